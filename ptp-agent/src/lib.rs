@@ -1,1 +1,8 @@
-//! Placeholder.
+//! The agent as a library. Data flows in one direction: packet -> hook -> ring record -> [`capture`]
+//! pairs it with the message that passed the host's firewall on the socket ([`transport`]) ->
+//! [`engine`] turns stamps into measurements -> [`servo`] turns measurements into offset, delay and
+//! frequency -> [`clock`] is steered and [`publish`] tells. `engine` and `servo` never touch a
+//! socket, a clock or a runtime: they are given `now` and inputs and return actions.
+#![deny(unsafe_code)]
+
+pub mod stamp;

@@ -1,0 +1,51 @@
+//! A timestamp of one packet and where it was taken: the currency between capture, engine and servo.
+
+use ptp_common::time::{Mono, Time};
+use serde::Serialize;
+
+/// Where a stamp was taken. The names are those of the JSON samples and of the `source` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StampSource {
+    /// Clock read by the program at TC ingress.
+    TcIngress,
+    /// The stack's own receive stamp, read at TC ingress (`skb->tstamp`).
+    Stack,
+    /// Native XDP.
+    XdpNative,
+    /// Generic XDP.
+    XdpGeneric,
+    /// Clock read by the program at TC egress.
+    TcEgress,
+    /// Raw tracepoint `net_dev_start_xmit`.
+    StartXmit,
+    /// The driver's software stamp from the socket's error queue.
+    DriverSoftware,
+    /// No host at all: drawn by the simulator.
+    Simulated,
+}
+
+impl StampSource {
+    /// The name used in JSON and in metric labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TcIngress => "tc_ingress",
+            Self::Stack => "stack",
+            Self::XdpNative => "xdp_native",
+            Self::XdpGeneric => "xdp_generic",
+            Self::TcEgress => "tc_egress",
+            Self::StartXmit => "start_xmit",
+            Self::DriverSoftware => "driver_software",
+            Self::Simulated => "simulated",
+        }
+    }
+}
+
+/// When a packet passed a capture point, on the host's monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The instant, CLOCK_MONOTONIC.
+    pub time: Time<Mono>,
+    /// The capture point.
+    pub source: StampSource,
+}
