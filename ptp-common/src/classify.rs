@@ -37,8 +37,11 @@ const PROTOCOL_UDP: u8 = 17;
 pub trait Frame {
     /// The byte at `offset`.
     fn byte(&self, offset: usize) -> Option<u8>;
-    /// The two bytes at `offset`, big endian.
+    /// The two bytes at `offset`, an even number, big endian.
     fn be16(&self, offset: usize) -> Option<u16>;
+    /// Two such numbers that follow each other, under one bounds check: the kernel's verifier cannot
+    /// follow a second check against the same variable offset once the compiler has removed it.
+    fn be16_pair(&self, offset: usize) -> Option<[u16; 2]>;
 }
 
 impl Frame for [u8] {
@@ -49,6 +52,10 @@ impl Frame for [u8] {
     fn be16(&self, offset: usize) -> Option<u16> {
         let bytes = self.get(offset..offset.checked_add(2)?)?;
         Some(u16::from_be_bytes([bytes[0], bytes[1]]))
+    }
+
+    fn be16_pair(&self, offset: usize) -> Option<[u16; 2]> {
+        Some([self.be16(offset)?, self.be16(offset.checked_add(2)?)?])
     }
 }
 
@@ -120,7 +127,7 @@ pub fn classify_ethertype<F: Frame + ?Sized>(
     let mut vlan_count = 0u8;
     // Unrolled by hand: two tags at the most, and a loop costs the verifier and the reader more.
     if is_vlan(ethertype) {
-        let (Some(tci), Some(next)) = (frame.be16(offset), frame.be16(offset + 2)) else {
+        let Some([tci, next]) = frame.be16_pair(offset) else {
             return Err(Reject::Truncated);
         };
         vlan[0] = tci;
@@ -128,7 +135,7 @@ pub fn classify_ethertype<F: Frame + ?Sized>(
         offset += VLAN_TAG;
         ethertype = next;
         if is_vlan(ethertype) {
-            let (Some(tci), Some(next)) = (frame.be16(offset), frame.be16(offset + 2)) else {
+            let Some([tci, next]) = frame.be16_pair(offset) else {
                 return Err(Reject::Truncated);
             };
             vlan[1] = tci;
@@ -183,15 +190,12 @@ pub fn classify_ethertype<F: Frame + ?Sized>(
         }
         _ => return Err(Reject::NotPtp),
     };
-    let Some(destination_port) = frame.be16(udp_offset + 2) else {
+    let Some([source_port, destination_port]) = frame.be16_pair(udp_offset) else {
         return Err(Reject::Truncated);
     };
     if destination_port != PORT_EVENT && destination_port != PORT_GENERAL {
         return Err(Reject::NotPtp);
     }
-    let Some(source_port) = frame.be16(udp_offset) else {
-        return Err(Reject::Truncated);
-    };
     Ok(Location {
         network,
         l3_offset,
