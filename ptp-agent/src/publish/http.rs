@@ -1,0 +1,364 @@
+//! The agent's HTTP server: `/metrics` for Prometheus, `/healthz` for orchestrators and load
+//! balancers, `/status` for people and scripts. It runs on a thread of its own, so that no client
+//! can hold up time-keeping, and it serves one short request per connection: whoever is slow, sends
+//! rubbish or comes in numbers loses its connection and nothing else.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use super::metrics::Metrics;
+
+/// Connections at one time; a further one takes the place of the oldest.
+const MAX_CONNECTIONS: usize = 64;
+/// Time for the whole header of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for a whole connection, the client's reading of the answer included.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes that a request's line and header may have.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// Header fields that a request may have.
+const MAX_HEADER_FIELDS: usize = 64;
+
+/// What the server shows; shared between it and the agent.
+#[derive(Clone, Default)]
+pub struct Publication {
+    /// For `/metrics`.
+    pub metrics: Metrics,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    followed_until: Option<Instant>,
+    status: serde_json::Value,
+}
+
+impl Publication {
+    /// Says that a clock is being followed, and that this is so until `until` unless said again: an
+    /// agent that hangs or hears nothing becomes unhealthy by itself.
+    pub fn set_followed_until(&self, until: Instant) {
+        self.lock().followed_until = Some(until);
+    }
+
+    /// Says that no clock is followed any more.
+    pub fn set_not_followed(&self) {
+        self.lock().followed_until = None;
+    }
+
+    /// Whether a clock is followed at `now`.
+    pub fn is_followed(&self, now: Instant) -> bool {
+        self.lock().followed_until.is_some_and(|until| now < until)
+    }
+
+    /// Sets what `/status` shows.
+    ///
+    /// # Errors
+    /// When `status` cannot be written as JSON.
+    pub fn set_status(&self, status: &impl Serialize) -> serde_json::Result<()> {
+        let status = serde_json::to_value(status)?;
+        self.lock().status = status;
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
+        match path {
+            "/metrics" => match self.metrics.encode() {
+                Ok(text) => answer(StatusCode::OK, prometheus::TEXT_FORMAT, text),
+                Err(error) => {
+                    plain(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode: {error}\n"))
+                }
+            },
+            "/healthz" if self.is_followed(Instant::now()) => {
+                plain(StatusCode::OK, "following a clock\n")
+            }
+            "/healthz" => plain(StatusCode::SERVICE_UNAVAILABLE, "following no clock\n"),
+            "/status" => {
+                let status = self.lock().status.to_string() + "\n";
+                answer(StatusCode::OK, "application/json", status)
+            }
+            "/" => plain(StatusCode::OK, "ptp-agent: /metrics, /healthz, /status\n"),
+            _ => plain(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /status\n"),
+        }
+    }
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    answer(status, "text/plain; charset=utf-8", text)
+}
+
+fn answer(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// Why the server could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// Another process listens there.
+    #[error(
+        "cannot serve metrics on {0}: the address is in use \
+         (another agent? choose another one with --metrics-address)"
+    )]
+    InUse(SocketAddr),
+    /// The address does not belong to this host, or may not be used.
+    #[error("cannot serve metrics on {address}: {source}")]
+    Failed {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A running server; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts to serve `publication` on `address`; port 0 lets the kernel choose.
+    ///
+    /// # Errors
+    /// [`HttpError::InUse`] when somebody else listens there.
+    pub fn start(address: SocketAddr, publication: Publication) -> Result<Self, HttpError> {
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => HttpError::InUse(address),
+            _ => HttpError::Failed { address, source },
+        };
+        let listener = TcpListener::bind(address).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name("http".into())
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = serve(listener, publication) => {}
+                        _ = stopped => {}
+                    }
+                });
+            })
+            .map_err(failed)?;
+        Ok(Self { address: bound, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Where the server listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been printed already, and must not become one of the agent.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, publication: Publication) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!("metrics are not served: {error}");
+            return;
+        }
+    };
+    let mut connections: VecDeque<JoinHandle<()>> = VecDeque::new();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            // The client has gone again, or the process is out of descriptors: others may free some.
+            Err(_) => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        connections.retain(|connection| !connection.is_finished());
+        if connections.len() >= MAX_CONNECTIONS
+            && let Some(oldest) = connections.pop_front()
+        {
+            oldest.abort();
+        }
+        let publication = publication.clone();
+        connections.push_back(tokio::spawn(async move {
+            let service = service_fn(|request: Request<Incoming>| {
+                let answer = publication.answer(request.method(), request.uri().path());
+                async { Ok::<_, Infallible>(answer) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .max_buf_size(MAX_HEADER_BYTES)
+                .max_headers(MAX_HEADER_FIELDS)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service);
+            // Neither a broken request nor a client that goes is news to anybody else.
+            let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::{Read, Write},
+        net::TcpStream,
+    };
+
+    fn server() -> (Server, Publication) {
+        let publication = Publication::default();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        (Server::start(any, publication.clone()).unwrap(), publication)
+    }
+
+    fn exchange(server: &Server, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        stream.set_read_timeout(Some(HEADER_TIMEOUT * 4)).unwrap();
+        // The server may have answered and closed before a long request is written.
+        let _ = stream.write_all(request);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    fn get(server: &Server, path: &str) -> String {
+        exchange(server, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes())
+    }
+
+    #[test]
+    fn scrape_has_the_type_and_text_of_prometheus() {
+        let (server, publication) = server();
+        publication.metrics.set_ring_lost("eth0", 4);
+        let answer = get(&server, "/metrics");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
+        assert!(answer.contains("ptp_ring_lost_total{interface=\"eth0\"} 4\n"), "{answer}");
+    }
+
+    #[test]
+    fn health_is_good_only_while_a_clock_is_followed() {
+        let (server, publication) = server();
+        assert!(get(&server, "/healthz").starts_with("HTTP/1.1 503 "));
+        publication.set_followed_until(Instant::now() + Duration::from_secs(60));
+        assert!(get(&server, "/healthz").starts_with("HTTP/1.1 200 "));
+        publication.set_followed_until(Instant::now());
+        assert!(get(&server, "/healthz").starts_with("HTTP/1.1 503 "));
+        publication.set_followed_until(Instant::now() + Duration::from_secs(60));
+        publication.set_not_followed();
+        assert!(get(&server, "/healthz").starts_with("HTTP/1.1 503 "));
+    }
+
+    #[test]
+    fn status_is_the_json_that_was_set() {
+        let (server, publication) = server();
+        publication.set_status(&serde_json::json!({"offset_ns": -3})).unwrap();
+        let answer = get(&server, "/status");
+        assert!(answer.contains("content-type: application/json"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n{\"offset_ns\":-3}\n"), "{answer}");
+    }
+
+    #[test]
+    fn other_paths_and_methods_are_refused() {
+        let (server, _) = server();
+        assert!(get(&server, "/nothing").starts_with("HTTP/1.1 404 "));
+        let post = exchange(&server, b"POST /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(post.starts_with("HTTP/1.1 405 "), "{post}");
+    }
+
+    #[test]
+    fn address_in_use_is_one_clear_message() {
+        let (server, publication) = server();
+        let error = Server::start(server.address(), publication).unwrap_err();
+        assert!(matches!(error, HttpError::InUse(_)));
+        assert!(error.to_string().contains(&server.address().to_string()), "{error}");
+    }
+
+    #[test]
+    fn rubbish_gets_an_error_and_the_next_client_its_answer() {
+        let (server, _) = server();
+        let long = [b"GET /".as_slice(), &[b'a'; 100_000]].concat();
+        for rubbish in
+            [b"\x16\x03\x01\x02\0\x01\0".as_slice(), b"GET\r\n\r\n", b"\0\0\0\0\r\n", &long]
+        {
+            let answer = exchange(&server, rubbish);
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+        }
+        assert!(get(&server, "/metrics").starts_with("HTTP/1.1 200 "));
+    }
+
+    #[test]
+    fn slow_and_many_clients_do_not_hold_up_others() {
+        let (server, _) = server();
+        let slow: Vec<TcpStream> = (0..MAX_CONNECTIONS * 2)
+            .map(|_| {
+                let mut stream = TcpStream::connect(server.address()).unwrap();
+                stream.write_all(b"GET /metr").unwrap();
+                stream
+            })
+            .collect();
+        let begin = Instant::now();
+        assert!(get(&server, "/metrics").starts_with("HTTP/1.1 200 "));
+        assert!(begin.elapsed() < HEADER_TIMEOUT, "waited for {:?}", begin.elapsed());
+        drop(slow);
+    }
+
+    #[test]
+    fn client_that_never_finishes_its_header_is_cut_off() {
+        let (server, _) = server();
+        let answer = exchange(&server, b"GET /metrics HTTP/1.1\r\n");
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+
+    #[test]
+    fn dropped_server_frees_its_address() {
+        let (server, publication) = server();
+        let address = server.address();
+        drop(server);
+        Server::start(address, publication).unwrap();
+    }
+}
