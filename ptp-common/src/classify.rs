@@ -5,7 +5,8 @@
 //! Matched are EtherType 0x88F7 (IEEE 1588-2019 Annex E), UDP over IPv4 with options (Annex C) and
 //! UDP over IPv6 (Annex D) on destination ports 319 and 320, each behind zero, one or two VLAN tags
 //! that are still in the packet. A tag that the NIC or the stack has moved to metadata is the
-//! caller's to report; it is invisible here.
+//! caller's to report; it is invisible here. IPv6 extension headers are not followed: no PTP
+//! implementation sends any, and following them needs a loop in the kernel programs.
 //!
 //! The classifier looks at addresses and lengths only as far as it must to find the message; that
 //! the message itself is well formed is checked by [`crate::wire`].
@@ -50,8 +51,8 @@ impl Frame for [u8] {
     }
 
     fn be16(&self, offset: usize) -> Option<u16> {
-        let bytes = self.get(offset..offset.checked_add(2)?)?;
-        Some(u16::from_be_bytes([bytes[0], bytes[1]]))
+        let bytes = self.get(offset..)?.first_chunk()?;
+        Some(u16::from_be_bytes(*bytes))
     }
 
     fn be16_pair(&self, offset: usize) -> Option<[u16; 2]> {
@@ -103,7 +104,9 @@ pub enum Reject {
 ///
 /// # Errors
 /// [`Reject::NotPtp`] for everything that is certainly not PTP (fragments other than the first
-/// included), [`Reject::Truncated`] where a header is cut off.
+/// included), [`Reject::Truncated`] where the frame ends before the last field that decides: the
+/// fixed part of the network header, then the UDP ports. What follows the ports is not looked at, so
+/// `ptp_offset` may lie beyond the end of the frame.
 #[inline(always)]
 pub fn classify<F: Frame + ?Sized>(frame: &F) -> Result<Location, Reject> {
     let Some(ethertype) = frame.be16(12) else {
@@ -163,6 +166,9 @@ pub fn classify_ethertype<F: Frame + ?Sized>(
             else {
                 return Err(Reject::Truncated);
             };
+            // The version is checked because the byte is needed for the header length anyway; the
+            // stack drops an IPv6 packet of another version, and a stamp that no message claims
+            // costs nothing.
             if protocol != PROTOCOL_UDP || version_ihl >> 4 != 4 {
                 return Err(Reject::NotPtp);
             }

@@ -37,7 +37,8 @@ pub enum Direction {
     Egress = 1,
 }
 
-/// The record as the kernel program writes it. See [`Record`] for the fields' meaning.
+/// The record as the kernel program writes it. See [`Record`] for the fields' meaning. `version` is
+/// the first byte in every version of the layout.
 #[derive(Clone, Copy)]
 #[repr(C)]
 #[expect(missing_docs, reason = "documented on Record, field by field")]
@@ -68,6 +69,10 @@ pub struct RawRecord {
 
 /// Size of a record, bytes.
 pub const RECORD_SIZE: usize = size_of::<RawRecord>();
+
+// No padding: the kernel program writes every byte that user space reads, whatever compiler built it.
+const _: () = assert!(offset_of!(RawRecord, message) == 104);
+const _: () = assert!(RECORD_SIZE == 104 + MESSAGE_CAPACITY && RECORD_SIZE.is_multiple_of(8));
 
 /// One stamped packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,12 +158,14 @@ impl Record {
     /// # Errors
     /// [`RecordError`] for bytes of another size or version, or with an unknown enumeration value.
     pub fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
+        // The version comes first: it names the cause where another version has another size.
+        match bytes.first() {
+            Some(&RECORD_VERSION) => {}
+            Some(&version) => return Err(RecordError::Version(version)),
+            None => return Err(RecordError::Size(0)),
+        }
         if bytes.len() != RECORD_SIZE {
             return Err(RecordError::Size(bytes.len()));
-        }
-        let version = bytes[offset_of!(RawRecord, version)];
-        if version != RECORD_VERSION {
-            return Err(RecordError::Version(version));
         }
         let hook = match bytes[offset_of!(RawRecord, hook)] {
             1 => Hook::TcIngress,

@@ -124,6 +124,12 @@ impl Flags {
     /// synchronizationUncertain.
     pub const SYNCHRONIZATION_UNCERTAIN: Self = Self(0x0040);
 
+    /// These flags with the bits of `other` set where `on`, else cleared.
+    #[must_use]
+    pub const fn with(self, other: Self, on: bool) -> Self {
+        if on { Self(self.0 | other.0) } else { Self(self.0 & !other.0) }
+    }
+
     /// Whether all bits of `other` are set.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -142,12 +148,58 @@ impl ops::BitOrAssign for Flags {
     }
 }
 
+/// What tells one message from all others on a link for as long as its `sequenceId` is not used
+/// again: 65 536 messages of its type (7.3.7). Joins the stamp that a kernel program took with the
+/// message that came through a socket.
+///
+/// A Pdelay_Resp repeats the `sequenceId` of its request, so on a link with more than two ports
+/// (which the peer delay mechanism does not allow, 11.4) two of them can share a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageKey {
+    /// `domainNumber`.
+    pub domain_number: u8,
+    /// `majorSdoId` and `minorSdoId`, 12 bits.
+    pub sdo_id: u16,
+    /// `messageType`.
+    pub message_type: MessageType,
+    /// `sourcePortIdentity`.
+    pub source_port_identity: PortIdentity,
+    /// `sequenceId`.
+    pub sequence_id: u16,
+}
+
+impl MessageKey {
+    /// Reads the key of a message of which `bytes` are the beginning, [`HEADER_LENGTH`] or more; the
+    /// rest may be cut off, as it is in a ring record. Nothing behind the header is looked at.
+    ///
+    /// # Errors
+    /// [`WireError::Truncated`] for less than a header, [`WireError::Version`],
+    /// [`WireError::MessageType`].
+    pub fn from_prefix(bytes: &[u8]) -> Result<Self, WireError> {
+        let message_type = check_header(bytes)?;
+        Ok(Header::read(bytes).key(message_type))
+    }
+}
+
+/// Checks that `bytes` begin with a whole header of version 2 and returns the message type.
+pub(super) fn check_header(bytes: &[u8]) -> Result<MessageType, WireError> {
+    let have = bytes.len();
+    if have < HEADER_LENGTH {
+        return Err(WireError::Truncated { have, need: HEADER_LENGTH });
+    }
+    let version = bytes[1] & 0x0f;
+    if version != 2 {
+        return Err(WireError::Version(version));
+    }
+    MessageType::try_from(bytes[0] & 0x0f)
+}
+
 /// The common header. `messageType`, `messageLength` and `controlField` follow from the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// `majorSdoId` (upper 4 bits) and `minorSdoId` (lower 8), 12 bits in all.
+    /// `majorSdoId` (upper 4 bits) and `minorSdoId` (lower 8), 12 bits in all; more are not sent.
     pub sdo_id: u16,
-    /// `minorVersionPTP`: 0 for IEEE 1588-2008, 1 for 2019.
+    /// `minorVersionPTP`: 0 for IEEE 1588-2008, 1 for 2019; 4 bits, more are not sent.
     pub minor_version: u8,
     /// `domainNumber`.
     pub domain_number: u8,
@@ -178,6 +230,17 @@ impl Header {
             source_port_identity,
             sequence_id,
             log_message_interval: 0x7f,
+        }
+    }
+
+    /// The key of the message of type `message_type` that has this header.
+    pub const fn key(&self, message_type: MessageType) -> MessageKey {
+        MessageKey {
+            domain_number: self.domain_number,
+            sdo_id: self.sdo_id & 0x0fff,
+            message_type,
+            source_port_identity: self.source_port_identity,
+            sequence_id: self.sequence_id,
         }
     }
 

@@ -1,8 +1,8 @@
 //! Whole messages: header, body, TLVs (IEEE 1588-2019 13.5 to 13.12 and 15.4.1).
 
 use super::{
-    ClockAccuracy, ClockIdentity, ClockQuality, HEADER_LENGTH, Header, MessageType, PortIdentity,
-    TimeSource, Timestamp, Tlvs, WireError,
+    ClockAccuracy, ClockIdentity, ClockQuality, Header, MessageKey, MessageType, PortIdentity,
+    TimeSource, Timestamp, Tlvs, WireError, header::check_header,
 };
 
 /// The body of an Announce (13.5).
@@ -92,6 +92,7 @@ impl Body {
 pub struct MessageView<'a> {
     bytes: &'a [u8],
     kind: MessageType,
+    length: usize,
 }
 
 impl<'a> MessageView<'a> {
@@ -100,23 +101,42 @@ impl<'a> MessageView<'a> {
     /// # Errors
     /// [`WireError::Truncated`], [`WireError::Version`] or [`WireError::MessageType`].
     pub fn new(bytes: &'a [u8]) -> Result<Self, WireError> {
-        let have = bytes.len();
-        if have < HEADER_LENGTH {
-            return Err(WireError::Truncated { have, need: HEADER_LENGTH });
+        let view = Self::from_prefix(bytes)?;
+        if view.is_cut() {
+            return Err(WireError::Truncated { have: bytes.len(), need: view.length });
         }
-        let version = bytes[1] & 0x0f;
-        if version != 2 {
-            return Err(WireError::Version(version));
-        }
-        let kind = MessageType::try_from(bytes[0] & 0x0f)?;
+        Ok(view)
+    }
+
+    /// As [`MessageView::new`], for the beginning of a message as a ring record carries it: header
+    /// and fixed part are there, the TLVs may be cut off.
+    ///
+    /// # Errors
+    /// As [`MessageView::new`].
+    pub fn from_prefix(bytes: &'a [u8]) -> Result<Self, WireError> {
+        let kind = check_header(bytes)?;
         let length = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
-        if length < kind.fixed_length() {
-            return Err(WireError::Truncated { have: length, need: kind.fixed_length() });
+        let have = bytes.len().min(length);
+        let need = kind.fixed_length();
+        if have < need {
+            return Err(WireError::Truncated { have, need });
         }
-        if have < length {
-            return Err(WireError::Truncated { have, need: length });
-        }
-        Ok(Self { bytes: &bytes[..length], kind })
+        Ok(Self { bytes: &bytes[..have], kind, length })
+    }
+
+    /// Whether the message is longer than what there is of it.
+    pub const fn is_cut(&self) -> bool {
+        self.bytes.len() < self.length
+    }
+
+    /// What tells the message from all others.
+    pub fn key(&self) -> MessageKey {
+        self.header().key(self.kind)
+    }
+
+    /// `messageLength`, bytes.
+    pub const fn message_length(&self) -> usize {
+        self.length
     }
 
     /// The message type.
@@ -129,7 +149,7 @@ impl<'a> MessageView<'a> {
         Header::read(self.bytes)
     }
 
-    /// The bytes of the message without padding.
+    /// The bytes of the message without padding, as far as there are any.
     pub const fn as_bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -191,8 +211,12 @@ impl<'a> MessageView<'a> {
     /// The TLVs.
     ///
     /// # Errors
-    /// [`WireError::Tlv`], its offset counted from the beginning of the message.
+    /// [`WireError::Tlv`], its offset counted from the beginning of the message;
+    /// [`WireError::Truncated`] where the message is cut off.
     pub fn tlvs(&self) -> Result<Tlvs<'a>, WireError> {
+        if self.is_cut() {
+            return Err(WireError::Truncated { have: self.bytes.len(), need: self.length });
+        }
         let at = self.kind.fixed_length();
         Tlvs::new(&self.bytes[at..]).map_err(|error| match error {
             WireError::Tlv(offset) => WireError::Tlv(at + offset),
@@ -201,7 +225,7 @@ impl<'a> MessageView<'a> {
     }
 }
 
-/// A whole message that cannot be illegal.
+/// A whole message that cannot be illegal. Reserved fields are sent as zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
     /// The header.
@@ -225,6 +249,11 @@ impl<'a> Message<'a> {
     /// The message type.
     pub const fn message_type(&self) -> MessageType {
         self.body.message_type()
+    }
+
+    /// What tells the message from all others.
+    pub const fn key(&self) -> MessageKey {
+        self.header.key(self.message_type())
     }
 
     /// Length on the wire, bytes.

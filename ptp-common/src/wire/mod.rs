@@ -7,9 +7,9 @@ mod message;
 mod tlv;
 mod types;
 
-pub use header::{Flags, HEADER_LENGTH, Header, MessageType};
+pub use header::{Flags, HEADER_LENGTH, Header, MessageKey, MessageType};
 pub use message::{Announce, Body, Management, Message, MessageView};
-pub use tlv::{Tlv, TlvIter, TlvType, Tlvs};
+pub use tlv::{Tlv, TlvBuilder, TlvIter, TlvType, Tlvs};
 pub use types::{
     ClockAccuracy, ClockIdentity, ClockQuality, PortIdentity, TimeInterval, TimeSource, Timestamp,
 };

@@ -17,10 +17,24 @@ impl TlvType {
     pub const REQUEST_UNICAST_TRANSMISSION: Self = Self(0x0004);
     /// GRANT_UNICAST_TRANSMISSION.
     pub const GRANT_UNICAST_TRANSMISSION: Self = Self(0x0005);
+    /// CANCEL_UNICAST_TRANSMISSION.
+    pub const CANCEL_UNICAST_TRANSMISSION: Self = Self(0x0006);
+    /// ACKNOWLEDGE_CANCEL_UNICAST_TRANSMISSION.
+    pub const ACKNOWLEDGE_CANCEL_UNICAST_TRANSMISSION: Self = Self(0x0007);
     /// PATH_TRACE.
     pub const PATH_TRACE: Self = Self(0x0008);
     /// ALTERNATE_TIME_OFFSET_INDICATOR.
     pub const ALTERNATE_TIME_OFFSET_INDICATOR: Self = Self(0x0009);
+    /// ORGANIZATION_EXTENSION_PROPAGATE.
+    pub const ORGANIZATION_EXTENSION_PROPAGATE: Self = Self(0x4000);
+    /// ENHANCED_ACCURACY_METRICS.
+    pub const ENHANCED_ACCURACY_METRICS: Self = Self(0x4001);
+    /// ORGANIZATION_EXTENSION_DO_NOT_PROPAGATE.
+    pub const ORGANIZATION_EXTENSION_DO_NOT_PROPAGATE: Self = Self(0x8000);
+    /// L1_SYNC.
+    pub const L1_SYNC: Self = Self(0x8001);
+    /// CUMULATIVE_RATE_RATIO.
+    pub const CUMULATIVE_RATE_RATIO: Self = Self(0x8007);
     /// PAD.
     pub const PAD: Self = Self(0x8008);
     /// AUTHENTICATION.
@@ -56,7 +70,7 @@ impl<'a> Tlvs<'a> {
                 return Err(WireError::Tlv(at));
             }
             let length = usize::from(u16::from_be_bytes([rest[2], rest[3]]));
-            if !length.is_multiple_of(2) || rest.len() < 4 + length {
+            if !length.is_multiple_of(2) || rest.len() - 4 < length {
                 return Err(WireError::Tlv(at));
             }
             at += 4 + length;
@@ -67,6 +81,16 @@ impl<'a> Tlvs<'a> {
     /// The bytes as they are on the wire.
     pub const fn as_bytes(&self) -> &'a [u8] {
         self.0
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value of the first TLV of type `kind`.
+    pub fn find(&self, kind: TlvType) -> Option<&'a [u8]> {
+        self.iter().find(|tlv| tlv.kind == kind).map(|tlv| tlv.value)
     }
 
     /// One after the other.
@@ -125,5 +149,46 @@ impl Tlv<'_> {
         bytes[2..4].copy_from_slice(&length.to_be_bytes());
         bytes[4..need].copy_from_slice(self.value);
         Ok(need)
+    }
+}
+
+/// Writes TLVs one behind the other into a buffer, for [`Message::tlvs`](super::Message::tlvs),
+/// which borrows.
+///
+/// ```
+/// use ptp_common::wire::{Tlv, TlvBuilder, TlvType};
+/// let mut buffer = [0; 64];
+/// let mut builder = TlvBuilder::new(&mut buffer);
+/// builder.push(Tlv { kind: TlvType::PATH_TRACE, value: &[0xaa; 8] })?;
+/// builder.push(Tlv { kind: TlvType::PAD, value: &[0; 2] })?;
+/// let tlvs = builder.finish();
+/// assert_eq!(tlvs.as_bytes().len(), 12 + 6);
+/// # Ok::<(), ptp_common::wire::WireError>(())
+/// ```
+#[derive(Debug)]
+pub struct TlvBuilder<'a> {
+    buffer: &'a mut [u8],
+    length: usize,
+}
+
+impl<'a> TlvBuilder<'a> {
+    /// Nothing written to `buffer` yet.
+    pub const fn new(buffer: &'a mut [u8]) -> Self {
+        Self { buffer, length: 0 }
+    }
+
+    /// Appends `tlv`. After an error the builder holds what it held before.
+    ///
+    /// # Errors
+    /// As [`Tlv::emit`].
+    pub fn push(&mut self, tlv: Tlv<'_>) -> Result<(), WireError> {
+        self.length += tlv.emit(&mut self.buffer[self.length..])?;
+        Ok(())
+    }
+
+    /// The TLVs that were pushed.
+    pub fn finish(self) -> Tlvs<'a> {
+        // Whole TLVs of even length by construction.
+        Tlvs(&self.buffer[..self.length])
     }
 }

@@ -178,8 +178,10 @@ impl ClockAccuracy {
     /// The bound that the code stands for, nanoseconds (rounded up); `None` where it gives none.
     pub const fn bound_ns(self) -> Option<u64> {
         Some(match self.0 {
-            // 0x17 to 0x1f are picoseconds.
-            0x17..=0x1f => 1,
+            // 0x17 to 0x1c are 1 ps to 250 ps.
+            0x17..=0x1d => 1,
+            0x1e => 3,
+            0x1f => 10,
             0x20 => 25,
             0x21 => 100,
             0x22 => 250,
@@ -211,10 +213,18 @@ impl TimeSource {
     pub const ATOMIC_CLOCK: Self = Self(0x10);
     /// A satellite navigation system.
     pub const GNSS: Self = Self(0x20);
+    /// A radio time signal.
+    pub const TERRESTRIAL_RADIO: Self = Self(0x30);
+    /// A serial time code such as IRIG-B.
+    pub const SERIAL_TIME_CODE: Self = Self(0x39);
     /// Another PTP domain.
     pub const PTP: Self = Self(0x40);
     /// NTP.
     pub const NTP: Self = Self(0x50);
+    /// Set by hand.
+    pub const HAND_SET: Self = Self(0x60);
+    /// Something else.
+    pub const OTHER: Self = Self(0x90);
     /// A free-running oscillator.
     pub const INTERNAL_OSCILLATOR: Self = Self(0xa0);
 }
