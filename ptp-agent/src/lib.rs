@@ -5,6 +5,7 @@
 //! socket, a clock or a runtime: they are given `now` and inputs and return actions.
 #![deny(unsafe_code)]
 
+pub mod capture;
 pub mod lab;
 pub mod publish;
 pub mod stamp;

@@ -4,3 +4,4 @@
 #![expect(unsafe_code, reason = "the one module where system calls are wrapped")]
 
 pub mod child;
+pub mod clock;

@@ -1,0 +1,194 @@
+//! From the packet in the kernel to a stamp in user space: [`Programs`] loads the kernel programs,
+//! attaches them to interfaces and reads their records; [`Pairing`] finds the record that belongs to
+//! a message that came through a socket or was sent by the agent itself.
+
+mod pairing;
+mod programs;
+
+pub use pairing::{Outcome, Pairing, PairingCounts};
+pub use programs::{
+    AttachedHooks, CaptureError, Features, HookCounts, OBJECT, Options, Programs, TcAttach, XdpHook,
+};
+
+use std::{collections::VecDeque, str::FromStr};
+
+use ptp_common::{
+    record::{Hook, Record},
+    time::{Duration, Mono, Time},
+};
+
+use crate::{
+    stamp::{Stamp, StampSource},
+    sys::clock,
+};
+
+/// Which receive stamp is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RxSource {
+    /// The clock as read by the program at TC ingress.
+    TcIngress,
+    /// The stack's own stamp, read at TC ingress. It is taken earlier, on the way from the driver.
+    Stack,
+    /// XDP, native or generic.
+    Xdp(XdpHook),
+}
+
+impl RxSource {
+    /// The hook whose records carry this stamp.
+    pub const fn hook(self) -> Hook {
+        match self {
+            Self::TcIngress | Self::Stack => Hook::TcIngress,
+            Self::Xdp(_) => Hook::XdpIngress,
+        }
+    }
+
+    /// The source as samples and metrics name it.
+    pub const fn source(self) -> StampSource {
+        match self {
+            Self::TcIngress => StampSource::TcIngress,
+            Self::Stack => StampSource::Stack,
+            Self::Xdp(XdpHook::Generic) => StampSource::XdpGeneric,
+            Self::Xdp(_) => StampSource::XdpNative,
+        }
+    }
+}
+
+impl FromStr for RxSource {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "tc_ingress" => Self::TcIngress,
+            "stack" => Self::Stack,
+            "xdp_native" => Self::Xdp(XdpHook::Native),
+            "xdp_generic" => Self::Xdp(XdpHook::Generic),
+            _ => return Err("expected stack, tc_ingress, xdp_native or xdp_generic".to_owned()),
+        })
+    }
+}
+
+/// Which transmit stamp is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxSource {
+    /// The clock as read by the program at TC egress, last thing before it returns.
+    TcEgress,
+    /// Raw tracepoint `net_dev_start_xmit`, right before the driver is called.
+    StartXmit,
+}
+
+impl TxSource {
+    /// The hook whose records carry this stamp.
+    pub const fn hook(self) -> Hook {
+        match self {
+            Self::TcEgress => Hook::TcEgress,
+            Self::StartXmit => Hook::StartXmit,
+        }
+    }
+
+    /// The source as samples and metrics name it.
+    pub const fn source(self) -> StampSource {
+        match self {
+            Self::TcEgress => StampSource::TcEgress,
+            Self::StartXmit => StampSource::StartXmit,
+        }
+    }
+}
+
+impl FromStr for TxSource {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "tc_egress" => Self::TcEgress,
+            "start_xmit" => Self::StartXmit,
+            _ => return Err("expected start_xmit or tc_egress".to_owned()),
+        })
+    }
+}
+
+/// How the kernel's other clocks lie to CLOCK_MONOTONIC at the moment: constants that only a step
+/// changes, so one look serves all records read together.
+#[derive(Clone, Copy, Debug)]
+pub struct ClockRelation {
+    /// CLOCK_REALTIME minus CLOCK_MONOTONIC.
+    pub real_minus_mono: Duration,
+    /// CLOCK_TAI minus CLOCK_MONOTONIC.
+    pub tai_minus_mono: Duration,
+}
+
+impl ClockRelation {
+    /// How far the two clock reads of one record may lie apart (an interrupt may come between them)
+    /// before a step of the real-time clock is the likelier explanation.
+    const TOLERANCE: Duration = Duration::from_micros(100);
+
+    /// Reads the host's clocks.
+    pub fn now() -> Self {
+        let real_minus_mono = clock::realtime_minus_monotonic();
+        let tai = i64::from(clock::tai_offset_seconds().unwrap_or(0));
+        Self { real_minus_mono, tai_minus_mono: real_minus_mono + Duration::from_secs(tai) }
+    }
+
+    /// The stack's stamp on CLOCK_MONOTONIC; `None` where the record has none, or where the
+    /// real-time clock was stepped between the stamp and now.
+    pub fn stack_stamp(&self, record: &Record) -> Option<Time<Mono>> {
+        if record.stack_ns == 0 {
+            return None;
+        }
+        if record.tai_ns != 0 {
+            let then = nanos(record.tai_ns) - nanos(record.mono_ns);
+            if (then - self.tai_minus_mono).abs() > Self::TOLERANCE {
+                return None;
+            }
+        }
+        Some(Time::from_epoch(nanos(record.stack_ns) - self.real_minus_mono))
+    }
+}
+
+fn nanos(value: u64) -> Duration {
+    Duration::from_nanos(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+/// The monotonic clock as read by the program.
+pub fn mono_stamp(record: &Record) -> Time<Mono> {
+    Time::from_epoch(nanos(record.mono_ns))
+}
+
+/// The receive stamp of `record` from `source`; `None` where the record is another hook's or lacks
+/// that stamp.
+pub fn rx_stamp(record: &Record, source: RxSource, relation: &ClockRelation) -> Option<Stamp> {
+    if record.hook != source.hook() {
+        return None;
+    }
+    let time = match source {
+        RxSource::TcIngress | RxSource::Xdp(_) => mono_stamp(record),
+        RxSource::Stack => relation.stack_stamp(record)?,
+    };
+    Some(Stamp { time, source: source.source() })
+}
+
+/// Joins the egress records of one packet: TC egress knows the packet, the tracepoint knows the
+/// better time, and the serial number is in both. Bounded; what is never joined is dropped, oldest
+/// first, and counted.
+#[derive(Debug, Default)]
+pub struct EgressJoin {
+    waiting: VecDeque<Record>,
+    /// TC egress records to which no tracepoint record came.
+    pub unjoined: u64,
+}
+
+impl EgressJoin {
+    const CAPACITY: usize = 256;
+
+    /// Keeps a TC egress record until its tracepoint record comes.
+    pub fn push(&mut self, record: Record) {
+        if self.waiting.len() == Self::CAPACITY {
+            self.waiting.pop_front();
+            self.unjoined += 1;
+        }
+        self.waiting.push_back(record);
+    }
+
+    /// The TC egress record of the same packet as the tracepoint record `late`.
+    pub fn join(&mut self, late: &Record) -> Option<Record> {
+        let at = self.waiting.iter().position(|record| record.serial == late.serial)?;
+        self.waiting.remove(at)
+    }
+}

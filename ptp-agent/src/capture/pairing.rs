@@ -1,0 +1,223 @@
+//! Which record belongs to which message. Pure bookkeeping: the caller reads ring and socket, and
+//! tells the time. A message and its record are the same packet when they are on the same interface
+//! and begin with the same bytes; of several equal packets (a replay) the first record goes with the
+//! first message. Both sides are bounded in number and age, so traffic that a firewall drops behind
+//! the hook costs memory for two seconds and a count.
+
+use std::collections::VecDeque;
+
+use ptp_common::{
+    record::MESSAGE_CAPACITY,
+    time::{Duration, Mono, Time},
+};
+
+use crate::stamp::Stamp;
+
+/// Records kept at the most; at 128 Sync/s from 16 transmitters, half a second.
+const CAPACITY: usize = 1024;
+/// How long a record waits for its message.
+const LIFETIME: Duration = Duration::from_secs(2);
+
+/// What became of stamps so far. Totals since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PairingCounts {
+    /// Found their message.
+    pub matched: u64,
+    /// Aged out or were pushed out without one: a firewall, or nobody's multicast group.
+    pub orphaned: u64,
+    /// Were equal to another record that still waited: a replayed packet, or one seen twice.
+    pub duplicate: u64,
+    /// Came only after their message had been looked up in vain at least once.
+    pub late: u64,
+    /// Messages that were given up because no record came.
+    pub missing: u64,
+}
+
+/// Answer to a message that asks for its stamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Here it is.
+    Matched(Stamp),
+    /// Not there yet.
+    NotYet,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: Time<Mono>,
+    ifindex: u32,
+    length: u8,
+    bytes: [u8; MESSAGE_CAPACITY],
+    stamp: Stamp,
+}
+
+impl Entry {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+
+    /// A record may carry padding behind the message, and may carry less than a long message.
+    fn is(&self, ifindex: u32, message: &[u8]) -> bool {
+        let compared = message.len().min(MESSAGE_CAPACITY);
+        self.ifindex == ifindex && self.bytes().get(..compared) == Some(&message[..compared])
+    }
+}
+
+/// The stamps of one direction that wait for their messages.
+#[derive(Debug, Default)]
+pub struct Pairing {
+    waiting: VecDeque<Entry>,
+    counts: PairingCounts,
+}
+
+impl Pairing {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A stamp with the beginning of the message it belongs to.
+    pub fn push(&mut self, now: Time<Mono>, ifindex: u32, bytes: &[u8], stamp: Stamp) {
+        self.expire(now);
+        if self.waiting.len() == CAPACITY {
+            self.waiting.pop_front();
+            self.counts.orphaned += 1;
+        }
+        let length = bytes.len().min(MESSAGE_CAPACITY);
+        let mut kept = [0; MESSAGE_CAPACITY];
+        kept[..length].copy_from_slice(&bytes[..length]);
+        let entry = Entry {
+            at: now,
+            ifindex,
+            length: u8::try_from(length).unwrap_or(u8::MAX),
+            bytes: kept,
+            stamp,
+        };
+        if self
+            .waiting
+            .iter()
+            .any(|other| other.ifindex == ifindex && other.bytes() == entry.bytes())
+        {
+            self.counts.duplicate += 1;
+        }
+        self.waiting.push_back(entry);
+    }
+
+    /// The stamp of a message that came through the socket, or was sent. `retry` says that it has
+    /// been asked for before.
+    pub fn take(&mut self, ifindex: u32, message: &[u8], retry: bool) -> Outcome {
+        let Some(at) = self.waiting.iter().position(|entry| entry.is(ifindex, message)) else {
+            return Outcome::NotYet;
+        };
+        match self.waiting.remove(at) {
+            Some(entry) => {
+                self.counts.matched += 1;
+                self.counts.late += u64::from(retry);
+                Outcome::Matched(entry.stamp)
+            }
+            None => Outcome::NotYet,
+        }
+    }
+
+    /// The caller has given up waiting for the stamp of a message.
+    pub fn give_up(&mut self) {
+        self.counts.missing += 1;
+    }
+
+    /// Drops what has waited too long. [`Pairing::push`] does it too; this is for quiet times.
+    pub fn expire(&mut self, now: Time<Mono>) {
+        while self.waiting.front().is_some_and(|entry| now - entry.at > LIFETIME) {
+            self.waiting.pop_front();
+            self.counts.orphaned += 1;
+        }
+    }
+
+    /// Totals since the start.
+    pub const fn counts(&self) -> PairingCounts {
+        self.counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stamp::StampSource;
+
+    fn at(nanos: i64) -> Time<Mono> {
+        Time::from_nanos(nanos)
+    }
+
+    fn stamp(nanos: i64) -> Stamp {
+        Stamp { time: at(nanos), source: StampSource::TcIngress }
+    }
+
+    #[test]
+    fn record_of_the_same_packet_is_found_behind_others() {
+        let mut pairing = Pairing::new();
+        pairing.push(at(1), 7, &[1; 44], stamp(10));
+        pairing.push(at(2), 7, &[2; 44], stamp(20));
+        assert_eq!(pairing.take(7, &[2; 44], false), Outcome::Matched(stamp(20)));
+        assert_eq!(pairing.take(7, &[2; 44], false), Outcome::NotYet);
+        assert_eq!(pairing.counts().matched, 1);
+    }
+
+    #[test]
+    fn record_of_another_interface_is_not_taken() {
+        let mut pairing = Pairing::new();
+        pairing.push(at(1), 8, &[1; 44], stamp(10));
+        assert_eq!(pairing.take(7, &[1; 44], false), Outcome::NotYet);
+    }
+
+    #[test]
+    fn padding_behind_the_recorded_message_is_ignored() {
+        let mut pairing = Pairing::new();
+        let mut padded = [0; 46];
+        padded[..44].fill(5);
+        pairing.push(at(1), 7, &padded, stamp(10));
+        assert_eq!(pairing.take(7, &[5; 44], false), Outcome::Matched(stamp(10)));
+    }
+
+    #[test]
+    fn message_longer_than_a_record_matches_by_its_beginning() {
+        let mut pairing = Pairing::new();
+        pairing.push(at(1), 7, &[5; MESSAGE_CAPACITY], stamp(10));
+        assert_eq!(pairing.take(7, &[5; 500], false), Outcome::Matched(stamp(10)));
+    }
+
+    #[test]
+    fn truncated_record_does_not_match_a_longer_message() {
+        let mut pairing = Pairing::new();
+        pairing.push(at(1), 7, &[5; 20], stamp(10));
+        assert_eq!(pairing.take(7, &[5; 44], false), Outcome::NotYet);
+    }
+
+    #[test]
+    fn replayed_packets_pair_in_order_and_are_counted() {
+        let mut pairing = Pairing::new();
+        pairing.push(at(1), 7, &[1; 44], stamp(10));
+        pairing.push(at(2), 7, &[1; 44], stamp(20));
+        assert_eq!(pairing.take(7, &[1; 44], false), Outcome::Matched(stamp(10)));
+        assert_eq!(pairing.take(7, &[1; 44], true), Outcome::Matched(stamp(20)));
+        let counts = pairing.counts();
+        assert_eq!((counts.duplicate, counts.late), (1, 1));
+    }
+
+    #[test]
+    fn records_without_message_age_out_and_are_counted() {
+        let mut pairing = Pairing::new();
+        pairing.push(at(0), 7, &[1; 44], stamp(10));
+        pairing.expire(at(3_000_000_000));
+        assert_eq!(pairing.take(7, &[1; 44], false), Outcome::NotYet);
+        assert_eq!(pairing.counts().orphaned, 1);
+    }
+
+    #[test]
+    fn flood_of_records_is_bounded() {
+        let mut pairing = Pairing::new();
+        for n in 0..10_000_u32 {
+            pairing.push(at(1), 7, &n.to_be_bytes(), stamp(10));
+        }
+        assert_eq!(pairing.waiting.len(), CAPACITY);
+        assert_eq!(pairing.counts().orphaned, 10_000 - CAPACITY as u64);
+    }
+}

@@ -1,0 +1,450 @@
+//! Loads the committed object, attaches its programs to interfaces and reads their records. Links
+//! end with the process, however it ends; only the clsact queueing discipline of kernels before 6.6
+//! can survive a SIGKILL, and is used again at the next start.
+
+use std::{collections::BTreeMap, io};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{MapData, MapError, PerCpuArray, RingBuf},
+    programs::{
+        LinkOrder, ProgramError, ProgramType, RawTracePoint, SchedClassifier, TcAttachType, Xdp,
+        XdpMode,
+        raw_trace_point::RawTracePointLinkId,
+        tc::{self, NlOptions, SchedClassifierLinkId, TcAttachOptions, TcHandle},
+        xdp::XdpLinkId,
+    },
+    sys::is_helper_supported,
+    util::KernelVersion,
+};
+use aya_obj::generated::bpf_func_id;
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use ptp_common::record::{Hook, Record, RecordError};
+
+/// The kernel programs as compiled by `cargo xtask ebpf build`.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-agent.bpf.o");
+
+/// Our filters on a clsact queueing discipline, so that ones left behind can be told from others'.
+const CLSACT_PRIORITY: u16 = 0x5054;
+const INGRESS: &str = "ptp_tc_ingress";
+const EGRESS: &str = "ptp_tc_egress";
+const XDP: &str = "ptp_xdp_ingress";
+const START_XMIT: &str = "ptp_start_xmit";
+const TRACEPOINT: &str = "net_dev_start_xmit";
+
+/// Why no stamps can be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The process may not load programs.
+    #[error(
+        "may not load eBPF programs: needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root; before Linux 5.8 CAP_SYS_ADMIN)"
+    )]
+    Privilege(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The kernel lacks something that there is no substitute for.
+    #[error(
+        "this kernel ({kernel}) cannot run the programs: {reason}; Linux 5.8 or later with CONFIG_BPF_SYSCALL and CONFIG_DEBUG_INFO_BTF is needed"
+    )]
+    Kernel {
+        /// Version of the kernel.
+        kernel: String,
+        /// What failed.
+        reason: String,
+    },
+    /// The interface is not there.
+    #[error("interface {0} does not exist")]
+    NoInterface(String),
+    /// A hook refused the program.
+    #[error("cannot attach {program} to {interface}: {source}")]
+    Attach {
+        /// Name of the program.
+        program: &'static str,
+        /// Name of the interface.
+        interface: String,
+        /// What the kernel said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Reading counters failed.
+    #[error("cannot read map {0}: {1}")]
+    Map(&'static str, #[source] MapError),
+}
+
+impl CaptureError {
+    fn load(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(current) = cause {
+            if let Some(io_error) = current.downcast_ref::<io::Error>()
+                && io_error.kind() == io::ErrorKind::PermissionDenied
+            {
+                // The verifier refuses with EACCES too, but then says why in a log.
+                if io_error.raw_os_error() == Some(libc::EPERM) {
+                    return Self::Privilege(Box::new(error));
+                }
+            }
+            cause = current.source();
+        }
+        let kernel = kernel_release();
+        Self::Kernel { kernel, reason: chain(&error) }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        let more = current.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = current.source();
+    }
+    text
+}
+
+/// Release of the running kernel.
+fn kernel_release() -> String {
+    nix::sys::utsname::uname()
+        .map(|name| name.release().to_string_lossy().into_owned())
+        .unwrap_or_else(|_| "unknown".to_owned())
+}
+
+/// What the kernel has of the things that differ between versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// `bpf_ktime_get_tai_ns` (Linux 6.1).
+    pub tai: bool,
+    /// `bpf_xdp_load_bytes` (Linux 5.18).
+    pub xdp_load_bytes: bool,
+    /// `__sk_buff->hwtstamp` (Linux 5.16).
+    pub hwtstamp: bool,
+    /// TCX links (Linux 6.6).
+    pub tcx: bool,
+}
+
+impl Features {
+    /// Asks the kernel.
+    pub fn probe() -> Self {
+        let kernel = KernelVersion::current().unwrap_or(KernelVersion::new(0, 0, 0));
+        let helper = |kind, id| is_helper_supported(kind, id).unwrap_or(false);
+        Self {
+            tai: helper(ProgramType::SchedClassifier, bpf_func_id::BPF_FUNC_ktime_get_tai_ns),
+            xdp_load_bytes: helper(ProgramType::Xdp, bpf_func_id::BPF_FUNC_xdp_load_bytes),
+            hwtstamp: kernel >= KernelVersion::new(5, 16, 0),
+            tcx: kernel >= KernelVersion::new(6, 6, 0),
+        }
+    }
+}
+
+/// Which way of XDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpHook {
+    /// In the driver; refused where the driver cannot.
+    Native,
+    /// In the stack, behind the driver.
+    Generic,
+    /// In the driver where it can, else in the stack.
+    Auto,
+}
+
+/// Which way of TC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcAttach {
+    /// TCX where the kernel has it.
+    #[default]
+    Auto,
+    /// The clsact queueing discipline, also where the kernel has TCX.
+    Clsact,
+}
+
+/// How to load.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Size of the ring, bytes: a power of two and whole pages; `None` for the object's own 2 MiB.
+    pub ring_bytes: Option<u32>,
+    /// Attach XDP as well.
+    pub xdp: Option<XdpHook>,
+    /// Attach the raw tracepoint as well.
+    pub start_xmit: bool,
+    /// Way of TC.
+    pub tc: TcAttach,
+}
+
+/// Counts of one hook over all CPUs since loading; `seen == recorded + lost`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HookCounts {
+    /// PTP packets that passed.
+    pub seen: u64,
+    /// Those of them for which the ring had no room.
+    pub lost: u64,
+}
+
+/// What was attached to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachedHooks {
+    /// Whether TC is by TCX links rather than clsact.
+    pub tcx: bool,
+    /// Which XDP there is, if any: `Native` or `Generic`.
+    pub xdp: Option<XdpHook>,
+}
+
+#[derive(Debug)]
+struct Attachment {
+    interface: String,
+    ingress: SchedClassifierLinkId,
+    egress: SchedClassifierLinkId,
+    xdp: Option<XdpLinkId>,
+}
+
+/// The loaded programs.
+pub struct Programs {
+    ebpf: Ebpf,
+    ring: RingBuf<MapData>,
+    features: Features,
+    options: Options,
+    tracepoint: Option<RawTracePointLinkId>,
+    attached: BTreeMap<u32, Attachment>,
+    malformed: u64,
+}
+
+impl Programs {
+    /// Loads the committed object.
+    ///
+    /// # Errors
+    /// [`CaptureError::Privilege`] or [`CaptureError::Kernel`].
+    pub fn load(options: Options) -> Result<Self, CaptureError> {
+        Self::load_object(OBJECT, options)
+    }
+
+    /// Loads another build of the object; for tests of a fresh build.
+    ///
+    /// # Errors
+    /// As [`Programs::load`].
+    pub fn load_object(object: &[u8], options: Options) -> Result<Self, CaptureError> {
+        // Before Linux 5.11 maps count against this limit; later it does not matter.
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+        let features = Features::probe();
+        let flags = [
+            ("HAS_TAI", u8::from(features.tai)),
+            ("HAS_XDP_LOAD_BYTES", u8::from(features.xdp_load_bytes)),
+            ("HAS_HWTSTAMP", u8::from(features.hwtstamp)),
+            ("WANT_START_XMIT", u8::from(options.start_xmit)),
+        ];
+        let mut loader = EbpfLoader::new();
+        for (name, value) in &flags {
+            loader.override_global(name, value, true);
+        }
+        if let Some(bytes) = options.ring_bytes {
+            loader.map_max_entries("RECORDS", bytes);
+        }
+        let mut ebpf = loader.load(object).map_err(CaptureError::load)?;
+        for name in [INGRESS, EGRESS] {
+            program::<SchedClassifier>(&mut ebpf, name)?.load().map_err(CaptureError::load)?;
+        }
+        if options.xdp.is_some() {
+            program::<Xdp>(&mut ebpf, XDP)?.load().map_err(CaptureError::load)?;
+        }
+        let mut tracepoint = None;
+        if options.start_xmit {
+            let program = program::<RawTracePoint>(&mut ebpf, START_XMIT)?;
+            program.load().map_err(CaptureError::load)?;
+            tracepoint = Some(program.attach(TRACEPOINT).map_err(CaptureError::load)?);
+        }
+        let ring = ebpf
+            .take_map("RECORDS")
+            .ok_or(MapError::InvalidName { name: "RECORDS".to_owned() })
+            .and_then(RingBuf::try_from)
+            .map_err(|error| CaptureError::Map("RECORDS", error))?;
+        Ok(Self {
+            ebpf,
+            ring,
+            features,
+            options,
+            tracepoint,
+            attached: BTreeMap::new(),
+            malformed: 0,
+        })
+    }
+
+    /// Attaches the programs to an interface.
+    ///
+    /// # Errors
+    /// [`CaptureError::NoInterface`], [`CaptureError::Privilege`] or [`CaptureError::Attach`].
+    pub fn attach(&mut self, interface: &str) -> Result<AttachedHooks, CaptureError> {
+        let ifindex = nix::net::if_::if_nametoindex(interface)
+            .map_err(|_| CaptureError::NoInterface(interface.to_owned()))?;
+        self.detach(ifindex);
+        let tcx = self.features.tcx && self.options.tc == TcAttach::Auto;
+        if !tcx && let Err(error) = tc::qdisc_add_clsact(interface) {
+            let exists = matches!(&error, tc::TcError::NetlinkError(_))
+                && chain(&error).contains("File exists");
+            if !exists {
+                return Err(attach_error(INGRESS, interface)(error));
+            }
+        }
+        let ingress = self.attach_tc(interface, INGRESS, TcAttachType::Ingress, tcx)?;
+        let egress = self.attach_tc(interface, EGRESS, TcAttachType::Egress, tcx)?;
+        let (xdp, xdp_hook) = match self.attach_xdp(interface)? {
+            Some((link, hook)) => (Some(link), Some(hook)),
+            None => (None, None),
+        };
+        let attachment = Attachment { interface: interface.to_owned(), ingress, egress, xdp };
+        self.attached.insert(ifindex, attachment);
+        Ok(AttachedHooks { tcx, xdp: xdp_hook })
+    }
+
+    fn attach_tc(
+        &mut self,
+        interface: &str,
+        name: &'static str,
+        kind: TcAttachType,
+        tcx: bool,
+    ) -> Result<SchedClassifierLinkId, CaptureError> {
+        let options = if tcx {
+            // First on the way in and last on the way out is nearest to the wire.
+            TcAttachOptions::TcxOrder(match kind {
+                TcAttachType::Ingress => LinkOrder::first(),
+                _ => LinkOrder::last(),
+            })
+        } else {
+            // Left behind by a killed process; a filter of ours has this name and nobody else's has.
+            let _ = tc::qdisc_detach_program(interface, kind, name);
+            TcAttachOptions::Netlink(NlOptions {
+                priority: CLSACT_PRIORITY,
+                handle: TcHandle::AUTO_ASSIGN,
+                classid: None,
+            })
+        };
+        program::<SchedClassifier>(&mut self.ebpf, name)?
+            .attach_with_options(interface, kind, options)
+            .map_err(|error| attach_error(name, interface)(error))
+    }
+
+    fn attach_xdp(
+        &mut self,
+        interface: &str,
+    ) -> Result<Option<(XdpLinkId, XdpHook)>, CaptureError> {
+        let Some(wanted) = self.options.xdp else {
+            return Ok(None);
+        };
+        let program = program::<Xdp>(&mut self.ebpf, XDP)?;
+        let native = match wanted {
+            XdpHook::Generic => None,
+            XdpHook::Native | XdpHook::Auto => Some(program.attach(interface, XdpMode::Driver)),
+        };
+        match native {
+            Some(Ok(link)) => return Ok(Some((link, XdpHook::Native))),
+            Some(Err(error)) if wanted == XdpHook::Native => {
+                return Err(attach_error(XDP, interface)(error));
+            }
+            _ => {}
+        }
+        let link = program
+            .attach(interface, XdpMode::Skb)
+            .map_err(|error| attach_error(XDP, interface)(error))?;
+        Ok(Some((link, XdpHook::Generic)))
+    }
+
+    /// Detaches from an interface. That it has vanished, and its hooks with it, is no error.
+    pub fn detach(&mut self, ifindex: u32) {
+        let Some(attachment) = self.attached.remove(&ifindex) else {
+            return;
+        };
+        tracing::debug!(interface = attachment.interface, "detaching");
+        if let Ok(program) = program::<SchedClassifier>(&mut self.ebpf, INGRESS) {
+            let _ = program.detach(attachment.ingress);
+        }
+        if let Ok(program) = program::<SchedClassifier>(&mut self.ebpf, EGRESS) {
+            let _ = program.detach(attachment.egress);
+        }
+        if let Some(link) = attachment.xdp
+            && let Ok(program) = program::<Xdp>(&mut self.ebpf, XDP)
+        {
+            let _ = program.detach(link);
+        }
+    }
+
+    /// Reads everything that is in the ring.
+    pub fn drain(&mut self, mut each: impl FnMut(Record)) {
+        while let Some(item) = self.ring.next() {
+            match Record::parse(&item) {
+                Ok(record) => each(record),
+                Err(RecordError::Size(_) | RecordError::Version(_) | RecordError::Field(..)) => {
+                    self.malformed += 1;
+                }
+            }
+        }
+    }
+
+    /// Ring entries that were no records. Only another version's programs could write such.
+    pub const fn malformed(&self) -> u64 {
+        self.malformed
+    }
+
+    /// Counts of a hook.
+    ///
+    /// # Errors
+    /// [`CaptureError::Map`].
+    pub fn counts(&self, hook: Hook) -> Result<HookCounts, CaptureError> {
+        const NAME: &str = "COUNTS";
+        let error = |error| CaptureError::Map(NAME, error);
+        let map = self.ebpf.map(NAME).ok_or(error(MapError::InvalidName { name: NAME.into() }))?;
+        let counts: PerCpuArray<_, [u64; 2]> = PerCpuArray::try_from(map).map_err(error)?;
+        let values = counts.get(&(hook as u32), 0).map_err(error)?;
+        Ok(values.iter().fold(HookCounts::default(), |sum, [seen, lost]| HookCounts {
+            seen: sum.seen + seen,
+            lost: sum.lost + lost,
+        }))
+    }
+
+    /// Records lost on all hooks because the ring was full.
+    pub fn lost(&self) -> u64 {
+        [Hook::TcIngress, Hook::TcEgress, Hook::XdpIngress, Hook::StartXmit]
+            .into_iter()
+            .filter_map(|hook| self.counts(hook).ok())
+            .map(|counts| counts.lost)
+            .sum()
+    }
+
+    /// What the kernel has.
+    pub const fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Whether the raw tracepoint is attached.
+    pub const fn has_start_xmit(&self) -> bool {
+        self.tracepoint.is_some()
+    }
+
+    /// The loaded programs themselves; for tests and measurements that run them by hand.
+    pub const fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+}
+
+fn attach_error<E>(
+    program: &'static str,
+    interface: &str,
+) -> impl FnOnce(E) -> CaptureError + use<E>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let interface = interface.to_owned();
+    move |error| match CaptureError::load(error) {
+        CaptureError::Kernel { reason, .. } => {
+            CaptureError::Attach { program, interface, source: reason.into() }
+        }
+        other => other,
+    }
+}
+
+fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, CaptureError>
+where
+    &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or_else(|| CaptureError::Kernel {
+            kernel: kernel_release(),
+            reason: format!("the object has no program {name}"),
+        })?
+        .try_into()
+        .map_err(CaptureError::load)
+}

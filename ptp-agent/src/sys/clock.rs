@@ -1,0 +1,84 @@
+//! Reading the host's clocks. Nothing here ever sets one.
+
+use std::io;
+
+use nix::time::{ClockId, clock_gettime};
+use ptp_common::time::{Duration, Mono, Real, Time};
+
+fn read<S>(clock: ClockId) -> Time<S> {
+    // The four clocks asked for below exist on every Linux that can load the programs.
+    let now = clock_gettime(clock).expect("POSIX clocks are always readable");
+    let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
+    Time::from_seconds_nanos(seconds, u32::try_from(now.tv_nsec()).unwrap_or(0))
+}
+
+/// CLOCK_MONOTONIC, the clock of all stamps.
+pub fn monotonic() -> Time<Mono> {
+    read(ClockId::CLOCK_MONOTONIC)
+}
+
+/// CLOCK_REALTIME.
+pub fn realtime() -> Time<Real> {
+    read(ClockId::CLOCK_REALTIME)
+}
+
+/// CLOCK_REALTIME minus CLOCK_MONOTONIC, exact to the nanosecond.
+///
+/// Both are one counter plus a constant that only a step changes. The coarse clocks show the counter
+/// as it was at the last tick, so two reads within one tick differ by just that constant, with no
+/// noise from the time between them; a tick in between shows as a change of the first.
+pub fn realtime_minus_monotonic() -> Duration {
+    loop {
+        let before: Time<Mono> = read(ClockId::CLOCK_MONOTONIC_COARSE);
+        let real: Time<Real> = read(ClockId::CLOCK_REALTIME_COARSE);
+        let after: Time<Mono> = read(ClockId::CLOCK_MONOTONIC_COARSE);
+        if before == after {
+            return real.since_epoch() - before.since_epoch();
+        }
+    }
+}
+
+/// The kernel's TAI offset (CLOCK_TAI minus CLOCK_REALTIME), whole seconds; 0 until somebody has
+/// told the kernel.
+///
+/// # Errors
+/// What `adjtimex` reports; reading needs no privilege.
+pub fn tai_offset_seconds() -> io::Result<i32> {
+    // SAFETY: `timex` is a plain structure of integers for which zero is a valid value.
+    let mut request: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: a valid pointer to a structure that lives through the call; with `modes` zero the call
+    // only reads.
+    if unsafe { libc::adjtimex(&raw mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(request.tai)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coarse_clocks_give_the_offset_that_bracketed_reads_enclose() {
+        let exact = realtime_minus_monotonic();
+        let narrowest = (0..1000)
+            .map(|_| {
+                let before = monotonic();
+                let real = realtime();
+                let after = monotonic();
+                (after - before, real, before, after)
+            })
+            .min_by_key(|(width, ..)| *width)
+            .expect("a thousand reads");
+        let (_, real, before, after) = narrowest;
+        let low = real.since_epoch() - after.since_epoch();
+        let high = real.since_epoch() - before.since_epoch();
+        assert!(low <= exact && exact <= high, "{low:?} <= {exact:?} <= {high:?}");
+    }
+
+    #[test]
+    fn coarse_offset_is_the_same_each_time() {
+        let first = realtime_minus_monotonic();
+        assert!((0..100).all(|_| realtime_minus_monotonic() == first));
+    }
+}
