@@ -10,3 +10,4 @@ pub mod lab;
 pub mod publish;
 pub mod stamp;
 pub mod sys;
+pub mod transport;

@@ -1,0 +1,98 @@
+//! Packet sockets, for which no safe crate has the addresses: PTP over Ethernet (IEEE 1588-2019
+//! Annex E) sends and receives on one such socket per interface.
+
+use std::{
+    io, mem,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use ptp_common::classify::ETHERTYPE_PTP;
+use socket2::Socket;
+
+const PROTOCOL: u16 = ETHERTYPE_PTP.to_be();
+
+fn address(ifindex: u32, mac: [u8; 6]) -> io::Result<libc::sockaddr_ll> {
+    let index = i32::try_from(ifindex).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut bytes = [0; 8];
+    bytes[..6].copy_from_slice(&mac);
+    Ok(libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: PROTOCOL,
+        sll_ifindex: index,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 6,
+        sll_addr: bytes,
+    })
+}
+
+/// A socket that receives the PTP frames of one interface, without their Ethernet headers, and joins
+/// the given multicast groups on it.
+///
+/// # Errors
+/// What the kernel reports; EPERM without CAP_NET_RAW.
+pub fn open(ifindex: u32, groups: &[[u8; 6]]) -> io::Result<Socket> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // Protocol 0: nothing is received before the socket is bound to its interface.
+    // SAFETY: a system call without pointers.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that was just made and that nobody else has.
+    let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    let local = address(ifindex, [0; 6])?;
+    // SAFETY: the pointer and the length describe a structure that lives through the call.
+    check(unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const local).cast(),
+            mem::size_of_val(&local) as libc::socklen_t,
+        )
+    })?;
+    for group in groups {
+        let mut mac = [0; 8];
+        mac[..6].copy_from_slice(group);
+        let request = libc::packet_mreq {
+            mr_ifindex: local.sll_ifindex,
+            mr_type: libc::PACKET_MR_MULTICAST as u16,
+            mr_alen: 6,
+            mr_address: mac,
+        };
+        // SAFETY: as above.
+        check(unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_ADD_MEMBERSHIP,
+                (&raw const request).cast(),
+                mem::size_of_val(&request) as libc::socklen_t,
+            )
+        })?;
+    }
+    Ok(socket)
+}
+
+/// Sends one PTP message to a MAC address.
+///
+/// # Errors
+/// What the kernel reports.
+pub fn send(socket: &Socket, ifindex: u32, to: [u8; 6], message: &[u8]) -> io::Result<()> {
+    let to = address(ifindex, to)?;
+    // SAFETY: pointers and lengths describe a slice and a structure that live through the call.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            message.as_ptr().cast(),
+            message.len(),
+            libc::MSG_DONTWAIT,
+            (&raw const to).cast(),
+            mem::size_of_val(&to) as libc::socklen_t,
+        )
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

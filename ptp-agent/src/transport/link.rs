@@ -1,0 +1,99 @@
+//! Is the interface there, and is it up? The kernel's link notifications wake the agent; what it then
+//! believes is what it reads afresh, so a lost notification costs a delay at the worst.
+
+use std::{io, time::Duration};
+
+use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrLike};
+use rtnetlink::{MulticastGroup, new_multicast_connection};
+use tokio::{task::JoinHandle, time::interval};
+
+/// State of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// There is none of this name.
+    Missing,
+    /// It is administratively down, or has no carrier.
+    Down,
+    /// It can send and receive. Carries the interface index: an interface that was deleted and made
+    /// again has another.
+    Up(u32),
+}
+
+/// Reads the state of an interface.
+pub fn link_state(interface: &str) -> LinkState {
+    let Ok(ifindex) = nix::net::if_::if_nametoindex(interface) else {
+        return LinkState::Missing;
+    };
+    let needed = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+    let up = getifaddrs().is_ok_and(|mut addresses| {
+        addresses
+            .any(|address| address.interface_name == interface && address.flags.contains(needed))
+    });
+    if up { LinkState::Up(ifindex) } else { LinkState::Down }
+}
+
+/// The MAC address of an interface; `None` where it is missing or has none.
+pub fn interface_mac(interface: &str) -> Option<[u8; 6]> {
+    getifaddrs().ok()?.filter(|entry| entry.interface_name == interface).find_map(|entry| {
+        let address = entry.address?;
+        if address.family() != Some(nix::sys::socket::AddressFamily::Packet) {
+            return None;
+        }
+        address.as_link_addr()?.addr()
+    })
+}
+
+/// Wakes up whenever the state of some interface may have changed, and every few seconds anyway.
+#[derive(Debug)]
+pub struct LinkWatch {
+    connection: JoinHandle<()>,
+    messages: tokio::sync::mpsc::Receiver<()>,
+}
+
+impl LinkWatch {
+    const ANYWAY: Duration = Duration::from_secs(5);
+
+    /// Subscribes in the current network namespace. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// What the kernel reports when the netlink socket is opened.
+    pub fn new() -> io::Result<Self> {
+        let (connection, _handle, mut notifications) =
+            new_multicast_connection(&[MulticastGroup::Link])?;
+        // One waiting wake-up is as good as many.
+        let (sender, messages) = tokio::sync::mpsc::channel(1);
+        let connection = tokio::spawn(async move {
+            let _connection = tokio::spawn(connection);
+            let mut anyway = interval(Self::ANYWAY);
+            loop {
+                tokio::select! {
+                    message = futures_util::StreamExt::next(&mut notifications) => {
+                        if message.is_none() {
+                            // The kernel closed the socket: the timer still works.
+                            anyway.tick().await;
+                        }
+                    }
+                    _ = anyway.tick() => {}
+                }
+                if let Err(tokio::sync::mpsc::error::TrySendError::Closed(())) = sender.try_send(())
+                {
+                    return;
+                }
+            }
+        });
+        Ok(Self { connection, messages })
+    }
+
+    /// Waits for the next reason to look.
+    pub async fn changed(&mut self) {
+        if self.messages.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for LinkWatch {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}

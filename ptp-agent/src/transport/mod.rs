@@ -1,0 +1,305 @@
+//! The sockets of one port: UDP over IPv4 (IEEE 1588-2019 Annex C) and IPv6 (Annex D), and Ethernet
+//! (Annex E), all multicast. What is received here has passed the host's firewall and checksums.
+//!
+//! The event socket also asks the stack for its own receive stamps: nobody reads them from the
+//! socket, but it is this wish that makes the stack stamp packets before TC ingress sees them.
+
+mod link;
+
+pub use link::{LinkState, LinkWatch, interface_mac, link_state};
+
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::fd::AsRawFd,
+    str::FromStr,
+};
+
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt::ReceiveTimestampns};
+use ptp_common::classify::{PORT_EVENT, PORT_GENERAL};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use tokio::io::unix::AsyncFd;
+
+use crate::sys::packet;
+
+const PRIMARY_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 1, 129);
+const PEER_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 107);
+/// Global scope, the default of other implementations; every scope is received (D.3).
+const PRIMARY_V6: Ipv6Addr = Ipv6Addr::new(0xff0e, 0, 0, 0, 0, 0, 0, 0x181);
+const PEER_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x6b);
+const PRIMARY_MAC: [u8; 6] = [0x01, 0x1b, 0x19, 0x00, 0x00, 0x00];
+const PEER_MAC: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
+/// No PTP message is longer than an Ethernet frame; what is longer than this is counted and dropped.
+pub const MAX_MESSAGE: usize = 2048;
+
+/// What carries the messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportKind {
+    /// UDP over IPv4.
+    #[default]
+    Udp4,
+    /// UDP over IPv6.
+    Udp6,
+    /// Ethernet, EtherType 0x88F7.
+    L2,
+}
+
+impl FromStr for TransportKind {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "udp4" => Ok(Self::Udp4),
+            "udp6" => Ok(Self::Udp6),
+            "l2" => Ok(Self::L2),
+            _ => Err("expected udp4, udp6 or l2".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for TransportKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp4 => "udp4",
+            Self::Udp6 => "udp6",
+            Self::L2 => "l2",
+        })
+    }
+}
+
+/// Which of the two channels a message goes to; the same socket on Ethernet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// Event messages, UDP port 319.
+    Event,
+    /// General messages, UDP port 320.
+    General,
+}
+
+/// Why a transport could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The interface is not there.
+    #[error("interface {0} does not exist")]
+    NoInterface(String),
+    /// Another program has the port.
+    #[error(
+        "UDP port {port} is already in use on {interface}: another PTP daemon (ptp4l, ptpd, ptp-agent) is running in this network namespace; stop it, or use `ptp-agent observe`, which needs no port"
+    )]
+    PortInUse {
+        /// The port.
+        port: u16,
+        /// The interface.
+        interface: String,
+    },
+    /// Missing privilege.
+    #[error(
+        "may not {attempt} on {interface}: needs CAP_NET_RAW (Ethernet) and CAP_NET_BIND_SERVICE (UDP ports 319 and 320), or root"
+    )]
+    Privilege {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The interface.
+        interface: String,
+    },
+    /// The interface has no address of the family.
+    #[error("cannot {attempt} on {interface}: {source}; does it have an {family} address?")]
+    NoAddress {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The interface.
+        interface: String,
+        /// The family.
+        family: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Anything else.
+    #[error("cannot {attempt} on {interface}: {source}")]
+    Socket {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// The open sockets of one port.
+#[derive(Debug)]
+pub struct Transport {
+    kind: TransportKind,
+    ifindex: u32,
+    event: AsyncFd<Socket>,
+    /// `None` on Ethernet, which has one socket.
+    general: Option<AsyncFd<Socket>>,
+}
+
+/// One received message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// How many bytes of the buffer it fills.
+    pub length: usize,
+    /// Whether it did not fit the buffer.
+    pub oversized: bool,
+}
+
+impl Transport {
+    /// Opens the sockets. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub fn open(kind: TransportKind, interface: &str) -> Result<Self, TransportError> {
+        let ifindex = nix::net::if_::if_nametoindex(interface)
+            .map_err(|_| TransportError::NoInterface(interface.to_owned()))?;
+        let failed = |attempt, source: io::Error| {
+            let interface = interface.to_owned();
+            match source.kind() {
+                io::ErrorKind::PermissionDenied => TransportError::Privilege { attempt, interface },
+                io::ErrorKind::AddrNotAvailable => TransportError::NoAddress {
+                    attempt,
+                    interface,
+                    family: if kind == TransportKind::Udp6 { "IPv6" } else { "IPv4" },
+                    source,
+                },
+                _ => TransportError::Socket { attempt, interface, source },
+            }
+        };
+        let (event, general) = match kind {
+            TransportKind::L2 => {
+                let socket = packet::open(ifindex, &[PRIMARY_MAC, PEER_MAC])
+                    .map_err(|error| failed("open a packet socket", error))?;
+                (socket, None)
+            }
+            TransportKind::Udp4 | TransportKind::Udp6 => {
+                let open = |port| {
+                    udp_socket(kind, interface, ifindex, port).map_err(|(attempt, error)| {
+                        if error.kind() == io::ErrorKind::AddrInUse && attempt.starts_with("bind") {
+                            let interface = interface.to_owned();
+                            return TransportError::PortInUse { port, interface };
+                        }
+                        failed(attempt, error)
+                    })
+                };
+                (open(PORT_EVENT)?, Some(open(PORT_GENERAL)?))
+            }
+        };
+        setsockopt(&event, ReceiveTimestampns, &true)
+            .map_err(|error| failed("ask for receive timestamps", error.into()))?;
+        let register = |socket| {
+            AsyncFd::register(socket)
+                .map_err(|error| failed("register a socket with the runtime", error))
+        };
+        Ok(Self {
+            kind,
+            ifindex,
+            event: register(event)?,
+            general: general.map(register).transpose()?,
+        })
+    }
+
+    /// Index of the interface.
+    pub const fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    /// The next message, event messages first.
+    ///
+    /// # Errors
+    /// What the kernel reports; ENETDOWN when the interface goes down.
+    pub async fn receive(&self, buffer: &mut [u8; MAX_MESSAGE]) -> io::Result<Received> {
+        loop {
+            let (mut guard, socket) = match &self.general {
+                Some(general) => tokio::select! {
+                    biased;
+                    guard = self.event.readable() => (guard?, self.event.get_ref()),
+                    guard = general.readable() => (guard?, general.get_ref()),
+                },
+                None => (self.event.readable().await?, self.event.get_ref()),
+            };
+            match guard.try_io(|_| receive(socket, buffer)) {
+                Ok(result) => return result,
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// Sends one message, without waiting.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn send(&self, channel: Channel, peer: bool, message: &[u8]) -> io::Result<()> {
+        let event = self.event.get_ref();
+        let (socket, port) = match (channel, &self.general) {
+            (Channel::General, Some(general)) => (general.get_ref(), PORT_GENERAL),
+            _ => (event, PORT_EVENT),
+        };
+        match self.kind {
+            TransportKind::L2 => {
+                let to = if peer { PEER_MAC } else { PRIMARY_MAC };
+                packet::send(socket, self.ifindex, to, message)
+            }
+            TransportKind::Udp4 => {
+                let to = SocketAddrV4::new(if peer { PEER_V4 } else { PRIMARY_V4 }, port);
+                socket.send_to(message, &to.into()).map(drop)
+            }
+            TransportKind::Udp6 => {
+                let to = if peer { PEER_V6 } else { PRIMARY_V6 };
+                let to = SocketAddrV6::new(to, port, 0, self.ifindex);
+                // Two octets behind the message, so that a transparent clock can keep the checksum
+                // right (D.2).
+                let mut padded = Vec::with_capacity(message.len() + 2);
+                padded.extend_from_slice(message);
+                padded.extend_from_slice(&[0; 2]);
+                socket.send_to(&padded, &to.into()).map(drop)
+            }
+        }
+    }
+}
+
+fn receive(socket: &Socket, buffer: &mut [u8; MAX_MESSAGE]) -> io::Result<Received> {
+    // With MSG_TRUNC the kernel returns the length that the message really had.
+    let full = recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC)?;
+    Ok(Received { length: full.min(MAX_MESSAGE), oversized: full > MAX_MESSAGE })
+}
+
+fn udp_socket(
+    kind: TransportKind,
+    interface: &str,
+    ifindex: u32,
+    port: u16,
+) -> Result<Socket, (&'static str, io::Error)> {
+    let step = |attempt| move |error| (attempt, error);
+    let v6 = kind == TransportKind::Udp6;
+    let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
+    let socket =
+        Socket::new(domain, Type::DGRAM, Some(Protocol::UDP)).map_err(step("open a UDP socket"))?;
+    socket.set_nonblocking(true).map_err(step("open a UDP socket"))?;
+    socket
+        .bind_device(Some(interface.as_bytes()))
+        .map_err(step("bind a socket to the interface"))?;
+    let any: SocketAddr = if v6 {
+        socket.set_only_v6(true).map_err(step("open a UDP socket"))?;
+        (Ipv6Addr::UNSPECIFIED, port).into()
+    } else {
+        (Ipv4Addr::UNSPECIFIED, port).into()
+    };
+    socket.bind(&any.into()).map_err(step("bind to the PTP port"))?;
+    // A multicast message of ours must not come back to us, nor leave the link.
+    let groups = "join the PTP multicast groups";
+    if v6 {
+        socket.set_multicast_loop_v6(false).map_err(step(groups))?;
+        socket.set_multicast_hops_v6(1).map_err(step(groups))?;
+        socket.set_multicast_if_v6(ifindex).map_err(step(groups))?;
+        socket.join_multicast_v6(&PRIMARY_V6, ifindex).map_err(step(groups))?;
+        socket.join_multicast_v6(&PEER_V6, ifindex).map_err(step(groups))?;
+    } else {
+        socket.set_multicast_loop_v4(false).map_err(step(groups))?;
+        socket.set_multicast_ttl_v4(1).map_err(step(groups))?;
+        let index = InterfaceIndexOrAddress::Index(ifindex);
+        socket.join_multicast_v4_n(&PRIMARY_V4, &index).map_err(step(groups))?;
+        socket.join_multicast_v4_n(&PEER_V4, &index).map_err(step(groups))?;
+    }
+    Ok(socket)
+}
