@@ -188,8 +188,8 @@ impl Transport {
         setsockopt(&event, ReceiveTimestampns, &true)
             .map_err(|error| failed("ask for receive timestamps", error.into()))?;
         let register = |socket| {
-            AsyncFd::try_new(socket)
-                .map_err(|error| failed("register a socket with the runtime", error.into()))
+            crate::sys::register(socket)
+                .map_err(|error| failed("register a socket with the runtime", error))
         };
         Ok(Self {
             kind,
