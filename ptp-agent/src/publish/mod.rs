@@ -1,6 +1,9 @@
-//! What the agent tells others about the clock that it follows: JSON lines, Prometheus metrics, and
-//! the HTTP server for them.
+//! What the agent tells others about the clock that it follows: JSON lines, Prometheus metrics, the
+//! HTTP server for them, and reports with statistics and plots.
 
 pub mod http;
 pub mod json;
 pub mod metrics;
+pub mod plot;
+pub mod report;
+pub mod statistics;
