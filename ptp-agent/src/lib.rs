@@ -6,8 +6,11 @@
 #![deny(unsafe_code)]
 
 pub mod capture;
+pub mod clock;
+pub mod engine;
 pub mod lab;
 pub mod publish;
+pub mod servo;
 pub mod stamp;
 pub mod sys;
 pub mod transport;

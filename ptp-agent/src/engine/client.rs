@@ -1,0 +1,339 @@
+//! A time receiver with its servo and its clock: the loop from messages and stamps to a steered
+//! clock, still sans-I/O. `run`, the simulator and `replay` use it unchanged.
+
+use super::{
+    PortIndex, TxToken,
+    receiver::{Action, Measurement, Observation, ParentDataSet, Receiver, ReceiverConfig},
+};
+use crate::{
+    clock::{Clock, ClockError, ClockScale},
+    servo::{DelayInput, LocalTime, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput},
+    stamp::{Stamp, StampSource},
+};
+use ptp_common::{
+    time::{Duration, Mono, Ptp, Time},
+    wire::PortIdentity,
+};
+use std::collections::VecDeque;
+
+/// Sync messages that may be missing before the servo goes into holdover, Sync intervals.
+const HOLDOVER_AFTER: i32 = 8;
+/// And at least this long: at high rates some loss is no event.
+const HOLDOVER_AT_LEAST: Duration = Duration::from_secs(2);
+/// TAI minus UTC since 2017, for a grandmaster on the PTP time scale that does not say.
+const DEFAULT_UTC_OFFSET: i16 = 37;
+
+/// What the caller is to do or may want to publish, in the order of its making.
+#[derive(Debug)]
+pub enum Event {
+    /// From the receiver: messages to send, measurements, states.
+    Engine(Action),
+    /// A Sync has been used.
+    Sample(Sample),
+    /// The clock was adjusted. Has been done already; for logs and metrics.
+    Adjusted {
+        /// When.
+        mono: Time<Mono>,
+        /// The frequency adjustment in effect, parts per billion.
+        frequency_ppb: f64,
+        /// What was added to the time.
+        stepped: Option<Duration>,
+    },
+    /// The servo has changed its state.
+    ServoState {
+        /// Its state before.
+        old: ServoState,
+        /// Its state now.
+        new: ServoState,
+    },
+    /// The clock could not be adjusted; the measurement goes on.
+    ClockError(ClockError),
+}
+
+/// One line of `run --json`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// The port.
+    pub port: PortIndex,
+    /// The domain.
+    pub domain_number: u8,
+    /// When the Sync arrived.
+    pub mono: Time<Mono>,
+    /// Clock minus time transmitter, as the servo sees it.
+    pub offset: Duration,
+    /// The same from the latest exchange alone.
+    pub raw_offset: Duration,
+    /// Mean path delay or mean link delay.
+    pub delay: Duration,
+    /// The adjustment of the clock after this Sync, parts per billion.
+    pub frequency_ppb: f64,
+    /// State of the servo.
+    pub state: ServoState,
+    /// Bound on |clock - true time|.
+    pub error_bound: Option<Duration>,
+    /// Where the Sync was stamped.
+    pub rx_source: StampSource,
+    /// Where the latest answered request was stamped; `None` before the first one.
+    pub tx_source: Option<StampSource>,
+    /// The time transmitter.
+    pub parent: PortIdentity,
+    /// `sequenceId` of the Sync.
+    pub sequence_id: u16,
+}
+
+/// The time receiver. See the module's documentation.
+pub struct Client<C> {
+    receiver: Receiver,
+    servo: Box<dyn Servo>,
+    clock: C,
+    events: VecDeque<Event>,
+    epoch: u64,
+    tx_source: Option<StampSource>,
+    holdover_at: Option<Time<Mono>>,
+    state: ServoState,
+}
+
+impl<C: Clock> Client<C> {
+    /// A time receiver that steers `clock`, or only watches it where it is not adjustable.
+    pub fn new(config: ReceiverConfig, servo: Box<dyn Servo>, clock: C, now: Time<Mono>) -> Self {
+        let mut client = Self {
+            receiver: Receiver::new(config, now),
+            state: servo.state(),
+            servo,
+            clock,
+            events: VecDeque::new(),
+            epoch: 0,
+            tx_source: None,
+            holdover_at: None,
+        };
+        client.collect(now);
+        client
+    }
+
+    /// The next event. To be called until `None` after every input.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Self::poll`] has something to do.
+    pub fn next_wakeup(&self) -> Option<Time<Mono>> {
+        [self.receiver.next_wakeup(), self.holdover_at].into_iter().flatten().min()
+    }
+
+    /// The protocol side: data sets, states and counters.
+    pub const fn receiver(&self) -> &Receiver {
+        &self.receiver
+    }
+
+    /// The clock.
+    pub const fn clock(&self) -> &C {
+        &self.clock
+    }
+
+    /// The clock, to keep its readings fresh. Whoever adjusts it here fights the servo.
+    pub const fn clock_mut(&mut self) -> &mut C {
+        &mut self.clock
+    }
+
+    /// The servo.
+    pub fn servo(&self) -> &dyn Servo {
+        &*self.servo
+    }
+
+    /// A PTP message came through the socket of `port`; `rx` is its stamp, for event messages.
+    pub fn handle_message(
+        &mut self,
+        now: Time<Mono>,
+        port: PortIndex,
+        bytes: &[u8],
+        rx: Option<Stamp>,
+    ) {
+        self.receiver.handle_message(now, port, bytes, rx);
+        self.collect(now);
+    }
+
+    /// The transmit stamp of an event message, or the news that there is none.
+    pub fn handle_tx_stamp(&mut self, now: Time<Mono>, token: TxToken, stamp: Option<Stamp>) {
+        self.receiver.handle_tx_stamp(now, token, stamp);
+        self.collect(now);
+    }
+
+    /// The link of a port came up or went down.
+    pub fn handle_link(&mut self, now: Time<Mono>, port: PortIndex, up: bool) {
+        self.receiver.handle_link(now, port, up);
+        self.collect(now);
+    }
+
+    /// Does what is due.
+    pub fn poll(&mut self, now: Time<Mono>) {
+        self.receiver.poll(now);
+        self.collect(now);
+        if self.holdover_at.is_some_and(|at| at <= now) {
+            self.hold(now);
+        }
+    }
+
+    fn collect(&mut self, now: Time<Mono>) {
+        while let Some(action) = self.receiver.next_action() {
+            match &action {
+                Action::Measurement(measurement) => {
+                    let measurement = *measurement;
+                    self.push(Event::Engine(action));
+                    self.measured(now, &measurement);
+                }
+                Action::ParentChanged { parent: None } => {
+                    self.push(Event::Engine(action));
+                    self.hold(now);
+                }
+                _ => self.push(Event::Engine(action)),
+            }
+        }
+    }
+
+    /// Nobody collects for ever: the oldest events go.
+    fn push(&mut self, event: Event) {
+        if self.events.len() >= 4096 {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    fn measured(&mut self, now: Time<Mono>, measurement: &Measurement) {
+        if measurement.epoch != self.epoch {
+            self.epoch = measurement.epoch;
+            self.tx_source = None;
+            self.servo.parent_changed();
+        }
+        match measurement.observation {
+            Observation::Sync(sync) => {
+                let interval =
+                    sync.log_interval.map_or(Duration::ZERO, Duration::from_log_interval);
+                let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER);
+                self.holdover_at = Some(now.max(sync.t2.time) + patience);
+                let input = SyncInput {
+                    t1: sync.t1,
+                    t2: self.local(sync.t2),
+                    sequence_id: sync.sequence_id,
+                    log_interval: sync.log_interval,
+                };
+                if let Some(output) = self.servo.sync(input) {
+                    self.apply(now, output);
+                    self.sample(measurement, sync.t2, sync.sequence_id, output);
+                }
+            }
+            Observation::Delay(delay) => {
+                self.tx_source = Some(delay.t3.source);
+                let t3 = self.local(delay.t3);
+                let (t4, sequence_id) = (delay.t4, delay.sequence_id);
+                self.servo.delay(DelayInput { t3, t4, sequence_id });
+            }
+            Observation::PeerDelay(peer) => {
+                self.tx_source = Some(peer.t1.source);
+                self.servo.peer_delay(PeerDelayInput {
+                    mono: peer.t4.time,
+                    mean_link_delay: peer.mean_link_delay,
+                    neighbor_rate_ratio: peer.neighbor_rate_ratio,
+                });
+            }
+        }
+    }
+
+    /// A stamp on both scales, the clock's in the time scale of the domain.
+    fn local(&self, stamp: Stamp) -> LocalTime {
+        let clock = self.clock.at(stamp.time) + self.domain_offset();
+        LocalTime { mono: stamp.time, clock, source: stamp.source }
+    }
+
+    /// The domain's time minus the time that the clock is meant to show.
+    fn domain_offset(&self) -> Duration {
+        let Some(ParentDataSet { time_properties, .. }) = self.receiver.parent() else {
+            return Duration::ZERO;
+        };
+        if self.clock.scale() == ClockScale::Ptp || !time_properties.ptp_timescale {
+            return Duration::ZERO;
+        }
+        let seconds = if time_properties.current_utc_offset_valid {
+            time_properties.current_utc_offset
+        } else {
+            DEFAULT_UTC_OFFSET
+        };
+        Duration::from_secs(i64::from(seconds))
+    }
+
+    /// The clock's reading in the time scale of the domain, for the true error of `lab` and tests.
+    pub fn domain_time(&self, mono: Time<Mono>) -> Time<Ptp> {
+        self.clock.at(mono) + self.domain_offset()
+    }
+
+    fn apply(&mut self, now: Time<Mono>, output: ServoOutput) {
+        if self.clock.is_adjustable() && output.state != ServoState::Unlocked {
+            self.adjust(now, output.frequency_ppb, output.step);
+        }
+        self.follow_servo();
+    }
+
+    fn adjust(&mut self, now: Time<Mono>, frequency_ppb: f64, step: Option<Duration>) {
+        let frequency_ppb = match self.clock.set_frequency(now, frequency_ppb) {
+            Ok(effective) => effective,
+            Err(error) => {
+                self.push(Event::ClockError(error));
+                self.clock.frequency_ppb()
+            }
+        };
+        let stepped = step.and_then(|by| match self.clock.step(now, by) {
+            Ok(()) => Some(by),
+            Err(error) => {
+                self.push(Event::ClockError(error));
+                None
+            }
+        });
+        self.servo.adjusted(now, frequency_ppb, stepped);
+        self.push(Event::Adjusted { mono: now, frequency_ppb, stepped });
+    }
+
+    /// No Sync comes any more.
+    fn hold(&mut self, now: Time<Mono>) {
+        self.holdover_at = None;
+        if let Some(frequency_ppb) = self.servo.holdover(now)
+            && self.clock.is_adjustable()
+        {
+            self.adjust(now, frequency_ppb, None);
+        }
+        self.follow_servo();
+    }
+
+    fn follow_servo(&mut self) {
+        let (old, new) = (self.state, self.servo.state());
+        self.receiver.set_synchronized(new == ServoState::Locked);
+        if old != new {
+            self.state = new;
+            self.push(Event::ServoState { old, new });
+        }
+        while let Some(action) = self.receiver.next_action() {
+            self.push(Event::Engine(action));
+        }
+    }
+
+    fn sample(&mut self, from: &Measurement, t2: Stamp, sequence_id: u16, output: ServoOutput) {
+        let sample = Sample {
+            port: from.port,
+            domain_number: self.receiver.domain_number(),
+            mono: t2.time,
+            offset: output.offset,
+            raw_offset: output.raw_offset,
+            delay: output.delay,
+            frequency_ppb: if self.clock.is_adjustable() {
+                self.clock.frequency_ppb()
+            } else {
+                output.frequency_ppb
+            },
+            state: output.state,
+            error_bound: output.error_bound,
+            rx_source: t2.source,
+            tx_source: self.tx_source,
+            parent: from.parent,
+            sequence_id,
+        };
+        self.push(Event::Sample(sample));
+    }
+}

@@ -1,0 +1,204 @@
+//! The path delay filter and the way in which delay and Sync are joined to an offset, with the modes
+//! and defaults that linuxptp documents (`delay_filter`, `delay_filter_length`, `tsproc_mode`), so
+//! that people can compare and migrate.
+
+use super::{DelayInput, PeerDelayInput, SyncInput};
+use ptp_common::time::Duration;
+use std::collections::VecDeque;
+
+/// `delay_filter`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DelayFilterKind {
+    /// `moving_median`.
+    #[default]
+    MovingMedian,
+    /// `moving_average`.
+    MovingAverage,
+}
+
+/// `tsproc_mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimestampMode {
+    /// The filtered delay.
+    #[default]
+    Filter,
+    /// The delay of the latest exchange.
+    Raw,
+    /// The filtered delay; offsets of slow exchanges count less.
+    FilterWeight,
+    /// The delay of the latest exchange; offsets of slow exchanges count less.
+    RawWeight,
+}
+
+impl TimestampMode {
+    const fn is_raw(self) -> bool {
+        matches!(self, Self::Raw | Self::RawWeight)
+    }
+    const fn is_weighted(self) -> bool {
+        matches!(self, Self::FilterWeight | Self::RawWeight)
+    }
+}
+
+/// A moving median or average of delays.
+#[derive(Clone, Debug)]
+pub struct DelayFilter {
+    kind: DelayFilterKind,
+    length: usize,
+    values: VecDeque<Duration>,
+}
+
+impl DelayFilter {
+    /// Over the last `length` values, at least one.
+    pub fn new(kind: DelayFilterKind, length: usize) -> Self {
+        Self { kind, length: length.max(1), values: VecDeque::new() }
+    }
+
+    /// Adds a value.
+    pub fn push(&mut self, value: Duration) {
+        if self.values.len() >= self.length {
+            self.values.pop_front();
+        }
+        self.values.push_back(value);
+    }
+
+    /// The filtered value; `None` before the first one.
+    pub fn value(&self) -> Option<Duration> {
+        let n = self.values.len();
+        if n == 0 {
+            return None;
+        }
+        Some(match self.kind {
+            DelayFilterKind::MovingAverage => {
+                let sum: i128 = self.values.iter().map(|value| value.as_scaled_nanos()).sum();
+                Duration::from_scaled_nanos(sum / n as i128)
+            }
+            DelayFilterKind::MovingMedian => {
+                let mut sorted: Vec<_> = self.values.iter().copied().collect();
+                sorted.sort_unstable();
+                if n % 2 == 1 { sorted[n / 2] } else { (sorted[n / 2 - 1] + sorted[n / 2]).half() }
+            }
+        })
+    }
+
+    fn clear(&mut self) {
+        self.values.clear();
+    }
+}
+
+/// An offset and what it was made of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Offset {
+    /// Clock minus time transmitter, by the mode.
+    pub offset: Duration,
+    /// The same with the delay of the latest exchange alone.
+    pub raw_offset: Duration,
+    /// The delay in use.
+    pub delay: Duration,
+    /// Trust in this offset, above 0 up to 1.
+    pub weight: f64,
+}
+
+/// Joins Sync and Delay_Req (or link delays) on the steered clock.
+#[derive(Clone, Debug)]
+pub struct TimestampProcessor {
+    mode: TimestampMode,
+    filter: DelayFilter,
+    /// `t2 - t1` and `t2` of the latest Sync.
+    forward: Option<SyncInput>,
+    backward: Option<DelayInput>,
+    raw_delay: Option<Duration>,
+    /// For each delay in the filter, how long it was between Delay_Req and Sync.
+    held: VecDeque<Duration>,
+}
+
+impl TimestampProcessor {
+    /// linuxptp's defaults are `Filter`, `MovingMedian` and a length of 10.
+    pub fn new(mode: TimestampMode, kind: DelayFilterKind, length: usize) -> Self {
+        Self {
+            mode,
+            filter: DelayFilter::new(kind, length),
+            forward: None,
+            backward: None,
+            raw_delay: None,
+            held: VecDeque::new(),
+        }
+    }
+
+    /// A Sync; `None` before the first delay.
+    pub fn sync(&mut self, input: SyncInput) -> Option<Offset> {
+        self.forward = Some(input);
+        let exchange_delay = self.exchange_delay().map(|(delay, _)| delay);
+        let latest = exchange_delay.or(self.raw_delay)?;
+        let filtered = self.filter.value()?;
+        let delay = if self.mode.is_raw() { latest } else { filtered };
+        let mut weight = 1.0;
+        let (filtered_ns, latest_ns) = (filtered.as_nanos_f64(), latest.as_nanos_f64());
+        if self.mode.is_weighted() && filtered_ns > 0.0 && latest_ns > 0.0 {
+            weight = (filtered_ns / latest_ns).min(1.0);
+        }
+        let forward = input.t2.clock - input.t1;
+        Some(Offset { offset: forward - delay, raw_offset: forward - latest, delay, weight })
+    }
+
+    /// An answered Delay_Req.
+    pub fn delay(&mut self, input: DelayInput) {
+        self.backward = Some(input);
+        if let Some((delay, held)) = self.exchange_delay() {
+            self.push(delay, held);
+        }
+    }
+
+    /// A link delay.
+    pub fn peer_delay(&mut self, input: PeerDelayInput) {
+        self.backward = None;
+        self.push(input.mean_link_delay, Duration::ZERO);
+    }
+
+    fn push(&mut self, delay: Duration, held: Duration) {
+        self.raw_delay = Some(delay);
+        self.filter.push(delay);
+        self.held.push_back(held);
+        if self.held.len() > self.filter.values.len() {
+            self.held.pop_front();
+        }
+    }
+
+    /// Path delay from the latest Sync and the latest Delay_Req, and the time between them.
+    fn exchange_delay(&self) -> Option<(Duration, Duration)> {
+        let (sync, request) = (self.forward?, self.backward?);
+        let held = sync.t2.clock - request.t3.clock;
+        Some(((held + (request.t4 - sync.t1)).half(), held))
+    }
+
+    /// The delays so far were measured while the clock gained `gain_ppb` on the time transmitter,
+    /// which is no delay: takes it out of them.
+    pub fn remove_gain(&mut self, gain_ppb: f64) {
+        let gained =
+            |held: Duration| Duration::from_nanos_f64(held.as_secs_f64() * gain_ppb).half();
+        for (value, held) in self.filter.values.iter_mut().zip(&mut self.held) {
+            *value -= gained(*held);
+            *held = Duration::ZERO;
+        }
+        self.raw_delay = self.filter.values.back().copied();
+    }
+
+    /// The clock was stepped: times from before cannot be joined with times from now on. Delays stay
+    /// what they were.
+    pub fn forget_times(&mut self) {
+        self.forward = None;
+        self.backward = None;
+    }
+
+    /// Another path: nothing of the old one is of use.
+    pub fn reset(&mut self) {
+        self.forget_times();
+        self.raw_delay = None;
+        self.filter.clear();
+        self.held.clear();
+    }
+
+    /// The filtered delay.
+    pub fn filtered_delay(&self) -> Option<Duration> {
+        self.filter.value()
+    }
+}

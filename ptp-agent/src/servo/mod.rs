@@ -1,0 +1,171 @@
+//! From one-way observations to offset, delay and frequency. A servo is sans-I/O: it is told what
+//! was seen and what was done to the clock, and says what to do next. Every local time comes twice,
+//! as it was on the free-running monotonic scale and as the steered clock showed it: a classic
+//! controller looks at the steered clock, an estimator over long windows must not see its own
+//! steering.
+
+pub mod filter;
+pub mod pi;
+pub mod watch;
+
+use crate::stamp::StampSource;
+use ptp_common::time::{Duration, Mono, Ptp, Time};
+use serde::Serialize;
+
+/// A local instant on both scales.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalTime {
+    /// On the free-running scale.
+    pub mono: Time<Mono>,
+    /// On the steered clock, in the time scale of the domain.
+    pub clock: Time<Ptp>,
+    /// Where it was taken.
+    pub source: StampSource,
+}
+
+/// A Sync, one way: `t2 - t1` is path delay plus offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncInput {
+    /// Left the time transmitter, corrected.
+    pub t1: Time<Ptp>,
+    /// Arrived here.
+    pub t2: LocalTime,
+    /// `sequenceId`.
+    pub sequence_id: u16,
+    /// The interval that the time transmitter says, log2 s.
+    pub log_interval: Option<i8>,
+}
+
+/// A Delay_Req, the other way: `t4 - t3` is path delay minus offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DelayInput {
+    /// Left here.
+    pub t3: LocalTime,
+    /// Arrived at the time transmitter, corrected.
+    pub t4: Time<Ptp>,
+    /// `sequenceId`.
+    pub sequence_id: u16,
+}
+
+/// A measurement of the link by the peer-to-peer mechanism.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PeerDelayInput {
+    /// When it was complete.
+    pub mono: Time<Mono>,
+    /// `meanLinkDelay` of this exchange alone.
+    pub mean_link_delay: Duration,
+    /// Rate of the peer's clock over the free-running one.
+    pub neighbor_rate_ratio: Option<f64>,
+}
+
+/// State of the servo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServoState {
+    /// Measures; the clock is not followed yet.
+    Unlocked,
+    /// The clock is being stepped.
+    Jump,
+    /// Follows.
+    Locked,
+    /// Followed, and now runs on with what it has learnt.
+    Holdover,
+}
+
+impl ServoState {
+    /// All of them, for metrics.
+    pub const ALL: [Self; 4] = [Self::Unlocked, Self::Jump, Self::Locked, Self::Holdover];
+
+    /// The name in JSON and in metric labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unlocked => "unlocked",
+            Self::Jump => "jump",
+            Self::Locked => "locked",
+            Self::Holdover => "holdover",
+        }
+    }
+}
+
+/// What a servo makes of a Sync.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ServoOutput {
+    /// Best estimate of clock minus time transmitter.
+    pub offset: Duration,
+    /// The same from the latest exchange alone.
+    pub raw_offset: Duration,
+    /// `meanPathDelay`, or `meanLinkDelay`.
+    pub delay: Duration,
+    /// The adjustment that the clock is to run at, parts per billion; positive is faster.
+    pub frequency_ppb: f64,
+    /// To be added to the clock, after the frequency is set.
+    pub step: Option<Duration>,
+    /// The state after this Sync.
+    pub state: ServoState,
+    /// Bound on |clock - true time|, where the servo knows one.
+    pub error_bound: Option<Duration>,
+}
+
+/// A servo.
+pub trait Servo: Send {
+    /// Its name, as `--servo` takes it.
+    fn name(&self) -> &'static str;
+
+    /// A Sync has come. `None` while there is nothing to say, for instance before the first path
+    /// delay.
+    fn sync(&mut self, input: SyncInput) -> Option<ServoOutput>;
+
+    /// A Delay_Req has been answered.
+    fn delay(&mut self, input: DelayInput);
+
+    /// A link delay has been measured.
+    fn peer_delay(&mut self, input: PeerDelayInput);
+
+    /// What the servo has asked for was done at `now`, the frequency perhaps within limits. `stepped`
+    /// is what was really added. Not called where the clock is only watched.
+    fn adjusted(&mut self, now: Time<Mono>, frequency_ppb: f64, stepped: Option<Duration>);
+
+    /// The domain's time may have nothing to do any more with what it was: another grandmaster,
+    /// another path or another time scale.
+    fn parent_changed(&mut self);
+
+    /// No Sync comes any more: the frequency (parts per billion) to run on with. `None` if nothing
+    /// has been learnt and the clock should stay as it is.
+    fn holdover(&mut self, now: Time<Mono>) -> Option<f64>;
+
+    /// The state.
+    fn state(&self) -> ServoState;
+
+    /// Bound on |clock - true time| at `now`, growing while nothing arrives.
+    fn error_bound(&self, now: Time<Mono>) -> Option<Duration>;
+}
+
+impl<S: Servo + ?Sized> Servo for Box<S> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+    fn sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
+        (**self).sync(input)
+    }
+    fn delay(&mut self, input: DelayInput) {
+        (**self).delay(input);
+    }
+    fn peer_delay(&mut self, input: PeerDelayInput) {
+        (**self).peer_delay(input);
+    }
+    fn adjusted(&mut self, now: Time<Mono>, frequency_ppb: f64, stepped: Option<Duration>) {
+        (**self).adjusted(now, frequency_ppb, stepped);
+    }
+    fn parent_changed(&mut self) {
+        (**self).parent_changed();
+    }
+    fn holdover(&mut self, now: Time<Mono>) -> Option<f64> {
+        (**self).holdover(now)
+    }
+    fn state(&self) -> ServoState {
+        (**self).state()
+    }
+    fn error_bound(&self, now: Time<Mono>) -> Option<Duration> {
+        (**self).error_bound(now)
+    }
+}
