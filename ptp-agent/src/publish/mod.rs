@@ -7,3 +7,4 @@ pub mod metrics;
 pub mod plot;
 pub mod report;
 pub mod statistics;
+pub mod text;

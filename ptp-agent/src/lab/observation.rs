@@ -1,0 +1,240 @@
+//! Everything that the laboratory has learnt from its children so far, and the summary that it
+//! makes of it.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, VecDeque},
+};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{
+    peers::{News, Role},
+    truth::{ClockHistory, Truth, true_error},
+};
+use crate::publish::{
+    json::{Event, Sample, Summary},
+    statistics::{ErrorStatistics, Statistics},
+};
+
+/// Log lines kept for the view and for messages.
+const LOG_LINES: usize = 200;
+
+/// The figures of a sample that the report is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Point {
+    /// When, CLOCK_MONOTONIC nanoseconds.
+    pub mono_ns: i64,
+    /// The servo's estimate, nanoseconds.
+    pub offset_ns: i64,
+    /// That of the exchange alone, nanoseconds.
+    pub raw_offset_ns: i64,
+    /// Mean path delay, nanoseconds.
+    pub delay_ns: Option<i64>,
+    /// Correction of the agent clock's frequency, parts per billion.
+    pub frequency_ppb: f64,
+    /// True error at that instant as known when the sample came, nanoseconds: for the live view. The
+    /// report evaluates it again, with what became known later.
+    pub true_error_ns: Option<f64>,
+}
+
+/// What is known of both children.
+#[derive(Debug, Default)]
+pub(super) struct Observation {
+    /// The agent's clock.
+    pub agent_clock: ClockHistory,
+    /// The grandmaster's clock.
+    pub grandmaster_clock: ClockHistory,
+    /// All samples of the agent.
+    pub points: Vec<Point>,
+    /// The last one in full.
+    pub last: Option<Sample>,
+    /// How many samples came from which pair of sources, receive and transmit.
+    pub sources: BTreeMap<(String, String), u64>,
+    /// The agent's own summary.
+    pub agent_summary: Option<Summary>,
+    /// The grandmaster's own summary.
+    pub grandmaster_summary: Option<Summary>,
+    /// The last lines of both logs.
+    pub log: VecDeque<(Role, String)>,
+}
+
+impl Observation {
+    /// Takes note of one event. Returns the point it made, if it was a sample.
+    pub(super) fn note(&mut self, role: Role, event: Event) -> Option<&Point> {
+        match (role, event) {
+            (Role::Agent, Event::Clock(line)) => self.agent_clock.push(line),
+            (Role::Grandmaster, Event::Clock(line)) => self.grandmaster_clock.push(line),
+            (Role::Agent, Event::Summary(summary)) => self.agent_summary = Some(summary),
+            (Role::Grandmaster, Event::Summary(summary)) => {
+                self.grandmaster_summary = Some(summary);
+            }
+            (Role::Agent, Event::Sample(sample)) => {
+                let name = |source: &Option<Cow<'_, str>>| source.as_deref().unwrap_or("-").into();
+                let sources = (name(&sample.rx_source), name(&sample.tx_source));
+                *self.sources.entry(sources).or_default() += 1;
+                self.points.push(Point {
+                    mono_ns: sample.mono_ns,
+                    offset_ns: sample.offset_ns,
+                    raw_offset_ns: sample.raw_offset_ns,
+                    delay_ns: sample.delay_ns,
+                    frequency_ppb: sample.frequency_ppb,
+                    true_error_ns: self.true_error_ns(sample.mono_ns),
+                });
+                self.last = Some(sample);
+                return self.points.last();
+            }
+            (Role::Grandmaster, Event::Sample(_)) | (_, Event::Unknown) => {}
+        }
+        None
+    }
+
+    /// Keeps a log line.
+    pub(super) fn note_log(&mut self, role: Role, line: String) {
+        if self.log.len() == LOG_LINES {
+            self.log.pop_front();
+        }
+        self.log.push_back((role, line));
+    }
+
+    /// The last log lines of one child, for the message about its end.
+    pub(super) fn last_words(&self, role: Role) -> String {
+        let lines: Vec<&str> =
+            self.log.iter().filter(|(of, _)| *of == role).map(|(_, line)| line.as_str()).collect();
+        lines[lines.len().saturating_sub(5)..].join("\n  ")
+    }
+
+    fn true_error_ns(&self, mono_ns: i64) -> Option<f64> {
+        let error = true_error(&self.agent_clock, &self.grandmaster_clock, mono_ns)?;
+        Some(error.as_nanos_f64())
+    }
+
+    /// When both clocks ran for the first time, CLOCK_MONOTONIC nanoseconds.
+    pub(super) fn start_ns(&self) -> Option<i64> {
+        Some(self.agent_clock.start_ns()?.max(self.grandmaster_clock.start_ns()?))
+    }
+
+    /// The true error of the whole run, until the agent was last heard of.
+    pub(super) fn truth(&self) -> Truth {
+        let last_sample = self.points.last().map(|point| point.mono_ns);
+        let Some(end) = last_sample.max(self.agent_clock.last_ns()) else {
+            return Truth::default();
+        };
+        let instants = self.points.iter().map(|point| point.mono_ns);
+        Truth::evaluate(&self.agent_clock, &self.grandmaster_clock, instants, end)
+    }
+
+    /// The pair of sources, receive and transmit, that most samples came from.
+    pub(super) fn main_sources(&self) -> Option<&(String, String)> {
+        self.sources.iter().max_by_key(|(_, count)| **count).map(|(sources, _)| sources)
+    }
+
+    /// The closing summary.
+    pub(super) fn summary(&self, truth: &Truth) -> LabSummary {
+        let errors: Vec<f64> = truth.converged_errors().map(|(_, error)| error).collect();
+        let from = truth.converged_s.unwrap_or(f64::INFINITY);
+        let mut delays: Vec<f64> = self
+            .points
+            .iter()
+            .filter(|point| seconds_since(truth.start_ns, point.mono_ns) >= from)
+            .filter_map(|point| Some(point.delay_ns? as f64))
+            .collect();
+        let (rx_source, tx_source) = self.main_sources().cloned().unzip();
+        let of = |summary: &Option<Summary>| summary.clone().unwrap_or_default();
+        LabSummary {
+            event: "summary",
+            duration_s: truth.errors.last().map_or(0.0, |(instant, _)| *instant),
+            samples: self.points.len() as u64,
+            true_error_ns: truth.converged_s.map(|_| ErrorStatistics::of(&errors)),
+            converged_s: truth.converged_s,
+            below_1us_for_good_s: truth.settled_s,
+            delay_ns: (!delays.is_empty()).then(|| Statistics::of(&mut delays)),
+            rx_source,
+            tx_source,
+            lost: of(&self.agent_summary).lost,
+            agent: of(&self.agent_summary).more,
+            grandmaster_lost: of(&self.grandmaster_summary).lost,
+            grandmaster: of(&self.grandmaster_summary).more,
+        }
+    }
+}
+
+/// Seconds from one monotonic instant to another, both in nanoseconds.
+pub(super) fn seconds_since(start_ns: i64, mono_ns: i64) -> f64 {
+    mono_ns.saturating_sub(start_ns) as f64 * 1e-9
+}
+
+/// The last line of `lab --json`.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct LabSummary {
+    /// Always "summary".
+    pub event: &'static str,
+    /// From the start of both clocks to the agent's last sample, seconds.
+    pub duration_s: f64,
+    /// Samples of the agent.
+    pub samples: u64,
+    /// Agent clock minus grandmaster clock after convergence; `null` without convergence.
+    pub true_error_ns: Option<ErrorStatistics>,
+    /// The start of the first two seconds with |true error| below 10 us; `null` without.
+    pub converged_s: Option<f64>,
+    /// Since when |true error| stayed below 1 us until the end; `null` if it did not.
+    pub below_1us_for_good_s: Option<f64>,
+    /// Mean path delay after convergence.
+    pub delay_ns: Option<Statistics>,
+    /// Receive stamps of most samples.
+    pub rx_source: Option<String>,
+    /// Transmit stamps of most samples.
+    pub tx_source: Option<String>,
+    /// What the agent lost or dropped, by cause.
+    pub lost: BTreeMap<String, u64>,
+    /// Further figures of the agent.
+    pub agent: Map<String, Value>,
+    /// What the grandmaster lost or dropped, by cause.
+    pub grandmaster_lost: BTreeMap<String, u64>,
+    /// Further figures of the grandmaster.
+    pub grandmaster: Map<String, Value>,
+}
+
+/// Leaves of a JSON object with the path that leads to each, for tables.
+pub(super) fn flatten(object: &Map<String, Value>) -> Vec<(String, String)> {
+    fn walk(path: &str, value: &Value, rows: &mut Vec<(String, String)>) {
+        match value {
+            Value::Object(object) => {
+                for (key, value) in object {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}, {key}") };
+                    walk(&path, value, rows);
+                }
+            }
+            Value::Array(values) => {
+                for value in values {
+                    walk(path, value, rows);
+                }
+            }
+            Value::String(text) => rows.push((path.into(), text.clone())),
+            other => rows.push((path.into(), other.to_string())),
+        }
+    }
+    let mut rows = Vec::new();
+    for (key, value) in object {
+        walk(key, value, &mut rows);
+    }
+    rows
+}
+
+impl Observation {
+    /// Takes note of what a child sent; tells when one has ended.
+    pub(super) fn take(&mut self, news: News) -> Option<(Role, std::process::ExitStatus)> {
+        match news {
+            News::Event(role, event) => {
+                self.note(role, event);
+                None
+            }
+            News::Log(role, line) => {
+                self.note_log(role, line);
+                None
+            }
+            News::Ended(role, status) => Some((role, status)),
+        }
+    }
+}

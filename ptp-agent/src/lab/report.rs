@@ -1,0 +1,269 @@
+//! The laboratory's closing words: the summary as text, and the HTML page.
+
+use std::fmt::Write as _;
+
+use super::{
+    Args,
+    observation::{LabSummary, Observation, flatten, seconds_since},
+    truth::{CONVERGED_BELOW_NS, Truth},
+};
+use crate::publish::{
+    plot::{self, Ink, Mark, PlotError, Series, Unit},
+    report::{Page, kernel},
+    text::nanos,
+};
+
+/// The summary for a terminal.
+pub(super) fn text(summary: &LabSummary) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<22}{value}");
+    };
+    line("ran for", format!("{:.1} s, {} samples", summary.duration_s, summary.samples));
+    line("converged after", seconds(summary.converged_s, "not converged"));
+    line("below 1 µs for good", seconds(summary.below_1us_for_good_s, "not within this run"));
+    if let Some(error) = summary.true_error_ns {
+        let figures = [
+            ("true error, mean", error.mean),
+            ("            sd", error.sd),
+            ("            rms", error.rms),
+            ("  magnitude p50", error.p50),
+            ("            p99", error.p99),
+            ("            max", error.max),
+        ];
+        for (name, value) in figures {
+            line(name, nanos(value));
+        }
+    }
+    if let Some(delay) = summary.delay_ns {
+        line("path delay, p50", format!("{} (p99 {})", nanos(delay.p50), nanos(delay.p99)));
+    }
+    let source = |source: &Option<String>| source.clone().unwrap_or_else(|| "none".into());
+    line(
+        "RX / TX stamps",
+        format!("{} / {}", source(&summary.rx_source), source(&summary.tx_source)),
+    );
+    let lost: Vec<String> = summary
+        .lost
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(cause, count)| format!("{cause} {count}"))
+        .collect();
+    line("lost", if lost.is_empty() { "nothing".into() } else { lost.join(", ") });
+    text
+}
+
+fn seconds(value: Option<f64>, otherwise: &str) -> String {
+    value.map_or_else(|| otherwise.into(), |seconds| format!("{seconds:.2} s"))
+}
+
+/// The HTML page.
+///
+/// # Errors
+/// When a plot cannot be drawn.
+pub(super) fn page(
+    args: &Args,
+    observation: &Observation,
+    truth: &Truth,
+    summary: &LabSummary,
+) -> Result<Page, PlotError> {
+    let mut page = Page::new(
+        "Laboratory: an agent follows a drifting grandmaster",
+        format!(
+            "Two virtual clocks on one host, {:.0} s. Both are known exactly at every instant, so \
+             the error shown here is the truth and not the agent's own estimate.",
+            summary.duration_s
+        ),
+    );
+    headline(&mut page, summary);
+
+    page.heading("True error");
+    let marks: Vec<Mark<'_>> =
+        truth.converged_s.map(|at_s| Mark { at_s, name: "converged" }).into_iter().collect();
+    page.plot(
+        &plot::magnitude_over_time("|true error|", &truth.errors, &marks)?,
+        "The whole run: magnitude of agent clock minus grandmaster clock, logarithmic.",
+    );
+    let after: Vec<(f64, f64)> = truth.converged_errors().collect();
+    if after.is_empty() {
+        page.paragraph(&format!(
+            "The agent did not converge: there were never two seconds in a row with |true error| \
+             below {}.",
+            nanos(CONVERGED_BELOW_NS)
+        ));
+    } else {
+        let values: Vec<f64> = after.iter().map(|(_, error)| *error).collect();
+        let unit = Unit::of_nanos(largest(&values));
+        let series = Series { name: "true error", points: &after, ink: Ink::First, dots: false };
+        page.plot(
+            &plot::time_series("true error", unit, &[series], &[])?,
+            "After convergence. Above zero the agent's clock is ahead of the grandmaster's.",
+        );
+        page.plot(
+            &plot::histogram("true error", unit, &values)?,
+            &format!(
+                "Its distribution at {} instants, 10 ms apart and at each sample.",
+                values.len()
+            ),
+        );
+    }
+
+    page.heading("What the agent saw");
+    over_time(&mut page, observation, truth)?;
+
+    page.heading("Figures");
+    figures(&mut page, summary);
+
+    page.heading("Stamps and messages");
+    stamps(&mut page, observation, summary);
+
+    page.heading("How this was run");
+    page.table("", &[], &parameters(args));
+    page.paragraph(&format!(
+        "Converged means: the start of the first two seconds in which |true error| stayed below {}. \
+         All statistics are taken from then on to the end, later excursions included.",
+        nanos(CONVERGED_BELOW_NS)
+    ));
+    Ok(page)
+}
+
+fn headline(page: &mut Page, summary: &LabSummary) {
+    let error = |read: fn(&crate::publish::statistics::ErrorStatistics) -> f64| {
+        summary.true_error_ns.as_ref().map_or_else(|| "-".into(), |error| nanos(read(error)))
+    };
+    page.figures(&[
+        ("mean error", error(|error| error.mean)),
+        ("standard deviation", error(|error| error.sd)),
+        ("99 % within", error(|error| error.p99)),
+        ("largest", error(|error| error.max)),
+        ("converged after", seconds(summary.converged_s, "never")),
+        ("samples", summary.samples.to_string()),
+    ]);
+}
+
+fn over_time(page: &mut Page, observation: &Observation, truth: &Truth) -> Result<(), PlotError> {
+    let at = |mono_ns: i64| seconds_since(truth.start_ns, mono_ns);
+    let from = truth.converged_s.unwrap_or(0.0);
+    let points = || observation.points.iter().filter(|point| at(point.mono_ns) >= from);
+    let raw: Vec<(f64, f64)> =
+        points().map(|point| (at(point.mono_ns), point.raw_offset_ns as f64)).collect();
+    let filtered: Vec<(f64, f64)> =
+        points().map(|point| (at(point.mono_ns), point.offset_ns as f64)).collect();
+    let unit = Unit::of_nanos(largest_of(&raw));
+    page.plot(
+        &plot::time_series(
+            "offset",
+            unit,
+            &[
+                Series { name: "one exchange", points: &raw, ink: Ink::Second, dots: true },
+                Series { name: "servo", points: &filtered, ink: Ink::First, dots: false },
+            ],
+            &[],
+        )?,
+        "Offset from the grandmaster as measured, after convergence: each exchange by itself, and \
+         what the servo made of them.",
+    );
+    let delays: Vec<(f64, f64)> =
+        points().filter_map(|point| Some((at(point.mono_ns), point.delay_ns? as f64))).collect();
+    let series = Series { name: "delay", points: &delays, ink: Ink::First, dots: false };
+    page.plot(
+        &plot::time_series("mean path delay", Unit::of_nanos(largest_of(&delays)), &[series], &[])?,
+        "Mean path delay, after convergence.",
+    );
+    let frequencies: Vec<(f64, f64)> =
+        observation.points.iter().map(|point| (at(point.mono_ns), point.frequency_ppb)).collect();
+    let unit = Unit::of_ppb(largest_of(&frequencies));
+    let series = Series { name: "frequency", points: &frequencies, ink: Ink::First, dots: false };
+    page.plot(
+        &plot::time_series("frequency", unit, &[series], &[])?,
+        "Correction of the agent clock's frequency, the whole run. It has to find the \
+         grandmaster's drift.",
+    );
+    Ok(())
+}
+
+fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()))
+}
+
+fn largest_of(points: &[(f64, f64)]) -> f64 {
+    points.iter().fold(0.0, |largest: f64, point| largest.max(point.1.abs()))
+}
+
+fn figures(page: &mut Page, summary: &LabSummary) {
+    let mut rows = vec![
+        vec!["duration".into(), format!("{:.1} s", summary.duration_s)],
+        vec!["converged after".into(), seconds(summary.converged_s, "never")],
+        vec!["below 1 µs for good after".into(), seconds(summary.below_1us_for_good_s, "never")],
+    ];
+    if let Some(error) = summary.true_error_ns {
+        rows.extend([
+            vec!["true error, mean".into(), nanos(error.mean)],
+            vec!["true error, standard deviation".into(), nanos(error.sd)],
+            vec!["true error, rms".into(), nanos(error.rms)],
+            vec!["|true error|, median".into(), nanos(error.p50)],
+            vec!["|true error|, 99th percentile".into(), nanos(error.p99)],
+            vec!["|true error|, largest".into(), nanos(error.max)],
+        ]);
+    }
+    if let Some(delay) = summary.delay_ns {
+        rows.extend([
+            vec!["mean path delay, median".into(), nanos(delay.p50)],
+            vec!["mean path delay, smallest".into(), nanos(delay.min)],
+            vec!["mean path delay, 99th percentile".into(), nanos(delay.p99)],
+        ]);
+    }
+    page.table("Statistics are taken after convergence.", &[], &rows);
+}
+
+fn stamps(page: &mut Page, observation: &Observation, summary: &LabSummary) {
+    let rows: Vec<Vec<String>> = observation
+        .sources
+        .iter()
+        .map(|((rx, tx), count)| vec![rx.clone(), tx.clone(), count.to_string()])
+        .collect();
+    page.table(
+        "Samples by where their stamps were taken.",
+        &["receive", "transmit", "samples"],
+        &rows,
+    );
+    for (name, lost, more) in [
+        ("agent", &summary.lost, &summary.agent),
+        ("grandmaster", &summary.grandmaster_lost, &summary.grandmaster),
+    ] {
+        let counts = flatten(more).into_iter().map(|(path, value)| vec![path, value]);
+        let rows: Vec<Vec<String>> = counts.collect();
+        if !rows.is_empty() {
+            page.table(&format!("Counts of the {name}."), &[], &rows);
+        }
+        let rows: Vec<Vec<String>> = lost
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|(cause, count)| vec![cause.replace('_', " "), count.to_string()])
+            .collect();
+        if rows.is_empty() {
+            page.paragraph(&format!("The {name} lost nothing."));
+        } else {
+            page.table(&format!("What the {name} lost or dropped, by cause."), &[], &rows);
+        }
+    }
+}
+
+fn parameters(args: &Args) -> Vec<Vec<String>> {
+    let processors =
+        std::thread::available_parallelism().map_or("unknown".into(), |count| count.to_string());
+    [
+        ("grandmaster's offset", format!("{} s", args.offset)),
+        ("grandmaster's drift", format!("{} ppm", args.drift)),
+        ("Sync interval", format!("2^{} s", args.log_sync_interval)),
+        ("transport", args.transport.clone()),
+        ("servo", args.servo.clone().unwrap_or_else(|| "default".into())),
+        ("busy loops beside it", args.load.to_string()),
+        ("link", "veth pair between two network namespaces".into()),
+        ("kernel", kernel()),
+        ("processors", processors),
+    ]
+    .into_iter()
+    .map(|(name, value)| vec![name.into(), value])
+    .collect()
+}
