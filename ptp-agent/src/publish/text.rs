@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn frequencies_are_ppb_or_ppm() {
-        assert_eq!(ppb(-36_999.5), "-37.000 ppm");
+        assert_eq!(ppb(-36_999.7), "-37.000 ppm");
         assert_eq!(ppb(12.34), "12.3 ppb");
     }
 }
