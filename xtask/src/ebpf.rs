@@ -1,0 +1,162 @@
+//! `cargo xtask ebpf build` and `ebpf check`. The compiled kernel programs are committed, so that
+//! building and installing the agent needs stable Rust only. The price is that source and object can
+//! drift apart: `check` rebuilds from the source and compares instructions, programs and maps. Debug
+//! information is left out of the object, and what remains of file names in it (the verifier quotes
+//! the source) is relative to the workspace, so that the object does not depend on who built it.
+
+mod disassembly;
+mod strip;
+pub(crate) mod toolchain;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use similar::TextDiff;
+
+use self::toolchain::{LINKER_VERSION, Toolchain, cargo_home, linker_is_installed};
+use crate::process::{stream, target_directory, workspace};
+
+/// The committed object.
+const COMMITTED: &str = "ptp-agent/bpf/ptp-agent.bpf.o";
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Rebuild the object and put it in its committed place
+    Build,
+    /// Rebuild the object and fail if it differs from the committed one
+    Check,
+}
+
+pub(crate) fn run(command: &Command) -> Result<ExitCode> {
+    let toolchain = ready()?;
+    match command {
+        Command::Build => {
+            let fresh = build(&toolchain)?;
+            let committed = workspace().join(COMMITTED);
+            fs::copy(&fresh, &committed)
+                .with_context(|| format!("cannot write {}", committed.display()))?;
+            println!("wrote {COMMITTED}");
+        }
+        Command::Check => check(&toolchain).map(drop)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The compiler, once everything that building needs is there; the error says what is not.
+pub(crate) fn ready() -> Result<Toolchain> {
+    let toolchain = Toolchain::find().context("no compiler for the kernel programs")?;
+    ensure!(
+        linker_is_installed(),
+        "bpf-linker {LINKER_VERSION} is missing; `cargo xtask setup` installs it"
+    );
+    Ok(toolchain)
+}
+
+/// Rebuild the object and compare it with the committed one. Returns where the new one is.
+pub(crate) fn check(toolchain: &Toolchain) -> Result<PathBuf> {
+    let fresh = build(toolchain)?;
+    let committed = workspace().join(COMMITTED);
+    let describe = |path: &Path| -> Result<String> {
+        let object = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        disassembly::describe(&object)
+            .with_context(|| format!("cannot understand {}", path.display()))
+    };
+    let (old, new) = (describe(&committed)?, describe(&fresh)?);
+    if old != new {
+        let difference = TextDiff::from_lines(&old, &new);
+        print!(
+            "{}",
+            difference
+                .unified_diff()
+                .context_radius(4)
+                .header("committed object", "built from source")
+        );
+        bail!(
+            "{COMMITTED} is not what the source gives (above); \
+             if the source is right, run `cargo xtask ebpf build` and commit the object"
+        );
+    }
+    println!(
+        "{COMMITTED} is what the source gives: {} lines of instructions, programs and maps agree",
+        new.lines().count()
+    );
+    Ok(fresh)
+}
+
+/// Build the kernel programs and return where the object is.
+fn build(toolchain: &Toolchain) -> Result<PathBuf> {
+    println!("compiler: {}; linker: bpf-linker {LINKER_VERSION}", toolchain.describe());
+    let source = workspace().join("ptp-ebpf");
+    let target = target_directory().join("ebpf");
+    let fetch = toolchain.cargo(&source, vec!["fetch".into(), "--locked".into()]);
+    ensure!(stream(&fetch, |_| ())?.success(), "the crates of ptp-ebpf could not be fetched");
+
+    let flags: Vec<String> = remapping(toolchain)?.iter().map(|flag| format!("{flag:?}")).collect();
+    let arguments = vec![
+        "build".to_owned(),
+        "--release".to_owned(),
+        "--locked".to_owned(),
+        "--target-dir".to_owned(),
+        target.display().to_string(),
+        "--config".to_owned(),
+        format!("target.bpfel-unknown-none.rustflags=[{}]", flags.join(",")),
+    ];
+    let status = stream(&toolchain.cargo(&source, arguments), |_| ())?;
+    ensure!(status.success(), "ptp-ebpf could not be built ({status})");
+
+    let linked = target.join("bpfel-unknown-none/release/ptp-agent");
+    let object = fs::read(&linked).with_context(|| format!("cannot read {}", linked.display()))?;
+    let stripped = target.join("ptp-agent.bpf.o");
+    fs::write(&stripped, strip::without_debug_information(&object)?)
+        .with_context(|| format!("cannot write {}", stripped.display()))?;
+    Ok(stripped)
+}
+
+/// Compiler flags that replace the directories of this machine by names that mean the same anywhere.
+fn remapping(toolchain: &Toolchain) -> Result<Vec<String>> {
+    let mut replaced = vec![(workspace(), ".")];
+    let library = toolchain.library_source();
+    if let Ok(real) = library.canonicalize() {
+        replaced.push((real, "/rustc"));
+    }
+    replaced.push((library, "/rustc"));
+    let registry = cargo_home()?.join("registry/src");
+    for entry in
+        fs::read_dir(&registry).with_context(|| format!("cannot read {}", registry.display()))?
+    {
+        replaced.push((entry?.path(), "/cargo"));
+    }
+    Ok(replaced
+        .into_iter()
+        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_object_names_no_directory_of_the_machine_that_built_it() -> Result<()> {
+        let object = fs::read(workspace().join(COMMITTED))?;
+        let text = String::from_utf8_lossy(&object);
+        for directory in ["/home/", "/root/", "/tmp/", "/usr/", "/work/", ".cargo", "crates.io"] {
+            assert!(!text.contains(directory), "{COMMITTED} contains {directory}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_committed_object_has_programs_and_maps_and_no_debug_information() -> Result<()> {
+        let object = fs::read(workspace().join(COMMITTED))?;
+        let description = disassembly::describe(&object)?;
+        assert!(description.contains("\nprogram "), "{description}");
+        assert!(description.contains("\nmap "), "{description}");
+        assert!(!String::from_utf8_lossy(&object).contains(".debug_"));
+        Ok(())
+    }
+}

@@ -1,0 +1,61 @@
+//! `cargo xtask <command>`: every command that a developer of this project needs, in one place and
+//! in Rust, so that no shell scripts grow beside the code. This file is the command line; each
+//! command has a module of its own.
+
+mod demo;
+mod ebpf;
+mod process;
+mod setup;
+mod suite;
+#[cfg(test)]
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The developer's commands of ptp-agent.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what building and testing need, and only what is missing
+    Setup(setup::Arguments),
+    /// Build the release binary and run `ptp-agent lab` with the arguments given
+    Demo(demo::Arguments),
+    /// Run the checks and tests, all or the groups named
+    Test(suite::Arguments),
+    /// The kernel programs: rebuild the committed object, or check it against the source
+    #[command(subcommand)]
+    Ebpf(ebpf::Command),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup(arguments) => setup::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test(arguments) => suite::run(&arguments),
+        Command::Ebpf(command) => ebpf::run(&command),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

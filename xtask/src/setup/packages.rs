@@ -1,0 +1,149 @@
+//! The Debian packages that building and testing need: which there are, which are missing (judged by
+//! the file that is needed and not by the package database, so that other ways to install it count),
+//! and their installation without starting any service.
+
+use std::{path::Path, process};
+
+use anyhow::{Context, Result, ensure};
+
+use super::no_daemons::{self, NoDaemons};
+use crate::process::{command, find, output_of, quietly};
+
+/// A Debian package.
+#[derive(Debug)]
+pub(super) struct Package {
+    pub(super) name: &'static str,
+    /// What it is needed for.
+    pub(super) purpose: &'static str,
+    probe: Probe,
+}
+
+/// What shows that a package is there.
+#[derive(Debug)]
+enum Probe {
+    Program(&'static str),
+    /// Any of these files.
+    File(&'static [&'static str]),
+}
+
+/// What is needed, those for building first.
+const PACKAGES: [Package; 11] = [
+    Package::program("gcc", "cc", "links every Rust program; compiles libbpf for the tests"),
+    Package::program("make", "make", "builds libbpf for the tests"),
+    Package::program("pkg-config", "pkg-config", "finds libelf and zlib"),
+    Package::file("libelf-dev", &["/usr/include/libelf.h"], "libbpf reads BPF objects with it"),
+    Package::file("zlib1g-dev", &["/usr/include/zlib.h"], "libelf needs it"),
+    Package::program("iproute2", "ip", "network namespaces and interfaces of the tests"),
+    Package::program("ethtool", "ethtool", "interface features in the tests"),
+    Package::program("linuxptp", "ptp4l", "the peer of the interoperability tests"),
+    Package::program("bpftool", "bpftool", "shows what is attached where"),
+    Package::program("tshark", "tshark", "second opinion on packets in the tests"),
+    Package::program("prometheus", "promtool", "checks the metrics"),
+];
+
+impl Package {
+    const fn program(name: &'static str, program: &'static str, purpose: &'static str) -> Self {
+        Self { name, purpose, probe: Probe::Program(program) }
+    }
+
+    const fn file(
+        name: &'static str,
+        files: &'static [&'static str],
+        purpose: &'static str,
+    ) -> Self {
+        Self { name, purpose, probe: Probe::File(files) }
+    }
+
+    fn is_present(&self) -> bool {
+        match self.probe {
+            Probe::Program(program) => find(program).is_some(),
+            Probe::File(files) => files.iter().any(|file| Path::new(file).exists()),
+        }
+    }
+}
+
+/// The packages that are not there.
+pub(super) fn missing() -> Vec<&'static Package> {
+    PACKAGES.iter().filter(|package| !package.is_present()).collect()
+}
+
+/// Install packages with apt-get, which must be there, as root. Services that they bring are neither
+/// started now nor at the next start of the machine: a test tool must not leave daemons behind, least
+/// of all one that steers the clock.
+pub(super) fn install(names: &[&str]) -> Result<()> {
+    no_daemons::catch_interrupts()?;
+    let guard = NoDaemons::begin(Path::new(no_daemons::POLICY))?;
+    let result = quietly("apt-get update", &apt_get(&["update"])).and_then(|()| {
+        let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+        arguments.extend(names);
+        quietly(&format!("apt-get install {}", names.join(" ")), &apt_get(&arguments))
+    });
+    let disabled = disable_services(names);
+    guard.end()?;
+    if no_daemons::interrupted() {
+        println!("  interrupted; nothing is left behind");
+        process::exit(130);
+    }
+    result.and(disabled)
+}
+
+fn apt_get(arguments: &[&str]) -> duct::Expression {
+    let mut all = vec!["-o", "DPkg::Lock::Timeout=120", "-q"];
+    all.extend(arguments);
+    command("apt-get", all).env("DEBIAN_FRONTEND", "noninteractive")
+}
+
+/// Disable the services of these packages, which were not there before.
+fn disable_services(names: &[&str]) -> Result<()> {
+    if find("systemctl").is_none() {
+        return Ok(());
+    }
+    for name in names {
+        for unit in services(name) {
+            let is_enabled = command("systemctl", ["is-enabled", &unit]);
+            if output_of(&is_enabled).is_none_or(|state| state.trim() != "enabled") {
+                continue;
+            }
+            let disable = command("systemctl", ["disable", &unit]).stderr_to_stdout();
+            let output = disable.stdout_capture().unchecked().run();
+            let output = output.context("cannot start systemctl")?;
+            ensure!(
+                output.status.success(),
+                "systemctl disable {unit} failed: {}",
+                String::from_utf8_lossy(&output.stdout)
+            );
+            println!("  {unit}: disabled, so that it does not start with the machine");
+        }
+    }
+    Ok(())
+}
+
+/// Names of the systemd services in a package, templates left out.
+fn services(package: &str) -> Vec<String> {
+    let files = output_of(&command("dpkg-query", ["--listfiles", package])).unwrap_or_default();
+    files
+        .lines()
+        .filter(|file| file.contains("/lib/systemd/system/") && file.ends_with(".service"))
+        .filter(|file| !file.ends_with("@.service"))
+        .filter_map(|file| file.rsplit('/').next())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_counts_as_present_when_its_file_is_there() {
+        assert!(Package::program("dash", "sh", "").is_present());
+        assert!(Package::file("base-files", &["/no/such/file", "/etc/passwd"], "").is_present());
+        assert!(!Package::program("none", "no-such-program", "").is_present());
+        assert!(!Package::file("none", &["/no/such/file"], "").is_present());
+    }
+
+    #[test]
+    fn a_package_that_is_not_installed_has_no_services() {
+        assert!(services("no-such-package").is_empty());
+    }
+}

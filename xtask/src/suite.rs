@@ -1,0 +1,397 @@
+//! `cargo xtask test`: installs what is missing if it can, then runs the checks and tests step by
+//! step. A step that fails does not keep the next from running; a step or test that cannot run here
+//! says why. At the end stands a table of the steps, and in the last line the number of tests.
+//!
+//! All compilation is done with `--workspace`, whatever part is then run, because cargo would build
+//! shared crates anew for every other choice of packages.
+
+mod tally;
+mod targets;
+
+use std::{
+    ffi::OsString,
+    fmt::Display,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail, ensure};
+use clap::ValueEnum;
+use duct::Expression;
+
+use self::{
+    tally::Tally,
+    targets::{TestTargets, fuzz_targets},
+};
+use crate::{
+    ebpf::{self, toolchain},
+    process::{self, cargo, command, find, stream},
+    setup,
+};
+
+/// Where the kernel tests find the object that was just built from source.
+const FRESH_OBJECT: &str = "PTP_EBPF_FRESH_OBJECT";
+
+/// Seconds that each fuzz target runs.
+const FUZZ_SECONDS: u32 = 5;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// What to run; everything if nothing is named
+    groups: Vec<Group>,
+    /// Run only tests whose name contains this (for unit, kernel and interop)
+    #[arg(last = true)]
+    filter: Vec<OsString>,
+}
+
+/// A part of the suite that can be run by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// Formatting and clippy
+    Lints,
+    /// Unit, property and documentation tests
+    Unit,
+    /// The committed object against the source of the kernel programs
+    Ebpf,
+    /// Kernel programs and network namespaces; needs root
+    Kernel,
+    /// The agent against other PTP implementations; needs root
+    Interop,
+    /// Each fuzz target for a few seconds
+    Fuzz,
+}
+
+impl Arguments {
+    fn want(&self, group: Group) -> bool {
+        self.groups.is_empty() || self.groups.contains(&group)
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let mut suite = Suite::default();
+    suite.step("setup", setup);
+    if arguments.want(Group::Lints) {
+        lints(&mut suite);
+    }
+    let runs_tests = [Group::Unit, Group::Kernel, Group::Interop];
+    let built = runs_tests.into_iter().any(|group| arguments.want(group))
+        && suite.step("build", || one(&cargo(["build", "--workspace", "--bins", "--tests"])));
+    let targets = TestTargets::read();
+    if arguments.want(Group::Unit) && built {
+        suite.step("unit tests", || {
+            let mut choice = vec!["--lib".to_owned(), "--bins".to_owned()];
+            choice.extend(
+                targets.as_ref().map_err(copy)?.unit.iter().flat_map(|name| test_option(name)),
+            );
+            tests(&choice, &arguments.filter, None)
+        });
+        suite.step("doc tests", || tests(&["--doc".to_owned()], &arguments.filter, None));
+    }
+    // The kernel tests want the freshly built object, so that it is checked before them.
+    let mut fresh = None;
+    if arguments.want(Group::Ebpf) || arguments.want(Group::Kernel) {
+        suite.step("ebpf check", || match ebpf::ready() {
+            Ok(toolchain) => {
+                fresh = Some(ebpf::check(&toolchain)?);
+                Ok(Outcome::passed())
+            }
+            Err(reason) => Ok(Outcome::Skipped(format!("{reason:#}"))),
+        });
+    }
+    if arguments.want(Group::Kernel) && built {
+        suite.step("kernel tests", || {
+            in_turn(&targets.as_ref().map_err(copy)?.kernel, &arguments.filter, fresh.as_ref())
+        });
+    }
+    if arguments.want(Group::Interop) && built {
+        suite.step("interop tests", || {
+            in_turn(&targets.as_ref().map_err(copy)?.interop, &arguments.filter, fresh.as_ref())
+        });
+    }
+    if arguments.want(Group::Fuzz) {
+        suite.step("fuzz targets", fuzz);
+    }
+    Ok(suite.finish())
+}
+
+fn copy(error: &anyhow::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error:#}")
+}
+
+fn test_option(name: &str) -> [String; 2] {
+    ["--test".to_owned(), name.to_owned()]
+}
+
+fn setup() -> Result<Outcome> {
+    let remaining = setup::ensure();
+    for notice in &remaining.notices {
+        println!("note: {notice}");
+    }
+    if remaining.errors.is_empty() {
+        return Ok(Outcome::passed());
+    }
+    if process::is_root() {
+        bail!("{}", remaining.errors.join("\n"));
+    }
+    // Not this user's to install; what needs it will say so.
+    Ok(Outcome::Skipped(remaining.errors.join("\n")))
+}
+
+fn lints(suite: &mut Suite) {
+    for manifest in ["Cargo.toml", "ptp-ebpf/Cargo.toml", "fuzz/Cargo.toml"] {
+        if !process::workspace().join(manifest).exists() {
+            continue;
+        }
+        let name = manifest.strip_suffix("/Cargo.toml").unwrap_or("workspace");
+        suite.step(format!("format of {name}"), || {
+            one(&cargo(["fmt", "--all", "--check", "--manifest-path", manifest]))
+        });
+    }
+    suite.step("clippy", || {
+        one(&cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+    });
+}
+
+/// A command that counts as one test.
+fn one(command: &Expression) -> Result<Outcome> {
+    let status = stream(command, |_| ())?;
+    ensure!(status.success(), "{status}");
+    Ok(Outcome::passed())
+}
+
+/// Run test targets with `cargo test`, `filter` being for their own command line.
+fn tests(choice: &[String], filter: &[OsString], fresh: Option<&PathBuf>) -> Result<Outcome> {
+    run_tests(choice, &[], filter, fresh)
+}
+
+/// The same, one test after the other: they measure time or use up the machine.
+fn in_turn(names: &[String], filter: &[OsString], fresh: Option<&PathBuf>) -> Result<Outcome> {
+    if names.is_empty() {
+        return Ok(Outcome::Skipped("there are none".to_owned()));
+    }
+    let choice: Vec<String> = names.iter().flat_map(|name| test_option(name)).collect();
+    run_tests(&choice, &["--test-threads=1"], filter, fresh)
+}
+
+fn run_tests(
+    choice: &[String],
+    options: &[&str],
+    filter: &[OsString],
+    fresh: Option<&PathBuf>,
+) -> Result<Outcome> {
+    let mut arguments: Vec<OsString> =
+        ["test", "--workspace", "--no-fail-fast"].iter().map(OsString::from).collect();
+    arguments.extend(choice.iter().map(OsString::from));
+    arguments.push("--".into());
+    arguments.extend(options.iter().map(OsString::from));
+    arguments.extend(filter.iter().cloned());
+    let mut command = cargo(arguments);
+    if let Some(path) = process::search_path() {
+        command = command.env("PATH", path);
+    }
+    if let Some(fresh) = fresh {
+        command = command.env(FRESH_OBJECT, fresh);
+    }
+    let mut tally = Tally::default();
+    let status = stream(&command, |line| tally.read(line))?;
+    Ok(Outcome::Ran { tally: tally.with_status(status.success()) })
+}
+
+fn fuzz() -> Result<Outcome> {
+    let channel = toolchain::pinned_channel()?;
+    let needs = [
+        ("fuzz targets", process::workspace().join("fuzz/Cargo.toml").exists()),
+        ("cargo-fuzz (cargo xtask setup --fuzz)", find("cargo-fuzz").is_some()),
+        ("a C++ compiler", find("c++").is_some()),
+        ("rustup's nightly", toolchain::nightly_is_installed(&channel)),
+    ];
+    let missing: Vec<&str> =
+        needs.iter().filter(|(_, present)| !present).map(|(name, _)| *name).collect();
+    if !missing.is_empty() {
+        return Ok(Outcome::Skipped(format!("missing: {}", missing.join(", "))));
+    }
+    let mut tally = Tally::default();
+    for target in fuzz_targets()? {
+        let seconds = format!("-max_total_time={FUZZ_SECONDS}");
+        let fuzz = command(
+            "rustup",
+            [
+                "run",
+                &channel,
+                "cargo",
+                "fuzz",
+                "run",
+                &target,
+                "--",
+                &seconds,
+                "-print_final_stats=0",
+            ],
+        );
+        println!("-- {target}");
+        tally.count_one(stream(&fuzz, |_| ())?.success());
+    }
+    Ok(Outcome::Ran { tally })
+}
+
+/// How a step ended, unless an error ended it.
+enum Outcome {
+    Ran { tally: Tally },
+    Skipped(String),
+}
+
+impl Outcome {
+    /// A check that is one test by itself.
+    fn passed() -> Self {
+        let mut tally = Tally::default();
+        tally.count_one(true);
+        Self::Ran { tally }
+    }
+}
+
+/// The steps run so far.
+#[derive(Default)]
+struct Suite {
+    steps: Vec<Step>,
+}
+
+struct Step {
+    title: String,
+    result: StepResult,
+    tally: Tally,
+    elapsed: Duration,
+}
+
+enum StepResult {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+impl Suite {
+    /// Run a step. Returns false if it failed.
+    fn step(&mut self, title: impl Display, run: impl FnOnce() -> Result<Outcome>) -> bool {
+        println!("\n== {title}");
+        let begun = Instant::now();
+        let outcome = run();
+        let elapsed = begun.elapsed();
+        let (result, tally) = match outcome {
+            Ok(Outcome::Ran { tally }) if tally.failed == 0 => (StepResult::Passed, tally),
+            Ok(Outcome::Ran { tally }) => (StepResult::Failed(String::new()), tally),
+            Ok(Outcome::Skipped(reason)) => {
+                let mut tally = Tally::default();
+                tally.skip(&reason);
+                (StepResult::Skipped(reason), tally)
+            }
+            Err(error) => {
+                let mut tally = Tally::default();
+                tally.count_one(false);
+                (StepResult::Failed(format!("{error:#}")), tally)
+            }
+        };
+        let step = Step { title: title.to_string(), result, tally, elapsed };
+        println!("== {title}: {} ({:.1} s)", step.word(), elapsed.as_secs_f64());
+        if let StepResult::Failed(reason) | StepResult::Skipped(reason) = &step.result
+            && !reason.is_empty()
+        {
+            println!("   {reason}");
+        }
+        let succeeded = !matches!(step.result, StepResult::Failed(_));
+        self.steps.push(step);
+        succeeded
+    }
+
+    /// Print the table and the last line.
+    fn finish(&self) -> ExitCode {
+        let mut total = Tally::default();
+        let mut seconds = 0.0;
+        println!(
+            "\n{:<20} {:<8} {:>7} {:>7} {:>7} {:>8}",
+            "step", "result", "passed", "failed", "skipped", "seconds"
+        );
+        for step in &self.steps {
+            println!(
+                "{:<20} {:<8} {:>7} {:>7} {:>7} {:>8.1}",
+                step.title,
+                step.word(),
+                step.tally.passed(),
+                step.tally.failed,
+                step.tally.skipped(),
+                step.elapsed.as_secs_f64()
+            );
+            seconds += step.elapsed.as_secs_f64();
+            total.add(&step.tally);
+        }
+        println!(
+            "{:<20} {:<8} {:>7} {:>7} {:>7} {seconds:>8.1}",
+            "all",
+            "",
+            total.passed(),
+            total.failed,
+            total.skipped()
+        );
+        if total.skipped() != 0 {
+            println!("\nskipped:");
+            for (reason, count) in &total.reasons {
+                println!("  {count} x {}", reason.replace('\n', "\n      "));
+            }
+        }
+        let failed: Vec<&str> = self
+            .steps
+            .iter()
+            .filter(|step| matches!(step.result, StepResult::Failed(_)))
+            .map(|step| step.title.as_str())
+            .collect();
+        if !failed.is_empty() {
+            println!("\nFAILED: {}", failed.join(", "));
+        }
+        println!(
+            "\n{} passed, {} failed, {} skipped",
+            total.passed(),
+            total.failed,
+            total.skipped()
+        );
+        if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+impl Step {
+    fn word(&self) -> &'static str {
+        match self.result {
+            StepResult::Passed => "passed",
+            StepResult::Failed(_) => "FAILED",
+            StepResult::Skipped(_) => "skipped",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_step_does_not_keep_the_next_from_running_and_decides_the_exit_code() {
+        let mut suite = Suite::default();
+        assert!(!suite.step("first", || bail!("out of luck")));
+        assert!(suite.step("second", || Ok(Outcome::passed())));
+        assert_eq!(suite.steps.len(), 2);
+        assert_eq!(suite.finish(), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn skipped_steps_are_no_failure() {
+        let mut suite = Suite::default();
+        assert!(suite.step("one", || Ok(Outcome::Skipped("not here".to_owned()))));
+        assert_eq!(suite.steps[0].tally.skipped(), 1);
+        assert_eq!(suite.finish(), ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn tests_that_failed_fail_their_step() {
+        let mut suite = Suite::default();
+        let mut tally = Tally::default();
+        tally
+            .read("test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out");
+        assert!(!suite.step("tests", || Ok(Outcome::Ran { tally })));
+    }
+}

@@ -1,0 +1,104 @@
+//! Which test programs and fuzz targets there are, and which group the test programs belong to:
+//! those called `interop*` to the interoperability tests, the others of `bpf-tests` to the kernel
+//! tests, the rest to the unit tests.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::process::{cargo, workspace};
+
+/// Names of the test programs by group.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct TestTargets {
+    pub(super) unit: Vec<String>,
+    pub(super) kernel: Vec<String>,
+    pub(super) interop: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+impl TestTargets {
+    pub(super) fn read() -> Result<Self> {
+        let metadata = cargo(["metadata", "--no-deps", "--format-version", "1", "--quiet"])
+            .read()
+            .context("cargo metadata failed")?;
+        Self::parse(&metadata)
+    }
+
+    fn parse(metadata: &str) -> Result<Self> {
+        let metadata: Metadata =
+            serde_json::from_str(metadata).context("cannot understand cargo metadata")?;
+        let mut this = Self::default();
+        for package in metadata.packages {
+            for target in package.targets {
+                if !target.kind.iter().any(|kind| kind == "test") {
+                    continue;
+                }
+                let group = if target.name.starts_with("interop") {
+                    &mut this.interop
+                } else if package.name == "bpf-tests" {
+                    &mut this.kernel
+                } else {
+                    &mut this.unit
+                };
+                group.push(target.name);
+            }
+        }
+        Ok(this)
+    }
+}
+
+/// Names of the fuzz targets.
+pub(super) fn fuzz_targets() -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Manifest {
+        bin: Vec<Name>,
+    }
+    #[derive(Deserialize)]
+    struct Name {
+        name: String,
+    }
+    let path = workspace().join("fuzz/Cargo.toml");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let manifest: Manifest =
+        toml::from_str(&text).with_context(|| format!("cannot understand {}", path.display()))?;
+    Ok(manifest.bin.into_iter().map(|bin| bin.name).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_programs_are_grouped_by_package_and_name() -> Result<()> {
+        let metadata = r#"{"packages": [
+            {"name": "ptp-agent", "targets": [
+                {"name": "ptp-agent", "kind": ["bin"]}, {"name": "command_line", "kind": ["test"]}]},
+            {"name": "bpf-tests", "targets": [
+                {"name": "programs", "kind": ["test"]}, {"name": "interop_ptp4l", "kind": ["test"]}]}
+        ]}"#;
+        let targets = TestTargets::parse(metadata)?;
+        assert_eq!(targets.unit, ["command_line"]);
+        assert_eq!(targets.kernel, ["programs"]);
+        assert_eq!(targets.interop, ["interop_ptp4l"]);
+        Ok(())
+    }
+}
