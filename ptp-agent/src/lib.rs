@@ -5,7 +5,9 @@
 //! socket, a clock or a runtime: they are given `now` and inputs and return actions.
 #![deny(unsafe_code)]
 
+pub mod agent;
 pub mod capture;
+pub mod cli;
 pub mod clock;
 pub mod engine;
 pub mod lab;

@@ -72,7 +72,7 @@ impl PortState {
             Self::Disabled => "disabled",
             Self::Listening => "listening",
             Self::Uncalibrated => "uncalibrated",
-            Self::Slave => "slave",
+            Self::Slave => "time_receiver",
         }
     }
 }

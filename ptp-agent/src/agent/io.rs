@@ -1,0 +1,553 @@
+//! The agent's hands: the sockets of all ports, the kernel programs that stamp what passes through
+//! them, and the interfaces' coming and going. Upwards it deals in messages with stamps and in
+//! tokens with stamps; engines neither know nor care where those came from.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::{Future, pending, poll_fn},
+    io,
+    pin::pin,
+    task::Poll,
+};
+
+use ptp_common::{
+    record::{Direction, Hook},
+    time::{Duration, Mono, Time},
+};
+use tokio::time::sleep;
+
+use crate::{
+    capture::{
+        AttachedHooks, CaptureError, ClockRelation, EgressJoin, Options, Outcome, Pairing,
+        PairingCounts, Programs, RxSource, TxSource, XdpHook, mono_stamp, rx_stamp,
+    },
+    engine::{PortIndex, TxToken},
+    stamp::Stamp,
+    sys::clock::monotonic,
+    transport::{
+        Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Transport, TransportError,
+        TransportKind, link_state,
+    },
+};
+
+/// How long a received event message waits for its stamp. On the hook's side the stamp is there
+/// before the socket is; this covers a record that another CPU is still writing.
+const RX_PATIENCE: Duration = Duration::from_millis(20);
+/// How long a sent event message waits for its stamp: a queueing discipline may hold it.
+const TX_PATIENCE: Duration = Duration::from_millis(100);
+/// Between two looks while something waits.
+const RETRY: Duration = Duration::from_millis(1);
+/// Between two looks into the ring while nothing waits: it fills with other traffic too.
+const DRAIN: Duration = Duration::from_millis(100);
+/// Between two attempts to open an interface that has come back.
+const REOPEN: Duration = Duration::from_secs(1);
+/// Messages that may wait for stamps at one time.
+const WAITING: usize = 256;
+
+/// How to open.
+#[derive(Clone, Debug)]
+pub struct IoConfig {
+    /// Names of the interfaces, one port each.
+    pub interfaces: Vec<String>,
+    /// What carries the messages.
+    pub transport: TransportKind,
+    /// Which receive stamp.
+    pub rx_source: RxSource,
+    /// Which transmit stamp.
+    pub tx_source: TxSource,
+    /// Size of the ring, bytes.
+    pub ring_bytes: Option<u32>,
+}
+
+/// Why the agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum IoError {
+    /// No stamps.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// No sockets.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// No news of interfaces.
+    #[error("cannot watch the interfaces through netlink: {0}")]
+    Watch(#[source] io::Error),
+}
+
+/// Something for an engine.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Delivery {
+    /// A message has come in.
+    Message {
+        /// Where.
+        port: PortIndex,
+        /// The message.
+        bytes: Vec<u8>,
+        /// Its stamp; only event messages have one, and not even they always.
+        stamp: Option<Stamp>,
+    },
+    /// What became of the stamp of a message sent.
+    TxStamp {
+        /// From [`Io::send_event`].
+        token: TxToken,
+        /// The stamp, or `None` when it did not come in time or the message could not be sent.
+        stamp: Option<Stamp>,
+    },
+    /// The interface went down, came up, vanished or returned.
+    Link {
+        /// Which.
+        port: PortIndex,
+        /// Whether it can be used now.
+        up: bool,
+    },
+}
+
+/// Totals of what went wrong here, by cause, beside the pairing counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoCounts {
+    /// Messages too long to be PTP.
+    pub oversized: u64,
+    /// Sends that the kernel refused.
+    pub send_errors: u64,
+    /// Receives that the kernel refused.
+    pub receive_errors: u64,
+    /// Event messages dropped because too many waited for their stamps already.
+    pub overrun: u64,
+    /// Records that lacked the chosen stamp.
+    pub without_stamp: u64,
+}
+
+#[derive(Debug)]
+struct Port {
+    interface: String,
+    ifindex: u32,
+    transport: Option<Transport>,
+    up: bool,
+    buffer: Box<[u8; MAX_MESSAGE]>,
+    reopen_at: Option<Time<Mono>>,
+    last_problem: Option<String>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    until: Time<Mono>,
+    port: PortIndex,
+    bytes: Vec<u8>,
+    token: Option<TxToken>,
+}
+
+/// See the module's paragraph.
+pub struct Io {
+    config: IoConfig,
+    programs: Programs,
+    hooks: Vec<AttachedHooks>,
+    watch: LinkWatch,
+    ports: Vec<Port>,
+    rx: Pairing,
+    tx: Pairing,
+    join: EgressJoin,
+    waiting_rx: VecDeque<Waiting>,
+    waiting_tx: VecDeque<Waiting>,
+    ready: VecDeque<Delivery>,
+    drained: Time<Mono>,
+    counts: IoCounts,
+}
+
+impl Io {
+    /// Loads and attaches the programs, opens the sockets, all or nothing. Must be called inside a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// [`IoError`], each naming what is missing.
+    pub fn open(config: IoConfig) -> Result<Self, IoError> {
+        let xdp = match config.rx_source {
+            RxSource::Xdp(hook) => Some(hook),
+            RxSource::Stack | RxSource::TcIngress => None,
+        };
+        let mut programs = Programs::load(Options {
+            ring_bytes: config.ring_bytes,
+            xdp,
+            start_xmit: config.tx_source == TxSource::StartXmit,
+            ..Options::default()
+        })?;
+        let watch = LinkWatch::new().map_err(IoError::Watch)?;
+        let mut ports = Vec::new();
+        let mut hooks = Vec::new();
+        for interface in &config.interfaces {
+            hooks.push(programs.attach(interface)?);
+            let transport = Transport::open(config.transport, interface)?;
+            let up = matches!(link_state(interface), LinkState::Up(_));
+            ports.push(Port {
+                interface: interface.clone(),
+                ifindex: transport.ifindex(),
+                transport: Some(transport),
+                up,
+                buffer: Box::new([0; MAX_MESSAGE]),
+                reopen_at: None,
+                last_problem: None,
+            });
+        }
+        Ok(Self {
+            config,
+            programs,
+            hooks,
+            watch,
+            ports,
+            rx: Pairing::new(),
+            tx: Pairing::new(),
+            join: EgressJoin::default(),
+            waiting_rx: VecDeque::new(),
+            waiting_tx: VecDeque::new(),
+            ready: VecDeque::new(),
+            drained: Time::ZERO,
+            counts: IoCounts::default(),
+        })
+    }
+
+    /// Name of a port's interface.
+    pub fn interface(&self, port: PortIndex) -> &str {
+        self.ports.get(usize::from(port.0)).map_or("?", |port| &port.interface)
+    }
+
+    /// Whether a port could be used when last looked at.
+    pub fn is_up(&self, port: PortIndex) -> bool {
+        self.ports.get(usize::from(port.0)).is_some_and(|port| port.up)
+    }
+
+    /// The receive source in use on a port: XDP may have become generic.
+    pub fn rx_source(&self, port: PortIndex) -> RxSource {
+        match (self.config.rx_source, self.hooks.get(usize::from(port.0))) {
+            (RxSource::Xdp(_), Some(AttachedHooks { xdp: Some(hook), .. })) => RxSource::Xdp(*hook),
+            (RxSource::Xdp(XdpHook::Auto), _) => RxSource::Xdp(XdpHook::Native),
+            (source, _) => source,
+        }
+    }
+
+    /// The transmit source in use.
+    pub const fn tx_source(&self) -> TxSource {
+        self.config.tx_source
+    }
+
+    /// Totals of receive and transmit stamps.
+    pub const fn pairing_counts(&self) -> (PairingCounts, PairingCounts) {
+        (self.rx.counts(), self.tx.counts())
+    }
+
+    /// Totals of what went wrong.
+    pub const fn counts(&self) -> IoCounts {
+        self.counts
+    }
+
+    /// Records lost in the kernel because the ring was full.
+    pub fn ring_lost(&self) -> u64 {
+        self.programs.lost()
+    }
+
+    /// What has happened, oldest first.
+    pub fn next_delivery(&mut self) -> Option<Delivery> {
+        self.ready.pop_front()
+    }
+
+    /// Sends an event message; its stamp comes as a [`Delivery::TxStamp`], mostly at once.
+    pub fn send_event(&mut self, port: PortIndex, token: TxToken, peer: bool, message: &[u8]) {
+        let failed = Delivery::TxStamp { token, stamp: None };
+        if !self.send(port, Channel::Event, peer, message) {
+            self.ready.push_back(failed);
+            return;
+        }
+        let now = monotonic();
+        if self.waiting_tx.len() == WAITING {
+            self.counts.overrun += 1;
+            self.ready.push_back(failed);
+            return;
+        }
+        self.waiting_tx.push_back(Waiting {
+            until: now + TX_PATIENCE,
+            port,
+            bytes: message.to_vec(),
+            token: Some(token),
+        });
+        self.look(now);
+    }
+
+    /// Sends a general message.
+    pub fn send_general(&mut self, port: PortIndex, peer: bool, message: &[u8]) {
+        self.send(port, Channel::General, peer, message);
+    }
+
+    fn send(&mut self, index: PortIndex, channel: Channel, peer: bool, message: &[u8]) -> bool {
+        let Some(port) = self.ports.get_mut(usize::from(index.0)) else {
+            return false;
+        };
+        let result = match &port.transport {
+            Some(transport) => transport.send(channel, peer, message),
+            None => Err(io::Error::from(io::ErrorKind::NetworkDown)),
+        };
+        match result {
+            Ok(()) => {
+                port.last_problem = None;
+                true
+            }
+            Err(error) => {
+                self.counts.send_errors += 1;
+                port.report(format!("cannot send on {}: {error}", port.interface));
+                false
+            }
+        }
+    }
+
+    /// Waits until something may have happened, or until `until`; then [`Io::next_delivery`] has it.
+    /// Cancel-safe: nothing that was received is lost when the future is dropped.
+    pub async fn wait(&mut self, until: Time<Mono>) {
+        if !self.ready.is_empty() {
+            return;
+        }
+        let now = monotonic();
+        let mut wake = until.min(self.drained + DRAIN);
+        if !self.waiting_rx.is_empty() || !self.waiting_tx.is_empty() {
+            wake = wake.min(now + RETRY);
+        }
+        for reopen in self.ports.iter().filter_map(|port| port.reopen_at) {
+            wake = wake.min(reopen);
+        }
+        let patience =
+            std::time::Duration::from_nanos(u64::try_from((wake - now).as_nanos()).unwrap_or(0));
+        let event = tokio::select! {
+            biased;
+            received = receive_any(&mut self.ports) => Some(received),
+            () = self.watch.changed() => None,
+            () = sleep(patience) => {
+                let now = monotonic();
+                if self.ports.iter().any(|port| port.reopen_at.is_some_and(|at| at <= now)) {
+                    self.check_links(now);
+                }
+                self.look(now);
+                return;
+            }
+        };
+        let now = monotonic();
+        match event {
+            Some((port, Ok(received))) => self.received(now, port, received),
+            Some((port, Err(error))) => {
+                self.counts.receive_errors += 1;
+                tracing::debug!(interface = self.interface(port), %error, "receive");
+                self.check_links(now);
+            }
+            None => self.check_links(now),
+        }
+        self.look(now);
+    }
+
+    fn received(&mut self, now: Time<Mono>, index: PortIndex, received: Received) {
+        if received.oversized {
+            self.counts.oversized += 1;
+            return;
+        }
+        let bytes = self.ports[usize::from(index.0)].buffer[..received.length].to_vec();
+        if !is_event(&bytes) {
+            self.ready.push_back(Delivery::Message { port: index, bytes, stamp: None });
+            return;
+        }
+        if self.waiting_rx.len() == WAITING {
+            self.counts.overrun += 1;
+            self.rx.give_up();
+            self.ready.push_back(Delivery::Message { port: index, bytes, stamp: None });
+            return;
+        }
+        let until = now + RX_PATIENCE;
+        self.waiting_rx.push_back(Waiting { until, port: index, bytes, token: None });
+    }
+
+    /// Reads the ring and serves those who wait.
+    fn look(&mut self, now: Time<Mono>) {
+        self.drain(now);
+        for _ in 0..self.waiting_rx.len() {
+            let Some(waiting) = self.waiting_rx.pop_front() else { break };
+            let port = waiting.port;
+            match self.find(&waiting, now) {
+                Found::Stamp(stamp) => {
+                    let bytes = waiting.bytes;
+                    self.ready.push_back(Delivery::Message { port, bytes, stamp });
+                }
+                Found::Wait => self.waiting_rx.push_back(waiting),
+            }
+        }
+        for _ in 0..self.waiting_tx.len() {
+            let Some(waiting) = self.waiting_tx.pop_front() else { break };
+            match (self.find(&waiting, now), waiting.token) {
+                (Found::Stamp(stamp), Some(token)) => {
+                    self.ready.push_back(Delivery::TxStamp { token, stamp });
+                }
+                _ => self.waiting_tx.push_back(waiting),
+            }
+        }
+    }
+
+    fn find(&mut self, waiting: &Waiting, now: Time<Mono>) -> Found {
+        let ifindex = self.ports[usize::from(waiting.port.0)].ifindex;
+        let (pairing, patience) = match waiting.token {
+            Some(_) => (&mut self.tx, TX_PATIENCE),
+            None => (&mut self.rx, RX_PATIENCE),
+        };
+        // A message is looked for once on arrival; whatever comes later is a retry.
+        let retry = waiting.until - now < patience - RETRY;
+        match pairing.take(ifindex, &waiting.bytes, retry) {
+            Outcome::Matched(stamp) => Found::Stamp(Some(stamp)),
+            Outcome::NotYet if now >= waiting.until => {
+                pairing.give_up();
+                Found::Stamp(None)
+            }
+            Outcome::NotYet => Found::Wait,
+        }
+    }
+
+    fn drain(&mut self, now: Time<Mono>) {
+        self.drained = now;
+        let relation = ClockRelation::now();
+        let (source, tx_source) = (self.config.rx_source, self.config.tx_source);
+        let Self { programs, rx, tx, join, counts, hooks, ports, .. } = self;
+        programs.drain(|record| match (record.direction, record.hook) {
+            (Direction::Ingress, hook) if hook == source.hook() && is_event(record.message()) => {
+                // Where XDP was left to choose, say what it became.
+                let at = ports.iter().position(|port| port.ifindex == record.ifindex);
+                let source = match (source, at.and_then(|at| hooks.get(at))) {
+                    (RxSource::Xdp(_), Some(AttachedHooks { xdp: Some(hook), .. })) => {
+                        RxSource::Xdp(*hook)
+                    }
+                    (source, _) => source,
+                };
+                match rx_stamp(&record, source, &relation) {
+                    Some(stamp) => rx.push(now, record.ifindex, record.message(), stamp),
+                    None => counts.without_stamp += 1,
+                }
+            }
+            (Direction::Egress, Hook::TcEgress) if is_event(record.message()) => {
+                if tx_source == TxSource::StartXmit {
+                    join.push(record);
+                } else {
+                    let stamp = Stamp { time: mono_stamp(&record), source: tx_source.source() };
+                    tx.push(now, record.ifindex, record.message(), stamp);
+                }
+            }
+            (Direction::Egress, Hook::StartXmit) => {
+                if let Some(packet) = join.join(&record) {
+                    let stamp = Stamp { time: mono_stamp(&record), source: tx_source.source() };
+                    tx.push(now, packet.ifindex, packet.message(), stamp);
+                }
+            }
+            _ => {}
+        });
+        rx.expire(now);
+        tx.expire(now);
+    }
+
+    /// Compares what the interfaces are with what they were, and opens again what has come back.
+    fn check_links(&mut self, now: Time<Mono>) {
+        for (index, port) in self.ports.iter_mut().enumerate() {
+            let number = PortIndex(u16::try_from(index).unwrap_or(u16::MAX));
+            let state = link_state(&port.interface);
+            let gone = match state {
+                LinkState::Missing => true,
+                LinkState::Up(ifindex) => ifindex != port.ifindex,
+                LinkState::Down => false,
+            };
+            if gone && port.transport.is_some() {
+                port.transport = None;
+                self.programs.detach(port.ifindex);
+            }
+            let wanted = matches!(state, LinkState::Up(_));
+            port.reopen_at = None;
+            if wanted && port.transport.is_none() {
+                match reopen(&mut self.programs, self.config.transport, &port.interface) {
+                    Ok((transport, hooks)) => {
+                        port.ifindex = transport.ifindex();
+                        port.transport = Some(transport);
+                        self.hooks[index] = hooks;
+                        port.last_problem = None;
+                    }
+                    Err(error) => {
+                        port.report(format!(
+                            "{} is back but cannot be used: {error}",
+                            port.interface
+                        ));
+                        port.reopen_at = Some(now + REOPEN);
+                    }
+                }
+            }
+            let up = wanted && port.transport.is_some();
+            if up != port.up {
+                port.up = up;
+                self.ready.push_back(Delivery::Link { port: number, up });
+            }
+        }
+    }
+
+    /// Frames on the wire of each interface that were lost, by cause, for a summary.
+    pub fn losses(&self) -> BTreeMap<String, u64> {
+        let counts = self.counts;
+        let (rx, tx) = self.pairing_counts();
+        BTreeMap::from([
+            ("ring".to_owned(), self.ring_lost()),
+            ("rx_stamp_missing".to_owned(), rx.missing),
+            ("tx_stamp_missing".to_owned(), tx.missing),
+            ("record_without_stamp".to_owned(), counts.without_stamp),
+            ("oversized".to_owned(), counts.oversized),
+            ("send_error".to_owned(), counts.send_errors),
+            ("receive_error".to_owned(), counts.receive_errors),
+            ("overrun".to_owned(), counts.overrun),
+        ])
+    }
+}
+
+enum Found {
+    /// The stamp, or the certainty that there will be none.
+    Stamp(Option<Stamp>),
+    Wait,
+}
+
+impl Port {
+    /// Says a problem once, until it is another or has gone away.
+    fn report(&mut self, problem: String) {
+        if self.last_problem.as_ref() != Some(&problem) {
+            tracing::warn!("{problem}");
+            self.last_problem = Some(problem);
+        }
+    }
+}
+
+fn reopen(
+    programs: &mut Programs,
+    kind: TransportKind,
+    interface: &str,
+) -> Result<(Transport, AttachedHooks), IoError> {
+    let hooks = programs.attach(interface)?;
+    Ok((Transport::open(kind, interface)?, hooks))
+}
+
+/// Event messages have types below 8 (IEEE 1588-2019 table 36); only they are worth a stamp.
+pub(super) fn is_event(message: &[u8]) -> bool {
+    message.first().is_some_and(|first| first & 0x0f < 8)
+}
+
+async fn receive_any(ports: &mut [Port]) -> (PortIndex, io::Result<Received>) {
+    let mut receiving: Vec<_> = ports
+        .iter_mut()
+        .enumerate()
+        .filter_map(|(index, Port { transport, buffer, .. })| {
+            let transport = transport.as_ref()?;
+            let index = PortIndex(u16::try_from(index).unwrap_or(u16::MAX));
+            Some(Box::pin(async move { (index, transport.receive(buffer).await) }))
+        })
+        .collect();
+    if receiving.is_empty() {
+        return pending().await;
+    }
+    poll_fn(|context| {
+        for future in &mut receiving {
+            if let Poll::Ready(result) = pin!(future).poll(context) {
+                return Poll::Ready(result);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}

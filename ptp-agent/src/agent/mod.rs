@@ -1,0 +1,203 @@
+//! The commands that keep time: engine, servo and clock on one side, sockets and kernel programs on
+//! the other, and a loop between them that only carries.
+
+pub mod io;
+pub mod observe;
+pub mod run;
+pub mod serve;
+
+use std::{
+    net::SocketAddr,
+    time::{Duration as StdDuration, SystemTime, UNIX_EPOCH},
+};
+
+use ptp_common::{
+    time::{Duration, Mono, Ptp, Time},
+    wire::{ClockIdentity, MessageType},
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    capture::{CaptureError, PairingCounts},
+    clock::{Clock, virtual_clock::VirtualClock},
+    engine::counters::Counters,
+    publish::{
+        http::{HttpError, Publication, Server},
+        json::{ClockLine, Output, OutputError},
+        metrics::{Direction, PortFigures, StampOutcome},
+    },
+    stamp::StampSource,
+    sys::clock,
+    transport::{TransportError, interface_mac},
+};
+use io::IoError;
+
+/// Largest adjustment of a software clock, parts per billion: as linuxptp's default.
+const MAX_FREQUENCY_PPB: f64 = 900_000.0;
+
+/// Why a command ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Stamps, sockets or interfaces.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// Standard output.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The metrics endpoint.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The operating system refused something every process may do.
+    #[error("cannot {attempt}: {source}")]
+    Os {
+        /// What was attempted.
+        attempt: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+impl AgentError {
+    /// Whether the host lacks something, which is exit code 3, or something failed, which is 1.
+    pub const fn is_missing_on_host(&self) -> bool {
+        match self {
+            Self::Io(IoError::Capture(error)) => !matches!(error, CaptureError::Map(..)),
+            Self::Io(IoError::Transport(error)) => !matches!(error, TransportError::Socket { .. }),
+            Self::Http(_) => true,
+            Self::Io(IoError::Watch(_)) | Self::Output(_) | Self::Os { .. } => false,
+        }
+    }
+}
+
+/// What all of these commands are told.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// The ports.
+    pub io: io::IoConfig,
+    /// `domainNumber`.
+    pub domain: u8,
+    /// End by itself after this time.
+    pub duration: Option<StdDuration>,
+    /// Where to serve metrics.
+    pub metrics_address: Option<SocketAddr>,
+    /// JSON lines instead of text.
+    pub json: bool,
+    /// Seed of the randomised intervals; `None` takes one from the clock.
+    pub seed: Option<u64>,
+}
+
+/// What ends a command.
+struct Ending {
+    interrupt: Signal,
+    terminate: Signal,
+    deadline: Option<Time<Mono>>,
+}
+
+impl Ending {
+    fn new(duration: Option<StdDuration>) -> Result<Self, AgentError> {
+        let listen = |kind| {
+            signal(kind).map_err(|source| AgentError::Os { attempt: "listen for signals", source })
+        };
+        let deadline = duration.map(|duration| {
+            let nanos = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+            clock::monotonic() + Duration::from_nanos(nanos)
+        });
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            deadline,
+        })
+    }
+
+    fn is_due(&self, now: Time<Mono>) -> bool {
+        self.deadline.is_some_and(|deadline| now >= deadline)
+    }
+
+    /// The earlier of `until` and the deadline.
+    fn limit(&self, until: Time<Mono>) -> Time<Mono> {
+        self.deadline.map_or(until, |deadline| deadline.min(until))
+    }
+
+    async fn signalled(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// The clock identity of a host: from the first interface that has a MAC address (IEEE 1588-2019
+/// 7.5.2.2.2), otherwise from the seed.
+fn clock_identity(interfaces: &[String], seed: u64) -> ClockIdentity {
+    interfaces
+        .iter()
+        .find_map(|interface| interface_mac(interface).filter(|mac| *mac != [0; 6]))
+        .map_or(ClockIdentity(seed.to_be_bytes()), ClockIdentity::from_mac)
+}
+
+fn seed(chosen: Option<u64>) -> u64 {
+    chosen.unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        now.as_nanos() as u64 ^ u64::from(std::process::id()) << 32
+    })
+}
+
+fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// A virtual clock's line from `mono` on.
+fn clock_line(clock: &VirtualClock, mono: Time<Mono>) -> ClockLine {
+    ClockLine {
+        mono_ns: mono.as_nanos(),
+        clock_ns: clock.at(mono).since_epoch().as_scaled_nanos() >> 16,
+        frequency_ppb: clock.frequency_ppb(),
+    }
+}
+
+/// The served or followed software clock at the start: the host's time, moved by `offset`.
+fn virtual_clock(now: Time<Mono>, offset: Duration) -> VirtualClock {
+    let real = now.since_epoch() + clock::realtime_minus_monotonic();
+    VirtualClock::new(now, Time::<Ptp>::from_epoch(real + offset), MAX_FREQUENCY_PPB)
+}
+
+fn start_metrics(
+    address: Option<SocketAddr>,
+    publication: &Publication,
+) -> Result<Option<Server>, AgentError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let server = Server::start(address, publication.clone())?;
+    tracing::info!("metrics on http://{}/metrics", server.address());
+    Ok(Some(server))
+}
+
+fn start_output(json: bool) -> Result<Option<Output>, AgentError> {
+    json.then(Output::stdout)
+        .transpose()
+        .map_err(|source| AgentError::Os { attempt: "start a thread", source })
+}
+
+fn set_message_figures(figures: &mut PortFigures, counters: &Counters) {
+    for kind in MessageType::ALL {
+        figures.set_messages(Direction::Rx, kind, counters.received(kind));
+        figures.set_messages(Direction::Tx, kind, counters.sent(kind));
+    }
+}
+
+fn set_stamp_figures(
+    figures: &mut PortFigures,
+    direction: Direction,
+    source: StampSource,
+    counts: PairingCounts,
+) {
+    for (outcome, total) in [
+        (StampOutcome::Matched, counts.matched),
+        (StampOutcome::Orphaned, counts.orphaned),
+        (StampOutcome::Duplicate, counts.duplicate),
+        (StampOutcome::Late, counts.late),
+    ] {
+        figures.set_timestamps(direction, source, outcome, total);
+    }
+}

@@ -1,0 +1,1 @@
+//! `ptp-agent observe`.

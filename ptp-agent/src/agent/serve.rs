@@ -1,0 +1,269 @@
+//! `ptp-agent serve`: a software grandmaster. Its Follow_Up carries the kernel's stamp of its own
+//! Sync, so it is as good as the stamps are, on any interface.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration as StdDuration, Instant},
+};
+
+use ptp_common::{
+    time::{Duration, Mono, Ptp, Time},
+    wire::{Flags, TimeSource},
+};
+use serde_json::json;
+
+use super::{
+    AgentError, Common, Ending, clock_identity, clock_line,
+    io::{Delivery, Io},
+    seed, set_message_figures, set_stamp_figures, start_metrics, start_output, virtual_clock,
+};
+use crate::{
+    clock::{Clock, virtual_clock::VirtualClock},
+    engine::{
+        PortIndex,
+        receiver::Action,
+        transmitter::{Transmitter, TransmitterConfig},
+    },
+    publish::{
+        http::Publication,
+        json::{self},
+        metrics::Direction,
+    },
+    sys::clock::{monotonic, realtime_minus_monotonic, tai_offset_seconds},
+};
+
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Which time is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum ServedClock {
+    /// CLOCK_REALTIME: as TAI on the PTP time scale where the kernel knows the TAI offset, otherwise
+    /// as it is, on an arbitrary time scale.
+    #[default]
+    System,
+    /// A software clock that starts at the host's time plus `offset` and gains `drift_ppb`.
+    Virtual {
+        /// Ahead of the host's time at the start.
+        offset: Duration,
+        /// Faster than the host's monotonic clock, parts per billion.
+        drift_ppb: f64,
+    },
+}
+
+/// What `serve` is told.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    /// As for the other commands.
+    pub common: Common,
+    /// Which time is served.
+    pub clock: ServedClock,
+    /// `logSyncInterval`.
+    pub log_sync_interval: i8,
+    /// `logAnnounceInterval`.
+    pub log_announce_interval: i8,
+    /// `logMinDelayReqInterval`.
+    pub log_min_delay_req_interval: i8,
+    /// `priority1`.
+    pub priority1: u8,
+    /// `priority2`.
+    pub priority2: u8,
+    /// `clockClass`.
+    pub clock_class: u8,
+}
+
+enum Served {
+    System { tai_offset: Duration },
+    Virtual(VirtualClock),
+}
+
+impl Served {
+    fn at(&self, mono: Time<Mono>) -> Time<Ptp> {
+        match self {
+            Self::Virtual(clock) => clock.at(mono),
+            Self::System { tai_offset } => {
+                Time::from_epoch(mono.since_epoch() + realtime_minus_monotonic() + *tai_offset)
+            }
+        }
+    }
+}
+
+/// Serves until it is told to end.
+///
+/// # Errors
+/// [`AgentError`]: what the host lacks at the start, or a reader of the output that has gone.
+pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
+    let ServeConfig { common, clock, .. } = &config;
+    let mut ending = Ending::new(common.duration)?;
+    let publication = Publication::default();
+    let _server = start_metrics(common.metrics_address, &publication)?;
+    let mut io = Io::open(common.io.clone())?;
+    let output = start_output(common.json)?;
+    let start = monotonic();
+    let identity = clock_identity(&common.io.interfaces, seed(common.seed));
+    let count = u16::try_from(common.io.interfaces.len()).unwrap_or(u16::MAX);
+    let ports: Vec<PortIndex> = (0..count).map(PortIndex).collect();
+    let mut transmitter = TransmitterConfig {
+        domain_number: common.domain,
+        ports: count,
+        priority1: config.priority1,
+        priority2: config.priority2,
+        log_sync_interval: config.log_sync_interval,
+        log_announce_interval: config.log_announce_interval,
+        log_min_delay_req_interval: config.log_min_delay_req_interval,
+        ..TransmitterConfig::new(identity)
+    };
+    transmitter.clock_quality.clock_class = config.clock_class;
+    let mut served = match *clock {
+        ServedClock::System => {
+            let seconds = tai_offset_seconds().unwrap_or(0);
+            if seconds != 0 {
+                transmitter.time_flags = Flags::PTP_TIMESCALE | Flags::UTC_OFFSET_VALID;
+                transmitter.current_utc_offset = i16::try_from(seconds).unwrap_or(37);
+                transmitter.time_source = TimeSource::NTP;
+            }
+            Served::System { tai_offset: Duration::from_secs(i64::from(seconds)) }
+        }
+        ServedClock::Virtual { offset, drift_ppb } => {
+            let mut clock = virtual_clock(start, offset);
+            if let Err(error) = clock.set_frequency(start, drift_ppb) {
+                tracing::warn!(%error, "served clock");
+            }
+            Served::Virtual(clock)
+        }
+    };
+    if let (Served::Virtual(clock), Some(output)) = (&served, &output) {
+        output.emit(&json::Event::Clock(clock_line(clock, start)))?;
+    }
+    for port in &ports {
+        tracing::info!(
+            interface = io.interface(*port),
+            domain = common.domain,
+            transport = %common.io.transport,
+            tx_source = io.tx_source().source().name(),
+            %identity,
+            "serving"
+        );
+    }
+    let mut transmitter = Transmitter::new(transmitter, start);
+    let mut housekeeping = start;
+    let housekeep = |io: &Io, transmitter: &Transmitter| {
+        let (rx, tx) = io.pairing_counts();
+        for port in &ports {
+            let counters = transmitter.counters(*port);
+            let interface = io.interface(*port);
+            publication.metrics.update(interface, common.domain, |figures| {
+                figures.port_state =
+                    Some(if io.is_up(*port) { "time_transmitter" } else { "disabled" });
+                set_message_figures(figures, counters);
+                set_stamp_figures(figures, Direction::Rx, io.rx_source(*port).source(), rx);
+                set_stamp_figures(figures, Direction::Tx, io.tx_source().source(), tx);
+                for (cause, total) in counters.drops() {
+                    figures.set_exchanges(cause.name(), total);
+                }
+            });
+            publication.metrics.set_ring_lost(interface, io.ring_lost());
+        }
+        // A grandmaster is healthy as long as it runs its loop.
+        publication.set_followed_until(Instant::now() + StdDuration::from_secs(10));
+        let status = json!({
+            "command": "serve",
+            "clock_identity": identity.to_string(),
+            "domain": common.domain,
+            "interfaces": common.io.interfaces,
+            "tx_source": io.tx_source().source().name(),
+            "lost": losses(io, transmitter, &ports),
+        });
+        if let Err(error) = publication.set_status(&status) {
+            tracing::debug!(%error, "status");
+        }
+    };
+    loop {
+        let now = monotonic();
+        transmitter.poll(now);
+        carry(&mut io, &mut transmitter, &mut served);
+        if now >= housekeeping {
+            housekeeping = now + HOUSEKEEPING;
+            housekeep(&io, &transmitter);
+        }
+        if ending.is_due(now) {
+            break;
+        }
+        let until = transmitter.next_wakeup().map_or(housekeeping, |at| at.min(housekeeping));
+        let until = ending.limit(until);
+        tokio::select! {
+            biased;
+            () = ending.signalled() => break,
+            () = io.wait(until) => {}
+        }
+    }
+    let lost = losses(&io, &transmitter, &ports);
+    let duration_s = (monotonic() - start).as_secs_f64();
+    let sent: u64 = ports
+        .iter()
+        .map(|port| transmitter.counters(*port).sent(ptp_common::wire::MessageType::Sync))
+        .sum();
+    match output {
+        Some(output) => {
+            let mut more = serde_json::Map::new();
+            more.insert("syncs".into(), sent.into());
+            output.emit(&json::Event::Summary(json::Summary {
+                duration_s,
+                samples: 0,
+                lost,
+                more,
+            }))?;
+            output.finish()?;
+        }
+        None => println!("{sent} Sync sent in {duration_s:.1} s; lost: {lost:?}"),
+    }
+    Ok(())
+}
+
+fn carry(io: &mut Io, transmitter: &mut Transmitter, served: &mut Served) {
+    loop {
+        while let Some(action) = transmitter.next_action() {
+            match action {
+                Action::SendEvent { port, token, peer_multicast, message } => {
+                    io.send_event(port, token, peer_multicast, &message);
+                }
+                Action::SendGeneral { port, peer_multicast, message } => {
+                    io.send_general(port, peer_multicast, &message);
+                }
+                _ => {}
+            }
+        }
+        let Some(delivery) = io.next_delivery() else {
+            return;
+        };
+        let now = monotonic();
+        match delivery {
+            Delivery::Message { port, bytes, stamp } => {
+                let received = stamp.map(|stamp| served.at(stamp.time));
+                transmitter.handle_message(now, port, &bytes, received);
+            }
+            Delivery::TxStamp { token, stamp } => {
+                let sent = stamp.map(|stamp| served.at(stamp.time));
+                transmitter.handle_tx_stamp(token, sent);
+            }
+            Delivery::Link { port, up } => {
+                tracing::info!(
+                    interface = io.interface(port),
+                    to = if up { "time_transmitter" } else { "disabled" },
+                    "port state"
+                );
+                transmitter.handle_link(now, port, up);
+            }
+        }
+    }
+}
+
+fn losses(io: &Io, transmitter: &Transmitter, ports: &[PortIndex]) -> BTreeMap<String, u64> {
+    let mut lost = io.losses();
+    for port in ports {
+        for (cause, total) in transmitter.counters(*port).drops() {
+            *lost.entry(cause.name().to_owned()).or_default() += total;
+        }
+    }
+    lost.retain(|_, total| *total > 0);
+    lost
+}

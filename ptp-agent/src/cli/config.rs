@@ -1,0 +1,160 @@
+//! The configuration file: TOML, keys in kebab-case, every key optional, unknown ones refused with
+//! line and column. What the command line says wins.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use super::{Delay, RunClock, ServeClock, ServoName};
+use crate::{
+    capture::{RxSource, TxSource},
+    transport::TransportKind,
+};
+
+/// A configuration file has no reason to be larger.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConfigError {
+    #[error("cannot read configuration {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("configuration {0} is larger than 1 MiB")]
+    TooLarge(PathBuf),
+    /// The message of the TOML crate names line and column and shows the place.
+    #[error("configuration {path}: {source}")]
+    Parse { path: PathBuf, source: toml::de::Error },
+    #[error("configuration key {key}: {problem}")]
+    Value { key: &'static str, problem: String },
+}
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Config {
+    pub(super) interface: Option<Vec<String>>,
+    pub(super) transport: Option<TransportKind>,
+    pub(super) domain: Option<u8>,
+    rx_source: Option<String>,
+    tx_source: Option<String>,
+    pub(super) ring_kib: Option<u32>,
+    pub(super) metrics_address: Option<SocketAddr>,
+    #[serde(default)]
+    pub(super) run: RunSection,
+    #[serde(default)]
+    pub(super) serve: ServeSection,
+}
+
+/// `[run]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RunSection {
+    pub(super) clock: Option<RunClock>,
+    pub(super) delay: Option<Delay>,
+    pub(super) servo: Option<ServoName>,
+    pub(super) delay_asymmetry: Option<i64>,
+}
+
+/// `[serve]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct ServeSection {
+    pub(super) clock: Option<ServeClock>,
+    pub(super) offset: Option<f64>,
+    pub(super) drift: Option<f64>,
+    pub(super) log_sync_interval: Option<i8>,
+    pub(super) log_announce_interval: Option<i8>,
+    pub(super) log_min_delay_req_interval: Option<i8>,
+    pub(super) priority1: Option<u8>,
+    pub(super) priority2: Option<u8>,
+    pub(super) clock_class: Option<u8>,
+}
+
+impl Config {
+    pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
+        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+        if fs::metadata(path).map_err(failed)?.len() > MAX_BYTES {
+            return Err(ConfigError::TooLarge(path.to_owned()));
+        }
+        let text = fs::read_to_string(path).map_err(failed)?;
+        let config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        self.rx_source()?;
+        self.tx_source()?;
+        if let Some(kib) = self.ring_kib
+            && super::ring_kib(&kib.to_string()).is_err()
+        {
+            let problem = format!("{kib} is not a power of two from 4 to 1048576");
+            return Err(ConfigError::Value { key: "ring-kib", problem });
+        }
+        let serve = &self.serve;
+        for (key, value) in [
+            ("serve.log-sync-interval", serve.log_sync_interval),
+            ("serve.log-announce-interval", serve.log_announce_interval),
+            ("serve.log-min-delay-req-interval", serve.log_min_delay_req_interval),
+        ] {
+            if let Some(log) = value
+                && super::log_interval(&log.to_string()).is_err()
+            {
+                let problem = format!("{log} is not from -10 to 10");
+                return Err(ConfigError::Value { key, problem });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn rx_source(&self) -> Result<Option<RxSource>, ConfigError> {
+        parse("rx-source", self.rx_source.as_deref())
+    }
+
+    pub(super) fn tx_source(&self) -> Result<Option<TxSource>, ConfigError> {
+        parse("tx-source", self.tx_source.as_deref())
+    }
+}
+
+fn parse<T: std::str::FromStr<Err = String>>(
+    key: &'static str,
+    text: Option<&str>,
+) -> Result<Option<T>, ConfigError> {
+    text.map(|text| {
+        text.parse()
+            .map_err(|problem| ConfigError::Value { key, problem: format!("{text:?}: {problem}") })
+    })
+    .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_key_is_refused_with_line_and_column() {
+        let error = toml::from_str::<Config>("domain = 1\n\n[run]\nservoo = \"pi\"\n").unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("line 4, column 1") && text.contains("servoo"), "{text}");
+    }
+
+    #[test]
+    fn keys_are_kebab_case() {
+        let config: Config =
+            toml::from_str("rx-source = \"stack\"\n[serve]\nlog-sync-interval = -4\n").unwrap();
+        assert_eq!(config.serve.log_sync_interval, Some(-4));
+        assert_eq!(config.rx_source().unwrap(), Some(RxSource::Stack));
+    }
+
+    #[test]
+    fn impossible_values_are_refused() {
+        let config: Config = toml::from_str("ring-kib = 5\n").unwrap();
+        assert!(config.check().is_err());
+        assert!(toml::from_str::<Config>("domain = 256\n").is_err());
+    }
+}

@@ -1,0 +1,382 @@
+//! The command line: what each command takes, how it goes together with the configuration file, and
+//! what the exit codes mean.
+
+mod config;
+mod privileges;
+
+use std::{
+    io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode,
+    time::Duration as StdDuration,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ptp_common::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    agent::{
+        AgentError, Common,
+        io::IoConfig,
+        run::{self, ClockChoice, RunConfig},
+        serve::{self, ServeConfig, ServedClock},
+    },
+    capture::{RxSource, TxSource},
+    engine::DelayMechanism,
+    servo::{
+        Servo,
+        pi::{PiConfig, PiServo},
+        watch::WatchServo,
+    },
+    transport::TransportKind,
+};
+use config::{Config, ConfigError};
+
+/// Exit code: the command failed.
+const FAILED: u8 = 1;
+/// Exit code: bad usage or configuration.
+const BAD_USAGE: u8 = 2;
+/// Exit code: the host lacks something that is needed.
+const HOST_LACKS: u8 = 3;
+
+/// Portable PTP agent: eBPF timestamps on any interface, no help needed from NIC or driver.
+#[derive(Debug, Parser)]
+#[command(name = "ptp-agent", version, about, max_term_width = 100)]
+struct Cli {
+    /// JSON lines on standard output, logs on standard error.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Configuration file (TOML); options on the command line win over it.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// More detail in the log: -v for debug, -vv for trace.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Follow the best grandmaster, with a clock of its own or watching the host's.
+    ///
+    /// Needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_NET_RAW and CAP_NET_BIND_SERVICE.
+    Run(RunArgs),
+    /// Serve time as a grandmaster in software.
+    ///
+    /// Needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_NET_RAW and CAP_NET_BIND_SERVICE.
+    Serve(ServeArgs),
+}
+
+/// Which ports, and how they are stamped.
+#[derive(Debug, Default, Args)]
+struct PortArgs {
+    /// Interface, one port each; several are allowed.
+    #[arg(short, long, value_name = "IFACE", num_args = 1..)]
+    interface: Vec<String>,
+    /// What carries the messages: udp4 (default), udp6 or l2.
+    #[arg(long)]
+    transport: Option<TransportKind>,
+    /// PTP domain number.
+    #[arg(long, value_name = "N")]
+    domain: Option<u8>,
+    /// Receive stamp: stack (default), tc_ingress, xdp_native or xdp_generic.
+    #[arg(long, value_name = "SOURCE")]
+    rx_source: Option<RxSource>,
+    /// Transmit stamp: start_xmit (default) or tc_egress.
+    #[arg(long, value_name = "SOURCE")]
+    tx_source: Option<TxSource>,
+    /// Size of the ring buffer, KiB: a power of two.
+    #[arg(long, value_name = "KIB", value_parser = ring_kib)]
+    ring_kib: Option<u32>,
+    /// End by itself after this many seconds.
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    duration: Option<StdDuration>,
+    /// Serve Prometheus metrics, /healthz and /status here; off unless given.
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics_address: Option<SocketAddr>,
+    /// Seed for the randomised message intervals, for repeatable runs.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    port: PortArgs,
+    /// The clock that follows: none (watch only, default) or virtual (a software clock; the host's
+    /// clocks are not touched).
+    #[arg(long)]
+    clock: Option<RunClock>,
+    /// How the path delay is measured.
+    #[arg(long)]
+    delay: Option<Delay>,
+    /// What steers the clock.
+    #[arg(long)]
+    servo: Option<ServoName>,
+    /// How much slower the path from the time transmitter is than the mean of both ways, ns.
+    #[arg(long, value_name = "NS", allow_negative_numbers = true)]
+    delay_asymmetry: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    port: PortArgs,
+    /// The time that is served: system (default) or virtual (the host's time with an offset and a
+    /// drift, for tests and laboratories).
+    #[arg(long)]
+    clock: Option<ServeClock>,
+    /// Of the virtual clock: ahead of the host's time at the start, seconds.
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    offset: Option<f64>,
+    /// Of the virtual clock: faster than the host's clock, ppm.
+    #[arg(long, value_name = "PPM", allow_negative_numbers = true)]
+    drift: Option<f64>,
+    /// Interval of Sync, log2 s: -4 is 16 per second.
+    #[arg(long, value_name = "LOG2", allow_negative_numbers = true, value_parser = log_interval)]
+    log_sync_interval: Option<i8>,
+    /// Interval of Announce, log2 s.
+    #[arg(long, value_name = "LOG2", allow_negative_numbers = true, value_parser = log_interval)]
+    log_announce_interval: Option<i8>,
+    /// Smallest mean interval of Delay_Req that clients adopt, log2 s.
+    #[arg(long, value_name = "LOG2", allow_negative_numbers = true, value_parser = log_interval)]
+    log_min_delay_req_interval: Option<i8>,
+    /// priority1 of the data set comparison; smaller wins.
+    #[arg(long)]
+    priority1: Option<u8>,
+    /// priority2 of the data set comparison; smaller wins.
+    #[arg(long)]
+    priority2: Option<u8>,
+    /// clockClass of the data set comparison: 248 is a clock without reference.
+    #[arg(long)]
+    clock_class: Option<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RunClock {
+    None,
+    Virtual,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ServeClock {
+    System,
+    Virtual,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Delay {
+    /// End to end: Delay_Req and Delay_Resp.
+    E2e,
+    /// Peer to peer: Pdelay_Req and Pdelay_Resp.
+    P2p,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ServoName {
+    /// The classic proportional-integral servo.
+    Pi,
+}
+
+fn seconds(text: &str) -> Result<StdDuration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
+    StdDuration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn log_interval(text: &str) -> Result<i8, String> {
+    match text.parse() {
+        Ok(log @ -10..=10) => Ok(log),
+        _ => Err("expected a whole number from -10 to 10".to_owned()),
+    }
+}
+
+fn ring_kib(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(kib @ 4..=1_048_576) if u32::is_power_of_two(kib) => Ok(kib),
+        _ => Err("expected a power of two from 4 to 1048576".to_owned()),
+    }
+}
+
+/// What stands between the command line and a working command.
+#[derive(Debug, thiserror::Error)]
+enum UsageError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("no interface: name one with --interface, or in the configuration file")]
+    NoInterface,
+    #[error("interface {0} is named twice")]
+    TwiceTheSame(String),
+    #[error("{0} is out of range: {1}")]
+    OutOfRange(&'static str, String),
+}
+
+/// Runs the program; the whole of `main`.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.verbose);
+    match run_command(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ptp-agent: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<UsageError>() {
+        return BAD_USAGE;
+    }
+    match error.downcast_ref::<AgentError>() {
+        // The reader had enough: not our failure.
+        Some(AgentError::Output(crate::publish::json::OutputError::Closed)) => 0,
+        Some(error) if error.is_missing_on_host() => HOST_LACKS,
+        _ => FAILED,
+    }
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("PTP_AGENT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
+    let Cli { json, config, verbose: _, command } = cli;
+    let config = match &config {
+        Some(path) => Config::read(path).map_err(UsageError::from)?,
+        None => Config::default(),
+    };
+    match command {
+        Command::Run(args) => {
+            let config = run_config(args, config, json)?;
+            privileges::keep_what_capture_needs();
+            block_on(run::run(config))?
+        }
+        Command::Serve(args) => {
+            let config = serve_config(args, config, json)?;
+            privileges::keep_what_capture_needs();
+            block_on(serve::serve(config))?
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn block_on<E>(work: impl Future<Output = Result<(), E>>) -> anyhow::Result<()>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(work)?)
+}
+
+fn common(args: PortArgs, config: &Config, json: bool) -> Result<Common, UsageError> {
+    let interfaces = if args.interface.is_empty() {
+        config.interface.clone().unwrap_or_default()
+    } else {
+        args.interface
+    };
+    if interfaces.is_empty() {
+        return Err(UsageError::NoInterface);
+    }
+    if let Some(twice) =
+        interfaces.iter().enumerate().find(|(at, name)| interfaces[..*at].contains(name))
+    {
+        return Err(UsageError::TwiceTheSame(twice.1.clone()));
+    }
+    let ring_kib = args.ring_kib.or(config.ring_kib);
+    Ok(Common {
+        io: IoConfig {
+            interfaces,
+            transport: args.transport.or(config.transport).unwrap_or_default(),
+            rx_source: args.rx_source.or(config.rx_source()?).unwrap_or(RxSource::Stack),
+            tx_source: args.tx_source.or(config.tx_source()?).unwrap_or(TxSource::StartXmit),
+            ring_bytes: ring_kib.map(|kib| kib * 1024),
+        },
+        domain: args.domain.or(config.domain).unwrap_or(0),
+        duration: args.duration,
+        metrics_address: args.metrics_address.or(config.metrics_address),
+        json,
+        seed: args.seed,
+    })
+}
+
+fn run_config(args: RunArgs, config: Config, json: bool) -> Result<RunConfig, UsageError> {
+    let common = common(args.port, &config, json)?;
+    let section = config.run;
+    let clock = match args.clock.or(section.clock).unwrap_or(RunClock::None) {
+        RunClock::None => ClockChoice::None,
+        RunClock::Virtual => ClockChoice::Virtual,
+    };
+    let servo: Box<dyn Servo> = match (clock, args.servo.or(section.servo)) {
+        (ClockChoice::None, _) => Box::new(WatchServo::new()),
+        (ClockChoice::Virtual, None | Some(ServoName::Pi)) => {
+            Box::new(PiServo::new(PiConfig::default(), 0.0))
+        }
+    };
+    Ok(RunConfig {
+        common,
+        delay_mechanism: match args.delay.or(section.delay).unwrap_or(Delay::E2e) {
+            Delay::E2e => DelayMechanism::E2e,
+            Delay::P2p => DelayMechanism::P2p,
+        },
+        clock,
+        servo,
+        delay_asymmetry: Duration::from_nanos(
+            args.delay_asymmetry.or(section.delay_asymmetry).unwrap_or(0),
+        ),
+    })
+}
+
+fn serve_config(args: ServeArgs, config: Config, json: bool) -> Result<ServeConfig, UsageError> {
+    let common = common(args.port, &config, json)?;
+    let section = config.serve;
+    let offset = args.offset.or(section.offset);
+    let drift = args.drift.or(section.drift).unwrap_or(0.0);
+    let default =
+        if offset.is_some() || drift != 0.0 { ServeClock::Virtual } else { ServeClock::System };
+    let clock = match args.clock.or(section.clock).unwrap_or(default) {
+        ServeClock::System => ServedClock::System,
+        ServeClock::Virtual => {
+            let offset = offset.unwrap_or(0.0);
+            if !(-4e9..4e9).contains(&offset) {
+                return Err(UsageError::OutOfRange("--offset", format!("{offset} s")));
+            }
+            if !(-500.0..=500.0).contains(&drift) {
+                return Err(UsageError::OutOfRange("--drift", format!("{drift} ppm, at most 500")));
+            }
+            ServedClock::Virtual {
+                offset: Duration::from_nanos_f64(offset * 1e9),
+                drift_ppb: drift * 1e3,
+            }
+        }
+    };
+    Ok(ServeConfig {
+        common,
+        clock,
+        log_sync_interval: args.log_sync_interval.or(section.log_sync_interval).unwrap_or(0),
+        log_announce_interval: args
+            .log_announce_interval
+            .or(section.log_announce_interval)
+            .unwrap_or(1),
+        log_min_delay_req_interval: args
+            .log_min_delay_req_interval
+            .or(section.log_min_delay_req_interval)
+            .unwrap_or(0),
+        priority1: args.priority1.or(section.priority1).unwrap_or(128),
+        priority2: args.priority2.or(section.priority2).unwrap_or(128),
+        clock_class: args.clock_class.or(section.clock_class).unwrap_or(248),
+    })
+}

@@ -1,0 +1,34 @@
+//! Least privilege: before anything is opened, the process gives up every capability but those that
+//! loading programs, attaching them and opening PTP sockets need. These stay, because an interface
+//! that vanishes and returns needs them again.
+
+use caps::{CapSet, Capability, CapsHashSet};
+
+/// What `run`, `serve` and `observe` need.
+const NEEDED: [Capability; 5] = [
+    Capability::CAP_BPF,
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_PERFMON,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_NET_BIND_SERVICE,
+];
+
+/// Drops all other capabilities of this thread, from which later threads inherit. Where CAP_BPF is
+/// not to be had (before Linux 5.8), CAP_SYS_ADMIN stands in for it and is kept.
+pub(super) fn keep_what_capture_needs() {
+    let Ok(permitted) = caps::read(None, CapSet::Permitted) else {
+        return;
+    };
+    let mut kept: CapsHashSet =
+        NEEDED.into_iter().filter(|capability| permitted.contains(capability)).collect();
+    if !permitted.contains(&Capability::CAP_BPF) && permitted.contains(&Capability::CAP_SYS_ADMIN) {
+        kept.insert(Capability::CAP_SYS_ADMIN);
+    }
+    // Inheritable first: it must not exceed what follows.
+    let dropped = caps::clear(None, CapSet::Inheritable)
+        .and_then(|()| caps::set(None, CapSet::Effective, &kept))
+        .and_then(|()| caps::set(None, CapSet::Permitted, &kept));
+    if let Err(error) = dropped {
+        tracing::warn!(%error, "cannot drop capabilities");
+    }
+}
