@@ -23,18 +23,18 @@ use crate::stamp::StampSource;
 /// Ports (interface and domain) shown at the most.
 pub const MAX_PORTS: usize = 64;
 
-/// Values of the `state` label of `ptp_port_state`: the names and the order of IEEE 1588-2019 table
+/// Values of the `state` label of `ptp_port_state`: the roles of IEEE 1588g in the order of IEEE 1588-2019 table
 /// 20, in lower case.
 pub const PORT_STATES: [&str; 9] = [
     "initializing",
     "faulty",
     "disabled",
     "listening",
-    "pre_master",
-    "master",
+    "pre_time_transmitter",
+    "time_transmitter",
     "passive",
     "uncalibrated",
-    "slave",
+    "time_receiver",
 ];
 
 /// Values of the `state` label of `ptp_servo_state`.
@@ -468,7 +468,7 @@ mod tests {
             figures.mean_path_delay_seconds = Some(3e-6);
             figures.clock_frequency_adjustment_ratio = Some(-3.7e-5);
             figures.last_sample_timestamp_seconds = Some(1.7e9);
-            figures.port_state = Some("slave");
+            figures.port_state = Some("time_receiver");
             figures.servo_state = Some("locked");
             for kind in MessageType::ALL {
                 figures.set_messages(Direction::Rx, kind, 5);
@@ -518,7 +518,7 @@ mod tests {
             text.lines().filter(|line| line.starts_with("ptp_port_state{") && line.ends_with(" 1"));
         assert_eq!(
             ones.collect::<Vec<_>>(),
-            [r#"ptp_port_state{interface="veth0",domain="0",state="slave"} 1"#]
+            [r#"ptp_port_state{interface="veth0",domain="0",state="time_receiver"} 1"#]
         );
         let all = text.lines().filter(|line| line.starts_with("ptp_port_state{")).count();
         assert_eq!(all, PORT_STATES.len());
