@@ -20,6 +20,8 @@ use std::collections::VecDeque;
 const HOLDOVER_AFTER: i32 = 8;
 /// And at least this long: at high rates some loss is no event.
 const HOLDOVER_AT_LEAST: Duration = Duration::from_secs(2);
+/// Events that wait to be collected.
+const EVENT_CAPACITY: usize = 4096;
 /// TAI minus UTC since 2017, for a grandmaster on the PTP time scale that does not say.
 const DEFAULT_UTC_OFFSET: i16 = 37;
 
@@ -95,7 +97,15 @@ pub struct Client<C> {
 
 impl<C: Clock> Client<C> {
     /// A time receiver that steers `clock`, or only watches it where it is not adjustable.
-    pub fn new(config: ReceiverConfig, servo: Box<dyn Servo>, clock: C, now: Time<Mono>) -> Self {
+    pub fn new(
+        config: ReceiverConfig,
+        mut servo: Box<dyn Servo>,
+        clock: C,
+        now: Time<Mono>,
+    ) -> Self {
+        if clock.is_adjustable() {
+            servo.limit_frequency(clock.max_frequency_ppb());
+        }
         let mut client = Self {
             receiver: Receiver::new(config, now),
             state: servo.state(),
@@ -170,6 +180,7 @@ impl<C: Clock> Client<C> {
         self.collect(now);
         if self.holdover_at.is_some_and(|at| at <= now) {
             self.hold(now);
+            self.collect(now);
         }
     }
 
@@ -190,9 +201,9 @@ impl<C: Clock> Client<C> {
         }
     }
 
-    /// Nobody collects for ever: the oldest events go.
+    /// A caller that never collects loses the oldest events, not its memory.
     fn push(&mut self, event: Event) {
-        if self.events.len() >= 4096 {
+        if self.events.len() >= EVENT_CAPACITY {
             self.events.pop_front();
         }
         self.events.push_back(event);
@@ -308,9 +319,6 @@ impl<C: Clock> Client<C> {
         if old != new {
             self.state = new;
             self.push(Event::ServoState { old, new });
-        }
-        while let Some(action) = self.receiver.next_action() {
-            self.push(Event::Engine(action));
         }
     }
 

@@ -9,6 +9,8 @@ pub mod counters;
 mod pdelay;
 pub mod receiver;
 mod sequence;
+#[cfg(test)]
+mod tests;
 pub mod transmitter;
 
 use core::{fmt, ops};
@@ -124,7 +126,7 @@ pub(crate) fn log_interval(log: i8) -> Option<i8> {
     (-10..=22).contains(&log).then_some(log)
 }
 
-/// `part` of a span, both as counts; saturating and never negative.
+/// How many whole intervals there are in a span; never negative.
 pub(crate) fn intervals_in(span: Duration, interval: Duration) -> u64 {
     let interval = interval.as_scaled_nanos().max(1);
     u64::try_from((span.as_scaled_nanos() / interval).max(0)).unwrap_or(u64::MAX)

@@ -5,7 +5,7 @@
 //! stop the clock. Neither may: answers are kept per responder, the known peer is believed, and
 //! another one takes over only after the known peer has been silent for several requests.
 
-use super::{Datagram, PortIndex, TxToken, counters::Drop, log_interval};
+use super::{Datagram, PortIndex, TxToken, counters::Drop};
 use crate::stamp::Stamp;
 use ptp_common::{
     time::{Duration, Ptp, Time},
@@ -193,7 +193,7 @@ impl Initiator {
         t4: Stamp,
         parent: Option<PortIdentity>,
     ) -> Result<(Option<PeerDelay>, bool), Drop> {
-        let (at, n, multiple) = self.entry(header)?;
+        let (at, n, multiple) = self.entry(header, parent)?;
         let response = &mut self.requests[at].responses[n];
         if response.resp.is_some() {
             return Err(Drop::Duplicate);
@@ -210,7 +210,7 @@ impl Initiator {
         response_origin: Time<Ptp>,
         parent: Option<PortIdentity>,
     ) -> Result<Option<PeerDelay>, Drop> {
-        let (at, n, _) = self.entry(header)?;
+        let (at, n, _) = self.entry(header, parent)?;
         let response = &mut self.requests[at].responses[n];
         if response.follow_up.is_some() {
             return Err(Drop::Duplicate);
@@ -220,7 +220,11 @@ impl Initiator {
     }
 
     /// Finds or makes the place for an answer; says whether somebody else has answered before.
-    fn entry(&mut self, header: &Header) -> Result<(usize, usize, bool), Drop> {
+    fn entry(
+        &mut self,
+        header: &Header,
+        parent: Option<PortIdentity>,
+    ) -> Result<(usize, usize, bool), Drop> {
         let at = self
             .requests
             .iter()
@@ -232,7 +236,11 @@ impl Initiator {
             return Ok((at, n, false));
         }
         if responses.len() >= RESPONDERS {
-            return Err(Drop::MultipleResponders);
+            // A crowd that answers first must not crowd out the port to be believed.
+            if Some(responder) != self.peer && Some(responder) != parent {
+                return Err(Drop::MultipleResponders);
+            }
+            responses.pop();
         }
         responses.push(Response { responder, resp: None, follow_up: None });
         Ok((at, responses.len() - 1, responses.len() > 1))
@@ -309,13 +317,14 @@ impl Initiator {
         })
     }
 
+    /// How much is stored.
+    #[cfg(test)]
+    pub(super) fn stored(&self) -> usize {
+        self.requests.iter().map(|request| 1 + request.responses.len()).sum()
+    }
+
     /// Forgets everything; the link has changed.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
-}
-
-/// The interval that an answer's header permits to adopt.
-pub(super) fn adopted(log: i8, current: i8) -> i8 {
-    log_interval(log).unwrap_or(current)
 }

@@ -7,7 +7,7 @@ use super::{
     bmca::DataSet,
     counters::{Counters, Drop},
     log_interval,
-    pdelay::{self, Initiator, Responder},
+    pdelay::{Initiator, Responder},
     sequence::{SequenceGuard, Verdict},
 };
 use crate::stamp::Stamp;
@@ -595,7 +595,7 @@ impl Receiver {
     }
 
     /// The transmit stamp of an event message, or the news that there is none.
-    pub fn handle_tx_stamp(&mut self, now: Time<Mono>, token: TxToken, stamp: Option<Stamp>) {
+    pub fn handle_tx_stamp(&mut self, _now: Time<Mono>, token: TxToken, stamp: Option<Stamp>) {
         let parent = self.parent.map(|parent| parent.parent_port_identity);
         for index in 0..self.ports.len() {
             let port = &mut self.ports[index];
@@ -627,8 +627,7 @@ impl Receiver {
                 return;
             }
         }
-        // A stamp that came after its exchange was given up: nothing depends on it any more.
-        let _ = now;
+        // Otherwise its exchange was given up already, and nothing depends on it any more.
     }
 
     fn take(
@@ -667,8 +666,9 @@ impl Receiver {
             Body::FollowUp { precise_origin_timestamp } => {
                 self.take_follow_up(now, index, &header, precise_origin_timestamp)
             }
-            Body::DelayResp { receive_timestamp, requesting_port_identity } => self
-                .take_delay_resp(now, index, &header, receive_timestamp, requesting_port_identity),
+            Body::DelayResp { receive_timestamp, requesting_port_identity } => {
+                self.take_delay_resp(index, &header, receive_timestamp, requesting_port_identity)
+            }
             Body::PdelayReq { .. } => self.take_pdelay_req(index, &header, rx),
             Body::PdelayResp { request_receipt_timestamp, requesting_port_identity } => {
                 self.pdelay_answer_is_ours(index, requesting_port_identity)?;
@@ -825,6 +825,11 @@ impl Receiver {
             new.epoch = self.epoch;
         }
         self.parent = Some(new);
+        if !same_time {
+            // Halves of exchanges from before and after do not fit together.
+            self.ports[index].syncs.clear();
+            self.ports[index].delays.clear();
+        }
         if !same_parent {
             if let Some(old) = old.filter(|_| !same_port) {
                 self.leave(usize::from(old.port.0), StateReason::BetterElsewhere);
@@ -1040,7 +1045,6 @@ impl Receiver {
 
     fn take_delay_resp(
         &mut self,
-        _now: Time<Mono>,
         index: usize,
         header: &Header,
         receive: Timestamp,
@@ -1064,8 +1068,9 @@ impl Receiver {
         if port.delays[at].t4.is_some() {
             return Err(Drop::Duplicate);
         }
-        port.log_delay_req_interval =
-            pdelay::adopted(header.log_message_interval, port.log_delay_req_interval);
+        if let Some(log) = log_interval(header.log_message_interval) {
+            port.log_delay_req_interval = log;
+        }
         let correction: Duration = header.correction.into();
         let t4 = Time::<Ptp>::from(receive) - correction + port.config.delay_asymmetry;
         port.delays[at].t4 = Some(t4);
@@ -1140,6 +1145,15 @@ impl Receiver {
             parent: parent.parent_port_identity,
             observation,
         }));
+    }
+
+    /// How much is stored, for the test that it is bounded.
+    #[cfg(test)]
+    pub(super) fn stored(&self) -> usize {
+        let port = |port: &Port| {
+            port.foreign.len() + port.syncs.len() + port.delays.len() + port.initiator.stored()
+        };
+        self.actions.len() + self.ports.iter().map(port).sum::<usize>()
     }
 
     fn start_port(&mut self, now: Time<Mono>, index: usize, reason: StateReason) {

@@ -202,3 +202,72 @@ impl TimestampProcessor {
         self.filter.value()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{servo::LocalTime, stamp::StampSource};
+    use ptp_common::time::{Ptp, Time};
+
+    fn filtered(kind: DelayFilterKind, values: &[i64]) -> Option<i64> {
+        let mut filter = DelayFilter::new(kind, 4);
+        for value in values {
+            filter.push(Duration::from_nanos(*value));
+        }
+        filter.value().map(Duration::as_nanos)
+    }
+
+    #[test]
+    fn the_median_of_an_even_count_lies_between_the_middle_two() {
+        let median = DelayFilterKind::MovingMedian;
+        assert_eq!(filtered(median, &[]), None);
+        assert_eq!(filtered(median, &[7]), Some(7));
+        assert_eq!(filtered(median, &[1, 1_000, 3]), Some(3));
+        assert_eq!(filtered(median, &[1, 1_000, 3, 5]), Some(4));
+        assert_eq!(filtered(median, &[9_999, 1, 1_000, 3, 5]), Some(4));
+    }
+
+    #[test]
+    fn the_average_is_over_the_last_values_only() {
+        let average = DelayFilterKind::MovingAverage;
+        assert_eq!(filtered(average, &[9_999, 1, 2, 3, 6]), Some(3));
+    }
+
+    fn local(nanos: i64) -> LocalTime {
+        let mono = Time::from_nanos(nanos);
+        LocalTime { mono, clock: Time::from_nanos(nanos), source: StampSource::Simulated }
+    }
+
+    /// Offsets after ten exchanges of 100 ns each way and one Sync that took 300 ns.
+    fn after_a_slow_sync(mode: TimestampMode) -> Offset {
+        let mut processor = TimestampProcessor::new(mode, DelayFilterKind::MovingMedian, 10);
+        let mut last = None;
+        for n in 0..10_i64 {
+            let at = n * 1_000_000;
+            let slow = if n == 9 { 200 } else { 0 };
+            let t1 = Time::<Ptp>::from_nanos(at);
+            let t2 = local(at + 100 + slow);
+            last = processor.sync(SyncInput { t1, t2, sequence_id: 0, log_interval: None });
+            let t3 = local(at + 500);
+            processor.delay(DelayInput { t3, t4: Time::from_nanos(at + 600), sequence_id: 0 });
+        }
+        last.unwrap()
+    }
+
+    #[test]
+    fn filter_modes_take_the_median_and_raw_modes_the_latest_delay() {
+        let offset = after_a_slow_sync(TimestampMode::Filter);
+        assert_eq!((offset.offset.as_nanos(), offset.weight), (200, 1.0));
+        assert_eq!(offset.raw_offset.as_nanos(), 100);
+        let offset = after_a_slow_sync(TimestampMode::Raw);
+        assert_eq!((offset.offset.as_nanos(), offset.delay.as_nanos()), (100, 200));
+    }
+
+    #[test]
+    fn weighted_modes_trust_a_slow_exchange_less() {
+        let offset = after_a_slow_sync(TimestampMode::FilterWeight);
+        assert_eq!((offset.offset.as_nanos(), offset.weight), (200, 0.5));
+        let offset = after_a_slow_sync(TimestampMode::RawWeight);
+        assert_eq!((offset.offset.as_nanos(), offset.weight), (100, 0.5));
+    }
+}

@@ -125,6 +125,10 @@ pub trait Servo: Send {
     /// is what was really added. Not called where the clock is only watched.
     fn adjusted(&mut self, now: Time<Mono>, frequency_ppb: f64, stepped: Option<Duration>);
 
+    /// The clock cannot be adjusted by more than this, parts per billion: nothing beyond is to be
+    /// asked for, or integrated.
+    fn limit_frequency(&mut self, ppb: f64);
+
     /// The domain's time may have nothing to do any more with what it was: another grandmaster,
     /// another path or another time scale.
     fn parent_changed(&mut self);
@@ -155,6 +159,9 @@ impl<S: Servo + ?Sized> Servo for Box<S> {
     }
     fn adjusted(&mut self, now: Time<Mono>, frequency_ppb: f64, stepped: Option<Duration>) {
         (**self).adjusted(now, frequency_ppb, stepped);
+    }
+    fn limit_frequency(&mut self, ppb: f64) {
+        (**self).limit_frequency(ppb);
     }
     fn parent_changed(&mut self) {
         (**self).parent_changed();

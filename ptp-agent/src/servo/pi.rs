@@ -196,29 +196,31 @@ impl PiServo {
         self.interval_s = interval.max(MIN_INTERVAL_S);
     }
 
-    /// The frequency is measured while the clock runs on unadjusted.
-    fn acquire(&mut self, mono: Time<Mono>, offset: Duration) -> Option<Duration> {
+    /// The frequency is measured while the clock runs on unadjusted, on Sync messages alone: delays
+    /// that are measured meanwhile contain what the clock gains, and would bend the line. Returns
+    /// the offset at the end, once there is enough and a delay is known.
+    fn acquire(&mut self, input: &SyncInput) -> Option<Duration> {
+        let forward = input.t2.clock - input.t1;
         let line = match &mut self.acquisition {
             Some(line) => {
-                line.push(mono, offset);
+                line.push(input.t2.mono, forward);
                 *line
             }
             None => {
-                self.acquisition = Some(Line::new(mono, offset));
+                self.acquisition = Some(Line::new(input.t2.mono, forward));
                 return None;
             }
         };
+        self.processor.filtered_delay()?;
         if line.last - line.first < self.config.acquisition {
             return None;
         }
         let slope = line.slope()?;
-        self.acquisition = None;
         // The line was drawn with the clock adjusted by `frequency_ppb`.
         self.drift_ppb = -self.clamp(-(slope - self.frequency_ppb));
-        let before = self.processor.filtered_delay()?;
+        self.acquisition = None;
         self.processor.remove_gain(slope);
-        let after = self.processor.filtered_delay()?;
-        Some(line.end(slope) + (before - after))
+        Some(line.end(slope) - self.processor.filtered_delay()?)
     }
 
     fn step_limit(&self) -> Option<Duration> {
@@ -235,7 +237,9 @@ impl Servo for PiServo {
 
     fn sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
         self.learn_interval(&input);
-        let measured = self.processor.sync(input)?;
+        let measured = self.processor.sync(input);
+        let acquired = if self.state == ServoState::Unlocked { self.acquire(&input) } else { None };
+        let measured = measured?;
         let mut output = ServoOutput {
             offset: measured.offset,
             raw_offset: measured.raw_offset,
@@ -247,15 +251,13 @@ impl Servo for PiServo {
         };
         let mut offset = measured.offset;
         if self.state == ServoState::Unlocked {
-            match self.acquire(input.t2.mono, offset) {
+            match acquired {
                 Some(fitted) => offset = fitted,
                 None => return Some(output),
             }
-            output.frequency_ppb = self.clamp(-self.drift_ppb);
         }
         if self.step_limit().is_some_and(|limit| offset.abs() > limit) {
-            // As in linuxptp, an offset that needs a step later on means that all is to be learnt
-            // anew, but for the first update and after a change of grandmaster.
+            // The frequency that was learnt stays: a step is about time alone.
             output.state = ServoState::Jump;
             output.step = Some(-offset);
             output.frequency_ppb = self.clamp(-self.drift_ppb);
@@ -296,6 +298,10 @@ impl Servo for PiServo {
         }
     }
 
+    fn limit_frequency(&mut self, ppb: f64) {
+        self.config.max_frequency_ppb = self.config.max_frequency_ppb.min(ppb);
+    }
+
     fn parent_changed(&mut self) {
         self.processor.reset();
         self.acquisition = None;
@@ -326,5 +332,131 @@ impl Servo for PiServo {
         let age = (now - self.last_sync?).max(Duration::ZERO);
         let wander = Duration::from_nanos_f64(age.as_secs_f64() * 1_000.0);
         Some(delay.abs() + noise + wander + self.last_offset.abs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{servo::LocalTime, stamp::StampSource};
+    use ptp_common::time::Ptp;
+
+    fn gains(interval_s: f64) -> (f64, f64) {
+        let config = PiConfig::default();
+        (config.proportional.at(interval_s), config.integral.at(interval_s))
+    }
+
+    #[test]
+    fn the_gains_follow_the_documented_formula() {
+        assert_eq!(gains(1.0), (0.1, 0.001));
+        let (kp, ki) = gains(1.0 / 16.0);
+        assert!((kp - 0.1 * 16.0_f64.powf(0.3)).abs() < 1e-12);
+        assert!((ki - 0.001 * 16.0_f64.powf(-0.4)).abs() < 1e-12);
+        // The norm takes over at long intervals.
+        let (kp, _) = gains(64.0);
+        assert!((kp - 0.7 / 64.0).abs() < 1e-12);
+        let constant = Gain { constant: 0.5, ..PiConfig::default().proportional };
+        assert_eq!(constant.at(64.0), 0.5);
+    }
+
+    /// A servo whose clock runs free: nothing that it asks for is done.
+    struct OpenLoop {
+        servo: PiServo,
+        now: Time<Mono>,
+    }
+
+    impl OpenLoop {
+        fn new(config: PiConfig) -> Self {
+            Self { servo: PiServo::new(config, 0.0), now: Time::from_nanos(1_000_000_000) }
+        }
+
+        fn local(&self, offset: Duration) -> LocalTime {
+            let clock = Time::<Ptp>::from_epoch(self.now.since_epoch()) + offset;
+            LocalTime { mono: self.now, clock, source: StampSource::Simulated }
+        }
+
+        /// A second later, an exchange over a path of 10 us each way.
+        fn exchange(&mut self, offset: Duration) -> Option<ServoOutput> {
+            let path = Duration::from_micros(10);
+            self.now += Duration::from_secs(1);
+            let local = self.local(offset);
+            let truth = Time::<Ptp>::from_epoch(self.now.since_epoch());
+            self.servo.delay(DelayInput { t3: local, t4: truth + path, sequence_id: 0 });
+            let t1 = truth - path;
+            self.servo.sync(SyncInput { t1, t2: local, sequence_id: 0, log_interval: Some(0) })
+        }
+    }
+
+    fn locked(offset: Duration) -> (OpenLoop, ServoOutput) {
+        let mut bench = OpenLoop::new(PiConfig::default());
+        loop {
+            if let Some(output) = bench.exchange(offset).filter(|o| o.state != ServoState::Unlocked)
+            {
+                return (bench, output);
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_update_steps_above_20_us_only() {
+        let (_, output) = locked(Duration::from_micros(19));
+        assert_eq!((output.state, output.step), (ServoState::Locked, None));
+        let (_, output) = locked(Duration::from_micros(21));
+        assert_eq!(output.state, ServoState::Jump);
+        assert_eq!(output.step, Some(Duration::from_micros(-21)));
+    }
+
+    #[test]
+    fn later_offsets_are_slewed_unless_a_threshold_is_set() {
+        let (mut bench, _) = locked(Duration::ZERO);
+        let output = bench.exchange(Duration::from_secs(1)).unwrap();
+        assert_eq!(output.step, None);
+        let (mut bench, _) = locked(Duration::ZERO);
+        bench.servo.config.step_threshold = Some(Duration::from_millis(1));
+        let output = bench.exchange(Duration::from_secs(1)).unwrap();
+        assert_eq!(output.step, Some(Duration::from_secs(-1)));
+    }
+
+    #[test]
+    fn one_update_is_proportional_plus_integral() {
+        let (mut bench, _) = locked(Duration::ZERO);
+        let output = bench.exchange(Duration::from_nanos(1_000)).unwrap();
+        assert!((output.frequency_ppb + 101.0).abs() < 1e-6, "{}", output.frequency_ppb);
+        let output = bench.exchange(Duration::ZERO).unwrap();
+        assert!((output.frequency_ppb + 1.0).abs() < 1e-6, "{}", output.frequency_ppb);
+        assert!((bench.servo.holdover(bench.now).unwrap() + 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn at_the_limit_the_integral_does_not_wind_up() {
+        let (mut bench, _) = locked(Duration::ZERO);
+        bench.servo.limit_frequency(1_000.0);
+        for _ in 0..1_000 {
+            let output = bench.exchange(Duration::from_secs(1)).unwrap();
+            assert!((output.frequency_ppb + 1_000.0).abs() < 1e-9);
+        }
+        let output = bench.exchange(Duration::ZERO).unwrap();
+        assert!(output.frequency_ppb.abs() < 1e-6, "{}", output.frequency_ppb);
+    }
+
+    #[test]
+    fn another_grandmaster_steps_above_a_millisecond_and_keeps_the_frequency() {
+        for (offset, steps) in [(900, false), (1_100, true)] {
+            let (mut bench, _) = locked(Duration::ZERO);
+            bench.servo.parent_changed();
+            // The delay of the new path comes first.
+            assert_eq!(bench.exchange(Duration::from_micros(offset)), None);
+            let output = bench.exchange(Duration::from_micros(offset)).unwrap();
+            assert_eq!(output.step.is_some(), steps);
+        }
+    }
+
+    #[test]
+    fn absurd_times_give_finite_frequencies() {
+        let (mut bench, _) = locked(Duration::ZERO);
+        for offset in [i64::MAX, i64::MIN, 0, i64::MAX] {
+            let output = bench.exchange(Duration::from_nanos(offset)).unwrap();
+            assert!(output.frequency_ppb.is_finite());
+        }
     }
 }

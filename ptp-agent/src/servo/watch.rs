@@ -13,7 +13,7 @@ const SMOOTHING: f64 = 32.0;
 #[derive(Debug)]
 pub struct WatchServo {
     processor: TimestampProcessor,
-    /// First and number of Sync messages of the present series, for the frequency difference.
+    /// Where the offset was about a second ago, for the frequency difference.
     anchor: Option<(Time<Mono>, Duration)>,
     frequency_ppb: f64,
     state: ServoState,
@@ -79,6 +79,8 @@ impl Servo for WatchServo {
     }
 
     fn adjusted(&mut self, _now: Time<Mono>, _frequency_ppb: f64, _stepped: Option<Duration>) {}
+
+    fn limit_frequency(&mut self, _ppb: f64) {}
 
     fn parent_changed(&mut self) {
         *self = Self::new();

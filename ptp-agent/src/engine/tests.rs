@@ -1,0 +1,855 @@
+//! The receiver and the transmitter message by message.
+
+use super::{
+    DelayMechanism, PortIndex, PortState, TxToken,
+    counters::{Counters, Drop},
+    receiver::{
+        Action, DelayObservation, Observation, PortConfig, Receiver, ReceiverConfig, StateReason,
+        SyncObservation,
+    },
+    transmitter::{Transmitter, TransmitterConfig},
+};
+use crate::stamp::{Stamp, StampSource};
+use proptest::prelude::*;
+use ptp_common::{
+    time::{Duration, Mono, Ptp, Time},
+    wire::{
+        Announce, Body, ClockAccuracy, ClockIdentity, ClockQuality, Flags, Header, Message,
+        MessageType, PortIdentity, TimeInterval, TimeSource, Timestamp, Tlvs,
+    },
+};
+
+const PORT: PortIndex = PortIndex(0);
+const OWN: ClockIdentity = ClockIdentity([0xcc; 8]);
+const GM: PortIdentity = PortIdentity { clock_identity: ClockIdentity([1; 8]), port_number: 1 };
+const OWN_PORT: PortIdentity = PortIdentity { clock_identity: OWN, port_number: 1 };
+
+fn at(millis: i64) -> Time<Mono> {
+    Time::from_nanos(1_000_000_000 + millis * 1_000_000)
+}
+
+fn stamp(time: Time<Mono>) -> Option<Stamp> {
+    Some(Stamp { time, source: StampSource::Simulated })
+}
+
+fn wire(header: Header, body: Body) -> Vec<u8> {
+    let mut bytes = vec![0; 64];
+    let length = Message { header, body, tlvs: Tlvs::NONE }.emit(&mut bytes).unwrap();
+    bytes.truncate(length);
+    bytes
+}
+
+fn time(seconds: u64, nanos: u32) -> Timestamp {
+    Timestamp::new(seconds, nanos).unwrap()
+}
+
+fn announce_body(grandmaster: ClockIdentity) -> Announce {
+    Announce {
+        origin_timestamp: Timestamp::ZERO,
+        current_utc_offset: 37,
+        grandmaster_priority1: 128,
+        grandmaster_clock_quality: ClockQuality {
+            clock_class: 6,
+            clock_accuracy: ClockAccuracy(0x21),
+            offset_scaled_log_variance: 100,
+        },
+        grandmaster_priority2: 128,
+        grandmaster_identity: grandmaster,
+        steps_removed: 0,
+        time_source: TimeSource::GNSS,
+    }
+}
+
+fn announce(from: PortIdentity, sequence_id: u16) -> Vec<u8> {
+    let mut header = Header::new(from, sequence_id);
+    header.log_message_interval = 0;
+    wire(header, Body::Announce(announce_body(from.clock_identity)))
+}
+
+fn sync_header(sequence_id: u16) -> Header {
+    let mut header = Header::new(GM, sequence_id);
+    header.log_message_interval = 0;
+    header
+}
+
+fn sync(sequence_id: u16, correction: i64) -> Vec<u8> {
+    let mut header = sync_header(sequence_id);
+    header.flags = Flags::TWO_STEP;
+    header.correction = TimeInterval(correction);
+    wire(header, Body::Sync { origin_timestamp: Timestamp::ZERO })
+}
+
+fn follow_up(sequence_id: u16, origin: Timestamp, correction: i64) -> Vec<u8> {
+    let mut header = sync_header(sequence_id);
+    header.correction = TimeInterval(correction);
+    wire(header, Body::FollowUp { precise_origin_timestamp: origin })
+}
+
+fn delay_resp(sequence_id: u16, receive: Timestamp, requester: PortIdentity, log: i8) -> Vec<u8> {
+    let mut header = Header::new(GM, sequence_id);
+    header.log_message_interval = log;
+    wire(
+        header,
+        Body::DelayResp { receive_timestamp: receive, requesting_port_identity: requester },
+    )
+}
+
+struct Bench {
+    receiver: Receiver,
+    actions: Vec<Action>,
+}
+
+impl Bench {
+    fn new(config: ReceiverConfig) -> Self {
+        let receiver = Receiver::new(config, at(0));
+        let mut bench = Self { receiver, actions: Vec::new() };
+        bench.collect();
+        bench
+    }
+
+    /// Follows [`GM`] from 1 s on.
+    fn following(config: ReceiverConfig) -> Self {
+        let mut bench = Self::new(config);
+        bench.put(0, &announce(GM, 1));
+        assert_eq!(bench.receiver.port_state(PORT), PortState::Listening);
+        bench.put(1_000, &announce(GM, 2));
+        assert_eq!(bench.receiver.port_state(PORT), PortState::Uncalibrated);
+        bench.actions.clear();
+        bench
+    }
+
+    fn collect(&mut self) {
+        while let Some(action) = self.receiver.next_action() {
+            self.actions.push(action);
+        }
+    }
+
+    /// Event messages get the present time as their stamp.
+    fn put(&mut self, millis: i64, bytes: &[u8]) {
+        let rx = if bytes[0] & 0x0f < 8 { stamp(at(millis)) } else { None };
+        self.receiver.handle_message(at(millis), PORT, bytes, rx);
+        self.collect();
+    }
+
+    fn poll(&mut self, millis: i64) {
+        self.receiver.poll(at(millis));
+        self.collect();
+    }
+
+    fn counters(&self) -> &Counters {
+        self.receiver.counters(PORT)
+    }
+
+    fn dropped(&self, cause: Drop) -> u64 {
+        self.counters().dropped(cause)
+    }
+
+    fn total_dropped(&self) -> u64 {
+        self.counters().drops().map(|(_, count)| count).sum()
+    }
+
+    fn observations(&self) -> Vec<Observation> {
+        let observation = |action: &Action| match action {
+            Action::Measurement(measurement) => Some(measurement.observation),
+            _ => None,
+        };
+        self.actions.iter().filter_map(observation).collect()
+    }
+
+    /// The first event message that the receiver wants to send from `millis` on.
+    fn request(&mut self, millis: i64) -> (i64, TxToken, Header) {
+        for now in millis..millis + 10_000 {
+            self.actions.clear();
+            self.poll(now);
+            for action in &self.actions {
+                if let Action::SendEvent { token, message, .. } = action {
+                    return (now, *token, Message::parse(message).unwrap().header);
+                }
+            }
+        }
+        panic!("no request within 10 s");
+    }
+}
+
+fn config() -> ReceiverConfig {
+    ReceiverConfig::new(OWN, 1)
+}
+
+fn p2p() -> ReceiverConfig {
+    let port = PortConfig { delay_mechanism: DelayMechanism::P2p, ..PortConfig::default() };
+    ReceiverConfig { ports: vec![port], ..config() }
+}
+
+#[test]
+fn a_two_step_sync_sums_both_corrections_and_keeps_fractions() {
+    let mut bench = Bench::following(config());
+    bench.put(1_100, &sync(7, 3 << 16));
+    bench.put(1_101, &follow_up(7, time(100, 5), 0x8000));
+    let t1 = Time::<Ptp>::from_seconds_nanos(100, 8) + Duration::from_scaled_nanos(0x8000);
+    let t2 = stamp(at(1_100)).unwrap();
+    let expected =
+        SyncObservation { t1, t2, sequence_id: 7, log_interval: Some(0), two_step: true };
+    assert_eq!(bench.observations(), [Observation::Sync(expected)]);
+}
+
+#[test]
+fn a_follow_up_before_its_sync_is_accepted() {
+    let mut bench = Bench::following(config());
+    bench.put(1_100, &follow_up(7, time(100, 5), 0));
+    assert!(bench.observations().is_empty());
+    bench.put(1_101, &sync(7, 0));
+    assert_eq!(bench.observations().len(), 1);
+    assert_eq!(bench.total_dropped(), 0);
+}
+
+#[test]
+fn a_one_step_sync_needs_no_follow_up() {
+    let mut bench = Bench::following(config());
+    let mut header = sync_header(9);
+    header.correction = TimeInterval(1 << 16);
+    bench.put(1_100, &wire(header, Body::Sync { origin_timestamp: time(100, 5) }));
+    let [Observation::Sync(sync)] = bench.observations()[..] else { panic!() };
+    assert_eq!(sync.t1, Time::from_seconds_nanos(100, 6));
+    assert!(!sync.two_step);
+}
+
+#[test]
+fn delay_asymmetry_moves_both_directions() {
+    let mut config = config();
+    config.ports[0].delay_asymmetry = Duration::from_nanos(100);
+    let mut bench = Bench::following(config);
+    let header = sync_header(9);
+    bench.put(1_100, &wire(header, Body::Sync { origin_timestamp: time(100, 5) }));
+    let [Observation::Sync(sync)] = bench.observations()[..] else { panic!() };
+    assert_eq!(sync.t1, Time::from_seconds_nanos(100, 105));
+    let (now, token, request) = bench.request(1_100);
+    bench.receiver.handle_tx_stamp(at(now), token, stamp(at(now)));
+    bench.actions.clear();
+    bench.put(now + 1, &delay_resp(request.sequence_id, time(200, 0), OWN_PORT, 0));
+    let [Observation::Delay(delay)] = bench.observations()[..] else { panic!() };
+    assert_eq!(delay.t4, Time::from_seconds_nanos(200, 100));
+}
+
+#[test]
+fn sync_from_another_port_of_the_grandmaster_is_ignored() {
+    let mut bench = Bench::following(config());
+    let mut header = sync_header(9);
+    header.source_port_identity.port_number = 2;
+    bench.put(1_100, &wire(header, Body::Sync { origin_timestamp: time(100, 5) }));
+    assert!(bench.observations().is_empty());
+    assert_eq!(bench.dropped(Drop::NotParent), 1);
+}
+
+#[test]
+fn replayed_and_duplicate_messages_are_counted_and_change_nothing() {
+    let mut bench = Bench::following(config());
+    for n in 0..10 {
+        bench.put(1_100 + 1_000 * i64::from(n), &sync(100 + n, 0));
+        bench.put(1_101 + 1_000 * i64::from(n), &follow_up(100 + n, time(100, 5), 0));
+        bench.put(1_102 + 1_000 * i64::from(n), &announce(GM, 3 + n));
+    }
+    assert_eq!(bench.observations().len(), 10);
+    bench.actions.clear();
+    bench.put(10_200, &sync(109, 0));
+    bench.put(10_201, &follow_up(109, time(1, 5), 0));
+    bench.put(10_202, &announce(GM, 12));
+    assert_eq!(bench.dropped(Drop::Duplicate), 3);
+    bench.put(10_300, &sync(101, 0));
+    bench.put(10_301, &follow_up(101, time(1, 5), 0));
+    bench.put(10_302, &announce(GM, 4));
+    assert_eq!(bench.dropped(Drop::Replayed), 3);
+    assert!(bench.actions.is_empty(), "{:?}", bench.actions);
+}
+
+#[test]
+fn a_sync_overtaken_by_a_later_one_is_not_taken_out_of_order() {
+    let mut bench = Bench::following(config());
+    bench.put(1_100, &sync(1, 0));
+    bench.put(1_101, &sync(2, 0));
+    bench.put(1_102, &follow_up(2, time(2, 0), 0));
+    bench.put(1_103, &follow_up(1, time(1, 0), 0));
+    assert_eq!(bench.observations().len(), 1);
+    assert_eq!(bench.dropped(Drop::SyncWithoutFollowUp), 1);
+    assert_eq!(bench.dropped(Drop::Replayed), 1);
+}
+
+#[test]
+fn a_sync_without_stamp_costs_one_exchange_and_counts_once() {
+    let mut bench = Bench::following(config());
+    bench.receiver.handle_message(at(1_100), PORT, &sync(1, 0), None);
+    bench.put(1_101, &follow_up(1, time(1, 0), 0));
+    bench.put(2_100, &sync(2, 0));
+    bench.put(2_101, &follow_up(2, time(2, 0), 0));
+    assert_eq!(bench.observations().len(), 1);
+    assert_eq!(bench.dropped(Drop::MissingRxStamp), 1);
+    assert_eq!(bench.total_dropped(), 1);
+}
+
+#[test]
+fn an_answered_delay_req_is_an_observation_in_either_order_of_stamp_and_answer() {
+    for stamp_first in [true, false] {
+        let mut bench = Bench::following(config());
+        bench.put(1_100, &sync(1, 0));
+        let (now, token, request) = bench.request(1_100);
+        assert_eq!(request.source_port_identity, OWN_PORT);
+        bench.actions.clear();
+        if stamp_first {
+            bench.receiver.handle_tx_stamp(at(now), token, stamp(at(now)));
+        }
+        bench.put(now + 1, &delay_resp(request.sequence_id, time(200, 9), OWN_PORT, 0));
+        if !stamp_first {
+            assert!(bench.observations().is_empty());
+            bench.receiver.handle_tx_stamp(at(now + 2), token, stamp(at(now)));
+            bench.collect();
+        }
+        let expected = DelayObservation {
+            t3: stamp(at(now)).unwrap(),
+            t4: Time::from_seconds_nanos(200, 9),
+            sequence_id: request.sequence_id,
+        };
+        assert_eq!(bench.observations(), [Observation::Delay(expected)]);
+        bench.put(now + 3, &delay_resp(request.sequence_id, time(200, 9), OWN_PORT, 0));
+        assert_eq!(bench.dropped(Drop::Duplicate), 1);
+    }
+}
+
+#[test]
+fn delay_resp_for_another_port_is_ignored() {
+    let mut bench = Bench::following(config());
+    bench.put(1_100, &sync(1, 0));
+    let (now, token, request) = bench.request(1_100);
+    bench.receiver.handle_tx_stamp(at(now), token, stamp(at(now)));
+    let other = PortIdentity { port_number: 2, ..OWN_PORT };
+    bench.put(now + 1, &delay_resp(request.sequence_id, time(200, 9), other, 0));
+    assert_eq!(bench.dropped(Drop::OtherRequester), 1);
+    bench.put(now + 1, &delay_resp(request.sequence_id.wrapping_add(1), time(2, 9), OWN_PORT, 0));
+    assert_eq!(bench.dropped(Drop::UnmatchedDelayResp), 1);
+    assert!(bench.observations().is_empty());
+}
+
+#[test]
+fn the_delay_req_interval_is_adopted_from_delay_resp_if_it_is_sane() {
+    for (log, expected) in [(-3, -3), (3, 3), (22, 22), (-10, -10), (23, 0), (-11, 0), (127, 0)] {
+        let mut bench = Bench::following(config());
+        bench.put(1_100, &sync(1, 0));
+        let (now, _, request) = bench.request(1_100);
+        bench.put(now + 1, &delay_resp(request.sequence_id, time(200, 9), OWN_PORT, log));
+        assert_eq!(bench.receiver.log_min_delay_req_interval(PORT), Some(expected));
+    }
+}
+
+#[test]
+fn delay_req_intervals_are_uniform_over_twice_the_mean() {
+    let mut bench = Bench::following(config());
+    let mut sent: Vec<f64> = Vec::new();
+    let mut now = 1_000;
+    let mut n = 0;
+    while sent.len() < 2_000 {
+        if now % 1_000 == 0 {
+            n += 1;
+            bench.put(now, &announce(GM, 2 + n));
+            bench.put(now, &sync(n, 0));
+        }
+        bench.actions.clear();
+        bench.poll(now);
+        let requests = bench.actions.iter().filter(|a| matches!(a, Action::SendEvent { .. }));
+        sent.extend(requests.map(|_| now as f64 / 1_000.0));
+        now += 5;
+    }
+    let gaps: Vec<f64> = sent.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+    assert!((0.95..1.05).contains(&mean), "{mean}");
+    assert!(gaps.iter().all(|gap| *gap <= 2.01));
+    let below_half = gaps.iter().filter(|gap| **gap < 0.5).count() as f64 / gaps.len() as f64;
+    assert!((0.22..0.28).contains(&below_half), "{below_half}");
+}
+
+#[test]
+fn an_announce_is_not_enough_and_two_far_apart_are_not_either() {
+    let mut bench = Bench::new(config());
+    bench.put(0, &announce(GM, 1));
+    bench.put(4_500, &announce(GM, 2));
+    assert_eq!(bench.receiver.port_state(PORT), PortState::Listening);
+    bench.put(5_500, &announce(GM, 3));
+    assert_eq!(bench.receiver.port_state(PORT), PortState::Uncalibrated);
+}
+
+#[test]
+fn the_announce_receipt_timeout_ends_in_listening_after_three_intervals() {
+    let mut bench = Bench::following(config());
+    bench.receiver.set_synchronized(true);
+    assert_eq!(bench.receiver.port_state(PORT), PortState::Slave);
+    bench.collect();
+    bench.actions.clear();
+    assert_eq!(bench.receiver.next_wakeup(), Some(at(4_000)));
+    bench.poll(3_999);
+    assert!(bench.actions.is_empty());
+    bench.poll(4_000);
+    let state = Action::PortState {
+        port: PORT,
+        old: PortState::Slave,
+        new: PortState::Listening,
+        reason: StateReason::AnnounceTimeout,
+    };
+    assert_eq!(bench.actions, [state, Action::ParentChanged { parent: None }]);
+    assert_eq!(bench.receiver.next_wakeup(), None);
+}
+
+#[test]
+fn announce_messages_that_must_not_count_are_counted_by_cause() {
+    let from = |body: Announce, flags: Flags, sequence_id: u16| {
+        let mut header = Header::new(GM, sequence_id);
+        header.flags = flags;
+        wire(header, Body::Announce(body))
+    };
+    let body = announce_body(GM.clock_identity);
+    let none = Flags(0);
+    type Case<'a> = (Drop, &'a dyn Fn(u16) -> Vec<u8>);
+    let cases: [Case<'_>; 4] = [
+        (Drop::StepsRemoved, &|n| from(Announce { steps_removed: 255, ..body }, none, n)),
+        (Drop::AlternateMaster, &|n| from(body, Flags::ALTERNATE_MASTER, n)),
+        (Drop::SelfGrandmaster, &|n| from(Announce { grandmaster_identity: OWN, ..body }, none, n)),
+        (Drop::SelfSent, &|n| announce(PortIdentity { port_number: 7, ..OWN_PORT }, n)),
+    ];
+    for (cause, message) in cases {
+        let mut bench = Bench::new(config());
+        for n in 0..4 {
+            bench.put(i64::from(n) * 1_000, &message(n));
+        }
+        assert_eq!(bench.receiver.port_state(PORT), PortState::Listening, "{}", cause.name());
+        assert_eq!(bench.dropped(cause), 4, "{}", cause.name());
+    }
+}
+
+#[test]
+fn messages_of_other_domains_profiles_and_versions_are_counted_by_cause() {
+    let good = announce(GM, 3);
+    let changed = |at: usize, value: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = value;
+        bytes
+    };
+    let cases = [
+        (Drop::WrongDomain, changed(4, 123)),
+        (Drop::WrongSdoId, changed(0, 0x1b)),
+        (Drop::WrongSdoId, changed(5, 1)),
+        (Drop::WrongVersion, changed(1, 1)),
+        (Drop::Malformed, changed(0, 0x0e)),
+        (Drop::Truncated, good[..40].to_vec()),
+        (Drop::Truncated, Vec::new()),
+    ];
+    let mut bench = Bench::following(config());
+    for (cause, bytes) in cases {
+        let before = bench.dropped(cause);
+        bench.receiver.handle_message(at(1_100), PORT, &bytes, None);
+        assert_eq!(bench.dropped(cause), before + 1, "{}", cause.name());
+    }
+    bench.collect();
+    assert!(bench.actions.is_empty());
+    // Minor version 0 and 1 are both fine, and so is padding.
+    let mut padded = changed(1, 0x02);
+    padded.extend([0; 10]);
+    bench.put(2_000, &padded);
+    assert_eq!(bench.total_dropped(), 7);
+}
+
+#[test]
+fn a_flood_of_announcing_clocks_is_bounded_and_does_not_unseat_the_parent() {
+    let mut bench = Bench::following(config());
+    for n in 0..10_000_u32 {
+        let [a, b, c, d] = n.to_be_bytes();
+        let from = PortIdentity {
+            clock_identity: ClockIdentity([0, 9, a, b, c, d, 0, 0]),
+            port_number: 1,
+        };
+        bench.put(1_500, &announce(from, 1));
+    }
+    assert!(bench.receiver.stored() <= 16);
+    assert_eq!(bench.receiver.parent().unwrap().parent_port_identity, GM);
+    assert!(bench.dropped(Drop::ForeignTableFull) > 9_000);
+}
+
+fn pdelay_resp(from: PortIdentity, sequence_id: u16, receipt: Timestamp) -> Vec<u8> {
+    let mut header = Header::new(from, sequence_id);
+    header.flags = Flags::TWO_STEP;
+    wire(
+        header,
+        Body::PdelayResp { request_receipt_timestamp: receipt, requesting_port_identity: OWN_PORT },
+    )
+}
+
+fn pdelay_follow_up(from: PortIdentity, sequence_id: u16, origin: Timestamp) -> Vec<u8> {
+    wire(
+        Header::new(from, sequence_id),
+        Body::PdelayRespFollowUp {
+            response_origin_timestamp: origin,
+            requesting_port_identity: OWN_PORT,
+        },
+    )
+}
+
+/// One exchange over a link of 50 us with a peer that answers after 1 ms.
+fn exchange(bench: &mut Bench, millis: i64, peer: PortIdentity) -> (i64, Header) {
+    let (now, token, request) = bench.request(millis);
+    bench.actions.clear();
+    let sequence_id = request.sequence_id;
+    bench.receiver.handle_tx_stamp(at(now), token, stamp(at(now)));
+    let t4 = at(now) + Duration::from_micros(1_100);
+    let response = pdelay_resp(peer, sequence_id, time(500, 0));
+    bench.receiver.handle_message(t4, PORT, &response, stamp(t4));
+    bench.put(now + 2, &pdelay_follow_up(peer, sequence_id, time(500, 1_000_000)));
+    (now, request)
+}
+
+#[test]
+fn the_link_delay_is_half_the_round_trip_less_the_turnaround() {
+    let mut bench = Bench::following(p2p());
+    exchange(&mut bench, 1_000, GM);
+    let [Observation::PeerDelay(peer)] = bench.observations()[..] else { panic!() };
+    assert_eq!(peer.mean_link_delay, Duration::from_micros(50));
+    assert_eq!(peer.turnaround, Duration::from_millis(1));
+}
+
+#[test]
+fn a_one_step_pdelay_responder_is_understood() {
+    let mut bench = Bench::following(p2p());
+    let (now, token, request) = bench.request(1_000);
+    bench.actions.clear();
+    bench.receiver.handle_tx_stamp(at(now), token, stamp(at(now)));
+    let mut header = Header::new(GM, request.sequence_id);
+    header.correction = Duration::from_micros(900).into();
+    let body = Body::PdelayResp {
+        request_receipt_timestamp: Timestamp::ZERO,
+        requesting_port_identity: OWN_PORT,
+    };
+    bench.put(now + 1, &wire(header, body));
+    let [Observation::PeerDelay(peer)] = bench.observations()[..] else { panic!() };
+    assert_eq!(peer.mean_link_delay, Duration::from_micros(50));
+    assert_eq!(peer.neighbor_rate_ratio, None);
+}
+
+#[test]
+fn spoofed_pdelay_resps_are_counted_and_stop_nothing() {
+    let mut bench = Bench::following(p2p());
+    let peer = PortIdentity { clock_identity: ClockIdentity([0x77; 8]), port_number: 3 };
+    let mut now = 1_000;
+    let mut measured = 0;
+    let mut announced = 2;
+    for round in 0..20 {
+        let (sent, request) = exchange(&mut bench, now, peer);
+        if round > 0 {
+            for spoofer in 1..=10 {
+                let clock_identity = ClockIdentity([spoofer; 8]);
+                let from = PortIdentity { clock_identity, port_number: 9 };
+                bench.put(sent + 3, &pdelay_resp(from, request.sequence_id, time(1, 0)));
+                bench.put(sent + 3, &pdelay_follow_up(from, request.sequence_id, time(9, 0)));
+                bench.put(sent + 3, &pdelay_resp(from, request.sequence_id + 77, time(9, 0)));
+            }
+        }
+        measured += bench.observations().len();
+        for observation in bench.observations() {
+            let Observation::PeerDelay(done) = observation else { panic!() };
+            assert_eq!(done.responder, peer);
+        }
+        announced += 1;
+        bench.put(sent + 4, &announce(GM, announced));
+        now = sent + 5;
+    }
+    assert_eq!(measured, 20);
+    assert!(bench.dropped(Drop::MultipleResponders) >= 19);
+    assert!(bench.dropped(Drop::UnmatchedPdelayResp) >= 19);
+    assert_eq!(bench.receiver.port_state(PORT), PortState::Uncalibrated);
+    assert!(bench.receiver.stored() < 40);
+}
+
+#[test]
+fn a_crowd_that_answers_before_the_peer_does_not_keep_it_out() {
+    let mut bench = Bench::following(p2p());
+    let peer = PortIdentity { clock_identity: ClockIdentity([0x77; 8]), port_number: 3 };
+    let (now, _) = exchange(&mut bench, 1_000, peer);
+    bench.put(now + 3, &announce(GM, 3));
+    let (now, token, request) = bench.request(now + 4);
+    for spoofer in 1..=10 {
+        let from = PortIdentity { clock_identity: ClockIdentity([spoofer; 8]), port_number: 9 };
+        bench.put(now, &pdelay_resp(from, request.sequence_id, time(1, 0)));
+        bench.put(now, &pdelay_follow_up(from, request.sequence_id, time(9, 0)));
+    }
+    bench.actions.clear();
+    bench.receiver.handle_tx_stamp(at(now), token, stamp(at(now)));
+    bench.put(now + 1, &pdelay_resp(peer, request.sequence_id, time(500, 0)));
+    bench.put(now + 2, &pdelay_follow_up(peer, request.sequence_id, time(500, 500_000)));
+    let [Observation::PeerDelay(done)] = bench.observations()[..] else { panic!() };
+    assert_eq!(done.responder, peer);
+}
+
+#[test]
+fn a_replaced_neighbour_is_believed_after_a_few_requests() {
+    let mut bench = Bench::following(p2p());
+    let first = PortIdentity { clock_identity: ClockIdentity([0x77; 8]), port_number: 3 };
+    let second = PortIdentity { clock_identity: ClockIdentity([0x78; 8]), port_number: 3 };
+    let mut now = 1_000;
+    let mut believed = Vec::new();
+    for round in 0..20_u16 {
+        let (sent, _) = exchange(&mut bench, now, if round < 5 { first } else { second });
+        believed.extend(bench.observations());
+        bench.put(sent + 4, &announce(GM, 3 + round));
+        now = sent + 5;
+    }
+    let Some(Observation::PeerDelay(last)) = believed.last() else { panic!() };
+    assert_eq!(last.responder, second);
+    assert!(believed.len() >= 12, "{}", believed.len());
+}
+
+#[test]
+fn a_pdelay_req_is_answered_in_two_steps() {
+    let mut bench = Bench::new(p2p());
+    bench.poll(0);
+    bench.actions.clear();
+    let mut header = Header::new(GM, 4_711);
+    header.correction = TimeInterval(5);
+    let body = Body::PdelayReq { origin_timestamp: Timestamp::ZERO };
+    bench.put(10, &wire(header, body));
+    let [Action::SendEvent { token, peer_multicast: true, message, .. }] = bench.actions[..] else {
+        panic!("{:?}", bench.actions)
+    };
+    let response = Message::parse(&message).unwrap();
+    assert_eq!(response.header.sequence_id, 4_711);
+    assert!(response.header.flags.contains(Flags::TWO_STEP));
+    let Body::PdelayResp { request_receipt_timestamp, requesting_port_identity } = response.body
+    else {
+        panic!()
+    };
+    assert_eq!(requesting_port_identity, GM);
+    bench.actions.clear();
+    bench.receiver.handle_tx_stamp(at(12), token, stamp(at(11)));
+    bench.collect();
+    let [Action::SendGeneral { peer_multicast: true, message, .. }] = &bench.actions[..] else {
+        panic!()
+    };
+    let follow_up = Message::parse(message).unwrap();
+    let Body::PdelayRespFollowUp { response_origin_timestamp, .. } = follow_up.body else {
+        panic!()
+    };
+    let turnaround =
+        Time::<Ptp>::from(response_origin_timestamp) - Time::from(request_receipt_timestamp);
+    assert_eq!(turnaround, Duration::from_millis(1));
+    assert_eq!(follow_up.header.correction, TimeInterval(5));
+}
+
+#[test]
+fn a_correction_that_is_too_large_to_represent_is_dropped() {
+    let mut bench = Bench::following(config());
+    bench.put(1_100, &sync(1, i64::MAX));
+    assert_eq!(bench.dropped(Drop::Correction), 1);
+}
+
+#[test]
+fn announce_intervals_out_of_range_are_ignored() {
+    let mut bench = Bench::new(config());
+    for n in 1..=3 {
+        let mut bytes = announce(GM, n);
+        bytes[33] = 0x7f;
+        bench.put(i64::from(n) * 2_000, &bytes);
+    }
+    assert_eq!(bench.receiver.port_state(PORT), PortState::Uncalibrated);
+    // Three of the configured 2 s.
+    assert_eq!(bench.receiver.next_wakeup(), Some(at(12_000)));
+}
+
+fn grandmaster() -> Transmitter {
+    let mut config = TransmitterConfig::new(GM.clock_identity);
+    config.max_requests_per_second = 10;
+    Transmitter::new(config, at(0))
+}
+
+fn delay_req(sequence_id: u16, correction: i64) -> Vec<u8> {
+    let mut header = Header::new(OWN_PORT, sequence_id);
+    header.correction = TimeInterval(correction);
+    wire(header, Body::DelayReq { origin_timestamp: Timestamp::ZERO })
+}
+
+fn messages(transmitter: &mut Transmitter) -> Vec<(Option<TxToken>, Vec<u8>)> {
+    let mut messages = Vec::new();
+    while let Some(action) = transmitter.next_action() {
+        match action {
+            Action::SendEvent { token, message, .. } => {
+                messages.push((Some(token), message.to_vec()));
+            }
+            Action::SendGeneral { message, .. } => messages.push((None, message.to_vec())),
+            _ => panic!(),
+        }
+    }
+    messages
+}
+
+#[test]
+fn a_follow_up_carries_the_stamp_of_its_sync_to_the_fraction() {
+    let mut transmitter = grandmaster();
+    transmitter.poll(at(0));
+    let sent = messages(&mut transmitter);
+    let (token, sync) = sent.iter().find(|(token, _)| token.is_some()).unwrap();
+    let sync = Message::parse(sync).unwrap();
+    assert_eq!(sync.message_type(), MessageType::Sync);
+    let when = Time::<Ptp>::from_seconds_nanos(77, 5) + Duration::from_scaled_nanos(0x1234);
+    transmitter.handle_tx_stamp(token.unwrap(), Some(when));
+    let sent = messages(&mut transmitter);
+    let follow_up = Message::parse(&sent[0].1).unwrap();
+    assert_eq!(follow_up.header.sequence_id, sync.header.sequence_id);
+    assert_eq!(follow_up.header.correction, TimeInterval(0x1234));
+    assert_eq!(follow_up.body, Body::FollowUp { precise_origin_timestamp: time(77, 5) });
+}
+
+#[test]
+fn a_delay_resp_returns_correction_and_receive_time_to_the_fraction() {
+    let mut transmitter = grandmaster();
+    let when = Time::<Ptp>::from_seconds_nanos(77, 5) + Duration::from_scaled_nanos(0x1234);
+    transmitter.handle_message(at(5), PORT, &delay_req(9, 7 << 16), Some(when));
+    let sent = messages(&mut transmitter);
+    let answer = Message::parse(&sent[0].1).unwrap();
+    assert_eq!(answer.header.correction, TimeInterval((7 << 16) - 0x1234));
+    assert_eq!(
+        answer.body,
+        Body::DelayResp { receive_timestamp: time(77, 5), requesting_port_identity: OWN_PORT }
+    );
+}
+
+#[test]
+fn ntp_over_ptp_in_domain_123_is_not_answered() {
+    let mut transmitter = grandmaster();
+    let mut bytes = delay_req(9, 0);
+    bytes[4] = 123;
+    transmitter.handle_message(at(5), PORT, &bytes, Some(Time::ZERO));
+    assert!(transmitter.next_action().is_none());
+    assert_eq!(transmitter.counters(PORT).dropped(Drop::WrongDomain), 1);
+}
+
+#[test]
+fn requests_beyond_the_limit_are_counted_and_dropped_and_the_limit_recovers() {
+    let mut transmitter = grandmaster();
+    for n in 0..100 {
+        transmitter.handle_message(at(5), PORT, &delay_req(n, 0), Some(Time::ZERO));
+    }
+    assert_eq!(messages(&mut transmitter).len(), 10);
+    assert_eq!(transmitter.counters(PORT).dropped(Drop::RateLimited), 90);
+    transmitter.handle_message(at(205), PORT, &delay_req(200, 0), Some(Time::ZERO));
+    assert_eq!(messages(&mut transmitter).len(), 1);
+}
+
+#[test]
+fn sync_messages_keep_their_grid_when_polled_late() {
+    let mut transmitter = grandmaster();
+    let mut sent = 0;
+    for millis in (0..100_000).step_by(37) {
+        transmitter.poll(at(millis));
+        sent += messages(&mut transmitter).iter().filter(|(token, _)| token.is_some()).count();
+    }
+    assert_eq!(sent, 100);
+}
+
+/// Messages that are right, so that changes of them get deep into the engine.
+fn templates() -> Vec<Vec<u8>> {
+    let mut templates = vec![announce(GM, 1), sync(1, 0), follow_up(1, time(1, 0), 0)];
+    templates.push(delay_resp(1, time(1, 0), OWN_PORT, 0));
+    templates.push(pdelay_resp(GM, 1, time(1, 0)));
+    templates.push(pdelay_follow_up(GM, 1, time(1, 0)));
+    templates.push(delay_req(1, 0));
+    let request = Body::PdelayReq { origin_timestamp: Timestamp::ZERO };
+    templates.push(wire(Header::new(GM, 1), request));
+    templates
+}
+
+#[derive(Clone, Debug)]
+struct Input {
+    wait_ms: i64,
+    bytes: Vec<u8>,
+    stamped: bool,
+    token: Option<u64>,
+    link: Option<bool>,
+}
+
+fn mutated() -> impl Strategy<Value = Vec<u8>> {
+    let changes = prop::collection::vec((0usize..64, any::<u8>()), 0..4);
+    (0..templates().len(), 0u16..40, changes, any::<bool>()).prop_map(
+        |(which, sequence_id, changes, cut)| {
+            let mut bytes = templates().swap_remove(which);
+            bytes[30..32].copy_from_slice(&sequence_id.to_be_bytes());
+            for (at, value) in changes {
+                let at = at % bytes.len();
+                bytes[at] = value;
+                if cut && value < 8 {
+                    bytes.truncate(at);
+                }
+                if bytes.is_empty() {
+                    break;
+                }
+            }
+            bytes
+        },
+    )
+}
+
+fn inputs() -> impl Strategy<Value = Vec<Input>> {
+    let bytes = prop_oneof![9 => mutated(), 1 => prop::collection::vec(any::<u8>(), 0..100)];
+    let input = (
+        prop_oneof![Just(0), 0i64..50, 0i64..3_000, Just(1_000_000_000_000)],
+        bytes,
+        any::<bool>(),
+        prop::option::of(0u64..50),
+        prop::option::weighted(0.02, any::<bool>()),
+    )
+        .prop_map(|(wait_ms, bytes, stamped, token, link)| Input {
+            wait_ms,
+            bytes,
+            stamped,
+            token,
+            link,
+        });
+    prop::collection::vec(input, 1..300)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_that_arrives_panics_the_receiver_or_makes_it_grow(
+        inputs in inputs(),
+        peer in any::<bool>(),
+    ) {
+        let mut receiver = Receiver::new(if peer { p2p() } else { config() }, at(0));
+        let mut now = 0_i64;
+        for input in inputs {
+            now = now.saturating_add(input.wait_ms).min(9_000_000_000_000);
+            let stamped = if input.stamped { stamp(at(now)) } else { None };
+            receiver.handle_message(at(now), PORT, &input.bytes, stamped);
+            receiver.handle_message(at(now), PortIndex(9), &input.bytes, stamped);
+            if let Some(token) = input.token {
+                receiver.handle_tx_stamp(at(now), TxToken(token), stamped);
+            }
+            if let Some(up) = input.link {
+                receiver.handle_link(at(now), PORT, up);
+            }
+            receiver.poll(at(now));
+            // Nobody collects the actions, on purpose.
+            prop_assert!(receiver.stored() <= 1_024 + 16 + 8 + 16 + 4 * 5);
+        }
+        if let Some(next) = receiver.next_wakeup() {
+            receiver.poll(next);
+        }
+    }
+
+    #[test]
+    fn nothing_that_arrives_panics_the_transmitter(inputs in inputs()) {
+        let mut transmitter = grandmaster();
+        let mut now = 0_i64;
+        for input in inputs {
+            now = now.saturating_add(input.wait_ms).min(9_000_000_000_000);
+            let stamped = input.stamped.then(|| Time::from_nanos(now));
+            transmitter.handle_message(at(now), PORT, &input.bytes, stamped);
+            if let Some(token) = input.token {
+                transmitter.handle_tx_stamp(TxToken(token), stamped);
+            }
+            transmitter.poll(at(now));
+            while transmitter.next_action().is_some() {}
+        }
+    }
+}
