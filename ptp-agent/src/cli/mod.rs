@@ -22,6 +22,7 @@ use crate::{
     },
     capture::{RxSource, TxSource},
     engine::DelayMechanism,
+    lab,
     servo::{
         Servo,
         pi::{PiConfig, PiServo},
@@ -65,6 +66,11 @@ enum Command {
     ///
     /// Needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_NET_RAW and CAP_NET_BIND_SERVICE.
     Serve(ServeArgs),
+    /// Watch an agent follow a drifting grandmaster, with the true error known exactly.
+    ///
+    /// Makes two network namespaces and a veth pair by itself, which vanish when it ends, and touches
+    /// no clock of the host. Needs CAP_SYS_ADMIN and what `run` needs.
+    Lab(lab::Args),
 }
 
 /// Which ports, and how they are stamped.
@@ -270,6 +276,7 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
             privileges::keep_what_capture_needs();
             block_on(serve::serve(config))?
         }
+        Command::Lab(args) => return lab::run(&args, json),
     }
     Ok(ExitCode::SUCCESS)
 }

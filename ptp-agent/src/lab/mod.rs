@@ -8,7 +8,7 @@ use std::{
     io::{self, IsTerminal, Write},
     net::Ipv4Addr,
     path::PathBuf,
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, ExitStatus},
     time::Duration,
 };
 
@@ -112,8 +112,28 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
     // The children are killed when the thread ends that starts them: this one, which stays.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let run = Run::start(args, json)?;
-    let outcome = runtime.block_on(run.attend(&server, &client))?;
-    outcome.conclude(args)
+    match runtime.block_on(run.attend(&server, &client)) {
+        Ok(outcome) => outcome.conclude(args),
+        // Bad usage and what the host lacks are the same for the child and for the laboratory.
+        Err(error) => {
+            match error.downcast_ref::<ChildEnded>().and_then(|ended| ended.status.code()) {
+                Some(code @ 2..=3) => {
+                    eprintln!("ptp-agent lab: {error:#}");
+                    Ok(ExitCode::from(code as u8))
+                }
+                _ => Err(error),
+            }
+        }
+    }
+}
+
+/// A child has ended unasked, or badly.
+#[derive(Debug, thiserror::Error)]
+#[error("the {} ended with {}:\n  {last_words}", role.name(), peers::describe(*status))]
+struct ChildEnded {
+    role: Role,
+    status: ExitStatus,
+    last_words: String,
 }
 
 /// The two ends, linked and addressed.
@@ -229,12 +249,8 @@ impl<'a> Run<'a> {
         let samples = self.observation.points.len();
         if let Some((role, status)) = self.observation.take(news) {
             if !ending || !status.success() {
-                bail!(
-                    "the {} ended with {}:\n  {}",
-                    role.name(),
-                    peers::describe(status),
-                    self.observation.last_words(role)
-                );
+                let last_words = self.observation.last_words(role);
+                return Err(ChildEnded { role, status, last_words }.into());
             }
             if role == Role::Agent {
                 grandmaster.stop();
@@ -274,6 +290,10 @@ impl<'a> Run<'a> {
         self.common(&mut command);
         command
             .arg(format!("--log-sync-interval={}", self.args.log_sync_interval))
+            // As many measurements of the delay as of the offset.
+            .arg(format!("--log-min-delay-req-interval={}", self.args.log_sync_interval))
+            // Found within a second, where the default would take four.
+            .arg("--log-announce-interval=-1")
             .arg(format!("--offset={}", self.args.offset))
             .arg(format!("--drift={}", self.args.drift));
         command

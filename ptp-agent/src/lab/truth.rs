@@ -87,7 +87,7 @@ pub struct Truth {
     pub errors: Vec<(f64, f64)>,
     /// The start of the first two seconds in which |true error| stayed below 10 us, seconds.
     pub converged_s: Option<f64>,
-    /// Since when |true error| is below 1 us until the end, seconds.
+    /// Since when |true error| is below 1 us until the end, at least a second later; seconds.
     pub settled_s: Option<f64>,
 }
 
@@ -150,13 +150,15 @@ fn converged(errors: &[(f64, f64)]) -> Option<f64> {
     None
 }
 
-/// The first instant from which on every error is below [`SETTLED_BELOW_NS`].
+/// The first instant from which on every error is below [`SETTLED_BELOW_NS`], if at least a second
+/// of the run is left by then: every run ends below it for some instants.
 fn settled(errors: &[(f64, f64)]) -> Option<f64> {
     let after = errors
         .iter()
         .rposition(|(_, error)| error.abs() >= SETTLED_BELOW_NS)
         .map_or(0, |at| at + 1);
-    errors.get(after).map(|(instant, _)| *instant)
+    let (since, last) = (errors.get(after)?.0, errors.last()?.0);
+    (last - since >= 1.0).then_some(since)
 }
 
 #[cfg(test)]

@@ -214,7 +214,8 @@ pub fn magnitude_over_time(
             .x_desc("time, s")
             .y_desc(quantity)
             .y_label_formatter(&|value| {
-                let unit = Unit::of_nanos(value / 500.0 * 999.0);
+                // The labels are decades: twice of each is over the limit of the unit below.
+                let unit = Unit::of_nanos(value * 2.0);
                 format!("{} {}", value / unit.size, unit.name)
             })
             .draw()?;
@@ -291,7 +292,7 @@ fn draw(
 
 fn chart<'a, 'b>(area: &'a Area<'b>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
     let mut builder = ChartBuilder::on(area);
-    builder.margin(12).margin_right(24).x_label_area_size(44).y_label_area_size(76);
+    builder.margin(12).margin_right(24).x_label_area_size(44).y_label_area_size(88);
     builder
 }
 

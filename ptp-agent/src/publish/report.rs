@@ -25,7 +25,7 @@ h1{font-size:1.7rem;margin:0 0 .3rem;line-height:1.25}
 h2{font-size:1.2rem;margin:2.4rem 0 .4rem}
 p{max-width:46rem;margin:.4rem 0 .8rem}
 .quiet,figcaption{color:var(--quiet)}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.7rem;
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.8rem,1fr));gap:.7rem;
 margin:1.4rem 0;padding:0}
 .figures div{background:var(--panel);border-radius:.5rem;padding:.7rem .9rem}
 .figures dt{color:var(--quiet);font-size:.85rem}
@@ -35,7 +35,7 @@ figcaption{font-size:.9rem;max-width:46rem}
 svg{display:block;width:100%;height:auto}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;margin:.6rem 0 1.2rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;color:var(--quiet);font-size:.9rem;padding-bottom:.3rem}
+caption{text-align:left;color:var(--quiet);font-size:.9rem;padding-bottom:.3rem;white-space:nowrap}
 th,td{text-align:left;padding:.25rem 1.4rem .25rem 0;border-bottom:1px solid var(--grid)}
 thead th{color:var(--quiet);font-weight:500;font-size:.9rem}
 tbody th{font-weight:400}
