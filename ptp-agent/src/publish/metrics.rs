@@ -452,6 +452,7 @@ impl Family {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{engine::PortState, servo::ServoState};
     use std::{
         io::Write,
         process::{Command, Stdio},
@@ -522,6 +523,14 @@ mod tests {
         );
         let all = text.lines().filter(|line| line.starts_with("ptp_port_state{")).count();
         assert_eq!(all, PORT_STATES.len());
+    }
+
+    #[test]
+    fn states_of_engine_and_servo_are_among_the_labels() {
+        for state in PortState::ALL {
+            assert!(PORT_STATES.contains(&state.name()), "{}", state.name());
+        }
+        assert_eq!(ServoState::ALL.map(ServoState::name), SERVO_STATES);
     }
 
     #[test]
