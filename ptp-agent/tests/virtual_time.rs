@@ -274,7 +274,7 @@ fn pi_converges_from_1_5_s_and_37_ppm_within_10_s() {
     let mut world = default_world();
     world.run_for(Duration::from_secs(10));
     assert_eq!(world.client.servo().state(), ServoState::Locked);
-    assert_eq!(world.port_state(), PortState::Slave);
+    assert_eq!(world.port_state(), PortState::TimeReceiver);
     let worst = world.worst_over(0, 60);
     assert!(worst < Duration::from_micros(5), "{worst:?}");
     let frequency = world.client.clock().frequency_ppb();
@@ -335,7 +335,7 @@ fn a_lost_grandmaster_means_holdover_and_its_return_no_step() {
     world.log.clear();
     world.grandmasters[0].alive = true;
     world.run_for(Duration::from_secs(60));
-    assert_eq!(world.port_state(), PortState::Slave);
+    assert_eq!(world.port_state(), PortState::TimeReceiver);
     assert!(!world.log.iter().any(|line| line.contains("stepped: Some")));
     assert!(world.true_error(0).abs() < Duration::from_micros(5));
 }
@@ -350,7 +350,7 @@ fn a_grandmaster_that_restarts_its_sequence_numbers_is_followed_again() {
     let before = world.samples.len();
     world.run_for(Duration::from_secs(10));
     assert!(world.samples.len() - before > 150);
-    assert_eq!(world.port_state(), PortState::Slave);
+    assert_eq!(world.port_state(), PortState::TimeReceiver);
 }
 
 #[test]
@@ -399,7 +399,7 @@ fn loss_duplication_reordering_and_missing_stamps_cost_exchanges_and_no_more() {
     let worst = world.worst_over(0, 60);
     // A detour of 25 ms on average on one exchange in twenty is no noise that PI is made for.
     assert!(worst < Duration::from_millis(20), "{worst:?}");
-    assert_eq!(world.port_state(), PortState::Slave);
+    assert_eq!(world.port_state(), PortState::TimeReceiver);
     for cause in [
         Drop::Duplicate,
         Drop::MissingRxStamp,
@@ -440,7 +440,7 @@ fn a_link_that_goes_down_disables_the_port_and_comes_back() {
     assert_eq!(world.client.servo().state(), ServoState::Holdover);
     world.client.handle_link(world.now, PORT, true);
     world.run_for(Duration::from_secs(5));
-    assert_eq!(world.port_state(), PortState::Slave);
+    assert_eq!(world.port_state(), PortState::TimeReceiver);
 }
 
 #[test]
@@ -457,7 +457,7 @@ fn watching_a_utc_clock_applies_the_utc_offset_only_on_the_ptp_time_scale() {
         world.run_for(Duration::from_secs(10));
         let expected = if flags == Flags(0) { 5_000 } else { 37_000_005_000 };
         assert_eq!(world.samples.last().unwrap().offset.as_nanos(), expected);
-        assert_eq!(world.port_state(), PortState::Slave);
+        assert_eq!(world.port_state(), PortState::TimeReceiver);
     }
 }
 

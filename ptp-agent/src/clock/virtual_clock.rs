@@ -62,8 +62,6 @@ impl VirtualClock {
     pub fn when(&self, time: Time<Ptp>) -> Time<Mono> {
         let last = self.last();
         let wanted = time - last.base;
-        // Two corrections are enough: each leaves the rate (below 1/2) times the error before it,
-        // and a closed form follows from the integers.
         let scaled = wanted.as_scaled_nanos().saturating_mul(ONE) - last.carry;
         let passed = scaled / (ONE + i128::from(last.rate));
         last.start + Duration::from_scaled_nanos(passed)

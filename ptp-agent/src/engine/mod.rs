@@ -48,7 +48,7 @@ pub enum DelayMechanism {
 
 /// `portState` (table 20). The states of a time transmitter and FAULTY do not occur here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum PortState {
     /// Before the first input.
     Initializing,
@@ -58,23 +58,28 @@ pub enum PortState {
     Listening,
     /// Follows a time transmitter, not locked yet.
     Uncalibrated,
-    /// Follows a time transmitter and is locked.
-    Slave,
+    /// Follows a time transmitter and is locked: SLAVE in the standard's table.
+    TimeReceiver,
 }
 
 impl PortState {
     /// All of them, for metrics.
-    pub const ALL: [Self; 5] =
-        [Self::Initializing, Self::Disabled, Self::Listening, Self::Uncalibrated, Self::Slave];
+    pub const ALL: [Self; 5] = [
+        Self::Initializing,
+        Self::Disabled,
+        Self::Listening,
+        Self::Uncalibrated,
+        Self::TimeReceiver,
+    ];
 
-    /// The standard's name in lower case.
+    /// The name in JSON and in metric labels.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Initializing => "initializing",
             Self::Disabled => "disabled",
             Self::Listening => "listening",
             Self::Uncalibrated => "uncalibrated",
-            Self::Slave => "time_receiver",
+            Self::TimeReceiver => "time_receiver",
         }
     }
 }

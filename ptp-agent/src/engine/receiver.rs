@@ -528,7 +528,7 @@ impl Receiver {
         self.synchronized = synchronized;
         let Some(parent) = self.parent else { return };
         let (state, reason) = if synchronized {
-            (PortState::Slave, StateReason::Synchronized)
+            (PortState::TimeReceiver, StateReason::Synchronized)
         } else {
             (PortState::Uncalibrated, StateReason::SynchronizationLost)
         };

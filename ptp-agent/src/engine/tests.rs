@@ -181,6 +181,13 @@ fn p2p() -> ReceiverConfig {
 }
 
 #[test]
+fn states_serialise_to_their_names() {
+    for state in PortState::ALL {
+        assert_eq!(serde_json::to_value(state).unwrap(), state.name());
+    }
+}
+
+#[test]
 fn a_two_step_sync_sums_both_corrections_and_keeps_fractions() {
     let mut bench = Bench::following(config());
     bench.put(1_100, &sync(7, 3 << 16));
@@ -378,7 +385,7 @@ fn an_announce_is_not_enough_and_two_far_apart_are_not_either() {
 fn the_announce_receipt_timeout_ends_in_listening_after_three_intervals() {
     let mut bench = Bench::following(config());
     bench.receiver.set_synchronized(true);
-    assert_eq!(bench.receiver.port_state(PORT), PortState::Slave);
+    assert_eq!(bench.receiver.port_state(PORT), PortState::TimeReceiver);
     bench.collect();
     bench.actions.clear();
     assert_eq!(bench.receiver.next_wakeup(), Some(at(4_000)));
@@ -387,7 +394,7 @@ fn the_announce_receipt_timeout_ends_in_listening_after_three_intervals() {
     bench.poll(4_000);
     let state = Action::PortState {
         port: PORT,
-        old: PortState::Slave,
+        old: PortState::TimeReceiver,
         new: PortState::Listening,
         reason: StateReason::AnnounceTimeout,
     };
