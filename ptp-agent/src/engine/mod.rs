@@ -6,6 +6,7 @@
 pub mod bmca;
 pub mod client;
 pub mod counters;
+pub mod observer;
 mod pdelay;
 pub mod receiver;
 mod sequence;
