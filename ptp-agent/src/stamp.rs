@@ -19,6 +19,8 @@ pub enum StampSource {
     TcEgress,
     /// Raw tracepoint `net_dev_start_xmit`.
     StartXmit,
+    /// Raw tracepoint `net_dev_xmit`.
+    XmitDone,
     /// The driver's software stamp from the socket's error queue.
     DriverSoftware,
     /// No host at all: drawn by the simulator.
@@ -35,6 +37,7 @@ impl StampSource {
             Self::XdpGeneric => "xdp_generic",
             Self::TcEgress => "tc_egress",
             Self::StartXmit => "start_xmit",
+            Self::XmitDone => "xmit_done",
             Self::DriverSoftware => "driver_software",
             Self::Simulated => "simulated",
         }

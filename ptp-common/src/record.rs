@@ -7,7 +7,7 @@ use crate::classify::Network;
 use core::mem::{offset_of, size_of};
 
 /// Version of the layout below; a reader refuses any other.
-pub const RECORD_VERSION: u8 = 1;
+pub const RECORD_VERSION: u8 = 2;
 /// How many bytes of the PTP message a record carries at the most. The longest fixed part is that of
 /// Announce (64); the rest is room for TLVs such as PATH_TRACE.
 pub const MESSAGE_CAPACITY: usize = 128;
@@ -22,9 +22,10 @@ pub enum Hook {
     TcEgress = 2,
     /// XDP, before the stack has allocated a socket buffer.
     XdpIngress = 3,
-    /// Raw tracepoint `net_dev_start_xmit`: the driver is called next. Carries a stamp only; the
-    /// packet's bytes came with the TC egress record of the same `serial`.
-    StartXmit = 4,
+    /// Raw tracepoints `net_dev_start_xmit` and `net_dev_xmit`, right before and right after the
+    /// driver was called. Carries the two stamps only; the packet's bytes came with the TC egress
+    /// record of the same `serial`.
+    Xmit = 4,
 }
 
 /// Direction of the packet as the host sees it.
@@ -52,6 +53,7 @@ pub struct RawRecord {
     pub queue: u32,
     pub serial: u64,
     pub mono_ns: u64,
+    pub done_ns: u64,
     pub tai_ns: u64,
     pub stack_ns: u64,
     pub hardware_ns: u64,
@@ -71,8 +73,8 @@ pub struct RawRecord {
 pub const RECORD_SIZE: usize = size_of::<RawRecord>();
 
 // No padding: the kernel program writes every byte that user space reads, whatever compiler built it.
-const _: () = assert!(offset_of!(RawRecord, message) == 104);
-const _: () = assert!(RECORD_SIZE == 104 + MESSAGE_CAPACITY && RECORD_SIZE.is_multiple_of(8));
+const _: () = assert!(offset_of!(RawRecord, message) == 112);
+const _: () = assert!(RECORD_SIZE == 112 + MESSAGE_CAPACITY && RECORD_SIZE.is_multiple_of(8));
 
 /// One stamped packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +96,9 @@ pub struct Record {
     pub serial: u64,
     /// CLOCK_MONOTONIC.
     pub mono_ns: u64,
+    /// [`Hook::Xmit`] only: CLOCK_MONOTONIC when the driver had returned; `mono_ns` is from before
+    /// it was called, so the packet went out between the two. 0 on other hooks.
+    pub done_ns: u64,
     /// CLOCK_TAI as the kernel has it; 0 where the kernel has no helper (before Linux 6.1).
     pub tai_ns: u64,
     /// The stack's own receive stamp (`skb->tstamp`, CLOCK_REALTIME); 0 where there is none.
@@ -171,7 +176,7 @@ impl Record {
             1 => Hook::TcIngress,
             2 => Hook::TcEgress,
             3 => Hook::XdpIngress,
-            4 => Hook::StartXmit,
+            4 => Hook::Xmit,
             other => return Err(RecordError::Field("hook", other)),
         };
         let direction = match bytes[offset_of!(RawRecord, direction)] {
@@ -199,6 +204,7 @@ impl Record {
             queue: field!(bytes, queue, u32),
             serial: field!(bytes, serial, u64),
             mono_ns: field!(bytes, mono_ns, u64),
+            done_ns: field!(bytes, done_ns, u64),
             tai_ns: field!(bytes, tai_ns, u64),
             stack_ns: field!(bytes, stack_ns, u64),
             hardware_ns: field!(bytes, hardware_ns, u64),
@@ -216,7 +222,7 @@ impl Record {
     }
 
     /// The PTP message, or as much of it as the record had room for; empty on
-    /// [`Hook::StartXmit`].
+    /// [`Hook::Xmit`].
     pub fn message(&self) -> &[u8] {
         &self.message[..usize::from(self.message_length)]
     }

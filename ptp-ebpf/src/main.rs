@@ -31,6 +31,8 @@ use ptp_common::{
 
 /// "Go on as if I were not here": `TCX_NEXT` of TCX and `TC_ACT_UNSPEC` of clsact.
 const NEXT: i32 = -1;
+/// The driver has taken the packet.
+const NETDEV_TX_OK: i32 = 0;
 
 /// The records. 2 MiB hold about 7 700 of them, 77 ms at 100 000 packets per second; user space can
 /// ask for another size at load time.
@@ -42,10 +44,10 @@ static RECORDS: RingBuf<(), { 2 * 1024 * 1024 }> = RingBuf::new();
 #[btf_map]
 static COUNTS: PerCpuArray<Counts, 8> = PerCpuArray::new();
 
-/// From socket buffer address to serial, for packets between TC egress and the driver. LRU, because
-/// a queueing discipline may drop the packet and then nobody takes the entry out.
+/// Packets between TC egress and the end of the driver's work, by the address of their socket buffer.
+/// LRU, because a queueing discipline may drop the packet and then nobody takes the entry out.
 #[btf_map]
-static IN_FLIGHT: LruHashMap<u64, u64, 1024> = LruHashMap::new();
+static IN_FLIGHT: LruHashMap<u64, InFlight, 1024> = LruHashMap::new();
 
 /// Last serial given on a CPU.
 #[btf_map]
@@ -68,9 +70,9 @@ static HAS_XDP_LOAD_BYTES: u8 = 0;
 /// `__sk_buff->hwtstamp` exists (Linux 5.16).
 #[unsafe(no_mangle)]
 static HAS_HWTSTAMP: u8 = 0;
-/// The tracepoint is attached, so TC egress shall leave it a note.
+/// The tracepoints are attached, so TC egress shall leave them a note.
 #[unsafe(no_mangle)]
-static WANT_START_XMIT: u8 = 0;
+static WANT_XMIT: u8 = 0;
 
 /// A count that all CPUs change. `core`'s atomics have no addition for this target, because old
 /// kernels only know the one form used here, which does not return the value.
@@ -92,6 +94,14 @@ impl SharedCount {
         // SAFETY: an atomic addition to a value that lives as long as the program.
         unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) self.0.get(), in(reg) by) };
     }
+}
+
+/// A packet on its way out.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct InFlight {
+    serial: u64,
+    start_ns: u64,
 }
 
 /// Counts of one hook on one CPU.
@@ -135,9 +145,10 @@ pub fn ptp_tc_egress(ctx: TcContext) -> i32 {
                 (*record).serial = serial;
             }
             fill_from_skb(record, &ctx, &location, Hook::TcEgress, Direction::Egress);
-            if enabled(&WANT_START_XMIT) {
+            if enabled(&WANT_XMIT) {
                 let address = ctx.skb.skb as u64;
-                if IN_FLIGHT.insert(&address, &serial, u64::from(BPF_ANY)).is_ok() {
+                let entry = InFlight { serial, start_ns: 0 };
+                if IN_FLIGHT.insert(&address, &entry, u64::from(BPF_ANY)).is_ok() {
                     IN_FLIGHT_COUNT.add(1);
                 }
             }
@@ -162,27 +173,51 @@ pub fn ptp_xdp_ingress(ctx: XdpContext) -> u32 {
 }
 
 /// The last point before the driver. The first argument is the socket buffer, the same address that
-/// TC egress saw as its context, so no kernel structure has to be read.
+/// TC egress saw as its context, so no kernel structure has to be read. Nothing but the clock is
+/// touched here: what comes after this stamp delays the packet. Where devices are stacked (VLAN,
+/// bridge) the packet passes here once for each, and the lowest one's stamp stays.
 #[raw_tracepoint(tracepoint = "net_dev_start_xmit")]
 pub fn ptp_start_xmit(ctx: RawTracePointContext) -> i32 {
     if IN_FLIGHT_COUNT.load() == 0 {
         return 0;
     }
     let address: u64 = ctx.arg(0);
-    // SAFETY: the value is copied out at once; nobody else removes the entry of a packet that is
-    // right here.
-    let Some(serial) = (unsafe { IN_FLIGHT.get(&address) }).copied() else {
+    if let Some(entry) = IN_FLIGHT.get_ptr_mut(&address) {
+        // SAFETY: the value of a packet that is right here; nobody else looks at it now.
+        unsafe { (*entry).start_ns = bpf_ktime_get_ns() };
+    }
+    0
+}
+
+/// The first point after the driver: it has handed the packet to the hardware. The socket buffer may
+/// be gone by now; its address is only compared.
+#[raw_tracepoint(tracepoint = "net_dev_xmit")]
+pub fn ptp_xmit_done(ctx: RawTracePointContext) -> i32 {
+    if IN_FLIGHT_COUNT.load() == 0 {
+        return 0;
+    }
+    // SAFETY: a helper without arguments.
+    let done_ns = unsafe { bpf_ktime_get_ns() };
+    let address: u64 = ctx.arg(0);
+    // SAFETY: the value is copied out at once, and no other packet has this address yet that passed
+    // TC egress.
+    let Some(entry) = (unsafe { IN_FLIGHT.get(&address) }).copied() else {
         return 0;
     };
+    let code: i32 = ctx.arg(1);
+    if entry.start_ns == 0 || code != NETDEV_TX_OK {
+        // Busy: the queueing discipline will try again.
+        return 0;
+    }
     if IN_FLIGHT.remove(&address).is_ok() {
         IN_FLIGHT_COUNT.add(-1);
     }
-    with_record(Hook::StartXmit, |record| {
+    with_record(Hook::Xmit, |record| {
         // SAFETY: `record` points to reserved ring memory of the right size.
         unsafe {
             (*record).stack_ns = 0;
             (*record).hardware_ns = 0;
-            (*record).serial = serial;
+            (*record).serial = entry.serial;
             (*record).network = 0;
             (*record).ifindex = 0;
             (*record).queue = 0;
@@ -190,9 +225,12 @@ pub fn ptp_start_xmit(ctx: RawTracePointContext) -> i32 {
             (*record).packet_length = 0;
             no_vlan(record);
             no_addresses(record);
+            (*record).mono_ns = entry.start_ns;
+            (*record).tai_ns = 0;
         }
-        fill_common(record, Hook::StartXmit, Direction::Egress);
-        Stamps::now().store(record);
+        fill_common(record, Hook::Xmit, Direction::Egress);
+        // SAFETY: as above.
+        unsafe { (*record).done_ns = done_ns };
     });
     0
 }
@@ -358,6 +396,7 @@ fn fill_common(record: *mut RawRecord, hook: Hook, direction: Direction) {
         (*record).hook = hook as u8;
         (*record).direction = direction as u8;
         (*record).cpu = bpf_get_smp_processor_id();
+        (*record).done_ns = 0;
     }
 }
 

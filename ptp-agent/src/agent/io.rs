@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use crate::{
     capture::{
         AttachedHooks, CaptureError, ClockRelation, EgressJoin, Options, Outcome, Pairing,
-        PairingCounts, Programs, RxSource, TxSource, XdpHook, mono_stamp, rx_stamp,
+        PairingCounts, Programs, RxSource, TxSource, XdpHook, rx_stamp, tx_stamp,
     },
     engine::{PortIndex, TxToken},
     stamp::Stamp,
@@ -166,7 +166,7 @@ impl Io {
         let mut programs = Programs::load(Options {
             ring_bytes: config.ring_bytes,
             xdp,
-            start_xmit: config.tx_source == TxSource::StartXmit,
+            xmit: config.tx_source.hook() == Hook::Xmit,
             ..Options::default()
         })?;
         let watch = LinkWatch::new().map_err(IoError::Watch)?;
@@ -421,16 +421,15 @@ impl Io {
                 }
             }
             (Direction::Egress, Hook::TcEgress) if is_event(record.message()) => {
-                if tx_source == TxSource::StartXmit {
-                    join.push(record);
-                } else {
-                    let stamp = Stamp { time: mono_stamp(&record), source: tx_source.source() };
-                    tx.push(now, record.ifindex, record.message(), stamp);
+                match tx_stamp(&record, tx_source) {
+                    Some(stamp) => tx.push(now, record.ifindex, record.message(), stamp),
+                    None => join.push(record),
                 }
             }
-            (Direction::Egress, Hook::StartXmit) => {
-                if let Some(packet) = join.join(&record) {
-                    let stamp = Stamp { time: mono_stamp(&record), source: tx_source.source() };
+            (Direction::Egress, Hook::Xmit) => {
+                if let Some(packet) = join.join(&record)
+                    && let Some(stamp) = tx_stamp(&record, tx_source)
+                {
                     tx.push(now, packet.ifindex, packet.message(), stamp);
                 }
             }

@@ -73,6 +73,8 @@ pub enum TxSource {
     TcEgress,
     /// Raw tracepoint `net_dev_start_xmit`, right before the driver is called.
     StartXmit,
+    /// Raw tracepoint `net_dev_xmit`, right after the driver has returned.
+    XmitDone,
 }
 
 impl TxSource {
@@ -80,7 +82,7 @@ impl TxSource {
     pub const fn hook(self) -> Hook {
         match self {
             Self::TcEgress => Hook::TcEgress,
-            Self::StartXmit => Hook::StartXmit,
+            Self::StartXmit | Self::XmitDone => Hook::Xmit,
         }
     }
 
@@ -89,6 +91,7 @@ impl TxSource {
         match self {
             Self::TcEgress => StampSource::TcEgress,
             Self::StartXmit => StampSource::StartXmit,
+            Self::XmitDone => StampSource::XmitDone,
         }
     }
 }
@@ -99,7 +102,8 @@ impl FromStr for TxSource {
         Ok(match text {
             "tc_egress" => Self::TcEgress,
             "start_xmit" => Self::StartXmit,
-            _ => return Err("expected start_xmit or tc_egress".to_owned()),
+            "xmit_done" => Self::XmitDone,
+            _ => return Err("expected start_xmit, xmit_done or tc_egress".to_owned()),
         })
     }
 }
@@ -160,6 +164,18 @@ pub fn rx_stamp(record: &Record, source: RxSource, relation: &ClockRelation) -> 
     let time = match source {
         RxSource::TcIngress | RxSource::Xdp(_) => mono_stamp(record),
         RxSource::Stack => relation.stack_stamp(record)?,
+    };
+    Some(Stamp { time, source: source.source() })
+}
+
+/// The transmit stamp of `record` from `source`; `None` where the record is another hook's.
+pub fn tx_stamp(record: &Record, source: TxSource) -> Option<Stamp> {
+    if record.hook != source.hook() {
+        return None;
+    }
+    let time = match source {
+        TxSource::TcEgress | TxSource::StartXmit => mono_stamp(record),
+        TxSource::XmitDone => Time::from_epoch(nanos(record.done_ns)),
     };
     Some(Stamp { time, source: source.source() })
 }

@@ -10,7 +10,6 @@ use aya::{
     programs::{
         LinkOrder, ProgramError, ProgramType, RawTracePoint, SchedClassifier, TcAttachType, Xdp,
         XdpMode,
-        raw_trace_point::RawTracePointLinkId,
         tc::{self, NlOptions, SchedClassifierLinkId, TcAttachOptions, TcHandle},
         xdp::XdpLinkId,
     },
@@ -29,8 +28,9 @@ const CLSACT_PRIORITY: u16 = 0x5054;
 const INGRESS: &str = "ptp_tc_ingress";
 const EGRESS: &str = "ptp_tc_egress";
 const XDP: &str = "ptp_xdp_ingress";
-const START_XMIT: &str = "ptp_start_xmit";
-const TRACEPOINT: &str = "net_dev_start_xmit";
+/// The raw tracepoint programs and where they belong.
+const XMIT: [(&str, &str); 2] =
+    [("ptp_start_xmit", "net_dev_start_xmit"), ("ptp_xmit_done", "net_dev_xmit")];
 
 /// Why no stamps can be had.
 #[derive(Debug, thiserror::Error)]
@@ -162,8 +162,8 @@ pub struct Options {
     pub ring_bytes: Option<u32>,
     /// Attach XDP as well.
     pub xdp: Option<XdpHook>,
-    /// Attach the raw tracepoint as well.
-    pub start_xmit: bool,
+    /// Attach the raw tracepoints around the driver as well.
+    pub xmit: bool,
     /// Way of TC.
     pub tc: TcAttach,
 }
@@ -200,7 +200,6 @@ pub struct Programs {
     ring: RingBuf<MapData>,
     features: Features,
     options: Options,
-    tracepoint: Option<RawTracePointLinkId>,
     attached: BTreeMap<u32, Attachment>,
     malformed: u64,
 }
@@ -226,7 +225,7 @@ impl Programs {
             ("HAS_TAI", u8::from(features.tai)),
             ("HAS_XDP_LOAD_BYTES", u8::from(features.xdp_load_bytes)),
             ("HAS_HWTSTAMP", u8::from(features.hwtstamp)),
-            ("WANT_START_XMIT", u8::from(options.start_xmit)),
+            ("WANT_XMIT", u8::from(options.xmit)),
         ];
         let mut loader = EbpfLoader::new();
         for (name, value) in &flags {
@@ -242,26 +241,19 @@ impl Programs {
         if options.xdp.is_some() {
             program::<Xdp>(&mut ebpf, XDP)?.load().map_err(CaptureError::load)?;
         }
-        let mut tracepoint = None;
-        if options.start_xmit {
-            let program = program::<RawTracePoint>(&mut ebpf, START_XMIT)?;
-            program.load().map_err(CaptureError::load)?;
-            tracepoint = Some(program.attach(TRACEPOINT).map_err(CaptureError::load)?);
+        if options.xmit {
+            for (name, tracepoint) in XMIT {
+                let program = program::<RawTracePoint>(&mut ebpf, name)?;
+                program.load().map_err(CaptureError::load)?;
+                program.attach(tracepoint).map_err(CaptureError::load)?;
+            }
         }
         let ring = ebpf
             .take_map("RECORDS")
             .ok_or(MapError::InvalidName { name: "RECORDS".to_owned() })
             .and_then(RingBuf::try_from)
             .map_err(|error| CaptureError::Map("RECORDS", error))?;
-        Ok(Self {
-            ebpf,
-            ring,
-            features,
-            options,
-            tracepoint,
-            attached: BTreeMap::new(),
-            malformed: 0,
-        })
+        Ok(Self { ebpf, ring, features, options, attached: BTreeMap::new(), malformed: 0 })
     }
 
     /// Attaches the programs to an interface.
@@ -397,7 +389,7 @@ impl Programs {
 
     /// Records lost on all hooks because the ring was full.
     pub fn lost(&self) -> u64 {
-        [Hook::TcIngress, Hook::TcEgress, Hook::XdpIngress, Hook::StartXmit]
+        [Hook::TcIngress, Hook::TcEgress, Hook::XdpIngress, Hook::Xmit]
             .into_iter()
             .filter_map(|hook| self.counts(hook).ok())
             .map(|counts| counts.lost)
@@ -407,11 +399,6 @@ impl Programs {
     /// What the kernel has.
     pub const fn features(&self) -> Features {
         self.features
-    }
-
-    /// Whether the raw tracepoint is attached.
-    pub const fn has_start_xmit(&self) -> bool {
-        self.tracepoint.is_some()
     }
 
     /// The loaded programs themselves; for tests and measurements that run them by hand.
