@@ -20,6 +20,8 @@ use crate::publish::text::{nanos, ppb};
 
 /// Seconds of the past that the chart shows.
 const CHART_SECONDS: f64 = 30.0;
+/// Seconds of the past that its vertical scale fits.
+const SCALE_SECONDS: f64 = 4.0;
 
 /// How far the run is.
 #[derive(Clone, Copy, Debug)]
@@ -193,9 +195,14 @@ fn draw_chart(frame: &mut Frame<'_>, area: Rect, observation: &Observation) {
     let errors = shown(&|point| point.true_error_ns);
     let offsets = shown(&|point| Some(point.raw_offset_ns as f64));
 
-    // Fits all but the most extreme twentieth, or one outlier would flatten the rest.
-    let mut magnitudes: Vec<f64> =
-        errors.iter().chain(&offsets).map(|(_, value)| value.abs()).collect();
+    // Fits the last seconds but for their most extreme twentieth: neither an outlier nor the time
+    // before the first step may flatten the rest.
+    let mut magnitudes: Vec<f64> = errors
+        .iter()
+        .chain(&offsets)
+        .filter(|(at, _)| *at >= end - SCALE_SECONDS)
+        .map(|(_, value)| value.abs())
+        .collect();
     magnitudes.sort_unstable_by(f64::total_cmp);
     let fits = magnitudes.get(magnitudes.len() * 19 / 20).copied().unwrap_or(0.0).max(100.0) * 1.2;
     let datasets = vec![
