@@ -201,3 +201,23 @@ fn set_stamp_figures(
         figures.set_timestamps(direction, source, outcome, total);
     }
 }
+
+/// Stamps by direction, source and outcome, for a summary.
+fn stamp_counts(
+    (rx_source, rx): (StampSource, PairingCounts),
+    (tx_source, tx): (StampSource, PairingCounts),
+) -> serde_json::Value {
+    let outcomes = |counts: PairingCounts| {
+        serde_json::json!({
+            "matched": counts.matched,
+            "orphaned": counts.orphaned,
+            "duplicate": counts.duplicate,
+            "late": counts.late,
+            "missing": counts.missing,
+        })
+    };
+    serde_json::json!({
+        "rx": { rx_source.name(): outcomes(rx) },
+        "tx": { tx_source.name(): outcomes(tx) },
+    })
+}

@@ -12,8 +12,8 @@ use serde_json::json;
 use super::{
     AgentError, Common, Ending, clock_identity, clock_line,
     io::{Delivery, Io},
-    seed, set_message_figures, set_stamp_figures, start_metrics, start_output, unix_seconds,
-    virtual_clock,
+    seed, set_message_figures, set_stamp_figures, stamp_counts, start_metrics, start_output,
+    unix_seconds, virtual_clock,
 };
 use crate::{
     clock::{Clock, ClockError, ClockScale, virtual_clock::VirtualClock, watch::WatchClock},
@@ -421,8 +421,11 @@ impl Teller {
         match self.output {
             Some(output) => {
                 let mut more = serde_json::Map::new();
-                more.insert("rx_stamps".into(), rx.matched.into());
-                more.insert("tx_stamps".into(), tx.matched.into());
+                if let Some(port) = self.ports.first() {
+                    let rx = (runner.io.rx_source(*port).source(), rx);
+                    let tx = (runner.io.tx_source().source(), tx);
+                    more.insert("timestamps".into(), stamp_counts(rx, tx));
+                }
                 output.emit(&json::Event::Summary(json::Summary {
                     duration_s,
                     samples: self.samples,

@@ -15,7 +15,8 @@ use serde_json::json;
 use super::{
     AgentError, Common, Ending, clock_identity, clock_line,
     io::{Delivery, Io},
-    seed, set_message_figures, set_stamp_figures, start_metrics, start_output, virtual_clock,
+    seed, set_message_figures, set_stamp_figures, stamp_counts, start_metrics, start_output,
+    virtual_clock,
 };
 use crate::{
     clock::{Clock, virtual_clock::VirtualClock},
@@ -206,6 +207,12 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
         Some(output) => {
             let mut more = serde_json::Map::new();
             more.insert("syncs".into(), sent.into());
+            if let Some(port) = ports.first() {
+                let (rx, tx) = io.pairing_counts();
+                let rx = (io.rx_source(*port).source(), rx);
+                let tx = (io.tx_source().source(), tx);
+                more.insert("timestamps".into(), stamp_counts(rx, tx));
+            }
             output.emit(&json::Event::Summary(json::Summary {
                 duration_s,
                 samples: 0,

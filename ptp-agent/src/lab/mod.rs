@@ -7,12 +7,13 @@ use std::{
     fs::OpenOptions,
     io::{self, IsTerminal, Write},
     net::Ipv4Addr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
+use nix::unistd::{AccessFlags, access};
 use serde::Serialize;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -67,6 +68,12 @@ pub struct Args {
     /// The agent's servo, as for `run`.
     #[arg(long)]
     pub servo: Option<String>,
+    /// Receive stamps of both sides, as for `run`.
+    #[arg(long, value_name = "SOURCE")]
+    pub rx_source: Option<String>,
+    /// Transmit stamps of both sides, as for `run`.
+    #[arg(long, value_name = "SOURCE")]
+    pub tx_source: Option<String>,
     /// Busy loops to run beside it.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub load: u16,
@@ -95,10 +102,7 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
     }
     if !args.no_html {
         // Now rather than after the run.
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&args.html)
+        check_writable(&args.html)
             .with_context(|| format!("cannot write the report to {}", args.html.display()))?;
     }
     let (server, client) = match namespaces() {
@@ -127,6 +131,17 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Whether a file could be written, without making it.
+fn check_writable(file: &Path) -> io::Result<()> {
+    match OpenOptions::new().append(true).open(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+            Ok(access(directory.unwrap_or(Path::new(".")), AccessFlags::W_OK | AccessFlags::X_OK)?)
+        }
+        opened => opened.map(drop),
+    }
+}
+
 /// A child has ended unasked, or badly.
 #[derive(Debug, thiserror::Error)]
 #[error("the {} ended with {}:\n  {last_words}", role.name(), peers::describe(*status))]
@@ -144,6 +159,11 @@ fn namespaces() -> Result<(Namespace, Namespace), NetnsError> {
     server.add_address(SERVER_INTERFACE, Ipv4Addr::new(192, 0, 2, 1).into(), 24)?;
     client.add_address(CLIENT_INTERFACE, Ipv4Addr::new(192, 0, 2, 2).into(), 24)?;
     Ok((server, client))
+}
+
+/// Sync messages per second.
+fn sync_rate(args: &Args) -> f64 {
+    2f64.powi(-i32::from(args.log_sync_interval))
 }
 
 /// A run from its start to the end of its children.
@@ -166,10 +186,12 @@ struct LabSample<'a> {
 
 impl<'a> Run<'a> {
     fn start(args: &'a Args, json: bool) -> anyhow::Result<Self> {
-        let rate = 2f64.powi(-i32::from(args.log_sync_interval));
         let title = format!(
-            "{}, {rate} Sync/s, grandmaster {:+} s and {:+} ppm",
-            args.transport, args.offset, args.drift
+            "{}, {} Sync/s, grandmaster {:+} s and {:+} ppm",
+            args.transport,
+            sync_rate(args),
+            args.offset,
+            args.drift
         );
         let output = if json { Some(Output::stdout()?) } else { None };
         Ok(Self { args, observation: Observation::default(), output, title, ended_early: false })

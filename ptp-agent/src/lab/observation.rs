@@ -61,6 +61,21 @@ pub(super) struct Observation {
 }
 
 impl Observation {
+    /// Takes note of what a child sent; tells when one has ended.
+    pub(super) fn take(&mut self, news: News) -> Option<(Role, std::process::ExitStatus)> {
+        match news {
+            News::Event(role, event) => {
+                self.note(role, event);
+                None
+            }
+            News::Log(role, line) => {
+                self.note_log(role, line);
+                None
+            }
+            News::Ended(role, status) => Some((role, status)),
+        }
+    }
+
     /// Takes note of one event. Returns the point it made, if it was a sample.
     pub(super) fn note(&mut self, role: Role, event: Event) -> Option<&Point> {
         match (role, event) {
@@ -194,47 +209,4 @@ pub(super) struct LabSummary {
     pub grandmaster_lost: BTreeMap<String, u64>,
     /// Further figures of the grandmaster.
     pub grandmaster: Map<String, Value>,
-}
-
-/// Leaves of a JSON object with the path that leads to each, for tables.
-pub(super) fn flatten(object: &Map<String, Value>) -> Vec<(String, String)> {
-    fn walk(path: &str, value: &Value, rows: &mut Vec<(String, String)>) {
-        match value {
-            Value::Object(object) => {
-                for (key, value) in object {
-                    let path = if path.is_empty() { key.clone() } else { format!("{path}, {key}") };
-                    walk(&path, value, rows);
-                }
-            }
-            Value::Array(values) => {
-                for value in values {
-                    walk(path, value, rows);
-                }
-            }
-            Value::String(text) => rows.push((path.into(), text.clone())),
-            other => rows.push((path.into(), other.to_string())),
-        }
-    }
-    let mut rows = Vec::new();
-    for (key, value) in object {
-        walk(key, value, &mut rows);
-    }
-    rows
-}
-
-impl Observation {
-    /// Takes note of what a child sent; tells when one has ended.
-    pub(super) fn take(&mut self, news: News) -> Option<(Role, std::process::ExitStatus)> {
-        match news {
-            News::Event(role, event) => {
-                self.note(role, event);
-                None
-            }
-            News::Log(role, line) => {
-                self.note_log(role, line);
-                None
-            }
-            News::Ended(role, status) => Some((role, status)),
-        }
-    }
 }

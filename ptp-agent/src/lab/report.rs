@@ -2,9 +2,12 @@
 
 use std::fmt::Write as _;
 
+use serde_json::{Map, Value};
+
 use super::{
     Args,
-    observation::{LabSummary, Observation, flatten, seconds_since},
+    observation::{LabSummary, Observation, seconds_since},
+    sync_rate,
     truth::{CONVERGED_BELOW_NS, Truth},
 };
 use crate::publish::{
@@ -133,7 +136,7 @@ fn headline(page: &mut Page, summary: &LabSummary) {
     };
     page.figures(&[
         ("mean error", error(|error| error.mean)),
-        ("standard deviation", error(|error| error.sd)),
+        ("its deviation, sd", error(|error| error.sd)),
         ("99 % within", error(|error| error.p99)),
         ("largest", error(|error| error.max)),
         ("converged after", seconds(summary.converged_s, "never")),
@@ -176,7 +179,7 @@ fn over_time(page: &mut Page, observation: &Observation, truth: &Truth) -> Resul
     let series = Series { name: "frequency", points: &frequencies, ink: Ink::First, dots: false };
     page.plot(
         &plot::time_series("frequency", unit, &[series], &[])?,
-        "Correction of the agent clock's frequency, the whole run. It has to find the \
+        "Correction of the agent clock's frequency, after convergence. It has to find the \
          grandmaster's drift.",
     );
     Ok(())
@@ -227,15 +230,18 @@ fn stamps(page: &mut Page, observation: &Observation, summary: &LabSummary) {
         &["receive", "transmit", "samples"],
         &rows,
     );
-    for (name, lost, more) in [
+    let peers = [
         ("agent", &summary.lost, &summary.agent),
         ("grandmaster", &summary.grandmaster_lost, &summary.grandmaster),
-    ] {
-        let counts = flatten(more).into_iter().map(|(path, value)| vec![path, value]);
-        let rows: Vec<Vec<String>> = counts.collect();
-        if !rows.is_empty() {
-            page.table(&format!("Counts of the {name}."), &[], &rows);
-        }
+    ];
+    let rows: Vec<Vec<String>> =
+        peers.iter().flat_map(|(name, _, more)| stamp_rows(name, more)).collect();
+    if !rows.is_empty() {
+        let mut header = vec!["by", "direction", "source"];
+        header.extend(OUTCOMES);
+        page.table("Stamps by what became of them.", &header, &rows);
+    }
+    for (name, lost, _) in peers {
         let rows: Vec<Vec<String>> = lost
             .iter()
             .filter(|(_, count)| **count > 0)
@@ -249,15 +255,37 @@ fn stamps(page: &mut Page, observation: &Observation, summary: &LabSummary) {
     }
 }
 
+/// What can become of a stamp, as the children's summaries name it.
+const OUTCOMES: [&str; 5] = ["matched", "orphaned", "duplicate", "late", "missing"];
+
+/// A row for each direction and source of a child's `timestamps`, which is direction, then source,
+/// then outcome.
+fn stamp_rows(name: &str, more: &Map<String, Value>) -> Vec<Vec<String>> {
+    let object = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    let directions = more.get("timestamps").map(object).unwrap_or_default();
+    let mut rows = Vec::new();
+    for (direction, sources) in &directions {
+        for (source, outcomes) in &object(sources) {
+            let mut row = vec![name.to_owned(), direction.to_uppercase(), source.clone()];
+            let count = |outcome| outcomes.get(outcome).and_then(Value::as_u64);
+            row.extend(OUTCOMES.map(|outcome| count(outcome).unwrap_or(0).to_string()));
+            rows.push(row);
+        }
+    }
+    rows
+}
+
 fn parameters(args: &Args) -> Vec<Vec<String>> {
     let processors =
         std::thread::available_parallelism().map_or("unknown".into(), |count| count.to_string());
     [
         ("grandmaster's offset", format!("{} s", args.offset)),
         ("grandmaster's drift", format!("{} ppm", args.drift)),
-        ("Sync interval", format!("2^{} s", args.log_sync_interval)),
+        ("Sync messages per second", sync_rate(args).to_string()),
         ("transport", args.transport.clone()),
         ("servo", args.servo.clone().unwrap_or_else(|| "default".into())),
+        ("RX stamps", args.rx_source.clone().unwrap_or_else(|| "default".into())),
+        ("TX stamps", args.tx_source.clone().unwrap_or_else(|| "default".into())),
         ("busy loops beside it", args.load.to_string()),
         ("link", "veth pair between two network namespaces".into()),
         ("kernel", kernel()),

@@ -40,7 +40,7 @@ th,td{text-align:left;padding:.25rem 1.4rem .25rem 0;border-bottom:1px solid var
 thead th{color:var(--quiet);font-weight:500;font-size:.9rem}
 tbody th{font-weight:400}
 td{white-space:nowrap}
-td.number{text-align:right}
+th.number,td.number{text-align:right}
 footer{margin-top:2.5rem;color:var(--quiet);font-size:.85rem}
 @media print{body{max-width:none;padding:0}figure,table{break-inside:avoid}}
 ";
@@ -85,24 +85,34 @@ impl Page {
         });
     }
 
-    /// A table; the first column of each row is its heading, and cells that are numbers are set
-    /// flush right.
+    /// A table; the first column of each row is its heading, and columns of numbers are set flush
+    /// right.
     pub fn table(&mut self, caption: &str, header: &[&str], rows: &[Vec<String>]) {
-        let numeric =
-            |cell: &str| cell.starts_with(|c: char| c.is_ascii_digit() || "-+−".contains(c));
+        let is_number =
+            |cell: &String| cell.starts_with(|c: char| c.is_ascii_digit() || "-+−".contains(c));
+        let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let classes: Vec<Option<&str>> = (0..columns)
+            .map(|column| {
+                let numbers = rows.iter().filter_map(|row| row.get(column)).all(is_number);
+                (column > 0 && numbers).then_some("number")
+            })
+            .collect();
         self.body.push(html! {
             div class="scroll" { table {
-                caption { (caption) }
+                @if !caption.is_empty() { caption { (caption) } }
                 @if !header.is_empty() {
-                    thead { tr { @for name in header { th scope="col" { (name) } } } }
+                    thead { tr {
+                        @for (name, class) in header.iter().zip(&classes) {
+                            th scope="col" class=[class] { (name) }
+                        }
+                    } }
                 }
                 tbody {
                     @for row in rows {
                         tr {
-                            @for (column, cell) in row.iter().enumerate() {
+                            @for (column, (cell, class)) in row.iter().zip(&classes).enumerate() {
                                 @if column == 0 { th scope="row" { (cell) } }
-                                @else if numeric(cell) { td class="number" { (cell) } }
-                                @else { td { (cell) } }
+                                @else { td class=[class] { (cell) } }
                             }
                         }
                     }
@@ -178,9 +188,11 @@ mod tests {
         page.figures(&[("p99", "<1 ns".into())]);
         page.plot(&histogram("x", Unit::of_nanos(1.0), &[1.0, 2.0]).unwrap(), "caption");
         page.table("t", &["a", "b"], &[vec!["</table>".into(), "-3".into()]]);
+        page.table("", &[], &[vec!["a".into(), "1".into()], vec!["b".into(), "one".into()]]);
         let html = page.finish();
         assert!(html.contains("A &lt;b&gt; &amp; c") && html.contains("&lt;/table&gt;"));
-        assert!(html.contains("class=\"number\">-3<"));
+        assert!(html.contains("<td class=\"number\">-3<"));
+        assert!(html.contains("<td>1<"), "a column of numbers and words is one of words");
         for foreign in ["<script", "src=", "href=", "@import", "url("] {
             assert!(!html.contains(foreign), "{foreign}");
         }
