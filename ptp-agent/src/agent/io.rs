@@ -71,6 +71,9 @@ pub enum IoError {
     /// No news of interfaces.
     #[error("cannot watch the interfaces through netlink: {0}")]
     Watch(#[source] io::Error),
+    /// No socket to ask for the stack's stamps.
+    #[error("cannot ask the kernel for receive timestamps: {0}")]
+    StackStamps(#[source] io::Error),
 }
 
 /// Something for an engine.

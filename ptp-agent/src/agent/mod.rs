@@ -5,6 +5,7 @@ pub mod io;
 pub mod observe;
 pub mod run;
 pub mod serve;
+pub mod tap;
 
 use std::{
     net::SocketAddr,
@@ -64,7 +65,9 @@ impl AgentError {
             Self::Io(IoError::Capture(error)) => !matches!(error, CaptureError::Map(..)),
             Self::Io(IoError::Transport(error)) => !matches!(error, TransportError::Socket { .. }),
             Self::Http(_) => true,
-            Self::Io(IoError::Watch(_)) | Self::Output(_) | Self::Os { .. } => false,
+            Self::Io(IoError::Watch(_) | IoError::StackStamps(_))
+            | Self::Output(_)
+            | Self::Os { .. } => false,
         }
     }
 }

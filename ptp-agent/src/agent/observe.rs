@@ -1,1 +1,554 @@
-//! `ptp-agent observe`.
+//! `ptp-agent observe`: a witness of other daemons. It sends nothing and opens no PTP port; what it
+//! knows is what passes the hooks of its interfaces, in both directions, for all ports and domains.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    time::{Duration as StdDuration, Instant},
+};
+
+use ptp_common::{
+    record::Direction,
+    time::{Duration, Mono, Time},
+    wire::{MessageKey, MessageType},
+};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{
+    AgentError, Ending, start_metrics, start_output,
+    tap::{Packet, Tap, TapConfig},
+    unix_seconds,
+};
+use crate::{
+    engine::observer::{
+        ClaimSample, Observation, ObservedPacket, Observer, OffsetSample, PortKey, PortSnapshot,
+        Spread,
+    },
+    publish::{
+        http::Publication,
+        json::{Event, Output, Sample, Summary},
+        metrics::{self, MAX_PORTS, StampOutcome, message_type_name},
+        text,
+    },
+    stamp::StampSource,
+    sys::clock::monotonic,
+};
+
+/// Between two looks at the counters, and two lines of text per port.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// An observation is worth a healthy answer for this long.
+const FRESH: StdDuration = StdDuration::from_secs(10);
+/// Lines of text per second at the most, whatever passes by.
+const MAX_LINES: usize = 32;
+/// An observer has no servo; this stands where samples tell the servo's state.
+const STATE: &str = "observing";
+
+/// What `observe` is told.
+#[derive(Clone, Debug)]
+pub struct ObserveConfig {
+    /// The interfaces, and how packets are stamped.
+    pub tap: TapConfig,
+    /// End by itself after this time.
+    pub duration: Option<StdDuration>,
+    /// Where to serve metrics.
+    pub metrics_address: Option<SocketAddr>,
+    /// JSON lines instead of text.
+    pub json: bool,
+}
+
+/// Observes until it is told to end.
+///
+/// # Errors
+/// [`AgentError`]: what the host lacks at the start, or a reader of the output that has gone.
+pub async fn observe(config: ObserveConfig) -> Result<(), AgentError> {
+    let mut ending = Ending::new(config.duration)?;
+    let publication = Publication::default();
+    let _server = start_metrics(config.metrics_address, &publication)?;
+    let mut tap = Tap::open(config.tap)?;
+    let output = start_output(config.json)?;
+    let start = monotonic();
+    for (interface, up, rx_source) in tap.interfaces() {
+        tracing::info!(
+            interface,
+            up,
+            rx_source = rx_source.name(),
+            tx_source = tap.tx_source().source().name(),
+            "observing"
+        );
+    }
+    let mut observer = Observer::new();
+    let mut teller = Teller::new(output, publication, start);
+    let mut housekeeping = start + HOUSEKEEPING;
+    loop {
+        let until = ending.limit(housekeeping);
+        tokio::select! {
+            biased;
+            () = ending.signalled() => break,
+            () = tap.wait(until) => {}
+        }
+        let now = monotonic();
+        look(now, &mut tap, &mut observer, &mut teller)?;
+        if now >= housekeeping {
+            housekeeping = now + HOUSEKEEPING;
+            observer.advance(now);
+            teller.housekeep(&tap, &observer);
+            teller.print(now, &tap, &observer);
+        }
+        if ending.is_due(now) {
+            break;
+        }
+    }
+    let now = monotonic();
+    look(now, &mut tap, &mut observer, &mut teller)?;
+    observer.advance(now);
+    teller.housekeep(&tap, &observer);
+    teller.summarise(now, &tap, &observer)
+}
+
+/// Carries what has passed to the observer, and what it makes of it to the teller.
+fn look(
+    now: Time<Mono>,
+    tap: &mut Tap,
+    observer: &mut Observer,
+    teller: &mut Teller,
+) -> Result<(), AgentError> {
+    let mut result = Ok(());
+    tap.drain(now, |tap, packet| {
+        let Packet { record, stamp, real } = packet;
+        let observed = ObservedPacket {
+            interface: record.ifindex,
+            direction: record.direction,
+            vlan: (record.vlan_count > 0).then_some(record.vlan[0] & 0x0fff),
+            bytes: record.message(),
+            stamp,
+            real,
+        };
+        let observation = observer.handle(now, &observed);
+        teller.count_stamp(tap, &observed);
+        if let Some(observation) = observation
+            && let Err(error) = teller.tell(tap, &observation)
+        {
+            result = Err(error);
+        }
+    });
+    result
+}
+
+/// A line of JSON about an offset: the fields of all samples, and whose time it is.
+#[derive(Serialize)]
+struct OffsetLine<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    sample: &'a Sample,
+    /// `sourcePortIdentity` of the time transmitter.
+    source_port: String,
+    vlan: Option<u16>,
+}
+
+/// A line of JSON about a time that a local time transmitter claims.
+#[derive(Serialize)]
+struct ClaimLine<'a> {
+    event: &'static str,
+    interface: &'a str,
+    domain: u8,
+    mono_ns: i64,
+    /// Which message's time is claimed.
+    message: &'static str,
+    /// Claimed time minus the stamp taken here.
+    difference_ns: i64,
+    source_port: String,
+    requesting_port: Option<String>,
+    vlan: Option<u16>,
+}
+
+/// Where totals of metrics are kept: by interface and domain.
+type Place = (String, u8);
+
+/// Counts of stamps, by direction, source and outcome.
+type Stamps = BTreeMap<(metrics::Direction, StampSource, StampOutcome), u64>;
+
+/// Totals of all ports of a domain on an interface, also of ports that the observer has forgotten.
+#[derive(Debug, Default)]
+struct Totals {
+    messages: BTreeMap<(metrics::Direction, metrics::MessageTypeOrd), u64>,
+    exchanges: BTreeMap<&'static str, u64>,
+    stamps: Stamps,
+}
+
+/// Tells the world: log, standard output, metrics, status.
+struct Teller {
+    output: Option<Output>,
+    publication: Publication,
+    start: Time<Mono>,
+    samples: u64,
+    totals: BTreeMap<Place, Totals>,
+    /// What is in the totals already, per port.
+    counted: HashMap<PortKey, PortSnapshot>,
+}
+
+impl Teller {
+    fn new(output: Option<Output>, publication: Publication, start: Time<Mono>) -> Self {
+        Self {
+            output,
+            publication,
+            start,
+            samples: 0,
+            totals: BTreeMap::new(),
+            counted: HashMap::new(),
+        }
+    }
+
+    /// The totals of a domain on an interface; `None` beyond the number of ports that metrics show.
+    fn totals(&mut self, place: Place) -> Option<&mut Totals> {
+        if !self.totals.contains_key(&place) && self.totals.len() == MAX_PORTS {
+            return None;
+        }
+        Some(self.totals.entry(place).or_default())
+    }
+
+    /// Counts what became of the stamp of an event message.
+    fn count_stamp(&mut self, tap: &Tap, packet: &ObservedPacket<'_>) {
+        let Ok(MessageKey { domain_number, .. }) = MessageKey::from_prefix(packet.bytes) else {
+            return;
+        };
+        if !super::io::is_event(packet.bytes) {
+            return;
+        }
+        let (direction, source) = match packet.direction {
+            Direction::Ingress => {
+                (metrics::Direction::Rx, tap.rx_source_of(packet.interface).source())
+            }
+            Direction::Egress => (metrics::Direction::Tx, tap.tx_source().source()),
+        };
+        let outcome = match packet.stamp {
+            Some(_) => StampOutcome::Matched,
+            None => StampOutcome::Orphaned,
+        };
+        let place = (tap.name(packet.interface).to_owned(), domain_number);
+        if let Some(totals) = self.totals(place) {
+            *totals.stamps.entry((direction, source, outcome)).or_default() += 1;
+        }
+    }
+
+    fn tell(&mut self, tap: &Tap, observation: &Observation) -> Result<(), AgentError> {
+        self.publication.set_followed_until(Instant::now() + FRESH);
+        match observation {
+            Observation::Offset(sample) => self.offset(tap, sample),
+            Observation::SyncClaim(claim) => self.claim(tap, MessageType::Sync, claim),
+            Observation::DelayClaim(claim) => self.claim(tap, MessageType::DelayReq, claim),
+            Observation::Delay(_) => Ok(()),
+            Observation::PeerDelay(sample) => {
+                let interface = tap.name(sample.domain.interface);
+                if let Some(delay) = sample.delay {
+                    self.publication.metrics.update(
+                        interface,
+                        sample.domain.domain_number,
+                        |figures| figures.mean_path_delay_seconds = Some(delay.as_secs_f64()),
+                    );
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn offset(&mut self, tap: &Tap, sample: &OffsetSample) -> Result<(), AgentError> {
+        self.samples += 1;
+        let interface = tap.name(sample.domain.interface);
+        let domain = sample.domain.domain_number;
+        if let Some(output) = &self.output {
+            output.emit(&OffsetLine {
+                event: "sample",
+                sample: &Sample {
+                    interface: interface.to_owned(),
+                    domain,
+                    mono_ns: sample.at.as_nanos(),
+                    offset_ns: sample.offset.as_nanos(),
+                    raw_offset_ns: sample.raw_offset.as_nanos(),
+                    delay_ns: sample.delay.map(Duration::as_nanos),
+                    // As elsewhere the correction that would make the local clock run right.
+                    frequency_ppb: sample.frequency_ppb.map_or(0.0, |faster| -faster),
+                    error_bound_ns: None,
+                    state: STATE.into(),
+                    rx_source: Some(sample.rx_source.name().into()),
+                    tx_source: sample.tx_source.map(|source| source.name().into()),
+                },
+                source_port: sample.source.to_string(),
+                vlan: sample.domain.vlan,
+            })?;
+        }
+        self.publication.metrics.update(interface, domain, |figures| {
+            figures.offset_from_master_seconds = Some(sample.offset.as_secs_f64());
+            figures.mean_path_delay_seconds =
+                sample.delay.map(Duration::as_secs_f64).or(figures.mean_path_delay_seconds);
+            figures.last_sample_timestamp_seconds = Some(unix_seconds());
+        });
+        Ok(())
+    }
+
+    fn claim(
+        &mut self,
+        tap: &Tap,
+        message: MessageType,
+        claim: &ClaimSample,
+    ) -> Result<(), AgentError> {
+        if let Some(output) = &self.output {
+            output.emit(&ClaimLine {
+                event: "claim",
+                interface: tap.name(claim.domain.interface),
+                domain: claim.domain.domain_number,
+                mono_ns: claim.at.as_nanos(),
+                message: message_type_name(message),
+                difference_ns: claim.difference.as_nanos(),
+                source_port: claim.source.to_string(),
+                requesting_port: claim.requester.map(|port| port.to_string()),
+                vlan: claim.domain.vlan,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Brings metrics and status up to date.
+    fn housekeep(&mut self, tap: &Tap, observer: &Observer) {
+        for port in observer.ports() {
+            self.add(tap, port);
+        }
+        self.counted = observer.ports().map(|port| (port.key, port.clone())).collect();
+        for ((interface, domain), totals) in &self.totals {
+            self.publication.metrics.update(interface, *domain, |figures| {
+                figures.messages.clone_from(&totals.messages);
+                figures.exchanges.clone_from(&totals.exchanges);
+                figures.timestamps.clone_from(&totals.stamps);
+            });
+        }
+        for (interface, ..) in tap.interfaces() {
+            self.publication.metrics.set_ring_lost(interface, tap.ring_lost());
+        }
+        let status = json!({
+            "command": "observe",
+            "samples": self.samples,
+            "interfaces": tap.interfaces().map(|(interface, up, rx_source)| json!({
+                "interface": interface,
+                "up": up,
+                "rx_source": rx_source.name(),
+                "tx_source": tap.tx_source().source().name(),
+            })).collect::<Vec<_>>(),
+            "ports": ports(tap, observer),
+            "lost": self.losses(tap, observer),
+        });
+        if let Err(error) = self.publication.set_status(&status) {
+            tracing::debug!(%error, "status");
+        }
+    }
+
+    /// Adds what is new of a port to the totals: the observer's own counts end with the port, and
+    /// totals must not.
+    fn add(&mut self, tap: &Tap, port: &PortSnapshot) {
+        let before =
+            self.counted.remove(&port.key).filter(|before| before.first_seen == port.first_seen);
+        let place = (tap.name(port.key.domain.interface).to_owned(), port.key.domain.domain_number);
+        let Some(totals) = self.totals(place) else { return };
+        let direction = match port.key.direction {
+            Direction::Ingress => metrics::Direction::Rx,
+            Direction::Egress => metrics::Direction::Tx,
+        };
+        for kind in MessageType::ALL {
+            let old = before.as_ref().map_or(0, |before| before.sent(kind));
+            *totals.messages.entry((direction, metrics::MessageTypeOrd(kind))).or_default() +=
+                port.sent(kind).saturating_sub(old);
+        }
+        let now = port.exchanges.iter().chain(port.losses.iter());
+        let old = before.as_ref().map(|before| before.exchanges.iter().chain(before.losses.iter()));
+        let old: Vec<u64> = old.into_iter().flatten().map(|(_, total)| total).collect();
+        for (at, (name, total)) in now.enumerate() {
+            // A loss may be taken back (a late packet); a total does not go down.
+            *totals.exchanges.entry(name).or_default() +=
+                total.saturating_sub(old.get(at).copied().unwrap_or(0));
+        }
+    }
+
+    /// One line per port that has been heard since the last time.
+    fn print(&self, now: Time<Mono>, tap: &Tap, observer: &Observer) {
+        if self.output.is_some() {
+            return;
+        }
+        let mut heard: Vec<&PortSnapshot> = observer
+            .ports()
+            .filter(|port| now - port.last_seen <= HOUSEKEEPING && is_worth_telling(port))
+            .collect();
+        heard.sort_by_key(|port| (port.key.domain, port.is_local(), port.first_seen));
+        for port in heard.iter().take(MAX_LINES) {
+            println!("{}", line(tap, port));
+        }
+        if heard.len() > MAX_LINES {
+            println!("and {} ports more", heard.len() - MAX_LINES);
+        }
+    }
+
+    /// Everything that was lost or dropped, by cause.
+    fn losses(&self, tap: &Tap, observer: &Observer) -> BTreeMap<String, u64> {
+        let counts = tap.counts();
+        let mut lost = BTreeMap::from([
+            ("ring".to_owned(), tap.ring_lost()),
+            ("malformed_record".to_owned(), tap.malformed()),
+            ("rx_stamp_missing".to_owned(), counts.rx_without_stamp),
+            ("tx_stamp_missing".to_owned(), counts.tx_without_stamp),
+            ("output_lines".to_owned(), self.output.as_ref().map_or(0, Output::dropped)),
+        ]);
+        for (cause, total) in observer.refusals().iter() {
+            *lost.entry(cause.to_owned()).or_default() += total;
+        }
+        for (cause, total) in observer.ports().flat_map(|port| port.losses.iter()) {
+            *lost.entry(cause.to_owned()).or_default() += total;
+        }
+        lost.retain(|_, total| *total > 0);
+        lost
+    }
+
+    fn summarise(self, now: Time<Mono>, tap: &Tap, observer: &Observer) -> Result<(), AgentError> {
+        let lost = self.losses(tap, observer);
+        let duration_s = (now - self.start).as_secs_f64();
+        match self.output {
+            Some(output) => {
+                let more = Map::from_iter([("ports".to_owned(), ports(tap, observer))]);
+                let samples = self.samples;
+                output.emit(&Event::Summary(Summary { duration_s, samples, lost, more }))?;
+                output.finish()?;
+            }
+            None => {
+                println!("observed for {duration_s:.1} s; lost: {}", causes(lost.iter()));
+                for port in in_order(observer) {
+                    let sent: Vec<String> = MessageType::ALL
+                        .into_iter()
+                        .filter(|kind| port.sent(*kind) > 0)
+                        .map(|kind| format!("{} {}", port.sent(kind), message_type_name(kind)))
+                        .collect();
+                    println!("{}\n    sent {}", line(tap, port), sent.join(", "));
+                    let lost = causes(port.losses.iter().filter(|(_, total)| *total > 0));
+                    println!("    exchanges {}; lost: {lost}", causes(port.exchanges.iter()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A port that only sends Signaling or Management has nothing to measure.
+fn is_worth_telling(port: &PortSnapshot) -> bool {
+    port.is_time_transmitter()
+        || port.is_time_receiver()
+        || port.sent(MessageType::PdelayReq) > 0
+        || port.sent(MessageType::Announce) > 0
+}
+
+fn in_order(observer: &Observer) -> Vec<&PortSnapshot> {
+    let mut ports: Vec<_> = observer.ports().collect();
+    ports.sort_by_key(|port| (port.key.domain, port.is_local(), port.first_seen));
+    ports
+}
+
+fn causes<N: std::fmt::Display, T: std::fmt::Display>(
+    totals: impl Iterator<Item = (N, T)>,
+) -> String {
+    let all: Vec<String> = totals.map(|(name, total)| format!("{total} {name}")).collect();
+    if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
+}
+
+/// What a port does, as far as its messages tell.
+fn role(port: &PortSnapshot) -> &'static str {
+    if port.is_time_transmitter() {
+        "time_transmitter"
+    } else if port.is_time_receiver() || port.sent(MessageType::PdelayReq) > 0 {
+        "time_receiver"
+    } else {
+        "other"
+    }
+}
+
+/// One line of text about a port.
+fn line(tap: &Tap, port: &PortSnapshot) -> String {
+    let domain = port.key.domain;
+    let mut parts = vec![format!(
+        "{}{} domain {}: {} ({} {})",
+        tap.name(domain.interface),
+        domain.vlan.map_or(String::new(), |vlan| format!(" VLAN {vlan}")),
+        domain.domain_number,
+        port.key.port_identity,
+        if port.is_local() { "local" } else { "remote" },
+        role(port).replace('_', " "),
+    )];
+    if let Some(sample) = &port.sample {
+        parts.push(format!("offset {:+} ns", sample.offset.as_nanos()));
+        if let Some(delay) = sample.delay {
+            parts.push(format!("delay {} ns", delay.as_nanos()));
+        }
+        if let Some(faster) = sample.frequency_ppb {
+            parts.push(format!("frequency {:+.1} ppb", -faster));
+        }
+    }
+    let spread = |what: &str, spread: &Spread| {
+        let (mean, sd) = (text::nanos(spread.mean_ns), text::nanos(spread.sd_ns()));
+        format!("{what} {mean} (sd {sd}, {})", spread.count)
+    };
+    for (what, figures) in [
+        ("claims Sync later than stamped by", &port.sync_claim),
+        ("Delay_Req later than stamped by", &port.delay_claim),
+    ] {
+        if figures.count > 0 {
+            parts.push(spread(what, figures));
+        }
+    }
+    if port.sample.is_none() && port.delay.count > 0 {
+        parts.push(spread("link delay", &port.delay));
+    }
+    if port.exchanges.delay > 0 {
+        parts.push(format!("{} delay requests answered", port.exchanges.delay));
+    }
+    let lost: u64 = port.losses.iter().map(|(_, total)| total).sum();
+    parts.push(format!("lost {lost}"));
+    parts.join("  ")
+}
+
+/// All ports for the summary and the status.
+fn ports(tap: &Tap, observer: &Observer) -> Value {
+    in_order(observer).into_iter().map(|port| figures(tap, port)).collect()
+}
+
+fn figures(tap: &Tap, port: &PortSnapshot) -> Value {
+    let domain = port.key.domain;
+    let spread = |spread: &Spread| {
+        (spread.count > 0).then(|| {
+            json!({
+                "n": spread.count,
+                "mean": spread.mean_ns,
+                "sd": spread.sd_ns(),
+                "min": spread.min_ns,
+                "max": spread.max_ns,
+            })
+        })
+    };
+    let messages: BTreeMap<&str, u64> = MessageType::ALL
+        .into_iter()
+        .map(|kind| (message_type_name(kind), port.sent(kind)))
+        .filter(|(_, total)| *total > 0)
+        .collect();
+    let losses: BTreeMap<&str, u64> = port.losses.iter().filter(|(_, total)| *total > 0).collect();
+    json!({
+        "interface": tap.name(domain.interface),
+        "vlan": domain.vlan,
+        "domain": domain.domain_number,
+        "sdo_id": domain.sdo_id,
+        "port": port.key.port_identity.to_string(),
+        "direction": if port.is_local() { "tx" } else { "rx" },
+        "role": role(port),
+        "grandmaster": port.announced.map(|it| it.announce.grandmaster_identity.to_string()),
+        "messages": messages,
+        "exchanges": port.exchanges,
+        "lost": losses,
+        "offset_ns": port.sample.map(|sample| sample.offset.as_nanos()),
+        "raw_offset_ns": spread(&port.offset),
+        "delay_ns": spread(&port.delay),
+        "sync_claim_ns": spread(&port.sync_claim),
+        "delay_req_claim_ns": spread(&port.delay_claim),
+    })
+}

@@ -14,7 +14,7 @@ use std::{collections::VecDeque, str::FromStr};
 
 use ptp_common::{
     record::{Hook, Record},
-    time::{Duration, Mono, Time},
+    time::{Duration, Mono, Real, Time},
 };
 
 use crate::{
@@ -144,6 +144,19 @@ impl ClockRelation {
         }
         Some(Time::from_epoch(nanos(record.stack_ns) - self.real_minus_mono))
     }
+
+    /// What CLOCK_REALTIME showed at `time`, about when `record` was written: by the record's own
+    /// pair of clock reads where the clock has been stepped since.
+    pub fn real_at(&self, record: &Record, time: Time<Mono>) -> Time<Real> {
+        let mut real_minus_mono = self.real_minus_mono;
+        if record.tai_ns != 0 {
+            let then = nanos(record.tai_ns) - nanos(record.mono_ns);
+            if (then - self.tai_minus_mono).abs() > Self::TOLERANCE {
+                real_minus_mono = then - (self.tai_minus_mono - self.real_minus_mono);
+            }
+        }
+        Time::from_epoch(time.since_epoch() + real_minus_mono)
+    }
 }
 
 fn nanos(value: u64) -> Duration {
@@ -200,6 +213,13 @@ impl EgressJoin {
             self.unjoined += 1;
         }
         self.waiting.push_back(record);
+    }
+
+    /// The oldest record that was written before `until`, as one to which nothing will come.
+    pub fn give_up(&mut self, until: Time<Mono>) -> Option<Record> {
+        let record = self.waiting.pop_front_if(|record| mono_stamp(record) < until)?;
+        self.unjoined += 1;
+        Some(record)
     }
 
     /// The TC egress record of the same packet as the tracepoint record `late`.

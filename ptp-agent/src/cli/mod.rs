@@ -17,8 +17,10 @@ use crate::{
     agent::{
         AgentError, Common,
         io::IoConfig,
+        observe::{self, ObserveConfig},
         run::{self, ClockChoice, RunConfig},
         serve::{self, ServeConfig, ServedClock},
+        tap::TapConfig,
     },
     capture::{RxSource, TxSource},
     engine::DelayMechanism,
@@ -66,6 +68,11 @@ enum Command {
     ///
     /// Needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_NET_RAW and CAP_NET_BIND_SERVICE.
     Serve(ServeArgs),
+    /// Watch other daemons: stamp and pair the exchanges that pass by, and never transmit.
+    ///
+    /// Opens no PTP port, so it runs beside any daemon. Needs CAP_BPF, CAP_NET_ADMIN and
+    /// CAP_PERFMON.
+    Observe(ObserveArgs),
     /// Watch an agent follow a drifting grandmaster, with the true error known exactly.
     ///
     /// Makes two network namespaces and a veth pair by itself, which vanish when it ends, and touches
@@ -73,18 +80,12 @@ enum Command {
     Lab(lab::Args),
 }
 
-/// Which ports, and how they are stamped.
+/// Which interfaces, and how packets are stamped there.
 #[derive(Debug, Default, Args)]
-struct PortArgs {
-    /// Interface, one port each; several are allowed.
+struct TapArgs {
+    /// Interface; several are allowed.
     #[arg(short, long, value_name = "IFACE", num_args = 1..)]
     interface: Vec<String>,
-    /// What carries the messages: udp4 (default), udp6 or l2.
-    #[arg(long)]
-    transport: Option<TransportKind>,
-    /// PTP domain number.
-    #[arg(long, value_name = "N")]
-    domain: Option<u8>,
     /// Receive stamp: stack (default), tc_ingress, xdp_native or xdp_generic.
     #[arg(long, value_name = "SOURCE")]
     rx_source: Option<RxSource>,
@@ -100,6 +101,19 @@ struct PortArgs {
     /// Serve Prometheus metrics, /healthz and /status here; off unless given.
     #[arg(long, value_name = "ADDR:PORT")]
     metrics_address: Option<SocketAddr>,
+}
+
+/// Which ports, one on each interface.
+#[derive(Debug, Default, Args)]
+struct PortArgs {
+    #[command(flatten)]
+    tap: TapArgs,
+    /// What carries the messages: udp4 (default), udp6 or l2.
+    #[arg(long)]
+    transport: Option<TransportKind>,
+    /// PTP domain number.
+    #[arg(long, value_name = "N")]
+    domain: Option<u8>,
     /// Seed for the randomised message intervals, for repeatable runs.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -122,6 +136,12 @@ struct RunArgs {
     /// How much slower the path from the time transmitter is than the mean of both ways, ns.
     #[arg(long, value_name = "NS", allow_negative_numbers = true)]
     delay_asymmetry: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+struct ObserveArgs {
+    #[command(flatten)]
+    tap: TapArgs,
 }
 
 #[derive(Debug, Args)]
@@ -268,13 +288,18 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => {
             let config = run_config(args, config, json)?;
-            privileges::keep_what_capture_needs();
+            privileges::keep_only(privileges::PORTS);
             block_on(run::run(config))?
         }
         Command::Serve(args) => {
             let config = serve_config(args, config, json)?;
-            privileges::keep_what_capture_needs();
+            privileges::keep_only(privileges::PORTS);
             block_on(serve::serve(config))?
+        }
+        Command::Observe(args) => {
+            let config = observe_config(args, &config, json)?;
+            privileges::keep_only(privileges::CAPTURE);
+            block_on(observe::observe(config))?
         }
         Command::Lab(args) => return lab::run(&args, json),
     }
@@ -289,11 +314,11 @@ where
     Ok(runtime.block_on(work)?)
 }
 
-fn common(args: PortArgs, config: &Config, json: bool) -> Result<Common, UsageError> {
+fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
     let interfaces = if args.interface.is_empty() {
         config.interface.clone().unwrap_or_default()
     } else {
-        args.interface
+        args.interface.clone()
     };
     if interfaces.is_empty() {
         return Err(UsageError::NoInterface);
@@ -303,25 +328,47 @@ fn common(args: PortArgs, config: &Config, json: bool) -> Result<Common, UsageEr
     {
         return Err(UsageError::TwiceTheSame(twice.1.clone()));
     }
-    let ring_kib = args.ring_kib.or(config.ring_kib);
+    Ok(TapConfig {
+        interfaces,
+        rx_source: args.rx_source.or(config.rx_source()?).unwrap_or(RxSource::Stack),
+        tx_source: args.tx_source.or(config.tx_source()?).unwrap_or(TxSource::StartXmit),
+        ring_bytes: args.ring_kib.or(config.ring_kib).map(|kib| kib * 1024),
+    })
+}
+
+fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageError> {
+    let TapConfig { interfaces, rx_source, tx_source, ring_bytes } = tap(&args.tap, config)?;
     Ok(Common {
         io: IoConfig {
             interfaces,
             transport: args.transport.or(config.transport).unwrap_or_default(),
-            rx_source: args.rx_source.or(config.rx_source()?).unwrap_or(RxSource::Stack),
-            tx_source: args.tx_source.or(config.tx_source()?).unwrap_or(TxSource::StartXmit),
-            ring_bytes: ring_kib.map(|kib| kib * 1024),
+            rx_source,
+            tx_source,
+            ring_bytes,
         },
         domain: args.domain.or(config.domain).unwrap_or(0),
-        duration: args.duration,
-        metrics_address: args.metrics_address.or(config.metrics_address),
+        duration: args.tap.duration,
+        metrics_address: args.tap.metrics_address.or(config.metrics_address),
         json,
         seed: args.seed,
     })
 }
 
+fn observe_config(
+    args: ObserveArgs,
+    config: &Config,
+    json: bool,
+) -> Result<ObserveConfig, UsageError> {
+    Ok(ObserveConfig {
+        tap: tap(&args.tap, config)?,
+        duration: args.tap.duration,
+        metrics_address: args.tap.metrics_address.or(config.metrics_address),
+        json,
+    })
+}
+
 fn run_config(args: RunArgs, config: Config, json: bool) -> Result<RunConfig, UsageError> {
-    let common = common(args.port, &config, json)?;
+    let common = common(&args.port, &config, json)?;
     let section = config.run;
     let clock = match args.clock.or(section.clock).unwrap_or(RunClock::None) {
         RunClock::None => ClockChoice::None,
@@ -348,7 +395,7 @@ fn run_config(args: RunArgs, config: Config, json: bool) -> Result<RunConfig, Us
 }
 
 fn serve_config(args: ServeArgs, config: Config, json: bool) -> Result<ServeConfig, UsageError> {
-    let common = common(args.port, &config, json)?;
+    let common = common(&args.port, &config, json)?;
     let section = config.serve;
     let offset = args.offset.or(section.offset);
     let drift = args.drift.or(section.drift).unwrap_or(0.0);

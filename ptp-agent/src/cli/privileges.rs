@@ -4,8 +4,12 @@
 
 use caps::{CapSet, Capability, CapsHashSet};
 
-/// What `run`, `serve` and `observe` need.
-const NEEDED: [Capability; 5] = [
+/// What stamps need: loading programs and attaching them.
+pub(super) const CAPTURE: &[Capability] =
+    &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
+
+/// What PTP ports need: stamps, Ethernet sockets and UDP ports 319 and 320.
+pub(super) const PORTS: &[Capability] = &[
     Capability::CAP_BPF,
     Capability::CAP_NET_ADMIN,
     Capability::CAP_PERFMON,
@@ -15,12 +19,12 @@ const NEEDED: [Capability; 5] = [
 
 /// Drops all other capabilities of this thread, from which later threads inherit. Where CAP_BPF is
 /// not to be had (before Linux 5.8), CAP_SYS_ADMIN stands in for it and is kept.
-pub(super) fn keep_what_capture_needs() {
+pub(super) fn keep_only(needed: &[Capability]) {
     let Ok(permitted) = caps::read(None, CapSet::Permitted) else {
         return;
     };
     let mut kept: CapsHashSet =
-        NEEDED.into_iter().filter(|capability| permitted.contains(capability)).collect();
+        needed.iter().copied().filter(|capability| permitted.contains(capability)).collect();
     if !permitted.contains(&Capability::CAP_BPF) && permitted.contains(&Capability::CAP_SYS_ADMIN) {
         kept.insert(Capability::CAP_SYS_ADMIN);
     }

@@ -1,0 +1,301 @@
+//! The eyes of `observe`: the kernel programs on some interfaces, and their records as packets with
+//! the chosen stamp, both directions, general messages too. Nothing is sent and no PTP port is
+//! opened. Interfaces may go and come back.
+
+use std::{collections::BTreeMap, io};
+
+use nix::sys::socket::{setsockopt, sockopt::ReceiveTimestampns};
+use ptp_common::{
+    record::{Direction, Hook, Record},
+    time::{Duration, Mono, Real, Time},
+};
+use socket2::{Domain, Socket, Type};
+use tokio::time::sleep;
+
+use super::io::{IoError, is_event};
+use crate::{
+    capture::{
+        AttachedHooks, CaptureError, ClockRelation, EgressJoin, Options, Programs, RxSource,
+        TxSource, rx_stamp, tx_stamp,
+    },
+    stamp::{Stamp, StampSource},
+    sys::clock::monotonic,
+    transport::{LinkState, LinkWatch, link_state},
+};
+
+/// Between two looks into the ring. Programs do not wake user space, so that is the age that a
+/// packet may reach; at 20 ms the default ring holds 400 000 packets per second.
+const DRAIN: Duration = Duration::from_millis(20);
+/// How long a sent packet waits for the stamp of the tracepoint: a queueing discipline may hold it.
+const JOIN_PATIENCE: Duration = Duration::from_millis(200);
+/// Between two attempts to attach to an interface that has come back.
+const REATTACH: Duration = Duration::from_secs(1);
+/// Interface numbers whose names are remembered: an interface that is made anew has another number,
+/// and what was seen on the old one is still to be told.
+const MAX_NAMES: usize = 256;
+
+/// How to open.
+#[derive(Clone, Debug)]
+pub struct TapConfig {
+    /// Names of the interfaces.
+    pub interfaces: Vec<String>,
+    /// Which receive stamp.
+    pub rx_source: RxSource,
+    /// Which transmit stamp.
+    pub tx_source: TxSource,
+    /// Size of the ring, bytes.
+    pub ring_bytes: Option<u32>,
+}
+
+/// A packet that passed.
+#[derive(Debug)]
+pub(super) struct Packet {
+    /// Interface, direction, VLAN and message.
+    pub(super) record: Record,
+    /// The stamp; general messages have one too. `None` where it was lost.
+    pub(super) stamp: Option<Stamp>,
+    /// The same instant on CLOCK_REALTIME. Without meaning where there is no stamp.
+    pub(super) real: Time<Real>,
+}
+
+/// Totals of what went wrong here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct TapCounts {
+    /// Received event messages whose records lacked the chosen stamp.
+    pub(super) rx_without_stamp: u64,
+    /// Sent event messages to which the tracepoints' stamp did not come.
+    pub(super) tx_without_stamp: u64,
+}
+
+#[derive(Debug)]
+struct Port {
+    interface: String,
+    ifindex: u32,
+    /// `None` while the interface is gone.
+    hooks: Option<AttachedHooks>,
+    up: bool,
+    last_problem: Option<String>,
+}
+
+/// See the module's paragraph.
+pub(super) struct Tap {
+    config: TapConfig,
+    programs: Programs,
+    ports: Vec<Port>,
+    names: BTreeMap<u32, String>,
+    watch: LinkWatch,
+    join: EgressJoin,
+    counts: TapCounts,
+    reattach_at: Option<Time<Mono>>,
+    /// Asks for receive stamps and does nothing else: it is this wish that makes the stack stamp
+    /// packets. Not bound to any port.
+    _wish: Socket,
+}
+
+impl Tap {
+    /// Loads and attaches the programs, all or nothing. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`IoError`], naming what is missing.
+    pub(super) fn open(config: TapConfig) -> Result<Self, IoError> {
+        let xdp = match config.rx_source {
+            RxSource::Xdp(hook) => Some(hook),
+            RxSource::Stack | RxSource::TcIngress => None,
+        };
+        let mut programs = Programs::load(Options {
+            ring_bytes: config.ring_bytes,
+            xdp,
+            xmit: config.tx_source.hook() == Hook::Xmit,
+            ..Options::default()
+        })?;
+        let watch = LinkWatch::new().map_err(IoError::Watch)?;
+        let wish = ask_for_stamps().map_err(IoError::StackStamps)?;
+        let mut ports = Vec::new();
+        let mut names = BTreeMap::new();
+        for interface in &config.interfaces {
+            let (hooks, ifindex) = attach(&mut programs, interface)?;
+            names.insert(ifindex, interface.clone());
+            ports.push(Port {
+                interface: interface.clone(),
+                ifindex,
+                hooks: Some(hooks),
+                up: matches!(link_state(interface), LinkState::Up(_)),
+                last_problem: None,
+            });
+        }
+        Ok(Self {
+            config,
+            programs,
+            ports,
+            names,
+            watch,
+            join: EgressJoin::default(),
+            counts: TapCounts::default(),
+            reattach_at: None,
+            _wish: wish,
+        })
+    }
+
+    /// The interfaces, whether each can be used, and the receive source on it.
+    pub(super) fn interfaces(&self) -> impl Iterator<Item = (&str, bool, StampSource)> {
+        self.ports
+            .iter()
+            .map(|port| (port.interface.as_str(), port.up, self.rx_source(port).source()))
+    }
+
+    /// Name of an interface by its number, also of one that is gone.
+    pub(super) fn name(&self, ifindex: u32) -> &str {
+        self.names.get(&ifindex).map_or("?", String::as_str)
+    }
+
+    /// The receive source in use on an interface: XDP may have become generic.
+    pub(super) fn rx_source_of(&self, ifindex: u32) -> RxSource {
+        let port = self.ports.iter().find(|port| port.ifindex == ifindex);
+        port.map_or(self.config.rx_source, |port| self.rx_source(port))
+    }
+
+    fn rx_source(&self, port: &Port) -> RxSource {
+        match (self.config.rx_source, port.hooks) {
+            (RxSource::Xdp(_), Some(AttachedHooks { xdp: Some(hook), .. })) => RxSource::Xdp(hook),
+            (source, _) => source,
+        }
+    }
+
+    /// The transmit source in use.
+    pub(super) const fn tx_source(&self) -> TxSource {
+        self.config.tx_source
+    }
+
+    /// Totals of what went wrong.
+    pub(super) const fn counts(&self) -> TapCounts {
+        self.counts
+    }
+
+    /// Records lost in the kernel because the ring was full.
+    pub(super) fn ring_lost(&self) -> u64 {
+        self.programs.lost()
+    }
+
+    /// Ring entries that were no records.
+    pub(super) const fn malformed(&self) -> u64 {
+        self.programs.malformed()
+    }
+
+    /// Waits until it is time to look into the ring, but no longer than `until`. Cancel-safe.
+    pub(super) async fn wait(&mut self, until: Time<Mono>) {
+        let now = monotonic();
+        let patience = (until.min(now + DRAIN) - now).as_nanos();
+        tokio::select! {
+            () = self.watch.changed() => self.check_links(monotonic()),
+            () = sleep(std::time::Duration::from_nanos(u64::try_from(patience).unwrap_or(0))) => {
+                if self.reattach_at.is_some_and(|at| at <= now) {
+                    self.check_links(now);
+                }
+            }
+        }
+    }
+
+    /// Takes everything out of the ring.
+    pub(super) fn drain(&mut self, now: Time<Mono>, mut each: impl FnMut(&Self, Packet)) {
+        let relation = ClockRelation::now();
+        let mut packets = Vec::new();
+        let tx_source = self.config.tx_source;
+        let Self { programs, join, .. } = self;
+        programs.drain(|record| match (record.direction, record.hook) {
+            (Direction::Ingress, _) => packets.push((record, None)),
+            (Direction::Egress, Hook::TcEgress) => match tx_stamp(&record, tx_source) {
+                Some(stamp) => packets.push((record, Some(stamp))),
+                None => join.push(record),
+            },
+            (Direction::Egress, Hook::Xmit) => {
+                if let Some(packet) = join.join(&record) {
+                    packets.push((packet, tx_stamp(&record, tx_source)));
+                }
+            }
+            _ => {}
+        });
+        while let Some(record) = self.join.give_up(now - JOIN_PATIENCE) {
+            packets.push((record, None));
+        }
+        for (record, mut stamp) in packets {
+            if record.direction == Direction::Ingress {
+                let source = self.rx_source_of(record.ifindex);
+                if record.hook != source.hook() {
+                    continue;
+                }
+                stamp = rx_stamp(&record, source, &relation);
+            }
+            if stamp.is_none() && is_event(record.message()) {
+                let count = match record.direction {
+                    Direction::Ingress => &mut self.counts.rx_without_stamp,
+                    Direction::Egress => &mut self.counts.tx_without_stamp,
+                };
+                *count += 1;
+            }
+            let real = relation.real_at(&record, stamp.map_or(now, |stamp| stamp.time));
+            each(self, Packet { record, stamp, real });
+        }
+    }
+
+    /// Compares what the interfaces are with what they were, and attaches to what has come back.
+    fn check_links(&mut self, now: Time<Mono>) {
+        self.reattach_at = None;
+        for port in &mut self.ports {
+            let state = link_state(&port.interface);
+            let gone = match state {
+                LinkState::Missing => true,
+                LinkState::Up(ifindex) => ifindex != port.ifindex,
+                LinkState::Down => false,
+            };
+            if gone && port.hooks.take().is_some() {
+                self.programs.detach(port.ifindex);
+            }
+            if port.hooks.is_none() && state != LinkState::Missing {
+                match attach(&mut self.programs, &port.interface) {
+                    Ok((hooks, ifindex)) => {
+                        port.hooks = Some(hooks);
+                        port.ifindex = ifindex;
+                        port.last_problem = None;
+                        if self.names.len() == MAX_NAMES {
+                            self.names.pop_first();
+                        }
+                        self.names.insert(ifindex, port.interface.clone());
+                    }
+                    Err(error) => {
+                        let problem = error.to_string();
+                        if port.last_problem.as_ref() != Some(&problem) {
+                            let interface = &port.interface;
+                            tracing::warn!("{interface} is back but cannot be observed: {problem}");
+                            port.last_problem = Some(problem);
+                        }
+                        self.reattach_at = Some(now + REATTACH);
+                    }
+                }
+            }
+            let up = matches!(state, LinkState::Up(_)) && port.hooks.is_some();
+            if up != port.up {
+                port.up = up;
+                let state = match (up, state) {
+                    (true, _) => "up",
+                    (false, LinkState::Missing) => "gone",
+                    (false, _) => "down",
+                };
+                tracing::info!(interface = port.interface, state, "interface");
+            }
+        }
+    }
+}
+
+fn attach(programs: &mut Programs, interface: &str) -> Result<(AttachedHooks, u32), CaptureError> {
+    let hooks = programs.attach(interface)?;
+    let ifindex = nix::net::if_::if_nametoindex(interface)
+        .map_err(|_| CaptureError::NoInterface(interface.to_owned()))?;
+    Ok((hooks, ifindex))
+}
+
+fn ask_for_stamps() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)
+        .or_else(|_| Socket::new(Domain::IPV6, Type::DGRAM, None))?;
+    setsockopt(&socket, ReceiveTimestampns, &true)?;
+    Ok(socket)
+}
