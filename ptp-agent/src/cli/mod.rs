@@ -89,7 +89,7 @@ struct TapArgs {
     /// Receive stamp: stack (default), tc_ingress, xdp_native or xdp_generic.
     #[arg(long, value_name = "SOURCE")]
     rx_source: Option<RxSource>,
-    /// Transmit stamp: start_xmit (default) or tc_egress.
+    /// Transmit stamp: start_xmit (default), xmit_done or tc_egress.
     #[arg(long, value_name = "SOURCE")]
     tx_source: Option<TxSource>,
     /// Size of the ring buffer, KiB: a power of two.
