@@ -27,7 +27,7 @@ use crate::{
         json::{self, Output},
         metrics::Direction,
     },
-    servo::Servo,
+    servo::{Servo, ServoState},
     sys::clock::{monotonic, realtime_minus_monotonic},
 };
 
@@ -338,7 +338,10 @@ impl Teller {
                 }
             }
         }
-        self.publication.set_followed_until(Instant::now() + FRESH);
+        // Samples alone are no following: before the first lock the clock may be seconds off.
+        if sample.state == ServoState::Locked {
+            self.publication.set_followed_until(Instant::now() + FRESH);
+        }
         self.publication.metrics.update(interface, sample.domain_number, |figures| {
             figures.offset_from_master_seconds = Some(sample.offset.as_secs_f64());
             figures.mean_path_delay_seconds = Some(sample.delay.as_secs_f64());

@@ -118,7 +118,8 @@ impl Namespace {
 
     /// A command whose process starts in the namespace and is killed when the thread that spawns it
     /// ends (so that nothing survives a killed parent): spawn it from a thread that stays. For
-    /// tokio, convert with `tokio::process::Command::from`.
+    /// tokio, convert with `tokio::process::Command::from`. Only the network is another one: /sys
+    /// still shows the interfaces of the namespace that mounted it.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         child::enter_network_namespace(&mut command, Arc::clone(&self.fd));

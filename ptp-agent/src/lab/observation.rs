@@ -210,3 +210,96 @@ pub(super) struct LabSummary {
     /// Further figures of the grandmaster.
     pub grandmaster: Map<String, Value>,
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::publish::json::ClockLine;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    /// A run of ten seconds, 16 samples per second, whose agent is stepped at three seconds to
+    /// `error_ns` off the truth.
+    pub(in crate::lab) fn observation(error_ns: i64) -> Observation {
+        let mut observation = Observation::default();
+        let line = |mono_ns, clock_ns| ClockLine { mono_ns, clock_ns, frequency_ppb: 0.0 };
+        observation.note(Role::Grandmaster, Event::Clock(line(0, 1_500_000_000)));
+        observation.note(Role::Agent, Event::Clock(line(0, 0)));
+        for sample in 0..160 {
+            let mono_ns = sample * SECOND / 16;
+            if mono_ns == 3 * SECOND {
+                let clock_ns = i128::from(mono_ns + 1_500_000_000 + error_ns);
+                observation.note(Role::Agent, Event::Clock(line(mono_ns, clock_ns)));
+            }
+            observation.note(
+                Role::Agent,
+                Event::Sample(Sample {
+                    interface: "ptp1".into(),
+                    domain: 0,
+                    mono_ns,
+                    offset_ns: error_ns + 20,
+                    raw_offset_ns: error_ns - 400,
+                    // Wrong before convergence, so that it shows if it were counted.
+                    delay_ns: Some(if mono_ns < 3 * SECOND { 9_000_000 } else { 4_000 }),
+                    frequency_ppb: 37_000.0,
+                    error_bound_ns: None,
+                    state: "locked".into(),
+                    rx_source: Some(if sample < 10 { "tc_ingress" } else { "stack" }.into()),
+                    tx_source: Some("start_xmit".into()),
+                }),
+            );
+        }
+        observation
+    }
+
+    #[test]
+    fn statistics_begin_with_convergence() {
+        let observation = observation(250);
+        let summary = observation.summary(&observation.truth());
+        assert_eq!((summary.converged_s, summary.samples), (Some(3.0), 160));
+        let error = summary.true_error_ns.unwrap();
+        assert_eq!((error.mean, error.sd, error.max), (250.0, 0.0, 250.0));
+        assert_eq!(summary.delay_ns.unwrap().max, 4_000.0);
+        assert_eq!(summary.below_1us_for_good_s, Some(3.0));
+    }
+
+    #[test]
+    fn run_that_stays_off_has_no_statistics() {
+        let observation = observation(50_000);
+        let summary = observation.summary(&observation.truth());
+        assert_eq!(summary.converged_s, None);
+        assert_eq!((summary.true_error_ns, summary.delay_ns), (None, None));
+        let json = serde_json::to_value(&summary).unwrap();
+        assert!(json["true_error_ns"].is_null() && json["converged_s"].is_null());
+    }
+
+    #[test]
+    fn main_sources_are_those_of_most_samples() {
+        let observation = observation(0);
+        let (rx, tx) = observation.main_sources().unwrap();
+        assert_eq!((rx.as_str(), tx.as_str()), ("stack", "start_xmit"));
+        assert_eq!(observation.sources.len(), 2);
+    }
+
+    #[test]
+    fn losses_of_both_children_are_told_apart() {
+        let mut observation = observation(0);
+        for (role, count) in [(Role::Agent, 1), (Role::Grandmaster, 2)] {
+            let lost = BTreeMap::from([("ring".to_owned(), count)]);
+            observation.note(role, Event::Summary(Summary { lost, ..Summary::default() }));
+        }
+        let summary = observation.summary(&observation.truth());
+        assert_eq!((summary.lost["ring"], summary.grandmaster_lost["ring"]), (1, 2));
+    }
+
+    #[test]
+    fn last_words_are_of_the_child_that_ended() {
+        let mut observation = Observation::default();
+        for line in 0..300 {
+            observation.note_log(Role::Agent, format!("a{line}"));
+            observation.note_log(Role::Grandmaster, "g".into());
+        }
+        assert!(observation.log.len() <= LOG_LINES);
+        assert_eq!(observation.last_words(Role::Agent), "a295\n  a296\n  a297\n  a298\n  a299");
+    }
+}

@@ -295,3 +295,55 @@ fn parameters(args: &Args) -> Vec<Vec<String>> {
     .map(|(name, value)| vec![name.into(), value])
     .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        lab::{observation::tests::observation, peers::Role},
+        publish::json::{Event, Summary},
+    };
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn html(observation: &Observation) -> String {
+        let truth = observation.truth();
+        let args = Command::parse_from(["lab"]).args;
+        page(&args, observation, &truth, &observation.summary(&truth)).unwrap().finish()
+    }
+
+    #[test]
+    fn page_has_its_plots_and_the_stamps_of_both_sides() {
+        let mut observation = observation(250);
+        let more = r#"{"timestamps":{"rx":{"stack":{"matched":321,"late":7}},"tx":{}}}"#;
+        let more = serde_json::from_str(more).unwrap();
+        observation.note(Role::Agent, Event::Summary(Summary { more, ..Summary::default() }));
+        let html = html(&observation);
+        assert_eq!(html.matches("<svg").count(), 6);
+        for text in ["converged", ">321<", ">250 ns<", "The grandmaster lost nothing."] {
+            assert!(html.contains(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn run_without_convergence_or_samples_has_a_page_that_says_so() {
+        for observation in [observation(50_000), Observation::default()] {
+            assert!(html(&observation).contains("did not converge"));
+        }
+    }
+
+    #[test]
+    fn text_tells_what_was_lost() {
+        let mut observation = observation(-250);
+        let lost = [("truncated".to_owned(), 3), ("replayed".to_owned(), 0)].into();
+        observation.note(Role::Agent, Event::Summary(Summary { lost, ..Summary::default() }));
+        let text = text(&observation.summary(&observation.truth()));
+        assert!(text.contains("true error, mean      -250 ns\n"), "{text}");
+        assert!(text.contains("lost                  truncated 3\n"), "{text}");
+    }
+}
