@@ -27,8 +27,9 @@ enum Probe {
 }
 
 /// What is needed, those for building first.
-const PACKAGES: [Package; 11] = [
+const PACKAGES: [Package; 12] = [
     Package::program("gcc", "cc", "links every Rust program; compiles libbpf for the tests"),
+    Package::file("libc6-dev", &["/usr/include/stdlib.h"], "the C library's part of linking"),
     Package::program("make", "make", "builds libbpf for the tests"),
     Package::program("pkg-config", "pkg-config", "finds libelf and zlib"),
     Package::file("libelf-dev", &["/usr/include/libelf.h"], "libbpf reads BPF objects with it"),
