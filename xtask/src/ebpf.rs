@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use similar::TextDiff;
 
 use self::toolchain::{LINKER_VERSION, Toolchain, cargo_home, linker_is_installed};
-use crate::process::{stream, target_directory, workspace};
+use crate::process::{target_directory, workspace};
 
 /// The committed object.
 const COMMITTED: &str = "ptp-agent/bpf/ptp-agent.bpf.o";
@@ -93,7 +93,7 @@ fn build(toolchain: &Toolchain) -> Result<PathBuf> {
     let source = workspace().join("ptp-ebpf");
     let target = target_directory().join("ebpf");
     let fetch = toolchain.cargo(&source, vec!["fetch".into(), "--locked".into()]);
-    ensure!(stream(&fetch, |_| ())?.success(), "the crates of ptp-ebpf could not be fetched");
+    ensure!(fetch.stream(|_| ())?.success(), "the crates of ptp-ebpf could not be fetched");
 
     let flags: Vec<String> = remapping(toolchain)?.iter().map(|flag| format!("{flag:?}")).collect();
     let arguments = vec![
@@ -105,7 +105,7 @@ fn build(toolchain: &Toolchain) -> Result<PathBuf> {
         "--config".to_owned(),
         format!("target.bpfel-unknown-none.rustflags=[{}]", flags.join(",")),
     ];
-    let status = stream(&toolchain.cargo(&source, arguments), |_| ())?;
+    let status = toolchain.cargo(&source, arguments).stream(|_| ())?;
     ensure!(status.success(), "ptp-ebpf could not be built ({status})");
 
     let linked = target.join("bpfel-unknown-none/release/ptp-agent");

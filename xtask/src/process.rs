@@ -3,7 +3,7 @@
 
 use std::{
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
     io::{self, IsTerminal, Read, Write},
     os::unix::fs::MetadataExt,
@@ -40,8 +40,16 @@ pub(crate) fn cargo_program() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// `cargo` in the workspace, with the arguments given and no standard input.
-pub(crate) fn cargo<I, S>(arguments: I) -> Expression
+/// A program and its arguments, not yet started, without standard input.
+#[derive(Clone, Debug)]
+pub(crate) struct Command {
+    /// As one would type it.
+    text: String,
+    expression: Expression,
+}
+
+/// `cargo` in the workspace.
+pub(crate) fn cargo<I, S>(arguments: I) -> Command
 where
     I: IntoIterator<Item = S>,
     S: Into<OsString>,
@@ -49,8 +57,8 @@ where
     command(cargo_program(), arguments)
 }
 
-/// A program in the workspace, with the arguments given and no standard input.
-pub(crate) fn command<I, S>(program: impl Into<OsString>, arguments: I) -> Expression
+/// A program in the workspace.
+pub(crate) fn command<I, S>(program: impl Into<OsString>, arguments: I) -> Command
 where
     I: IntoIterator<Item = S>,
     S: Into<OsString>,
@@ -58,20 +66,117 @@ where
     command_in(&workspace(), program, arguments)
 }
 
-/// A program in a directory, with the arguments given and no standard input.
+/// A program in a directory.
 pub(crate) fn command_in<I, S>(
     directory: &Path,
     program: impl Into<OsString>,
     arguments: I,
-) -> Expression
+) -> Command
 where
     I: IntoIterator<Item = S>,
     S: Into<OsString>,
 {
     let program: OsString = program.into();
-    duct::cmd(program, arguments.into_iter().map(Into::<OsString>::into))
-        .dir(directory)
-        .stdin_null()
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let name = Path::new(&program).file_name().unwrap_or(&program);
+    let words = std::iter::once(name).chain(arguments.iter().map(OsString::as_os_str));
+    let text = words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
+    Command { text, expression: duct::cmd(program, arguments).dir(directory).stdin_null() }
+}
+
+impl Command {
+    /// With an environment variable.
+    pub(crate) fn env(self, name: &str, value: impl Into<OsString>) -> Self {
+        Self { expression: self.expression.env(name, value), ..self }
+    }
+
+    /// Without environment variables, except where they are set for this command.
+    pub(crate) fn without_env(self, names: &[&str]) -> Self {
+        // An inner setting wins over an outer one.
+        let expression =
+            names.iter().fold(self.expression, |expression, name| expression.env_remove(name));
+        Self { expression, ..self }
+    }
+
+    /// Run it, pass its output (standard error merged into standard output) straight on, and show
+    /// each line of it, without colours, to `on_line`.
+    pub(crate) fn stream(&self, on_line: impl FnMut(&str)) -> Result<ExitStatus> {
+        self.stream_to(&mut io::stdout().lock(), on_line)
+    }
+
+    fn stream_to(&self, out: &mut impl Write, mut on_line: impl FnMut(&str)) -> Result<ExitStatus> {
+        let reader = self
+            .expression
+            .stderr_to_stdout()
+            .unchecked()
+            .reader()
+            .with_context(|| self.not_started())?;
+        let mut chunk = [0; 8192];
+        let mut line = Vec::new();
+        loop {
+            let n = match (&reader).read(&mut chunk) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error).context("cannot read the output"),
+            };
+            out.write_all(&chunk[..n])?;
+            out.flush()?;
+            for &byte in &chunk[..n] {
+                if byte == b'\n' {
+                    on_line(&without_colours(&line));
+                    line.clear();
+                } else if line.len() < LINE_LIMIT {
+                    line.push(byte);
+                }
+            }
+        }
+        if !line.is_empty() {
+            on_line(&without_colours(&line));
+            writeln!(out)?;
+        }
+        let output = reader.try_wait()?.context("output ended but the process did not")?;
+        Ok(output.status)
+    }
+
+    /// Run it behind one progress line, and show its output only if it fails.
+    pub(crate) fn quietly(&self, title: &str) -> Result<()> {
+        let begun = Instant::now();
+        let progress = ProgressBar::new_spinner().with_message(title.to_owned());
+        if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg} ({elapsed})") {
+            progress.set_style(style);
+        }
+        if io::stderr().is_terminal() {
+            progress.enable_steady_tick(Duration::from_millis(120));
+        } else {
+            println!("  {title} ...");
+        }
+        let output = self.expression.stderr_to_stdout().stdout_capture().unchecked().run();
+        progress.finish_and_clear();
+        let output = output.with_context(|| self.not_started())?;
+        if !output.status.success() {
+            bail!(
+                "{title} failed ({}); its output:\n{}",
+                output.status,
+                String::from_utf8_lossy(&output.stdout).trim_end()
+            );
+        }
+        println!("  {title}: done in {:.0} s", begun.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// What it prints on standard output, or nothing if it cannot be run or fails.
+    pub(crate) fn output(&self) -> Option<String> {
+        self.expression.stderr_null().read().ok()
+    }
+
+    fn not_started(&self) -> String {
+        format!("cannot start `{}`", self.text)
+    }
+}
+
+fn without_colours(line: &[u8]) -> String {
+    console::strip_ansi_codes(&String::from_utf8_lossy(line)).trim_end().to_owned()
 }
 
 /// Where a program is, looking beyond the path as root's path does.
@@ -92,85 +197,6 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }
 
-/// Run a command, pass its output (standard error merged into standard output) straight on, and show
-/// each line of it, without colours, to `on_line`.
-pub(crate) fn stream(command: &Expression, on_line: impl FnMut(&str)) -> Result<ExitStatus> {
-    stream_to(&mut io::stdout().lock(), command, on_line)
-}
-
-fn stream_to(
-    out: &mut impl Write,
-    command: &Expression,
-    mut on_line: impl FnMut(&str),
-) -> Result<ExitStatus> {
-    let reader = command
-        .stderr_to_stdout()
-        .unchecked()
-        .reader()
-        .with_context(|| format!("cannot start {command:?}"))?;
-    let mut chunk = [0; 8192];
-    let mut line = Vec::new();
-    loop {
-        let n = match (&reader).read(&mut chunk) {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error).context("cannot read the output"),
-        };
-        out.write_all(&chunk[..n])?;
-        out.flush()?;
-        for &byte in &chunk[..n] {
-            if byte == b'\n' {
-                on_line(&without_colours(&line));
-                line.clear();
-            } else if line.len() < LINE_LIMIT {
-                line.push(byte);
-            }
-        }
-    }
-    if !line.is_empty() {
-        on_line(&without_colours(&line));
-        writeln!(out)?;
-    }
-    let output = reader.try_wait()?.context("output ended but the process did not")?;
-    Ok(output.status)
-}
-
-fn without_colours(line: &[u8]) -> String {
-    console::strip_ansi_codes(&String::from_utf8_lossy(line)).trim_end().to_owned()
-}
-
-/// Run a slow command behind one progress line, and show its output only when it fails.
-pub(crate) fn quietly(title: &str, command: &Expression) -> Result<()> {
-    let begun = Instant::now();
-    let progress = ProgressBar::new_spinner().with_message(title.to_owned());
-    if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg} ({elapsed})") {
-        progress.set_style(style);
-    }
-    if io::stderr().is_terminal() {
-        progress.enable_steady_tick(Duration::from_millis(120));
-    } else {
-        println!("  {title} ...");
-    }
-    let output = command.stderr_to_stdout().stdout_capture().unchecked().run();
-    progress.finish_and_clear();
-    let output = output.with_context(|| format!("cannot start {command:?}"))?;
-    if !output.status.success() {
-        bail!(
-            "{title} failed ({}); its output:\n{}",
-            output.status,
-            String::from_utf8_lossy(&output.stdout).trim_end()
-        );
-    }
-    println!("  {title}: done in {:.0} s", begun.elapsed().as_secs_f64());
-    Ok(())
-}
-
-/// What a command prints on standard output, or nothing when it cannot be run or fails.
-pub(crate) fn output_of(command: &Expression) -> Option<String> {
-    command.stderr_null().read().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,7 +207,7 @@ mod tests {
         let script =
             r"printf '\033[32mgreen\033[0m\n'; echo no newline at the end >&2; printf last";
         let mut shown = Vec::new();
-        let status = stream_to(&mut shown, &command("sh", ["-c", script]), |line| {
+        let status = command("sh", ["-c", script]).stream_to(&mut shown, |line| {
             lines.push(line.to_owned());
         })?;
         assert!(status.success() && shown.starts_with(b"\x1b[32mgreen"));
@@ -191,15 +217,15 @@ mod tests {
 
     #[test]
     fn a_failing_command_reports_its_status_and_output() {
-        assert!(!stream(&command("false", [""; 0]), |_| ()).expect("false runs").success());
-        let error = quietly("trying", &command("sh", ["-c", "echo why; exit 3"])).unwrap_err();
+        assert!(!command("false", [""; 0]).stream(|_| ()).expect("false runs").success());
+        let error = command("sh", ["-c", "echo why; exit 3"]).quietly("trying").unwrap_err();
         assert!(error.to_string().contains("why") && error.to_string().contains('3'), "{error}");
     }
 
     #[test]
     fn a_program_that_does_not_exist_is_named() {
-        let error = stream(&command("no-such-program", [""; 0]), |_| ()).unwrap_err();
-        assert!(format!("{error:#}").contains("no-such-program"));
+        let error = command("no-such-program", ["it"]).stream(|_| ()).unwrap_err();
+        assert!(format!("{error:#}").contains("`no-such-program it`"));
         assert_eq!(find("no-such-program"), None);
     }
 }

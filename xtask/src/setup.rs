@@ -14,7 +14,7 @@ use anyhow::Result;
 use self::packages::Package;
 use crate::{
     ebpf::toolchain::{self, LINKER_VERSION, Toolchain},
-    process::{cargo, command, find, is_root, quietly},
+    process::{cargo, command, find, is_root},
 };
 
 /// Version of `cargo-fuzz` that the fuzz targets are run with.
@@ -22,7 +22,7 @@ const CARGO_FUZZ_VERSION: &str = "0.13.2";
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
-    /// Only say what is missing; exit code 1 if anything needed is
+    /// Only say what is missing; exit code 1 if anything is
     #[arg(long)]
     check: bool,
     /// Only the Debian packages, the part that needs root
@@ -178,7 +178,7 @@ fn install_toolchain() -> Result<()> {
                 "--no-self-update",
             ],
         );
-        match quietly(&format!("rustup toolchain install {channel}"), &install) {
+        match install.quietly(&format!("rustup toolchain install {channel}")) {
             Ok(()) => return Ok(()),
             Err(error) => {
                 println!("  rustup could not install it; trying Debian's compiler.");
@@ -199,15 +199,11 @@ fn toolchain_then_linker() -> Result<()> {
     if Toolchain::find().is_err() {
         anyhow::bail!("not tried, because the compiler that it belongs to is missing");
     }
-    quietly(
-        &format!("cargo install bpf-linker {LINKER_VERSION} (about a minute)"),
-        &cargo(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked"]),
-    )
+    cargo(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked"])
+        .quietly(&format!("cargo install bpf-linker {LINKER_VERSION} (about a minute)"))
 }
 
 fn install_cargo_fuzz() -> Result<()> {
-    quietly(
-        &format!("cargo install cargo-fuzz {CARGO_FUZZ_VERSION} (about a minute)"),
-        &cargo(["install", "cargo-fuzz", "--version", CARGO_FUZZ_VERSION, "--locked"]),
-    )
+    cargo(["install", "cargo-fuzz", "--version", CARGO_FUZZ_VERSION, "--locked"])
+        .quietly(&format!("cargo install cargo-fuzz {CARGO_FUZZ_VERSION} (about a minute)"))
 }

@@ -18,7 +18,6 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
-use duct::Expression;
 
 use self::{
     tally::Tally,
@@ -26,7 +25,7 @@ use self::{
 };
 use crate::{
     ebpf::{self, toolchain},
-    process::{self, cargo, command, find, stream},
+    process::{self, Command, cargo, command, find},
     setup,
 };
 
@@ -154,8 +153,8 @@ fn lints(suite: &mut Suite) {
 }
 
 /// A command that counts as one test.
-fn one(command: &Expression) -> Result<Outcome> {
-    let status = stream(command, |_| ())?;
+fn one(command: &Command) -> Result<Outcome> {
+    let status = command.stream(|_| ())?;
     ensure!(status.success(), "{status}");
     Ok(Outcome::passed())
 }
@@ -194,7 +193,7 @@ fn run_tests(
         command = command.env(FRESH_OBJECT, fresh);
     }
     let mut tally = Tally::default();
-    let status = stream(&command, |line| tally.read(line))?;
+    let status = command.stream(|line| tally.read(line))?;
     Ok(Outcome::Ran { tally: tally.with_status(status.success()) })
 }
 
@@ -229,7 +228,7 @@ fn fuzz() -> Result<Outcome> {
             ],
         );
         println!("-- {target}");
-        tally.count_one(stream(&fuzz, |_| ())?.success());
+        tally.count_one(fuzz.stream(|_| ())?.success());
     }
     Ok(Outcome::Ran { tally })
 }

@@ -9,10 +9,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use duct::Expression;
 use serde::Deserialize;
 
-use crate::process::{cargo_program, command, command_in, find, output_of, workspace};
+use crate::process::{Command, cargo_program, command, command_in, find, workspace};
 
 /// Version of `bpf-linker` that the committed object is made with.
 pub(crate) const LINKER_VERSION: &str = "0.10.4";
@@ -43,7 +42,7 @@ enum Kind {
 }
 
 impl Kind {
-    fn rustc(&self, arguments: &[&str]) -> Expression {
+    fn rustc(&self, arguments: &[&str]) -> Command {
         match self {
             Self::Rustup { channel } => {
                 let all = ["run", channel, "rustc"].into_iter().chain(arguments.iter().copied());
@@ -73,8 +72,8 @@ impl Toolchain {
         if matches!(kind, Kind::Rustup { .. }) && find("rustup").is_none() {
             bail!("there is no rustup");
         }
-        let version = output_of(&kind.rustc(&["-vV"]));
-        let sysroot = output_of(&kind.rustc(&["--print", "sysroot"]));
+        let version = kind.rustc(&["-vV"]).output();
+        let sysroot = kind.rustc(&["--print", "sysroot"]).output();
         let (Some(version), Some(sysroot)) = (version, sysroot) else { bail!("not installed") };
         let llvm = version.lines().find_map(|line| line.strip_prefix("LLVM version: "));
         if !llvm.is_some_and(|llvm| llvm.starts_with(LLVM)) {
@@ -97,8 +96,8 @@ impl Toolchain {
     }
 
     /// `cargo` of this toolchain in a directory, free of what another cargo has put in the environment.
-    pub(super) fn cargo(&self, directory: &Path, arguments: Vec<String>) -> Expression {
-        let expression = match &self.kind {
+    pub(super) fn cargo(&self, directory: &Path, arguments: Vec<String>) -> Command {
+        let command = match &self.kind {
             Kind::Rustup { channel } => {
                 let mut all = vec!["run".to_owned(), channel.clone(), "cargo".to_owned()];
                 all.extend(arguments);
@@ -108,7 +107,7 @@ impl Toolchain {
                 .env("RUSTC", DEBIAN_RUSTC)
                 .env("RUSTC_BOOTSTRAP", "1"),
         };
-        let inherited = [
+        command.without_env(&[
             "CARGO",
             "CARGO_BUILD_TARGET",
             "CARGO_ENCODED_RUSTFLAGS",
@@ -117,9 +116,7 @@ impl Toolchain {
             "RUSTC_WORKSPACE_WRAPPER",
             "RUSTC_WRAPPER",
             "RUSTFLAGS",
-        ];
-        // What was set above stays: an inner setting wins over an outer one.
-        inherited.into_iter().fold(expression, |expression, name| expression.env_remove(name))
+        ])
     }
 
     /// For people: which compiler this is and where it comes from.
@@ -152,12 +149,12 @@ pub(crate) fn pinned_channel() -> Result<String> {
 /// Whether rustup has this toolchain.
 pub(crate) fn nightly_is_installed(channel: &str) -> bool {
     find("rustup").is_some()
-        && output_of(&Kind::Rustup { channel: channel.to_owned() }.rustc(&["-vV"])).is_some()
+        && Kind::Rustup { channel: channel.to_owned() }.rustc(&["-vV"]).output().is_some()
 }
 
 /// Whether `bpf-linker` is there, in the version wanted.
 pub(crate) fn linker_is_installed() -> bool {
-    let version = output_of(&command("bpf-linker", ["--version"]));
+    let version = command("bpf-linker", ["--version"]).output();
     version.is_some_and(|version| version.split_whitespace().nth(1) == Some(LINKER_VERSION))
 }
 

@@ -4,10 +4,10 @@
 
 use std::{path::Path, process};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use super::no_daemons::{self, NoDaemons};
-use crate::process::{command, find, output_of, quietly};
+use crate::process::{Command, command, find};
 
 /// A Debian package.
 #[derive(Debug)]
@@ -74,10 +74,10 @@ pub(super) fn missing() -> Vec<&'static Package> {
 pub(super) fn install(names: &[&str]) -> Result<()> {
     no_daemons::catch_interrupts()?;
     let guard = NoDaemons::begin(Path::new(no_daemons::POLICY))?;
-    let result = quietly("apt-get update", &apt_get(&["update"])).and_then(|()| {
+    let result = apt_get(&["update"]).quietly("apt-get update").and_then(|()| {
         let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
         arguments.extend(names);
-        quietly(&format!("apt-get install {}", names.join(" ")), &apt_get(&arguments))
+        apt_get(&arguments).quietly(&format!("apt-get install {}", names.join(" ")))
     });
     let disabled = disable_services(names);
     guard.end()?;
@@ -88,7 +88,7 @@ pub(super) fn install(names: &[&str]) -> Result<()> {
     result.and(disabled)
 }
 
-fn apt_get(arguments: &[&str]) -> duct::Expression {
+fn apt_get(arguments: &[&str]) -> Command {
     let mut all = vec!["-o", "DPkg::Lock::Timeout=120", "-q"];
     all.extend(arguments);
     command("apt-get", all).env("DEBIAN_FRONTEND", "noninteractive")
@@ -102,18 +102,11 @@ fn disable_services(names: &[&str]) -> Result<()> {
     for name in names {
         for unit in services(name) {
             let is_enabled = command("systemctl", ["is-enabled", &unit]);
-            if output_of(&is_enabled).is_none_or(|state| state.trim() != "enabled") {
+            if is_enabled.output().is_none_or(|state| state.trim() != "enabled") {
                 continue;
             }
-            let disable = command("systemctl", ["disable", &unit]).stderr_to_stdout();
-            let output = disable.stdout_capture().unchecked().run();
-            let output = output.context("cannot start systemctl")?;
-            ensure!(
-                output.status.success(),
-                "systemctl disable {unit} failed: {}",
-                String::from_utf8_lossy(&output.stdout)
-            );
-            println!("  {unit}: disabled, so that it does not start with the machine");
+            command("systemctl", ["disable", &unit])
+                .quietly(&format!("systemctl disable {unit}"))?;
         }
     }
     Ok(())
@@ -121,7 +114,7 @@ fn disable_services(names: &[&str]) -> Result<()> {
 
 /// Names of the systemd services in a package, templates left out.
 fn services(package: &str) -> Vec<String> {
-    let files = output_of(&command("dpkg-query", ["--listfiles", package])).unwrap_or_default();
+    let files = command("dpkg-query", ["--listfiles", package]).output().unwrap_or_default();
     files
         .lines()
         .filter(|file| file.contains("/lib/systemd/system/") && file.ends_with(".service"))

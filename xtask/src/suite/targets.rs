@@ -37,7 +37,7 @@ struct Target {
 impl TestTargets {
     pub(super) fn read() -> Result<Self> {
         let metadata = cargo(["metadata", "--no-deps", "--format-version", "1", "--quiet"])
-            .read()
+            .output()
             .context("cargo metadata failed")?;
         Self::parse(&metadata)
     }
