@@ -228,15 +228,16 @@ pub struct OffsetSample {
     pub sequence_id: u16,
     /// When the Sync was stamped, t2.
     pub at: Time<Mono>,
-    /// `offsetFromMaster` of the host's CLOCK_REALTIME, filtered: from the fastest packets of each
-    /// direction. Before the first measurement of the delay it contains that delay.
+    /// `offsetFromMaster` of the host's CLOCK_REALTIME, filtered: from the fastest Sync of the last
+    /// seconds. Before the first measurement of the delay it contains that delay.
     pub offset: Duration,
     /// The same with this Sync alone: t2 minus t1 minus the filtered delay.
     pub raw_offset: Duration,
-    /// Filtered `meanPathDelay`; `None` before the first exchange that measures it.
+    /// `meanPathDelay` (or `meanLinkDelay`) of the fastest of the last exchanges; `None` before the
+    /// first one.
     pub delay: Option<Duration>,
     /// How much faster the host's clock runs than the transmitter's, parts per billion; `None`
-    /// during the first second.
+    /// during the first seconds.
     pub frequency_ppb: Option<f64>,
     /// Where Sync was stamped.
     pub rx_source: StampSource,
@@ -857,10 +858,7 @@ impl Port {
         }
         let there = path.fastest_sync(stamp.time)?;
         // End to end where there is somebody who measures it, else the delay of the link.
-        let delay = match path.fastest_request(stamp.time) {
-            Some(back) => Some((there + back).half()),
-            None => link_delay,
-        };
+        let delay = path.delay(stamp.time).or(link_delay);
         // Before the first Announce nobody knows what the transmitter's time means.
         let utc_offset = self.seen.announced?.utc_offset();
         let to_real = real.since_epoch() - stamp.time.since_epoch() + utc_offset;

@@ -2,11 +2,14 @@
 //! with one time transmitter.
 //!
 //! A stamp taken by software is never too early, and neither is a packet: noise adds to a one-way
-//! difference and has a sharp lower edge. So the smallest difference of a short window stands for
-//! each direction, each extrapolated to the same instant with the measured drift. The window is
-//! short (4 s, 16 packets) because the clock under observation may be steered, and then its
-//! frequency changes every second. Mean path delay and offset are half the sum and half the
-//! difference of the two minima (IEEE 1588-2019 11.3).
+//! difference, and its distribution has a sharp lower edge. So the fastest packets speak for all:
+//!
+//! - of Sync, the smallest difference of a short window, extrapolated to the instant in question
+//!   with the measured drift. The window is short (4 s, 16 packets) because the clock that is
+//!   observed may be steered, and then its frequency changes every second;
+//! - of Delay_Req, the smallest delay of the last 16 exchanges. Each is computed for its own instant,
+//!   `meanPathDelay` = ((t2 - t1) + (t4 - t3)) / 2 (IEEE 1588-2019 11.3) with the fastest Sync around
+//!   it, so that what the clock has done since then does not matter.
 
 use ptp_common::{
     time::{Duration, Mono, Time},
@@ -14,14 +17,19 @@ use ptp_common::{
 };
 use std::collections::VecDeque;
 
-/// Packets of one direction that are remembered.
+/// Sync that are remembered.
 const WINDOW_PACKETS: usize = 16;
-/// Age at which a packet leaves the window, unless it is the latest...
+/// Age at which a Sync leaves the window, unless it is the latest...
 const WINDOW: Duration = Duration::from_secs(4);
-/// ...and at which even the latest leaves it: message intervals reach this far.
+/// ...and at which even the latest leaves it, and a delay is forgotten: message intervals reach this
+/// far.
 const LATEST: Duration = Duration::from_secs(64);
-/// Points from which the drift is computed, and the least distance between two of them.
-const ANCHORS: usize = 16;
+/// Delays of which the smallest counts.
+const DELAYS: usize = 16;
+/// Points from which the drift is computed, at the least and at the most, and the least distance
+/// between two of them.
+const MIN_ANCHORS: usize = 4;
+const MAX_ANCHORS: usize = 16;
 const ANCHOR_DISTANCE: Duration = Duration::from_millis(500);
 /// A drift that no oscillator has; a clock was set in between.
 const IMPOSSIBLE_DRIFT: f64 = 0.01;
@@ -29,8 +37,6 @@ const IMPOSSIBLE_DRIFT: f64 = 0.01;
 const OUTLIER: Duration = Duration::from_millis(10);
 /// ...and how many in a row are no outliers but a clock that was set, or another route.
 const OUTLIERS: u8 = 4;
-/// Peer delay exchanges of which the fastest counts, and how long they do.
-const LINK_EXCHANGES: usize = 16;
 /// How long the known peer must be silent before another port is believed to be the peer.
 const PEER_PATIENCE: Duration = Duration::from_secs(8);
 
@@ -65,8 +71,9 @@ pub(super) enum Taken {
 pub(super) struct Path {
     /// Host minus transmitter from Sync.
     syncs: VecDeque<Point>,
-    /// Transmitter minus host from Delay_Req.
-    requests: VecDeque<Point>,
+    delays: Delays,
+    /// The latest delay while the drift is not known, and with it no Sync but the nearest.
+    first_delay: Option<Duration>,
     /// The fastest Sync of each half second; the last one is still open.
     anchors: VecDeque<Point>,
     anchor_since: Option<Time<Mono>>,
@@ -78,7 +85,6 @@ impl Path {
     /// Takes the difference host minus transmitter of one Sync.
     pub(super) fn sync(&mut self, point: Point) -> Taken {
         prune(&mut self.syncs, point.at);
-        prune(&mut self.requests, point.at);
         let mut taken = Taken::Yes;
         if let Some(predicted) = self.fastest_sync(point.at)
             && (point.difference - predicted).abs() > OUTLIER
@@ -100,11 +106,21 @@ impl Path {
     /// Takes the difference transmitter minus host of one Delay_Req. Returns `meanPathDelay` of this
     /// exchange alone, computed with the Sync next to it.
     pub(super) fn request(&mut self, point: Point) -> Option<Duration> {
-        self.requests.push_back(point);
-        prune(&mut self.requests, point.at);
         let drift = self.drift.unwrap_or(0.0);
         let nearest = self.syncs.iter().min_by_key(|sync| (sync.at - point.at).abs())?;
-        Some((nearest.at(point.at, drift) + point.difference).half())
+        let alone = (nearest.at(point.at, drift) + point.difference).half();
+        if self.drift.is_none() {
+            self.first_delay = Some(alone);
+        } else if let Some(fastest) = self.fastest_sync(point.at) {
+            self.delays.push(point.at, (fastest + point.difference).half());
+            self.first_delay = None;
+        }
+        Some(alone)
+    }
+
+    /// `meanPathDelay` of the fastest exchange.
+    pub(super) fn delay(&self, now: Time<Mono>) -> Option<Duration> {
+        self.delays.smallest(now).or(self.first_delay)
     }
 
     /// How much faster the host's monotonic clock is than the transmitter's, as a ratio.
@@ -116,12 +132,6 @@ impl Path {
     pub(super) fn fastest_sync(&self, instant: Time<Mono>) -> Option<Duration> {
         let drift = self.drift.unwrap_or(0.0);
         self.syncs.iter().map(|point| point.at(instant, drift)).min()
-    }
-
-    /// The smallest difference transmitter minus host, as of `instant`.
-    pub(super) fn fastest_request(&self, instant: Time<Mono>) -> Option<Duration> {
-        let drift = self.drift.unwrap_or(0.0);
-        self.requests.iter().map(|point| point.at(instant, -drift)).min()
     }
 
     fn anchor(&mut self, point: Point) {
@@ -138,8 +148,10 @@ impl Path {
             }
             _ => {}
         }
-        self.drift = slope(&self.anchors);
-        if self.anchors.len() == ANCHORS {
+        if self.anchors.len() >= MIN_ANCHORS {
+            self.drift = slope(&self.anchors);
+        }
+        if self.anchors.len() == MAX_ANCHORS {
             self.anchors.pop_front();
         }
         self.anchors.push_back(point);
@@ -162,7 +174,7 @@ fn prune(points: &mut VecDeque<Point>, now: Time<Mono>) {
 /// The median of the slopes between all pairs of points (Theil and Sen): a third of them may be
 /// wrong and it still is right.
 fn slope(points: &VecDeque<Point>) -> Option<f64> {
-    let mut slopes = Vec::with_capacity(ANCHORS * (ANCHORS - 1) / 2);
+    let mut slopes = Vec::with_capacity(MAX_ANCHORS * (MAX_ANCHORS - 1) / 2);
     for (n, late) in points.iter().enumerate() {
         for early in points.iter().take(n) {
             let span = (late.at - early.at).as_nanos_f64();
@@ -180,38 +192,56 @@ fn slope(points: &VecDeque<Point>) -> Option<f64> {
     Some(*median).filter(|drift| drift.abs() < IMPOSSIBLE_DRIFT)
 }
 
+/// The last delays that were measured.
+#[derive(Debug, Default)]
+struct Delays(VecDeque<(Time<Mono>, Duration)>);
+
+impl Delays {
+    fn push(&mut self, at: Time<Mono>, delay: Duration) {
+        if self.0.len() == DELAYS {
+            self.0.pop_front();
+        }
+        self.0.push_back((at, delay));
+    }
+
+    fn smallest(&self, now: Time<Mono>) -> Option<Duration> {
+        let fresh = self.0.iter().filter(|(at, _)| now - *at <= LATEST);
+        fresh.map(|(_, delay)| *delay).min()
+    }
+
+    fn latest(&self) -> Option<Time<Mono>> {
+        self.0.back().map(|(at, _)| *at)
+    }
+}
+
 /// The link to the neighbour, measured with the peer delay mechanism (11.4).
 #[derive(Debug)]
 pub(super) struct Link {
     peer: PortIdentity,
-    delays: VecDeque<(Time<Mono>, Duration)>,
+    delays: Delays,
 }
 
 impl Link {
-    pub(super) const fn new(peer: PortIdentity) -> Self {
-        Self { peer, delays: VecDeque::new() }
+    pub(super) fn new(peer: PortIdentity) -> Self {
+        Self { peer, delays: Delays::default() }
     }
 
     /// Takes `meanLinkDelay` of one exchange. `false` where a second port answers in the place of a
     /// peer that is still there: a misconfigured switch, or somebody who wants to mislead.
     pub(super) fn exchange(&mut self, at: Time<Mono>, peer: PortIdentity, delay: Duration) -> bool {
         if peer != self.peer {
-            if self.delays.back().is_some_and(|(last, _)| at - *last < PEER_PATIENCE) {
+            if self.delays.latest().is_some_and(|last| at - last < PEER_PATIENCE) {
                 return false;
             }
             *self = Self::new(peer);
         }
-        if self.delays.len() == LINK_EXCHANGES {
-            self.delays.pop_front();
-        }
-        self.delays.push_back((at, delay));
+        self.delays.push(at, delay);
         true
     }
 
     /// `meanLinkDelay` of the fastest exchange.
     pub(super) fn delay(&self, now: Time<Mono>) -> Option<Duration> {
-        let fresh = self.delays.iter().filter(|(at, _)| now - *at <= LATEST);
-        fresh.map(|(_, delay)| *delay).min()
+        self.delays.smallest(now)
     }
 }
 
@@ -241,18 +271,32 @@ mod tests {
     }
 
     #[test]
-    fn delay_is_half_the_sum_of_the_fastest_packets() {
+    fn delay_is_that_of_the_fastest_packets_though_the_clock_is_steered() {
         let mut path = Path::default();
-        for n in 0..10 {
-            path.sync(point(n * 100, 5_000_000 + 700 + (n % 4) * 900));
-            path.request(point(n * 100 + 10, -5_000_000 + 1_300 + (n % 3) * 500));
+        let mut difference = 5_000_000;
+        for n in 0..400 {
+            // The frequency changes by up to 1 ppm every second; the delay is 1 us.
+            difference += (n / 10 % 3 - 1) * 100;
+            path.sync(point(n * 100, difference + 1_000 + (n * 7_919) % 20_000));
+            if n % 10 == 5 {
+                path.request(point(n * 100 + 10, -difference + 1_000 + (n * 104_729) % 20_000));
+            }
         }
-        let now = Time::from_nanos(1_000_000_000);
-        let (there, back) = (path.fastest_sync(now).unwrap(), path.fastest_request(now).unwrap());
-        let delay = (there + back).half().as_nanos();
-        let offset = (there - back).half().as_nanos();
-        assert!((900..=1_100).contains(&delay), "{delay}");
-        assert!((4_999_500..=4_999_900).contains(&offset), "{offset}");
+        let now = Time::from_nanos(40_000_000_000);
+        let delay = path.delay(now).expect("many exchanges").as_nanos();
+        assert!((500..=2_500).contains(&delay), "{delay}");
+        let offset = (path.fastest_sync(now).expect("many") - ns(delay)).as_nanos();
+        assert!((offset - difference).abs() < 2_000, "{}", offset - difference);
+    }
+
+    #[test]
+    fn before_the_drift_is_known_the_latest_delay_counts() {
+        let mut path = Path::default();
+        assert_eq!(path.request(point(0, 500)), None);
+        path.sync(point(0, 700));
+        assert_eq!(path.request(point(10, 300)), Some(ns(500)));
+        assert_eq!(path.request(point(20, 1_300)), Some(ns(1_000)));
+        assert_eq!(path.delay(Time::from_nanos(0)), Some(ns(1_000)));
     }
 
     #[test]
@@ -269,20 +313,21 @@ mod tests {
         assert_eq!(path.sync(point(2_500, -1_500_000_000)), Taken::Jump);
         let now = Time::from_nanos(2_500_000_000);
         assert_eq!(path.fastest_sync(now), Some(ns(-1_500_000_000)));
-        assert_eq!(path.fastest_request(now), None);
+        assert_eq!((path.delay(now), path.drift()), (None, None));
     }
 
     #[test]
     fn the_window_forgets_but_keeps_the_latest() {
         let mut path = Path::default();
-        path.request(point(0, 500));
+        let seconds = |second: i64| Time::from_nanos(second * 1_000_000_000);
         path.sync(point(0, 100));
-        path.request(point(10, 500));
         path.sync(point(5_000, 900));
-        assert_eq!(path.fastest_sync(Time::from_nanos(5_000_000_000)), Some(ns(900)));
-        assert!(path.fastest_request(Time::from_nanos(5_000_000_000)).is_some());
-        path.sync(point(80_000, 900));
-        assert_eq!(path.fastest_request(Time::from_nanos(80_000_000_000)), None);
+        assert_eq!(path.fastest_sync(seconds(5)), Some(ns(900)));
+        path.sync(point(10_000, 100));
+        path.sync(point(12_000, 900));
+        assert_eq!(path.fastest_sync(seconds(12)), Some(ns(100)));
+        path.sync(point(80_000, 20_000_000));
+        assert_eq!(path.fastest_sync(seconds(80)), Some(ns(20_000_000)));
     }
 
     #[test]

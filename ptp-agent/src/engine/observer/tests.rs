@@ -764,7 +764,7 @@ proptest! {
                 any::<Option<(i64, i64)>>(),
                 any::<Option<(prop::sample::Index, u8)>>(),
             ),
-            0..150,
+            0..100,
         ),
     ) {
         let mut observer = Observer::new();
