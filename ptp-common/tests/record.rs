@@ -23,6 +23,7 @@ fn image() -> [u8; RECORD_SIZE] {
     put(offset_of!(RawRecord, queue), &9u32.to_ne_bytes());
     put(offset_of!(RawRecord, serial), &0x0003_0000_0000_0001u64.to_ne_bytes());
     put(offset_of!(RawRecord, mono_ns), &1_000_000_000_001u64.to_ne_bytes());
+    put(offset_of!(RawRecord, done_ns), &1_000_000_000_501u64.to_ne_bytes());
     put(offset_of!(RawRecord, tai_ns), &1_700_000_000_000_000_002u64.to_ne_bytes());
     put(offset_of!(RawRecord, stack_ns), &1_700_000_000_000_000_003u64.to_ne_bytes());
     put(offset_of!(RawRecord, hardware_ns), &4u64.to_ne_bytes());
@@ -48,6 +49,7 @@ fn every_field_is_read_from_its_place() {
     assert_eq!((record.ifindex, record.cpu, record.queue), (7, 3, 9));
     assert_eq!(record.serial, 0x0003_0000_0000_0001);
     assert_eq!(record.mono_ns, 1_000_000_000_001);
+    assert_eq!(record.done_ns, 1_000_000_000_501);
     assert_eq!(record.tai_ns, 1_700_000_000_000_000_002);
     assert_eq!(record.stack_ns, 1_700_000_000_000_000_003);
     assert_eq!(record.hardware_ns, 4);
@@ -62,11 +64,10 @@ fn every_field_is_read_from_its_place() {
 #[test]
 fn another_version_is_named_whatever_its_size() {
     let mut bytes = image().to_vec();
-    bytes[0] = RECORD_VERSION + 1;
+    bytes[offset_of!(RawRecord, version)] = RECORD_VERSION + 1;
     bytes.extend([0; 8]);
     assert_eq!(Record::parse(&bytes), Err(RecordError::Version(RECORD_VERSION + 1)));
     assert_eq!(Record::parse(&[]), Err(RecordError::Size(0)));
-    assert_eq!(Record::parse(&image()[1..]), Err(RecordError::Version(image()[1])));
     assert_eq!(Record::parse(&image()[..RECORD_SIZE - 1]), Err(RecordError::Size(RECORD_SIZE - 1)));
 }
 
