@@ -14,8 +14,8 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_ANY, BPF_RB_NO_WAKEUP, xdp_action::XDP_PASS},
-    btf_maps::{LruHashMap, PerCpuArray, RingBuf},
+    bindings::{BPF_RB_NO_WAKEUP, xdp_action::XDP_PASS},
+    btf_maps::{PerCpuArray, RingBuf},
     helpers::generated::{
         bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_ktime_get_tai_ns, bpf_skb_load_bytes,
         bpf_xdp_load_bytes,
@@ -44,20 +44,13 @@ static RECORDS: RingBuf<(), { 2 * 1024 * 1024 }> = RingBuf::new();
 #[btf_map]
 static COUNTS: PerCpuArray<Counts, 8> = PerCpuArray::new();
 
-/// Packets between TC egress and the end of the driver's work, by the address of their socket buffer.
-/// LRU, because a queueing discipline may drop the packet and then nobody takes the entry out.
-#[btf_map]
-static IN_FLIGHT: LruHashMap<u64, InFlight, 1024> = LruHashMap::new();
-
-/// Last serial given on a CPU.
-#[btf_map]
-static SERIALS: PerCpuArray<u64, 1> = PerCpuArray::new();
-
-/// How many entries `IN_FLIGHT` has, so that the tracepoint, which fires for every packet of every
-/// interface, can leave after one load. Packets that a queueing discipline dropped make it too large,
-/// never too small: the look-up is then done in vain until user space sets it right.
+/// Packets between TC egress and the end of the driver's work.
 #[unsafe(no_mangle)]
-static IN_FLIGHT_COUNT: SharedCount = SharedCount(UnsafeCell::new(0));
+static IN_FLIGHT: InFlight = InFlight {
+    addresses: [const { Word::new(0) }; PLACES],
+    serials: [const { Word::new(0) }; PLACES],
+    starts: [const { Word::new(0) }; PLACES],
+};
 
 // Set at load time. The verifier knows their values (the section is frozen) and drops the branches
 // they guard before it looks at the helper or the field that an older kernel lacks.
@@ -74,34 +67,98 @@ static HAS_HWTSTAMP: u8 = 0;
 #[unsafe(no_mangle)]
 static WANT_XMIT: u8 = 0;
 
-/// A count that all CPUs change. `core`'s atomics have no addition for this target, because old
-/// kernels only know the one form used here, which does not return the value.
+/// Packets on their way out, each at the place that the hash of its socket buffer's address names.
+/// The tracepoints fire for every packet of every interface, so the look-up is what has to be cheap:
+/// one load, no helper, no lock. A packet that a queueing discipline drops leaves its address behind,
+/// which costs nothing and is overwritten some day. Two packets that want one place at the same time
+/// cost one of them its record.
+#[repr(C)]
+pub struct InFlight {
+    /// 0 where there is none.
+    addresses: [Word; PLACES],
+    serials: [Word; PLACES],
+    /// When the driver was called, 0 before.
+    starts: [Word; PLACES],
+}
+
+const PLACES_BITS: u32 = 8;
+const PLACES: usize = 1 << PLACES_BITS;
+
+impl InFlight {
+    /// The place of an address. Fibonacci hashing: the upper bits of the product depend on all bits
+    /// of the address.
+    #[inline(always)]
+    fn place(address: u64) -> usize {
+        (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PLACES_BITS)) as usize
+    }
+
+    /// A packet has passed TC egress.
+    #[inline(always)]
+    fn put(&self, address: u64, serial: u64) {
+        let place = Self::place(address);
+        // Empty while it changes, for `finish` on another CPU.
+        self.addresses[place].store(0);
+        self.serials[place].store(serial);
+        self.starts[place].store(0);
+        self.addresses[place].store(address);
+    }
+
+    /// The driver is about to be called with a packet.
+    #[inline(always)]
+    fn start(&self, address: u64) {
+        let place = Self::place(address);
+        if self.addresses[place].load() == address {
+            // SAFETY: a helper without arguments.
+            self.starts[place].store(unsafe { bpf_ktime_get_ns() });
+        }
+    }
+
+    /// The driver has taken a packet: its serial, when the driver was called, and now.
+    #[inline(always)]
+    fn finish(&self, address: u64) -> Option<(u64, u64, u64)> {
+        let place = Self::place(address);
+        if self.addresses[place].load() != address {
+            return None;
+        }
+        // SAFETY: a helper without arguments.
+        let done_ns = unsafe { bpf_ktime_get_ns() };
+        let serial = self.serials[place].load();
+        let start_ns = self.starts[place].load();
+        // Another CPU may have taken the place, or even the socket buffer, for its own packet.
+        if self.addresses[place].load() != address
+            || self.serials[place].load() != serial
+            || start_ns == 0
+        {
+            return None;
+        }
+        self.addresses[place].store(0);
+        Some((serial, start_ns, done_ns))
+    }
+}
+
+/// A word that all CPUs read and write.
 #[repr(transparent)]
-pub struct SharedCount(UnsafeCell<u64>);
+pub struct Word(UnsafeCell<u64>);
 
-// SAFETY: changed by one atomic instruction only.
-unsafe impl Sync for SharedCount {}
+// SAFETY: only touched by volatile reads and writes, which tear on no machine.
+unsafe impl Sync for Word {}
 
-impl SharedCount {
+impl Word {
+    const fn new(value: u64) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
     #[inline(always)]
     fn load(&self) -> u64 {
-        // SAFETY: an aligned 64-bit read, which is atomic.
+        // SAFETY: valid and aligned as long as the program lives.
         unsafe { ptr::read_volatile(self.0.get()) }
     }
 
     #[inline(always)]
-    fn add(&self, by: i64) {
-        // SAFETY: an atomic addition to a value that lives as long as the program.
-        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) self.0.get(), in(reg) by) };
+    fn store(&self, value: u64) {
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(self.0.get(), value) };
     }
-}
-
-/// A packet on its way out.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct InFlight {
-    serial: u64,
-    start_ns: u64,
 }
 
 /// Counts of one hook on one CPU.
@@ -111,19 +168,26 @@ pub struct Counts {
     lost: u64,
 }
 
+/// Writes fields of a record. Volatile: the compiler would make a call of a byte-wise `memset` of
+/// zeros that lie side by side.
+macro_rules! set {
+    ($record:expr, $($field:ident = $value:expr),+ $(,)?) => {{
+        $( ptr::write_volatile(ptr::addr_of_mut!((*$record).$field), $value); )+
+    }};
+}
+
 /// TC ingress: the clock is read as soon as the packet is known to be PTP; the stack's own stamp,
 /// taken earlier, comes along where some socket has asked for it.
 #[classifier]
 pub fn ptp_tc_ingress(ctx: TcContext) -> i32 {
     if let Some(location) = find(&ctx) {
         let stamps = Stamps::now();
-        with_record(Hook::TcIngress, |record| {
+        with_record(Hook::TcIngress, |record, _| {
             let skb = ctx.skb.skb;
             // SAFETY: `skb` is the program's context; the verifier checks each field access.
             unsafe {
-                (*record).stack_ns = (*skb).tstamp;
-                (*record).hardware_ns = if enabled(&HAS_HWTSTAMP) { (*skb).hwtstamp } else { 0 };
-                (*record).serial = 0;
+                let hardware_ns = if enabled(&HAS_HWTSTAMP) { (*skb).hwtstamp } else { 0 };
+                set!(record, stack_ns = (*skb).tstamp, hardware_ns = hardware_ns, serial = 0);
             }
             fill_from_skb(record, &ctx, &location, Hook::TcIngress, Direction::Ingress);
             stamps.store(record);
@@ -136,21 +200,21 @@ pub fn ptp_tc_ingress(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn ptp_tc_egress(ctx: TcContext) -> i32 {
     if let Some(location) = find(&ctx) {
-        with_record(Hook::TcEgress, |record| {
-            let serial = next_serial();
+        with_record(Hook::TcEgress, |record, seen| {
             // SAFETY: `record` points to reserved ring memory of the right size.
-            unsafe {
-                (*record).stack_ns = 0;
-                (*record).hardware_ns = 0;
-                (*record).serial = serial;
-            }
+            let address = unsafe {
+                // Through memory: the verifier lets nobody calculate with a pointer to a context.
+                set!(record, serial = ctx.skb.skb as u64);
+                ptr::read_volatile(ptr::addr_of!((*record).serial))
+            };
+            // SAFETY: a helper without arguments.
+            let cpu = u64::from(unsafe { bpf_get_smp_processor_id() });
+            let serial = (seen & 0xffff_ffff_ffff) | cpu << 48;
+            // SAFETY: `record` points to reserved ring memory of the right size.
+            unsafe { set!(record, serial = serial, stack_ns = 0, hardware_ns = 0) };
             fill_from_skb(record, &ctx, &location, Hook::TcEgress, Direction::Egress);
             if enabled(&WANT_XMIT) {
-                let address = ctx.skb.skb as u64;
-                let entry = InFlight { serial, start_ns: 0 };
-                if IN_FLIGHT.insert(&address, &entry, u64::from(BPF_ANY)).is_ok() {
-                    IN_FLIGHT_COUNT.add(1);
-                }
+                IN_FLIGHT.put(address, serial);
             }
             Stamps::now().store(record);
         });
@@ -164,7 +228,7 @@ pub fn ptp_xdp_ingress(ctx: XdpContext) -> u32 {
     let frame = Direct { data: ctx.data(), end: ctx.data_end() };
     if let Ok(location) = classify(&frame) {
         let stamps = Stamps::now();
-        with_record(Hook::XdpIngress, |record| {
+        with_record(Hook::XdpIngress, |record, _| {
             fill_from_xdp(record, &ctx, &frame, &location);
             stamps.store(record);
         });
@@ -178,14 +242,7 @@ pub fn ptp_xdp_ingress(ctx: XdpContext) -> u32 {
 /// bridge) the packet passes here once for each, and the lowest one's stamp stays.
 #[raw_tracepoint(tracepoint = "net_dev_start_xmit")]
 pub fn ptp_start_xmit(ctx: RawTracePointContext) -> i32 {
-    if IN_FLIGHT_COUNT.load() == 0 {
-        return 0;
-    }
-    let address: u64 = ctx.arg(0);
-    if let Some(entry) = IN_FLIGHT.get_ptr_mut(&address) {
-        // SAFETY: the value of a packet that is right here; nobody else looks at it now.
-        unsafe { (*entry).start_ns = bpf_ktime_get_ns() };
-    }
+    IN_FLIGHT.start(ctx.arg(0));
     0
 }
 
@@ -193,45 +250,39 @@ pub fn ptp_start_xmit(ctx: RawTracePointContext) -> i32 {
 /// be gone by now; its address is only compared.
 #[raw_tracepoint(tracepoint = "net_dev_xmit")]
 pub fn ptp_xmit_done(ctx: RawTracePointContext) -> i32 {
-    if IN_FLIGHT_COUNT.load() == 0 {
-        return 0;
-    }
-    // SAFETY: a helper without arguments.
-    let done_ns = unsafe { bpf_ktime_get_ns() };
-    let address: u64 = ctx.arg(0);
-    // SAFETY: the value is copied out at once, and no other packet has this address yet that passed
-    // TC egress.
-    let Some(entry) = (unsafe { IN_FLIGHT.get(&address) }).copied() else {
-        return 0;
-    };
     let code: i32 = ctx.arg(1);
-    if entry.start_ns == 0 || code != NETDEV_TX_OK {
+    if code != NETDEV_TX_OK {
         // Busy: the queueing discipline will try again.
         return 0;
     }
-    if IN_FLIGHT.remove(&address).is_ok() {
-        IN_FLIGHT_COUNT.add(-1);
+    if let Some((serial, start_ns, done_ns)) = IN_FLIGHT.finish(ctx.arg(0)) {
+        with_record(Hook::Xmit, |record, _| {
+            // SAFETY: `record` points to reserved ring memory of the right size.
+            unsafe {
+                set!(
+                    record,
+                    serial = serial,
+                    mono_ns = start_ns,
+                    done_ns = done_ns,
+                    tai_ns = 0,
+                    stack_ns = 0,
+                    hardware_ns = 0,
+                    network = 0,
+                    ifindex = 0,
+                    queue = 0,
+                    vlan = [0; 2],
+                    vlan_count = 0,
+                    vlan_offloaded = 0,
+                    source_port = 0,
+                    destination_port = 0,
+                    message_length = 0,
+                    packet_length = 0,
+                );
+            }
+            store_addresses(record, [0; 4], [0; 4]);
+            fill_common(record, Hook::Xmit, Direction::Egress);
+        });
     }
-    with_record(Hook::Xmit, |record| {
-        // SAFETY: `record` points to reserved ring memory of the right size.
-        unsafe {
-            (*record).stack_ns = 0;
-            (*record).hardware_ns = 0;
-            (*record).serial = entry.serial;
-            (*record).network = 0;
-            (*record).ifindex = 0;
-            (*record).queue = 0;
-            (*record).message_length = 0;
-            (*record).packet_length = 0;
-            no_vlan(record);
-            no_addresses(record);
-            (*record).mono_ns = entry.start_ns;
-            (*record).tai_ns = 0;
-        }
-        fill_common(record, Hook::Xmit, Direction::Egress);
-        // SAFETY: as above.
-        unsafe { (*record).done_ns = done_ns };
-    });
     0
 }
 
@@ -258,8 +309,7 @@ impl Stamps {
     fn store(self, record: *mut RawRecord) {
         // SAFETY: `record` points to reserved ring memory of the right size.
         unsafe {
-            (*record).mono_ns = self.mono_ns;
-            (*record).tai_ns = self.tai_ns;
+            set!(record, mono_ns = self.mono_ns, done_ns = 0, tai_ns = self.tai_ns);
         }
     }
 }
@@ -271,32 +321,24 @@ fn enabled(flag: &'static u8) -> bool {
 }
 
 /// Reserves a record, lets `fill` write it, and submits it without a wake-up; counts either way.
+/// `fill` is also told how many packets this hook has seen on this CPU, this one included.
 #[inline(always)]
-fn with_record(hook: Hook, fill: impl FnOnce(*mut RawRecord)) {
+fn with_record(hook: Hook, fill: impl FnOnce(*mut RawRecord, u64)) {
     let Some(counts) = COUNTS.get_ptr_mut(hook as u32) else {
         return;
     };
     // SAFETY: a per-CPU slot; programs of one hook do not interrupt each other on a CPU.
-    unsafe { (*counts).seen += 1 };
+    let seen = unsafe {
+        (*counts).seen += 1;
+        (*counts).seen
+    };
     let Some(mut entry) = RECORDS.reserve_untyped::<RawRecord>(0) else {
         // SAFETY: as above.
         unsafe { (*counts).lost += 1 };
         return;
     };
-    fill(MaybeUninit::as_mut_ptr(&mut entry));
+    fill(MaybeUninit::as_mut_ptr(&mut entry), seen);
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
-}
-
-#[inline(always)]
-fn next_serial() -> u64 {
-    let Some(last) = SERIALS.get_ptr_mut(0) else {
-        return 0;
-    };
-    // SAFETY: a per-CPU slot.
-    unsafe {
-        *last += 1;
-        (*last & 0xffff_ffff_ffff) | u64::from(bpf_get_smp_processor_id()) << 48
-    }
 }
 
 /// Looks at the linear part of the packet, and where that ends too early at the rest.
@@ -317,32 +359,44 @@ struct Direct {
 }
 
 impl Direct {
-    /// `T` is made of bytes, or of 16-bit numbers at an even offset: packets begin at even addresses.
+    /// Where `N` numbers begin at `offset`. They are bytes, 16-bit numbers at an even offset, or
+    /// 32-bit numbers at an offset that is two more than a multiple of four: network headers are
+    /// aligned, link headers are not.
     #[inline(always)]
-    fn at<T: Copy>(&self, offset: usize) -> Option<T> {
+    fn at<T: Copy, const N: usize>(&self, offset: usize) -> Option<Numbers<T, N>> {
         let address = self.data + offset;
-        if address + size_of::<T>() > self.end {
-            return None;
-        }
-        // SAFETY: inside the packet, checked above, and aligned as said.
-        Some(unsafe { ptr::read(address as *const T) })
+        (address + size_of::<T>() * N <= self.end).then(|| Numbers(address as *const T))
+    }
+}
+
+/// Numbers in the packet, all of them inside. Each is read for itself when it is needed: an array
+/// would be put together with shifts, and taken apart again.
+struct Numbers<T, const N: usize>(*const T);
+
+impl<T: Copy, const N: usize> Numbers<T, N> {
+    #[inline(always)]
+    fn read<const I: usize>(&self) -> T {
+        const { assert!(I < N) };
+        // SAFETY: inside the packet, as `Direct::at` has checked, and aligned as it says.
+        unsafe { ptr::read(self.0.add(I)) }
     }
 }
 
 impl Frame for Direct {
     #[inline(always)]
     fn byte(&self, offset: usize) -> Option<u8> {
-        self.at(offset)
+        Some(self.at::<u8, 1>(offset)?.read::<0>())
     }
 
     #[inline(always)]
     fn be16(&self, offset: usize) -> Option<u16> {
-        self.at(offset).map(u16::from_be)
+        Some(u16::from_be(self.at::<u16, 1>(offset)?.read::<0>()))
     }
 
     #[inline(always)]
     fn be16_pair(&self, offset: usize) -> Option<[u16; 2]> {
-        self.at::<[u16; 2]>(offset).map(|pair| pair.map(u16::from_be))
+        let pair = self.at::<u16, 2>(offset)?;
+        Some([u16::from_be(pair.read::<0>()), u16::from_be(pair.read::<1>())])
     }
 }
 
@@ -392,11 +446,13 @@ impl Frame for Loaded<'_> {
 fn fill_common(record: *mut RawRecord, hook: Hook, direction: Direction) {
     // SAFETY: `record` points to reserved ring memory of the right size; the helper has no arguments.
     unsafe {
-        (*record).version = RECORD_VERSION;
-        (*record).hook = hook as u8;
-        (*record).direction = direction as u8;
-        (*record).cpu = bpf_get_smp_processor_id();
-        (*record).done_ns = 0;
+        set!(
+            record,
+            version = RECORD_VERSION,
+            hook = hook as u8,
+            direction = direction as u8,
+            cpu = bpf_get_smp_processor_id(),
+        );
     }
 }
 
@@ -404,34 +460,76 @@ fn fill_common(record: *mut RawRecord, hook: Hook, direction: Direction) {
 fn fill_location(record: *mut RawRecord, location: &Location) {
     // SAFETY: `record` points to reserved ring memory of the right size.
     unsafe {
-        (*record).network = location.network as u8;
-        (*record).source_port = location.source_port;
-        (*record).destination_port = location.destination_port;
+        set!(
+            record,
+            network = location.network as u8,
+            source_port = location.source_port,
+            destination_port = location.destination_port,
+        );
     }
 }
 
-/// # Safety
-/// `record` must point to writable memory of a record's size.
+/// Stores both addresses as words. Volatile: the compiler would make a call of a byte-wise `memset`
+/// out of the zeros.
 #[inline(always)]
-unsafe fn no_vlan(record: *mut RawRecord) {
-    // SAFETY: the caller's.
+fn store_addresses(record: *mut RawRecord, source: [u32; 4], destination: [u32; 4]) {
+    // SAFETY: `record` points to reserved ring memory of the right size, both fields are 16 bytes
+    // long and aligned to 8.
     unsafe {
-        (*record).vlan = [0; 2];
-        (*record).vlan_count = 0;
-        (*record).vlan_offloaded = 0;
-        (*record).source_port = 0;
-        (*record).destination_port = 0;
+        let to = ptr::addr_of_mut!((*record).source).cast::<u32>();
+        ptr::write_volatile(to, source[0]);
+        ptr::write_volatile(to.add(1), source[1]);
+        ptr::write_volatile(to.add(2), source[2]);
+        ptr::write_volatile(to.add(3), source[3]);
+        ptr::write_volatile(to.add(4), destination[0]);
+        ptr::write_volatile(to.add(5), destination[1]);
+        ptr::write_volatile(to.add(6), destination[2]);
+        ptr::write_volatile(to.add(7), destination[3]);
     }
 }
 
-/// # Safety
-/// `record` must point to writable memory of a record's size.
+/// Stores the addresses if they are in the linear part of the packet, which is nearly always so, and
+/// says whether they were.
 #[inline(always)]
-unsafe fn no_addresses(record: *mut RawRecord) {
-    // SAFETY: the caller's.
-    unsafe {
-        (*record).source = [0; 16];
-        (*record).destination = [0; 16];
+fn direct_addresses(record: *mut RawRecord, frame: &Direct, location: &Location) -> bool {
+    match location.network {
+        Network::Ipv6 => {
+            let Some(header) = frame.at::<u32, 10>(location.l3_offset) else {
+                return false;
+            };
+            store_addresses(
+                record,
+                [header.read::<2>(), header.read::<3>(), header.read::<4>(), header.read::<5>()],
+                [header.read::<6>(), header.read::<7>(), header.read::<8>(), header.read::<9>()],
+            );
+        }
+        Network::Ipv4 => {
+            let Some(header) = frame.at::<u32, 5>(location.l3_offset) else {
+                return false;
+            };
+            store_addresses(record, [header.read::<3>(), 0, 0, 0], [header.read::<4>(), 0, 0, 0]);
+        }
+        Network::Ethernet => {
+            let Some(header) = frame.at::<u16, 6>(0) else {
+                return false;
+            };
+            store_addresses(
+                record,
+                [word(header.read::<3>(), header.read::<4>()), word(header.read::<5>(), 0), 0, 0],
+                [word(header.read::<0>(), header.read::<1>()), word(header.read::<2>(), 0), 0, 0],
+            );
+        }
+    }
+    true
+}
+
+/// Two half words as they lie in memory, as one word.
+#[inline(always)]
+fn word(first: u16, second: u16) -> u32 {
+    if cfg!(target_endian = "little") {
+        u32::from(second) << 16 | u32::from(first)
+    } else {
+        u32::from(first) << 16 | u32::from(second)
     }
 }
 
@@ -449,45 +547,56 @@ fn fill_from_skb(
     // SAFETY: `skb` is the program's context, `record` reserved ring memory of the right size; the
     // helper writes no more than the length it is given.
     unsafe {
-        (*record).ifindex = (*skb).ifindex;
-        (*record).queue = (*skb).queue_mapping;
         let length = (*skb).len;
-        (*record).packet_length = length;
+        set!(
+            record,
+            ifindex = (*skb).ifindex,
+            queue = (*skb).queue_mapping,
+            packet_length = length,
+        );
         if (*skb).vlan_present != 0 {
-            (*record).vlan = [(*skb).vlan_tci as u16, location.vlan[0]];
-            (*record).vlan_count = if location.vlan_count == 0 { 1 } else { 2 };
-            (*record).vlan_offloaded = 1;
+            set!(
+                record,
+                vlan = [(*skb).vlan_tci as u16, location.vlan[0]],
+                vlan_count = if location.vlan_count == 0 { 1 } else { 2 },
+                vlan_offloaded = 1,
+            );
         } else {
-            (*record).vlan = location.vlan;
-            (*record).vlan_count = location.vlan_count;
-            (*record).vlan_offloaded = 0;
+            set!(
+                record,
+                vlan = location.vlan,
+                vlan_count = location.vlan_count,
+                vlan_offloaded = 0,
+            );
         }
         let load = |offset: usize, to: *mut u8, count: u32| {
             bpf_skb_load_bytes(skb.cast(), offset as u32, to.cast::<c_void>(), count)
         };
-        let source = ptr::addr_of_mut!((*record).source).cast::<u8>();
-        let destination = ptr::addr_of_mut!((*record).destination).cast::<u8>();
-        match location.network {
-            Network::Ipv6 => {
-                // Source and destination follow each other in the packet and in the record.
-                load(location.l3_offset + 8, source, 32);
-            }
-            Network::Ipv4 => {
-                no_addresses(record);
-                load(location.l3_offset + 12, source, 4);
-                load(location.l3_offset + 16, destination, 4);
-            }
-            Network::Ethernet => {
-                no_addresses(record);
-                load(6, source, 6);
-                load(0, destination, 6);
+        let frame = Direct { data: ctx.data(), end: ctx.data_end() };
+        if !direct_addresses(record, &frame, location) {
+            store_addresses(record, [0; 4], [0; 4]);
+            let source = ptr::addr_of_mut!((*record).source).cast::<u8>();
+            let destination = ptr::addr_of_mut!((*record).destination).cast::<u8>();
+            match location.network {
+                Network::Ipv6 => {
+                    // Source and destination follow each other in the packet and in the record.
+                    load(location.l3_offset + 8, source, 32);
+                }
+                Network::Ipv4 => {
+                    load(location.l3_offset + 12, source, 4);
+                    load(location.l3_offset + 16, destination, 4);
+                }
+                Network::Ethernet => {
+                    load(6, source, 6);
+                    load(0, destination, 6);
+                }
             }
         }
         let available = length.wrapping_sub(location.ptp_offset as u32);
         let wanted = bounded(available);
         let message = ptr::addr_of_mut!((*record).message).cast::<u8>();
-        (*record).message_length =
-            if load(location.ptp_offset, message, wanted) == 0 { wanted as u16 } else { 0 };
+        let loaded = load(location.ptp_offset, message, wanted) == 0;
+        set!(record, message_length = if loaded { wanted as u16 } else { 0 });
     }
 }
 
@@ -497,8 +606,9 @@ fn fill_from_skb(
 #[inline(always)]
 fn bounded(available: u32) -> u32 {
     let mut last = u64::from(available.wrapping_sub(1));
-    // SAFETY: no instruction at all; it makes the value opaque to the optimiser.
-    unsafe { asm!("/* {0} */", inout(reg) last) };
+    // SAFETY: moves a register to itself, which makes the value opaque to the optimiser. (With no
+    // instruction at all there would be a line number for none, which the kernel refuses.)
+    unsafe { asm!("{0} = {0}", inout(reg) last, options(pure, nomem, nostack)) };
     if last >= MESSAGE_CAPACITY as u64 {
         last = MESSAGE_CAPACITY as u64 - 1;
     }
@@ -513,47 +623,24 @@ fn fill_from_xdp(record: *mut RawRecord, ctx: &XdpContext, frame: &Direct, locat
     // SAFETY: `record` points to reserved ring memory of the right size, the context is the
     // program's; each packet read is checked by `Direct::at`.
     unsafe {
-        (*record).ifindex = ctx.ingress_ifindex() as u32;
-        (*record).queue = ctx.rx_queue_index();
-        (*record).serial = 0;
-        (*record).stack_ns = 0;
-        (*record).hardware_ns = 0;
-        (*record).packet_length = length;
-        (*record).vlan = location.vlan;
-        (*record).vlan_count = location.vlan_count;
-        (*record).vlan_offloaded = 0;
-        no_addresses(record);
-        let source = ptr::addr_of_mut!((*record).source);
-        let destination = ptr::addr_of_mut!((*record).destination);
-        match location.network {
-            Network::Ipv6 => {
-                if let Some(address) = frame.at::<[u8; 16]>(location.l3_offset + 8) {
-                    *source = address;
-                }
-                if let Some(address) = frame.at::<[u8; 16]>(location.l3_offset + 24) {
-                    *destination = address;
-                }
-            }
-            Network::Ipv4 => {
-                if let Some(address) = frame.at::<[u8; 4]>(location.l3_offset + 12) {
-                    *source.cast() = address;
-                }
-                if let Some(address) = frame.at::<[u8; 4]>(location.l3_offset + 16) {
-                    *destination.cast() = address;
-                }
-            }
-            Network::Ethernet => {
-                if let Some(address) = frame.at::<[u8; 6]>(6) {
-                    *source.cast() = address;
-                }
-                if let Some(address) = frame.at::<[u8; 6]>(0) {
-                    *destination.cast() = address;
-                }
-            }
+        set!(
+            record,
+            ifindex = ctx.ingress_ifindex() as u32,
+            queue = ctx.rx_queue_index(),
+            serial = 0,
+            stack_ns = 0,
+            hardware_ns = 0,
+            packet_length = length,
+            vlan = location.vlan,
+            vlan_count = location.vlan_count,
+            vlan_offloaded = 0,
+        );
+        if !direct_addresses(record, frame, location) {
+            store_addresses(record, [0; 4], [0; 4]);
         }
         let message = ptr::addr_of_mut!((*record).message).cast::<u8>();
         let available = length.wrapping_sub(location.ptp_offset as u32);
-        (*record).message_length = if enabled(&HAS_XDP_LOAD_BYTES) {
+        let message_length = if enabled(&HAS_XDP_LOAD_BYTES) {
             let wanted = bounded(available);
             if bpf_xdp_load_bytes(
                 ctx.as_ptr().cast(),
@@ -571,14 +658,15 @@ fn fill_from_xdp(record: *mut RawRecord, ctx: &XdpContext, frame: &Direct, locat
             // from a check of one byte.
             let mut count = 0;
             while count < MESSAGE_CAPACITY {
-                let Some(pair) = frame.at::<[u8; 2]>(location.ptp_offset + count) else {
+                let Some(pair) = frame.at::<u16, 1>(location.ptp_offset + count) else {
                     break;
                 };
-                *message.add(count).cast() = pair;
+                ptr::write_volatile(message.add(count).cast::<u16>(), pair.read::<0>());
                 count += 2;
             }
             count as u16
         };
+        set!(record, message_length = message_length);
     }
 }
 
