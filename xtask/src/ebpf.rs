@@ -20,14 +20,21 @@ use similar::TextDiff;
 use self::toolchain::{LINKER_VERSION, Toolchain, cargo_home, linker_is_installed};
 use crate::process::{target_directory, workspace};
 
-/// The committed object.
-const COMMITTED: &str = "ptp-agent/bpf/ptp-agent.bpf.o";
+/// The binaries of `ptp-ebpf`, each of which gives an object: the programs that stamp packets, and
+/// those that `ptp-agent bench` measures with.
+const BINARIES: [&str; 2] = [AGENT, "ptp-bench"];
+const AGENT: &str = "ptp-agent";
+
+/// Where the object of a binary is committed, below the workspace.
+fn committed(binary: &str) -> String {
+    format!("ptp-agent/bpf/{binary}.bpf.o")
+}
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Rebuild the object and put it in its committed place
+    /// Rebuild the objects and put them in their committed places
     Build,
-    /// Rebuild the object and fail if it differs from the committed one
+    /// Rebuild the objects and fail if they differ from the committed ones
     Check,
 }
 
@@ -35,11 +42,13 @@ pub(crate) fn run(command: &Command) -> Result<ExitCode> {
     let toolchain = ready()?;
     match command {
         Command::Build => {
-            let fresh = build(&toolchain)?;
-            let committed = workspace().join(COMMITTED);
-            fs::copy(&fresh, &committed)
-                .with_context(|| format!("cannot write {}", committed.display()))?;
-            println!("wrote {COMMITTED}");
+            build(&toolchain)?;
+            for binary in BINARIES {
+                let committed = committed(binary);
+                fs::copy(fresh(binary), workspace().join(&committed))
+                    .with_context(|| format!("cannot write {committed}"))?;
+                println!("wrote {committed}");
+            }
         }
         Command::Check => check(&toolchain).map(drop)?,
     }
@@ -56,16 +65,25 @@ pub(crate) fn ready() -> Result<Toolchain> {
     Ok(toolchain)
 }
 
-/// Rebuild the object and compare it with the committed one. Returns where the new one is.
+/// Rebuild the objects and compare them with the committed ones. Returns where the new object of the
+/// programs that stamp packets is.
 pub(crate) fn check(toolchain: &Toolchain) -> Result<PathBuf> {
-    let fresh = build(toolchain)?;
-    let committed = workspace().join(COMMITTED);
+    build(toolchain)?;
+    for binary in BINARIES {
+        compare(binary)?;
+    }
+    Ok(fresh(AGENT))
+}
+
+/// Compare the freshly built object of a binary with the committed one.
+fn compare(binary: &str) -> Result<()> {
+    let committed = committed(binary);
     let describe = |path: &Path| -> Result<String> {
         let object = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         disassembly::describe(&object)
             .with_context(|| format!("cannot understand {}", path.display()))
     };
-    let (old, new) = (describe(&committed)?, describe(&fresh)?);
+    let (old, new) = (describe(&workspace().join(&committed))?, describe(&fresh(binary))?);
     if old != new {
         let difference = TextDiff::from_lines(&old, &new);
         print!(
@@ -76,19 +94,24 @@ pub(crate) fn check(toolchain: &Toolchain) -> Result<PathBuf> {
                 .header("committed object", "built from source")
         );
         bail!(
-            "{COMMITTED} is not what the source gives (above); \
+            "{committed} is not what the source gives (above); \
              if the source is right, run `cargo xtask ebpf build` and commit the object"
         );
     }
     println!(
-        "{COMMITTED} is what the source gives: {} lines of instructions, programs and maps agree",
+        "{committed} is what the source gives: {} lines of instructions, programs and maps agree",
         new.lines().count()
     );
-    Ok(fresh)
+    Ok(())
 }
 
-/// Build the kernel programs and return where the object is.
-fn build(toolchain: &Toolchain) -> Result<PathBuf> {
+/// Where the freshly built object of a binary is.
+fn fresh(binary: &str) -> PathBuf {
+    target_directory().join("ebpf").join(format!("{binary}.bpf.o"))
+}
+
+/// Build the kernel programs, each binary's object to where [`fresh`] says.
+fn build(toolchain: &Toolchain) -> Result<()> {
     println!("compiler: {}; linker: bpf-linker {LINKER_VERSION}", toolchain.describe());
     let source = workspace().join("ptp-ebpf");
     let target = target_directory().join("ebpf");
@@ -108,12 +131,15 @@ fn build(toolchain: &Toolchain) -> Result<PathBuf> {
     let status = toolchain.cargo(&source, arguments).stream(|_| ())?;
     ensure!(status.success(), "ptp-ebpf could not be built ({status})");
 
-    let linked = target.join("bpfel-unknown-none/release/ptp-agent");
-    let object = fs::read(&linked).with_context(|| format!("cannot read {}", linked.display()))?;
-    let stripped = target.join("ptp-agent.bpf.o");
-    fs::write(&stripped, strip::without_debug_information(&object)?)
-        .with_context(|| format!("cannot write {}", stripped.display()))?;
-    Ok(stripped)
+    for binary in BINARIES {
+        let linked = target.join("bpfel-unknown-none/release").join(binary);
+        let object =
+            fs::read(&linked).with_context(|| format!("cannot read {}", linked.display()))?;
+        let stripped = fresh(binary);
+        fs::write(&stripped, strip::without_debug_information(&object)?)
+            .with_context(|| format!("cannot write {}", stripped.display()))?;
+    }
+    Ok(())
 }
 
 /// Compiler flags that replace the directories of this machine by names that mean the same anywhere.
@@ -141,22 +167,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_committed_object_names_no_directory_of_the_machine_that_built_it() -> Result<()> {
-        let object = fs::read(workspace().join(COMMITTED))?;
-        let text = String::from_utf8_lossy(&object);
-        for directory in ["/home/", "/root/", "/tmp/", "/usr/", "/work/", ".cargo", "crates.io"] {
-            assert!(!text.contains(directory), "{COMMITTED} contains {directory}");
+    fn the_committed_objects_name_no_directory_of_the_machine_that_built_them() -> Result<()> {
+        for object in BINARIES.map(committed) {
+            let bytes = fs::read(workspace().join(&object))?;
+            let text = String::from_utf8_lossy(&bytes);
+            for directory in ["/home/", "/root/", "/tmp/", "/usr/", "/work/", ".cargo", "crates.io"]
+            {
+                assert!(!text.contains(directory), "{object} contains {directory}");
+            }
         }
         Ok(())
     }
 
     #[test]
-    fn the_committed_object_has_programs_and_maps_and_no_debug_information() -> Result<()> {
-        let object = fs::read(workspace().join(COMMITTED))?;
-        let description = disassembly::describe(&object)?;
-        assert!(description.contains("\nprogram "), "{description}");
-        assert!(description.contains("\nmap "), "{description}");
-        assert!(!String::from_utf8_lossy(&object).contains(".debug_"));
+    fn the_committed_objects_have_programs_and_maps_and_no_debug_information() -> Result<()> {
+        for object in BINARIES.map(committed) {
+            let bytes = fs::read(workspace().join(&object))?;
+            let description = disassembly::describe(&bytes)?;
+            assert!(description.contains("\nprogram "), "{object}: {description}");
+            assert!(description.contains("\nmap "), "{object}: {description}");
+            assert!(!String::from_utf8_lossy(&bytes).contains(".debug_"), "{object}");
+        }
         Ok(())
     }
 }
