@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+pub mod bench;
 pub mod capture;
 pub mod cli;
 pub mod clock;

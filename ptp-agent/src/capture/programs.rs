@@ -69,7 +69,7 @@ pub enum CaptureError {
 }
 
 impl CaptureError {
-    fn load(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn load(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
         while let Some(current) = cause {
             if let Some(io_error) = current.downcast_ref::<io::Error>()

@@ -1,0 +1,222 @@
+//! `ptp-agent bench`: what the stamps cost on this host. [`clocks`] measures one clock call inside a
+//! kernel program, the figure that Table 2 of Kobori, Lee and Hirotsu (doi 10.1002/cpe.7957) gives;
+//! [`hooks`] measures what each hook adds to a PTP packet and to any other packet, against a program
+//! that does nothing. Both run in the kernel on packets that never leave it.
+
+mod clocks;
+mod hooks;
+
+use std::{
+    fmt::{self, Write as _},
+    io::{self, Write as _},
+};
+
+use anyhow::Context as _;
+use aya::{Ebpf, EbpfLoader};
+use serde::Serialize;
+
+use crate::capture::{CaptureError, Features};
+
+/// The programs of `ptp-ebpf/src/bench.rs` as compiled by `cargo xtask ebpf build`.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-bench.bpf.o");
+
+/// Arguments of the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
+pub struct BenchArgs {
+    /// Runs per row of the hook table; each gives one mean, and the row shows their spread.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Packets per run. PTP packets are a tenth of it, in portions that the ring has room for.
+    #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(10_000..=100_000_000))]
+    pub packets: u32,
+    /// Calls measured per clock.
+    #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1000..=100_000_000))]
+    pub clock_calls: u32,
+}
+
+/// Distribution of a cost, nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Cost {
+    /// The smallest.
+    pub min: f64,
+    /// The mean.
+    pub mean: f64,
+    /// The standard deviation.
+    pub sd: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Cost {
+    /// Of values that were all kept. Zeros where there are none.
+    fn of(values: &[f64]) -> Self {
+        let count = values.len().max(1) as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+        let smallest = values.iter().copied().reduce(f64::min);
+        let largest = values.iter().copied().reduce(f64::max);
+        Self {
+            min: smallest.unwrap_or(0.0),
+            mean,
+            sd: variance.sqrt(),
+            max: largest.unwrap_or(0.0),
+        }
+    }
+}
+
+/// One result; a line of `bench --json`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename = "bench")]
+pub struct Row {
+    /// What was measured.
+    pub name: &'static str,
+    /// Its cost: of a clock, over the calls; of a hook, over the means of the runs.
+    pub ns: Cost,
+    /// What is in `ns` that is not the thing itself: the mean of an empty program in the same runs.
+    /// 0 for the clocks, whose method leaves nothing to subtract.
+    pub baseline_ns: f64,
+}
+
+/// Measures everything and gives each row to `each` as soon as it is there: first the clocks, then
+/// hook after hook.
+///
+/// # Errors
+/// [`CaptureError`] where programs cannot be loaded; otherwise what the kernel said.
+pub fn measure(args: &BenchArgs, mut each: impl FnMut(&Row)) -> anyhow::Result<()> {
+    clocks::measure(args.clock_calls, &mut each)?;
+    hooks::measure(args.runs, args.packets, &mut each)
+}
+
+/// The command: measures, and prints rows as JSON lines or the whole as text tables.
+///
+/// # Errors
+/// As [`measure`], or what writing to standard output says.
+pub fn run(args: &BenchArgs, json: bool) -> anyhow::Result<()> {
+    let mut rows = Vec::new();
+    let mut failure = Ok(());
+    measure(args, |row| {
+        rows.push(*row);
+        if json && failure.is_ok() {
+            failure = print_line(row);
+        }
+    })?;
+    failure.context("cannot write to standard output")?;
+    if !json {
+        write!(io::stdout().lock(), "{}", Report { args, rows: &rows })
+            .context("cannot write to standard output")?;
+    }
+    Ok(())
+}
+
+fn print_line(row: &Row) -> io::Result<()> {
+    let mut line = serde_json::to_string(row)?;
+    line.push('\n');
+    io::stdout().lock().write_all(line.as_bytes())
+}
+
+/// Loads the object of this module.
+fn load() -> Result<(Ebpf, Features), CaptureError> {
+    let features = Features::probe();
+    let has_tai = u8::from(features.tai);
+    let ebpf = EbpfLoader::new()
+        .override_global("HAS_TAI", &has_tai, true)
+        .load(OBJECT)
+        .map_err(CaptureError::load)?;
+    Ok((ebpf, features))
+}
+
+/// Rows as text.
+struct Report<'a> {
+    args: &'a BenchArgs,
+    rows: &'a [Row],
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "One clock call inside eBPF, ns, {} calls each; in brackets Kobori et al., Table 2",
+            self.args.clock_calls
+        )?;
+        writeln!(f, "{:26}{:>16}{:>16}{:>16}{:>18}", "", "min", "mean", "sd", "max")?;
+        for clock in clocks::CLOCKS {
+            let Some(row) = self.rows.iter().find(|row| row.name == clock.name) else {
+                writeln!(f, "{:26}{:>16}", clock.title, "no such helper before Linux 6.1")?;
+                continue;
+            };
+            write!(f, "{:26}", clock.title)?;
+            for (value, paper, width) in [
+                (row.ns.min, clock.paper.min, 16),
+                (row.ns.mean, clock.paper.mean, 16),
+                (row.ns.sd, clock.paper.sd, 16),
+                (row.ns.max, clock.paper.max, 18),
+            ] {
+                let mut cell = String::new();
+                write!(cell, "{value:.1} ({paper:.0})")?;
+                write!(f, "{cell:>width$}")?;
+            }
+            writeln!(f)?;
+        }
+        writeln!(
+            f,
+            "\nOne packet on one hook, ns, {} runs; last column: mean over the empty program's",
+            self.args.runs
+        )?;
+        writeln!(
+            f,
+            "{:26}{:>10}{:>10}{:>10}{:>10}{:>12}",
+            "", "min", "mean", "sd", "max", "added"
+        )?;
+        for row in
+            self.rows.iter().filter(|row| clocks::CLOCKS.iter().all(|it| it.name != row.name))
+        {
+            let Cost { min, mean, sd, max } = row.ns;
+            let added = mean - row.baseline_ns;
+            let name = row.name;
+            writeln!(f, "{name:26}{min:>10.1}{mean:>10.1}{sd:>10.1}{max:>10.1}{added:>12.1}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARGS: BenchArgs = BenchArgs { runs: 2, packets: 10_000, clock_calls: 1000 };
+
+    #[test]
+    fn row_has_exactly_the_fields_of_the_contract() {
+        let ns = Cost { min: 20.0, mean: 21.5, sd: 0.5, max: 900.0 };
+        let row = Row { name: "clock_mono", ns, baseline_ns: 0.0 };
+        assert_eq!(
+            serde_json::to_string(&row).unwrap(),
+            r#"{"event":"bench","name":"clock_mono","ns":{"min":20.0,"mean":21.5,"sd":0.5,"max":900.0},"baseline_ns":0.0}"#
+        );
+    }
+
+    #[test]
+    fn cost_of_no_values_is_zero_and_not_infinite() {
+        assert_eq!(Cost::of(&[]), Cost { min: 0.0, mean: 0.0, sd: 0.0, max: 0.0 });
+    }
+
+    #[test]
+    fn cost_is_the_distribution_of_the_values() {
+        assert_eq!(Cost::of(&[1.0, 3.0]), Cost { min: 1.0, mean: 2.0, sd: 1.0, max: 3.0 });
+    }
+
+    #[test]
+    fn text_shows_the_papers_figures_beside_ours() {
+        let ns = Cost { min: 20.0, mean: 21.5, sd: 0.5, max: 900.0 };
+        let rows = [
+            Row { name: "clock_mono", ns, baseline_ns: 0.0 },
+            Row { name: "tc_ingress_ptp", ns, baseline_ns: 8.0 },
+        ];
+        let text = Report { args: &ARGS, rows: &rows }.to_string();
+        for part in
+            ["20.0 (25)", "21.5 (27)", "0.5 (81)", "900.0 (17840)", "before Linux 6.1", "13.5"]
+        {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}
