@@ -16,13 +16,17 @@ use ptp_common::{
 };
 use tokio::time::sleep;
 
+use super::prime::{PrimeMode, Primer};
 use crate::{
     capture::{
-        AttachedHooks, CaptureError, ClockRelation, EgressJoin, Options, Outcome, Pairing,
-        PairingCounts, Programs, RxSource, TxSource, XdpHook, rx_stamp, tx_stamp,
+        AttachedHooks, Candidates, CaptureError, Choice, ClockRelation, Options, Outcome, Pairing,
+        PairingCounts, PointReport, Programs, RxSource, Selector, TxSource, rx_stamp, tx_stamp,
     },
-    engine::{PortIndex, TxToken},
-    stamp::Stamp,
+    engine::{
+        PortIndex, TxToken,
+        receiver::{Measurement, Observation},
+    },
+    stamp::{Stamp, StampSource},
     sys::clock::monotonic,
     transport::{
         Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Transport, TransportError,
@@ -51,12 +55,35 @@ pub struct IoConfig {
     pub interfaces: Vec<String>,
     /// What carries the messages.
     pub transport: TransportKind,
-    /// Which receive stamp.
-    pub rx_source: RxSource,
-    /// Which transmit stamp.
-    pub tx_source: TxSource,
+    /// Which receive stamp; `None` measures which is best.
+    pub rx_source: Option<RxSource>,
+    /// Which transmit stamp; `None` measures which is best.
+    pub tx_source: Option<TxSource>,
+    /// Whether event messages may be primed.
+    pub prime: PrimeMode,
+    /// Between the wire and the receive stamp; subtracted.
+    pub ingress_latency: Duration,
+    /// Between the transmit stamp and the wire; added.
+    pub egress_latency: Duration,
     /// Size of the ring, bytes.
     pub ring_bytes: Option<u32>,
+}
+
+/// What a port's stamps come from; for status and logs.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Sources {
+    /// The receive point in use.
+    pub rx: StampSource,
+    /// The transmit point in use.
+    pub tx: StampSource,
+    /// What was measured of the receive points.
+    pub rx_points: Vec<PointReport>,
+    /// What was measured of the transmit points.
+    pub tx_points: Vec<PointReport>,
+    /// Whether event messages are primed now.
+    pub primed: bool,
+    /// Messages that were stamped by another point than the chosen one.
+    pub fallbacks: u64,
 }
 
 /// Why the agent cannot start.
@@ -128,6 +155,39 @@ struct Port {
     buffer: Box<[u8; MAX_MESSAGE]>,
     reopen_at: Option<Time<Mono>>,
     last_problem: Option<String>,
+    rx: Side,
+    tx: Side,
+    primer: Primer,
+}
+
+/// One direction of a port.
+#[derive(Debug)]
+struct Side {
+    pairing: Pairing,
+    selector: Selector,
+    matched: BTreeMap<StampSource, u64>,
+}
+
+impl Side {
+    fn new(selector: Selector) -> Self {
+        Self { pairing: Pairing::new(), selector, matched: BTreeMap::new() }
+    }
+
+    fn counts(&self) -> SideCounts {
+        let reference = self.selector.reference();
+        SideCounts { matched: self.matched.clone(), reference, pairing: self.pairing.counts() }
+    }
+}
+
+/// What became of the stamps of one direction of a port.
+#[derive(Clone, Debug)]
+pub struct SideCounts {
+    /// Stamps used, by the capture point they came from.
+    pub matched: BTreeMap<StampSource, u64>,
+    /// Stands for the packet as a whole in the other counts.
+    pub reference: StampSource,
+    /// Everything else.
+    pub pairing: PairingCounts,
 }
 
 #[derive(Debug)]
@@ -145,9 +205,6 @@ pub struct Io {
     hooks: Vec<AttachedHooks>,
     watch: LinkWatch,
     ports: Vec<Port>,
-    rx: Pairing,
-    tx: Pairing,
-    join: EgressJoin,
     waiting_rx: VecDeque<Waiting>,
     waiting_tx: VecDeque<Waiting>,
     ready: VecDeque<Delivery>,
@@ -163,20 +220,23 @@ impl Io {
     /// [`IoError`], each naming what is missing.
     pub fn open(config: IoConfig) -> Result<Self, IoError> {
         let xdp = match config.rx_source {
-            RxSource::Xdp(hook) => Some(hook),
-            RxSource::Stack | RxSource::TcIngress => None,
+            Some(RxSource::Xdp(hook)) => Some(hook),
+            Some(RxSource::Stack | RxSource::TcIngress) | None => None,
         };
+        // A transmit stamp at TC alone needs no tracepoints, which fire for every packet of the host.
+        let xmit = config.tx_source != Some(TxSource::TcEgress);
         let mut programs = Programs::load(Options {
             ring_bytes: config.ring_bytes,
             xdp,
-            xmit: config.tx_source.hook() == Hook::Xmit,
+            xmit,
             ..Options::default()
         })?;
         let watch = LinkWatch::new().map_err(IoError::Watch)?;
         let mut ports = Vec::new();
         let mut hooks = Vec::new();
         for interface in &config.interfaces {
-            hooks.push(programs.attach(interface)?);
+            let attached = programs.attach(interface)?;
+            hooks.push(attached);
             let transport = Transport::open(config.transport, interface)?;
             let up = matches!(link_state(interface), LinkState::Up(_));
             ports.push(Port {
@@ -187,6 +247,9 @@ impl Io {
                 buffer: Box::new([0; MAX_MESSAGE]),
                 reopen_at: None,
                 last_problem: None,
+                rx: Side::new(rx_selector(config.rx_source, attached)),
+                tx: Side::new(tx_selector(config.tx_source)),
+                primer: Primer::new(config.prime, interface),
             });
         }
         Ok(Self {
@@ -195,9 +258,6 @@ impl Io {
             hooks,
             watch,
             ports,
-            rx: Pairing::new(),
-            tx: Pairing::new(),
-            join: EgressJoin::default(),
             waiting_rx: VecDeque::new(),
             waiting_tx: VecDeque::new(),
             ready: VecDeque::new(),
@@ -216,23 +276,51 @@ impl Io {
         self.ports.get(usize::from(port.0)).is_some_and(|port| port.up)
     }
 
-    /// The receive source in use on a port: XDP may have become generic.
-    pub fn rx_source(&self, port: PortIndex) -> RxSource {
-        match (self.config.rx_source, self.hooks.get(usize::from(port.0))) {
-            (RxSource::Xdp(_), Some(AttachedHooks { xdp: Some(hook), .. })) => RxSource::Xdp(*hook),
-            (RxSource::Xdp(XdpHook::Auto), _) => RxSource::Xdp(XdpHook::Native),
-            (source, _) => source,
+    /// What the stamps of a port come from.
+    pub fn sources(&self, port: PortIndex) -> Option<Sources> {
+        let port = self.ports.get(usize::from(port.0))?;
+        Some(Sources {
+            rx: port.rx.selector.chosen(),
+            tx: port.tx.selector.chosen(),
+            rx_points: port.rx.selector.report(),
+            tx_points: port.tx.selector.report(),
+            primed: port.primer.is_on(),
+            fallbacks: port.rx.selector.fallbacks + port.tx.selector.fallbacks,
+        })
+    }
+
+    /// The other end has told when it sent or received a packet that was stamped here: now the noise
+    /// of the capture points can be compared.
+    pub fn learn(&mut self, measurement: &Measurement) {
+        let (ingress, egress) = (self.config.ingress_latency, self.config.egress_latency);
+        let Some(port) = self.ports.get_mut(usize::from(measurement.port.0)) else {
+            return;
+        };
+        let (direction, choice) = match measurement.observation {
+            Observation::Sync(sync) => {
+                ("receive", port.rx.selector.learn(sync.t2.time + ingress, sync.t1))
+            }
+            Observation::Delay(delay) => {
+                ("transmit", port.tx.selector.learn(delay.t3.time - egress, delay.t4))
+            }
+            Observation::PeerDelay(_) => return,
+        };
+        if let Some(Choice { from, to, noise_ns }) = choice {
+            tracing::info!(
+                interface = port.interface,
+                direction,
+                from = from.name(),
+                to = to.name(),
+                noise_before_ns = noise_ns.0.round(),
+                noise_ns = noise_ns.1.round(),
+                "capture point"
+            );
         }
     }
 
-    /// The transmit source in use.
-    pub const fn tx_source(&self) -> TxSource {
-        self.config.tx_source
-    }
-
-    /// Totals of receive and transmit stamps.
-    pub const fn pairing_counts(&self) -> (PairingCounts, PairingCounts) {
-        (self.rx.counts(), self.tx.counts())
+    /// Totals of a port's receive and transmit stamps.
+    pub fn stamp_counts(&self, port: PortIndex) -> Option<(SideCounts, SideCounts)> {
+        self.ports.get(usize::from(port.0)).map(|port| (port.rx.counts(), port.tx.counts()))
     }
 
     /// Totals of what went wrong.
@@ -253,6 +341,9 @@ impl Io {
     /// Sends an event message; its stamp comes as a [`Delivery::TxStamp`], mostly at once.
     pub fn send_event(&mut self, port: PortIndex, token: TxToken, peer: bool, message: &[u8]) {
         let failed = Delivery::TxStamp { token, stamp: None };
+        if let Some(port) = self.ports.get_mut(usize::from(port.0)) {
+            port.primer.before_event();
+        }
         if !self.send(port, Channel::Event, peer, message) {
             self.ready.push_back(failed);
             return;
@@ -352,7 +443,7 @@ impl Io {
         }
         if self.waiting_rx.len() == WAITING {
             self.counts.overrun += 1;
-            self.rx.give_up();
+            self.ports[usize::from(index.0)].rx.pairing.give_up();
             self.ready.push_back(Delivery::Message { port: index, bytes, stamp: None });
             return;
         }
@@ -386,17 +477,36 @@ impl Io {
     }
 
     fn find(&mut self, waiting: &Waiting, now: Time<Mono>) -> Found {
-        let ifindex = self.ports[usize::from(waiting.port.0)].ifindex;
-        let (pairing, patience) = match waiting.token {
-            Some(_) => (&mut self.tx, TX_PATIENCE),
-            None => (&mut self.rx, RX_PATIENCE),
-        };
-        // A message is looked for once on arrival; whatever comes later is a retry.
+        let port = &mut self.ports[usize::from(waiting.port.0)];
+        let sent = waiting.token.is_some();
+        let (side, patience) =
+            if sent { (&mut port.tx, TX_PATIENCE) } else { (&mut port.rx, RX_PATIENCE) };
+        // A message is looked for once on arrival; whatever comes later is a retry. When patience is
+        // at its end, any point's stamp will do.
         let retry = waiting.until - now < patience - RETRY;
-        match pairing.take(ifindex, &waiting.bytes, retry) {
-            Outcome::Matched(stamp) => Found::Stamp(Some(stamp)),
-            Outcome::NotYet if now >= waiting.until => {
-                pairing.give_up();
+        let given_up = now >= waiting.until;
+        let chosen = side.selector.chosen();
+        let enough = |stamps: &Candidates| given_up || stamps.time(chosen).is_some();
+        match side.pairing.take(port.ifindex, &waiting.bytes, retry, enough) {
+            Outcome::Matched(stamps) => {
+                let stamp = side.selector.choose(&stamps);
+                if let Some(stamp) = stamp {
+                    *side.matched.entry(stamp.source).or_default() += 1;
+                }
+                if sent {
+                    port.primer.after_event(&stamps);
+                }
+                Found::Stamp(stamp.map(|Stamp { time, source }| {
+                    let time = if sent {
+                        time + self.config.egress_latency
+                    } else {
+                        time - self.config.ingress_latency
+                    };
+                    Stamp { time, source }
+                }))
+            }
+            Outcome::NotYet if given_up => {
+                side.pairing.give_up();
                 Found::Stamp(None)
             }
             Outcome::NotYet => Found::Wait,
@@ -406,40 +516,49 @@ impl Io {
     fn drain(&mut self, now: Time<Mono>) {
         self.drained = now;
         let relation = ClockRelation::now();
-        let (source, tx_source) = (self.config.rx_source, self.config.tx_source);
-        let Self { programs, rx, tx, join, counts, hooks, ports, .. } = self;
-        programs.drain(|record| match (record.direction, record.hook) {
-            (Direction::Ingress, hook) if hook == source.hook() && is_event(record.message()) => {
-                // Where XDP was left to choose, say what it became.
-                let at = ports.iter().position(|port| port.ifindex == record.ifindex);
-                let source = match (source, at.and_then(|at| hooks.get(at))) {
-                    (RxSource::Xdp(_), Some(AttachedHooks { xdp: Some(hook), .. })) => {
-                        RxSource::Xdp(*hook)
+        let Self { programs, counts, hooks, ports, .. } = self;
+        programs.drain(|record| {
+            if record.hook == Hook::Xmit {
+                // Knows its packet by the serial alone.
+                for source in [TxSource::XmitDone, TxSource::StartXmit] {
+                    if let Some(stamp) = tx_stamp(&record, source) {
+                        ports.iter_mut().any(|port| port.tx.pairing.amend(record.serial, stamp));
                     }
-                    (source, _) => source,
-                };
+                }
+                return;
+            }
+            let Some(at) = ports.iter().position(|port| port.ifindex == record.ifindex) else {
+                return;
+            };
+            let port = &mut ports[at];
+            if !is_event(record.message()) {
+                return;
+            }
+            let mut stamps = Candidates::default();
+            if record.direction == Direction::Egress {
+                if let Some(stamp) = tx_stamp(&record, TxSource::TcEgress) {
+                    stamps.add(stamp);
+                }
+                let (message, serial) = (record.message(), record.serial);
+                port.tx.pairing.push(now, port.ifindex, message, serial, stamps);
+                return;
+            }
+            let sources = match record.hook {
+                Hook::XdpIngress => [hooks[at].xdp.map(RxSource::Xdp), None],
+                _ => [Some(RxSource::Stack), Some(RxSource::TcIngress)],
+            };
+            for source in sources.into_iter().flatten() {
                 match rx_stamp(&record, source, &relation) {
-                    Some(stamp) => rx.push(now, record.ifindex, record.message(), stamp),
+                    Some(stamp) => stamps.add(stamp),
                     None => counts.without_stamp += 1,
                 }
             }
-            (Direction::Egress, Hook::TcEgress) if is_event(record.message()) => {
-                match tx_stamp(&record, tx_source) {
-                    Some(stamp) => tx.push(now, record.ifindex, record.message(), stamp),
-                    None => join.push(record),
-                }
-            }
-            (Direction::Egress, Hook::Xmit) => {
-                if let Some(packet) = join.join(&record)
-                    && let Some(stamp) = tx_stamp(&record, tx_source)
-                {
-                    tx.push(now, packet.ifindex, packet.message(), stamp);
-                }
-            }
-            _ => {}
+            port.rx.pairing.push(now, port.ifindex, record.message(), 0, stamps);
         });
-        rx.expire(now);
-        tx.expire(now);
+        for port in ports {
+            port.rx.pairing.expire(now);
+            port.tx.pairing.expire(now);
+        }
     }
 
     /// Compares what the interfaces are with what they were, and opens again what has come back.
@@ -465,6 +584,10 @@ impl Io {
                         port.transport = Some(transport);
                         self.hooks[index] = hooks;
                         port.last_problem = None;
+                        // Perhaps another driver: measure anew.
+                        port.rx.selector = rx_selector(self.config.rx_source, hooks);
+                        port.tx.selector = tx_selector(self.config.tx_source);
+                        port.primer = Primer::new(self.config.prime, &port.interface);
                     }
                     Err(error) => {
                         port.report(format!(
@@ -486,17 +609,42 @@ impl Io {
     /// Frames on the wire of each interface that were lost, by cause, for a summary.
     pub fn losses(&self) -> BTreeMap<String, u64> {
         let counts = self.counts;
-        let (rx, tx) = self.pairing_counts();
+        let missing = |side: fn(&Port) -> &Side| {
+            self.ports.iter().map(|port| side(port).pairing.counts().missing).sum()
+        };
         BTreeMap::from([
             ("ring".to_owned(), self.ring_lost()),
-            ("rx_stamp_missing".to_owned(), rx.missing),
-            ("tx_stamp_missing".to_owned(), tx.missing),
+            ("rx_stamp_missing".to_owned(), missing(|port| &port.rx)),
+            ("tx_stamp_missing".to_owned(), missing(|port| &port.tx)),
             ("record_without_stamp".to_owned(), counts.without_stamp),
             ("oversized".to_owned(), counts.oversized),
             ("send_error".to_owned(), counts.send_errors),
             ("receive_error".to_owned(), counts.receive_errors),
             ("overrun".to_owned(), counts.overrun),
         ])
+    }
+}
+
+fn rx_selector(wanted: Option<RxSource>, hooks: AttachedHooks) -> Selector {
+    use StampSource::{Stack, TcIngress};
+    match wanted {
+        None => Selector::automatic(&[Stack, TcIngress]),
+        Some(RxSource::Stack) => Selector::fixed(&[Stack, TcIngress]),
+        Some(RxSource::TcIngress) => Selector::fixed(&[TcIngress, Stack]),
+        Some(xdp @ RxSource::Xdp(_)) => {
+            let xdp = hooks.xdp.map_or(xdp, RxSource::Xdp).source();
+            Selector::fixed(&[xdp, Stack, TcIngress])
+        }
+    }
+}
+
+fn tx_selector(wanted: Option<TxSource>) -> Selector {
+    use StampSource::{StartXmit, TcEgress, XmitDone};
+    match wanted {
+        None => Selector::automatic(&[XmitDone, StartXmit, TcEgress]),
+        Some(TxSource::XmitDone) => Selector::fixed(&[XmitDone, StartXmit, TcEgress]),
+        Some(TxSource::StartXmit) => Selector::fixed(&[StartXmit, XmitDone, TcEgress]),
+        Some(TxSource::TcEgress) => Selector::fixed(&[TcEgress]),
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod io;
 pub mod observe;
+pub mod prime;
 pub mod run;
 pub mod serve;
 pub mod tap;
@@ -19,7 +20,7 @@ use ptp_common::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    capture::{CaptureError, PairingCounts},
+    capture::CaptureError,
     clock::{Clock, virtual_clock::VirtualClock},
     engine::counters::Counters,
     publish::{
@@ -27,11 +28,10 @@ use crate::{
         json::{ClockLine, Output, OutputError},
         metrics::{Direction, PortFigures, StampOutcome},
     },
-    stamp::StampSource,
     sys::clock,
     transport::{TransportError, interface_mac},
 };
-use io::IoError;
+use io::{IoError, SideCounts};
 
 /// Largest adjustment of a software clock, parts per billion: as linuxptp's default.
 const MAX_FREQUENCY_PPB: f64 = 900_000.0;
@@ -189,38 +189,34 @@ fn set_message_figures(figures: &mut PortFigures, counters: &Counters) {
     }
 }
 
-fn set_stamp_figures(
-    figures: &mut PortFigures,
-    direction: Direction,
-    source: StampSource,
-    counts: PairingCounts,
-) {
+fn set_stamp_figures(figures: &mut PortFigures, direction: Direction, counts: &SideCounts) {
+    for (source, matched) in &counts.matched {
+        figures.set_timestamps(direction, *source, StampOutcome::Matched, *matched);
+    }
     for (outcome, total) in [
-        (StampOutcome::Matched, counts.matched),
-        (StampOutcome::Orphaned, counts.orphaned),
-        (StampOutcome::Duplicate, counts.duplicate),
-        (StampOutcome::Late, counts.late),
+        (StampOutcome::Orphaned, counts.pairing.orphaned),
+        (StampOutcome::Duplicate, counts.pairing.duplicate),
+        (StampOutcome::Late, counts.pairing.late),
     ] {
-        figures.set_timestamps(direction, source, outcome, total);
+        figures.set_timestamps(direction, counts.reference, outcome, total);
     }
 }
 
-/// Stamps by direction, source and outcome, for a summary.
-fn stamp_counts(
-    (rx_source, rx): (StampSource, PairingCounts),
-    (tx_source, tx): (StampSource, PairingCounts),
-) -> serde_json::Value {
-    let outcomes = |counts: PairingCounts| {
-        serde_json::json!({
-            "matched": counts.matched,
-            "orphaned": counts.orphaned,
-            "duplicate": counts.duplicate,
-            "late": counts.late,
-            "missing": counts.missing,
-        })
+/// Stamps of a port by direction, source and outcome, for a summary.
+fn stamp_counts((rx, tx): &(SideCounts, SideCounts)) -> serde_json::Value {
+    let sources = |counts: &SideCounts| {
+        let mut sources = serde_json::Map::new();
+        for (source, matched) in &counts.matched {
+            sources.insert(source.name().to_owned(), serde_json::json!({ "matched": matched }));
+        }
+        let others = sources
+            .entry(counts.reference.name())
+            .or_insert_with(|| serde_json::json!({ "matched": 0 }));
+        others["orphaned"] = counts.pairing.orphaned.into();
+        others["duplicate"] = counts.pairing.duplicate.into();
+        others["late"] = counts.pairing.late.into();
+        others["missing"] = counts.pairing.missing.into();
+        sources
     };
-    serde_json::json!({
-        "rx": { rx_source.name(): outcomes(rx) },
-        "tx": { tx_source.name(): outcomes(tx) },
-    })
+    serde_json::json!({ "rx": sources(rx), "tx": sources(tx) })
 }

@@ -160,8 +160,8 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
             interface = io.interface(*port),
             domain = common.domain,
             transport = %common.io.transport,
-            rx_source = io.rx_source(*port).source().name(),
-            tx_source = io.tx_source().source().name(),
+            rx_source = io.sources(*port).map_or("?", |sources| sources.rx.name()),
+            tx_source = io.sources(*port).map_or("?", |sources| sources.tx.name()),
             %identity,
             "listening"
         );
@@ -227,6 +227,7 @@ impl Runner {
                     Event::Engine(Action::SendGeneral { port, peer_multicast, message }) => {
                         self.io.send_general(port, peer_multicast, &message);
                     }
+                    Event::Engine(Action::Measurement(measurement)) => self.io.learn(&measurement),
                     event => teller.tell(&event, self)?,
                 }
             }
@@ -354,7 +355,6 @@ impl Teller {
     fn housekeep(&self, runner: &Runner) {
         let receiver = runner.client.receiver();
         let domain = receiver.domain_number();
-        let (rx, tx) = runner.io.pairing_counts();
         let servo = runner.client.servo().state().name();
         for port in &self.ports {
             let interface = runner.io.interface(*port);
@@ -365,10 +365,10 @@ impl Teller {
                 figures.servo_state = Some(servo);
                 figures.clock_steps = self.steps;
                 set_message_figures(figures, counters);
-                let source = runner.io.rx_source(*port).source();
-                set_stamp_figures(figures, Direction::Rx, source, rx);
-                let source = runner.io.tx_source().source();
-                set_stamp_figures(figures, Direction::Tx, source, tx);
+                if let Some((rx, tx)) = runner.io.stamp_counts(*port) {
+                    set_stamp_figures(figures, Direction::Rx, &rx);
+                    set_stamp_figures(figures, Direction::Tx, &tx);
+                }
                 figures.set_exchanges("sync", counters.sync_exchanges);
                 figures.set_exchanges("delay", counters.delay_exchanges);
                 figures.set_exchanges("peer_delay", counters.peer_delay_exchanges);
@@ -396,8 +396,7 @@ impl Teller {
             "ports": self.ports.iter().map(|port| json!({
                 "interface": runner.io.interface(*port),
                 "state": receiver.port_state(*port).name(),
-                "rx_source": runner.io.rx_source(*port).source().name(),
-                "tx_source": runner.io.tx_source().source().name(),
+                "sources": runner.io.sources(*port),
             })).collect::<Vec<_>>(),
             "lost": self.losses(runner),
         });
@@ -419,15 +418,15 @@ impl Teller {
 
     fn summarise(self, runner: &Runner) -> Result<(), AgentError> {
         let lost = self.losses(runner);
-        let (rx, tx) = runner.io.pairing_counts();
         let duration_s = (monotonic() - self.start).as_secs_f64();
         match self.output {
             Some(output) => {
                 let mut more = serde_json::Map::new();
-                if let Some(port) = self.ports.first() {
-                    let rx = (runner.io.rx_source(*port).source(), rx);
-                    let tx = (runner.io.tx_source().source(), tx);
-                    more.insert("timestamps".into(), stamp_counts(rx, tx));
+                if let Some(port) = self.ports.first()
+                    && let Some(counts) = runner.io.stamp_counts(*port)
+                {
+                    more.insert("timestamps".into(), stamp_counts(&counts));
+                    more.insert("sources".into(), json!(runner.io.sources(*port)));
                 }
                 output.emit(&json::Event::Summary(json::Summary {
                     duration_s,
@@ -438,11 +437,13 @@ impl Teller {
                 output.finish()?;
             }
             None => {
+                let matched = |counts: &super::io::SideCounts| counts.matched.values().sum::<u64>();
+                let counts = || self.ports.iter().filter_map(|port| runner.io.stamp_counts(*port));
                 println!(
                     "{} samples in {duration_s:.1} s; stamps matched: {} received, {} sent; lost: {}",
                     self.samples,
-                    rx.matched,
-                    tx.matched,
+                    counts().map(|(rx, _)| matched(&rx)).sum::<u64>(),
+                    counts().map(|(_, tx)| matched(&tx)).sum::<u64>(),
                     if lost.is_empty() { "nothing".to_owned() } else { format!("{lost:?}") },
                 );
             }

@@ -140,7 +140,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
             interface = io.interface(*port),
             domain = common.domain,
             transport = %common.io.transport,
-            tx_source = io.tx_source().source().name(),
+            tx_source = io.sources(*port).map_or("?", |sources| sources.tx.name()),
             %identity,
             "serving"
         );
@@ -148,7 +148,6 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
     let mut transmitter = Transmitter::new(transmitter, start);
     let mut housekeeping = start;
     let housekeep = |io: &Io, transmitter: &Transmitter| {
-        let (rx, tx) = io.pairing_counts();
         for port in &ports {
             let counters = transmitter.counters(*port);
             let interface = io.interface(*port);
@@ -156,8 +155,10 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
                 figures.port_state =
                     Some(if io.is_up(*port) { "time_transmitter" } else { "disabled" });
                 set_message_figures(figures, counters);
-                set_stamp_figures(figures, Direction::Rx, io.rx_source(*port).source(), rx);
-                set_stamp_figures(figures, Direction::Tx, io.tx_source().source(), tx);
+                if let Some((rx, tx)) = io.stamp_counts(*port) {
+                    set_stamp_figures(figures, Direction::Rx, &rx);
+                    set_stamp_figures(figures, Direction::Tx, &tx);
+                }
                 for (cause, total) in counters.drops() {
                     figures.set_exchanges(cause.name(), total);
                 }
@@ -171,7 +172,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
             "clock_identity": identity.to_string(),
             "domain": common.domain,
             "interfaces": common.io.interfaces,
-            "tx_source": io.tx_source().source().name(),
+            "sources": ports.iter().map(|port| io.sources(*port)).collect::<Vec<_>>(),
             "lost": losses(io, transmitter, &ports),
         });
         if let Err(error) = publication.set_status(&status) {
@@ -207,11 +208,8 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
         Some(output) => {
             let mut more = serde_json::Map::new();
             more.insert("syncs".into(), sent.into());
-            if let Some(port) = ports.first() {
-                let (rx, tx) = io.pairing_counts();
-                let rx = (io.rx_source(*port).source(), rx);
-                let tx = (io.tx_source().source(), tx);
-                more.insert("timestamps".into(), stamp_counts(rx, tx));
+            if let Some(counts) = ports.first().and_then(|port| io.stamp_counts(*port)) {
+                more.insert("timestamps".into(), stamp_counts(&counts));
             }
             output.emit(&json::Event::Summary(json::Summary {
                 duration_s,

@@ -4,11 +4,15 @@
 
 mod pairing;
 mod programs;
+mod select;
 
 pub use pairing::{Outcome, Pairing, PairingCounts};
 pub use programs::{
     AttachedHooks, CaptureError, Features, HookCounts, OBJECT, Options, Programs, TcAttach, XdpHook,
 };
+
+pub(crate) use select::median;
+pub use select::{Candidates, Choice, PointReport, Selector};
 
 use std::{collections::VecDeque, str::FromStr};
 

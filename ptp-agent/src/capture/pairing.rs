@@ -11,6 +11,7 @@ use ptp_common::{
     time::{Duration, Mono, Time},
 };
 
+use super::Candidates;
 use crate::stamp::Stamp;
 
 /// Records kept at the most; at 128 Sync/s from 16 transmitters, half a second.
@@ -36,8 +37,8 @@ pub struct PairingCounts {
 /// Answer to a message that asks for its stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Here it is.
-    Matched(Stamp),
+    /// Here they are, one for each capture point that saw the packet.
+    Matched(Candidates),
     /// Not there yet.
     NotYet,
 }
@@ -48,7 +49,8 @@ struct Entry {
     ifindex: u32,
     length: u8,
     bytes: [u8; MESSAGE_CAPACITY],
-    stamp: Stamp,
+    serial: u64,
+    stamps: Candidates,
 }
 
 impl Entry {
@@ -76,44 +78,75 @@ impl Pairing {
         Self::default()
     }
 
-    /// A stamp with the beginning of the message it belongs to.
-    pub fn push(&mut self, now: Time<Mono>, ifindex: u32, bytes: &[u8], stamp: Stamp) {
+    /// Stamps with the beginning of the message they belong to. `serial` names the packet for
+    /// [`Pairing::amend`]; 0 where the record has none. A packet that another hook has reported
+    /// already gets the further stamps.
+    pub fn push(
+        &mut self,
+        now: Time<Mono>,
+        ifindex: u32,
+        bytes: &[u8],
+        serial: u64,
+        stamps: Candidates,
+    ) {
         self.expire(now);
+        let length = bytes.len().min(MESSAGE_CAPACITY);
+        let bytes = &bytes[..length];
+        let mut equal = self
+            .waiting
+            .iter_mut()
+            .filter(|other| other.ifindex == ifindex && other.bytes() == bytes)
+            .peekable();
+        if equal.peek().is_some() {
+            let is_new = |other: &Entry| {
+                stamps.iter().all(|stamp| other.stamps.time(stamp.source).is_none())
+            };
+            if let Some(other) = equal.find(|other| is_new(other)) {
+                stamps.iter().for_each(|stamp| other.stamps.add(stamp));
+                return;
+            }
+            self.counts.duplicate += 1;
+        }
         if self.waiting.len() == CAPACITY {
             self.waiting.pop_front();
             self.counts.orphaned += 1;
         }
-        let length = bytes.len().min(MESSAGE_CAPACITY);
         let mut kept = [0; MESSAGE_CAPACITY];
-        kept[..length].copy_from_slice(&bytes[..length]);
-        let entry = Entry {
-            at: now,
-            ifindex,
-            length: u8::try_from(length).unwrap_or(u8::MAX),
-            bytes: kept,
-            stamp,
-        };
-        if self
-            .waiting
-            .iter()
-            .any(|other| other.ifindex == ifindex && other.bytes() == entry.bytes())
-        {
-            self.counts.duplicate += 1;
-        }
-        self.waiting.push_back(entry);
+        kept[..length].copy_from_slice(bytes);
+        let length = u8::try_from(length).unwrap_or(u8::MAX);
+        self.waiting.push_back(Entry { at: now, ifindex, length, bytes: kept, serial, stamps });
     }
 
-    /// The stamp of a message that came through the socket, or was sent. `retry` says that it has
-    /// been asked for before.
-    pub fn take(&mut self, ifindex: u32, message: &[u8], retry: bool) -> Outcome {
+    /// A further stamp of the packet with this serial; `false` where that packet does not wait here.
+    pub fn amend(&mut self, serial: u64, stamp: Stamp) -> bool {
+        let found = self.waiting.iter_mut().rev().find(|entry| entry.serial == serial);
+        if let Some(entry) = found {
+            entry.stamps.add(stamp);
+            return true;
+        }
+        false
+    }
+
+    /// The stamps of a message that came through the socket, or was sent. Stamps of which `enough`
+    /// is not true stay here, as more may come; `retry` says that it has been asked for before.
+    pub fn take(
+        &mut self,
+        ifindex: u32,
+        message: &[u8],
+        retry: bool,
+        enough: impl Fn(&Candidates) -> bool,
+    ) -> Outcome {
         let Some(at) = self.waiting.iter().position(|entry| entry.is(ifindex, message)) else {
             return Outcome::NotYet;
         };
+        if !enough(&self.waiting[at].stamps) {
+            return Outcome::NotYet;
+        }
         match self.waiting.remove(at) {
             Some(entry) => {
                 self.counts.matched += 1;
                 self.counts.late += u64::from(retry);
-                Outcome::Matched(entry.stamp)
+                Outcome::Matched(entry.stamps)
             }
             None => Outcome::NotYet,
         }
@@ -147,25 +180,25 @@ mod tests {
         Time::from_nanos(nanos)
     }
 
-    fn stamp(nanos: i64) -> Stamp {
-        Stamp { time: at(nanos), source: StampSource::TcIngress }
+    fn stamps(nanos: i64) -> Candidates {
+        Candidates::one(Stamp { time: at(nanos), source: StampSource::TcIngress })
     }
 
     #[test]
     fn record_of_the_same_packet_is_found_behind_others() {
         let mut pairing = Pairing::new();
-        pairing.push(at(1), 7, &[1; 44], stamp(10));
-        pairing.push(at(2), 7, &[2; 44], stamp(20));
-        assert_eq!(pairing.take(7, &[2; 44], false), Outcome::Matched(stamp(20)));
-        assert_eq!(pairing.take(7, &[2; 44], false), Outcome::NotYet);
+        pairing.push(at(1), 7, &[1; 44], 0, stamps(10));
+        pairing.push(at(2), 7, &[2; 44], 0, stamps(20));
+        assert_eq!(pairing.take(7, &[2; 44], false, |_| true), Outcome::Matched(stamps(20)));
+        assert_eq!(pairing.take(7, &[2; 44], false, |_| true), Outcome::NotYet);
         assert_eq!(pairing.counts().matched, 1);
     }
 
     #[test]
     fn record_of_another_interface_is_not_taken() {
         let mut pairing = Pairing::new();
-        pairing.push(at(1), 8, &[1; 44], stamp(10));
-        assert_eq!(pairing.take(7, &[1; 44], false), Outcome::NotYet);
+        pairing.push(at(1), 8, &[1; 44], 0, stamps(10));
+        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::NotYet);
     }
 
     #[test]
@@ -173,41 +206,65 @@ mod tests {
         let mut pairing = Pairing::new();
         let mut padded = [0; 46];
         padded[..44].fill(5);
-        pairing.push(at(1), 7, &padded, stamp(10));
-        assert_eq!(pairing.take(7, &[5; 44], false), Outcome::Matched(stamp(10)));
+        pairing.push(at(1), 7, &padded, 0, stamps(10));
+        assert_eq!(pairing.take(7, &[5; 44], false, |_| true), Outcome::Matched(stamps(10)));
     }
 
     #[test]
     fn message_longer_than_a_record_matches_by_its_beginning() {
         let mut pairing = Pairing::new();
-        pairing.push(at(1), 7, &[5; MESSAGE_CAPACITY], stamp(10));
-        assert_eq!(pairing.take(7, &[5; 500], false), Outcome::Matched(stamp(10)));
+        pairing.push(at(1), 7, &[5; MESSAGE_CAPACITY], 0, stamps(10));
+        assert_eq!(pairing.take(7, &[5; 500], false, |_| true), Outcome::Matched(stamps(10)));
     }
 
     #[test]
     fn truncated_record_does_not_match_a_longer_message() {
         let mut pairing = Pairing::new();
-        pairing.push(at(1), 7, &[5; 20], stamp(10));
-        assert_eq!(pairing.take(7, &[5; 44], false), Outcome::NotYet);
+        pairing.push(at(1), 7, &[5; 20], 0, stamps(10));
+        assert_eq!(pairing.take(7, &[5; 44], false, |_| true), Outcome::NotYet);
     }
 
     #[test]
     fn replayed_packets_pair_in_order_and_are_counted() {
         let mut pairing = Pairing::new();
-        pairing.push(at(1), 7, &[1; 44], stamp(10));
-        pairing.push(at(2), 7, &[1; 44], stamp(20));
-        assert_eq!(pairing.take(7, &[1; 44], false), Outcome::Matched(stamp(10)));
-        assert_eq!(pairing.take(7, &[1; 44], true), Outcome::Matched(stamp(20)));
+        pairing.push(at(1), 7, &[1; 44], 0, stamps(10));
+        pairing.push(at(2), 7, &[1; 44], 0, stamps(20));
+        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::Matched(stamps(10)));
+        assert_eq!(pairing.take(7, &[1; 44], true, |_| true), Outcome::Matched(stamps(20)));
         let counts = pairing.counts();
         assert_eq!((counts.duplicate, counts.late), (1, 1));
     }
 
     #[test]
+    fn stamps_of_two_hooks_for_one_packet_come_together() {
+        let mut pairing = Pairing::new();
+        let later = Stamp { time: at(30), source: StampSource::XdpNative };
+        pairing.push(at(1), 7, &[1; 44], 0, stamps(10));
+        pairing.push(at(1), 7, &[1; 44], 0, Candidates::one(later));
+        let mut both = stamps(10);
+        both.add(later);
+        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::Matched(both));
+        assert_eq!(pairing.counts().duplicate, 0);
+    }
+
+    #[test]
+    fn stamp_that_comes_by_serial_is_waited_for() {
+        let mut pairing = Pairing::new();
+        let done = Stamp { time: at(30), source: StampSource::XmitDone };
+        pairing.push(at(1), 7, &[1; 44], 99, stamps(10));
+        let enough = |candidates: &Candidates| candidates.time(StampSource::XmitDone).is_some();
+        assert_eq!(pairing.take(7, &[1; 44], false, enough), Outcome::NotYet);
+        assert!(pairing.amend(99, done));
+        assert!(!pairing.amend(98, done));
+        assert!(matches!(pairing.take(7, &[1; 44], true, enough), Outcome::Matched(_)));
+    }
+
+    #[test]
     fn records_without_message_age_out_and_are_counted() {
         let mut pairing = Pairing::new();
-        pairing.push(at(0), 7, &[1; 44], stamp(10));
+        pairing.push(at(0), 7, &[1; 44], 0, stamps(10));
         pairing.expire(at(3_000_000_000));
-        assert_eq!(pairing.take(7, &[1; 44], false), Outcome::NotYet);
+        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::NotYet);
         assert_eq!(pairing.counts().orphaned, 1);
     }
 
@@ -215,7 +272,7 @@ mod tests {
     fn flood_of_records_is_bounded() {
         let mut pairing = Pairing::new();
         for n in 0..10_000_u32 {
-            pairing.push(at(1), 7, &n.to_be_bytes(), stamp(10));
+            pairing.push(at(1), 7, &n.to_be_bytes(), 0, stamps(10));
         }
         assert_eq!(pairing.waiting.len(), CAPACITY);
         assert_eq!(pairing.counts().orphaned, 10_000 - CAPACITY as u64);

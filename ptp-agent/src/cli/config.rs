@@ -9,8 +9,9 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Delay, RunClock, ServeClock, ServoName};
+use super::{Delay, OrAuto, RunClock, ServeClock, ServoName};
 use crate::{
+    agent::prime::PrimeMode,
     capture::{RxSource, TxSource},
     transport::TransportKind,
 };
@@ -42,6 +43,9 @@ pub(super) struct Config {
     rx_source: Option<String>,
     tx_source: Option<String>,
     pub(super) ring_kib: Option<u32>,
+    pub(super) prime: Option<PrimeMode>,
+    pub(super) ingress_latency: Option<i64>,
+    pub(super) egress_latency: Option<i64>,
     pub(super) metrics_address: Option<SocketAddr>,
     #[serde(default)]
     pub(super) run: RunSection,
@@ -112,11 +116,11 @@ impl Config {
         Ok(())
     }
 
-    pub(super) fn rx_source(&self) -> Result<Option<RxSource>, ConfigError> {
+    pub(super) fn rx_source(&self) -> Result<Option<OrAuto<RxSource>>, ConfigError> {
         parse("rx-source", self.rx_source.as_deref())
     }
 
-    pub(super) fn tx_source(&self) -> Result<Option<TxSource>, ConfigError> {
+    pub(super) fn tx_source(&self) -> Result<Option<OrAuto<TxSource>>, ConfigError> {
         parse("tx-source", self.tx_source.as_deref())
     }
 }
@@ -148,7 +152,7 @@ mod tests {
         let config: Config =
             toml::from_str("rx-source = \"stack\"\n[serve]\nlog-sync-interval = -4\n").unwrap();
         assert_eq!(config.serve.log_sync_interval, Some(-4));
-        assert_eq!(config.rx_source().unwrap(), Some(RxSource::Stack));
+        assert_eq!(config.rx_source().unwrap(), Some(OrAuto(Some(RxSource::Stack))));
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod config;
 mod privileges;
 
 use std::{
-    io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode,
+    io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode, str::FromStr,
     time::Duration as StdDuration,
 };
 
@@ -18,6 +18,7 @@ use crate::{
         AgentError, Common,
         io::IoConfig,
         observe::{self, ObserveConfig},
+        prime::PrimeMode,
         run::{self, ClockChoice, RunConfig},
         serve::{self, ServeConfig, ServedClock},
         tap::TapConfig,
@@ -86,12 +87,13 @@ struct TapArgs {
     /// Interface; several are allowed.
     #[arg(short, long, value_name = "IFACE", num_args = 1..)]
     interface: Vec<String>,
-    /// Receive stamp: stack (default), tc_ingress, xdp_native or xdp_generic.
+    /// Receive stamp: auto (default; measures which is best), stack, tc_ingress, xdp_native or
+    /// xdp_generic.
     #[arg(long, value_name = "SOURCE")]
-    rx_source: Option<RxSource>,
-    /// Transmit stamp: start_xmit (default), xmit_done or tc_egress.
+    rx_source: Option<OrAuto<RxSource>>,
+    /// Transmit stamp: auto (default; measures which is best), xmit_done, start_xmit or tc_egress.
     #[arg(long, value_name = "SOURCE")]
-    tx_source: Option<TxSource>,
+    tx_source: Option<OrAuto<TxSource>>,
     /// Size of the ring buffer, KiB: a power of two.
     #[arg(long, value_name = "KIB", value_parser = ring_kib)]
     ring_kib: Option<u32>,
@@ -114,9 +116,35 @@ struct PortArgs {
     /// PTP domain number.
     #[arg(long, value_name = "N")]
     domain: Option<u8>,
+    /// Prime event messages with a throwaway frame: auto (default; where it helps) or off.
+    #[arg(long)]
+    prime: Option<PrimeMode>,
+    /// Between the wire and the receive stamp, ns: is subtracted.
+    #[arg(long, value_name = "NS", allow_negative_numbers = true)]
+    ingress_latency: Option<i64>,
+    /// Between the transmit stamp and the wire, ns: is added.
+    #[arg(long, value_name = "NS", allow_negative_numbers = true)]
+    egress_latency: Option<i64>,
     /// Seed for the randomised message intervals, for repeatable runs.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+}
+
+/// A capture point, or the order to find the best one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct OrAuto<T>(Option<T>);
+
+impl<T: FromStr<Err = String>> FromStr for OrAuto<T> {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self(None)),
+            _ => match text.parse() {
+                Ok(point) => Ok(Self(Some(point))),
+                Err(problem) => Err(format!("{problem}, or auto")),
+            },
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -314,7 +342,7 @@ where
     Ok(runtime.block_on(work)?)
 }
 
-fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
+fn interfaces(args: &TapArgs, config: &Config) -> Result<Vec<String>, UsageError> {
     let interfaces = if args.interface.is_empty() {
         config.interface.clone().unwrap_or_default()
     } else {
@@ -328,23 +356,48 @@ fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
     {
         return Err(UsageError::TwiceTheSame(twice.1.clone()));
     }
+    Ok(interfaces)
+}
+
+fn sources(
+    args: &TapArgs,
+    config: &Config,
+) -> Result<(Option<RxSource>, Option<TxSource>), UsageError> {
+    let rx = args.rx_source.or(config.rx_source()?);
+    let tx = args.tx_source.or(config.tx_source()?);
+    Ok((rx.and_then(|rx| rx.0), tx.and_then(|tx| tx.0)))
+}
+
+fn ring_bytes(args: &TapArgs, config: &Config) -> Option<u32> {
+    args.ring_kib.or(config.ring_kib).map(|kib| kib * 1024)
+}
+
+/// `observe` knows no round trip of its own to compare points with, so it takes what is best on most
+/// hosts unless told otherwise.
+fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
+    let (rx_source, tx_source) = sources(args, config)?;
     Ok(TapConfig {
-        interfaces,
-        rx_source: args.rx_source.or(config.rx_source()?).unwrap_or(RxSource::Stack),
-        tx_source: args.tx_source.or(config.tx_source()?).unwrap_or(TxSource::StartXmit),
-        ring_bytes: args.ring_kib.or(config.ring_kib).map(|kib| kib * 1024),
+        interfaces: interfaces(args, config)?,
+        rx_source: rx_source.unwrap_or(RxSource::Stack),
+        tx_source: tx_source.unwrap_or(TxSource::XmitDone),
+        ring_bytes: ring_bytes(args, config),
     })
 }
 
 fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageError> {
-    let TapConfig { interfaces, rx_source, tx_source, ring_bytes } = tap(&args.tap, config)?;
+    let (rx_source, tx_source) = sources(&args.tap, config)?;
+    let nanos =
+        |given: Option<i64>, file: Option<i64>| Duration::from_nanos(given.or(file).unwrap_or(0));
     Ok(Common {
         io: IoConfig {
-            interfaces,
+            interfaces: interfaces(&args.tap, config)?,
             transport: args.transport.or(config.transport).unwrap_or_default(),
             rx_source,
             tx_source,
-            ring_bytes,
+            prime: args.prime.or(config.prime).unwrap_or_default(),
+            ingress_latency: nanos(args.ingress_latency, config.ingress_latency),
+            egress_latency: nanos(args.egress_latency, config.egress_latency),
+            ring_bytes: ring_bytes(&args.tap, config),
         },
         domain: args.domain.or(config.domain).unwrap_or(0),
         duration: args.tap.duration,

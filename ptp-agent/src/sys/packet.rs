@@ -9,15 +9,13 @@ use std::{
 use ptp_common::classify::ETHERTYPE_PTP;
 use socket2::Socket;
 
-const PROTOCOL: u16 = ETHERTYPE_PTP.to_be();
-
-fn address(ifindex: u32, mac: [u8; 6]) -> io::Result<libc::sockaddr_ll> {
+fn address(ifindex: u32, ethertype: u16, mac: [u8; 6]) -> io::Result<libc::sockaddr_ll> {
     let index = i32::try_from(ifindex).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut bytes = [0; 8];
     bytes[..6].copy_from_slice(&mac);
     Ok(libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
-        sll_protocol: PROTOCOL,
+        sll_protocol: ethertype.to_be(),
         sll_ifindex: index,
         sll_hatype: 0,
         sll_pkttype: 0,
@@ -32,16 +30,8 @@ fn address(ifindex: u32, mac: [u8; 6]) -> io::Result<libc::sockaddr_ll> {
 /// # Errors
 /// What the kernel reports; EPERM without CAP_NET_RAW.
 pub fn open(ifindex: u32, groups: &[[u8; 6]]) -> io::Result<Socket> {
-    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // Protocol 0: nothing is received before the socket is bound to its interface.
-    // SAFETY: a system call without pointers.
-    let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a descriptor that was just made and that nobody else has.
-    let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(fd) });
-    let local = address(ifindex, [0; 6])?;
+    let socket = open_sender()?;
+    let local = address(ifindex, ETHERTYPE_PTP, [0; 6])?;
     // SAFETY: the pointer and the length describe a structure that lives through the call.
     check(unsafe {
         libc::bind(
@@ -73,12 +63,34 @@ pub fn open(ifindex: u32, groups: &[[u8; 6]]) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Sends one PTP message to a MAC address.
+/// A socket that receives nothing.
+///
+/// # Errors
+/// What the kernel reports; EPERM without CAP_NET_RAW.
+pub fn open_sender() -> io::Result<Socket> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // Protocol 0: nothing is received unless the socket is bound to another.
+    // SAFETY: a system call without pointers.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that was just made and that nobody else has.
+    Ok(Socket::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Sends one frame to a MAC address.
 ///
 /// # Errors
 /// What the kernel reports.
-pub fn send(socket: &Socket, ifindex: u32, to: [u8; 6], message: &[u8]) -> io::Result<()> {
-    let to = address(ifindex, to)?;
+pub fn send(
+    socket: &Socket,
+    ifindex: u32,
+    to: [u8; 6],
+    ethertype: u16,
+    message: &[u8],
+) -> io::Result<()> {
+    let to = address(ifindex, ethertype, to)?;
     // SAFETY: pointers and lengths describe a slice and a structure that live through the call.
     let sent = unsafe {
         libc::sendto(

@@ -16,7 +16,7 @@ use std::{
 };
 
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt::ReceiveTimestampns};
-use ptp_common::classify::{PORT_EVENT, PORT_GENERAL};
+use ptp_common::classify::{ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
@@ -238,7 +238,7 @@ impl Transport {
         match self.kind {
             TransportKind::L2 => {
                 let to = if peer { PEER_MAC } else { PRIMARY_MAC };
-                packet::send(socket, self.ifindex, to, message)
+                packet::send(socket, self.ifindex, to, ETHERTYPE_PTP, message)
             }
             TransportKind::Udp4 => {
                 let to = SocketAddrV4::new(if peer { PEER_V4 } else { PRIMARY_V4 }, port);
