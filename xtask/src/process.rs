@@ -22,6 +22,9 @@ const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 /// Longest line of a child's output that is looked at; the rest of a longer one is only shown.
 const LINE_LIMIT: usize = 64 * 1024;
 
+/// How much is shown of the output of a quiet command that failed.
+const LINES_ON_FAILURE: usize = 20;
+
 /// Root of the workspace.
 pub(crate) fn workspace() -> PathBuf {
     let manifest = env::var_os("CARGO_MANIFEST_DIR")
@@ -156,9 +159,9 @@ impl Command {
         let output = output.with_context(|| self.not_started())?;
         if !output.status.success() {
             bail!(
-                "{title} failed ({}); its output:\n{}",
+                "{title} failed ({}); the end of its output:\n{}",
                 output.status,
-                String::from_utf8_lossy(&output.stdout).trim_end()
+                last_lines(&String::from_utf8_lossy(&output.stdout), LINES_ON_FAILURE)
             );
         }
         println!("  {title}: done in {:.0} s", begun.elapsed().as_secs_f64());
@@ -173,6 +176,12 @@ impl Command {
     fn not_started(&self) -> String {
         format!("cannot start `{}`", self.text)
     }
+}
+
+fn last_lines(text: &str, number: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let skipped = lines.len().saturating_sub(number);
+    lines[skipped..].join("\n")
 }
 
 fn without_colours(line: &[u8]) -> String {
@@ -218,8 +227,10 @@ mod tests {
     #[test]
     fn a_failing_command_reports_its_status_and_output() {
         assert!(!command("false", [""; 0]).stream(|_| ()).expect("false runs").success());
-        let error = command("sh", ["-c", "echo why; exit 3"]).quietly("trying").unwrap_err();
-        assert!(error.to_string().contains("why") && error.to_string().contains('3'), "{error}");
+        let error = command("sh", ["-c", "seq 1000; echo why; exit 3"]).quietly("trying");
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("exit status: 3") && error.ends_with("why"), "{error}");
+        assert!(error.lines().count() < 30, "{error}");
     }
 
     #[test]

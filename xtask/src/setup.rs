@@ -9,7 +9,7 @@ mod packages;
 
 use std::{env, fmt::Write, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow, bail};
 
 use self::packages::Package;
 use crate::{
@@ -45,7 +45,7 @@ impl Plan {
     fn inspect(arguments: &Arguments) -> Self {
         let bpf = !arguments.packages_only;
         Self {
-            packages: packages::missing(),
+            packages: packages::missing(arguments.fuzz),
             toolchain: bpf && Toolchain::find().is_err(),
             linker: bpf && !toolchain::linker_is_installed(),
             fuzz: arguments.fuzz && find("cargo-fuzz").is_none(),
@@ -118,7 +118,7 @@ fn install(plan: &Plan) -> Remaining {
     let mut remaining = Remaining::default();
     if !plan.packages.is_empty() {
         let names: Vec<&str> = plan.packages.iter().map(|package| package.name).collect();
-        if let Err(error) = install_packages(&names) {
+        if let Err(error) = install_packages(&names, &as_root()) {
             remaining.errors.push(format!("{error:#}"));
         }
     }
@@ -143,22 +143,28 @@ fn install(plan: &Plan) -> Remaining {
     remaining
 }
 
-fn install_packages(names: &[&str]) -> Result<()> {
+/// Install Debian packages, or say what to run `as_root` to have them.
+fn install_packages(names: &[&str], as_root: &str) -> Result<()> {
     let list = names.join(" ");
     if find("apt-get").is_none() {
-        anyhow::bail!(
+        bail!(
             "there is no apt-get here; install by this system's own means what Debian calls: {list}"
         );
     }
     if !is_root() {
-        let this = env::current_exe()
-            .map_or_else(|_| "target/debug/xtask".to_owned(), |path| path.display().to_string());
-        anyhow::bail!(
-            "installing {list} needs root; run: sudo {this} setup --packages-only\n  \
-             (or apt-get install them yourself; then mind that Debian's prometheus starts a service)"
-        );
+        bail!("installing {list} needs root; run: {as_root}");
     }
     packages::install(names)
+}
+
+/// This command, limited to what needs root.
+fn as_root() -> String {
+    let this = env::current_exe()
+        .map_or_else(|_| "target/debug/xtask".to_owned(), |path| path.display().to_string());
+    format!(
+        "sudo {this} setup --packages-only\n  (or use apt-get yourself; mind then that Debian's \
+         prometheus starts a service)"
+    )
 }
 
 fn install_toolchain() -> Result<()> {
@@ -188,16 +194,17 @@ fn install_toolchain() -> Result<()> {
     } else {
         tried.push_str("there is no rustup here");
     }
-    let result =
-        install_packages(&toolchain::DEBIAN_PACKAGES).and_then(|()| Toolchain::find().map(drop));
+    let names = toolchain::DEBIAN_PACKAGES;
+    let result = install_packages(&names, &format!("sudo apt-get install {}", names.join(" ")))
+        .and_then(|()| Toolchain::find().map(drop));
     result.map_err(|error| {
-        anyhow::anyhow!("the compiler of the kernel programs is missing: {tried}; {error:#}")
+        anyhow!("the compiler of the kernel programs is missing: {tried}; {error:#}")
     })
 }
 
 fn toolchain_then_linker() -> Result<()> {
     if Toolchain::find().is_err() {
-        anyhow::bail!("not tried, because the compiler that it belongs to is missing");
+        bail!("not tried, because the compiler that it belongs to is missing");
     }
     cargo(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked"])
         .quietly(&format!("cargo install bpf-linker {LINKER_VERSION} (about a minute)"))

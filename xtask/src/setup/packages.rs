@@ -63,9 +63,13 @@ impl Package {
     }
 }
 
+/// What only the fuzz targets need.
+const FOR_FUZZING: [Package; 1] = [Package::program("g++", "c++", "compiles the fuzzing engine")];
+
 /// The packages that are not there.
-pub(super) fn missing() -> Vec<&'static Package> {
-    PACKAGES.iter().filter(|package| !package.is_present()).collect()
+pub(super) fn missing(fuzz: bool) -> Vec<&'static Package> {
+    let fuzzing = FOR_FUZZING.iter().filter(|_| fuzz);
+    PACKAGES.iter().chain(fuzzing).filter(|package| !package.is_present()).collect()
 }
 
 /// Install packages with apt-get, which must be there, as root. Services that they bring are neither
@@ -82,7 +86,7 @@ pub(super) fn install(names: &[&str]) -> Result<()> {
     let disabled = disable_services(names);
     guard.end()?;
     if no_daemons::interrupted() {
-        println!("  interrupted; nothing is left behind");
+        println!("  interrupted");
         process::exit(130);
     }
     result.and(disabled)
