@@ -1,1 +1,68 @@
-//! Placeholder.
+//! What the tests that need root share: how a test skips itself, which of them may run beside each
+//! other, network namespaces in the shapes that they need, the programs under test and their peers
+//! as children whose output can be waited for, and messages that no honest peer would send.
+
+pub mod agent;
+pub mod children;
+pub mod forge;
+pub mod links;
+pub mod ptp4l;
+
+use std::{
+    env,
+    io::{self, Write},
+    path::PathBuf,
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+/// Says why a test does not run, where the test command counts it: the harness captures what goes
+/// through `eprintln!`, but not this.
+pub fn skipped(reason: &str) {
+    // Nobody to tell if standard error is closed.
+    let _ = writeln!(io::stderr(), "skipped: {reason}");
+}
+
+/// The value, or the end of the test with the reason why it cannot run here.
+#[macro_export]
+macro_rules! need {
+    ($what:expr) => {
+        match $what {
+            Ok(value) => value,
+            Err(reason) => {
+                $crate::skipped(&reason);
+                return;
+            }
+        }
+    };
+}
+
+/// Where a program is.
+///
+/// # Errors
+/// The reason to skip: it is not installed.
+pub fn program(name: &str) -> Result<PathBuf, String> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
+        .ok_or_else(|| format!("{name} is not installed (cargo xtask setup installs it)"))
+}
+
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// Held by a test that measures time: no other test of the program runs meanwhile.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Held by a test that mostly waits and does not mind company.
+pub fn in_company() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The median of some numbers; 0 of none.
+pub fn median(mut values: Vec<i64>) -> i64 {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or(0)
+}

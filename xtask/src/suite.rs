@@ -105,7 +105,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     if arguments.want(Group::Interop) && built {
         suite.step("interop tests", || {
-            in_turn(&targets.as_ref().map_err(copy)?.interop, &arguments.filter, fresh.as_ref())
+            run_named(
+                &targets.as_ref().map_err(copy)?.interop,
+                "--test-threads=4",
+                &arguments.filter,
+                fresh.as_ref(),
+            )
         });
     }
     if arguments.want(Group::Fuzz) {
@@ -166,11 +171,22 @@ fn tests(choice: &[String], filter: &[OsString], fresh: Option<&PathBuf>) -> Res
 
 /// The same, one test after the other: they measure time or use up the machine.
 fn in_turn(names: &[String], filter: &[OsString], fresh: Option<&PathBuf>) -> Result<Outcome> {
+    run_named(names, "--test-threads=1", filter, fresh)
+}
+
+/// Run the named test programs. The interoperability tests mostly wait for their peers, so some run
+/// at a time, whatever the number of processors; those that measure time keep the others waiting.
+fn run_named(
+    names: &[String],
+    threads: &str,
+    filter: &[OsString],
+    fresh: Option<&PathBuf>,
+) -> Result<Outcome> {
     if names.is_empty() {
         return Ok(Outcome::Skipped("there are none".to_owned()));
     }
     let choice: Vec<String> = names.iter().flat_map(|name| test_option(name)).collect();
-    run_tests(&choice, &["--test-threads=1"], filter, fresh)
+    run_tests(&choice, &[threads], filter, fresh)
 }
 
 fn run_tests(

@@ -219,7 +219,10 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
             }))?;
             output.finish()?;
         }
-        None => println!("{sent} Sync sent in {duration_s:.1} s; lost: {lost:?}"),
+        None => println!(
+            "{sent} Sync sent in {duration_s:.1} s; lost: {}",
+            if lost.is_empty() { "nothing".to_owned() } else { format!("{lost:?}") },
+        ),
     }
     Ok(())
 }
