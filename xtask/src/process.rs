@@ -38,9 +38,10 @@ pub(crate) fn target_directory() -> PathBuf {
     workspace().join(chosen)
 }
 
-/// The cargo that started `xtask`.
+/// The cargo that started `xtask`, or the one that built it, or that on the path.
 pub(crate) fn cargo_program() -> OsString {
-    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+    let builder = || option_env!("CARGO").filter(|path| Path::new(path).exists());
+    env::var_os("CARGO").unwrap_or_else(|| builder().unwrap_or("cargo").into())
 }
 
 /// A program and its arguments, not yet started, without standard input.

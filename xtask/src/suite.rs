@@ -21,11 +21,11 @@ use clap::ValueEnum;
 
 use self::{
     tally::Tally,
-    targets::{TestTargets, fuzz_targets},
+    targets::{TestTargets, fuzz_crates, fuzz_targets},
 };
 use crate::{
-    ebpf::{self, toolchain},
-    process::{self, Command, cargo, command, find},
+    ebpf,
+    process::{self, Command, cargo, find},
     setup,
 };
 
@@ -83,9 +83,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             choice.extend(
                 targets.as_ref().map_err(copy)?.unit.iter().flat_map(|name| test_option(name)),
             );
-            tests(&choice, &arguments.filter, None)
+            run_tests(&choice, &[], &arguments.filter, None)
         });
-        suite.step("doc tests", || tests(&["--doc".to_owned()], &arguments.filter, None));
+        suite.step("doc tests", || run_tests(&["--doc".to_owned()], &[], &arguments.filter, None));
     }
     // The kernel tests want the freshly built object, so that it is checked before them.
     let mut fresh = None;
@@ -100,17 +100,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     if arguments.want(Group::Kernel) && built {
         suite.step("kernel tests", || {
-            in_turn(&targets.as_ref().map_err(copy)?.kernel, &arguments.filter, fresh.as_ref())
+            // One after the other: they measure nanoseconds.
+            let names = &targets.as_ref().map_err(copy)?.kernel;
+            named_tests(names, &["--test-threads=1"], &arguments.filter, fresh.as_ref())
         });
     }
     if arguments.want(Group::Interop) && built {
         suite.step("interop tests", || {
-            run_named(
-                &targets.as_ref().map_err(copy)?.interop,
-                "--test-threads=4",
-                &arguments.filter,
-                fresh.as_ref(),
-            )
+            // They mostly wait for their peers, so some run at a time, whatever the number of
+            // processors; those that measure time keep the others waiting.
+            let names = &targets.as_ref().map_err(copy)?.interop;
+            named_tests(names, &["--test-threads=4"], &arguments.filter, fresh.as_ref())
         });
     }
     if arguments.want(Group::Fuzz) {
@@ -143,15 +143,15 @@ fn setup() -> Result<Outcome> {
 }
 
 fn lints(suite: &mut Suite) {
-    for manifest in ["Cargo.toml", "ptp-ebpf/Cargo.toml", "fuzz/Cargo.toml"] {
-        if !process::workspace().join(manifest).exists() {
-            continue;
+    suite.step("format", || {
+        let mut tally = Tally::default();
+        for workspace in [".", "ptp-ebpf"].into_iter().chain(fuzz_crates()) {
+            let manifest = format!("{workspace}/Cargo.toml");
+            let format = cargo(["fmt", "--all", "--check", "--manifest-path", &manifest]);
+            tally.count_one(format.stream(|_| ())?.success());
         }
-        let name = manifest.strip_suffix("/Cargo.toml").unwrap_or("workspace");
-        suite.step(format!("format of {name}"), || {
-            one(&cargo(["fmt", "--all", "--check", "--manifest-path", manifest]))
-        });
-    }
+        Ok(Outcome::Ran { tally })
+    });
     suite.step("clippy", || {
         one(&cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
     });
@@ -164,21 +164,10 @@ fn one(command: &Command) -> Result<Outcome> {
     Ok(Outcome::passed())
 }
 
-/// Run test targets with `cargo test`, `filter` being for their own command line.
-fn tests(choice: &[String], filter: &[OsString], fresh: Option<&PathBuf>) -> Result<Outcome> {
-    run_tests(choice, &[], filter, fresh)
-}
-
-/// The same, one test after the other: they measure time or use up the machine.
-fn in_turn(names: &[String], filter: &[OsString], fresh: Option<&PathBuf>) -> Result<Outcome> {
-    run_named(names, "--test-threads=1", filter, fresh)
-}
-
-/// Run the named test programs. The interoperability tests mostly wait for their peers, so some run
-/// at a time, whatever the number of processors; those that measure time keep the others waiting.
-fn run_named(
+/// Run test programs by name, with `options` of the harness.
+fn named_tests(
     names: &[String],
-    threads: &str,
+    options: &[&str],
     filter: &[OsString],
     fresh: Option<&PathBuf>,
 ) -> Result<Outcome> {
@@ -186,7 +175,7 @@ fn run_named(
         return Ok(Outcome::Skipped("there are none".to_owned()));
     }
     let choice: Vec<String> = names.iter().flat_map(|name| test_option(name)).collect();
-    run_tests(&choice, &[threads], filter, fresh)
+    run_tests(&choice, options, filter, fresh)
 }
 
 fn run_tests(
@@ -198,7 +187,8 @@ fn run_tests(
     let mut arguments: Vec<OsString> =
         ["test", "--workspace", "--no-fail-fast"].iter().map(OsString::from).collect();
     arguments.extend(choice.iter().map(OsString::from));
-    arguments.push("--".into());
+    // With what tests print that passed: the reasons of those that skipped themselves.
+    arguments.extend(["--".into(), "--show-output".into()]);
     arguments.extend(options.iter().map(OsString::from));
     arguments.extend(filter.iter().cloned());
     let mut command = cargo(arguments);
@@ -214,37 +204,23 @@ fn run_tests(
 }
 
 fn fuzz() -> Result<Outcome> {
-    let channel = toolchain::pinned_channel()?;
-    let needs = [
-        ("fuzz targets", process::workspace().join("fuzz/Cargo.toml").exists()),
-        ("cargo-fuzz (cargo xtask setup --fuzz)", find("cargo-fuzz").is_some()),
-        ("a C++ compiler", find("c++").is_some()),
-        ("rustup's nightly", toolchain::nightly_is_installed(&channel)),
-    ];
+    let needs = [("cargo-fuzz", "cargo-fuzz"), ("a C++ compiler", "c++")];
     let missing: Vec<&str> =
-        needs.iter().filter(|(_, present)| !present).map(|(name, _)| *name).collect();
+        needs.iter().filter(|(_, it)| find(it).is_none()).map(|(name, _)| *name).collect();
     if !missing.is_empty() {
-        return Ok(Outcome::Skipped(format!("missing: {}", missing.join(", "))));
+        let missing = missing.join(" and ");
+        return Ok(Outcome::Skipped(format!("missing {missing} (cargo xtask setup --fuzz)")));
     }
     let mut tally = Tally::default();
-    for target in fuzz_targets()? {
-        let seconds = format!("-max_total_time={FUZZ_SECONDS}");
-        let fuzz = command(
-            "rustup",
-            [
-                "run",
-                &channel,
-                "cargo",
-                "fuzz",
-                "run",
-                &target,
-                "--",
-                &seconds,
-                "-print_final_stats=0",
-            ],
-        );
-        println!("-- {target}");
-        tally.count_one(fuzz.stream(|_| ())?.success());
+    for fuzz_crate in fuzz_crates() {
+        for target in fuzz_targets(fuzz_crate)? {
+            println!("-- {target}");
+            let seconds = format!("-max_total_time={FUZZ_SECONDS}");
+            // Without a sanitizer stable Rust will do, and there is no unsafe code for it to look at.
+            let arguments = ["fuzz", "run", "-s", "none", "--fuzz-dir", fuzz_crate, &target, "--"];
+            let fuzz = cargo(arguments.into_iter().chain([seconds.as_str()]));
+            tally.count_one(fuzz.stream(|_| ())?.success());
+        }
     }
     Ok(Outcome::Ran { tally })
 }

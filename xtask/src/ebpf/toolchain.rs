@@ -146,12 +146,6 @@ pub(crate) fn pinned_channel() -> Result<String> {
     Ok(file.toolchain.channel)
 }
 
-/// Whether rustup has this toolchain.
-pub(crate) fn nightly_is_installed(channel: &str) -> bool {
-    find("rustup").is_some()
-        && Kind::Rustup { channel: channel.to_owned() }.rustc(&["-vV"]).output().is_some()
-}
-
 /// Whether `bpf-linker` is there, in the version wanted.
 pub(crate) fn linker_is_installed() -> bool {
     let version = command("bpf-linker", ["--version"]).output();

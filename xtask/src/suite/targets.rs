@@ -65,8 +65,14 @@ impl TestTargets {
     }
 }
 
-/// Names of the fuzz targets.
-pub(super) fn fuzz_targets() -> Result<Vec<String>> {
+/// The crates of fuzz targets that there are, below the workspace.
+pub(super) fn fuzz_crates() -> Vec<&'static str> {
+    let crates = ["fuzz", "fuzz/agent"].into_iter();
+    crates.filter(|path| workspace().join(path).join("Cargo.toml").exists()).collect()
+}
+
+/// Names of the fuzz targets in one of these crates.
+pub(super) fn fuzz_targets(fuzz_crate: &str) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     struct Manifest {
         bin: Vec<Name>,
@@ -75,7 +81,7 @@ pub(super) fn fuzz_targets() -> Result<Vec<String>> {
     struct Name {
         name: String,
     }
-    let path = workspace().join("fuzz/Cargo.toml");
+    let path = workspace().join(fuzz_crate).join("Cargo.toml");
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let manifest: Manifest =
