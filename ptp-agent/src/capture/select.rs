@@ -19,7 +19,7 @@ const DIFFERENCES: usize = 64;
 /// Packets that may wait for the other end's answer.
 const WAITING: usize = 64;
 /// Another point must be better by this factor: what is within it is chance.
-const HYSTERESIS: f64 = 0.85;
+const HYSTERESIS: f64 = 0.7;
 /// Points at the most.
 const POINTS: usize = 4;
 
