@@ -1,12 +1,18 @@
 //! What the tests that need root share: how a test skips itself, which of them may run beside each
 //! other, network namespaces in the shapes that they need, the programs under test and their peers
-//! as children whose output can be waited for, and messages that no honest peer would send.
+//! as children whose output can be waited for, and messages that no honest peer would send. For the
+//! kernel programs: frames with what their records must say, runs on them, and a second loader.
 
 pub mod agent;
 pub mod children;
 pub mod forge;
+pub mod frames;
+pub mod libbpf;
 pub mod links;
+pub mod objects;
 pub mod ptp4l;
+pub mod raw;
+pub mod run;
 
 use std::{
     env,

@@ -108,7 +108,7 @@ fn kernel_release() -> String {
 }
 
 /// What the kernel has of the things that differ between versions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
     /// `bpf_ktime_get_tai_ns` (Linux 6.1).
     pub tai: bool,
@@ -166,6 +166,8 @@ pub struct Options {
     pub xmit: bool,
     /// Way of TC.
     pub tc: TcAttach,
+    /// What the kernel is taken to have; `None` asks it. For tests of what older kernels get.
+    pub features: Option<Features>,
 }
 
 /// Counts of one hook over all CPUs since loading; `seen == recorded + lost`.
@@ -220,7 +222,7 @@ impl Programs {
     pub fn load_object(object: &[u8], options: Options) -> Result<Self, CaptureError> {
         // Before Linux 5.11 maps count against this limit; later it does not matter.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-        let features = Features::probe();
+        let features = options.features.unwrap_or_else(Features::probe);
         let flags = [
             ("HAS_TAI", u8::from(features.tai)),
             ("HAS_XDP_LOAD_BYTES", u8::from(features.xdp_load_bytes)),

@@ -1,0 +1,91 @@
+//! Whole Ethernet frames, sent on an interface as they are given: packet sockets (packet(7)).
+
+use std::{
+    io, mem,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+/// Length of a `virtio_net_hdr` (linux/virtio_net.h).
+const VNET_HEADER: usize = 10;
+
+/// A socket that sends frames on one interface and receives none.
+#[derive(Debug)]
+pub struct FrameSocket {
+    fd: OwnedFd,
+    vnet: bool,
+}
+
+impl FrameSocket {
+    /// On an interface of the current network namespace.
+    ///
+    /// # Errors
+    /// What the kernel says; the socket needs CAP_NET_RAW.
+    pub fn open(interface: &str) -> io::Result<Self> {
+        let index = nix::net::if_::if_nametoindex(interface)?;
+        // SAFETY: a system call without pointers. Protocol 0 receives nothing.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a descriptor that was just made and that nobody else has.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: a plain structure for which zero is a valid value.
+        let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_ifindex = index as i32;
+        // SAFETY: pointer and length describe a structure that lives through the call.
+        check(unsafe {
+            libc::bind(
+                fd.as_raw_fd(),
+                (&raw const address).cast(),
+                mem::size_of_val(&address) as libc::socklen_t,
+            )
+        })?;
+        Ok(Self { fd, vnet: false })
+    }
+
+    /// The same, but of a frame longer than a page only the link header is put into the linear part
+    /// of the socket buffer: what some drivers do when they receive.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open_paged(interface: &str) -> io::Result<Self> {
+        let mut socket = Self::open(interface)?;
+        let on: libc::c_int = 1;
+        // SAFETY: pointer and length describe an integer that lives through the call.
+        check(unsafe {
+            libc::setsockopt(
+                socket.fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_VNET_HDR,
+                (&raw const on).cast(),
+                mem::size_of_val(&on) as libc::socklen_t,
+            )
+        })?;
+        socket.vnet = true;
+        Ok(socket)
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(VNET_HEADER + frame.len());
+        if self.vnet {
+            let mut header = [0; VNET_HEADER];
+            // `hdr_len`: how much is to be linear. The kernel makes it the link header at least.
+            header[2..4].copy_from_slice(&1_u16.to_ne_bytes());
+            bytes.extend(header);
+        }
+        bytes.extend(frame);
+        // SAFETY: pointer and length describe a buffer that lives through the call.
+        let sent =
+            unsafe { libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
