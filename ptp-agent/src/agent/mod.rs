@@ -20,7 +20,6 @@ use ptp_common::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    capture::CaptureError,
     clock::{Clock, virtual_clock::VirtualClock},
     engine::counters::Counters,
     publish::{
@@ -62,7 +61,7 @@ impl AgentError {
     /// Whether the host lacks something, which is exit code 3, or something failed, which is 1.
     pub const fn is_missing_on_host(&self) -> bool {
         match self {
-            Self::Io(IoError::Capture(error)) => !matches!(error, CaptureError::Map(..)),
+            Self::Io(IoError::Capture(error)) => error.is_missing_on_host(),
             Self::Io(IoError::Transport(error)) => !matches!(error, TransportError::Socket { .. }),
             Self::Http(_) => true,
             Self::Io(IoError::Watch(_) | IoError::StackStamps(_))

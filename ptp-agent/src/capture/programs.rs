@@ -69,6 +69,11 @@ pub enum CaptureError {
 }
 
 impl CaptureError {
+    /// Whether the host lacks something, rather than something having gone wrong.
+    pub const fn is_missing_on_host(&self) -> bool {
+        !matches!(self, Self::Map(..))
+    }
+
     pub(crate) fn load(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
         while let Some(current) = cause {

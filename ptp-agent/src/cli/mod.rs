@@ -23,7 +23,8 @@ use crate::{
         serve::{self, ServeConfig, ServedClock},
         tap::TapConfig,
     },
-    capture::{RxSource, TxSource},
+    bench,
+    capture::{CaptureError, RxSource, TxSource},
     engine::DelayMechanism,
     lab,
     servo::{
@@ -79,6 +80,11 @@ enum Command {
     /// Makes two network namespaces and a veth pair by itself, which vanish when it ends, and touches
     /// no clock of the host. Needs CAP_SYS_ADMIN and what `run` needs.
     Lab(lab::Args),
+    /// What the stamps cost on this host: the clock calls inside eBPF (the paper's Table 2), and what
+    /// each hook adds to PTP packets and to others.
+    ///
+    /// Nothing is attached and no packet is sent. Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
+    Bench(bench::BenchArgs),
 }
 
 /// Which interfaces, and how packets are stamped there.
@@ -285,6 +291,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<UsageError>() {
         return BAD_USAGE;
     }
+    if error.chain().any(|cause| {
+        cause.downcast_ref::<CaptureError>().is_some_and(CaptureError::is_missing_on_host)
+    }) {
+        return HOST_LACKS;
+    }
     match error.downcast_ref::<AgentError>() {
         // The reader had enough: not our failure.
         Some(AgentError::Output(crate::publish::json::OutputError::Closed)) => 0,
@@ -330,6 +341,10 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
             block_on(observe::observe(config))?
         }
         Command::Lab(args) => return lab::run(&args, json),
+        Command::Bench(args) => {
+            privileges::keep_only(privileges::CAPTURE);
+            bench::run(&args, json)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
