@@ -10,6 +10,7 @@ pub mod bench;
 pub mod capture;
 pub mod cli;
 pub mod clock;
+pub mod compare;
 pub mod engine;
 pub mod lab;
 pub mod publish;

@@ -53,7 +53,7 @@ enum State {
 #[derive(Debug)]
 pub struct Primer {
     interface: String,
-    target: Option<(Socket, u32, [u8; 6])>,
+    target: Option<Throwaway>,
     state: State,
 }
 
@@ -62,7 +62,7 @@ impl Primer {
     pub fn new(mode: PrimeMode, interface: &str) -> Self {
         let target = match mode {
             PrimeMode::Off => None,
-            PrimeMode::Auto => open(interface),
+            PrimeMode::Auto => Throwaway::open(interface),
         };
         let state = match target {
             None => State::Off,
@@ -89,9 +89,8 @@ impl Primer {
                 *last
             }
         };
-        if prime && let Some((socket, ifindex, mac)) = &self.target {
-            // That it fails changes nothing but the accuracy of one stamp.
-            let _ = packet::send(socket, *ifindex, *mac, ETHERTYPE, &PAYLOAD);
+        if prime && let Some(target) = &self.target {
+            target.send();
         }
     }
 
@@ -129,13 +128,29 @@ impl Primer {
     }
 }
 
-fn open(interface: &str) -> Option<(Socket, u32, [u8; 6])> {
-    let mac = interface_mac(interface).filter(|mac| *mac != [0; 6])?;
-    let ifindex = nix::net::if_::if_nametoindex(interface).ok()?;
-    let socket = packet::open_sender()
-        .inspect_err(|error| tracing::debug!(interface, %error, "no priming"))
-        .ok()?;
-    Some((socket, ifindex, mac))
+/// The throwaway frame of an interface.
+#[derive(Debug)]
+pub struct Throwaway {
+    socket: Socket,
+    ifindex: u32,
+    mac: [u8; 6],
+}
+
+impl Throwaway {
+    /// `None` where the interface has no MAC address or the process may not have a packet socket.
+    pub fn open(interface: &str) -> Option<Self> {
+        let mac = interface_mac(interface).filter(|mac| *mac != [0; 6])?;
+        let ifindex = nix::net::if_::if_nametoindex(interface).ok()?;
+        let socket = packet::open_sender()
+            .inspect_err(|error| tracing::debug!(interface, %error, "no priming"))
+            .ok()?;
+        Some(Self { socket, ifindex, mac })
+    }
+
+    /// Sends it. That it fails changes nothing but the accuracy of one stamp.
+    pub fn send(&self) {
+        let _ = packet::send(&self.socket, self.ifindex, self.mac, ETHERTYPE, &PAYLOAD);
+    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::{
     },
     bench,
     capture::{CaptureError, RxSource, TxSource},
+    compare::{self, CompareError},
     engine::DelayMechanism,
     lab,
     servo::{
@@ -75,6 +76,12 @@ enum Command {
     /// Opens no PTP port, so it runs beside any daemon. Needs CAP_BPF, CAP_NET_ADMIN and
     /// CAP_PERFMON.
     Observe(ObserveArgs),
+    /// Compare eBPF stamps of each PTP packet with the kernel's own (SO_TIMESTAMPING).
+    ///
+    /// Opens no PTP port, so it runs beside any daemon and compares that daemon's packets. Needs
+    /// CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW; with --lab, which makes its own network
+    /// namespaces, also CAP_SYS_ADMIN.
+    Compare(compare::Args),
     /// Watch an agent follow a drifting grandmaster, with the true error known exactly.
     ///
     /// Makes two network namespaces and a veth pair by itself, which vanish when it ends, and touches
@@ -291,6 +298,13 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<UsageError>() {
         return BAD_USAGE;
     }
+    if let Some(error) = error.downcast_ref::<CompareError>() {
+        return match error {
+            error if error.is_bad_usage() => BAD_USAGE,
+            error if error.is_missing_on_host() => HOST_LACKS,
+            _ => FAILED,
+        };
+    }
     if error.chain().any(|cause| {
         cause.downcast_ref::<CaptureError>().is_some_and(CaptureError::is_missing_on_host)
     }) {
@@ -302,6 +316,14 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(error) if error.is_missing_on_host() => HOST_LACKS,
         _ => FAILED,
     }
+}
+
+/// The reader of standard output has gone.
+fn is_closed(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(CompareError::Output(crate::publish::json::OutputError::Closed))
+    )
 }
 
 fn start_log(verbose: u8) {
@@ -339,6 +361,17 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
             let config = observe_config(args, &config, json)?;
             privileges::keep_only(privileges::CAPTURE);
             block_on(observe::observe(config))?
+        }
+        Command::Compare(args) => {
+            let args = compare_args(args, &config)?;
+            if !args.lab {
+                privileges::keep_only(privileges::COMPARE);
+            }
+            match block_on(compare::compare(args, json)) {
+                // The reader had enough: not our failure.
+                Err(error) if is_closed(&error) => {}
+                result => result?,
+            }
         }
         Command::Lab(args) => return lab::run(&args, json),
         Command::Bench(args) => {
@@ -420,6 +453,15 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
         json,
         seed: args.seed,
     })
+}
+
+/// The interface may come from the configuration file.
+fn compare_args(mut args: compare::Args, config: &Config) -> Result<compare::Args, UsageError> {
+    if !args.lab && args.interface.is_none() {
+        let interfaces = config.interface.clone().unwrap_or_default();
+        args.interface = Some(interfaces.into_iter().next().ok_or(UsageError::NoInterface)?);
+    }
+    Ok(args)
 }
 
 fn observe_config(

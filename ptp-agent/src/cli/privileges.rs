@@ -8,6 +8,14 @@ use caps::{CapSet, Capability, CapsHashSet};
 pub(super) const CAPTURE: &[Capability] =
     &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
 
+/// What comparing stamps needs: stamps, and packet sockets.
+pub(super) const COMPARE: &[Capability] = &[
+    Capability::CAP_BPF,
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_PERFMON,
+    Capability::CAP_NET_RAW,
+];
+
 /// What PTP ports need: stamps, Ethernet sockets and UDP ports 319 and 320.
 pub(super) const PORTS: &[Capability] = &[
     Capability::CAP_BPF,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ptp_common::classify::ETHERTYPE_PTP;
-use socket2::Socket;
+use socket2::{SockFilter, Socket};
 
 fn address(ifindex: u32, ethertype: u16, mac: [u8; 6]) -> io::Result<libc::sockaddr_ll> {
     let index = i32::try_from(ifindex).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -31,15 +31,7 @@ fn address(ifindex: u32, ethertype: u16, mac: [u8; 6]) -> io::Result<libc::socka
 /// What the kernel reports; EPERM without CAP_NET_RAW.
 pub fn open(ifindex: u32, groups: &[[u8; 6]]) -> io::Result<Socket> {
     let socket = open_sender()?;
-    let local = address(ifindex, ETHERTYPE_PTP, [0; 6])?;
-    // SAFETY: the pointer and the length describe a structure that lives through the call.
-    check(unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const local).cast(),
-            mem::size_of_val(&local) as libc::socklen_t,
-        )
-    })?;
+    let local = bind(&socket, ifindex, ETHERTYPE_PTP)?;
     for group in groups {
         let mut mac = [0; 8];
         mac[..6].copy_from_slice(group);
@@ -61,6 +53,33 @@ pub fn open(ifindex: u32, groups: &[[u8; 6]]) -> io::Result<Socket> {
         })?;
     }
     Ok(socket)
+}
+
+/// A socket that receives copies of the frames of one interface that have this EtherType and pass
+/// the filter, without their Ethernet headers. Nothing that `filter` refuses is ever queued.
+///
+/// EtherType 3 (`ETH_P_ALL`) stands for all, and then for outgoing frames too.
+///
+/// # Errors
+/// As [`open`].
+pub fn tap(ifindex: u32, ethertype: u16, filter: &[SockFilter]) -> io::Result<Socket> {
+    let socket = open_sender()?;
+    socket.attach_filter(filter)?;
+    bind(&socket, ifindex, ethertype)?;
+    Ok(socket)
+}
+
+fn bind(socket: &Socket, ifindex: u32, ethertype: u16) -> io::Result<libc::sockaddr_ll> {
+    let local = address(ifindex, ethertype, [0; 6])?;
+    // SAFETY: the pointer and the length describe a structure that lives through the call.
+    check(unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const local).cast(),
+            mem::size_of_val(&local) as libc::socklen_t,
+        )
+    })?;
+    Ok(local)
 }
 
 /// A socket that receives nothing.

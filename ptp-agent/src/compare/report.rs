@@ -1,0 +1,609 @@
+//! What `compare` says at its end: tables for people, JSON lines, a page with plots.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{self, Write as _},
+};
+
+use ptp_common::record::Direction;
+use serde::Serialize;
+
+use super::{
+    Args, CompareError, Link,
+    lab::Conditions,
+    point::{COMPARISONS, Point, direction_name},
+    results::{EXCHANGES, RESIDUALS, Results, Traffic},
+    tally::{Figures, Histogram, Tally},
+};
+use crate::publish::{
+    json::Output,
+    plot::{self, PlotError, Unit},
+    report::{Page, kernel},
+    text::nanos,
+};
+
+/// A finished measurement.
+#[derive(Debug)]
+pub(super) struct Measurement {
+    /// The interface, where it is one of the host's.
+    pub(super) interface: Option<String>,
+    /// The conditions, where it was made in the laboratory.
+    pub(super) lab: Option<Conditions>,
+    pub(super) duration_s: f64,
+    /// What was lost, by cause.
+    pub(super) lost: BTreeMap<String, u64>,
+    pub(super) results: Results,
+}
+
+impl Measurement {
+    fn title(&self) -> String {
+        match (&self.lab, &self.interface) {
+            (Some(lab), _) => format!("{}, {}", lab.link.name(), lab.disturbance.name()),
+            (None, Some(interface)) => interface.clone(),
+            (None, None) => String::new(),
+        }
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place {
+            interface: self.interface.as_deref(),
+            link: self.lab.map(|lab| lab.link.name()),
+            disturbance: self.lab.map(|lab| lab.disturbance.name()),
+        }
+    }
+}
+
+/// Where and under what conditions, in every line of JSON.
+#[derive(Clone, Debug, Serialize)]
+struct Place<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interface: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disturbance: Option<String>,
+}
+
+/// The difference between two stamps of one packet, source minus reference.
+#[derive(Serialize)]
+struct Summary<'a> {
+    event: &'static str,
+    direction: &'static str,
+    source: &'static str,
+    reference: &'static str,
+    n: u64,
+    difference_ns: Figures,
+    #[serde(flatten)]
+    place: Place<'a>,
+    /// Whether the packets were sent from here, and then whether the path was primed.
+    primed: Option<bool>,
+    /// Source and reference are different clocks; their linear relation was taken out, so that the
+    /// mean says nothing.
+    detrended: bool,
+    histogram: Option<Histogram>,
+}
+
+/// From a transmit stamp to a receive stamp of the same packet.
+#[derive(Serialize)]
+struct Residual<'a> {
+    event: &'static str,
+    tx_source: &'static str,
+    rx_source: &'static str,
+    n: u64,
+    residual_ns: Figures,
+    #[serde(flatten)]
+    place: Place<'a>,
+    primed: Option<bool>,
+    histogram: Option<Histogram>,
+}
+
+/// Offset from the other end as exchanges show it; the truth is zero.
+#[derive(Serialize)]
+struct Exchange<'a> {
+    event: &'static str,
+    tx_source: &'static str,
+    rx_source: &'static str,
+    n: u64,
+    offset_ns: Figures,
+    #[serde(flatten)]
+    place: Place<'a>,
+    primed: Option<bool>,
+}
+
+/// One source's spread over another's, with the same stamps at the other end of the link.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Ratio {
+    event: &'static str,
+    direction: &'static str,
+    source: &'static str,
+    reference: &'static str,
+    /// The stamp at the other end.
+    opposite: &'static str,
+    /// Of the standard deviations.
+    sd_ratio: f64,
+    /// Of the standard deviations of the central 98 %.
+    central_sd_ratio: f64,
+    n: u64,
+    link: &'static str,
+    disturbance: String,
+    primed: Option<bool>,
+    reference_link: &'static str,
+    reference_primed: Option<bool>,
+}
+
+/// Prints, and writes the page if one is wanted.
+///
+/// # Errors
+/// [`CompareError::Output`] or [`CompareError::Page`].
+pub(super) fn publish(
+    args: &Args,
+    json: bool,
+    measurements: &[Measurement],
+) -> Result<(), CompareError> {
+    let ratios = ratios(measurements);
+    if json {
+        print_json(measurements, &ratios)?;
+    } else {
+        let text = text(measurements, &ratios);
+        match io::stdout().write_all(text.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                return Err(CompareError::Os {
+                    attempt: "write to standard output",
+                    source: error,
+                });
+            }
+            _ => {}
+        }
+    }
+    if let Some(path) = &args.html {
+        let failed = |reason: String| CompareError::Page { path: path.clone(), reason };
+        page(measurements, &ratios)
+            .map_err(|error| failed(error.to_string()))?
+            .write(path)
+            .map_err(|error| failed(error.to_string()))?;
+        eprintln!("page: {}", path.display());
+    }
+    Ok(())
+}
+
+fn print_json(measurements: &[Measurement], ratios: &[Ratio]) -> Result<(), CompareError> {
+    let output = Output::stdout()
+        .map_err(|source| CompareError::Os { attempt: "start a thread", source })?;
+    for measurement in measurements {
+        for line in residuals(measurement) {
+            output.emit(&line)?;
+        }
+        for line in exchanges(measurement) {
+            output.emit(&line)?;
+        }
+        output.emit(&serde_json::json!({
+            "event": "measurement",
+            "duration_s": measurement.duration_s,
+            "received": measurement.results.received,
+            "sent": measurement.results.sent,
+            "lost": measurement.lost,
+            "interface": measurement.interface,
+            "link": measurement.lab.map(|lab| lab.link.name()),
+            "disturbance": measurement.lab.map(|lab| lab.disturbance.name()),
+        }))?;
+    }
+    for ratio in ratios {
+        output.emit(ratio)?;
+    }
+    for line in measurements.iter().flat_map(summaries) {
+        output.emit(&line)?;
+    }
+    Ok(output.finish()?)
+}
+
+fn summaries(measurement: &Measurement) -> impl Iterator<Item = Summary<'_>> {
+    measurement.results.differences.iter().map(|(&(index, traffic), tally)| {
+        let (source, reference) = COMPARISONS[index];
+        Summary {
+            event: "summary",
+            direction: direction_name(source.direction()),
+            source: source.name(),
+            reference: reference.name(),
+            n: tally.n(),
+            difference_ns: tally.figures(),
+            place: measurement.place(),
+            primed: traffic.primed(),
+            detrended: source.is_hardware() != reference.is_hardware(),
+            histogram: tally.histogram(),
+        }
+    })
+}
+
+fn residuals(measurement: &Measurement) -> impl Iterator<Item = Residual<'_>> {
+    measurement.results.residuals.iter().map(|(&(index, traffic), tally)| {
+        let (tx, rx) = RESIDUALS[index];
+        Residual {
+            event: "residual",
+            tx_source: tx.name(),
+            rx_source: rx.name(),
+            n: tally.n(),
+            residual_ns: tally.figures(),
+            place: measurement.place(),
+            primed: traffic.primed(),
+            histogram: tally.histogram(),
+        }
+    })
+}
+
+fn exchanges(measurement: &Measurement) -> impl Iterator<Item = Exchange<'_>> {
+    measurement.results.offsets.iter().map(|(&(index, traffic), tally)| {
+        let (tx, rx) = EXCHANGES[index];
+        Exchange {
+            event: "exchange",
+            tx_source: tx.name(),
+            rx_source: rx.name(),
+            n: tally.n(),
+            offset_ns: tally.figures(),
+            place: measurement.place(),
+            primed: traffic.primed(),
+        }
+    })
+}
+
+/// A residual as one part of a ratio.
+type Part<'a> = (&'a Measurement, Point, Traffic);
+
+/// The ratios that say whether a source is better than what the kernel offers anyway.
+fn ratios(measurements: &[Measurement]) -> Vec<Ratio> {
+    const RX: [Point; 4] = [Point::Stack, Point::XdpNative, Point::XdpGeneric, Point::TcIngress];
+    const TX: [Point; 3] = [Point::XmitDone, Point::StartXmit, Point::TcEgress];
+    let mut ratios = Vec::new();
+    for measurement in measurements {
+        for traffic in [Traffic::Unprimed, Traffic::Primed] {
+            for opposite in [Point::TxSoftware, Point::XmitDone] {
+                for source in RX {
+                    let reference = (measurement, Point::RxSoftware, traffic);
+                    ratios.extend(ratio((measurement, source, traffic), reference, opposite));
+                }
+            }
+            for source in TX {
+                // Against the driver's stamps of the same packets, and of unprimed ones: other
+                // daemons do not prime.
+                for reference_traffic in [traffic, Traffic::Unprimed] {
+                    if reference_traffic == traffic || traffic == Traffic::Primed {
+                        let reference = (measurement, Point::TxSoftware, reference_traffic);
+                        let source = (measurement, source, traffic);
+                        ratios.extend(ratio(source, reference, Point::RxSoftware));
+                    }
+                    if traffic == Traffic::Unprimed {
+                        break;
+                    }
+                }
+                // A bridge against a plain interface under the same conditions.
+                for plain in measurements.iter().filter(|plain| is_plain_of(plain, measurement)) {
+                    let reference = (plain, source, traffic);
+                    let source = (measurement, source, traffic);
+                    ratios.extend(ratio(source, reference, Point::RxSoftware));
+                }
+            }
+        }
+    }
+    ratios
+}
+
+fn is_plain_of(plain: &Measurement, bridged: &Measurement) -> bool {
+    match (plain.lab, bridged.lab) {
+        (Some(plain), Some(bridged)) => {
+            (plain.link, bridged.link) == (Link::Veth, Link::Bridge)
+                && plain.disturbance == bridged.disturbance
+        }
+        _ => false,
+    }
+}
+
+fn ratio(source: Part<'_>, reference: Part<'_>, opposite: Point) -> Option<Ratio> {
+    let tally = |(measurement, point, traffic): Part<'_>| -> Option<(u64, Figures)> {
+        let (tx, rx) = match point.direction() {
+            Direction::Ingress => (opposite, point),
+            Direction::Egress => (point, opposite),
+        };
+        let tally: &Tally = measurement.results.residual(tx, rx, traffic)?;
+        Some((tally.n(), tally.figures()))
+    };
+    let (n, above) = tally(source)?;
+    let (_, below) = tally(reference)?;
+    let lab = source.0.lab?;
+    let finite = |ratio: f64| ratio.is_finite().then_some(ratio);
+    Some(Ratio {
+        event: "ratio",
+        direction: direction_name(source.1.direction()),
+        source: source.1.name(),
+        reference: reference.1.name(),
+        opposite: opposite.name(),
+        sd_ratio: finite(above.sd / below.sd)?,
+        central_sd_ratio: finite(above.central_sd / below.central_sd)?,
+        n,
+        link: lab.link.name(),
+        disturbance: lab.disturbance.name(),
+        primed: source.2.primed(),
+        reference_link: reference.0.lab?.link.name(),
+        reference_primed: reference.2.primed(),
+    })
+}
+
+/// Columns of all figures.
+const FIGURES: [&str; 7] = ["n", "mean", "sd", "central sd", "p1", "p50", "p99"];
+
+fn cells(tally: &Tally) -> Vec<String> {
+    let figures = tally.figures();
+    let mut cells = vec![tally.n().to_string()];
+    cells.extend(
+        [figures.mean, figures.sd, figures.central_sd, figures.p1, figures.p50, figures.p99]
+            .map(nanos),
+    );
+    cells
+}
+
+/// A table: heading, names of the columns, rows.
+struct Table {
+    heading: String,
+    header: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+fn tables(measurement: &Measurement) -> Vec<Table> {
+    let results = &measurement.results;
+    let title = measurement.title();
+    let header = |first: &[&'static str]| {
+        first.iter().copied().chain(FIGURES).collect::<Vec<&'static str>>()
+    };
+    let row = |first: &[&str], tally: &Tally| {
+        first.iter().map(|&cell| cell.to_owned()).chain(cells(tally)).collect::<Vec<String>>()
+    };
+    let mut tables = Vec::new();
+    if !results.residuals.is_empty() {
+        tables.push(Table {
+            heading: format!("{title}: receive stamp minus transmit stamp"),
+            header: header(&["transmit", "receive", "path"]),
+            rows: results
+                .residuals
+                .iter()
+                .map(|(&(index, traffic), tally)| {
+                    let (tx, rx) = RESIDUALS[index];
+                    row(&[tx.name(), rx.name(), traffic.name()], tally)
+                })
+                .collect(),
+        });
+    }
+    if !results.offsets.is_empty() {
+        tables.push(Table {
+            heading: format!("{title}: offset shown by single exchanges, the truth is 0"),
+            header: header(&["transmit", "receive", "path"]),
+            rows: results
+                .offsets
+                .iter()
+                .map(|(&(index, traffic), tally)| {
+                    let (tx, rx) = EXCHANGES[index];
+                    row(&[tx.name(), rx.name(), traffic.name()], tally)
+                })
+                .collect(),
+        });
+    }
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let rows: Vec<Vec<String>> = results
+            .differences
+            .iter()
+            .filter(|((index, _), _)| COMPARISONS[*index].0.direction() == direction)
+            .map(|(&(index, traffic), tally)| {
+                let (source, reference) = COMPARISONS[index];
+                row(&[source.name(), reference.name(), traffic.name()], tally)
+            })
+            .collect();
+        if !rows.is_empty() {
+            let way = if direction == Direction::Ingress { "received" } else { "sent" };
+            tables.push(Table {
+                heading: format!("{title}: {way} packets, source minus reference"),
+                header: header(&["source", "reference", "path"]),
+                rows,
+            });
+        }
+    }
+    tables
+}
+
+fn ratio_table(ratios: &[Ratio]) -> Option<Table> {
+    let path = |primed: Option<bool>| match primed {
+        Some(true) => "primed",
+        Some(false) => "unprimed",
+        None => "",
+    };
+    let rows: Vec<Vec<String>> = ratios
+        .iter()
+        .map(|ratio| {
+            let mut reference = format!("{} {}", ratio.reference, path(ratio.reference_primed));
+            if ratio.reference_link != ratio.link {
+                let _ = write!(reference, " on {}", ratio.reference_link);
+            }
+            vec![
+                format!("{}, {}", ratio.link, ratio.disturbance),
+                ratio.direction.to_owned(),
+                format!("{} {}", ratio.source, path(ratio.primed)),
+                reference,
+                ratio.opposite.to_owned(),
+                format!("{:.2}", ratio.sd_ratio),
+                format!("{:.2}", ratio.central_sd_ratio),
+            ]
+        })
+        .collect();
+    (!rows.is_empty()).then(|| Table {
+        heading: "Spread of a source over the spread of a reference".into(),
+        header: vec!["where", "", "source", "reference", "opposite", "sd", "central sd"],
+        rows,
+    })
+}
+
+/// What a measurement cannot say, and why.
+fn remarks(measurement: &Measurement) -> Vec<String> {
+    let results = &measurement.results;
+    let has = |point: Point| {
+        results.differences.keys().any(|(index, _)| {
+            let (source, reference) = COMPARISONS[*index];
+            source == point || reference == point
+        })
+    };
+    let mut remarks = vec![format!(
+        "{}: {} event messages received and {} sent in {:.1} s.",
+        measurement.title(),
+        results.received,
+        results.sent,
+        measurement.duration_s
+    )];
+    if results.received > 0 && !has(Point::RxSoftware) {
+        remarks.push(
+            "No receive stamps of the kernel: the interface hands its packets to a bridge or \
+             another device before sockets see them. Compare on that device."
+                .into(),
+        );
+    }
+    if results.sent > 0 && !has(Point::TxSoftware) {
+        remarks.push(
+            "No transmit stamps of the driver: the kernel gives them to the sending socket only, \
+             which is another daemon's, or the driver makes none. The outgoing copy is stamped by \
+             the stack before it calls the driver; --probe sends messages that have the driver's \
+             stamp, where there is one."
+                .into(),
+        );
+    }
+    if results.differences.keys().any(|(index, _)| {
+        let (source, reference) = COMPARISONS[*index];
+        source.is_hardware() != reference.is_hardware()
+    }) {
+        remarks.push(
+            "Hardware stamps are in the NIC's own time. Its linear relation to the host's clock, \
+             fitted over 128 packets at a time, is taken out, and the mean with it."
+                .into(),
+        );
+    }
+    let lost: Vec<String> = measurement
+        .lost
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(cause, count)| format!("{cause} {count}"))
+        .collect();
+    if !lost.is_empty() {
+        remarks.push(format!("Lost: {}.", lost.join(", ")));
+    }
+    remarks
+}
+
+fn text(measurements: &[Measurement], ratios: &[Ratio]) -> String {
+    let mut text = String::new();
+    for measurement in measurements {
+        for table in tables(measurement) {
+            write_table(&mut text, &table);
+        }
+        for remark in remarks(measurement) {
+            let _ = writeln!(text, "{remark}");
+        }
+        text.push('\n');
+    }
+    if let Some(table) = ratio_table(ratios) {
+        write_table(&mut text, &table);
+    }
+    text
+}
+
+fn write_table(text: &mut String, table: &Table) {
+    let width = |column: usize| {
+        table
+            .rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .chain(table.header.get(column).map(|name| name.len()))
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..table.header.len()).map(width).collect();
+    let is_figure = |column: usize| FIGURES.contains(&table.header[column]);
+    let _ = writeln!(text, "{}", table.heading);
+    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut line = String::new();
+        for (column, cell) in cells.enumerate() {
+            let width = widths[column];
+            let _ = if is_figure(column) {
+                write!(line, "{cell:>width$}  ")
+            } else {
+                write!(line, "{cell:<width$}  ")
+            };
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    };
+    line(&mut table.header.iter().copied());
+    for row in &table.rows {
+        line(&mut row.iter().map(String::as_str));
+    }
+    text.push('\n');
+}
+
+fn page(measurements: &[Measurement], ratios: &[Ratio]) -> Result<Page, PlotError> {
+    let is_lab = measurements.iter().any(|measurement| measurement.lab.is_some());
+    let mut page = if is_lab {
+        Page::new(
+            "Comparison of timestamps in the laboratory",
+            "Both ends of the link are one host with one clock, so the time from a transmit stamp \
+             to a receive stamp is known exactly, and its spread is all that a servo suffers from.",
+        )
+    } else {
+        Page::new(
+            "Comparison of timestamps",
+            "Several stamps of each PTP event message, by eBPF programs and by the kernel itself.",
+        )
+    };
+    if let Some(table) = ratio_table(ratios) {
+        page.heading("Ratios");
+        page.paragraph(
+            "Standard deviation of the one-way residual with one source, divided by that with a \
+             reference; below 1 the source is better. The central sd leaves out 1 % on each side: \
+             the few packets that an interrupt hit.",
+        );
+        page.table(&table.heading, &table.header, &table.rows);
+    }
+    for measurement in measurements {
+        page.heading(&measurement.title());
+        for remark in remarks(measurement) {
+            page.paragraph(&remark);
+        }
+        for table in tables(measurement) {
+            page.table(&table.heading, &table.header, &table.rows);
+        }
+        for (&(index, traffic), tally) in &measurement.results.residuals {
+            let (tx, rx) = RESIDUALS[index];
+            if rx == Point::RxSoftware || tx == Point::TxSoftware {
+                let name = format!("{} - {} {}", rx.name(), tx.name(), traffic.name());
+                histogram(&mut page, &name, tally)?;
+            }
+        }
+        if measurement.lab.is_none() {
+            for (&(index, traffic), tally) in &measurement.results.differences {
+                let (source, reference) = COMPARISONS[index];
+                let name = format!("{} - {} {}", source.name(), reference.name(), traffic.name());
+                histogram(&mut page, &name, tally)?;
+            }
+        }
+    }
+    page.heading("How this was run");
+    page.table("", &[], &[vec!["kernel".into(), kernel()]]);
+    Ok(page)
+}
+
+fn histogram(page: &mut Page, name: &str, tally: &Tally) -> Result<(), PlotError> {
+    let figures = tally.figures();
+    let unit = Unit::of_nanos(figures.p99.abs().max(figures.p1.abs()));
+    let caption = format!(
+        "{} packets: mean {}, sd {}, median {}, 99 % below {}.",
+        tally.n(),
+        nanos(figures.mean),
+        nanos(figures.sd),
+        nanos(figures.p50),
+        nanos(figures.p99)
+    );
+    page.plot(&plot::histogram(name.trim(), unit, tally.values())?, &caption);
+    Ok(())
+}
