@@ -131,7 +131,7 @@ pub enum Delivery {
     },
 }
 
-/// Totals of what went wrong here, by cause, beside the pairing counts.
+/// Totals of what went wrong on a port, by cause, beside the pairing counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IoCounts {
     /// Messages too long to be PTP.
@@ -146,6 +146,20 @@ pub struct IoCounts {
     pub without_stamp: u64,
 }
 
+impl IoCounts {
+    /// Every total with its name in summaries and metrics.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        [
+            ("oversized", self.oversized),
+            ("send_error", self.send_errors),
+            ("receive_error", self.receive_errors),
+            ("overrun", self.overrun),
+            ("record_without_stamp", self.without_stamp),
+        ]
+        .into_iter()
+    }
+}
+
 #[derive(Debug)]
 struct Port {
     interface: String,
@@ -158,6 +172,7 @@ struct Port {
     rx: Side,
     tx: Side,
     primer: Primer,
+    counts: IoCounts,
 }
 
 /// One direction of a port.
@@ -209,7 +224,6 @@ pub struct Io {
     waiting_tx: VecDeque<Waiting>,
     ready: VecDeque<Delivery>,
     drained: Time<Mono>,
-    counts: IoCounts,
 }
 
 impl Io {
@@ -250,6 +264,7 @@ impl Io {
                 rx: Side::new(rx_selector(config.rx_source, attached)),
                 tx: Side::new(tx_selector(config.tx_source)),
                 primer: Primer::new(config.prime, interface),
+                counts: IoCounts::default(),
             });
         }
         Ok(Self {
@@ -262,7 +277,6 @@ impl Io {
             waiting_tx: VecDeque::new(),
             ready: VecDeque::new(),
             drained: Time::ZERO,
-            counts: IoCounts::default(),
         })
     }
 
@@ -323,9 +337,9 @@ impl Io {
         self.ports.get(usize::from(port.0)).map(|port| (port.rx.counts(), port.tx.counts()))
     }
 
-    /// Totals of what went wrong.
-    pub const fn counts(&self) -> IoCounts {
-        self.counts
+    /// Totals of what went wrong on a port.
+    pub fn counts(&self, port: PortIndex) -> IoCounts {
+        self.ports.get(usize::from(port.0)).map(|port| port.counts).unwrap_or_default()
     }
 
     /// Records lost in the kernel because the ring was full.
@@ -350,7 +364,7 @@ impl Io {
         }
         let now = monotonic();
         if self.waiting_tx.len() == WAITING {
-            self.counts.overrun += 1;
+            self.ports[usize::from(port.0)].counts.overrun += 1;
             self.ready.push_back(failed);
             return;
         }
@@ -382,7 +396,7 @@ impl Io {
                 true
             }
             Err(error) => {
-                self.counts.send_errors += 1;
+                port.counts.send_errors += 1;
                 port.report(format!("cannot send on {}: {error}", port.interface));
                 false
             }
@@ -422,7 +436,7 @@ impl Io {
         match event {
             Some((port, Ok(received))) => self.received(now, port, received),
             Some((port, Err(error))) => {
-                self.counts.receive_errors += 1;
+                self.ports[usize::from(port.0)].counts.receive_errors += 1;
                 tracing::debug!(interface = self.interface(port), %error, "receive");
                 self.check_links(now);
             }
@@ -432,18 +446,19 @@ impl Io {
     }
 
     fn received(&mut self, now: Time<Mono>, index: PortIndex, received: Received) {
+        let port = &mut self.ports[usize::from(index.0)];
         if received.oversized {
-            self.counts.oversized += 1;
+            port.counts.oversized += 1;
             return;
         }
-        let bytes = self.ports[usize::from(index.0)].buffer[..received.length].to_vec();
+        let bytes = port.buffer[..received.length].to_vec();
         if !is_event(&bytes) {
             self.ready.push_back(Delivery::Message { port: index, bytes, stamp: None });
             return;
         }
         if self.waiting_rx.len() == WAITING {
-            self.counts.overrun += 1;
-            self.ports[usize::from(index.0)].rx.pairing.give_up();
+            port.counts.overrun += 1;
+            port.rx.pairing.give_up();
             self.ready.push_back(Delivery::Message { port: index, bytes, stamp: None });
             return;
         }
@@ -516,7 +531,7 @@ impl Io {
     fn drain(&mut self, now: Time<Mono>) {
         self.drained = now;
         let relation = ClockRelation::now();
-        let Self { programs, counts, hooks, ports, .. } = self;
+        let Self { programs, hooks, ports, .. } = self;
         programs.drain(|record| {
             if record.hook == Hook::Xmit {
                 // Knows its packet by the serial alone.
@@ -550,7 +565,7 @@ impl Io {
             for source in sources.into_iter().flatten() {
                 match rx_stamp(&record, source, &relation) {
                     Some(stamp) => stamps.add(stamp),
-                    None => counts.without_stamp += 1,
+                    None => port.counts.without_stamp += 1,
                 }
             }
             port.rx.pairing.push(now, port.ifindex, record.message(), 0, stamps);
@@ -606,22 +621,17 @@ impl Io {
         }
     }
 
-    /// Frames on the wire of each interface that were lost, by cause, for a summary.
+    /// What was lost on all ports, by cause, for a summary.
     pub fn losses(&self) -> BTreeMap<String, u64> {
-        let counts = self.counts;
-        let missing = |side: fn(&Port) -> &Side| {
-            self.ports.iter().map(|port| side(port).pairing.counts().missing).sum()
-        };
-        BTreeMap::from([
-            ("ring".to_owned(), self.ring_lost()),
-            ("rx_stamp_missing".to_owned(), missing(|port| &port.rx)),
-            ("tx_stamp_missing".to_owned(), missing(|port| &port.tx)),
-            ("record_without_stamp".to_owned(), counts.without_stamp),
-            ("oversized".to_owned(), counts.oversized),
-            ("send_error".to_owned(), counts.send_errors),
-            ("receive_error".to_owned(), counts.receive_errors),
-            ("overrun".to_owned(), counts.overrun),
-        ])
+        let mut lost = BTreeMap::from([("ring".to_owned(), self.ring_lost())]);
+        for port in &self.ports {
+            let (rx, tx) = (port.rx.pairing.counts(), port.tx.pairing.counts());
+            let stamps = [("rx_stamp_missing", rx.missing), ("tx_stamp_missing", tx.missing)];
+            for (cause, total) in port.counts.iter().chain(stamps) {
+                *lost.entry(cause.to_owned()).or_default() += total;
+            }
+        }
+        lost
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
     sys::clock,
     transport::{TransportError, interface_mac},
 };
-use io::{IoError, SideCounts};
+use io::{IoCounts, IoError, SideCounts};
 
 /// Largest adjustment of a software clock, parts per billion: as linuxptp's default.
 const MAX_FREQUENCY_PPB: f64 = 900_000.0;
@@ -185,6 +185,16 @@ fn set_message_figures(figures: &mut PortFigures, counters: &Counters) {
     for kind in MessageType::ALL {
         figures.set_messages(Direction::Rx, kind, counters.received(kind));
         figures.set_messages(Direction::Tx, kind, counters.sent(kind));
+    }
+}
+
+/// What was dropped, by the engine and before it.
+fn set_drop_figures(figures: &mut PortFigures, counters: &Counters, counts: IoCounts) {
+    for (cause, total) in counters.drops() {
+        figures.set_exchanges(cause.name(), total);
+    }
+    for (cause, total) in counts.iter() {
+        figures.set_exchanges(cause, total);
     }
 }
 

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     engine::observer::{
         ClaimSample, Observation, ObservedPacket, Observer, OffsetSample, PortKey, PortSnapshot,
-        Spread,
+        Refusals, Spread,
     },
     publish::{
         http::Publication,
@@ -124,7 +124,9 @@ fn look(
             stamp,
             real,
         };
+        let before = *observer.refusals();
         let observation = observer.handle(now, &observed);
+        teller.count_refusal(tap, &observed, &before, observer.refusals());
         teller.count_stamp(tap, &observed);
         if let Some(observation) = observation
             && let Err(error) = teller.tell(tap, &observation)
@@ -228,6 +230,27 @@ impl Teller {
         let place = (tap.name(packet.interface).to_owned(), domain_number);
         if let Some(totals) = self.totals(place) {
             *totals.stamps.entry((direction, source, outcome)).or_default() += 1;
+        }
+    }
+
+    /// Counts a message that the observer refused, in a domain that is known: what the bytes of a
+    /// broken message say must not make new ones.
+    fn count_refusal(
+        &mut self,
+        tap: &Tap,
+        packet: &ObservedPacket<'_>,
+        before: &Refusals,
+        after: &Refusals,
+    ) {
+        if before == after {
+            return;
+        }
+        let domain_number = packet.bytes.get(4).copied().unwrap_or(0);
+        let place = (tap.name(packet.interface).to_owned(), domain_number);
+        if let Some(totals) = self.totals.get_mut(&place) {
+            for ((cause, old), (_, new)) in before.iter().zip(after.iter()) {
+                *totals.exchanges.entry(cause).or_default() += new - old;
+            }
         }
     }
 

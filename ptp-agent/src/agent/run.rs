@@ -12,8 +12,8 @@ use serde_json::json;
 use super::{
     AgentError, Common, Ending, clock_identity, clock_line,
     io::{Delivery, Io},
-    seed, set_message_figures, set_stamp_figures, stamp_counts, start_metrics, start_output,
-    unix_seconds, virtual_clock,
+    seed, set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, start_metrics,
+    start_output, unix_seconds, virtual_clock,
 };
 use crate::{
     clock::{Clock, ClockError, ClockScale, virtual_clock::VirtualClock, watch::WatchClock},
@@ -372,9 +372,7 @@ impl Teller {
                 figures.set_exchanges("sync", counters.sync_exchanges);
                 figures.set_exchanges("delay", counters.delay_exchanges);
                 figures.set_exchanges("peer_delay", counters.peer_delay_exchanges);
-                for (cause, total) in counters.drops() {
-                    figures.set_exchanges(cause.name(), total);
-                }
+                set_drop_figures(figures, counters, runner.io.counts(*port));
             });
             self.publication.metrics.set_ring_lost(interface, runner.io.ring_lost());
         }

@@ -15,8 +15,8 @@ use serde_json::json;
 use super::{
     AgentError, Common, Ending, clock_identity, clock_line,
     io::{Delivery, Io},
-    seed, set_message_figures, set_stamp_figures, stamp_counts, start_metrics, start_output,
-    virtual_clock,
+    seed, set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, start_metrics,
+    start_output, virtual_clock,
 };
 use crate::{
     clock::{Clock, virtual_clock::VirtualClock},
@@ -159,9 +159,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
                     set_stamp_figures(figures, Direction::Rx, &rx);
                     set_stamp_figures(figures, Direction::Tx, &tx);
                 }
-                for (cause, total) in counters.drops() {
-                    figures.set_exchanges(cause.name(), total);
-                }
+                set_drop_figures(figures, counters, io.counts(*port));
             });
             publication.metrics.set_ring_lost(interface, io.ring_lost());
         }

@@ -73,7 +73,7 @@ struct Port {
     ifindex: u32,
     /// `None` while the interface is gone.
     hooks: Option<AttachedHooks>,
-    up: bool,
+    state: LinkState,
     last_problem: Option<String>,
 }
 
@@ -119,7 +119,7 @@ impl Tap {
                 interface: interface.clone(),
                 ifindex,
                 hooks: Some(hooks),
-                up: matches!(link_state(interface), LinkState::Up(_)),
+                state: link_state(interface),
                 last_problem: None,
             });
         }
@@ -140,7 +140,7 @@ impl Tap {
     pub(super) fn interfaces(&self) -> impl Iterator<Item = (&str, bool, StampSource)> {
         self.ports
             .iter()
-            .map(|port| (port.interface.as_str(), port.up, self.rx_source(port).source()))
+            .map(|port| (port.interface.as_str(), port.is_up(), self.rx_source(port).source()))
     }
 
     /// Name of an interface by its number, also of one that is gone.
@@ -272,17 +272,22 @@ impl Tap {
                     }
                 }
             }
-            let up = matches!(state, LinkState::Up(_)) && port.hooks.is_some();
-            if up != port.up {
-                port.up = up;
-                let state = match (up, state) {
-                    (true, _) => "up",
-                    (false, LinkState::Missing) => "gone",
-                    (false, _) => "down",
+            if state != port.state {
+                port.state = state;
+                let state = match state {
+                    LinkState::Up(_) => "up",
+                    LinkState::Down => "down",
+                    LinkState::Missing => "gone",
                 };
                 tracing::info!(interface = port.interface, state, "interface");
             }
         }
+    }
+}
+
+impl Port {
+    const fn is_up(&self) -> bool {
+        matches!(self.state, LinkState::Up(_)) && self.hooks.is_some()
     }
 }
 

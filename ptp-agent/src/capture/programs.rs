@@ -17,6 +17,7 @@ use aya::{
     util::KernelVersion,
 };
 use aya_obj::generated::bpf_func_id;
+use caps::{CapSet, Capability};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use ptp_common::record::{Hook, Record, RecordError};
 
@@ -37,9 +38,14 @@ const XMIT: [(&str, &str); 2] =
 pub enum CaptureError {
     /// The process may not load programs.
     #[error(
-        "may not load eBPF programs: needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root; before Linux 5.8 CAP_SYS_ADMIN)"
+        "may not load eBPF programs: needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root; before Linux 5.8 CAP_SYS_ADMIN){missing}"
     )]
-    Privilege(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Privilege {
+        /// Those of them that the process has not, in words.
+        missing: String,
+        /// What the kernel said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The kernel lacks something that there is no substitute for.
     #[error(
         "this kernel ({kernel}) cannot run the programs: {reason}; Linux 5.8 or later with CONFIG_BPF_SYSCALL and CONFIG_DEBUG_INFO_BTF is needed"
@@ -77,19 +83,36 @@ impl CaptureError {
     pub(crate) fn load(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
         while let Some(current) = cause {
-            if let Some(io_error) = current.downcast_ref::<io::Error>()
-                && io_error.kind() == io::ErrorKind::PermissionDenied
-            {
-                // The verifier refuses with EACCES too, but then says why in a log.
-                if io_error.raw_os_error() == Some(libc::EPERM) {
-                    return Self::Privilege(Box::new(error));
-                }
+            let code = current.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+            // The verifier says EACCES, for programs that are wrong and for programs that may not do
+            // what they do without CAP_PERFMON.
+            let missing = missing_capabilities();
+            if code == Some(libc::EPERM) || code == Some(libc::EACCES) && !missing.is_empty() {
+                return Self::Privilege { missing, source: Box::new(error) };
             }
             cause = current.source();
         }
         let kernel = kernel_release();
         Self::Kernel { kernel, reason: chain(&error) }
     }
+}
+
+/// Which of the needed capabilities the process has not, for a message; empty where it has them all,
+/// or the one that includes them.
+fn missing_capabilities() -> String {
+    use Capability::{CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_SYS_ADMIN};
+    let Ok(effective) = caps::read(None, CapSet::Effective) else {
+        return String::new();
+    };
+    let missing: Vec<String> = [CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON]
+        .into_iter()
+        .filter(|needed| {
+            let included = *needed != CAP_NET_ADMIN && effective.contains(&CAP_SYS_ADMIN);
+            !effective.contains(needed) && !included
+        })
+        .map(|missing| missing.to_string())
+        .collect();
+    if missing.is_empty() { String::new() } else { format!("; missing: {}", missing.join(", ")) }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -420,14 +420,15 @@ fn ring_bytes(args: &TapArgs, config: &Config) -> Option<u32> {
     args.ring_kib.or(config.ring_kib).map(|kib| kib * 1024)
 }
 
-/// `observe` knows no round trip of its own to compare points with, so it takes what is best on most
-/// hosts unless told otherwise.
+/// `observe` knows no round trip of its own to compare points with, and others do not prime what they
+/// send. It takes the point before the driver: a stamp that is never later than the wire has noise in
+/// one direction only, which minimum filtering removes.
 fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
     let (rx_source, tx_source) = sources(args, config)?;
     Ok(TapConfig {
         interfaces: interfaces(args, config)?,
         rx_source: rx_source.unwrap_or(RxSource::Stack),
-        tx_source: tx_source.unwrap_or(TxSource::XmitDone),
+        tx_source: tx_source.unwrap_or(TxSource::StartXmit),
         ring_bytes: ring_bytes(args, config),
     })
 }

@@ -1,0 +1,689 @@
+//! What an agent has to put up with: messages that no honest peer sends, interfaces that come and
+//! go, missing privileges, ports that others have, a ring that is full, and its own violent end.
+//! The grandmaster in these tests is ptp4l where it can stand what happens, else our own. Needs root.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    os::unix::fs::PermissionsExt,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use bpf_tests::{
+    agent::{Agent, START, binary, field, http_get, run_to_end, series},
+    children::Running,
+    forge::{Party, announce, message, now, port},
+    in_company,
+    links::{Star, Wire, ip, output},
+    median, need, program,
+    ptp4l::Ptp4l,
+};
+use nix::sys::signal::Signal;
+use ptp_agent::lab::netns::Namespace;
+use ptp_common::wire::{Body, Flags, Header, MessageType, MessageView, PortIdentity, Timestamp};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How far the median of |offset| may be from the truth (zero: one clock) with other tests beside.
+const TRUE: i64 = 100_000;
+const METRICS: &str = "127.0.0.1:9319";
+
+const SERVE: [&str; 9] = [
+    "serve",
+    "-i",
+    "eth0",
+    "--log-sync-interval",
+    "-4",
+    "--log-announce-interval",
+    "0",
+    "--log-min-delay-req-interval",
+    "-4",
+];
+
+fn median_offset(samples: &[Value]) -> i64 {
+    median(field(samples, "offset_ns").into_iter().map(i64::abs).collect())
+}
+
+/// Waits until an agent is a time receiver, and its samples come and are right.
+fn assert_follows(agent: &Agent, mark: usize) {
+    agent.wait_for_state(mark, PATIENCE, "time_receiver");
+    let samples = agent.wait_for_samples(agent.mark(), PATIENCE, 16);
+    assert!(median_offset(&samples) < TRUE, "{samples:?}");
+}
+
+fn outcomes(namespace: &Namespace) -> String {
+    http_get(namespace, METRICS.parse().unwrap(), "/metrics")
+}
+
+fn outcome(metrics: &str, interface: &str, name: &str) -> f64 {
+    let labels = format!("interface=\"{interface}\",domain=\"0\",outcome=\"{name}\"");
+    series(metrics, &format!("ptp_exchanges_total{{{labels}}}")).unwrap_or(0.0)
+}
+
+/// The next message of one of these types that somebody sends.
+fn overhear(party: &Party, general: bool, kind: MessageType) -> Vec<u8> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "no {kind:?}");
+        let second = Duration::from_secs(1);
+        let heard = if general { party.hear_general(second) } else { party.hear_event(second) };
+        if let Some(bytes) = heard
+            && MessageView::new(&bytes).is_ok_and(|view| view.message_type() == kind)
+        {
+            return bytes;
+        }
+    }
+}
+
+#[test]
+fn hostile_messages_are_counted_by_cause_and_change_nothing() {
+    let _machine = in_company();
+    let star = need!(Star::new(3));
+    let [grandmaster, client, attacker] = &star.leaves[..] else { unreachable!() };
+    // ptp4l as a grandmaster would go to FAULTY at once.
+    let mut server = Agent::start(grandmaster, &SERVE);
+    let arguments = ["run", "-i", "eth0", "--metrics-address", METRICS];
+    let mut agent = Agent::start(client, &arguments);
+    assert_follows(&agent, 0);
+    let party = Party::new(attacker, Ipv4Addr::new(192, 0, 2, 3));
+
+    let sync = overhear(&party, false, MessageType::Sync);
+    let follow_up = overhear(&party, true, MessageType::FollowUp);
+    let request = overhear(&party, false, MessageType::DelayReq);
+    let parent = MessageView::new(&sync).unwrap().header().source_port_identity;
+    let own = MessageView::new(&request).unwrap().header().source_port_identity;
+    let changed = |bytes: &[u8], at: usize, value: u8| {
+        let mut bytes = bytes.to_vec();
+        bytes[at] = value;
+        bytes
+    };
+    let from_parent = |body| message(Header::new(parent, 7), body);
+    let wrong_time = Timestamp::new(1, 0).unwrap();
+
+    let before = outcomes(client);
+    let mark = agent.mark();
+    let each = 20;
+    for _ in 0..each {
+        // Truncated: in the header, in the body, and by its own length.
+        party.event(&sync[..20]);
+        party.event(&sync[..40]);
+        party.event(&changed(&sync, 3, 200));
+        // More than any network carries in one piece, and more than PTP has.
+        party.event(&vec![0; 3000]);
+        party.general(&vec![0xff; 2500]);
+        // Other versions.
+        party.event(&changed(&sync, 1, 0x01));
+        party.event(&changed(&sync, 1, 0x13));
+        // A reserved type, and a timestamp with too many nanoseconds.
+        party.event(&changed(&sync, 0, 0x05));
+        party.general(&changed(&follow_up, 40, 0x7f));
+        // Other domains, and another profile.
+        party.event(&changed(&sync, 4, 123));
+        party.general(&changed(&follow_up, 4, 1));
+        party.event(&changed(&sync, 0, 0x10));
+        // Our own, come back.
+        party.event(&request);
+        // Old ones of the parent, again.
+        party.event(&sync);
+        party.general(&follow_up);
+        // From somebody who is not the parent.
+        let header = Header { flags: Flags::TWO_STEP, ..Header::new(port(0x66), 9) };
+        party.event(&message(header, Body::Sync { origin_timestamp: wrong_time }));
+        let body = Body::FollowUp { precise_origin_timestamp: wrong_time };
+        party.general(&message(Header::new(port(0x66), 9), body));
+        // Answers that were not asked for.
+        let receive_timestamp = wrong_time;
+        for requesting_port_identity in [own, port(0x77), PortIdentity::ALL] {
+            party.general(&from_parent(Body::DelayResp {
+                receive_timestamp,
+                requesting_port_identity,
+            }));
+            let request_receipt_timestamp = wrong_time;
+            party.peer_event(&from_parent(Body::PdelayResp {
+                request_receipt_timestamp,
+                requesting_port_identity,
+            }));
+            let response_origin_timestamp = wrong_time;
+            party.peer_general(&from_parent(Body::PdelayRespFollowUp {
+                response_origin_timestamp,
+                requesting_port_identity,
+            }));
+        }
+        // A better grandmaster, but without a second Announce in time; and ourselves.
+        let header = Header::new(own, 3);
+        party.general(&message(header, announce(own.clock_identity, 1)));
+        // Unicast to nobody, and nothing at all.
+        party.event(&[]);
+        party.general(&[]);
+        thread::sleep(Duration::from_millis(50));
+    }
+    party.general(&message(Header::new(port(0x66), 1), announce(port(0x66).clock_identity, 1)));
+
+    // Counters are published once a second.
+    thread::sleep(Duration::from_millis(1500));
+    let after = outcomes(client);
+    for (name, least) in [
+        ("truncated", 3 * each),
+        ("wrong_version", 2 * each),
+        ("malformed", 2 * each),
+        ("wrong_domain", 2 * each),
+        ("wrong_sdo_id", each),
+        ("self_sent", 2 * each),
+        ("replayed", each),
+        ("not_parent", 2 * each),
+        ("unmatched_delay_resp", each),
+        ("oversized", 2 * each),
+    ] {
+        let new = outcome(&after, "eth0", name) - outcome(&before, "eth0", name);
+        println!("{name}: {new}");
+        assert!(new >= f64::from(least), "{name}: {new} of {least}\n{after}");
+    }
+    let during = agent.samples(mark);
+    let seconds = 20.0 * 0.05 + 1.5;
+    println!("{} samples meanwhile, median |offset| {} ns", during.len(), median_offset(&during));
+    assert!(during.len() as f64 > 12.0 * seconds, "{} samples", during.len());
+    assert!(median_offset(&during) < TRUE, "{during:?}");
+    for line in &agent.lines()[mark..] {
+        for word in ["port state", "following", "servo state", "no grandmaster", "stepped"] {
+            assert!(!line.text.contains(word), "{}", line.text);
+        }
+    }
+    println!("run: {}\nserve: {}", agent.finish(), server.finish());
+}
+
+#[test]
+fn echo_of_everything_and_a_flood_of_noise_leave_a_follower_following() {
+    let _machine = in_company();
+    let star = need!(Star::new(3));
+    let [grandmaster, client, attacker] = &star.leaves[..] else { unreachable!() };
+    // ptp4l as a grandmaster would not survive this.
+    let mut server = Agent::start(grandmaster, &SERVE);
+    let mut agent = Agent::start(client, &["run", "-i", "eth0"]);
+    assert_follows(&agent, 0);
+    let party = Party::new(attacker, Ipv4Addr::new(192, 0, 2, 3));
+
+    // Everything twice, at once.
+    let mark = agent.mark();
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        if let Some(bytes) = party.hear_event(Duration::from_millis(2)) {
+            party.event(&bytes);
+        }
+        if let Some(bytes) = party.hear_general(Duration::from_millis(2)) {
+            party.general(&bytes);
+        }
+    }
+    let echoed = agent.samples(mark);
+    println!("echo: {} samples, median |offset| {} ns", echoed.len(), median_offset(&echoed));
+    assert!(echoed.len() > 30 && median_offset(&echoed) < TRUE, "{echoed:?}");
+
+    // Noise, as fast as it goes: the first bytes look like PTP, so that it gets far.
+    let resident = resident_kib(agent.pid());
+    let mut state = 1_u32;
+    let end = Instant::now() + Duration::from_secs(2);
+    let mut sent = 0;
+    while Instant::now() < end {
+        let noise: Vec<u8> = (0..state % 160)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            })
+            .collect();
+        state = state.wrapping_add(1);
+        let mut noise = noise;
+        if noise.len() > 4 {
+            (noise[1], noise[4]) = (0x12, 0);
+        }
+        party.event(&noise);
+        party.general(&noise);
+        sent += 2;
+    }
+    let after = resident_kib(agent.pid());
+    println!("{sent} messages of noise; resident {resident} KiB before, {after} KiB after");
+    assert!(after < resident + 8 * 1024, "{resident} KiB, then {after} KiB");
+    let calm = agent.wait_for_samples(agent.mark(), PATIENCE, 16);
+    assert!(median_offset(&calm) < TRUE, "{calm:?}");
+    println!("run: {}\nserve: {}", agent.finish(), server.finish());
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn second_responder_does_not_change_the_measured_link() {
+    let _machine = in_company();
+    let star = need!(Star::new(3));
+    let [grandmaster, client, attacker] = &star.leaves[..] else { unreachable!() };
+    // ptp4l as a grandmaster would go to FAULTY at the first answer to somebody else's request.
+    let _server = Agent::start(grandmaster, &SERVE);
+    let mut agent = Agent::start(client, &["run", "-i", "eth0", "--delay", "p2p"]);
+    assert_follows(&agent, 0);
+
+    let party = Party::new(attacker, Ipv4Addr::new(192, 0, 2, 3));
+    let mark = agent.mark();
+    let end = Instant::now() + Duration::from_secs(4);
+    let mut answered = 0;
+    while Instant::now() < end {
+        let Some(bytes) = party.hear_event(Duration::from_millis(200)) else { continue };
+        let Ok(view) = MessageView::new(&bytes) else { continue };
+        let asked = view.header();
+        if view.message_type() != MessageType::PdelayReq {
+            continue;
+        }
+        // Both of one step and of two, from a port of its own: a second of delay.
+        for (flags, byte) in [(Flags(0), 0x66), (Flags::TWO_STEP, 0x67)] {
+            let header = Header { flags, ..Header::new(port(byte), asked.sequence_id) };
+            let requesting_port_identity = asked.source_port_identity;
+            let request_receipt_timestamp = now();
+            party.peer_event(&message(
+                header,
+                Body::PdelayResp { request_receipt_timestamp, requesting_port_identity },
+            ));
+            let response_origin_timestamp = Timestamp::new(1, 0).unwrap();
+            party.peer_general(&message(
+                header,
+                Body::PdelayRespFollowUp { response_origin_timestamp, requesting_port_identity },
+            ));
+        }
+        answered += 1;
+    }
+    let samples = agent.samples(mark);
+    let delay = field(&samples, "delay_ns").into_iter().max().unwrap_or(0);
+    println!("{answered} forged answers; largest delay {delay} ns");
+    assert!(answered > 2);
+    assert!(samples.len() > 40 && median_offset(&samples) < TRUE, "{} samples", samples.len());
+    assert!(delay < 1_000_000, "{delay} ns");
+    let summary = agent.finish();
+    println!("{summary}");
+    let lost = &summary["lost"];
+    let refused: u64 = ["multiple_responders", "unmatched_pdelay_resp"]
+        .iter()
+        .filter_map(|cause| lost[cause].as_u64())
+        .sum();
+    assert!(refused >= answered, "{summary}");
+}
+
+/// Runs the agent in a namespace, expects an exit code, and returns what it said.
+fn refused(namespace: &Namespace, arguments: &[&str], code: i32) -> String {
+    let mut command = namespace.command(binary());
+    command.args(arguments);
+    let (status, _, log) = run_to_end(command);
+    assert_eq!(status.code(), Some(code), "{arguments:?}: {log}");
+    assert!(log.contains("ptp-agent: "), "{log}");
+    // One message, not a chain of them, and no panic.
+    assert!(!log.contains("panicked") && log.matches("ptp-agent: ").count() == 1, "{log}");
+    log
+}
+
+#[test]
+fn interface_that_does_not_exist_is_one_message_and_exit_code_three() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    for command in ["run", "serve", "observe"] {
+        let log = refused(&wire.client, &[command, "-i", "nope0"], 3);
+        assert!(log.contains("interface nope0 does not exist"), "{log}");
+        let log = refused(&wire.client, &[command, "-i", "ptp0", "nope0"], 3);
+        assert!(log.contains("interface nope0 does not exist"), "{log}");
+        refused(&wire.client, &[command], 2);
+        refused(&wire.client, &[command, "-i", "ptp0", "ptp0"], 2);
+    }
+}
+
+#[test]
+fn port_or_address_in_use_is_one_message_and_exit_code_three() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let _ptp4l = need!(Ptp4l::grandmaster(&wire.client, &["ptp0"], &[]));
+    for command in ["run", "serve"] {
+        let log = refused(&wire.client, &[command, "-i", "ptp0"], 3);
+        assert!(log.contains("319") && log.contains("in use"), "{log}");
+    }
+    // The observer needs none.
+    Agent::start(&wire.client, &["observe", "-i", "ptp0"]).finish();
+    // Beside ourselves it is no different.
+    let _serve = Agent::start(&wire.grandmaster, &["serve", "-i", "gm0"]);
+    let log = refused(&wire.grandmaster, &["run", "-i", "gm0"], 3);
+    assert!(log.contains("in use"), "{log}");
+
+    let taken = wire.client.run(|| TcpListener::bind(METRICS).unwrap()).unwrap();
+    for command in ["run", "serve", "observe"] {
+        let arguments = [command, "-i", "ptp0", "--metrics-address", METRICS];
+        let log = refused(&wire.client, &arguments, 3);
+        assert!(log.contains(METRICS) && log.contains("in use"), "{log}");
+    }
+    drop(taken);
+}
+
+#[test]
+fn configuration_that_cannot_be_used_is_exit_code_two() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("agent.toml");
+    let path = file.to_str().unwrap();
+    for (text, words) in [
+        ("interface = [\"ptp0\"]\n\n[run]\n  clok = \"none\"\n", ["line 4, column 3", "clok"]),
+        ("domain = 256\n", ["line 1, column 10", "256"]),
+        ("interface = \n", ["line 1", "column 13"]),
+        ("ring-kib = 5\n", ["ring-kib", "power of two"]),
+        ("rx-source = \"moon\"\n", ["rx-source", "moon"]),
+    ] {
+        fs::write(&file, text).unwrap();
+        let log = refused(&wire.client, &["run", "-i", "ptp0", "--config", path], 2);
+        assert!(words.iter().all(|word| log.contains(word)), "{log}");
+    }
+    let log = refused(&wire.client, &["run", "--config", "/nowhere/agent.toml"], 2);
+    assert!(log.contains("/nowhere/agent.toml"), "{log}");
+    // A good one works, and the command line wins.
+    fs::write(&file, "interface = [\"nope0\"]\ndomain = 7\n").unwrap();
+    let mut agent = Agent::start(&wire.client, &["run", "-i", "ptp0", "--config", path]);
+    agent.wait_for_text(0, START, "domain=7");
+    agent.finish();
+}
+
+/// The TC programs on an interface; Debian's bpftool is too old to show TCX.
+fn attached(namespace: &Namespace, interface: &str) -> Vec<String> {
+    let query = |kind| match SchedClassifier::query_tcx(interface, kind) {
+        Ok((_, programs)) => {
+            programs.iter().map(|program| program.name_as_str().unwrap_or("?").to_owned()).collect()
+        }
+        // Before Linux 6.6 there is no TCX; what is there then hangs on clsact.
+        Err(_) => Vec::new(),
+    };
+    namespace
+        .run(|| [query(TcAttachType::Ingress), query(TcAttachType::Egress)].concat())
+        .expect("the namespace exists")
+}
+
+/// What there is of an agent on an interface.
+fn hooks(namespace: &Namespace, interface: &str) -> Vec<String> {
+    let mut found = attached(namespace, interface);
+    let link = ip(namespace, &format!("-details link show dev {interface}"));
+    if link.contains("xdp") {
+        found.push("XDP".to_owned());
+    }
+    if output(namespace.command("tc").args(["qdisc", "show", "dev", interface])).contains("clsact")
+    {
+        found.push("clsact".to_owned());
+    }
+    found
+}
+
+#[test]
+fn nothing_is_left_behind_however_the_agent_ends() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let commands: [&[&str]; 4] = [
+        &["run", "-i", "ptp0"],
+        &["run", "-i", "ptp0", "--transport", "l2", "--rx-source", "xdp_generic"],
+        &["serve", "-i", "ptp0"],
+        &["observe", "-i", "ptp0", "--rx-source", "xdp_native"],
+    ];
+    for arguments in commands {
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
+            let mut agent = Agent::start(&wire.client, arguments);
+            let attached = hooks(&wire.client, "ptp0");
+            assert!(attached.len() >= 2 || attached == ["clsact"], "{attached:?}");
+            assert_eq!(
+                attached.contains(&"XDP".to_owned()),
+                arguments.contains(&"--rx-source"),
+                "{attached:?}"
+            );
+            agent.signal(signal);
+            let status = agent.wait(PATIENCE);
+            assert_eq!(status.success(), signal != Signal::SIGKILL, "{status}");
+            // The kernel tidies up after a killed process a moment later.
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let left = hooks(&wire.client, "ptp0");
+                // Before Linux 6.6 a killed agent leaves the empty queueing discipline.
+                if left.is_empty() || left == ["clsact"] && signal == Signal::SIGKILL {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{arguments:?}, {signal}: {left:?}");
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+#[test]
+fn duration_ends_each_command_with_success() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    for command in ["run", "serve", "observe"] {
+        let mut child = wire.client.command(binary());
+        child.args([command, "-i", "ptp0", "--duration", "1.5"]);
+        let (status, text, log) = run_to_end(child);
+        assert!(status.success() && text.contains("lost: nothing"), "{command}: {text}{log}");
+    }
+}
+
+fn interface_goes_and_comes_back(transport: &str, network_transport: &str) {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let option = format!("network_transport {network_transport}");
+    let start = || Ptp4l::grandmaster(&wire.grandmaster, &["gm0"], &[option.as_str()]);
+    let ptp4l = need!(start());
+    let arguments = ["run", "-i", "ptp0", "--transport", transport];
+    let mut agent = Agent::start(&wire.client, &arguments);
+    let mut observer = Agent::start(&wire.client, &["observe", "-i", "ptp0"]);
+    assert_follows(&agent, 0);
+
+    // Down, and up again.
+    let (mark, seen) = (agent.mark(), observer.mark());
+    wire.client.set_down("ptp0").unwrap();
+    agent.wait_for_state(mark, PATIENCE, "disabled");
+    observer.wait_for_text(seen, PATIENCE, "state=\"down\"");
+    let mark = agent.mark();
+    wire.client.set_up("ptp0").unwrap();
+    wire.client.await_link_local("ptp0").unwrap();
+    assert_follows(&agent, mark);
+    observer.wait_for_samples(observer.mark(), PATIENCE, 4);
+
+    // The other end down: no carrier.
+    let mark = agent.mark();
+    drop(ptp4l);
+    wire.grandmaster.set_down("gm0").unwrap();
+    agent.wait_for_state(mark, PATIENCE, "disabled");
+
+    // Gone, and made again: another interface of the same name.
+    let seen = observer.mark();
+    wire.client.delete("ptp0").unwrap();
+    observer.wait_for(seen, PATIENCE, "news", |line| line.text.contains("state=\"").then_some(()));
+    thread::sleep(Duration::from_millis(300));
+    let mark = agent.mark();
+    need!(wire.connect());
+    let _ptp4l = need!(start());
+    assert_follows(&agent, mark);
+    observer.wait_for_samples(observer.mark(), PATIENCE, 4);
+    println!("{transport}: {}", agent.finish());
+    observer.finish();
+}
+
+#[test]
+fn agent_recovers_when_its_interface_comes_back_udp4() {
+    interface_goes_and_comes_back("udp4", "UDPv4");
+}
+
+#[test]
+fn agent_recovers_when_its_interface_comes_back_udp6() {
+    interface_goes_and_comes_back("udp6", "UDPv6");
+}
+
+#[test]
+fn agent_recovers_when_its_interface_comes_back_l2() {
+    interface_goes_and_comes_back("l2", "L2");
+}
+
+#[test]
+fn grandmaster_serves_again_when_its_interface_comes_back() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let serve = "serve -i gm0 --log-sync-interval -4 --log-announce-interval -2";
+    let arguments: Vec<&str> = serve.split(' ').collect();
+    let mut grandmaster = Agent::start(&wire.grandmaster, &arguments);
+    let mut agent = Agent::start(&wire.client, &["run", "-i", "ptp0"]);
+    assert_follows(&agent, 0);
+    let (mark, theirs) = (agent.mark(), grandmaster.mark());
+    wire.client.delete("ptp0").unwrap();
+    grandmaster.wait_for_state(theirs, PATIENCE, "disabled");
+    agent.wait_for_state(mark, PATIENCE, "disabled");
+    let (mark, theirs) = (agent.mark(), grandmaster.mark());
+    need!(wire.connect());
+    grandmaster.wait_for_state(theirs, PATIENCE, "time_transmitter");
+    assert_follows(&agent, mark);
+    agent.finish();
+    grandmaster.finish();
+}
+
+/// A copy of the agent that every user may run.
+fn copy_for_all() -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = directory.path().join("ptp-agent");
+    fs::copy(binary(), &copy).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = copy.to_str().unwrap().to_owned();
+    (directory, path)
+}
+
+const CAPABILITIES: [(&str, u64); 5] =
+    [("bpf", 39), ("net_admin", 12), ("perfmon", 38), ("net_raw", 13), ("net_bind_service", 10)];
+
+/// A command of an unprivileged user with some capabilities.
+fn unprivileged(
+    namespace: &Namespace,
+    agent: &str,
+    capabilities: &[&str],
+) -> Result<Command, String> {
+    let list: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
+    let mut command = namespace.command(program("setpriv")?);
+    // The wish to die with the parent does not survive the change of user; hence a new one.
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--pdeathsig=KILL"]);
+    command.arg(format!("--inh-caps=-all{list}")).arg(format!("--ambient-caps=-all{list}"));
+    command.arg(agent);
+    Ok(command)
+}
+
+#[test]
+fn missing_privileges_are_named_and_exit_code_three() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let (_directory, agent) = copy_for_all();
+    let all: Vec<&str> = CAPABILITIES.iter().map(|(name, _)| *name).collect();
+    let without =
+        |name: &str| -> Vec<&str> { all.iter().copied().filter(|other| *other != name).collect() };
+    let cases: [(&[&str], Vec<&str>, &str); 8] = [
+        (&["run", "-i", "ptp0"], vec![], "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"),
+        (&["serve", "-i", "ptp0"], vec![], "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"),
+        (&["observe", "-i", "ptp0"], vec![], "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"),
+        (&["run", "-i", "ptp0"], without("bpf"), "CAP_BPF"),
+        (&["run", "-i", "ptp0"], without("net_admin"), "CAP_NET_ADMIN"),
+        (&["run", "-i", "ptp0"], without("perfmon"), "CAP_PERFMON"),
+        (&["run", "-i", "ptp0"], without("net_bind_service"), "CAP_NET_BIND_SERVICE"),
+        (&["run", "-i", "ptp0", "--transport", "l2"], without("net_raw"), "CAP_NET_RAW"),
+    ];
+    for (arguments, capabilities, named) in cases {
+        let mut command = need!(unprivileged(&wire.client, &agent, &capabilities));
+        command.args(arguments);
+        let (status, _, log) = run_to_end(command);
+        assert_eq!(status.code(), Some(3), "{arguments:?} with {capabilities:?}: {log}");
+        assert!(log.contains(named), "{arguments:?} with {capabilities:?}: {log}");
+    }
+}
+
+#[test]
+fn five_capabilities_are_enough_and_no_others_are_kept() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let (_directory, agent) = copy_for_all();
+    let _ptp4l = need!(Ptp4l::grandmaster(&wire.grandmaster, &["gm0"], &[]));
+    let held = |pid: u32, set: &str| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(set)).unwrap();
+        u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
+    };
+    let bits = |names: &[&str]| -> u64 {
+        CAPABILITIES.iter().filter(|(name, _)| names.contains(name)).map(|(_, n)| 1 << n).sum()
+    };
+    let ports = ["bpf", "net_admin", "perfmon", "net_raw", "net_bind_service"];
+    let capture = &ports[..3];
+    let cases: [(&[&str], &[&str]); 3] = [
+        (&["run", "-i", "ptp0"], &ports),
+        (&["run", "-i", "ptp0", "--transport", "l2"], &ports),
+        (&["observe", "-i", "ptp0"], capture),
+    ];
+    for (arguments, needed) in cases {
+        let mut command = need!(unprivileged(&wire.client, &agent, needed));
+        command.arg("--json").args(arguments);
+        let mut agent = Agent::from_running(Running::start("agent", &mut command));
+        agent.wait_for(0, START, "start", |line| {
+            (line.text.contains("listening") || line.text.contains("observing")).then_some(())
+        });
+        for set in ["CapPrm", "CapEff"] {
+            assert_eq!(held(agent.pid(), set), bits(needed), "{set}");
+        }
+        for set in ["CapInh", "CapAmb"] {
+            assert_eq!(held(agent.pid(), set), 0, "{set}");
+        }
+        if !arguments.contains(&"l2") {
+            agent.wait_for_samples(0, PATIENCE, 8);
+        }
+        agent.finish();
+    }
+
+    // Root gives up the rest, in every thread.
+    let metrics = ["run", "-i", "ptp0", "--metrics-address", METRICS];
+    let agent = Agent::start(&wire.client, &metrics);
+    let threads: Vec<u32> = fs::read_dir(format!("/proc/{}/task", agent.pid()))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    assert!(threads.len() > 1, "{threads:?}");
+    for thread in threads {
+        assert_eq!(held(thread, "CapPrm"), bits(&ports));
+    }
+}
+
+#[test]
+fn full_ring_loses_records_counts_them_and_recovers() {
+    let _machine = in_company();
+    let star = need!(Star::new(3));
+    let [grandmaster, client, attacker] = &star.leaves[..] else { unreachable!() };
+    let _ptp4l = need!(Ptp4l::grandmaster(grandmaster, &["eth0"], &[]));
+    let arguments = ["run", "-i", "eth0", "--ring-kib", "4", "--metrics-address", METRICS];
+    let mut agent = Agent::start(client, &arguments);
+    let mut observer = Agent::start(client, &["observe", "-i", "eth0", "--ring-kib", "4"]);
+    assert_follows(&agent, 0);
+
+    let party = Party::new(attacker, Ipv4Addr::new(192, 0, 2, 3));
+    let header = Header { domain_number: 99, ..Header::new(port(0x66), 0) };
+    for child in [&agent, &observer] {
+        child.signal(Signal::SIGSTOP);
+    }
+    for sequence_id in 0..500 {
+        let header = Header { sequence_id, ..header };
+        party.event(&message(header, Body::Sync { origin_timestamp: now() }));
+    }
+    for child in [&agent, &observer] {
+        child.signal(Signal::SIGCONT);
+    }
+    let samples = agent.wait_for_samples(agent.mark(), PATIENCE, 32);
+    assert!(median_offset(&samples) < TRUE, "{samples:?}");
+    observer.wait_for_samples(observer.mark(), PATIENCE, 16);
+
+    thread::sleep(Duration::from_millis(1200));
+    let metric = series(&outcomes(client), "ptp_ring_lost_total{interface=\"eth0\"}");
+    let (summary, observed) = (agent.finish(), observer.finish());
+    println!("run: {}\nobserve: {}", summary["lost"], observed["lost"]);
+    assert!(metric > Some(400.0), "{metric:?}");
+    assert!(summary["lost"]["ring"].as_u64() > Some(400), "{summary}");
+    assert!(observed["lost"]["ring"].as_u64() > Some(400), "{observed}");
+}
