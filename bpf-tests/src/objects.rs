@@ -38,7 +38,7 @@ pub static BENCH_OBJECT: &[u8] = include_bytes_aligned!("../../ptp-agent/bpf/ptp
 /// The reason to skip.
 pub fn kernel_programs() -> Result<(), String> {
     match Programs::load(Options::default()) {
-        Err(error @ CaptureError::Privilege(_)) => Err(error.to_string()),
+        Err(error @ CaptureError::Privilege { .. }) => Err(error.to_string()),
         _ if !geteuid().is_root() => Err("needs root".to_owned()),
         _ => Ok(()),
     }
