@@ -5,21 +5,17 @@
 //! All compilation is done with `--workspace`, whatever part is then run, because cargo would build
 //! shared crates anew for every other choice of packages.
 
+mod report;
 mod tally;
 mod targets;
 
-use std::{
-    ffi::OsString,
-    fmt::Display,
-    path::PathBuf,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 
 use self::{
+    report::{Outcome, Suite},
     tally::Tally,
     targets::{TestTargets, fuzz_crates, fuzz_targets},
 };
@@ -116,7 +112,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.want(Group::Fuzz) {
         suite.step("fuzz targets", fuzz);
     }
-    Ok(suite.finish())
+    print!("\n{}", suite.summary());
+    Ok(suite.exit_code())
 }
 
 fn copy(error: &anyhow::Error) -> anyhow::Error {
@@ -218,171 +215,9 @@ fn fuzz() -> Result<Outcome> {
             let seconds = format!("-max_total_time={FUZZ_SECONDS}");
             // Without a sanitizer stable Rust will do, and there is no unsafe code for it to look at.
             let arguments = ["fuzz", "run", "-s", "none", "--fuzz-dir", fuzz_crate, &target, "--"];
-            let fuzz = cargo(arguments.into_iter().chain([seconds.as_str()]));
+            let fuzz = cargo(arguments.into_iter().chain([seconds.as_str(), "-verbosity=0"]));
             tally.count_one(fuzz.stream(|_| ())?.success());
         }
     }
     Ok(Outcome::Ran { tally })
-}
-
-/// How a step ended, unless an error ended it.
-enum Outcome {
-    Ran { tally: Tally },
-    Skipped(String),
-}
-
-impl Outcome {
-    /// A check that is one test by itself.
-    fn passed() -> Self {
-        let mut tally = Tally::default();
-        tally.count_one(true);
-        Self::Ran { tally }
-    }
-}
-
-/// The steps run so far.
-#[derive(Default)]
-struct Suite {
-    steps: Vec<Step>,
-}
-
-struct Step {
-    title: String,
-    result: StepResult,
-    tally: Tally,
-    elapsed: Duration,
-}
-
-enum StepResult {
-    Passed,
-    Failed(String),
-    Skipped(String),
-}
-
-impl Suite {
-    /// Run a step. Returns false if it failed.
-    fn step(&mut self, title: impl Display, run: impl FnOnce() -> Result<Outcome>) -> bool {
-        println!("\n== {title}");
-        let begun = Instant::now();
-        let outcome = run();
-        let elapsed = begun.elapsed();
-        let (result, tally) = match outcome {
-            Ok(Outcome::Ran { tally }) if tally.failed == 0 => (StepResult::Passed, tally),
-            Ok(Outcome::Ran { tally }) => (StepResult::Failed(String::new()), tally),
-            Ok(Outcome::Skipped(reason)) => {
-                let mut tally = Tally::default();
-                tally.skip(&reason);
-                (StepResult::Skipped(reason), tally)
-            }
-            Err(error) => {
-                let mut tally = Tally::default();
-                tally.count_one(false);
-                (StepResult::Failed(format!("{error:#}")), tally)
-            }
-        };
-        let step = Step { title: title.to_string(), result, tally, elapsed };
-        println!("== {title}: {} ({:.1} s)", step.word(), elapsed.as_secs_f64());
-        if let StepResult::Failed(reason) | StepResult::Skipped(reason) = &step.result
-            && !reason.is_empty()
-        {
-            println!("   {reason}");
-        }
-        let succeeded = !matches!(step.result, StepResult::Failed(_));
-        self.steps.push(step);
-        succeeded
-    }
-
-    /// Print the table and the last line.
-    fn finish(&self) -> ExitCode {
-        let mut total = Tally::default();
-        let mut seconds = 0.0;
-        println!(
-            "\n{:<20} {:<8} {:>7} {:>7} {:>7} {:>8}",
-            "step", "result", "passed", "failed", "skipped", "seconds"
-        );
-        for step in &self.steps {
-            println!(
-                "{:<20} {:<8} {:>7} {:>7} {:>7} {:>8.1}",
-                step.title,
-                step.word(),
-                step.tally.passed(),
-                step.tally.failed,
-                step.tally.skipped(),
-                step.elapsed.as_secs_f64()
-            );
-            seconds += step.elapsed.as_secs_f64();
-            total.add(&step.tally);
-        }
-        println!(
-            "{:<20} {:<8} {:>7} {:>7} {:>7} {seconds:>8.1}",
-            "all",
-            "",
-            total.passed(),
-            total.failed,
-            total.skipped()
-        );
-        if total.skipped() != 0 {
-            println!("\nskipped:");
-            for (reason, count) in &total.reasons {
-                println!("  {count} x {}", reason.replace('\n', "\n      "));
-            }
-        }
-        let failed: Vec<&str> = self
-            .steps
-            .iter()
-            .filter(|step| matches!(step.result, StepResult::Failed(_)))
-            .map(|step| step.title.as_str())
-            .collect();
-        if !failed.is_empty() {
-            println!("\nFAILED: {}", failed.join(", "));
-        }
-        println!(
-            "\n{} passed, {} failed, {} skipped",
-            total.passed(),
-            total.failed,
-            total.skipped()
-        );
-        if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-    }
-}
-
-impl Step {
-    fn word(&self) -> &'static str {
-        match self.result {
-            StepResult::Passed => "passed",
-            StepResult::Failed(_) => "FAILED",
-            StepResult::Skipped(_) => "skipped",
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failing_step_does_not_keep_the_next_from_running_and_decides_the_exit_code() {
-        let mut suite = Suite::default();
-        assert!(!suite.step("first", || bail!("out of luck")));
-        assert!(suite.step("second", || Ok(Outcome::passed())));
-        assert_eq!(suite.steps.len(), 2);
-        assert_eq!(suite.finish(), ExitCode::FAILURE);
-    }
-
-    #[test]
-    fn skipped_steps_are_no_failure() {
-        let mut suite = Suite::default();
-        assert!(suite.step("one", || Ok(Outcome::Skipped("not here".to_owned()))));
-        assert_eq!(suite.steps[0].tally.skipped(), 1);
-        assert_eq!(suite.finish(), ExitCode::SUCCESS);
-    }
-
-    #[test]
-    fn tests_that_failed_fail_their_step() {
-        let mut suite = Suite::default();
-        let mut tally = Tally::default();
-        tally
-            .read("test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out");
-        assert!(!suite.step("tests", || Ok(Outcome::Ran { tally })));
-    }
 }

@@ -13,6 +13,8 @@ pub(super) struct Tally {
     /// Of these, those that skipped themselves.
     skipped_themselves: u64,
     pub(super) failed: u64,
+    /// Names of tests that failed, where they have one.
+    pub(super) failures: Vec<String>,
     /// Reason, and how many tests were skipped for it.
     pub(super) reasons: BTreeMap<String, u64>,
 }
@@ -27,6 +29,8 @@ impl Tally {
             self.skipped_themselves += 1;
         } else if let Some(reason) = ignore_reason(line) {
             self.skip(reason);
+        } else if let Some(name) = failed_test(line) {
+            self.failures.push(name.to_owned());
         }
     }
 
@@ -105,6 +109,11 @@ fn ignore_reason(line: &str) -> Option<&str> {
         None if reason.is_empty() => Some("ignored without a reason"),
         None => None,
     }
+}
+
+/// `test NAME ... FAILED`
+fn failed_test(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
 }
 
 #[cfg(test)]
