@@ -15,6 +15,7 @@ pub mod engine;
 pub mod lab;
 pub mod publish;
 pub mod servo;
+pub mod sim;
 pub mod stamp;
 pub mod sys;
 pub mod transport;

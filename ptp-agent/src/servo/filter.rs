@@ -16,6 +16,19 @@ pub enum DelayFilterKind {
     MovingAverage,
 }
 
+impl DelayFilterKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::MovingMedian, Self::MovingAverage];
+
+    /// The name, as `--servo` takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MovingMedian => "median",
+            Self::MovingAverage => "mean",
+        }
+    }
+}
+
 /// `tsproc_mode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TimestampMode {
@@ -31,6 +44,19 @@ pub enum TimestampMode {
 }
 
 impl TimestampMode {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Filter, Self::Raw, Self::FilterWeight, Self::RawWeight];
+
+    /// The name, as `--servo` takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Raw => "raw",
+            Self::FilterWeight => "filter-weight",
+            Self::RawWeight => "raw-weight",
+        }
+    }
+
     const fn is_raw(self) -> bool {
         matches!(self, Self::Raw | Self::RawWeight)
     }

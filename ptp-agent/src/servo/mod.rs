@@ -4,9 +4,13 @@
 //! controller looks at the steered clock, an estimator over long windows must not see its own
 //! steering.
 
+pub mod adaptive;
+pub mod choice;
 pub mod filter;
 pub mod pi;
 pub mod watch;
+
+pub use choice::{Choice, Method, Options, UnknownServo, build};
 
 use crate::stamp::StampSource;
 use ptp_common::time::{Duration, Mono, Ptp, Time};

@@ -1,0 +1,379 @@
+//! Time, frequency and the two fastest delays, followed by three Kalman filters that differ in how
+//! much they let the frequency wander; whichever predicts the packets best is believed, and the
+//! three move with it. A fourth believes in another kind of noise, and takes their place when it
+//! predicts better than they do.
+
+use super::noise::Noise;
+use ptp_common::time::{Duration, Mono, Time};
+
+/// Wander of the frequency, ppb per root second, from [`LEAST_WANDER`] on, each four times the last.
+const LEVELS: usize = 10;
+const LEAST_WANDER: f64 = 1.0 / 1024.0;
+const LEVEL_RATIO: f64 = 4.0;
+/// 1 ppb per root second, an ordinary crystal.
+const FIRST_LEVEL: usize = 5;
+/// Packets over which the filters are compared.
+const COMPARED: f64 = 500.0;
+/// Log evidence by which a neighbour must be better for the three to move.
+const MOVE_AT: f64 = 2.0;
+/// Packets of each direction that are looked at for a change of path.
+const RECENT: usize = 8;
+/// Standard deviations beyond which a change is one.
+const CHANGE_SIGMAS: f64 = 8.0;
+/// Log probability of as many late packets below which they are a change.
+const LN_CHANGE: f64 = -25.0;
+/// Log evidence by which the other kind of noise must be better to be believed.
+const SWAP_AT: f64 = 4.0;
+/// Wander of the floor that both ways share, ns per root second.
+const FLOOR_WANDER: f64 = 0.5;
+/// The challenger among the filters.
+const CHALLENGER: usize = 3;
+
+/// A kind of observation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// A Sync: offset plus forward delay.
+    Forward,
+    /// A Delay_Req: backward delay minus offset.
+    Backward,
+    /// A measured link delay.
+    Peer,
+}
+
+const WAYS: usize = 3;
+
+/// State: offset and rate of the free-running scale, forward and backward floor.
+type Vector = [f64; 4];
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Filter {
+    pub(super) x: Vector,
+    pub(super) p: [Vector; 4],
+    score: f64,
+}
+
+impl Filter {
+    pub(super) const fn new(x: Vector, p: [Vector; 4]) -> Self {
+        Self { x, p, score: 0.0 }
+    }
+
+    fn predict(&mut self, dt: f64, q: f64) {
+        let p = &mut self.p;
+        self.x[0] += self.x[1] * dt;
+        p[0][0] += dt * (2.0 * p[0][1] + dt * p[1][1]) + q * dt * dt * dt / 3.0;
+        p[0][1] += dt * p[1][1] + q * dt * dt / 2.0;
+        p[1][1] += q * dt;
+        p[0][2] += dt * p[1][2];
+        p[0][3] += dt * p[1][3];
+        let floor = FLOOR_WANDER * FLOOR_WANDER * dt;
+        p[2][2] += floor;
+        p[2][3] += floor;
+        p[3][2] += floor;
+        p[3][3] += floor;
+        p[1][0] = p[0][1];
+        p[2][0] = p[0][2];
+        p[3][0] = p[0][3];
+    }
+
+    fn times(&self, h: &Vector) -> Vector {
+        self.p.map(|row| row.iter().zip(h).map(|(p, h)| p * h).sum())
+    }
+
+    /// Takes in that the quantity along `ph` (the covariance with it), of variance `variance`, moved
+    /// by `by` and is now of variance `after`.
+    fn update(&mut self, ph: &Vector, variance: f64, by: f64, after: f64) {
+        let shrink = (1.0 - after / variance) / variance;
+        for i in 0..4 {
+            self.x[i] += ph[i] / variance * by;
+            for j in 0..4 {
+                self.p[i][j] -= shrink * ph[i] * ph[j];
+            }
+        }
+        // Rounding must not make a variance negative.
+        for i in 0..4 {
+            self.p[i][i] = self.p[i][i].max(1e-9);
+        }
+    }
+}
+
+fn dot(a: &Vector, b: &Vector) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// Recent packets of one direction relative to where the edge was believed to be.
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    residuals: [f64; RECENT],
+    wild: [bool; RECENT],
+    next: usize,
+    count: usize,
+    sigma: f64,
+}
+
+impl Recent {
+    const NEW: Self =
+        Self { residuals: [0.0; RECENT], wild: [false; RECENT], next: 0, count: 0, sigma: 0.0 };
+
+    fn push(&mut self, residual: f64, wild: bool, sigma: f64) {
+        self.residuals[self.next] = residual;
+        self.wild[self.next] = wild;
+        self.next = (self.next + 1) % RECENT;
+        self.count += 1;
+        self.sigma = sigma;
+    }
+
+    /// How far the edge seems to have moved, if it has.
+    fn moved(&self, noise: &Noise) -> Option<f64> {
+        if self.count < RECENT {
+            return None;
+        }
+        let early = self
+            .wild
+            .iter()
+            .zip(&self.residuals)
+            .filter(|(wild, residual)| **wild && **residual < 0.0)
+            .count();
+        let least = self.residuals.iter().copied().fold(f64::INFINITY, f64::min);
+        let excess = least - CHANGE_SIGMAS * self.sigma;
+        let is_late = excess > 0.0 && RECENT as f64 * noise.ln_later(excess) < LN_CHANGE;
+        (is_late || early > RECENT / 2).then_some(least)
+    }
+}
+
+/// The estimator.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Estimator {
+    /// What the offset in the states counts from.
+    origin: Duration,
+    at: Time<Mono>,
+    /// Wander level of the middle filter.
+    level: usize,
+    filters: [Filter; 4],
+    /// As the three believe, and as the challenger does.
+    noise: [[Noise; WAYS]; 2],
+    recent: [Recent; 2],
+    /// Packets to wait for before a suspected change is judged.
+    suspicion: Option<u8>,
+}
+
+fn wander(level: usize) -> f64 {
+    let ppb = LEAST_WANDER * LEVEL_RATIO.powi(level as i32);
+    ppb * ppb
+}
+
+impl Estimator {
+    pub(super) fn new(
+        origin: Duration,
+        at: Time<Mono>,
+        beliefs: [(Filter, [Noise; WAYS]); 2],
+        before: Option<Self>,
+    ) -> Self {
+        let [(filter, noise), (challenger, other_noise)] = beliefs;
+        Self {
+            origin,
+            at,
+            level: before.map_or(FIRST_LEVEL, |before| before.level),
+            filters: [filter, filter, filter, challenger],
+            noise: [noise, other_noise],
+            recent: [Recent::NEW; 2],
+            suspicion: None,
+        }
+    }
+
+    fn level(&self, filter: usize) -> usize {
+        if filter == CHALLENGER { self.level } else { self.level + filter - 1 }
+    }
+
+    /// How much each of the three is believed.
+    fn weights(&self) -> [f64; 3] {
+        let scores = [0, 1, 2].map(|i| self.filters[i].score);
+        let top = scores.into_iter().fold(f64::MIN, f64::max);
+        let weights = scores.map(|score| (score - top).exp());
+        let sum: f64 = weights.iter().sum();
+        weights.map(|weight| weight / sum)
+    }
+
+    fn mixed(&self, read: impl Fn(&Filter) -> f64) -> f64 {
+        self.weights().iter().zip(&self.filters).map(|(weight, filter)| weight * read(filter)).sum()
+    }
+
+    /// Of the free-running scale, from the origin, nanoseconds.
+    pub(super) fn offset_ns(&self) -> f64 {
+        self.mixed(|filter| filter.x[0])
+    }
+
+    /// What the free-running scale gains on the time transmitter, parts per billion.
+    pub(super) fn rate_ppb(&self) -> f64 {
+        self.mixed(|filter| filter.x[1])
+    }
+
+    /// The fastest delay, mean of both ways, nanoseconds.
+    pub(super) fn delay_ns(&self) -> f64 {
+        self.mixed(|filter| 0.5 * (filter.x[2] + filter.x[3]))
+    }
+
+    /// Half of the difference between the ways that changes of path have brought, nanoseconds.
+    pub(super) fn asymmetry_ns(&self) -> f64 {
+        self.mixed(|filter| 0.5 * (filter.x[2] - filter.x[3]))
+    }
+
+    /// Error at `at` of a clock that shows `shown` more than the free-running scale, nanoseconds.
+    pub(super) fn error_ns(&self, at: Time<Mono>, shown: Duration) -> f64 {
+        let since_s = (at - self.at).as_secs_f64();
+        (shown + self.origin).as_nanos_f64() + self.offset_ns() + self.rate_ppb() * since_s
+    }
+
+    /// Standard deviation of the offset as predicted for `now`, nanoseconds.
+    pub(super) fn sigma_ns(&self, now: Time<Mono>) -> f64 {
+        let dt = (now - self.at).as_secs_f64().max(0.0);
+        let mean = self.offset_ns();
+        let weights = self.weights();
+        let variance: f64 = (0..3)
+            .map(|i| {
+                let mut filter = self.filters[i];
+                let apart = filter.x[0] - mean;
+                filter.predict(dt, wander(self.level(i)));
+                weights[i] * (filter.p[0][0] + apart * apart)
+            })
+            .sum();
+        variance.max(0.0).sqrt()
+    }
+
+    /// Takes in an observation: free-running minus PTP time for [`Way::Forward`], the reverse for
+    /// [`Way::Backward`], a delay for [`Way::Peer`].
+    pub(super) fn observe(&mut self, way: Way, at: Time<Mono>, value: Duration) {
+        let dt = (at - self.at).as_secs_f64();
+        if dt > 0.0 {
+            for i in 0..self.filters.len() {
+                let q = wander(self.level(i));
+                self.filters[i].predict(dt, q);
+            }
+            self.at = at;
+        }
+        // An answer that comes after a later Sync is about the past.
+        let back = dt.min(0.0);
+        let (h, value) = match way {
+            Way::Forward => ([1.0, back, 1.0, 0.0], (value - self.origin).as_nanos_f64()),
+            Way::Backward => ([-1.0, -back, 0.0, 1.0], (value + self.origin).as_nanos_f64()),
+            Way::Peer => ([0.0, 0.0, 0.5, 0.5], value.as_nanos_f64()),
+        };
+        for i in 0..self.filters.len() {
+            let noise = self.noise[usize::from(i == CHALLENGER)][way as usize];
+            let filter = &mut self.filters[i];
+            let ph = filter.times(&h);
+            let mean = dot(&h, &filter.x);
+            let variance = dot(&h, &ph).max(0.0) + noise.variance_ns2;
+            let seen = noise.posterior(value, mean, variance);
+            filter.update(&ph, variance, seen.mean - mean, seen.variance);
+            filter.score += seen.ln_evidence - filter.score / COMPARED;
+            if i == 1 || i == CHALLENGER {
+                let noise = &mut self.noise[usize::from(i == CHALLENGER)][way as usize];
+                noise.learn(value, mean, variance, &seen);
+            }
+            if i == 1 && way != Way::Peer {
+                let wild = seen.wild > 0.5;
+                self.recent[way as usize].push(value - mean, wild, variance.sqrt());
+            }
+        }
+        self.compare();
+        self.suspect();
+        self.rebase();
+    }
+
+    /// Moves the three filters to where the best of them is in the middle.
+    fn compare(&mut self) {
+        let [a, b, c, challenger] = self.filters;
+        if challenger.score - a.score.max(b.score).max(c.score) > SWAP_AT {
+            self.filters = [challenger, challenger, challenger, b];
+            self.filters[0].score -= MOVE_AT;
+            self.filters[2].score -= MOVE_AT;
+            self.noise.swap(0, 1);
+        } else if c.score - b.score > MOVE_AT && self.level + 2 < LEVELS {
+            self.level += 1;
+            self.filters = [b, c, c, challenger];
+            self.filters[2].score -= MOVE_AT;
+        } else if a.score - b.score > MOVE_AT && self.level > 1 {
+            self.level -= 1;
+            self.filters = [a, a, b, challenger];
+            self.filters[0].score -= MOVE_AT;
+        }
+    }
+
+    /// Looks for changes of path and for steps of a clock.
+    fn suspect(&mut self) {
+        let moved = [0, 1].map(|way| self.recent[way].moved(&self.noise[0][way]));
+        if let Some(wait) = self.suspicion {
+            if wait > 0 {
+                self.suspicion = Some(wait - 1);
+                return;
+            }
+            self.suspicion = None;
+            self.judge(moved);
+        } else if moved.iter().any(Option::is_some) {
+            // Until both directions have had their say.
+            self.suspicion = Some(RECENT as u8 + 2);
+        }
+    }
+
+    fn judge(&mut self, moved: [Option<f64>; 2]) {
+        match moved {
+            [Some(forward), Some(backward)] => {
+                let size = forward.abs().max(backward.abs());
+                if (forward + backward).abs() < 0.25 * size {
+                    // The edges moved against each other: time itself has stepped.
+                    let step = 0.5 * (forward - backward);
+                    let spread = self.spread(0).max(self.spread(1)) + 0.02 * size;
+                    for filter in &mut self.filters {
+                        filter.x[0] += step;
+                        filter.p[0][0] += spread * spread;
+                    }
+                } else if (forward - backward).abs() < 0.25 * size {
+                    // Another path that is as long both ways: what is known of the difference stays.
+                    let by = 0.5 * (forward + backward);
+                    let spread = self.spread(0).max(self.spread(1)) + 0.1 * size;
+                    let v = spread * spread;
+                    for filter in &mut self.filters {
+                        filter.x[2] += by;
+                        filter.x[3] += by;
+                        filter.p[2][2] += v;
+                        filter.p[3][3] += v;
+                        filter.p[2][3] += v;
+                        filter.p[3][2] += v;
+                    }
+                } else {
+                    self.move_floor(0, forward);
+                    self.move_floor(1, backward);
+                }
+            }
+            [Some(forward), None] => self.move_floor(0, forward),
+            [None, Some(backward)] => self.move_floor(1, backward),
+            [None, None] => return,
+        }
+        self.recent = [Recent::NEW; 2];
+    }
+
+    fn spread(&self, way: usize) -> f64 {
+        self.noise[0][way].fast_ns + self.recent[way].sigma
+    }
+
+    /// One direction took another path: its floor is new, time goes on.
+    fn move_floor(&mut self, way: usize, by: f64) {
+        let spread = self.spread(way) + 0.1 * by.abs();
+        for filter in &mut self.filters {
+            filter.x[2 + way] += by;
+            filter.p[2 + way][2 + way] += spread * spread;
+        }
+    }
+
+    /// Keeps the numbers small.
+    fn rebase(&mut self) {
+        let by = self.filters[1].x[0];
+        if by.abs() > 1e7 && by.abs() < 1e18 {
+            let by = by.round();
+            self.origin += Duration::from_nanos_f64(by);
+            for filter in &mut self.filters {
+                filter.x[0] -= by;
+            }
+        }
+    }
+}

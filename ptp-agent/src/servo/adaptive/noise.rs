@@ -1,0 +1,228 @@
+//! What packets suffer beyond the fastest delay: a mixture of two exponential distributions, most
+//! packets and the slow ones, with a Gaussian error on top; learnt by expectation-maximisation. And
+//! the moments of a Gaussian belief after one such packet, in closed form.
+
+use std::f64::consts::{FRAC_1_SQRT_2, LN_2, PI};
+
+/// Means are no smaller, nanoseconds: stamps are whole nanoseconds.
+const MIN_MEAN_NS: f64 = 1.0;
+const MAX_MEAN_NS: f64 = 1e9;
+/// The Gaussian error is no smaller, nanoseconds.
+const MIN_SIGMA_NS: f64 = 0.5;
+/// Of a sharp lower edge, in means of most packets: at the most.
+const SHARP: f64 = 0.05;
+/// Slow packets are slower than the others by at least this factor in the mean.
+const SLOW_RATIO: f64 = 4.0;
+/// Packets over which the noise is averaged.
+const MEMORY: f64 = 400.0;
+/// Log density of a packet that follows no model at all: one in 10 000, anywhere in a second.
+const LN_WILD: f64 = -30.0;
+
+/// The noise of one direction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Noise {
+    /// Mean of most packets, nanoseconds.
+    pub(super) fast_ns: f64,
+    /// Mean of slow packets, nanoseconds.
+    slow_ns: f64,
+    /// Share of slow packets.
+    slow_share: f64,
+    /// Variance of the Gaussian error.
+    pub(super) variance_ns2: f64,
+    /// The lower edge is sharp: the Gaussian error stays small.
+    is_sharp: bool,
+    /// Packets seen, up to the memory.
+    count: f64,
+    /// Sums behind the means: expected delay of fast and of slow packets, over all packets.
+    fast_sum: f64,
+    slow_sum: f64,
+}
+
+/// A Gaussian belief about an edge after one packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Posterior {
+    /// Log density of the packet before it was seen.
+    pub(super) ln_evidence: f64,
+    pub(super) mean: f64,
+    pub(super) variance: f64,
+    /// Probability that the packet follows no model.
+    pub(super) wild: f64,
+    slow: f64,
+    fast_mean: f64,
+    slow_mean: f64,
+}
+
+impl Noise {
+    /// From delays beyond the fastest one, with a sharp lower edge there.
+    pub(super) fn sharp(excess: &mut [f64]) -> Self {
+        excess.sort_unstable_by(f64::total_cmp);
+        let count = excess.len().max(1);
+        let median = excess.get(count / 2).copied().unwrap_or(0.0);
+        let fast_ns = (median / LN_2).clamp(MIN_MEAN_NS, MAX_MEAN_NS);
+        let slow = excess.iter().filter(|excess| **excess > 8.0 * fast_ns);
+        let (n, sum) = slow.fold((0.0, 0.0), |(n, sum), excess| (n + 1.0, sum + excess));
+        let slow_ns = if n > 0.0 { sum / n } else { 10.0 * fast_ns };
+        let slow_share = ((n + 0.1) / count as f64).clamp(0.01, 0.5);
+        let slow_ns = slow_ns.clamp(SLOW_RATIO * fast_ns, MAX_MEAN_NS * SLOW_RATIO);
+        Self {
+            fast_ns,
+            slow_ns,
+            slow_share,
+            variance_ns2: (0.003 * fast_ns).max(MIN_SIGMA_NS).powi(2),
+            is_sharp: true,
+            count: count as f64,
+            fast_sum: fast_ns * (1.0 - slow_share),
+            slow_sum: slow_ns * slow_share,
+        }
+    }
+
+    /// The same delays with a soft lower edge, and how far above the fastest of them it is.
+    pub(super) fn soft(excess: &[f64], sharp: &Self) -> (Self, f64) {
+        let usual = excess.iter().filter(|excess| **excess <= 8.0 * sharp.fast_ns);
+        let count = usual.clone().count().max(1) as f64;
+        let mean = usual.clone().sum::<f64>() / count;
+        let variance = usual.map(|excess| (excess - mean).powi(2)).sum::<f64>() / count;
+        let fast_ns = (0.5 * variance.sqrt()).max(MIN_MEAN_NS);
+        let soft = Self {
+            fast_ns,
+            fast_sum: fast_ns * (1.0 - sharp.slow_share),
+            variance_ns2: (0.75 * variance).max(MIN_SIGMA_NS * MIN_SIGMA_NS),
+            is_sharp: false,
+            ..*sharp
+        };
+        (soft, mean - fast_ns)
+    }
+
+    /// What a packet at `value` tells about an edge that is believed to be at `mean` with
+    /// `variance`, the Gaussian error included.
+    pub(super) fn posterior(&self, value: f64, mean: f64, variance: f64) -> Posterior {
+        let fast = truncated(value, mean, variance, self.fast_ns);
+        let slow = truncated(value, mean, variance, self.slow_ns);
+        let ln_fast = fast.ln_evidence + (1.0 - self.slow_share).ln();
+        let ln_slow = slow.ln_evidence + self.slow_share.ln();
+        let top = ln_fast.max(ln_slow).max(LN_WILD);
+        let weights = [ln_fast, ln_slow, LN_WILD].map(|ln| (ln - top).exp());
+        let sum: f64 = weights.iter().sum();
+        let [wf, ws, ww] = weights.map(|weight| weight / sum);
+        let m = wf * fast.mean + ws * slow.mean + ww * mean;
+        let spread = |w: f64, mean: f64, variance: f64| w * (variance + (mean - m).powi(2));
+        Posterior {
+            ln_evidence: top + sum.ln(),
+            mean: m,
+            variance: spread(wf, fast.mean, fast.variance)
+                + spread(ws, slow.mean, slow.variance)
+                + spread(ww, mean, variance),
+            wild: ww,
+            slow: ws,
+            fast_mean: fast.mean,
+            slow_mean: slow.mean,
+        }
+    }
+
+    /// Log probability that a packet is later than `excess`.
+    pub(super) fn ln_later(&self, excess: f64) -> f64 {
+        let fast = (1.0 - self.slow_share) * (-excess / self.fast_ns).exp();
+        (fast + self.slow_share * (-excess / self.slow_ns).exp()).max(1e-300).ln().min(0.0)
+    }
+
+    /// Learns from a packet; `mean` and `variance` as for [`Self::posterior`].
+    pub(super) fn learn(&mut self, value: f64, mean: f64, variance: f64, seen: &Posterior) {
+        if seen.wild > 0.5 {
+            return;
+        }
+        self.count = (self.count + 1.0).min(MEMORY);
+        let gain = 1.0 / self.count;
+        let fast = 1.0 - seen.slow - seen.wild;
+        self.slow_share += gain * (seen.slow - self.slow_share);
+        self.slow_share = self.slow_share.clamp(0.002, 0.5);
+        self.fast_sum += gain * (fast * (value - seen.fast_mean) - self.fast_sum);
+        self.slow_sum += gain * (seen.slow * (value - seen.slow_mean) - self.slow_sum);
+        self.fast_ns = (self.fast_sum / (1.0 - self.slow_share)).clamp(MIN_MEAN_NS, MAX_MEAN_NS);
+        self.slow_ns = (self.slow_sum / self.slow_share)
+            .clamp(SLOW_RATIO * self.fast_ns, SLOW_RATIO * MAX_MEAN_NS);
+        // The share of the innovation that is this packet's own Gaussian error.
+        let share = self.variance_ns2 / variance;
+        let square = share * share * (seen.variance + (seen.mean - mean).powi(2))
+            + self.variance_ns2 * (1.0 - share);
+        self.variance_ns2 += gain * (square - self.variance_ns2);
+        if self.is_sharp {
+            self.variance_ns2 = self.variance_ns2.min((SHARP * self.fast_ns).powi(2));
+        }
+        self.variance_ns2 = self.variance_ns2.max(MIN_SIGMA_NS * MIN_SIGMA_NS);
+    }
+}
+
+struct Truncated {
+    ln_evidence: f64,
+    mean: f64,
+    variance: f64,
+}
+
+/// A Gaussian belief about the edge of an exponential distribution after one value of it: the
+/// Gaussian, tilted towards the value and cut off there.
+fn truncated(value: f64, mean: f64, variance: f64, scale: f64) -> Truncated {
+    let sd = variance.sqrt();
+    let z = (value - mean) / sd;
+    let tilt = sd / scale;
+    let alpha = z - tilt;
+    if alpha < -7.0 {
+        // Mills' ratio by its asymptotic series; the density without cancelling exponentials.
+        let i = 1.0 / (alpha * alpha);
+        let ratio = -(1.0 - i * (1.0 - i * (3.0 - i * (15.0 - i * 105.0)))) / alpha;
+        return Truncated {
+            ln_evidence: -scale.ln() - 0.5 * z * z + (ratio / (2.0 * PI).sqrt()).ln(),
+            mean: value + sd / alpha * (1.0 - i * (2.0 - i * 10.0)),
+            variance: variance * i * (1.0 - i * (6.0 - i * 50.0)),
+        };
+    }
+    let below = 0.5 * libm::erfc(-alpha * FRAC_1_SQRT_2);
+    let hazard = (-0.5 * alpha * alpha).exp() / ((2.0 * PI).sqrt() * below);
+    Truncated {
+        ln_evidence: -scale.ln() - z * tilt + 0.5 * tilt * tilt + below.ln(),
+        mean: mean + sd * (tilt - hazard),
+        variance: variance * (1.0 - hazard * (alpha + hazard)).max(1e-6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Moments by brute force.
+    fn integrated(value: f64, mean: f64, variance: f64, scale: f64) -> (f64, f64, f64) {
+        let sd = variance.sqrt();
+        let step = sd.min(scale) * 1e-3;
+        let (mut z, mut first, mut second) = (0.0, 0.0, 0.0);
+        let mut g = value;
+        while g > (mean - 12.0 * sd).min(value - 40.0 * scale.min(sd)) {
+            g -= step;
+            let density = (-0.5 * (g - mean).powi(2) / variance).exp()
+                / (2.0 * PI * variance).sqrt()
+                * (-(value - g) / scale).exp()
+                / scale
+                * step;
+            z += density;
+            first += density * g;
+            second += density * g * g;
+        }
+        (z.ln(), first / z, second / z - (first / z).powi(2))
+    }
+
+    #[test]
+    fn moments_agree_with_integration() {
+        for (value, mean, variance, scale) in [
+            (0.0, 0.0, 1.0, 1.0),
+            (3.0, 0.0, 1.0, 2.0),
+            (-3.0, 0.0, 1.0, 2.0),
+            (-6.0, 0.0, 1.0, 0.5),
+            (1.0, 0.0, 100.0, 0.5),
+            (50.0, 0.0, 1.0, 20.0),
+        ] {
+            let got = truncated(value, mean, variance, scale);
+            let (ln, first, second) = integrated(value, mean, variance, scale);
+            assert!((got.ln_evidence - ln).abs() < 5e-3, "{value}: {} {ln}", got.ln_evidence);
+            assert!((got.mean - first).abs() < 5e-3 * (1.0 + first.abs()), "{} {first}", got.mean);
+            assert!((got.variance / second - 1.0).abs() < 0.03, "{} {second}", got.variance);
+        }
+    }
+}

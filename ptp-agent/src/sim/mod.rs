@@ -1,0 +1,67 @@
+//! The simulator: the real engine and servo in virtual time, on oscillators, links and hosts that a
+//! scenario describes and a seed makes repeatable, so that the true error is known exactly and a day
+//! takes seconds.
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+
+pub use report::Report;
+pub use scenario::{Scenario, ScenarioError};
+pub use world::Truth;
+
+use crate::servo;
+
+pub mod bench;
+mod noise;
+mod oscillator;
+pub mod report;
+pub mod scenario;
+pub mod stability;
+mod world;
+
+/// Runs a scenario to its end.
+pub fn run(scenario: &Scenario) -> Report {
+    let servo = servo::build(&scenario.servo, &servo::Options::default());
+    let course = world::World::new(scenario, servo).run(scenario);
+    Report::new(scenario, course)
+}
+
+/// `lab --simulate`: runs the scenario in `path`, with another servo if one is given, prints the
+/// result as text or as one JSON line, and writes an HTML page if asked. The exit code is 0 when the
+/// clock converged, 1 when it did not, 2 when the scenario cannot be used (the problem and its place
+/// on standard error; nothing is written then).
+///
+/// # Errors
+/// When the result cannot be written.
+pub fn command(
+    path: &Path,
+    servo: Option<servo::Choice>,
+    json: bool,
+    html: Option<PathBuf>,
+) -> anyhow::Result<ExitCode> {
+    let mut scenario = match Scenario::read(path) {
+        Ok(scenario) => scenario,
+        Err(error) => {
+            eprintln!("ptp-agent: {:#}", anyhow::Error::from(error));
+            return Ok(ExitCode::from(2));
+        }
+    };
+    if let Some(servo) = servo {
+        scenario.servo = servo;
+    }
+    let report = run(&scenario);
+    if let Some(html) = html {
+        report
+            .page()?
+            .write(&html)
+            .with_context(|| format!("cannot write the report to {}", html.display()))?;
+    }
+    let text = if json { serde_json::to_string(&report.summary)? + "\n" } else { report.text() };
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
+    Ok(if report.summary.converged_s.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
