@@ -249,6 +249,57 @@ fn echo_of_everything_and_a_flood_of_noise_leave_a_follower_following() {
     println!("run: {}\nserve: {}", agent.finish(), server.finish());
 }
 
+#[test]
+fn stamp_of_a_message_is_not_taken_by_its_first_bytes() {
+    let _machine = in_company();
+    let star = need!(Star::new(3));
+    let [grandmaster, client, attacker] = &star.leaves[..] else { unreachable!() };
+    let _server = Agent::start(grandmaster, &SERVE);
+    let mut agent = Agent::start(client, &["run", "-i", "eth0"]);
+    assert_follows(&agent, 0);
+    let party = Party::new(attacker, Ipv4Addr::new(192, 0, 2, 3));
+    let mark = agent.mark();
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        // The beginning of every Sync, of every message of version 2, of all.
+        for bytes in [&[0x00][..], &[0x00, 0x12], &[0x00, 0x02, 0x00, 0x2c]] {
+            party.event(bytes);
+        }
+        thread::sleep(Duration::from_micros(300));
+    }
+    let samples = agent.samples(mark);
+    let summary = agent.finish();
+    println!("{} samples; {summary}", samples.len());
+    assert!(samples.len() > 24, "{} samples: {summary}", samples.len());
+    assert!(summary["lost"]["missing_rx_stamp"].is_null(), "{summary}");
+}
+
+#[test]
+fn every_capture_point_can_be_chosen() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let _ptp4l = need!(Ptp4l::grandmaster(&wire.grandmaster, &["gm0"], &[]));
+    for (rx, tx) in [
+        ("tc_ingress", "tc_egress"),
+        ("xdp_native", "start_xmit"),
+        ("xdp_generic", "xmit_done"),
+        ("stack", "start_xmit"),
+    ] {
+        let arguments = ["run", "-i", "ptp0", "--rx-source", rx, "--tx-source", tx];
+        let mut agent = Agent::start(&wire.client, &arguments);
+        assert_follows(&agent, 0);
+        for sample in agent.samples(0) {
+            assert_eq!((&sample["rx_source"], &sample["tx_source"]), (&rx.into(), &tx.into()));
+        }
+        agent.finish();
+        let arguments = ["observe", "-i", "ptp0", "--rx-source", rx, "--tx-source", tx];
+        let mut observer = Agent::start(&wire.client, &arguments);
+        let sample = observer.wait_for_samples(0, PATIENCE, 1).remove(0);
+        assert_eq!(sample["rx_source"], rx);
+        observer.finish();
+    }
+}
+
 fn resident_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

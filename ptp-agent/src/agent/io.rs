@@ -13,6 +13,7 @@ use std::{
 use ptp_common::{
     record::{Direction, Hook},
     time::{Duration, Mono, Time},
+    wire::HEADER_LENGTH,
 };
 use tokio::time::sleep;
 
@@ -142,6 +143,8 @@ pub struct IoCounts {
     pub receive_errors: u64,
     /// Event messages dropped because too many waited for their stamps already.
     pub overrun: u64,
+    /// Messages dropped by the kernel because they came faster than they were received.
+    pub socket_overflow: u64,
     /// Records that lacked the chosen stamp.
     pub without_stamp: u64,
 }
@@ -154,6 +157,7 @@ impl IoCounts {
             ("send_error", self.send_errors),
             ("receive_error", self.receive_errors),
             ("overrun", self.overrun),
+            ("socket_overflow", self.socket_overflow),
             ("record_without_stamp", self.without_stamp),
         ]
         .into_iter()
@@ -339,7 +343,7 @@ impl Io {
 
     /// Totals of what went wrong on a port.
     pub fn counts(&self, port: PortIndex) -> IoCounts {
-        self.ports.get(usize::from(port.0)).map(|port| port.counts).unwrap_or_default()
+        self.ports.get(usize::from(port.0)).map(Port::counts).unwrap_or_default()
     }
 
     /// Records lost in the kernel because the ring was full.
@@ -587,6 +591,7 @@ impl Io {
                 LinkState::Down => false,
             };
             if gone && port.transport.is_some() {
+                port.counts = port.counts();
                 port.transport = None;
                 self.programs.detach(port.ifindex);
             }
@@ -627,7 +632,7 @@ impl Io {
         for port in &self.ports {
             let (rx, tx) = (port.rx.pairing.counts(), port.tx.pairing.counts());
             let stamps = [("rx_stamp_missing", rx.missing), ("tx_stamp_missing", tx.missing)];
-            for (cause, total) in port.counts.iter().chain(stamps) {
+            for (cause, total) in port.counts().iter().chain(stamps) {
                 *lost.entry(cause.to_owned()).or_default() += total;
             }
         }
@@ -665,6 +670,12 @@ enum Found {
 }
 
 impl Port {
+    fn counts(&self) -> IoCounts {
+        let overflowed = self.transport.as_ref().map_or(0, Transport::overflowed);
+        let socket_overflow = self.counts.socket_overflow + overflowed;
+        IoCounts { socket_overflow, ..self.counts }
+    }
+
     /// Says a problem once, until it is another or has gone away.
     fn report(&mut self, problem: String) {
         if self.last_problem.as_ref() != Some(&problem) {
@@ -683,9 +694,10 @@ fn reopen(
     Ok((Transport::open(kind, interface)?, hooks))
 }
 
-/// Event messages have types below 8 (IEEE 1588-2019 table 36); only they are worth a stamp.
+/// Event messages have types below 8 (IEEE 1588-2019 table 36); only they are worth a stamp. What is
+/// shorter than a header is no message, and could be the beginning of many.
 pub(super) fn is_event(message: &[u8]) -> bool {
-    message.first().is_some_and(|first| first & 0x0f < 8)
+    message.len() >= HEADER_LENGTH && message[0] & 0x0f < 8
 }
 
 async fn receive_any(ports: &mut [Port]) -> (PortIndex, io::Result<Received>) {

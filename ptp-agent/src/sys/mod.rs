@@ -7,7 +7,7 @@ pub mod child;
 pub mod clock;
 pub mod packet;
 
-use std::io;
+use std::{io, mem, os::fd::AsRawFd};
 
 use socket2::Socket;
 use tokio::io::unix::AsyncFd;
@@ -20,4 +20,28 @@ pub fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: the descriptor must stay the same and open for as long as it is registered: `Socket`
     // owns it, `AsyncFd` owns the `Socket`, and nothing takes it out.
     unsafe { AsyncFd::register(socket) }.map_err(io::Error::from)
+}
+
+/// How many packets the kernel has dropped because the receive buffer of a socket was full.
+///
+/// # Errors
+/// What the kernel reports; `SO_MEMINFO` is there since Linux 4.12.
+pub fn dropped_by_kernel(socket: &Socket) -> io::Result<u32> {
+    /// Of the array that `SO_MEMINFO` returns (linux/sock_diag.h).
+    const SK_MEMINFO_DROPS: usize = 8;
+    const SK_MEMINFO_VARS: usize = 9;
+    let mut info = [0_u32; SK_MEMINFO_VARS];
+    let mut length = mem::size_of_val(&info) as libc::socklen_t;
+    // SAFETY: pointer and length describe an array that lives through the call; the kernel writes no
+    // more than that.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(info[SK_MEMINFO_DROPS]) }
 }

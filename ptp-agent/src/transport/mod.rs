@@ -20,7 +20,7 @@ use ptp_common::classify::{ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
-use crate::sys::packet;
+use crate::sys::{self, packet};
 
 const PRIMARY_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 1, 129);
 const PEER_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 107);
@@ -188,7 +188,7 @@ impl Transport {
         setsockopt(&event, ReceiveTimestampns, &true)
             .map_err(|error| failed("ask for receive timestamps", error.into()))?;
         let register = |socket| {
-            crate::sys::register(socket)
+            sys::register(socket)
                 .map_err(|error| failed("register a socket with the runtime", error))
         };
         Ok(Self {
@@ -202,6 +202,17 @@ impl Transport {
     /// Index of the interface.
     pub const fn ifindex(&self) -> u32 {
         self.ifindex
+    }
+
+    /// Messages that came faster than they were received, and that the kernel dropped.
+    pub fn overflowed(&self) -> u64 {
+        let general = self.general.as_ref().map(AsyncFd::get_ref);
+        [Some(self.event.get_ref()), general]
+            .into_iter()
+            .flatten()
+            .filter_map(|socket| sys::dropped_by_kernel(socket).ok())
+            .map(u64::from)
+            .sum()
     }
 
     /// The next message, event messages first.
