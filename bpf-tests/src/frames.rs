@@ -154,11 +154,15 @@ impl Recipe {
                 frame.extend(ETHERTYPE_IPV4.to_be_bytes());
                 let words = 5 + options.len();
                 let total = (words * 4) as u16 + udp_length;
-                frame.extend([0x40 | words as u8, 0]);
-                frame.extend([total, 0x1234, *fragment].map(u16::to_be_bytes).concat());
-                frame.extend([1, *protocol, 0, 0]);
-                frame.extend(addresses.concat());
-                frame.extend(options.concat());
+                let mut header = vec![0x40 | words as u8, 0];
+                header.extend([total, 0x1234, *fragment].map(u16::to_be_bytes).concat());
+                header.extend([1, *protocol, 0, 0]);
+                header.extend(addresses.concat());
+                header.extend(options.concat());
+                // Bridges with a firewall drop what has it wrong.
+                let sum = checksum(&header);
+                header[10..12].copy_from_slice(&sum.to_be_bytes());
+                frame.extend(header);
                 frame.extend(udp_header(*ports));
             }
             Payload::Ipv6 { next_header, addresses, ports } => {
@@ -226,6 +230,14 @@ impl Recipe {
             message: self.message[..available.min(MESSAGE_CAPACITY)].to_vec(),
         })
     }
+}
+
+/// The Internet checksum of a header whose checksum field is zero (RFC 1071).
+fn checksum(header: &[u8]) -> u16 {
+    let words = header.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let sum = words.sum::<u32>();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !((folded & 0xffff) + (folded >> 16)) as u16
 }
 
 /// A Sync: type 0, version 2.1, length 44, then bytes that are all different.

@@ -1,6 +1,6 @@
 //! The compiled kernel programs under test, and what in this host may prevent a test of them.
 
-use std::{env, fs, path::PathBuf};
+use std::{env, fs, path::PathBuf, sync::OnceLock};
 
 use aya::include_bytes_aligned;
 use nix::unistd::geteuid;
@@ -37,9 +37,12 @@ pub static BENCH_OBJECT: &[u8] = include_bytes_aligned!("../../ptp-agent/bpf/ptp
 /// # Errors
 /// The reason to skip.
 pub fn kernel_programs() -> Result<(), String> {
-    match Programs::load(Options::default()) {
-        Err(error @ CaptureError::Privilege { .. }) => Err(error.to_string()),
-        _ if !geteuid().is_root() => Err("needs root".to_owned()),
-        _ => Ok(()),
-    }
+    static ANSWER: OnceLock<Result<(), String>> = OnceLock::new();
+    ANSWER
+        .get_or_init(|| match Programs::load(Options::default()) {
+            Err(error @ CaptureError::Privilege { .. }) => Err(error.to_string()),
+            _ if !geteuid().is_root() => Err("needs root".to_owned()),
+            _ => Ok(()),
+        })
+        .clone()
 }

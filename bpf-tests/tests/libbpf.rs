@@ -36,6 +36,7 @@ fn every_program_and_map_loads_whatever_the_kernel_is_said_to_have() {
         {
             let loaded = load(&object, features, xmit);
             let expected = [
+                ("ptp_dropped", BPF_PROG_TYPE_RAW_TRACEPOINT),
                 ("ptp_start_xmit", BPF_PROG_TYPE_RAW_TRACEPOINT),
                 ("ptp_tc_egress", BPF_PROG_TYPE_SCHED_CLS),
                 ("ptp_tc_ingress", BPF_PROG_TYPE_SCHED_CLS),

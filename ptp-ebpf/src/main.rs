@@ -69,15 +69,15 @@ static WANT_XMIT: u8 = 0;
 
 /// Packets on their way out, each at the place that the hash of its socket buffer's address names.
 /// The tracepoints fire for every packet of every interface, so the look-up is what has to be cheap:
-/// one load, no helper, no lock. A packet that a queueing discipline drops leaves its address behind,
-/// which costs nothing and is overwritten some day. Two packets that want one place at the same time
-/// cost one of them its record.
+/// one load, no helper, no lock. What is left behind, by whatever way a packet may disappear, costs
+/// nothing and is overwritten some day. Two packets that want one place at the same time cost one of
+/// them its record.
 #[repr(C)]
 pub struct InFlight {
     /// 0 where there is none.
     addresses: [Word; PLACES],
     serials: [Word; PLACES],
-    /// When the driver was called, 0 before.
+    /// When the driver was called; 0 as long as it has not taken the packet.
     starts: [Word; PLACES],
 }
 
@@ -110,6 +110,24 @@ impl InFlight {
         if self.addresses[place].load() == address {
             // SAFETY: a helper without arguments.
             self.starts[place].store(unsafe { bpf_ktime_get_ns() });
+        }
+    }
+
+    /// The driver was too busy to take a packet.
+    #[inline(always)]
+    fn postpone(&self, address: u64) {
+        let place = Self::place(address);
+        if self.addresses[place].load() == address {
+            self.starts[place].store(0);
+        }
+    }
+
+    /// A packet was dropped. What happens to it once the driver has it is no longer of interest.
+    #[inline(always)]
+    fn forget(&self, address: u64) {
+        let place = Self::place(address);
+        if self.addresses[place].load() == address && self.starts[place].load() == 0 {
+            self.addresses[place].store(0);
         }
     }
 
@@ -250,12 +268,14 @@ pub fn ptp_start_xmit(ctx: RawTracePointContext) -> i32 {
 /// be gone by now; its address is only compared.
 #[raw_tracepoint(tracepoint = "net_dev_xmit")]
 pub fn ptp_xmit_done(ctx: RawTracePointContext) -> i32 {
+    let address = ctx.arg(0);
     let code: i32 = ctx.arg(1);
     if code != NETDEV_TX_OK {
-        // Busy: the queueing discipline will try again.
+        // The queueing discipline will try again.
+        IN_FLIGHT.postpone(address);
         return 0;
     }
-    if let Some((serial, start_ns, done_ns)) = IN_FLIGHT.finish(ctx.arg(0)) {
+    if let Some((serial, start_ns, done_ns)) = IN_FLIGHT.finish(address) {
         with_record(Hook::Xmit, |record, _| {
             // SAFETY: `record` points to reserved ring memory of the right size.
             unsafe {
@@ -283,6 +303,14 @@ pub fn ptp_xmit_done(ctx: RawTracePointContext) -> i32 {
             fill_common(record, Hook::Xmit, Direction::Egress);
         });
     }
+    0
+}
+
+/// A packet was dropped, perhaps by the queueing discipline: its socket buffer will be another
+/// packet's, which must not be taken for it. Fires for dropped packets only.
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn ptp_dropped(ctx: RawTracePointContext) -> i32 {
+    IN_FLIGHT.forget(ctx.arg(0));
     0
 }
 

@@ -2,6 +2,7 @@
 //! attaches them to interfaces and reads their records; [`Pairing`] finds the record that belongs to
 //! a message that came through a socket or was sent by the agent itself.
 
+mod clsact;
 mod pairing;
 mod programs;
 mod select;

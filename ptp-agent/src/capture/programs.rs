@@ -1,6 +1,6 @@
 //! Loads the committed object, attaches its programs to interfaces and reads their records. Links
 //! end with the process, however it ends; only the clsact queueing discipline of kernels before 6.6
-//! can survive a SIGKILL, and is used again at the next start.
+//! can survive a SIGKILL, and is tidied up at the next start.
 
 use std::{collections::BTreeMap, io};
 
@@ -10,7 +10,7 @@ use aya::{
     programs::{
         LinkOrder, ProgramError, ProgramType, RawTracePoint, SchedClassifier, TcAttachType, Xdp,
         XdpMode,
-        tc::{self, NlOptions, SchedClassifierLinkId, TcAttachOptions, TcHandle},
+        tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, TcHandle},
         xdp::XdpLinkId,
     },
     sys::is_helper_supported,
@@ -21,6 +21,8 @@ use caps::{CapSet, Capability};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use ptp_common::record::{Hook, Record, RecordError};
 
+use super::clsact::Clsact;
+
 /// The kernel programs as compiled by `cargo xtask ebpf build`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-agent.bpf.o");
 
@@ -30,8 +32,11 @@ const INGRESS: &str = "ptp_tc_ingress";
 const EGRESS: &str = "ptp_tc_egress";
 const XDP: &str = "ptp_xdp_ingress";
 /// The raw tracepoint programs and where they belong.
-const XMIT: [(&str, &str); 2] =
-    [("ptp_start_xmit", "net_dev_start_xmit"), ("ptp_xmit_done", "net_dev_xmit")];
+const XMIT: [(&str, &str); 3] = [
+    ("ptp_start_xmit", "net_dev_start_xmit"),
+    ("ptp_xmit_done", "net_dev_xmit"),
+    ("ptp_dropped", "kfree_skb"),
+];
 
 /// Why no stamps can be had.
 #[derive(Debug, thiserror::Error)]
@@ -81,16 +86,15 @@ impl CaptureError {
     }
 
     pub(crate) fn load(error: impl std::error::Error + Send + Sync + 'static) -> Self {
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-        while let Some(current) = cause {
-            let code = current.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-            // The verifier says EACCES, for programs that are wrong and for programs that may not do
-            // what they do without CAP_PERFMON.
-            let missing = missing_capabilities();
-            if code == Some(libc::EPERM) || code == Some(libc::EACCES) && !missing.is_empty() {
-                return Self::Privilege { missing, source: Box::new(error) };
-            }
-            cause = current.source();
+        // The verifier says EACCES, for programs that are wrong and for programs that may not do what
+        // they do without CAP_PERFMON.
+        let missing = missing_capabilities();
+        let forbidden = causes(&error).any(|cause| {
+            let code = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+            code == Some(libc::EPERM) || code == Some(libc::EACCES) && !missing.is_empty()
+        });
+        if forbidden {
+            return Self::Privilege { missing, source: Box::new(error) };
         }
         let kernel = kernel_release();
         Self::Kernel { kernel, reason: chain(&error) }
@@ -115,15 +119,20 @@ fn missing_capabilities() -> String {
     if missing.is_empty() { String::new() } else { format!("; missing: {}", missing.join(", ")) }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error and what caused it, outermost first.
+pub(super) fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(current) = cause {
-        let more = current.to_string();
+    for cause in causes(error).skip(1) {
+        let more = cause.to_string();
         if !text.contains(&more) {
             text = format!("{text}: {more}");
         }
-        cause = current.source();
     }
     text
 }
@@ -216,12 +225,19 @@ pub struct AttachedHooks {
     pub xdp: Option<XdpHook>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Attachment {
     interface: String,
-    ingress: SchedClassifierLinkId,
-    egress: SchedClassifierLinkId,
+    ingress: Option<SchedClassifierLinkId>,
+    egress: Option<SchedClassifierLinkId>,
     xdp: Option<XdpLinkId>,
+    clsact: Option<Clsact>,
+}
+
+impl Attachment {
+    fn new(interface: &str) -> Self {
+        Self { interface: interface.to_owned(), ..Self::default() }
+    }
 }
 
 /// The loaded programs.
@@ -295,22 +311,41 @@ impl Programs {
             .map_err(|_| CaptureError::NoInterface(interface.to_owned()))?;
         self.detach(ifindex);
         let tcx = self.features.tcx && self.options.tc == TcAttach::Auto;
-        if !tcx && let Err(error) = tc::qdisc_add_clsact(interface) {
-            let exists = matches!(&error, tc::TcError::NetlinkError(_))
-                && chain(&error).contains("File exists");
-            if !exists {
-                return Err(attach_error(INGRESS, interface)(error));
-            }
+        // What is attached so far is known from the beginning, so that a failure leaves nothing.
+        self.attached.insert(ifindex, Attachment::new(interface));
+        let attached = self.attach_all(interface, ifindex, tcx);
+        if attached.is_err() {
+            self.detach(ifindex);
+        }
+        attached
+    }
+
+    fn attach_all(
+        &mut self,
+        interface: &str,
+        ifindex: u32,
+        tcx: bool,
+    ) -> Result<AttachedHooks, CaptureError> {
+        if !tcx {
+            let programs = [(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)];
+            let clsact = Clsact::prepare(interface, ifindex, programs)
+                .map_err(|error| attach_error(INGRESS, interface)(error))?;
+            self.attachment(ifindex).clsact = Some(clsact);
         }
         let ingress = self.attach_tc(interface, INGRESS, TcAttachType::Ingress, tcx)?;
+        self.attachment(ifindex).ingress = Some(ingress);
         let egress = self.attach_tc(interface, EGRESS, TcAttachType::Egress, tcx)?;
-        let (xdp, xdp_hook) = match self.attach_xdp(interface)? {
-            Some((link, hook)) => (Some(link), Some(hook)),
-            None => (None, None),
-        };
-        let attachment = Attachment { interface: interface.to_owned(), ingress, egress, xdp };
-        self.attached.insert(ifindex, attachment);
-        Ok(AttachedHooks { tcx, xdp: xdp_hook })
+        self.attachment(ifindex).egress = Some(egress);
+        let mut hooks = AttachedHooks { tcx, xdp: None };
+        if let Some((link, hook)) = self.attach_xdp(interface)? {
+            self.attachment(ifindex).xdp = Some(link);
+            hooks.xdp = Some(hook);
+        }
+        Ok(hooks)
+    }
+
+    fn attachment(&mut self, ifindex: u32) -> &mut Attachment {
+        self.attached.entry(ifindex).or_default()
     }
 
     fn attach_tc(
@@ -327,8 +362,6 @@ impl Programs {
                 _ => LinkOrder::last(),
             })
         } else {
-            // Left behind by a killed process; a filter of ours has this name and nobody else's has.
-            let _ = tc::qdisc_detach_program(interface, kind, name);
             TcAttachOptions::Netlink(NlOptions {
                 priority: CLSACT_PRIORITY,
                 handle: TcHandle::AUTO_ASSIGN,
@@ -365,22 +398,29 @@ impl Programs {
         Ok(Some((link, XdpHook::Generic)))
     }
 
-    /// Detaches from an interface. That it has vanished, and its hooks with it, is no error.
+    /// Detaches from an interface. That it has vanished, and its hooks with it, is no error. Must be
+    /// called in the network namespace of the interface, as must the drop of this value.
     pub fn detach(&mut self, ifindex: u32) {
         let Some(attachment) = self.attached.remove(&ifindex) else {
             return;
         };
         tracing::debug!(interface = attachment.interface, "detaching");
-        if let Ok(program) = program::<SchedClassifier>(&mut self.ebpf, INGRESS) {
-            let _ = program.detach(attachment.ingress);
-        }
-        if let Ok(program) = program::<SchedClassifier>(&mut self.ebpf, EGRESS) {
-            let _ = program.detach(attachment.egress);
+        for (name, link) in [(INGRESS, attachment.ingress), (EGRESS, attachment.egress)] {
+            if let Some(link) = link
+                && let Ok(program) = program::<SchedClassifier>(&mut self.ebpf, name)
+            {
+                let _ = program.detach(link);
+            }
         }
         if let Some(link) = attachment.xdp
             && let Ok(program) = program::<Xdp>(&mut self.ebpf, XDP)
         {
             let _ = program.detach(link);
+        }
+        if let Some(clsact) = attachment.clsact
+            && let Err(error) = clsact.release()
+        {
+            tracing::debug!(interface = attachment.interface, %error, "clsact was not removed");
         }
     }
 
@@ -434,6 +474,15 @@ impl Programs {
     /// The loaded programs themselves; for tests and measurements that run them by hand.
     pub const fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
+    }
+}
+
+impl Drop for Programs {
+    /// Links end by themselves; this is for the queueing disciplines, which do not.
+    fn drop(&mut self) {
+        while let Some((&ifindex, _)) = self.attached.first_key_value() {
+            self.detach(ifindex);
+        }
     }
 }
 
