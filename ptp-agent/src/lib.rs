@@ -14,6 +14,7 @@ pub mod compare;
 pub mod engine;
 pub mod lab;
 pub mod publish;
+pub mod recording;
 pub mod servo;
 pub mod sim;
 pub mod stamp;

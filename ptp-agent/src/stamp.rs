@@ -1,10 +1,10 @@
 //! A timestamp of one packet and where it was taken: the currency between capture, engine and servo.
 
 use ptp_common::time::{Mono, Time};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where a stamp was taken. The names are those of the JSON samples and of the `source` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StampSource {
     /// Clock read by the program at TC ingress.

@@ -30,7 +30,7 @@ use crate::{
     stamp::{Stamp, StampSource},
     sys::clock::monotonic,
     transport::{
-        Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Transport, TransportError,
+        Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Source, Transport, TransportError,
         TransportKind, link_state,
     },
 };
@@ -115,6 +115,8 @@ pub enum Delivery {
         bytes: Vec<u8>,
         /// Its stamp; only event messages have one, and not even they always.
         stamp: Option<Stamp>,
+        /// Who sent it.
+        source: Option<Source>,
     },
     /// What became of the stamp of a message sent.
     TxStamp {
@@ -214,6 +216,7 @@ struct Waiting {
     until: Time<Mono>,
     port: PortIndex,
     bytes: Vec<u8>,
+    source: Option<Source>,
     token: Option<TxToken>,
 }
 
@@ -376,6 +379,7 @@ impl Io {
             until: now + TX_PATIENCE,
             port,
             bytes: message.to_vec(),
+            source: None,
             token: Some(token),
         });
         self.look(now);
@@ -456,18 +460,19 @@ impl Io {
             return;
         }
         let bytes = port.buffer[..received.length].to_vec();
+        let source = received.source;
         if !is_event(&bytes) {
-            self.ready.push_back(Delivery::Message { port: index, bytes, stamp: None });
+            self.ready.push_back(Delivery::Message { port: index, bytes, stamp: None, source });
             return;
         }
         if self.waiting_rx.len() == WAITING {
             port.counts.overrun += 1;
             port.rx.pairing.give_up();
-            self.ready.push_back(Delivery::Message { port: index, bytes, stamp: None });
+            self.ready.push_back(Delivery::Message { port: index, bytes, stamp: None, source });
             return;
         }
         let until = now + RX_PATIENCE;
-        self.waiting_rx.push_back(Waiting { until, port: index, bytes, token: None });
+        self.waiting_rx.push_back(Waiting { until, port: index, bytes, source, token: None });
     }
 
     /// Reads the ring and serves those who wait.
@@ -478,8 +483,8 @@ impl Io {
             let port = waiting.port;
             match self.find(&waiting, now) {
                 Found::Stamp(stamp) => {
-                    let bytes = waiting.bytes;
-                    self.ready.push_back(Delivery::Message { port, bytes, stamp });
+                    let Waiting { bytes, source, .. } = waiting;
+                    self.ready.push_back(Delivery::Message { port, bytes, stamp, source });
                 }
                 Found::Wait => self.waiting_rx.push_back(waiting),
             }

@@ -4,12 +4,14 @@
 pub mod io;
 pub mod observe;
 pub mod prime;
+pub mod replay;
 pub mod run;
 pub mod serve;
 pub mod tap;
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     time::{Duration as StdDuration, SystemTime, UNIX_EPOCH},
 };
 
@@ -20,20 +22,18 @@ use ptp_common::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    clock::{Clock, virtual_clock::VirtualClock},
-    engine::counters::Counters,
+    clock::{Clock, followed::MAX_FREQUENCY_PPB, virtual_clock::VirtualClock},
+    engine::{client, counters::Counters},
     publish::{
         http::{HttpError, Publication, Server},
-        json::{ClockLine, Output, OutputError},
+        json::{ClockLine, Output, OutputError, Sample},
         metrics::{Direction, PortFigures, StampOutcome},
     },
+    recording::{Problem, ReadError, RecordError},
     sys::clock,
     transport::{TransportError, interface_mac},
 };
 use io::{IoCounts, IoError, SideCounts};
-
-/// Largest adjustment of a software clock, parts per billion: as linuxptp's default.
-const MAX_FREQUENCY_PPB: f64 = 900_000.0;
 
 /// Why a command ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,37 @@ pub enum AgentError {
     /// The metrics endpoint.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// A recording that cannot be written.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A recording that cannot be read.
+    #[error("{path}: {error}{}", remedy(.error))]
+    Recording {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        error: ReadError,
+    },
+    /// A recording that cannot even be opened.
+    #[error("cannot open the recording {path}: {error}")]
+    NoRecording {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        error: std::io::Error,
+    },
+    /// A recording that was made too fast for its disk.
+    #[error(
+        "{path}: byte {position}: {lost} inputs could not be recorded here, so what follows would be other numbers; --partial replays it all the same"
+    )]
+    Holes {
+        /// The file.
+        path: PathBuf,
+        /// Of the first hole.
+        position: u64,
+        /// How large that is.
+        lost: u64,
+    },
     /// The operating system refused something every process may do.
     #[error("cannot {attempt}: {source}")]
     Os {
@@ -66,8 +97,19 @@ impl AgentError {
             Self::Http(_) => true,
             Self::Io(IoError::Watch(_) | IoError::StackStamps(_))
             | Self::Output(_)
+            | Self::Record(_)
+            | Self::Recording { .. }
+            | Self::NoRecording { .. }
+            | Self::Holes { .. }
             | Self::Os { .. } => false,
         }
+    }
+}
+
+fn remedy(error: &ReadError) -> &'static str {
+    match error.problem {
+        Problem::CutShort(_) => "; --partial replays what there is",
+        _ => "",
     }
 }
 
@@ -179,6 +221,35 @@ fn start_output(json: bool) -> Result<Option<Output>, AgentError> {
     json.then(Output::stdout)
         .transpose()
         .map_err(|source| AgentError::Os { attempt: "start a thread", source })
+}
+
+/// A sample as the JSON line of `run` and `replay`.
+fn sample_line(interface: &str, sample: &client::Sample) -> Sample {
+    Sample {
+        interface: interface.to_owned(),
+        domain: sample.domain_number,
+        mono_ns: sample.mono.as_nanos(),
+        offset_ns: sample.offset.as_nanos(),
+        raw_offset_ns: sample.raw_offset.as_nanos(),
+        delay_ns: Some(sample.delay.as_nanos()),
+        frequency_ppb: sample.frequency_ppb,
+        error_bound_ns: sample.error_bound.map(Duration::as_nanos),
+        state: sample.state.name().into(),
+        rx_source: Some(sample.rx_source.name().into()),
+        tx_source: sample.tx_source.map(|source| source.name().into()),
+    }
+}
+
+/// A sample as a line of text.
+fn sample_text(interface: &str, sample: &client::Sample) -> String {
+    format!(
+        "{interface}: offset {:+} ns  delay {} ns  frequency {:+.1} ppb  {}  bound {}",
+        sample.offset.as_nanos(),
+        sample.delay.as_nanos(),
+        sample.frequency_ppb,
+        sample.state.name(),
+        sample.error_bound.map_or("unknown".to_owned(), |bound| format!("{} ns", bound.as_nanos())),
+    )
 }
 
 fn set_message_figures(figures: &mut PortFigures, counters: &Counters) {

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use ptp_common::{
-    time::{Duration, Mono, Ptp, Time},
+    time::{Duration, Mono, Time},
     wire::ClockIdentity,
 };
 use serde_json::json;
@@ -12,11 +12,11 @@ use serde_json::json;
 use super::{
     AgentError, Common, Ending, clock_identity, clock_line,
     io::{Delivery, Io},
-    seed, set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, start_metrics,
-    start_output, unix_seconds, virtual_clock,
+    sample_line, sample_text, seed, set_drop_figures, set_message_figures, set_stamp_figures,
+    stamp_counts, start_metrics, start_output, unix_seconds,
 };
 use crate::{
-    clock::{Clock, ClockError, ClockScale, virtual_clock::VirtualClock, watch::WatchClock},
+    clock::followed::Followed,
     engine::{
         DelayMechanism, PortIndex,
         client::{Client, Event, Sample},
@@ -27,8 +27,10 @@ use crate::{
         json::{self, Output},
         metrics::Direction,
     },
+    recording::{self, Addresses, FollowedClock, Recorder, RecordingFile},
     servo::{Servo, ServoState},
     sys::clock::{monotonic, realtime_minus_monotonic},
+    transport::{interface_addresses, interface_mac},
 };
 
 /// Between two looks at the counters, and two lines of text.
@@ -56,65 +58,12 @@ pub struct RunConfig {
     pub clock: ClockChoice,
     /// What steers it.
     pub servo: Box<dyn Servo>,
+    /// The same as `--servo` takes it, for the recording.
+    pub servo_name: String,
+    /// Where to record what the engine is given.
+    pub record: Option<RecordingFile>,
     /// As for [`PortConfig::delay_asymmetry`].
     pub delay_asymmetry: Duration,
-}
-
-/// The clock behind the client.
-enum Followed {
-    Virtual(VirtualClock),
-    Watched(WatchClock),
-}
-
-impl Followed {
-    fn inner(&self) -> &dyn Clock {
-        match self {
-            Self::Virtual(clock) => clock,
-            Self::Watched(clock) => clock,
-        }
-    }
-
-    fn inner_mut(&mut self) -> &mut dyn Clock {
-        match self {
-            Self::Virtual(clock) => clock,
-            Self::Watched(clock) => clock,
-        }
-    }
-}
-
-impl Clock for Followed {
-    fn name(&self) -> &str {
-        self.inner().name()
-    }
-    fn scale(&self) -> ClockScale {
-        self.inner().scale()
-    }
-    fn at(&self, mono: Time<Mono>) -> Time<Ptp> {
-        self.inner().at(mono)
-    }
-    fn reading_error(&self) -> Duration {
-        self.inner().reading_error()
-    }
-    fn is_adjustable(&self) -> bool {
-        self.inner().is_adjustable()
-    }
-    fn frequency_ppb(&self) -> f64 {
-        self.inner().frequency_ppb()
-    }
-    fn max_frequency_ppb(&self) -> f64 {
-        self.inner().max_frequency_ppb()
-    }
-    fn set_frequency(&mut self, now: Time<Mono>, ppb: f64) -> Result<f64, ClockError> {
-        self.inner_mut().set_frequency(now, ppb)
-    }
-    fn step(&mut self, now: Time<Mono>, by: Duration) -> Result<(), ClockError> {
-        self.inner_mut().step(now, by)
-    }
-}
-
-fn watched(now: Time<Mono>) -> (Time<Mono>, Time<Ptp>, Duration) {
-    // Both clocks are one counter plus a constant: there is no reading error.
-    (now, Time::from_epoch(now.since_epoch() + realtime_minus_monotonic()), Duration::ZERO)
 }
 
 /// Runs until it is told to end.
@@ -122,7 +71,8 @@ fn watched(now: Time<Mono>) -> (Time<Mono>, Time<Ptp>, Duration) {
 /// # Errors
 /// [`AgentError`]: what the host lacks at the start, or a reader of the output that has gone.
 pub async fn run(config: RunConfig) -> Result<(), AgentError> {
-    let RunConfig { common, delay_mechanism, clock, servo, delay_asymmetry } = config;
+    let RunConfig { common, delay_mechanism, clock, servo, servo_name, record, delay_asymmetry } =
+        config;
     let mut ending = Ending::new(common.duration)?;
     let publication = Publication::default();
     let _server = start_metrics(common.metrics_address, &publication)?;
@@ -148,12 +98,35 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
             .collect(),
         ..ReceiverConfig::new(identity, seed)
     };
+    let real_minus_mono = realtime_minus_monotonic();
+    let host = Time::from_epoch(start.since_epoch() + real_minus_mono);
     let followed = match clock {
-        ClockChoice::Virtual => Followed::Virtual(virtual_clock(start, Duration::ZERO)),
-        ClockChoice::None => {
-            let (mono, local, error) = watched(start);
-            Followed::Watched(WatchClock::new(ClockScale::Utc, mono, local, error))
+        ClockChoice::Virtual => Followed::virtual_at(start, host),
+        ClockChoice::None => Followed::watching(start, host),
+    };
+    let recorder = match record {
+        Some(file) => {
+            let clock = match clock {
+                ClockChoice::Virtual => FollowedClock::Virtual { reading_ns: host },
+                ClockChoice::None => FollowedClock::None,
+            };
+            let (interfaces, transport) = (&common.io.interfaces, common.io.transport);
+            let note = recording::Start::new(
+                start,
+                real_minus_mono,
+                &receiver,
+                interfaces,
+                transport,
+                clock,
+                servo_name,
+            );
+            Some(Recorder::start(
+                file,
+                &note,
+                interfaces.iter().map(|name| addresses(name)).collect(),
+            )?)
         }
+        None => None,
     };
     for port in &ports {
         tracing::info!(
@@ -178,44 +151,75 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
         start,
         identity,
     };
-    let mut runner = Runner { io, client };
+    let mut runner = Runner { io, client, recorder };
     if let (Followed::Virtual(clock), Some(output)) = (runner.client.clock(), &teller.output) {
         output.emit(&json::Event::Clock(clock_line(clock, start)))?;
     }
-    let mut housekeeping = start;
-    loop {
-        let now = monotonic();
-        if let Followed::Watched(watch) = runner.client.clock_mut() {
-            let (mono, local, error) = watched(now);
-            watch.update(mono, local, error);
-        }
-        runner.client.poll(now);
-        runner.carry(&mut teller)?;
-        if now >= housekeeping {
-            housekeeping = now + HOUSEKEEPING;
-            teller.housekeep(&runner);
-        }
-        if ending.is_due(now) {
-            break;
-        }
-        let until = runner.client.next_wakeup().map_or(housekeeping, |at| at.min(housekeeping));
-        let until = ending.limit(until);
-        tokio::select! {
-            biased;
-            () = ending.signalled() => break,
-            () = runner.io.wait(until) => {}
-        }
-    }
+    let kept = runner.keep_time(&mut ending, &mut teller).await;
+    // The recording is to be whole however it ends.
+    let recorded = runner.recorder.take().map(|recorder| recorder.finish(monotonic())).transpose();
+    kept?;
     teller.housekeep(&runner);
-    teller.summarise(&runner)
+    teller.summarise(&runner)?;
+    if let Some(totals) = recorded? {
+        tracing::info!(notes = totals.recorded, lost = totals.lost, "recorded");
+    }
+    Ok(())
+}
+
+fn addresses(interface: &str) -> Addresses {
+    let (ipv4, ipv6) = interface_addresses(interface);
+    Addresses { mac: interface_mac(interface), ipv4, ipv6 }
 }
 
 struct Runner {
     io: Io,
     client: Client<Followed>,
+    recorder: Option<Recorder>,
 }
 
 impl Runner {
+    async fn keep_time(
+        &mut self,
+        ending: &mut Ending,
+        teller: &mut Teller,
+    ) -> Result<(), AgentError> {
+        let mut housekeeping = teller.start;
+        loop {
+            let now = monotonic();
+            self.poll(now);
+            self.carry(teller)?;
+            if now >= housekeeping {
+                housekeeping = now + HOUSEKEEPING;
+                teller.housekeep(self);
+            }
+            if ending.is_due(now) {
+                return Ok(());
+            }
+            let until = self.client.next_wakeup().map_or(housekeeping, |at| at.min(housekeeping));
+            let until = ending.limit(until);
+            tokio::select! {
+                biased;
+                () = ending.signalled() => return Ok(()),
+                () = self.io.wait(until) => {}
+            }
+        }
+    }
+
+    /// Reads the host's time, and does what is due.
+    fn poll(&mut self, now: Time<Mono>) {
+        let real_minus_mono = realtime_minus_monotonic();
+        self.client.clock_mut().read(now, Time::from_epoch(now.since_epoch() + real_minus_mono));
+        if let Some(recorder) = &mut self.recorder {
+            recorder.reading(now, real_minus_mono);
+            // To poll before anything is due changes nothing.
+            if self.client.next_wakeup().is_some_and(|at| at <= now) {
+                recorder.poll(now);
+            }
+        }
+        self.client.poll(now);
+    }
+
     /// Carries deliveries in and events out until neither side has anything.
     fn carry(&mut self, teller: &mut Teller) -> Result<(), AgentError> {
         loop {
@@ -223,9 +227,15 @@ impl Runner {
                 match event {
                     Event::Engine(Action::SendEvent { port, token, peer_multicast, message }) => {
                         self.io.send_event(port, token, peer_multicast, &message);
+                        if let Some(recorder) = &mut self.recorder {
+                            recorder.event_sent(token, port, peer_multicast, &message);
+                        }
                     }
                     Event::Engine(Action::SendGeneral { port, peer_multicast, message }) => {
                         self.io.send_general(port, peer_multicast, &message);
+                        if let Some(recorder) = &mut self.recorder {
+                            recorder.general_sent(port, peer_multicast, &message);
+                        }
                     }
                     Event::Engine(Action::Measurement(measurement)) => self.io.learn(&measurement),
                     event => teller.tell(&event, self)?,
@@ -234,15 +244,30 @@ impl Runner {
             let Some(delivery) = self.io.next_delivery() else {
                 return Ok(());
             };
-            let now = monotonic();
-            match delivery {
-                Delivery::Message { port, bytes, stamp } => {
-                    self.client.handle_message(now, port, &bytes, stamp);
+            self.deliver(monotonic(), delivery);
+        }
+    }
+
+    fn deliver(&mut self, now: Time<Mono>, delivery: Delivery) {
+        let Self { client, recorder, .. } = self;
+        match delivery {
+            Delivery::Message { port, bytes, stamp, source } => {
+                if let Some(recorder) = recorder {
+                    recorder.message(now, port, &bytes, stamp, source);
                 }
-                Delivery::TxStamp { token, stamp } => {
-                    self.client.handle_tx_stamp(now, token, stamp);
+                client.handle_message(now, port, &bytes, stamp);
+            }
+            Delivery::TxStamp { token, stamp } => {
+                if let Some(recorder) = recorder {
+                    recorder.tx_stamp(now, token, stamp);
                 }
-                Delivery::Link { port, up } => self.client.handle_link(now, port, up),
+                client.handle_tx_stamp(now, token, stamp);
+            }
+            Delivery::Link { port, up } => {
+                if let Some(recorder) = recorder {
+                    recorder.link(now, port, up);
+                }
+                client.handle_link(now, port, up);
             }
         }
     }
@@ -309,33 +334,11 @@ impl Teller {
         self.last = Some(*sample);
         let interface = runner.io.interface(sample.port);
         match &self.output {
-            Some(output) => output.emit(&json::Event::Sample(json::Sample {
-                interface: interface.to_owned(),
-                domain: sample.domain_number,
-                mono_ns: sample.mono.as_nanos(),
-                offset_ns: sample.offset.as_nanos(),
-                raw_offset_ns: sample.raw_offset.as_nanos(),
-                delay_ns: Some(sample.delay.as_nanos()),
-                frequency_ppb: sample.frequency_ppb,
-                error_bound_ns: sample.error_bound.map(Duration::as_nanos),
-                state: sample.state.name().into(),
-                rx_source: Some(sample.rx_source.name().into()),
-                tx_source: sample.tx_source.map(|source| source.name().into()),
-            }))?,
+            Some(output) => output.emit(&json::Event::Sample(sample_line(interface, sample)))?,
             None => {
                 if sample.mono - self.printed >= HOUSEKEEPING {
                     self.printed = sample.mono;
-                    println!(
-                        "{interface}: offset {:+} ns  delay {} ns  frequency {:+.1} ppb  {}  bound {}",
-                        sample.offset.as_nanos(),
-                        sample.delay.as_nanos(),
-                        sample.frequency_ppb,
-                        sample.state.name(),
-                        sample.error_bound.map_or("unknown".to_owned(), |bound| format!(
-                            "{} ns",
-                            bound.as_nanos()
-                        )),
-                    );
+                    println!("{}", sample_text(interface, sample));
                 }
             }
         }

@@ -243,7 +243,7 @@ fn carry(io: &mut Io, transmitter: &mut Transmitter, served: &mut Served) {
         };
         let now = monotonic();
         match delivery {
-            Delivery::Message { port, bytes, stamp } => {
+            Delivery::Message { port, bytes, stamp, .. } => {
                 let received = stamp.map(|stamp| served.at(stamp.time));
                 transmitter.handle_message(now, port, &bytes, received);
             }

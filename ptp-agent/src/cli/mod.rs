@@ -5,7 +5,11 @@ mod config;
 mod privileges;
 
 use std::{
-    io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode, str::FromStr,
+    io::IsTerminal,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    str::FromStr,
     time::Duration as StdDuration,
 };
 
@@ -19,6 +23,7 @@ use crate::{
         io::IoConfig,
         observe::{self, ObserveConfig},
         prime::PrimeMode,
+        replay::{self, Recording, ReplayConfig},
         run::{self, ClockChoice, RunConfig},
         serve::{self, ServeConfig, ServedClock},
         tap::TapConfig,
@@ -28,9 +33,10 @@ use crate::{
     compare::{self, CompareError},
     engine::DelayMechanism,
     lab,
+    recording::{FollowedClock, RecordError, RecordingFile, Start},
     servo::{
         Servo,
-        pi::{PiConfig, PiServo},
+        choice::{self, Choice, Method},
         watch::WatchServo,
     },
     transport::TransportKind,
@@ -82,6 +88,15 @@ enum Command {
     /// CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW; with --lab, which makes its own network
     /// namespaces, also CAP_SYS_ADMIN.
     Compare(compare::Args),
+    /// Follow as `run` does, and record everything that the engine is given.
+    ///
+    /// The file is pcapng: it opens in Wireshark, and `replay` makes the same numbers of it again.
+    Record(RecordArgs),
+    /// Give a recording to engine, servo and clock once more; needs no privilege.
+    ///
+    /// Prints what `run` printed, bit for bit, or with --servo what another servo would have made of
+    /// the same packets.
+    Replay(ReplayArgs),
     /// Watch an agent follow a drifting grandmaster, with the true error known exactly.
     ///
     /// Makes two network namespaces and a veth pair by itself, which vanish when it ends, and touches
@@ -163,6 +178,17 @@ impl<T: FromStr<Err = String>> FromStr for OrAuto<T> {
 #[derive(Debug, Args)]
 struct RunArgs {
     #[command(flatten)]
+    follow: FollowArgs,
+    /// Record everything that the engine is given, for `replay` and Wireshark; a file that is there
+    /// is overwritten.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+}
+
+/// What follows, and how.
+#[derive(Debug, Args)]
+struct FollowArgs {
+    #[command(flatten)]
     port: PortArgs,
     /// The clock that follows: none (watch only, default) or virtual (a software clock; the host's
     /// clocks are not touched).
@@ -177,6 +203,29 @@ struct RunArgs {
     /// How much slower the path from the time transmitter is than the mean of both ways, ns.
     #[arg(long, value_name = "NS", allow_negative_numbers = true)]
     delay_asymmetry: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+struct RecordArgs {
+    #[command(flatten)]
+    run: FollowArgs,
+    /// The file; one that is there is overwritten.
+    #[arg(short, long, value_name = "FILE")]
+    write: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct ReplayArgs {
+    /// The recording.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// What steers instead of the recorded servo, always a software clock: adaptive or pi, and how
+    /// the path delay is filtered, for instance pi:raw-weight:mean:20.
+    #[arg(long, value_name = "SERVO")]
+    servo: Option<Choice>,
+    /// Replay also a recording that is cut short or has holes, as far as it goes.
+    #[arg(long)]
+    partial: bool,
 }
 
 #[derive(Debug, Args)]
@@ -249,6 +298,14 @@ enum ServoName {
     Pi,
 }
 
+impl From<ServoName> for Method {
+    fn from(name: ServoName) -> Self {
+        match name {
+            ServoName::Pi => Self::Pi,
+        }
+    }
+}
+
 fn seconds(text: &str) -> Result<StdDuration, String> {
     let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
     StdDuration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
@@ -277,6 +334,12 @@ enum UsageError {
     NoInterface,
     #[error("interface {0} is named twice")]
     TwiceTheSame(String),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(
+        "the recording was made with servo {0:?}, which this program does not have; choose one with --servo"
+    )]
+    UnknownServo(String),
     #[error("{0} is out of range: {1}")]
     OutOfRange(&'static str, String),
 }
@@ -313,6 +376,12 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<AgentError>() {
         // The reader had enough: not our failure.
         Some(AgentError::Output(crate::publish::json::OutputError::Closed)) => 0,
+        // What was named on the command line cannot be used.
+        Some(
+            AgentError::NoRecording { .. }
+            | AgentError::Recording { .. }
+            | AgentError::Holes { .. },
+        ) => BAD_USAGE,
         Some(error) if error.is_missing_on_host() => HOST_LACKS,
         _ => FAILED,
     }
@@ -347,11 +416,17 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         None => Config::default(),
     };
     match command {
-        Command::Run(args) => {
-            let config = run_config(args, config, json)?;
+        Command::Run(RunArgs { follow, record }) => {
+            let config = run_config(follow, config, record.as_deref(), json)?;
             privileges::keep_only(privileges::PORTS);
             block_on(run::run(config))?
         }
+        Command::Record(RecordArgs { run, write }) => {
+            let config = run_config(run, config, Some(&write), json)?;
+            privileges::keep_only(privileges::PORTS);
+            block_on(run::run(config))?
+        }
+        Command::Replay(args) => return run_replay(args, json),
         Command::Serve(args) => {
             let config = serve_config(args, config, json)?;
             privileges::keep_only(privileges::PORTS);
@@ -478,17 +553,24 @@ fn observe_config(
     })
 }
 
-fn run_config(args: RunArgs, config: Config, json: bool) -> Result<RunConfig, UsageError> {
+fn run_config(
+    args: FollowArgs,
+    config: Config,
+    record: Option<&Path>,
+    json: bool,
+) -> Result<RunConfig, UsageError> {
     let common = common(&args.port, &config, json)?;
     let section = config.run;
     let clock = match args.clock.or(section.clock).unwrap_or(RunClock::None) {
         RunClock::None => ClockChoice::None,
         RunClock::Virtual => ClockChoice::Virtual,
     };
-    let servo: Box<dyn Servo> = match (clock, args.servo.or(section.servo)) {
-        (ClockChoice::None, _) => Box::new(WatchServo::new()),
-        (ClockChoice::Virtual, None | Some(ServoName::Pi)) => {
-            Box::new(PiServo::new(PiConfig::default(), 0.0))
+    let (servo, servo_name) = match clock {
+        ClockChoice::None => (watching_servo(), WATCH.to_owned()),
+        ClockChoice::Virtual => {
+            let name = args.servo.or(section.servo).unwrap_or(ServoName::Pi);
+            let choice = Choice { method: name.into(), ..Choice::default() };
+            (choice::build(&choice, &choice::Options::default()), choice.to_string())
         }
     };
     Ok(RunConfig {
@@ -499,10 +581,40 @@ fn run_config(args: RunArgs, config: Config, json: bool) -> Result<RunConfig, Us
         },
         clock,
         servo,
+        servo_name,
+        record: record.map(RecordingFile::open).transpose()?,
         delay_asymmetry: Duration::from_nanos(
             args.delay_asymmetry.or(section.delay_asymmetry).unwrap_or(0),
         ),
     })
+}
+
+/// What a recording says of the servo where the clock is only watched.
+const WATCH: &str = "watch";
+
+fn watching_servo() -> Box<dyn Servo> {
+    Box::new(WatchServo::new())
+}
+
+fn run_replay(args: ReplayArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let config = ReplayConfig { file: args.file, partial: args.partial, json };
+    let recording = Recording::open(&config)?;
+    let servo = match args.servo {
+        Some(choice) => choice::build(&choice, &choice::Options::default()),
+        None => recorded_servo(recording.start())?,
+    };
+    replay::replay(&config, recording, servo, args.servo.is_some())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn recorded_servo(start: &Start) -> Result<Box<dyn Servo>, UsageError> {
+    if start.clock == FollowedClock::None {
+        return Ok(watching_servo());
+    }
+    match start.servo.parse() {
+        Ok(choice) => Ok(choice::build(&choice, &choice::Options::default())),
+        Err(_) => Err(UsageError::UnknownServo(start.servo.clone())),
+    }
 }
 
 fn serve_config(args: ServeArgs, config: Config, json: bool) -> Result<ServeConfig, UsageError> {

@@ -2,6 +2,7 @@
 //! trait is written so that the system clock and PHCs fit behind it; here are the two that need no
 //! system call, the software clock and the one that is only watched.
 
+pub mod followed;
 pub mod virtual_clock;
 pub mod watch;
 

@@ -19,7 +19,7 @@ use ptp_common::{
     time::Duration,
     wire::{Body, Header, Message, Tlvs},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Which of the clock's own ports, counted from 0. `portNumber` on the wire is one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -37,7 +37,7 @@ impl PortIndex {
 pub struct TxToken(pub u64);
 
 /// `delayMechanism` (8.2.15.4.4).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DelayMechanism {
     /// Delay request-response.

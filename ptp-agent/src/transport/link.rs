@@ -1,7 +1,11 @@
 //! Is the interface there, and is it up? The kernel's link notifications wake the agent; what it then
 //! believes is what it reads afresh, so a lost notification costs a delay at the worst.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrLike};
 use rtnetlink::{MulticastGroup, new_multicast_connection};
@@ -41,6 +45,26 @@ pub fn interface_mac(interface: &str) -> Option<[u8; 6]> {
         }
         address.as_link_addr()?.addr()
     })
+}
+
+/// An IPv4 and an IPv6 address of an interface, of the latter a link-local one if there is one.
+pub fn interface_addresses(interface: &str) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let (mut v4, mut v6): (_, Option<Ipv6Addr>) = (None, None);
+    let Ok(entries) = getifaddrs() else {
+        return (v4, v6);
+    };
+    for entry in entries.filter(|entry| entry.interface_name == interface) {
+        let Some(address) = entry.address else { continue };
+        if let Some(found) = address.as_sockaddr_in() {
+            v4 = v4.or(Some(found.ip()));
+        } else if let Some(found) = address.as_sockaddr_in6() {
+            let found = found.ip();
+            if v6.is_none_or(|other| !other.is_unicast_link_local()) {
+                v6 = Some(found);
+            }
+        }
+    }
+    (v4, v6)
 }
 
 /// Wakes up whenever the state of some interface may have changed, and every few seconds anyway.

@@ -6,16 +6,19 @@
 
 mod link;
 
-pub use link::{LinkState, LinkWatch, interface_mac, link_state};
+pub use link::{LinkState, LinkWatch, interface_addresses, interface_mac, link_state};
 
 use std::{
-    fmt, io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    fmt,
+    io::{self, IoSliceMut},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::AsRawFd,
     str::FromStr,
 };
 
-use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt::ReceiveTimestampns};
+use nix::sys::socket::{
+    MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt::ReceiveTimestampns,
+};
 use ptp_common::classify::{ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
@@ -143,6 +146,49 @@ pub struct Received {
     pub length: usize,
     /// Whether it did not fit the buffer.
     pub oversized: bool,
+    /// Who sent it.
+    pub source: Option<Source>,
+}
+
+/// The sender of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// On Ethernet.
+    Mac([u8; 6]),
+    /// On UDP.
+    Socket(SocketAddr),
+}
+
+impl Source {
+    fn from_kernel(address: &SockaddrStorage) -> Option<Self> {
+        if let Some(v4) = address.as_sockaddr_in() {
+            return Some(Self::Socket(SocketAddr::new(v4.ip().into(), v4.port())));
+        }
+        if let Some(v6) = address.as_sockaddr_in6() {
+            return Some(Self::Socket(SocketAddr::new(v6.ip().into(), v6.port())));
+        }
+        address.as_link_addr()?.addr().map(Self::Mac)
+    }
+}
+
+/// Where multicast messages go: the MAC address and, on UDP, the IP address. `peer` is the address
+/// of the peer-delay messages instead of the primary one.
+pub const fn destination(kind: TransportKind, peer: bool) -> ([u8; 6], Option<IpAddr>) {
+    match kind {
+        TransportKind::L2 => (if peer { PEER_MAC } else { PRIMARY_MAC }, None),
+        TransportKind::Udp4 => {
+            let ip = if peer { PEER_V4 } else { PRIMARY_V4 };
+            // RFC 1112 6.4: the low 23 bits.
+            let [_, b, c, d] = ip.octets();
+            ([0x01, 0x00, 0x5e, b & 0x7f, c, d], Some(IpAddr::V4(ip)))
+        }
+        TransportKind::Udp6 => {
+            let ip = if peer { PEER_V6 } else { PRIMARY_V6 };
+            // RFC 2464 section 7: the low 32 bits.
+            let [.., a, b, c, d] = ip.octets();
+            ([0x33, 0x33, a, b, c, d], Some(IpAddr::V6(ip)))
+        }
+    }
 }
 
 impl Transport {
@@ -270,9 +316,13 @@ impl Transport {
 }
 
 fn receive(socket: &Socket, buffer: &mut [u8; MAX_MESSAGE]) -> io::Result<Received> {
+    let mut parts = [IoSliceMut::new(buffer)];
     // With MSG_TRUNC the kernel returns the length that the message really had.
-    let full = recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC)?;
-    Ok(Received { length: full.min(MAX_MESSAGE), oversized: full > MAX_MESSAGE })
+    let message =
+        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, None, MsgFlags::MSG_TRUNC)?;
+    let full = message.bytes;
+    let source = message.address.as_ref().and_then(Source::from_kernel);
+    Ok(Received { length: full.min(MAX_MESSAGE), oversized: full > MAX_MESSAGE, source })
 }
 
 fn udp_socket(

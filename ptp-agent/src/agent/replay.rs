@@ -1,0 +1,242 @@
+//! `ptp-agent replay`: a recording through engine, servo and clock once more, with the output of
+//! `run`. The file is read twice: what is wrong with it is said before anything is printed.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, BufReader, BufWriter, Seek, StdoutLock, Write},
+    path::PathBuf,
+};
+
+use ptp_common::time::{Duration, Mono, Time};
+use serde_json::json;
+
+use super::{AgentError, clock_line, sample_line, sample_text};
+use crate::{
+    clock::followed::Followed,
+    engine::{PortIndex, client::Event, receiver::Action},
+    publish::json::{self, OutputError},
+    recording::{FollowedClock, Note, Problem, ReadError, Reader, Replay, Start},
+    servo::Servo,
+};
+
+/// Between two lines of text, on the recording's clock.
+const LINES: Duration = Duration::from_secs(1);
+
+/// What `replay` is told.
+pub struct ReplayConfig {
+    /// The recording.
+    pub file: PathBuf,
+    /// Replay also a recording that is cut short or has holes.
+    pub partial: bool,
+    /// JSON lines instead of text.
+    pub json: bool,
+}
+
+/// A recording that was opened.
+pub struct Recording {
+    path: PathBuf,
+    reader: Reader<BufReader<File>>,
+    /// Where and why it ends early, and how many inputs it lacks.
+    short: Option<ReadError>,
+    lost: u64,
+}
+
+impl Recording {
+    /// Opens `config.file` and looks through all of it.
+    ///
+    /// # Errors
+    /// [`AgentError::NoRecording`], [`AgentError::Recording`] and [`AgentError::Holes`].
+    pub fn open(config: &ReplayConfig) -> Result<Self, AgentError> {
+        let path = &config.file;
+        let failed = |error| AgentError::Recording { path: path.clone(), error };
+        let io = |error| AgentError::NoRecording { path: path.clone(), error };
+        let mut file = File::open(path).map_err(io)?;
+        let mut reader = Reader::new(BufReader::new(&file)).map_err(failed)?;
+        let mut lost = 0;
+        let short = loop {
+            match reader.next_item() {
+                Ok(Some(item)) => {
+                    let Note::Lost { inputs } = item.note else { continue };
+                    if !config.partial {
+                        let (path, position) = (path.clone(), item.position);
+                        return Err(AgentError::Holes { path, position, lost: inputs });
+                    }
+                    lost += inputs;
+                }
+                Ok(None) => break None,
+                Err(error) => {
+                    let is_short = matches!(error.problem, Problem::CutShort(_));
+                    if is_short && config.partial {
+                        break Some(error);
+                    }
+                    return Err(failed(error));
+                }
+            }
+        };
+        file.rewind().map_err(io)?;
+        let reader = Reader::new(BufReader::new(file)).map_err(failed)?;
+        Ok(Self { path: path.clone(), reader, short, lost })
+    }
+
+    /// With what it begins.
+    pub const fn start(&self) -> &Start {
+        self.reader.start()
+    }
+
+    fn warn(&self) {
+        let path = self.path.display();
+        if let Some(short) = &self.short {
+            tracing::warn!("{path}: {short}; replayed up to there");
+        }
+        if self.lost > 0 {
+            tracing::warn!("{path} lacks {} inputs: these are other numbers", self.lost);
+        }
+    }
+}
+
+/// Replays. `servo` is what steers; `other_servo` says that it is not the one of the recording.
+///
+/// # Errors
+/// [`AgentError`]: a reader of the output that has gone, or a file that has changed meanwhile.
+pub fn replay(
+    config: &ReplayConfig,
+    mut recording: Recording,
+    servo: Box<dyn Servo>,
+    other_servo: bool,
+) -> Result<(), AgentError> {
+    recording.warn();
+    let start = recording.start().clone();
+    tracing::info!(
+        recording = %config.file.display(),
+        agent = start.agent,
+        servo = servo.name(),
+        "replaying"
+    );
+    let steer = other_servo && start.clock == FollowedClock::None;
+    let mut replay = Replay::new(&start, servo, steer);
+    let mut teller = Teller {
+        output: BufWriter::new(io::stdout().lock()),
+        json: config.json,
+        start: &start,
+        printed: start.now_ns,
+        samples: 0,
+    };
+    teller.clock(&replay, start.now_ns)?;
+    loop {
+        while let Some(event) = replay.next_event() {
+            teller.tell(&event, &replay)?;
+        }
+        match recording.reader.next_item() {
+            Ok(Some(item)) => replay.give(&item),
+            Ok(None) => break,
+            Err(_) if recording.short.is_some() => break,
+            Err(error) => {
+                return Err(AgentError::Recording { path: config.file.clone(), error });
+            }
+        }
+    }
+    let (diverged, compared) = replay.diverged();
+    if diverged > 0 {
+        let agent = &start.agent;
+        tracing::warn!(
+            "{diverged} of {compared} messages that ptp-agent {agent} sent would not have been sent like this: these are other numbers"
+        );
+    }
+    teller.summarise(&replay, &recording)
+}
+
+struct Teller<'a> {
+    /// Unlike a living agent, a replay waits for its reader.
+    output: BufWriter<StdoutLock<'static>>,
+    json: bool,
+    start: &'a Start,
+    printed: Time<Mono>,
+    samples: u64,
+}
+
+impl Teller<'_> {
+    fn tell(&mut self, event: &Event, replay: &Replay) -> Result<(), AgentError> {
+        match event {
+            Event::Sample(sample) => {
+                self.samples += 1;
+                let port = self.start.ports.get(usize::from(sample.port.0));
+                let interface = port.map_or("?", |port| &port.interface);
+                if self.json {
+                    self.emit(&json::Event::Sample(sample_line(interface, sample)))?;
+                } else if sample.mono - self.printed >= LINES {
+                    self.printed = sample.mono;
+                    self.print(&sample_text(interface, sample))?;
+                }
+            }
+            Event::Adjusted { mono, .. } => self.clock(replay, *mono)?,
+            Event::ServoState { old, new } => {
+                tracing::info!(from = old.name(), to = new.name(), "servo state");
+            }
+            Event::ClockError(error) => tracing::warn!(%error, "clock"),
+            Event::Engine(Action::ParentChanged { parent: Some(parent) }) => tracing::info!(
+                grandmaster = %parent.grandmaster_identity,
+                port = %parent.parent_port_identity,
+                "following"
+            ),
+            Event::Engine(Action::ParentChanged { parent: None }) => {
+                tracing::warn!("no grandmaster");
+            }
+            Event::Engine(_) => {}
+        }
+        Ok(())
+    }
+
+    fn clock(&mut self, replay: &Replay, mono: Time<Mono>) -> Result<(), OutputError> {
+        match replay.client().clock() {
+            Followed::Virtual(clock) if self.json => {
+                self.emit(&json::Event::Clock(clock_line(clock, mono)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn emit(&mut self, event: &json::Event) -> Result<(), OutputError> {
+        serde_json::to_writer(&mut self.output, event).map_err(io::Error::from)?;
+        Ok(self.output.write_all(b"\n")?)
+    }
+
+    fn print(&mut self, line: &str) -> Result<(), OutputError> {
+        Ok(writeln!(self.output, "{line}")?)
+    }
+
+    fn summarise(mut self, replay: &Replay, recording: &Recording) -> Result<(), AgentError> {
+        let receiver = replay.client().receiver();
+        let mut lost: BTreeMap<String, u64> = BTreeMap::new();
+        for port in 0..self.start.ports.len() {
+            let port = PortIndex(u16::try_from(port).unwrap_or(u16::MAX));
+            for (cause, total) in receiver.counters(port).drops() {
+                *lost.entry(cause.name().to_owned()).or_default() += total;
+            }
+        }
+        lost.retain(|_, total| *total > 0);
+        let duration_s = (replay.now() - self.start.now_ns).as_secs_f64();
+        if !self.json {
+            self.print(&format!("{} samples in {duration_s:.1} s", self.samples))?;
+            return Ok(self.output.flush().map_err(OutputError::from)?);
+        }
+        let (diverged, compared) = replay.diverged();
+        let more = serde_json::Map::from_iter([
+            ("servo".to_owned(), json!(replay.client().servo().name())),
+            (
+                "recording".to_owned(),
+                json!({
+                    "agent": self.start.agent,
+                    "servo": self.start.servo,
+                    "complete": recording.short.is_none() && recording.lost == 0,
+                    "lost": recording.lost,
+                    "diverged": diverged,
+                    "compared": compared,
+                }),
+            ),
+        ]);
+        let summary = json::Summary { duration_s, samples: self.samples, lost, more };
+        self.emit(&json::Event::Summary(summary))?;
+        Ok(self.output.flush().map_err(OutputError::from)?)
+    }
+}

@@ -1,0 +1,81 @@
+//! The clock behind a time receiver: one that is steered, or one that is only watched.
+
+use ptp_common::time::{Duration, Mono, Ptp, Time};
+
+use super::{Clock, ClockError, ClockScale, virtual_clock::VirtualClock, watch::WatchClock};
+
+/// Largest adjustment of a software clock, parts per billion: as linuxptp's default.
+pub const MAX_FREQUENCY_PPB: f64 = 900_000.0;
+
+/// See the module's paragraph.
+#[derive(Clone, Debug)]
+pub enum Followed {
+    /// A software clock; the host's own clocks are not touched.
+    Virtual(VirtualClock),
+    /// The host's time, compared with the grandmaster's.
+    Watched(WatchClock),
+}
+
+impl Followed {
+    /// A software clock that shows `reading` at `now`.
+    pub fn virtual_at(now: Time<Mono>, reading: Time<Ptp>) -> Self {
+        Self::Virtual(VirtualClock::new(now, reading, MAX_FREQUENCY_PPB))
+    }
+
+    /// The host's time, which is `host` at `now`.
+    pub fn watching(now: Time<Mono>, host: Time<Ptp>) -> Self {
+        Self::Watched(WatchClock::new(ClockScale::Utc, now, host, Duration::ZERO))
+    }
+
+    /// A fresh reading of the host's time, for the clock that is only watched. CLOCK_REALTIME and
+    /// CLOCK_MONOTONIC are one counter plus a constant: there is no reading error.
+    pub fn read(&mut self, now: Time<Mono>, host: Time<Ptp>) {
+        if let Self::Watched(watch) = self {
+            watch.update(now, host, Duration::ZERO);
+        }
+    }
+
+    fn inner(&self) -> &dyn Clock {
+        match self {
+            Self::Virtual(clock) => clock,
+            Self::Watched(clock) => clock,
+        }
+    }
+
+    fn inner_mut(&mut self) -> &mut dyn Clock {
+        match self {
+            Self::Virtual(clock) => clock,
+            Self::Watched(clock) => clock,
+        }
+    }
+}
+
+impl Clock for Followed {
+    fn name(&self) -> &str {
+        self.inner().name()
+    }
+    fn scale(&self) -> ClockScale {
+        self.inner().scale()
+    }
+    fn at(&self, mono: Time<Mono>) -> Time<Ptp> {
+        self.inner().at(mono)
+    }
+    fn reading_error(&self) -> Duration {
+        self.inner().reading_error()
+    }
+    fn is_adjustable(&self) -> bool {
+        self.inner().is_adjustable()
+    }
+    fn frequency_ppb(&self) -> f64 {
+        self.inner().frequency_ppb()
+    }
+    fn max_frequency_ppb(&self) -> f64 {
+        self.inner().max_frequency_ppb()
+    }
+    fn set_frequency(&mut self, now: Time<Mono>, ppb: f64) -> Result<f64, ClockError> {
+        self.inner_mut().set_frequency(now, ppb)
+    }
+    fn step(&mut self, now: Time<Mono>, by: Duration) -> Result<(), ClockError> {
+        self.inner_mut().step(now, by)
+    }
+}

@@ -1,0 +1,378 @@
+//! Recordings of an agent in virtual time: what was recorded comes out again bit for bit, and what is
+//! damaged is refused with its place.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+use ptp_common::{
+    time::{Duration, Mono, Real, Time},
+    wire::ClockIdentity,
+};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::{
+    clock::{Clock, followed::Followed, virtual_clock::VirtualClock},
+    engine::{
+        DelayMechanism, PortIndex, TxToken,
+        client::{Client, Event, Sample},
+        receiver::{Action, ReceiverConfig},
+        transmitter::{Transmitter, TransmitterConfig},
+    },
+    servo::{
+        Servo,
+        pi::{PiConfig, PiServo},
+    },
+    stamp::{Stamp, StampSource},
+    transport::TransportKind,
+};
+
+const PORT: PortIndex = PortIndex(0);
+
+fn begin() -> Time<Mono> {
+    Time::from_nanos(1_000_000_000_000)
+}
+
+fn real_minus_mono() -> Duration {
+    Duration::from_secs(1_700_000_000)
+}
+
+fn servo() -> Box<dyn Servo> {
+    Box::new(PiServo::new(PiConfig::default(), 0.0))
+}
+
+/// What a living agent and its replay are compared by.
+#[derive(Debug, Default, PartialEq)]
+struct Told {
+    samples: Vec<Sample>,
+    frequencies: Vec<u64>,
+    states: Vec<String>,
+}
+
+impl Told {
+    fn hear(&mut self, event: &Event) {
+        match event {
+            Event::Sample(sample) => self.samples.push(*sample),
+            Event::Adjusted { frequency_ppb, .. } => self.frequencies.push(frequency_ppb.to_bits()),
+            Event::Engine(Action::PortState { .. }) | Event::ServoState { .. } => {
+                self.states.push(format!("{event:?}"));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What is on its way to the client.
+enum Coming {
+    Message(Vec<u8>, Option<Stamp>),
+    TxStamp(TxToken, Option<Stamp>),
+    Link(bool),
+}
+
+/// An agent that follows a grandmaster for `seconds`, and its recording.
+fn live(
+    transport: TransportKind,
+    delay_mechanism: DelayMechanism,
+    seconds: i64,
+) -> (Told, Vec<u8>) {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let mut receiver = ReceiverConfig::new(ClockIdentity([2, 0, 0, 0xff, 0xfe, 0, 0, 2]), 7);
+    receiver.ports[0].delay_mechanism = delay_mechanism;
+    let reading = Time::from_epoch(begin().since_epoch() + real_minus_mono());
+    let start = Start::new(
+        begin(),
+        real_minus_mono(),
+        &receiver,
+        &["veth1".to_owned()],
+        transport,
+        FollowedClock::Virtual { reading_ns: reading },
+        "pi".to_owned(),
+    );
+    let mut encoder = Encoder::new(Vec::new(), &start, Vec::new()).unwrap();
+    let mut client =
+        Client::new(receiver, servo(), Followed::virtual_at(begin(), reading), begin());
+    let mut config = TransmitterConfig::new(ClockIdentity([1, 0, 0, 0xff, 0xfe, 0, 0, 1]));
+    config.log_sync_interval = -4;
+    config.log_min_delay_req_interval = -4;
+    config.log_announce_interval = 0;
+    let mut gm = Transmitter::new(config, begin());
+    let mut gm_clock = VirtualClock::new(begin(), reading + Duration::from_millis(700), 1e6);
+    gm_clock.set_frequency(begin(), 12_345.6).unwrap();
+
+    let mut told = Told::default();
+    let mut sent: VecDeque<(TxToken, Outgoing)> = VecDeque::new();
+    let mut coming: VecDeque<Coming> = VecDeque::new();
+    let end = begin() + Duration::from_secs(seconds);
+    let mut now = begin();
+    let real = |time: Time<Mono>| Time::<Real>::from_epoch(time.since_epoch() + real_minus_mono());
+    let sink = |encoder: &mut Encoder<_>, now, note, message: Option<Outgoing>| {
+        encoder.write(real(now), &note, message.as_ref()).unwrap();
+    };
+    while now < end {
+        // Time with a fraction of a nanosecond, and far more polls than are due.
+        now += Duration::from_scaled_nanos(rng.random_range(1..200_000_000_000));
+        gm.poll(now);
+        if client.next_wakeup().is_some_and(|at| at <= now) {
+            sink(&mut encoder, now, Note::Poll { now_ns: now }, None);
+        }
+        client.poll(now);
+        if rng.random_bool(0.0005) {
+            coming.extend([Coming::Link(false), Coming::Link(true)]);
+        }
+        loop {
+            while let Some(action) = gm.next_action() {
+                let (bytes, token) = match action {
+                    Action::SendEvent { message, token, .. } => (message, Some(token)),
+                    Action::SendGeneral { message, .. } => (message, None),
+                    _ => continue,
+                };
+                let arrival = now + Duration::from_nanos_f64(rng.random_range(10_000.0..20_000.0));
+                let stamp = Stamp { time: arrival, source: StampSource::Stack };
+                coming.push_back(Coming::Message(bytes.to_vec(), token.map(|_| stamp)));
+                if let Some(token) = token {
+                    gm.handle_tx_stamp(token, Some(gm_clock.at(now)));
+                }
+            }
+            while let Some(event) = client.next_event() {
+                told.hear(&event);
+                let (message, token, peer_multicast) = match event {
+                    Event::Engine(Action::SendEvent { message, token, peer_multicast, .. }) => {
+                        (message, Some(token), peer_multicast)
+                    }
+                    Event::Engine(Action::SendGeneral { message, peer_multicast, .. }) => {
+                        (message, None, peer_multicast)
+                    }
+                    _ => continue,
+                };
+                let route = Route::Sent { peer_multicast };
+                let outgoing = Outgoing { port: PORT, route, bytes: message.to_vec() };
+                let Some(token) = token else {
+                    sink(&mut encoder, now, Note::Sent { now_ns: now }, Some(outgoing));
+                    continue;
+                };
+                sent.push_back((token, outgoing));
+                let stamp = Stamp { time: now, source: StampSource::StartXmit };
+                let stamp = rng.random_bool(0.95).then_some(stamp);
+                coming.push_back(Coming::TxStamp(token, stamp));
+                let arrival = now + Duration::from_nanos_f64(rng.random_range(10_000.0..20_000.0));
+                gm.handle_message(now, PORT, &message, Some(gm_clock.at(arrival)));
+            }
+            let Some(next) = coming.pop_front() else { break };
+            match next {
+                Coming::Message(bytes, stamp) => {
+                    let note = Note::Message { now_ns: now, stamp: stamp.map(Into::into) };
+                    let route = Route::Received(None);
+                    let message = Outgoing { port: PORT, route, bytes: bytes.clone() };
+                    sink(&mut encoder, now, note, Some(message));
+                    client.handle_message(now, PORT, &bytes, stamp);
+                }
+                Coming::TxStamp(token, stamp) => {
+                    let message = sent.pop_front().map(|(_, message)| message);
+                    let stamp_note = stamp.map(Into::into);
+                    let note = Note::TxStamp { now_ns: now, token: token.0, stamp: stamp_note };
+                    sink(&mut encoder, now, note, message);
+                    client.handle_tx_stamp(now, token, stamp);
+                }
+                Coming::Link(up) => {
+                    sink(&mut encoder, now, Note::Link { now_ns: now, port: 0, up }, None);
+                    client.handle_link(now, PORT, up);
+                }
+            }
+        }
+    }
+    sink(&mut encoder, now, Note::End { now_ns: now, lost: 0 }, None);
+    (told, encoder.into_inner())
+}
+
+/// Reads to the end or to the first error.
+fn replay(recording: &[u8]) -> Result<(Told, Replay), ReadError> {
+    let mut reader = Reader::new(recording)?;
+    let mut replay = Replay::new(reader.start(), servo(), false);
+    let mut told = Told::default();
+    loop {
+        while let Some(event) = replay.next_event() {
+            told.hear(&event);
+        }
+        match reader.next_item()? {
+            Some(item) => replay.give(&item),
+            None => return Ok((told, replay)),
+        }
+    }
+}
+
+#[test]
+fn replay_tells_what_the_living_agent_told_bit_for_bit() {
+    for transport in [TransportKind::Udp4, TransportKind::Udp6, TransportKind::L2] {
+        for mechanism in [DelayMechanism::E2e, DelayMechanism::P2p] {
+            let (living, recording) = live(transport, mechanism, 20);
+            // A grandmaster does not answer Pdelay_Req here, so there are no samples with P2p.
+            assert!(living.samples.len() > 100 || mechanism == DelayMechanism::P2p);
+            let (again, replay) = replay(&recording).unwrap();
+            assert_eq!(again, living);
+            let (diverged, compared) = replay.diverged();
+            assert_eq!(diverged, 0);
+            assert!(compared > 10, "{compared}");
+        }
+    }
+}
+
+#[test]
+fn a_recording_cut_anywhere_is_refused_as_cut_short_and_says_where() {
+    let (_, recording) = live(TransportKind::Udp4, DelayMechanism::E2e, 1);
+    for end in (12..1_500).chain((1_500..recording.len()).step_by(31)) {
+        let error = replay(&recording[..end]).map(|_| ()).unwrap_err();
+        match error.problem {
+            Problem::CutShort(_) => assert_eq!(error.position, end as u64),
+            // Whole blocks before the first note.
+            Problem::NotARecording => assert!(end < 300, "{end}"),
+            other => panic!("{end}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_no_recording_is_told_apart() {
+    let (_, recording) = live(TransportKind::Udp4, DelayMechanism::E2e, 1);
+    let refusal = |bytes: &[u8]| replay(bytes).map(|_| ()).unwrap_err().to_string();
+    assert_eq!(refusal(b""), "byte 0: this is no pcapng file: it is empty");
+    assert_eq!(refusal(b"hello, world"), "byte 0: this is no pcapng file");
+    assert_eq!(
+        refusal(b"\xd4\xc3\xb2\xa1\x02\x00"),
+        "byte 0: this is no pcapng file but a pcap file"
+    );
+    assert_eq!(
+        refusal(&recording[..12]),
+        "byte 12: the recording is cut short: it ends within a block"
+    );
+
+    let at = recording.windows(11).position(|w| w == br#""version":1"#).unwrap();
+    let mut other = recording.clone();
+    other[at + 10] = b'9';
+    let text = refusal(&other);
+    assert!(text.contains("a recording of version 9"), "{text}");
+
+    let at = recording.windows(7).position(|w| w == br#":"start"#).unwrap();
+    let mut other = recording.clone();
+    other[at + 2] = b'S';
+    let text = refusal(&other);
+    assert!(text.contains("no recording"), "{text}");
+}
+
+#[test]
+fn a_length_that_would_fill_the_memory_is_refused() {
+    let (_, mut recording) = live(TransportKind::Udp4, DelayMechanism::E2e, 1);
+    let at = recording.len();
+    recording.extend_from_slice(&6u32.to_le_bytes());
+    recording.extend_from_slice(&0xffff_fff0u32.to_le_bytes());
+    recording.extend_from_slice(&[0; 64]);
+    let error = replay(&recording).map(|_| ()).unwrap_err();
+    assert_eq!(error.position, at as u64);
+    assert!(error.to_string().contains("4294967280 bytes"), "{error}");
+}
+
+#[test]
+fn comments_and_blocks_of_other_programs_are_no_harm() {
+    use pcap_file::pcapng::{
+        PcapNgParser, PcapNgWriter,
+        blocks::{
+            Block, enhanced_packet::EnhancedPacketOption, opt_common::CommonOption,
+            unknown::UnknownBlock,
+        },
+    };
+    let (living, recording) = live(TransportKind::Udp4, DelayMechanism::E2e, 4);
+    let (mut rest, mut parser) = PcapNgParser::new(&recording).unwrap();
+    // In the other byte order, too.
+    let mut section = parser.section().clone();
+    section.endianness = pcap_file::Endianness::Big;
+    let mut writer = PcapNgWriter::with_section_header(Vec::new(), section).unwrap();
+    while !rest.is_empty() {
+        let (behind, mut block) = parser.next_block(rest).unwrap();
+        if let Block::EnhancedPacket(packet) = &mut block {
+            let mine = CommonOption::Comment("what is this?".into());
+            packet.options.insert(0, EnhancedPacketOption::Common(mine));
+        }
+        writer.write_block(&block).unwrap();
+        writer.write_block(&Block::Unknown(UnknownBlock::new(0x4242, 16, &[1, 2, 3, 4]))).unwrap();
+        rest = behind;
+    }
+    let (again, _) = replay(&writer.into_inner()).unwrap();
+    assert_eq!(again, living);
+}
+
+#[test]
+fn messages_that_are_none_survive_their_frames() {
+    for transport in [TransportKind::Udp4, TransportKind::Udp6, TransportKind::L2] {
+        for length in [0, 1, 33, 64, 1_400, 2_048] {
+            let bytes: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
+            let frame =
+                frame::build(transport, &Addresses::default(), Route::Received(None), &bytes);
+            assert_eq!(frame::message(&frame), Some(&*bytes), "{transport} {length}");
+        }
+    }
+}
+
+#[test]
+fn recorder_writes_a_whole_file_and_says_what_it_had_to_drop() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.pcapng");
+    let receiver = ReceiverConfig::new(ClockIdentity([2; 8]), 7);
+    let names = ["veth1".to_owned()];
+    let none = FollowedClock::None;
+    let start = Start::new(
+        begin(),
+        real_minus_mono(),
+        &receiver,
+        &names,
+        TransportKind::L2,
+        none,
+        "watch".to_owned(),
+    );
+    let file = RecordingFile::open(&path).unwrap();
+    let mut recorder = Recorder::start(file, &start, Vec::new()).unwrap();
+    let mut now = begin();
+    // Faster than any disk; at least some of it fits the queue.
+    for _ in 0..100_000 {
+        now += Duration::from_nanos(1);
+        recorder.message(now, PORT, &[7; 44], None, None);
+    }
+    let totals = recorder.finish(now).unwrap();
+    assert_eq!(totals.recorded + totals.lost, 100_000);
+    let bytes = std::fs::read(&path).unwrap();
+    let mut reader = Reader::new(&*bytes).unwrap();
+    let (mut messages, mut lost) = (0, 0);
+    while let Some(item) = reader.next_item().unwrap() {
+        match item.note {
+            Note::Message { .. } => messages += 1,
+            Note::Lost { inputs } => lost += inputs,
+            Note::End { lost: all, .. } => assert_eq!(all, lost),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((messages, lost), (totals.recorded, totals.lost));
+}
+
+#[test]
+fn a_recording_that_never_begins_leaves_the_disk_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let new = directory.path().join("new");
+    drop(RecordingFile::open(&new).unwrap());
+    assert!(!new.exists());
+    let old = directory.path().join("old");
+    std::fs::write(&old, "precious").unwrap();
+    drop(RecordingFile::open(&old).unwrap());
+    assert_eq!(std::fs::read(&old).unwrap(), b"precious");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn damage_is_refused_or_does_not_matter(at in 0usize..6_000, damage in 1u8..=255) {
+        let (_, mut recording) = live(TransportKind::Udp6, DelayMechanism::E2e, 1);
+        let at = at % recording.len();
+        recording[at] ^= damage;
+        if let Err(error) = replay(&recording) {
+            prop_assert!(error.position <= recording.len() as u64);
+        }
+    }
+}
