@@ -2,7 +2,7 @@
 //! in Rust, so that no shell scripts grow beside the code. This file is the command line; each
 //! command has a module of its own.
 
-mod demo;
+mod agent;
 mod ebpf;
 mod process;
 mod setup;
@@ -27,9 +27,12 @@ enum Command {
     /// Install what building and testing need, and only what is missing
     Setup(setup::Arguments),
     /// Build the release binary and run `ptp-agent lab` with the arguments given
-    Demo(demo::Arguments),
+    Demo(agent::Arguments),
     /// Run the checks and tests, all or the groups named
     Test(suite::Arguments),
+    /// Measure, with the release binary
+    #[command(subcommand)]
+    Bench(agent::Bench),
     /// The kernel programs: rebuild the committed object, or check it against the source
     #[command(subcommand)]
     Ebpf(ebpf::Command),
@@ -38,8 +41,9 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup(arguments) => setup::run(&arguments),
-        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Demo(arguments) => agent::demo(&arguments),
         Command::Test(arguments) => suite::run(&arguments),
+        Command::Bench(command) => agent::bench(&command),
         Command::Ebpf(command) => ebpf::run(&command),
     };
     result.unwrap_or_else(|error| {
