@@ -9,10 +9,11 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Delay, OrAuto, RunClock, ServeClock, ServoName};
+use super::{Delay, OrAuto, RunClock, ServeClock};
 use crate::{
     agent::prime::PrimeMode,
     capture::{RxSource, TxSource},
+    servo::Choice,
     transport::TransportKind,
 };
 
@@ -59,7 +60,7 @@ pub(super) struct Config {
 pub(super) struct RunSection {
     pub(super) clock: Option<RunClock>,
     pub(super) delay: Option<Delay>,
-    pub(super) servo: Option<ServoName>,
+    pub(super) servo: Option<Choice>,
     pub(super) delay_asymmetry: Option<i64>,
 }
 

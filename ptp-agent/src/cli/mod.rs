@@ -36,7 +36,7 @@ use crate::{
     recording::{FollowedClock, RecordError, RecordingFile, Start},
     servo::{
         Servo,
-        choice::{self, Choice, Method},
+        choice::{self, Choice},
         watch::WatchServo,
     },
     transport::TransportKind,
@@ -197,9 +197,10 @@ struct FollowArgs {
     /// How the path delay is measured.
     #[arg(long)]
     delay: Option<Delay>,
-    /// What steers the clock.
-    #[arg(long)]
-    servo: Option<ServoName>,
+    /// What steers the clock: adaptive (default) or pi, and how the latter filters, as in
+    /// pi:raw-weight:median:10.
+    #[arg(long, value_name = "SERVO")]
+    servo: Option<Choice>,
     /// How much slower the path from the time transmitter is than the mean of both ways, ns.
     #[arg(long, value_name = "NS", allow_negative_numbers = true)]
     delay_asymmetry: Option<i64>,
@@ -289,21 +290,6 @@ enum Delay {
     E2e,
     /// Peer to peer: Pdelay_Req and Pdelay_Resp.
     P2p,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum ServoName {
-    /// The classic proportional-integral servo.
-    Pi,
-}
-
-impl From<ServoName> for Method {
-    fn from(name: ServoName) -> Self {
-        match name {
-            ServoName::Pi => Self::Pi,
-        }
-    }
 }
 
 fn seconds(text: &str) -> Result<StdDuration, String> {
@@ -568,8 +554,7 @@ fn run_config(
     let (servo, servo_name) = match clock {
         ClockChoice::None => (watching_servo(), WATCH.to_owned()),
         ClockChoice::Virtual => {
-            let name = args.servo.or(section.servo).unwrap_or(ServoName::Pi);
-            let choice = Choice { method: name.into(), ..Choice::default() };
+            let choice = args.servo.or(section.servo).unwrap_or_default();
             (choice::build(&choice, &choice::Options::default()), choice.to_string())
         }
     };

@@ -49,6 +49,10 @@ const END_TIMEOUT: Duration = Duration::from_secs(15);
 /// Options of `lab`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
+    /// Run this scenario in virtual time instead, with the same engine and servo on simulated links
+    /// and oscillators; needs no privilege.
+    #[arg(long, value_name = "SCENARIO.toml")]
+    pub simulate: Option<PathBuf>,
     /// How long to run, seconds.
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub duration: u32,
@@ -99,6 +103,18 @@ pub struct Args {
 pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
     if args.busy_loop {
         peers::busy_loop();
+    }
+    if let Some(scenario) = &args.simulate {
+        let servo = match args.servo.as_deref().map(str::parse).transpose() {
+            Ok(servo) => servo,
+            Err(error) => {
+                let error: crate::servo::choice::UnknownServo = error;
+                eprintln!("ptp-agent lab: {error}");
+                return Ok(ExitCode::from(2));
+            }
+        };
+        let html = (!args.no_html).then(|| args.html.clone());
+        return crate::sim::command(scenario, servo, json, html);
     }
     if !args.no_html {
         // Now rather than after the run.
