@@ -11,6 +11,7 @@ pub mod capture;
 pub mod cli;
 pub mod clock;
 pub mod compare;
+pub mod doctor;
 pub mod engine;
 pub mod lab;
 pub mod publish;

@@ -2,7 +2,7 @@
 //! what the exit codes mean.
 
 mod config;
-mod privileges;
+pub(crate) mod privileges;
 
 use std::{
     io::IsTerminal,
@@ -31,6 +31,7 @@ use crate::{
     bench,
     capture::{CaptureError, RxSource, TxSource},
     compare::{self, CompareError},
+    doctor,
     engine::DelayMechanism,
     lab,
     recording::{FollowedClock, RecordError, RecordingFile, Start},
@@ -107,6 +108,11 @@ enum Command {
     ///
     /// Nothing is attached and no packet is sent. Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
     Bench(bench::BenchArgs),
+    /// Is this host fit for precise time, and if not, what to do?
+    ///
+    /// Changes nothing, and steers no clock. Ends with exit code 3 when something that the agent
+    /// needs is missing. Needs no privileges, but says more with those of `run`.
+    Doctor(doctor::Args),
 }
 
 /// Which interfaces, and how packets are stamped there.
@@ -438,6 +444,12 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => {
             privileges::keep_only(privileges::CAPTURE);
             bench::run(&args, json)?;
+        }
+        Command::Doctor(mut args) => {
+            if args.interface.is_empty() {
+                args.interface = config.interface.unwrap_or_default();
+            }
+            return doctor::run(&args, json, ExitCode::from(HOST_LACKS));
         }
     }
     Ok(ExitCode::SUCCESS)

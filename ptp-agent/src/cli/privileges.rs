@@ -5,7 +5,7 @@
 use caps::{CapSet, Capability, CapsHashSet};
 
 /// What stamps need: loading programs and attaching them.
-pub(super) const CAPTURE: &[Capability] =
+pub(crate) const CAPTURE: &[Capability] =
     &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
 
 /// What comparing stamps needs: stamps, and packet sockets.
@@ -17,7 +17,7 @@ pub(super) const COMPARE: &[Capability] = &[
 ];
 
 /// What PTP ports need: stamps, Ethernet sockets and UDP ports 319 and 320.
-pub(super) const PORTS: &[Capability] = &[
+pub(crate) const PORTS: &[Capability] = &[
     Capability::CAP_BPF,
     Capability::CAP_NET_ADMIN,
     Capability::CAP_PERFMON,

@@ -38,12 +38,26 @@ pub fn realtime_minus_monotonic() -> Duration {
     }
 }
 
-/// The kernel's TAI offset (CLOCK_TAI minus CLOCK_REALTIME), whole seconds; 0 until somebody has
-/// told the kernel.
+/// What the kernel keeps about its clock beside the time itself (`adjtimex`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KernelClock {
+    /// CLOCK_TAI minus CLOCK_REALTIME, whole seconds; 0 until somebody has told the kernel.
+    pub tai_offset_seconds: i32,
+    /// Whether some program vouches for the time. The kernel withdraws it by itself when nobody
+    /// confirms it for hours.
+    pub synchronised: bool,
+    /// Correction of the clock's frequency in force, parts per billion.
+    pub frequency_ppb: f64,
+    /// Largest error that the steering program admits; grows by itself until the next confirmation,
+    /// microseconds.
+    pub max_error_us: i64,
+}
+
+/// Reads what the kernel keeps about its clock.
 ///
 /// # Errors
 /// What `adjtimex` reports; reading needs no privilege.
-pub fn tai_offset_seconds() -> io::Result<i32> {
+pub fn kernel_clock() -> io::Result<KernelClock> {
     // SAFETY: `timex` is a plain structure of integers for which zero is a valid value.
     let mut request: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: a valid pointer to a structure that lives through the call; with `modes` zero the call
@@ -51,7 +65,22 @@ pub fn tai_offset_seconds() -> io::Result<i32> {
     if unsafe { libc::adjtimex(&raw mut request) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(request.tai)
+    Ok(KernelClock {
+        tai_offset_seconds: request.tai,
+        synchronised: request.status & libc::STA_UNSYNC == 0,
+        // In units of 2^-16 parts per million.
+        frequency_ppb: request.freq as f64 * 1e3 / 65536.0,
+        max_error_us: request.maxerror as i64,
+    })
+}
+
+/// The kernel's TAI offset (CLOCK_TAI minus CLOCK_REALTIME), whole seconds; 0 until somebody has
+/// told the kernel.
+///
+/// # Errors
+/// As [`kernel_clock`].
+pub fn tai_offset_seconds() -> io::Result<i32> {
+    Ok(kernel_clock()?.tai_offset_seconds)
 }
 
 #[cfg(test)]

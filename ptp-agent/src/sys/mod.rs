@@ -5,6 +5,7 @@
 
 pub mod child;
 pub mod clock;
+pub mod ethtool;
 pub mod packet;
 
 use std::{io, mem, os::fd::AsRawFd};

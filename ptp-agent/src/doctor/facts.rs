@@ -1,0 +1,229 @@
+//! What the doctor looked at, as plain values: everything that [`judge`](super::judge) knows, and
+//! nothing that can be read only on a real host. `None` always means that it could not be read.
+
+use aya::util::KernelVersion;
+
+use crate::sys::{
+    clock::KernelClock,
+    ethtool::{Driver, Timestamping},
+};
+
+/// Everything.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    /// Processors.
+    pub cpu: Cpu,
+    /// Kernel.
+    pub kernel: Kernel,
+    /// Capabilities.
+    pub privileges: Privileges,
+    /// Clocks and who steers them.
+    pub clock: Clock,
+    /// Who has the PTP ports in this network namespace.
+    pub ports: Option<Vec<PortOwner>>,
+    /// The interfaces that were asked about.
+    pub interfaces: Vec<Interface>,
+}
+
+/// The processors, their energy saving, and what runs where.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cpu {
+    /// Whether a hypervisor says that it is there.
+    pub virtual_machine: bool,
+    /// CPUs that run.
+    pub online: Vec<u32>,
+    /// Whether two threads share a core anywhere.
+    pub smt_active: Option<bool>,
+    /// Driver of the idle states; `None` where there is none.
+    pub idle_driver: Option<String>,
+    /// Idle states of all CPUs, one of each name.
+    pub idle_states: Vec<IdleState>,
+    /// Longest wake-up that some program tolerates at the moment (PM QoS), microseconds.
+    pub latency_limit_us: Option<u32>,
+    /// Frequency scaling, one of each kind.
+    pub frequency: Vec<FrequencyPolicy>,
+    /// Whether CPUs may exceed their nominal frequency; `None` where there is no switch.
+    pub turbo: Option<bool>,
+    /// CPUs that the scheduler leaves alone (`isolcpus`).
+    pub isolated: Vec<u32>,
+    /// CPUs without a timer tick (`nohz_full`).
+    pub tickless: Vec<u32>,
+    /// CPUs on which this process may run; an agent started in the same way inherits that.
+    pub own: Vec<u32>,
+    /// Running agents: process number, and the CPUs on which each may run.
+    pub agents: Vec<(u32, Vec<u32>)>,
+    /// Whether irqbalance moves interrupts about.
+    pub irqbalance: bool,
+}
+
+/// A way in which a CPU can sleep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct IdleState {
+    /// Its name.
+    pub name: String,
+    /// Time to wake up, microseconds.
+    pub exit_latency_us: u32,
+    /// Whether somebody has switched it off on all CPUs.
+    pub disabled: bool,
+}
+
+/// How the frequency of some CPUs is chosen.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FrequencyPolicy {
+    /// Driver.
+    pub driver: String,
+    /// Governor.
+    pub governor: String,
+    /// Whether the governor has a choice: its lower limit is below its upper one.
+    pub variable: bool,
+}
+
+/// What the kernel is and has.
+#[derive(Clone, Debug)]
+pub(super) struct Kernel {
+    /// Full name of the release.
+    pub release: String,
+    /// The same as numbers.
+    pub version: KernelVersion,
+    /// Type information, without which no program loads.
+    pub btf: bool,
+    /// Whether eBPF becomes machine code.
+    pub jit: Option<bool>,
+    /// Ring buffer maps.
+    pub ring_buffer: Option<bool>,
+    /// `bpf_ktime_get_tai_ns`.
+    pub tai_helper: Option<bool>,
+    /// `bpf_xdp_load_bytes`.
+    pub xdp_load_bytes: Option<bool>,
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self {
+            release: String::new(),
+            version: KernelVersion::new(0, 0, 0),
+            btf: false,
+            jit: None,
+            ring_buffer: None,
+            tai_helper: None,
+            xdp_load_bytes: None,
+        }
+    }
+}
+
+/// Capabilities that this process lacks, by what needs them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Privileges {
+    /// For stamps: `observe`, and the others as well.
+    pub missing_for_stamps: Vec<String>,
+    /// Further ones for PTP ports: `run` and `serve`.
+    pub missing_for_ports: Vec<String>,
+}
+
+/// The clocks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Clock {
+    /// The counter in use.
+    pub source: Option<String>,
+    /// The counters that could be used.
+    pub sources: Vec<String>,
+    /// What the kernel keeps about its clock.
+    pub kernel: Option<KernelClock>,
+    /// Programs known to steer clocks: name and process number.
+    pub daemons: Vec<(String, u32)>,
+    /// Offset of CLOCK_MONOTONIC in this time namespace, nanoseconds; 0 outside of any.
+    pub namespace_offset_ns: i128,
+}
+
+/// A socket on a PTP port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PortOwner {
+    /// The port: 319 or 320.
+    pub port: u16,
+    /// Name and number of the process; `None` where we may not see it.
+    pub process: Option<(String, u32)>,
+}
+
+/// An interface.
+#[derive(Clone, Debug)]
+pub(super) struct Interface {
+    /// Its name.
+    pub name: String,
+    /// The rest; `None` where there is no such interface.
+    pub link: Option<Link>,
+}
+
+/// An interface that exists.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    /// Administratively up.
+    pub up: bool,
+    /// Something is plugged in.
+    pub carrier: bool,
+    /// Packets begin with an Ethernet header.
+    pub ethernet: bool,
+    /// Largest packet, bytes.
+    pub mtu: Option<u32>,
+    /// Hardware address.
+    pub mac: Option<[u8; 6]>,
+    /// Driver.
+    pub driver: Option<Driver>,
+    /// Stamps that the driver offers.
+    pub timestamping: Option<Timestamping>,
+    /// Interrupts.
+    pub interrupts: Interrupts,
+    /// Features of XDP: bit 0 is XDP in the driver. `None` before Linux 6.3.
+    pub xdp_features: Option<u64>,
+    /// Whether some XDP program is attached already.
+    pub xdp_busy: bool,
+    /// What became of our own programs.
+    pub capture: Capture,
+}
+
+/// The interrupts of an interface.
+#[derive(Clone, Debug)]
+pub(super) enum Interrupts {
+    /// It has no device, so none.
+    None,
+    /// They could not be found, for this reason.
+    Unknown(&'static str),
+    /// These.
+    Of(Vec<Interrupt>),
+}
+
+/// One interrupt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Interrupt {
+    /// Number.
+    pub number: u32,
+    /// CPUs that may serve it.
+    pub cpus: Vec<u32>,
+}
+
+/// Our programs on an interface.
+#[derive(Clone, Debug)]
+pub(super) struct Capture {
+    /// At TC.
+    pub tc: Trial,
+    /// On the tracepoints around the driver.
+    pub xmit: Trial,
+    /// XDP in the driver.
+    pub xdp_native: Trial,
+    /// XDP behind the driver.
+    pub xdp_generic: Trial,
+    /// How TC was attached, where it was.
+    pub tcx: bool,
+}
+
+/// What became of one program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trial {
+    /// Loaded, attached and detached again.
+    Attached,
+    /// Loaded; attaching was not tried, for this reason.
+    Loaded(&'static str),
+    /// Refused, for this reason.
+    Refused(String),
+    /// This process may not load programs.
+    Unprivileged,
+}

@@ -1,0 +1,52 @@
+//! `ptp-agent doctor`: is this host fit for precise time from software stamps, and if not, what to
+//! do? [`read`] looks and changes nothing; [`judge`] turns what was seen into verdicts, without
+//! touching the host, so that verdicts about other hosts can be tested on this one.
+
+mod check;
+mod facts;
+mod judge;
+mod read;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+
+pub use check::{Check, Status, Summary};
+
+/// Arguments of the command.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Args {
+    /// Interface; several are allowed. Without, only the host is looked at.
+    #[arg(short, long, value_name = "IFACE", num_args = 1..)]
+    pub interface: Vec<String>,
+    /// Attach XDP in the driver too. Some drivers restart their queues for it, so that packets may be
+    /// lost for a moment; without, it is only loaded.
+    #[arg(long = "try")]
+    pub try_xdp: bool,
+}
+
+/// Looks at the host and the interfaces.
+///
+/// The stamping programs are loaded for real, and attached to the interfaces for a moment.
+pub fn examine(args: &Args) -> Vec<Check> {
+    judge::all(&read::all(args))
+}
+
+/// The command: prints all checks.
+///
+/// # Errors
+/// What writing to standard output says.
+pub fn run(args: &Args, json: bool, missing: ExitCode) -> anyhow::Result<ExitCode> {
+    let checks = examine(args);
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let write = if json { check::write_json } else { check::write_text };
+    match write(&checks, &mut out).and_then(|()| out.flush()) {
+        // The reader had enough: not our failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written.context("cannot write to standard output")?,
+    }
+    Ok(if Summary::of(&checks).fail == 0 { ExitCode::SUCCESS } else { missing })
+}

@@ -1,0 +1,189 @@
+//! Looking at an interface: what route netlink, ethtool and sysfs tell, and what becomes of the
+//! stamping programs there.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use futures_util::TryStreamExt as _;
+use rtnetlink::packet_route::link::{
+    LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+};
+
+use super::{file, netdev, parse_cpu_list};
+use crate::{
+    capture::{CaptureError, Options, Programs, XdpHook},
+    doctor::facts::{Capture, Interface, Interrupt, Interrupts, Link, Trial},
+    sys::ethtool,
+};
+
+/// Room for a few hundred records: nobody reads them.
+const RING_BYTES: u32 = 64 * 1024;
+
+const NOT_ASKED: &str = "only with --try, because some drivers restart their queues for it";
+/// `dev_disable_lro` and `dev_disable_gro_hw` of the kernel, also for the ports of a bridge or bond.
+const STAYS_OFF: &str = "the kernel would switch receive offloads off and leave them off; every Ethernet interface takes it";
+const BUSY: &str = "another XDP program is attached";
+const LEAVES_TRACES: &str = "before Linux 6.6 that would leave a queueing discipline behind";
+
+pub(super) fn read(names: &[String], try_xdp: bool) -> Vec<Interface> {
+    names
+        .iter()
+        .map(|name| Interface {
+            name: name.clone(),
+            link: link_message(name).ok().map(|message| link(name, &message, try_xdp)),
+        })
+        .collect()
+}
+
+fn link_message(name: &str) -> io::Result<LinkMessage> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        let links = handle.link().get().match_name(name).execute();
+        let link = std::pin::pin!(links).try_next().await.map_err(io::Error::other)?;
+        link.ok_or_else(|| io::ErrorKind::NotFound.into())
+    })
+}
+
+fn link(name: &str, message: &LinkMessage, try_xdp: bool) -> Link {
+    let mut mtu = None;
+    let mut mac = None;
+    let mut xdp_busy = false;
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Mtu(bytes) => mtu = Some(*bytes),
+            LinkAttribute::Address(bytes) => mac = bytes.as_slice().try_into().ok(),
+            LinkAttribute::Xdp(xdp) => {
+                xdp_busy = xdp.iter().any(|xdp| {
+                    matches!(xdp, LinkXdp::Attached(attached) if *attached != XdpAttached::None)
+                });
+            }
+            _ => {}
+        }
+    }
+    let header = &message.header;
+    Link {
+        up: header.flags.contains(LinkFlags::Up),
+        carrier: header.flags.contains(LinkFlags::LowerUp),
+        // Loopback packets have the header too.
+        ethernet: matches!(header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback),
+        mtu,
+        mac,
+        driver: ethtool::driver(name).ok(),
+        timestamping: ethtool::timestamping(name).ok(),
+        interrupts: interrupts(name, header.index, mac),
+        xdp_features: netdev::xdp_features(header.index).ok(),
+        xdp_busy,
+        capture: capture(name, try_xdp, xdp_busy),
+    }
+}
+
+/// sysfs shows the interfaces of the network namespace in which it was mounted, so the one of this
+/// name there may be another.
+fn interrupts(name: &str, ifindex: u32, mac: Option<[u8; 6]>) -> Interrupts {
+    let Some(root) = Some(Path::new("/sys/class/net").join(name)).filter(|path| path.exists())
+    else {
+        return Interrupts::Unknown(
+            "/sys does not show this interface (another network namespace?)",
+        );
+    };
+    let text = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+    let same = file(root.join("ifindex")) == Some(ifindex.to_string())
+        && mac.is_none_or(|mac| file(root.join("address")) == Some(text(mac)));
+    if !same {
+        return Interrupts::Unknown("/sys shows another interface of this name");
+    }
+    let device = root.join("device");
+    if !device.exists() {
+        return Interrupts::None;
+    }
+    let Ok(device) = fs::canonicalize(device) else {
+        return Interrupts::Unknown("the device cannot be found in /sys");
+    };
+    // The interrupts belong to the device, or (virtio) to the one that it is on.
+    let lists = [Some(device.as_path()), device.parent()].into_iter().flatten();
+    let mut numbers: Vec<u32> = lists
+        .map(|device| numbers_in(&device.join("msi_irqs")))
+        .find(|numbers| !numbers.is_empty())
+        .or_else(|| Some(vec![file(device.join("irq"))?.parse().ok()?]))
+        .unwrap_or_default();
+    numbers.sort_unstable();
+    // An interrupt that was only set aside has no handler, so no directory of a handler's name.
+    let used = numbers.into_iter().filter_map(|number| {
+        let directory = PathBuf::from(format!("/proc/irq/{number}"));
+        let has_handler = fs::read_dir(&directory).is_ok_and(|mut entries| {
+            entries.any(|entry| entry.is_ok_and(|entry| entry.path().is_dir()))
+        });
+        let cpus = parse_cpu_list(&file(directory.join("smp_affinity_list"))?);
+        has_handler.then_some(Interrupt { number, cpus })
+    });
+    Interrupts::Of(used.collect())
+}
+
+fn numbers_in(directory: &Path) -> Vec<u32> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn options() -> Options {
+    Options { ring_bytes: Some(RING_BYTES), ..Options::default() }
+}
+
+/// Whether the programs become machine code; `None` where none can be loaded.
+pub(super) fn is_compiled() -> Option<bool> {
+    let mut programs = Programs::load(options()).ok()?;
+    let program = programs.ebpf().program("ptp_tc_ingress")?;
+    let program: &aya::programs::SchedClassifier = program.try_into().ok()?;
+    Some(program.info().ok()?.size_jitted() > 0)
+}
+
+/// Loads the programs as the agent does, attaches them and takes them away again.
+fn capture(interface: &str, try_xdp: bool, xdp_busy: bool) -> Capture {
+    let mut tcx = false;
+    let tc = match Programs::load(options()) {
+        Err(error) => refused(error),
+        // `attach` would also take the place of the filters of a running agent.
+        Ok(programs) if !programs.features().tcx => Trial::Loaded(LEAVES_TRACES),
+        Ok(mut programs) => {
+            tcx = true;
+            attach(&mut programs, interface)
+        }
+    };
+    let xmit = match Programs::load(Options { xmit: true, ..options() }) {
+        Err(error) => refused(error),
+        // The tracepoints are attached by loading, for all interfaces.
+        Ok(_) => Trial::Attached,
+    };
+    let native = Options { xdp: Some(XdpHook::Native), ..options() };
+    let (xdp_native, xdp_generic) = match Programs::load(native) {
+        Err(error) => {
+            let trial = refused(error);
+            (trial.clone(), trial)
+        }
+        // It is the same program.
+        Ok(_) if xdp_busy => (Trial::Loaded(BUSY), Trial::Loaded(BUSY)),
+        Ok(_) if !try_xdp => (Trial::Loaded(NOT_ASKED), Trial::Loaded(STAYS_OFF)),
+        Ok(programs) if !programs.features().tcx => {
+            (Trial::Loaded(LEAVES_TRACES), Trial::Loaded(STAYS_OFF))
+        }
+        Ok(mut programs) => (attach(&mut programs, interface), Trial::Loaded(STAYS_OFF)),
+    };
+    Capture { tc, xmit, xdp_native, xdp_generic, tcx }
+}
+
+fn attach(programs: &mut Programs, interface: &str) -> Trial {
+    match programs.attach(interface) {
+        Ok(_) => Trial::Attached,
+        Err(error) => refused(error),
+    }
+}
+
+fn refused(error: CaptureError) -> Trial {
+    match error {
+        CaptureError::Privilege { .. } => Trial::Unprivileged,
+        other => Trial::Refused(other.to_string()),
+    }
+}
