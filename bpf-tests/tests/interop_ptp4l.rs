@@ -458,6 +458,35 @@ fn better_grandmaster_wins_and_the_other_takes_over() {
 }
 
 #[test]
+fn agent_with_two_ports_follows_the_better_side_and_changes_over() {
+    let _machine = in_company();
+    let fork = need!(Fork::new());
+    let start = |namespace, priority: &str| {
+        Ptp4l::grandmaster(namespace, &["ptp0"], &["logAnnounceInterval -1", priority])
+    };
+    let _good = need!(start(&fork.clients[0], "priority1 110"));
+    let mut better = need!(start(&fork.clients[1], "priority1 100"));
+    let arguments = ["run", "-i", "gm0", "gm1", "--clock", "virtual"];
+    let mut agent = Agent::start(&fork.grandmaster, &arguments);
+    let of = |interface: &'static str| move |sample: &Value| sample["interface"] == interface;
+    agent.wait_for_sample(0, FOLLOWING, "sample of gm1", of("gm1"));
+    let samples = agent.wait_for_samples(agent.mark(), FOLLOWING, 16);
+    assert!(samples.iter().all(of("gm1")), "{samples:?}");
+
+    let mark = agent.mark();
+    better.kill();
+    agent.wait_for_sample(mark, FOLLOWING, "sample of gm0", of("gm0"));
+    agent.wait_for_sample(mark, FOLLOWING, "locked sample of gm0", |sample| {
+        of("gm0")(sample) && is_locked(sample)
+    });
+    let samples = agent.wait_for_samples(agent.mark(), FOLLOWING, 32);
+    let offset = median(magnitudes(&samples));
+    println!("two ports: median |offset| {offset} ns after the change");
+    assert!(samples.iter().all(of("gm0")) && offset < 5 * TRUE, "{samples:?}");
+    agent.finish();
+}
+
+#[test]
 fn help_names_every_command_and_bad_usage_is_exit_code_two() {
     let mut help = Command::new(binary());
     help.arg("--help");
