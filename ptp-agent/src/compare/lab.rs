@@ -322,6 +322,7 @@ impl Laboratory {
                 ("send_error".to_owned(), self.errors),
             ]
             .into(),
+            copies_are_early: self.ends.iter().any(|end| end.side.copies_are_early),
             results: self.results,
         }
     }

@@ -24,7 +24,11 @@ use super::{
     side::{Side, SideOptions},
     socket::Sender,
 };
-use crate::{lab::Signals, sys::clock::monotonic, transport::interface_mac};
+use crate::{
+    lab::Signals,
+    sys::{clock::monotonic, hwtstamp::HardwareStamps},
+    transport::interface_mac,
+};
 
 /// Between two looks. Nothing wakes this process up: see [`super::socket`].
 const LOOK: StdDuration = StdDuration::from_millis(20);
@@ -40,6 +44,11 @@ pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
     let interface = args.interface.as_deref().ok_or(CompareError::NoInterface)?;
     let options = SideOptions { xdp: args.xdp.map(Into::into), outgoing_copies: !args.no_copies };
     let mut side = Side::open(interface, options)?;
+    let _hardware = args
+        .hardware
+        .then(|| HardwareStamps::enable(interface))
+        .transpose()
+        .map_err(|source| CompareError::Hardware { interface: interface.to_owned(), source })?;
     let mut probe = args.probe.then(|| Probe::open(args, interface, side.ifindex())).transpose()?;
     let mut signals = Signals::new()
         .map_err(|source| CompareError::Os { attempt: "listen for signals", source })?;
@@ -47,6 +56,7 @@ pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
     let deadline = args.duration.map(|duration| {
         begin + Duration::from_nanos(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
     });
+    tracing::info!(interface, probe = probe.is_some(), "comparing");
     let mut join = Join::new(Scope::Interface);
     let mut results = Results::default();
     loop {
@@ -85,6 +95,7 @@ pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
             ("send_error".to_owned(), probe.as_ref().map_or(0, |probe| probe.errors)),
         ]
         .into(),
+        copies_are_early: side.copies_are_early,
         results,
     };
     report::publish(args, json, &[measurement])

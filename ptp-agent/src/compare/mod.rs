@@ -65,6 +65,11 @@ pub struct Args {
     /// Do without copies of sent packets, which delay each of them by 1 to 4 µs.
     #[arg(long, conflicts_with = "lab")]
     pub no_copies: bool,
+    /// Switch the NIC's hardware stamps on (SIOCSHWTSTAMP) for as long as this runs. The switch is one
+    /// for all programs of the host. Without it, hardware stamps are compared where another program
+    /// has them on.
+    #[arg(long, conflicts_with = "lab")]
+    pub hardware: bool,
     /// Write a page with plots here.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
@@ -168,6 +173,17 @@ pub enum CompareError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// No hardware stamps.
+    #[error(
+        "cannot switch on hardware timestamps of {interface}: {source}{}",
+        hardware_hint(source)
+    )]
+    Hardware {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Priming was asked for where it cannot be.
     #[error("cannot prime on {0}: it has no MAC address; use --prime off")]
     NoPriming(String),
@@ -199,6 +215,17 @@ fn privilege_hint(source: &io::Error) -> &'static str {
     }
 }
 
+fn hardware_hint(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => {
+            " (the driver has none: leave out --hardware to compare software stamps)"
+        }
+        Some(libc::EPERM) => " (run as root, or with CAP_NET_ADMIN)",
+        Some(libc::ERANGE) => " (the NIC can stamp neither PTP packets nor all packets)",
+        _ => "",
+    }
+}
+
 impl CompareError {
     /// Whether the command was used wrongly, which is exit code 2.
     pub const fn is_bad_usage(&self) -> bool {
@@ -213,7 +240,7 @@ impl CompareError {
             Self::Socket { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound)
             }
-            Self::NoPriming(_) => true,
+            Self::Hardware { .. } | Self::NoPriming(_) => true,
             Self::NoInterface | Self::Output(_) | Self::Page { .. } | Self::Os { .. } => false,
         }
     }

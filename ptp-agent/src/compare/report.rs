@@ -18,7 +18,7 @@ use super::{
 };
 use crate::publish::{
     json::Output,
-    plot::{self, PlotError, Unit},
+    plot::{self, Distribution, PlotError, Unit},
     report::{Page, kernel},
     text::nanos,
 };
@@ -33,6 +33,8 @@ pub(super) struct Measurement {
     pub(super) duration_s: f64,
     /// What was lost, by cause.
     pub(super) lost: BTreeMap<String, u64>,
+    /// Copies of received packets were made before TC ingress.
+    pub(super) copies_are_early: bool,
     pub(super) results: Results,
 }
 
@@ -183,6 +185,7 @@ fn print_json(measurements: &[Measurement], ratios: &[Ratio]) -> Result<(), Comp
             "received": measurement.results.received,
             "sent": measurement.results.sent,
             "lost": measurement.lost,
+            "copies_before_tc_ingress": measurement.copies_are_early,
             "interface": measurement.interface,
             "link": measurement.lab.map(|lab| lab.link.name()),
             "disturbance": measurement.lab.map(|lab| lab.disturbance.name()),
@@ -455,9 +458,13 @@ fn remarks(measurement: &Measurement) -> Vec<String> {
         measurement.duration_s
     )];
     if results.received > 0 && !has(Point::RxSoftware) {
+        remarks.push("No receive stamps of the kernel: too few packets were copied.".into());
+    }
+    if measurement.copies_are_early {
         remarks.push(
-            "No receive stamps of the kernel: the interface hands its packets to a bridge or \
-             another device before sockets see them. Compare on that device."
+            "The interface hands its packets on (to a bridge, for instance) before ordinary sockets \
+             see them. So the copies with the kernel's stamps are made before TC ingress, and delay \
+             the stamp there."
                 .into(),
         );
     }
@@ -573,24 +580,105 @@ fn page(measurements: &[Measurement], ratios: &[Ratio]) -> Result<Page, PlotErro
         for table in tables(measurement) {
             page.table(&table.heading, &table.header, &table.rows);
         }
-        for (&(index, traffic), tally) in &measurement.results.residuals {
-            let (tx, rx) = RESIDUALS[index];
-            if rx == Point::RxSoftware || tx == Point::TxSoftware {
-                let name = format!("{} - {} {}", rx.name(), tx.name(), traffic.name());
-                histogram(&mut page, &name, tally)?;
-            }
-        }
-        if measurement.lab.is_none() {
-            for (&(index, traffic), tally) in &measurement.results.differences {
-                let (source, reference) = COMPARISONS[index];
-                let name = format!("{} - {} {}", source.name(), reference.name(), traffic.name());
-                histogram(&mut page, &name, tally)?;
-            }
+        if measurement.lab.is_some() {
+            residual_plots(&mut page, &measurement.results)?;
+        } else {
+            difference_plots(&mut page, &measurement.results)?;
         }
     }
     page.heading("How this was run");
     page.table("", &[], &[vec!["kernel".into(), kernel()]]);
     Ok(page)
+}
+
+/// The spread of the sources of each direction, one above the other: around their medians, because
+/// a constant is a matter of calibration.
+fn residual_plots(page: &mut Page, results: &Results) -> Result<(), PlotError> {
+    const TX: [(Point, Point); 4] = [
+        (Point::TxSoftware, Point::RxSoftware),
+        (Point::XmitDone, Point::RxSoftware),
+        (Point::StartXmit, Point::RxSoftware),
+        (Point::TcEgress, Point::RxSoftware),
+    ];
+    const RX: [(Point, Point); 4] = [
+        (Point::XmitDone, Point::Stack),
+        (Point::XmitDone, Point::TcIngress),
+        (Point::XmitDone, Point::XdpNative),
+        (Point::XmitDone, Point::XdpGeneric),
+    ];
+    for traffic in [Traffic::Unprimed, Traffic::Primed] {
+        for (pairs, what) in [
+            (TX, "transmit points, against the kernel's receive stamp"),
+            (RX, "receive points, against xmit_done"),
+        ] {
+            let centred: Vec<(&str, Vec<f64>)> = pairs
+                .iter()
+                .filter_map(|&(tx, rx)| {
+                    let tally = results.residual(tx, rx, traffic)?;
+                    let median = tally.figures().p50;
+                    let values = tally.values().iter().map(|value| value - median).collect();
+                    let name = if pairs == TX { tx.name() } else { rx.name() };
+                    Some((name, values))
+                })
+                .collect();
+            if centred.is_empty() {
+                continue;
+            }
+            let caption = format!(
+                "Time from transmit to receive stamp around its median, {}: {what}. The steeper the \
+                 better.",
+                traffic.name()
+            );
+            cumulative(page, "residual", &centred, &caption)?;
+        }
+    }
+    Ok(())
+}
+
+/// All sources against each reference in one plot, and each by itself.
+fn difference_plots(page: &mut Page, results: &Results) -> Result<(), PlotError> {
+    let mut groups: BTreeMap<(Point, Traffic), Vec<(Point, &Tally)>> = BTreeMap::new();
+    for (&(index, traffic), tally) in &results.differences {
+        let (source, reference) = COMPARISONS[index];
+        groups.entry((reference, traffic)).or_default().push((source, tally));
+    }
+    for ((reference, traffic), tallies) in groups {
+        let values: Vec<(&str, Vec<f64>)> = tallies
+            .iter()
+            .map(|(source, tally)| (source.name(), tally.values().to_vec()))
+            .collect();
+        let caption = format!(
+            "{} packets, {}: stamp minus {}.",
+            if reference.direction() == Direction::Ingress { "Received" } else { "Sent" },
+            if traffic == Traffic::Others { "all" } else { traffic.name() },
+            reference.name()
+        );
+        cumulative(page, "difference", &values, &caption)?;
+        for (source, tally) in tallies {
+            let name = format!("{} - {} {}", source.name(), reference.name(), traffic.name());
+            histogram(page, &name, tally)?;
+        }
+    }
+    Ok(())
+}
+
+fn cumulative(
+    page: &mut Page,
+    quantity: &str,
+    values: &[(&str, Vec<f64>)],
+    caption: &str,
+) -> Result<(), PlotError> {
+    let distributions: Vec<Distribution<'_>> =
+        values.iter().map(|(name, values)| Distribution { name, values }).collect();
+    let largest = values.iter().flat_map(|(_, values)| values).fold(0.0, |largest: f64, value| {
+        // Nanoseconds up to some microseconds are easier to compare than either alone.
+        largest.max(value.abs().min(1e5))
+    });
+    page.plot(
+        &plot::cumulative(quantity, Unit::of_nanos(largest / 10.0), &distributions)?,
+        caption,
+    );
+    Ok(())
 }
 
 fn histogram(page: &mut Page, name: &str, tally: &Tally) -> Result<(), PlotError> {

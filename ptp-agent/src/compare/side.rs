@@ -13,6 +13,9 @@ use crate::capture::{
     ClockRelation, EgressJoin, Options, Programs, RxSource, TxSource, XdpHook, rx_stamp, tx_stamp,
 };
 
+/// After so many event messages at TC ingress without a copy of one, there will be none.
+const NO_COPIES: u64 = 8;
+
 /// What to open.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SideOptions {
@@ -29,6 +32,11 @@ pub(super) struct Side {
     xdp: Option<XdpHook>,
     egress: EgressJoin,
     received: Copies,
+    /// Event messages seen at TC ingress, and copies of received ones.
+    seen: u64,
+    copied: u64,
+    /// Copies are made before TC ingress, because behind it there were none.
+    pub(super) copies_are_early: bool,
     sent: Option<Copies>,
     relation: ClockRelation,
     /// Times that CLOCK_REALTIME was stepped, and the kernel's stamps of that moment thrown away.
@@ -59,6 +67,9 @@ impl Side {
             xdp: hooks.xdp,
             egress: EgressJoin::default(),
             received,
+            seen: 0,
+            copied: 0,
+            copies_are_early: false,
             sent,
             relation: ClockRelation::now(),
             clock_steps: 0,
@@ -93,14 +104,23 @@ impl Side {
         mut each: impl FnMut(Sighting),
         others: impl FnOnce(&ClockRelation, &mut dyn FnMut(Sighting)),
     ) {
+        if self.copied == 0 && self.seen >= NO_COPIES && !self.copies_are_early {
+            self.copies_are_early = true;
+            match Copies::received_early(self.ifindex) {
+                Ok(early) => self.received = early,
+                Err(error) => tracing::warn!(%error, "cannot open another packet socket"),
+            }
+        }
         let relation = self.relation();
-        let Self { programs, xdp, egress, received, sent, .. } = self;
+        let Self { programs, xdp, egress, received, seen, copied, sent, .. } = self;
         // Stepped: the stamps on CLOCK_MONOTONIC are good all the same.
         let mut keep = |sighting: Sighting| {
             let is_real = matches!(
                 sighting.point,
                 Point::Stack | Point::RxSoftware | Point::TxSoftware | Point::OutgoingCopy
             );
+            *seen += u64::from(sighting.point == Point::TcIngress);
+            *copied += u64::from(sighting.point == Point::RxSoftware);
             if relation.is_some() || !is_real {
                 each(sighting);
             }

@@ -44,8 +44,16 @@ const PACKET_OUTGOING: u32 = 4;
 /// `SKF_AD_OFF` of linux/filter.h, with `SKF_AD_PROTOCOL` 0 and `SKF_AD_PKTTYPE` 4 behind it.
 const ANCILLARY: u32 = 0xffff_f000;
 
+/// Which of the packets that a socket is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offered {
+    All,
+    Outgoing,
+    Incoming,
+}
+
 /// Event messages in packets that begin with the network header.
-fn event_filter(outgoing: bool) -> Vec<SockFilter> {
+fn event_filter(offered: Offered) -> Vec<SockFilter> {
     const LOAD_BYTE: u16 = 0x30;
     const LOAD_HALF: u16 = 0x28;
     const LOAD_HALF_INDEXED: u16 = 0x48;
@@ -59,11 +67,12 @@ fn event_filter(outgoing: bool) -> Vec<SockFilter> {
     let mut emit = |code, then, otherwise, k| {
         program.push(SockFilter::new(code, then, otherwise, k));
     };
-    if outgoing {
-        emit(LOAD_BYTE, 0, 0, ANCILLARY + 4);
-        emit(IF_EQUAL, 0, 19, PACKET_OUTGOING);
-    }
     // Jumps are counted in instructions to skip.
+    if offered != Offered::All {
+        let (outgoing, other) = if offered == Offered::Outgoing { (0, 19) } else { (19, 0) };
+        emit(LOAD_BYTE, 0, 0, ANCILLARY + 4);
+        emit(IF_EQUAL, outgoing, other, PACKET_OUTGOING);
+    }
     emit(LOAD_HALF, 0, 0, ANCILLARY); // 0
     emit(IF_EQUAL, 2, 0, ETHERTYPE_PTP.into());
     emit(IF_EQUAL, 4, 0, ETHERTYPE_IPV4.into());
@@ -149,9 +158,19 @@ impl Copies {
     pub(super) fn received(ifindex: u32) -> io::Result<Self> {
         let sockets = [ETHERTYPE_PTP, ETHERTYPE_IPV4, ETHERTYPE_IPV6]
             .iter()
-            .map(|ethertype| open_tap(ifindex, *ethertype, false))
+            .map(|ethertype| open_tap(ifindex, *ethertype, Offered::All))
             .collect::<io::Result<_>>()?;
         Ok(Self { sockets, direction: Direction::Ingress })
+    }
+
+    /// Copies of what is received, made before TC ingress, whose stamps they delay. For the ports of
+    /// bridges and the like, which take packets away before ordinary sockets see them.
+    ///
+    /// # Errors
+    /// As [`Copies::received`].
+    pub(super) fn received_early(ifindex: u32) -> io::Result<Self> {
+        let socket = open_tap(ifindex, ETHERTYPE_ALL, Offered::Incoming)?;
+        Ok(Self { sockets: vec![socket], direction: Direction::Ingress })
     }
 
     /// Copies of what is sent, made between TC egress and `net_dev_start_xmit`; making one delays the
@@ -161,7 +180,7 @@ impl Copies {
     /// As [`Copies::received`].
     pub(super) fn sent(ifindex: u32) -> io::Result<Self> {
         // Only sockets for all protocols are given outgoing packets.
-        let socket = open_tap(ifindex, ETHERTYPE_ALL, true)?;
+        let socket = open_tap(ifindex, ETHERTYPE_ALL, Offered::Outgoing)?;
         Ok(Self { sockets: vec![socket], direction: Direction::Egress })
     }
 
@@ -194,8 +213,8 @@ impl Copies {
     }
 }
 
-fn open_tap(ifindex: u32, ethertype: u16, outgoing: bool) -> io::Result<Socket> {
-    let socket = packet::tap(ifindex, ethertype, &event_filter(outgoing))?;
+fn open_tap(ifindex: u32, ethertype: u16, offered: Offered) -> io::Result<Socket> {
+    let socket = packet::tap(ifindex, ethertype, &event_filter(offered))?;
     // Only root gets all of it, and less does for ordinary traffic.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     setsockopt(

@@ -6,6 +6,7 @@
 pub mod child;
 pub mod clock;
 pub mod ethtool;
+pub mod hwtstamp;
 pub mod packet;
 
 use std::{io, mem, os::fd::AsRawFd};

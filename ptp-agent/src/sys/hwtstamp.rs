@@ -1,0 +1,112 @@
+//! Switches a NIC's hardware timestamps on (SIOCSHWTSTAMP), and back to what they were. The switch is
+//! one for the whole host, so nobody touches it unasked.
+
+use std::{io, mem, os::fd::AsRawFd};
+
+use socket2::{Domain, Socket, Type};
+
+/// `HWTSTAMP_TX_ON` of linux/net_tstamp.h.
+const TX_ON: i32 = 1;
+/// `HWTSTAMP_FILTER_PTP_V2_EVENT`: event messages of version 2 over all transports.
+const FILTER_PTP_V2_EVENT: i32 = 12;
+/// `HWTSTAMP_FILTER_ALL`: for NICs that stamp all packets or none.
+const FILTER_ALL: i32 = 1;
+
+/// `SIOCSHWTSTAMP` of linux/sockios.h.
+const SIOCSHWTSTAMP: u16 = 0x89b0;
+/// `SIOCGHWTSTAMP`.
+const SIOCGHWTSTAMP: u16 = 0x89b1;
+
+mod raw {
+    nix::ioctl_readwrite_bad!(set, super::SIOCSHWTSTAMP, libc::ifreq);
+    nix::ioctl_readwrite_bad!(get, super::SIOCGHWTSTAMP, libc::ifreq);
+}
+
+/// `struct hwtstamp_config`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+struct Config {
+    flags: i32,
+    tx_type: i32,
+    rx_filter: i32,
+}
+
+/// Hardware timestamps that were switched on. Dropping it switches back.
+#[derive(Debug)]
+pub struct HardwareStamps {
+    /// Belongs to the namespace of the interface.
+    socket: Socket,
+    interface: String,
+    before: Config,
+}
+
+impl HardwareStamps {
+    /// Switches on stamps of all PTP event messages, in and out.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP where the driver has none, ERANGE where it can stamp neither PTP nor everything,
+    /// EPERM without CAP_NET_ADMIN, ENODEV.
+    pub fn enable(interface: &str) -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)
+            .or_else(|_| Socket::new(Domain::IPV6, Type::DGRAM, None))?;
+        let mut before = Config::default();
+        match ask(&socket, interface, &mut before, Request::Get) {
+            // Some drivers can be told and not asked: then off is what remains.
+            Err(error) if error.raw_os_error() != Some(libc::EOPNOTSUPP) => return Err(error),
+            _ => {}
+        }
+        let this = Self { socket, interface: interface.to_owned(), before };
+        let wanted = |rx_filter| Config { flags: 0, tx_type: TX_ON, rx_filter };
+        this.set(wanted(FILTER_PTP_V2_EVENT)).or_else(|_| this.set(wanted(FILTER_ALL)))?;
+        Ok(this)
+    }
+
+    fn set(&self, mut config: Config) -> io::Result<()> {
+        ask(&self.socket, &self.interface, &mut config, Request::Set)
+    }
+}
+
+impl Drop for HardwareStamps {
+    fn drop(&mut self) {
+        // Nobody to tell; an interface that has gone needs no restoring.
+        let _ = self.set(self.before);
+    }
+}
+
+enum Request {
+    Get,
+    Set,
+}
+
+fn ask(socket: &Socket, interface: &str, config: &mut Config, request: Request) -> io::Result<()> {
+    // SAFETY: a plain structure of integers and pointers for which zero is a valid value.
+    let mut envelope: libc::ifreq = unsafe { mem::zeroed() };
+    let name = interface.as_bytes();
+    // The last byte stays zero.
+    if name.len() >= envelope.ifr_name.len() || name.contains(&0) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    for (to, from) in envelope.ifr_name.iter_mut().zip(name) {
+        *to = *from as libc::c_char;
+    }
+    envelope.ifr_ifru.ifru_data = (&raw mut *config).cast();
+    match request {
+        // SAFETY: the envelope names an interface with a terminated string and points to a structure
+        // of the layout of `struct hwtstamp_config`; both live through the call.
+        Request::Get => unsafe { raw::get(socket.as_raw_fd(), &raw mut envelope) }?,
+        // SAFETY: as above.
+        Request::Set => unsafe { raw::set(socket.as_raw_fd(), &raw mut envelope) }?,
+    };
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interface_without_hardware_stamps_is_an_error() {
+        HardwareStamps::enable("lo").unwrap_err();
+        HardwareStamps::enable("nothing0").unwrap_err();
+    }
+}
