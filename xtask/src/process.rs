@@ -61,6 +61,28 @@ where
     command(cargo_program(), arguments)
 }
 
+/// A program in the workspace, ended together with all that it started when time is up, with exit code
+/// [`TIMED_OUT`]. Someone at a terminal can judge that better, and wants Ctrl-C to reach all of it.
+pub(crate) fn command_within<I, S>(
+    limit: Duration,
+    program: impl Into<OsString>,
+    arguments: I,
+) -> Command
+where
+    I: IntoIterator<Item = S>,
+    S: Into<OsString>,
+{
+    if io::stdin().is_terminal() || find("timeout").is_none() {
+        return command(program, arguments);
+    }
+    let seconds = limit.as_secs().to_string().into();
+    let prefix = ["--kill-after=10".into(), seconds, program.into()];
+    command("timeout", prefix.into_iter().chain(arguments.into_iter().map(Into::into)))
+}
+
+/// Exit code of what [`command_within`] ended.
+pub(crate) const TIMED_OUT: i32 = 124;
+
 /// A program in the workspace.
 pub(crate) fn command<I, S>(program: impl Into<OsString>, arguments: I) -> Command
 where
@@ -232,6 +254,17 @@ mod tests {
         let error = error.unwrap_err().to_string();
         assert!(error.contains("exit status: 3") && error.ends_with("why"), "{error}");
         assert!(error.lines().count() < 30, "{error}");
+    }
+
+    #[test]
+    fn what_does_not_end_in_time_is_ended() {
+        if io::stdin().is_terminal() {
+            // Then there is no limit.
+            return;
+        }
+        let command = command_within(Duration::from_secs(1), "sh", ["-c", "sleep 60; echo late"]);
+        let status = command.stream_to(&mut Vec::new(), |line| panic!("{line}"));
+        assert_eq!(status.expect("sh runs").code(), Some(TIMED_OUT));
     }
 
     #[test]

@@ -9,9 +9,9 @@ mod report;
 mod tally;
 mod targets;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use clap::ValueEnum;
 
 use self::{
@@ -21,7 +21,7 @@ use self::{
 };
 use crate::{
     ebpf,
-    process::{self, Command, cargo, find},
+    process::{self, Command, TIMED_OUT, cargo, cargo_program, command_within, find},
     setup,
 };
 
@@ -30,6 +30,9 @@ const FRESH_OBJECT: &str = "PTP_EBPF_FRESH_OBJECT";
 
 /// Seconds that each fuzz target runs.
 const FUZZ_SECONDS: u32 = 5;
+
+/// How long the test programs of a step may take where nobody watches. They take a few minutes.
+const TIME_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -73,15 +76,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let built = runs_tests.into_iter().any(|group| arguments.want(group))
         && suite.step("build", || one(&cargo(["build", "--workspace", "--bins", "--tests"])));
     let targets = TestTargets::read();
-    if arguments.want(Group::Unit) && built {
+    let targets = || targets.as_ref().map_err(|error| anyhow!("{error:#}"));
+    let after_build = |run: &dyn Fn() -> Result<Outcome>| {
+        if built { run() } else { Ok(Outcome::Skipped("the build failed".to_owned())) }
+    };
+    let filter = &arguments.filter;
+    if arguments.want(Group::Unit) {
         suite.step("unit tests", || {
-            let mut choice = vec!["--lib".to_owned(), "--bins".to_owned()];
-            choice.extend(
-                targets.as_ref().map_err(copy)?.unit.iter().flat_map(|name| test_option(name)),
-            );
-            run_tests(&choice, &[], &arguments.filter, None)
+            after_build(&|| {
+                let mut choice = vec!["--lib".to_owned(), "--bins".to_owned()];
+                choice.extend(targets()?.unit.iter().flat_map(|name| test_option(name)));
+                run_tests(&choice, &[], filter, None)
+            })
         });
-        suite.step("doc tests", || run_tests(&["--doc".to_owned()], &[], &arguments.filter, None));
+        suite.step("doc tests", || {
+            after_build(&|| run_tests(&["--doc".to_owned()], &[], filter, None))
+        });
     }
     // The kernel tests want the freshly built object, so that it is checked before them.
     let mut fresh = None;
@@ -94,19 +104,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             Err(reason) => Ok(Outcome::Skipped(format!("{reason:#}"))),
         });
     }
-    if arguments.want(Group::Kernel) && built {
+    let fresh = fresh.as_ref();
+    if arguments.want(Group::Kernel) {
         suite.step("kernel tests", || {
             // One after the other: they measure nanoseconds.
-            let names = &targets.as_ref().map_err(copy)?.kernel;
-            named_tests(names, &["--test-threads=1"], &arguments.filter, fresh.as_ref())
+            let options = ["--test-threads=1"];
+            after_build(&|| named_tests(&targets()?.kernel, &options, filter, fresh))
         });
     }
-    if arguments.want(Group::Interop) && built {
+    if arguments.want(Group::Interop) {
         suite.step("interop tests", || {
             // They mostly wait for their peers, so some run at a time, whatever the number of
             // processors; those that measure time keep the others waiting.
-            let names = &targets.as_ref().map_err(copy)?.interop;
-            named_tests(names, &["--test-threads=4"], &arguments.filter, fresh.as_ref())
+            let options = ["--test-threads=4"];
+            after_build(&|| named_tests(&targets()?.interop, &options, filter, fresh))
         });
     }
     if arguments.want(Group::Fuzz) {
@@ -114,10 +125,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     print!("\n{}", suite.summary());
     Ok(suite.exit_code())
-}
-
-fn copy(error: &anyhow::Error) -> anyhow::Error {
-    anyhow::anyhow!("{error:#}")
 }
 
 fn test_option(name: &str) -> [String; 2] {
@@ -188,7 +195,7 @@ fn run_tests(
     arguments.extend(["--".into(), "--show-output".into()]);
     arguments.extend(options.iter().map(OsString::from));
     arguments.extend(filter.iter().cloned());
-    let mut command = cargo(arguments);
+    let mut command = command_within(TIME_LIMIT, cargo_program(), arguments);
     if let Some(path) = process::search_path() {
         command = command.env("PATH", path);
     }
@@ -197,6 +204,9 @@ fn run_tests(
     }
     let mut tally = Tally::default();
     let status = command.stream(|line| tally.read(line))?;
+    if status.code() == Some(TIMED_OUT) {
+        println!("these tests did not end within {} s", TIME_LIMIT.as_secs());
+    }
     Ok(Outcome::Ran { tally: tally.with_status(status.success()) })
 }
 
