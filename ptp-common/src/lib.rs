@@ -1,10 +1,12 @@
 //! What kernel programs and user space must agree on: the PTP wire format, the packet classifier,
-//! the time types with their scales and the layout of the ring record. `no_std`, no I/O, no unsafe
-//! code, so that the same source compiles for `bpfel-unknown-none`, for the agent and for fuzzers.
+//! the time types with their scales and the layouts of ring record and packet metadata. `no_std`, no
+//! I/O, no unsafe code, so that the same source compiles for `bpfel-unknown-none`, for the agent and
+//! for fuzzers.
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod classify;
+pub mod hint;
 pub mod record;
 pub mod time;
 pub mod wire;

@@ -12,6 +12,8 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod direct;
+
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_RB_NO_WAKEUP, xdp_action::XDP_PASS},
@@ -24,8 +26,10 @@ use aya_ebpf::{
     programs::{RawTracePointContext, TcContext, XdpContext},
 };
 use core::{arch::asm, cell::UnsafeCell, ffi::c_void, mem::MaybeUninit, ptr};
+use direct::Direct;
 use ptp_common::{
     classify::{Frame, Location, Network, Reject, classify},
+    hint,
     record::{Direction, Hook, MESSAGE_CAPACITY, RECORD_VERSION, RawRecord},
 };
 
@@ -204,7 +208,11 @@ pub fn ptp_tc_ingress(ctx: TcContext) -> i32 {
             let skb = ctx.skb.skb;
             // SAFETY: `skb` is the program's context; the verifier checks each field access.
             unsafe {
-                let hardware_ns = if enabled(&HAS_HWTSTAMP) { (*skb).hwtstamp } else { 0 };
+                let hardware_ns = match hint(&ctx) {
+                    Some(hardware_ns) => hardware_ns,
+                    None if enabled(&HAS_HWTSTAMP) => (*skb).hwtstamp,
+                    None => 0,
+                };
                 set!(record, stack_ns = (*skb).tstamp, hardware_ns = hardware_ns, serial = 0);
             }
             fill_from_skb(record, &ctx, &location, Hook::TcIngress, Direction::Ingress);
@@ -212,6 +220,26 @@ pub fn ptp_tc_ingress(ctx: TcContext) -> i32 {
         });
     }
     NEXT
+}
+
+/// The NIC's receive time as `ptp_xdp_hints` has left it in front of the packet; `None` where that is
+/// not attached or the driver did not know.
+#[inline(always)]
+fn hint(ctx: &TcContext) -> Option<u64> {
+    // SAFETY: `skb` is the program's context; the verifier checks the field access.
+    let metadata = Direct { data: unsafe { (*ctx.skb.skb).data_meta } as usize, end: ctx.data() };
+    let words = metadata.at::<u16, { hint::WORDS }>(0)?;
+    hint::decode([
+        words.read::<0>(),
+        words.read::<1>(),
+        words.read::<2>(),
+        words.read::<3>(),
+        words.read::<4>(),
+        words.read::<5>(),
+        words.read::<6>(),
+        words.read::<7>(),
+    ])
+    .filter(|hardware_ns| *hardware_ns != 0)
 }
 
 /// TC egress: everything else first, the clock last.
@@ -377,54 +405,6 @@ fn find(ctx: &TcContext) -> Option<Location> {
         Ok(location) => Some(location),
         Err(Reject::NotPtp) => None,
         Err(Reject::Truncated) => classify(&Loaded { ctx }).ok(),
-    }
-}
-
-/// Direct packet access; each read carries the bounds check that the verifier asks for.
-struct Direct {
-    data: usize,
-    end: usize,
-}
-
-impl Direct {
-    /// Where `N` numbers begin at `offset`. They are bytes, 16-bit numbers at an even offset, or
-    /// 32-bit numbers at an offset that is two more than a multiple of four: network headers are
-    /// aligned, link headers are not.
-    #[inline(always)]
-    fn at<T: Copy, const N: usize>(&self, offset: usize) -> Option<Numbers<T, N>> {
-        let address = self.data + offset;
-        (address + size_of::<T>() * N <= self.end).then(|| Numbers(address as *const T))
-    }
-}
-
-/// Numbers in the packet, all of them inside. Each is read for itself when it is needed: an array
-/// would be put together with shifts, and taken apart again.
-struct Numbers<T, const N: usize>(*const T);
-
-impl<T: Copy, const N: usize> Numbers<T, N> {
-    #[inline(always)]
-    fn read<const I: usize>(&self) -> T {
-        const { assert!(I < N) };
-        // SAFETY: inside the packet, as `Direct::at` has checked, and aligned as it says.
-        unsafe { ptr::read(self.0.add(I)) }
-    }
-}
-
-impl Frame for Direct {
-    #[inline(always)]
-    fn byte(&self, offset: usize) -> Option<u8> {
-        Some(self.at::<u8, 1>(offset)?.read::<0>())
-    }
-
-    #[inline(always)]
-    fn be16(&self, offset: usize) -> Option<u16> {
-        Some(u16::from_be(self.at::<u16, 1>(offset)?.read::<0>()))
-    }
-
-    #[inline(always)]
-    fn be16_pair(&self, offset: usize) -> Option<[u16; 2]> {
-        let pair = self.at::<u16, 2>(offset)?;
-        Some([u16::from_be(pair.read::<0>()), u16::from_be(pair.read::<1>())])
     }
 }
 

@@ -3,10 +3,12 @@
 //! a message that came through a socket or was sent by the agent itself.
 
 mod clsact;
+mod hints;
 mod pairing;
 mod programs;
 mod select;
 
+pub use hints::{HINTS_OBJECT, Hints, HintsError};
 pub use pairing::{Outcome, Pairing, PairingCounts};
 pub use programs::{
     AttachedHooks, CaptureError, Features, HookCounts, OBJECT, Options, Programs, TcAttach, XdpHook,

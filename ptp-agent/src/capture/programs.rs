@@ -138,7 +138,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// Release of the running kernel.
-fn kernel_release() -> String {
+pub(super) fn kernel_release() -> String {
     nix::sys::utsname::uname()
         .map(|name| name.release().to_string_lossy().into_owned())
         .unwrap_or_else(|_| "unknown".to_owned())

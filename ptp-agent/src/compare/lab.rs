@@ -129,7 +129,8 @@ impl End {
         identity: PortIdentity,
         args: &Args,
     ) -> Result<Self, CompareError> {
-        let options = SideOptions { xdp: args.xdp.map(Into::into), outgoing_copies: false };
+        let options =
+            SideOptions { xdp: args.xdp.map(Into::into), hints: false, outgoing_copies: false };
         let transport: TransportKind = args.transport;
         let (side, sender) = namespace.run(|| {
             let side = Side::open(interface, options)?;

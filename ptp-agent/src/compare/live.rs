@@ -42,7 +42,11 @@ const LOG_LONGEST: i8 = 5;
 /// Runs until the duration or the count is reached, or a signal comes.
 pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
     let interface = args.interface.as_deref().ok_or(CompareError::NoInterface)?;
-    let options = SideOptions { xdp: args.xdp.map(Into::into), outgoing_copies: !args.no_copies };
+    let options = SideOptions {
+        xdp: args.xdp.map(Into::into),
+        hints: args.xdp_hints,
+        outgoing_copies: !args.no_copies,
+    };
     let mut side = Side::open(interface, options)?;
     let _hardware = args
         .hardware

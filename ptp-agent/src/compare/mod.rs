@@ -21,7 +21,7 @@ use std::{io, path::PathBuf, time::Duration};
 use clap::ValueEnum;
 
 use crate::{
-    capture::{CaptureError, XdpHook},
+    capture::{CaptureError, HintsError, XdpHook},
     lab::netns::NetnsError,
     publish::json::OutputError,
     transport::TransportKind,
@@ -48,6 +48,11 @@ pub struct Args {
     /// so the other stamps.
     #[arg(long, value_name = "MODE")]
     pub xdp: Option<Xdp>,
+    /// Ask the driver for the NIC's receive time by XDP metadata (Linux 6.3, on drivers that have
+    /// it), and compare that as `skb_hwtstamps` is. Like any XDP, this changes the way of all packets
+    /// on some drivers.
+    #[arg(long, conflicts_with_all = ["lab", "xdp"])]
+    pub xdp_hints: bool,
     /// Send Delay_Req too, as a time receiver does, so that there are transmit stamps of the driver
     /// to compare with. Of other daemons' packets only those daemons get the driver's stamp.
     #[arg(long, conflicts_with = "lab")]
@@ -160,6 +165,9 @@ pub enum CompareError {
     /// No kernel programs.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// No XDP metadata.
+    #[error(transparent)]
+    Hints(#[from] HintsError),
     /// No namespaces.
     #[error(transparent)]
     Netns(#[from] NetnsError),
@@ -236,6 +244,7 @@ impl CompareError {
     pub fn is_missing_on_host(&self) -> bool {
         match self {
             Self::Capture(error) => error.is_missing_on_host(),
+            Self::Hints(error) => error.is_missing_on_host(),
             Self::Netns(error) => error.is_missing_on_host(),
             Self::Socket { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound)

@@ -10,7 +10,8 @@ use ptp_common::{
 
 use super::{CompareError, join::Sighting, point::Point, socket::Copies};
 use crate::capture::{
-    ClockRelation, EgressJoin, Options, Programs, RxSource, TxSource, XdpHook, rx_stamp, tx_stamp,
+    ClockRelation, EgressJoin, Hints, Options, Programs, RxSource, TxSource, XdpHook, rx_stamp,
+    tx_stamp,
 };
 
 /// After so many event messages at TC ingress without a copy of one, there will be none.
@@ -21,6 +22,8 @@ const NO_COPIES: u64 = 8;
 pub(super) struct SideOptions {
     /// XDP as well.
     pub(super) xdp: Option<XdpHook>,
+    /// The driver's metadata as well.
+    pub(super) hints: bool,
     /// Copies of sent packets as well.
     pub(super) outgoing_copies: bool,
 }
@@ -28,6 +31,7 @@ pub(super) struct SideOptions {
 /// See the module's paragraph.
 pub(super) struct Side {
     programs: Programs,
+    _hints: Option<Hints>,
     ifindex: u32,
     xdp: Option<XdpHook>,
     egress: EgressJoin,
@@ -52,6 +56,7 @@ impl Side {
         let mut programs =
             Programs::load(Options { xdp: options.xdp, xmit: true, ..Options::default() })?;
         let hooks = programs.attach(interface)?;
+        let hints = options.hints.then(|| Hints::attach(interface)).transpose()?;
         let ifindex = index(interface)?;
         let failed = |source| CompareError::Socket {
             attempt: "open packet sockets with timestamps",
@@ -63,6 +68,7 @@ impl Side {
             options.outgoing_copies.then(|| Copies::sent(ifindex)).transpose().map_err(failed)?;
         Ok(Self {
             programs,
+            _hints: hints,
             ifindex,
             xdp: hooks.xdp,
             egress: EgressJoin::default(),
