@@ -15,8 +15,11 @@ use ptp_common::time::{Duration, Mono, Ptp, Time};
 
 /// Standard deviations in the error bound.
 const BOUND_SIGMAS: f64 = 12.0;
-/// The offset is removed in this many Sync intervals ...
-const CORRECTION_INTERVALS: f64 = 1.2;
+/// The offset is removed within one Sync interval, or within this many where it is no mere error of
+/// the estimate: a Sync that is lost then must not turn a long slew into an overshoot ...
+const SLEW_INTERVALS: f64 = 4.0;
+/// ... which it is from so many standard deviations on ...
+const SLEW_SIGMAS: f64 = 20.0;
 /// ... and in no less than this, seconds: the estimate is smooth already, and at high rates a
 /// faster correction would only make the frequency noisy.
 const MIN_CORRECTION_S: f64 = 1.0;
@@ -211,7 +214,9 @@ impl Servo for AdaptiveServo {
             error_ns = 0.0;
             self.state = ServoState::Jump;
         } else {
-            let correction_s = (CORRECTION_INTERVALS * self.interval_s).max(MIN_CORRECTION_S);
+            let is_slew = error_ns.abs() > SLEW_SIGMAS * estimator.sigma_ns(t2.mono);
+            let intervals = if is_slew { SLEW_INTERVALS } else { 1.0 };
+            let correction_s = (intervals * self.interval_s).max(MIN_CORRECTION_S);
             frequency_ppb -= error_ns / correction_s;
             self.state = ServoState::Locked;
         }

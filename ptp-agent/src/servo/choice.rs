@@ -7,7 +7,10 @@ use serde::Deserialize;
 use super::{
     Servo,
     adaptive::AdaptiveServo,
+    classic::Classic,
     filter::{DelayFilterKind, TimestampMode},
+    linreg::LinReg,
+    ntp::Ntp,
     pi::{PiConfig, PiServo},
 };
 use ptp_common::time::Duration;
@@ -20,17 +23,23 @@ pub enum Method {
     Adaptive,
     /// linuxptp's proportional-integral controller.
     Pi,
+    /// linuxptp's linear regression.
+    LinReg,
+    /// NTP's clock filter and discipline.
+    Ntp,
 }
 
 impl Method {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Adaptive, Self::Pi];
+    pub const ALL: [Self; 4] = [Self::Adaptive, Self::Pi, Self::LinReg, Self::Ntp];
 
     /// The name, as `--servo` takes it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Adaptive => "adaptive",
             Self::Pi => "pi",
+            Self::LinReg => "linreg",
+            Self::Ntp => "rfc5905",
         }
     }
 }
@@ -153,6 +162,8 @@ impl Default for Options {
 
 /// Makes a servo.
 pub fn build(choice: &Choice, options: &Options) -> Box<dyn Servo> {
+    let length = usize::from(choice.delay_filter_length);
+    let Choice { mode, delay_filter: kind, .. } = *choice;
     let Options { step_threshold, first_step_threshold, change_step_threshold, .. } = *options;
     match choice.method {
         Method::Adaptive => Box::new(AdaptiveServo::new(*options)),
@@ -161,12 +172,18 @@ pub fn build(choice: &Choice, options: &Options) -> Box<dyn Servo> {
                 step_threshold,
                 first_step_threshold,
                 change_step_threshold,
-                mode: choice.mode,
-                delay_filter: choice.delay_filter,
-                delay_filter_length: usize::from(choice.delay_filter_length),
+                mode,
+                delay_filter: kind,
+                delay_filter_length: length,
                 ..PiConfig::default()
             };
             Box::new(PiServo::new(config, options.frequency_ppb))
+        }
+        Method::LinReg => Box::new(Classic::new(LinReg::default(), *options, mode, kind, length)),
+        // The clock filter chooses among whole exchanges: each with its own delay.
+        Method::Ntp => {
+            let mode = TimestampMode::Raw;
+            Box::new(Classic::new(Ntp::default(), *options, mode, kind, length))
         }
     }
 }

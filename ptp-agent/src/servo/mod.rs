@@ -6,7 +6,10 @@
 
 pub mod adaptive;
 pub mod choice;
+mod classic;
 pub mod filter;
+mod linreg;
+mod ntp;
 pub mod pi;
 pub mod watch;
 

@@ -82,9 +82,9 @@ const MIN_INTERVAL_S: f64 = 1.0 / 1024.0;
 
 /// Sums for a least-squares line through (time, offset), relative to the first point.
 #[derive(Clone, Copy, Debug)]
-struct Line {
-    first: Time<Mono>,
-    last: Time<Mono>,
+pub(super) struct Line {
+    pub(super) first: Time<Mono>,
+    pub(super) last: Time<Mono>,
     base: Duration,
     n: f64,
     x: f64,
@@ -94,7 +94,7 @@ struct Line {
 }
 
 impl Line {
-    fn new(mono: Time<Mono>, offset: Duration) -> Self {
+    pub(super) fn new(mono: Time<Mono>, offset: Duration) -> Self {
         let mut line = Self {
             first: mono,
             last: mono,
@@ -110,7 +110,7 @@ impl Line {
     }
 
     /// Seconds and nanoseconds.
-    fn push(&mut self, mono: Time<Mono>, offset: Duration) {
+    pub(super) fn push(&mut self, mono: Time<Mono>, offset: Duration) {
         self.last = mono;
         let x = (mono - self.first).as_secs_f64();
         let y = (offset - self.base).as_nanos_f64();
@@ -122,14 +122,14 @@ impl Line {
     }
 
     /// ns/s, which is parts per billion.
-    fn slope(&self) -> Option<f64> {
+    pub(super) fn slope(&self) -> Option<f64> {
         let denominator = self.n * self.xx - self.x * self.x;
         (self.n >= 2.0 && denominator > 0.0)
             .then(|| (self.n * self.xy - self.x * self.y) / denominator)
     }
 
     /// The line's offset at the last point.
-    fn end(&self, slope: f64) -> Duration {
+    pub(super) fn end(&self, slope: f64) -> Duration {
         let x = (self.last - self.first).as_secs_f64();
         let mean = self.y / self.n;
         self.base + Duration::from_nanos_f64(mean + slope * (x - self.x / self.n))

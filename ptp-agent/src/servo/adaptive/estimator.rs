@@ -6,16 +6,17 @@
 use super::noise::Noise;
 use ptp_common::time::{Duration, Mono, Time};
 
-/// Wander of the frequency, ppb per root second, from [`LEAST_WANDER`] on, each four times the last.
-const LEVELS: usize = 10;
-const LEAST_WANDER: f64 = 1.0 / 1024.0;
-const LEVEL_RATIO: f64 = 4.0;
+/// Levels of wander of the frequency: [`LEAST_WANDER`] ppb per root second, and each three times the
+/// last.
+const LEVELS: usize = 13;
+const LEAST_WANDER: f64 = 1.0 / 729.0;
+const LEVEL_RATIO: f64 = 3.0;
 /// 1 ppb per root second, an ordinary crystal.
-const FIRST_LEVEL: usize = 5;
+const FIRST_LEVEL: usize = 6;
 /// Packets over which the filters are compared.
-const COMPARED: f64 = 500.0;
+const COMPARED: f64 = 1000.0;
 /// Log evidence by which a neighbour must be better for the three to move.
-const MOVE_AT: f64 = 2.0;
+const MOVE_AT: f64 = 1.0;
 /// Packets of each direction that are looked at for a change of path.
 const RECENT: usize = 8;
 /// Standard deviations beyond which a change is one.
