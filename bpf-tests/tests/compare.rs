@@ -147,7 +147,7 @@ fn probes_have_the_drivers_stamps(transport: usize) {
     let option = format!("network_transport {network_transport}");
     let _grandmaster = need!(Ptp4l::grandmaster(&wire.grandmaster, &["gm0"], &[&option]));
     let arguments = ["-i", "ptp0", "--probe", "--transport", name, "--prime", "both"];
-    let more = ["--duration", "6", "--no-copies"];
+    let more = ["--duration", "6", "--no-copies", "--packets"];
     let lines =
         Lines::of(compare(&wire.client, &arguments.into_iter().chain(more).collect::<Vec<_>>()));
     for primed in [false, true] {
@@ -160,6 +160,9 @@ fn probes_have_the_drivers_stamps(transport: usize) {
         assert_eq!(n(done), n(start));
         assert!(difference(done, "min") >= 0.0, "{done}");
     }
+    let packets = lines.events("packet");
+    assert!(packets.iter().any(|line| line["rx_ns"]["stack"].is_i64()));
+    assert!(packets.iter().any(|line| line["tx_ns"][KERNEL].is_i64() && line["primed"] == true));
     assert!(lines.find("tx", "start_xmit", "outgoing_copy", Some(false)).is_none());
     // The grandmaster's Sync, which no daemon here listens to but the probe.
     assert!(n(lines.row("rx", "stack", KERNEL, None)) >= 48);

@@ -66,9 +66,12 @@ impl FromStr for RxSource {
         Ok(match text {
             "tc_ingress" => Self::TcIngress,
             "stack" => Self::Stack,
+            "xdp" => Self::Xdp(XdpHook::Auto),
             "xdp_native" => Self::Xdp(XdpHook::Native),
             "xdp_generic" => Self::Xdp(XdpHook::Generic),
-            _ => return Err("expected stack, tc_ingress, xdp_native or xdp_generic".to_owned()),
+            _ => {
+                return Err("expected stack, tc_ingress, xdp, xdp_native or xdp_generic".to_owned());
+            }
         })
     }
 }

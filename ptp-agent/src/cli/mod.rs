@@ -121,8 +121,8 @@ struct TapArgs {
     /// Interface; several are allowed.
     #[arg(short, long, value_name = "IFACE", num_args = 1..)]
     interface: Vec<String>,
-    /// Receive stamp: auto (default; measures which is best), stack, tc_ingress, xdp_native or
-    /// xdp_generic.
+    /// Receive stamp: auto (default; measures which is best), stack, tc_ingress, xdp_native,
+    /// xdp_generic, or xdp for native where the driver can and generic elsewhere.
     #[arg(long, value_name = "SOURCE")]
     rx_source: Option<OrAuto<RxSource>>,
     /// Transmit stamp: auto (default; measures which is best), xmit_done, start_xmit or tc_egress.

@@ -22,7 +22,7 @@ use super::{
     join::{Join, Packet, Scope, Sighting},
     live::{delay_req, emit},
     load::Load,
-    report::{self, Measurement},
+    report::{self, Lines, Measurement, Place},
     results::{Results, Traffic},
     side::{Side, SideOptions, index},
     socket::Sender,
@@ -105,9 +105,9 @@ pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
             conditions.link.name(),
             conditions.disturbance.name()
         );
-        let mut laboratory = Laboratory::open(args, *conditions)?;
-        let was_interrupted = laboratory.measure(args, &mut signals).await;
-        measurements.push(laboratory.finish());
+        let mut laboratory = Laboratory::open(args, *conditions, json)?;
+        let was_interrupted = laboratory.measure(args, &mut signals).await?;
+        measurements.push(laboratory.finish()?);
         if was_interrupted {
             break;
         }
@@ -158,13 +158,14 @@ struct Laboratory {
     /// First packets of exchanges, by `sequenceId`.
     there: VecDeque<Packet>,
     results: Results,
+    packets: Option<Lines>,
     errors: u64,
     begin: Time<Mono>,
     _namespaces: [Namespace; 2],
 }
 
 impl Laboratory {
-    fn open(args: &Args, conditions: Conditions) -> Result<Self, CompareError> {
+    fn open(args: &Args, conditions: Conditions, json: bool) -> Result<Self, CompareError> {
         let namespaces = [Namespace::new()?, Namespace::new()?];
         let [a, b] = &namespaces;
         veth(a, VETH[0], b, VETH[1])?;
@@ -206,6 +207,7 @@ impl Laboratory {
             join: Join::new(Scope::Link),
             there: VecDeque::new(),
             results: Results::default(),
+            packets: (json && args.packets).then(Lines::new),
             errors: 0,
             begin: monotonic(),
             _namespaces: namespaces,
@@ -213,7 +215,7 @@ impl Laboratory {
     }
 
     /// Runs the exchanges; true when a signal has ended them.
-    async fn measure(&mut self, args: &Args, signals: &mut Signals) -> bool {
+    async fn measure(&mut self, args: &Args, signals: &mut Signals) -> Result<bool, CompareError> {
         let kinds = self.turns.len() as u32;
         let exchanges = args.count.unwrap_or(EXCHANGES).saturating_mul(kinds);
         let deadline = args.duration.map(|duration| tokio::time::Instant::now() + duration);
@@ -230,16 +232,16 @@ impl Laboratory {
                 // Half the slot of rest at least, and no beat with the kernel's timers.
                 let rest = random.random_range(slot / 4..slot / 2);
                 if rested(rest, signals).await {
-                    return true;
+                    return Ok(true);
                 }
                 self.send(end, exchange);
                 if rested(slot - slot * 3 / 8, signals).await {
-                    return true;
+                    return Ok(true);
                 }
-                self.look(monotonic());
+                self.look(monotonic())?;
             }
         }
-        false
+        Ok(false)
     }
 
     fn is_primed(&self, sequence_id: u16) -> bool {
@@ -261,7 +263,7 @@ impl Laboratory {
         }
     }
 
-    fn look(&mut self, now: Time<Mono>) {
+    fn look(&mut self, now: Time<Mono>) -> Result<(), CompareError> {
         let mut sightings: Vec<Sighting> = Vec::new();
         for End { side, sender, .. } in &mut self.ends {
             side.drain(
@@ -275,22 +277,26 @@ impl Laboratory {
             if self.is_ours(&sighting.key)
                 && let Some(packet) = self.join.push(now, sighting)
             {
-                self.packet(packet);
+                self.packet(packet)?;
             }
         }
         while let Some(packet) = self.join.pop(now) {
-            self.packet(packet);
+            self.packet(packet)?;
         }
+        Ok(())
     }
 
     fn is_ours(&self, key: &MessageKey) -> bool {
         self.ends.iter().any(|end| end.identity == key.source_port_identity)
     }
 
-    fn packet(&mut self, packet: Packet) {
+    fn packet(&mut self, packet: Packet) -> Result<(), CompareError> {
         let traffic = Traffic::own(self.is_primed(packet.key.sequence_id));
         self.results.packet(&packet, traffic);
         self.results.crossing(&packet, traffic);
+        if let Some(lines) = &self.packets {
+            lines.packet(&Place::lab(self.conditions), &packet, traffic)?;
+        }
         if packet.key.message_type == MessageType::Sync {
             if self.there.len() == WAITING {
                 self.there.pop_front();
@@ -303,16 +309,17 @@ impl Laboratory {
                 self.results.exchange(&there, &packet, traffic);
             }
         }
+        Ok(())
     }
 
-    fn finish(mut self) -> Measurement {
+    fn finish(mut self) -> Result<Measurement, CompareError> {
         let duration_s = (monotonic() - self.begin).as_secs_f64();
-        self.look(monotonic() + Join::PATIENCE + Duration::from_nanos(1));
+        self.look(monotonic() + Join::PATIENCE + Duration::from_nanos(1))?;
         // Packets that this look has brought.
-        self.look(monotonic() + Join::PATIENCE * 3);
+        self.look(monotonic() + Join::PATIENCE * 3)?;
         self.results.finish();
         let sum = |count: fn(&End) -> u64| self.ends.iter().map(count).sum();
-        Measurement {
+        Ok(Measurement {
             interface: None,
             lab: Some(self.conditions),
             duration_s,
@@ -325,7 +332,7 @@ impl Laboratory {
             .into(),
             copies_are_early: self.ends.iter().any(|end| end.side.copies_are_early),
             results: self.results,
-        }
+        })
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     Args, CompareError, Prime,
     join::{Join, Packet, Scope, Sighting},
     point::Point,
-    report::{self, Measurement},
+    report::{self, Lines, Measurement, Place},
     results::{Results, Traffic},
     side::{Side, SideOptions},
     socket::Sender,
@@ -63,11 +63,14 @@ pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
     tracing::info!(interface, probe = probe.is_some(), "comparing");
     let mut join = Join::new(Scope::Interface);
     let mut results = Results::default();
+    let place = Place::interface(interface);
+    let packets = (json && args.packets).then(Lines::new);
     loop {
         let now = monotonic();
         look(&mut side, probe.as_mut(), &mut join, now, |packet, traffic| {
             results.packet(packet, traffic);
-        });
+            packets.as_ref().map_or(Ok(()), |lines| lines.packet(&place, packet, traffic))
+        })?;
         let is_done = deadline.is_some_and(|deadline| now >= deadline)
             || args.count.is_some_and(|count| is_reached(&results, count));
         if is_done {
@@ -86,7 +89,8 @@ pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
     let end = monotonic() + Join::PATIENCE;
     look(&mut side, probe.as_mut(), &mut join, end, |packet, traffic| {
         results.packet(packet, traffic);
-    });
+        packets.as_ref().map_or(Ok(()), |lines| lines.packet(&place, packet, traffic))
+    })?;
     results.finish();
     let measurement = Measurement {
         interface: Some(interface.to_owned()),
@@ -116,8 +120,8 @@ fn look(
     mut probe: Option<&mut Probe>,
     join: &mut Join,
     now: Time<Mono>,
-    mut each: impl FnMut(&Packet, Traffic),
-) {
+    mut each: impl FnMut(&Packet, Traffic) -> Result<(), CompareError>,
+) -> Result<(), CompareError> {
     let mut sightings: Vec<Sighting> = Vec::new();
     let mut interval = None;
     let identity = probe.as_ref().map(|probe| probe.identity);
@@ -136,12 +140,13 @@ fn look(
     let traffic = |packet: &Packet| probe.as_ref().map_or(Traffic::Others, |p| p.traffic(packet));
     for sighting in sightings {
         if let Some(packet) = join.push(now, sighting) {
-            each(&packet, traffic(&packet));
+            each(&packet, traffic(&packet))?;
         }
     }
     while let Some(packet) = join.pop(now) {
-        each(&packet, traffic(&packet));
+        each(&packet, traffic(&packet))?;
     }
+    Ok(())
 }
 
 /// The interval that a time transmitter asks of us in its Delay_Resp (IEEE 1588-2019 9.5.11.2).

@@ -75,6 +75,9 @@ pub struct Args {
     /// has them on.
     #[arg(long, conflicts_with = "lab")]
     pub hardware: bool,
+    /// With --json, print every packet with all its stamps too.
+    #[arg(long)]
+    pub packets: bool,
     /// Write a page with plots here.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,

@@ -37,6 +37,23 @@ pub(super) enum Point {
 }
 
 impl Point {
+    /// All of them, in the order of their numbers.
+    pub(super) const ALL: [Self; Self::COUNT] = [
+        Self::XdpNative,
+        Self::XdpGeneric,
+        Self::TcIngress,
+        Self::Stack,
+        Self::HookHardware,
+        Self::RxSoftware,
+        Self::RxHardware,
+        Self::TcEgress,
+        Self::StartXmit,
+        Self::XmitDone,
+        Self::OutgoingCopy,
+        Self::TxSoftware,
+        Self::TxHardware,
+    ];
+
     /// How many there are.
     pub(super) const COUNT: usize = Self::TxHardware as usize + 1;
 
@@ -123,6 +140,13 @@ pub(super) const COMPARISONS: &[(Point, Point)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn list_is_complete_and_in_order() {
+        for (number, point) in Point::ALL.iter().enumerate() {
+            assert_eq!(*point as usize, number);
+        }
+    }
 
     #[test]
     fn only_points_of_one_direction_are_compared() {

@@ -11,13 +11,13 @@ use serde::Serialize;
 
 use super::{
     Args, CompareError, Link,
+    join::Packet,
     lab::Conditions,
     point::{COMPARISONS, Point, direction_name},
     results::{EXCHANGES, RESIDUALS, Results, Traffic},
     tally::{Figures, Histogram, Tally},
 };
 use crate::publish::{
-    json::Output,
     plot::{self, Distribution, PlotError, Unit},
     report::{Page, kernel},
     text::nanos,
@@ -48,23 +48,38 @@ impl Measurement {
     }
 
     fn place(&self) -> Place<'_> {
-        Place {
-            interface: self.interface.as_deref(),
-            link: self.lab.map(|lab| lab.link.name()),
-            disturbance: self.lab.map(|lab| lab.disturbance.name()),
+        match (self.lab, &self.interface) {
+            (Some(conditions), _) => Place::lab(conditions),
+            (None, interface) => Place::interface(interface.as_deref().unwrap_or_default()),
         }
     }
 }
 
 /// Where and under what conditions, in every line of JSON.
 #[derive(Clone, Debug, Serialize)]
-struct Place<'a> {
+pub(super) struct Place<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     interface: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     link: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     disturbance: Option<String>,
+}
+
+impl<'a> Place<'a> {
+    /// An interface of the host.
+    pub(super) const fn interface(interface: &'a str) -> Self {
+        Self { interface: Some(interface), link: None, disturbance: None }
+    }
+
+    /// The laboratory.
+    pub(super) fn lab(conditions: Conditions) -> Self {
+        Self {
+            interface: None,
+            link: Some(conditions.link.name()),
+            disturbance: Some(conditions.disturbance.name()),
+        }
+    }
 }
 
 /// The difference between two stamps of one packet, source minus reference.
@@ -169,17 +184,74 @@ pub(super) fn publish(
     Ok(())
 }
 
+/// Writes JSON lines, and waits for whoever reads them: nothing here is more urgent than that
+/// nothing gets lost.
+#[derive(Debug)]
+pub(super) struct Lines(io::Stdout);
+
+impl Lines {
+    /// To standard output.
+    pub(super) fn new() -> Self {
+        Self(io::stdout())
+    }
+
+    fn print(&self, line: &impl Serialize) -> Result<(), CompareError> {
+        let mut text = serde_json::to_vec(line).map_err(|error| written(error.into()))?;
+        text.push(b'\n');
+        let mut output = self.0.lock();
+        output.write_all(&text).and_then(|()| output.flush()).map_err(written)
+    }
+
+    /// A packet with all its stamps; on CLOCK_MONOTONIC, hardware stamps in the NIC's time.
+    pub(super) fn packet(
+        &self,
+        place: &Place<'_>,
+        packet: &Packet,
+        traffic: Traffic,
+    ) -> Result<(), CompareError> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            event: &'static str,
+            message: &'static str,
+            domain: u8,
+            sequence_id: u16,
+            rx_ns: BTreeMap<&'static str, i64>,
+            tx_ns: BTreeMap<&'static str, i64>,
+            #[serde(flatten)]
+            place: &'a Place<'a>,
+            primed: Option<bool>,
+        }
+        let stamps = |direction| {
+            let points = Point::ALL.iter().filter(|point| point.direction() == direction);
+            points.filter_map(|point| Some((point.name(), packet.at(*point)?))).collect()
+        };
+        self.print(&Line {
+            event: "packet",
+            message: packet.key.message_type.name(),
+            domain: packet.key.domain_number,
+            sequence_id: packet.key.sequence_id,
+            rx_ns: stamps(Direction::Ingress),
+            tx_ns: stamps(Direction::Egress),
+            place,
+            primed: traffic.primed(),
+        })
+    }
+}
+
+fn written(error: io::Error) -> CompareError {
+    CompareError::Output(error.into())
+}
+
 fn print_json(measurements: &[Measurement], ratios: &[Ratio]) -> Result<(), CompareError> {
-    let output = Output::stdout()
-        .map_err(|source| CompareError::Os { attempt: "start a thread", source })?;
+    let lines = Lines::new();
     for measurement in measurements {
         for line in residuals(measurement) {
-            output.emit(&line)?;
+            lines.print(&line)?;
         }
         for line in exchanges(measurement) {
-            output.emit(&line)?;
+            lines.print(&line)?;
         }
-        output.emit(&serde_json::json!({
+        lines.print(&serde_json::json!({
             "event": "measurement",
             "duration_s": measurement.duration_s,
             "received": measurement.results.received,
@@ -192,12 +264,12 @@ fn print_json(measurements: &[Measurement], ratios: &[Ratio]) -> Result<(), Comp
         }))?;
     }
     for ratio in ratios {
-        output.emit(ratio)?;
+        lines.print(ratio)?;
     }
     for line in measurements.iter().flat_map(summaries) {
-        output.emit(&line)?;
+        lines.print(&line)?;
     }
-    Ok(output.finish()?)
+    Ok(())
 }
 
 fn summaries(measurement: &Measurement) -> impl Iterator<Item = Summary<'_>> {
