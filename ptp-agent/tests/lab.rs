@@ -66,7 +66,10 @@ fn agent_follows_the_drifting_grandmaster_and_the_truth_is_told() {
     assert!(error["p50"].as_f64() <= error["p99"].as_f64(), "{summary}");
     assert!(error["p99"].as_f64() <= error["max"].as_f64(), "{summary}");
     assert!(summary["converged_s"].as_f64().unwrap() < 12.0, "{summary}");
-    assert!(summary["delay_ns"]["p50"].as_f64().unwrap() > 0.0, "{summary}");
+    // There is no wire, and the transmit stamp is taken when the driver has returned: by then the
+    // other end has its receive stamp, so the delay is a little below zero.
+    let delay = summary["delay_ns"]["p50"].as_f64().unwrap();
+    assert!(delay.abs() < 20_000.0, "{summary}");
     assert!(summary["lost"].is_object(), "{summary}");
     for side in ["agent", "grandmaster"] {
         assert!(summary[side]["timestamps"]["tx"].is_object(), "{summary}");
