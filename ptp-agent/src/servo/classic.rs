@@ -8,7 +8,7 @@ use super::{
 };
 use ptp_common::time::{Duration, Mono, Time};
 
-/// How long the frequency is measured before the first adjustment.
+/// How long the frequency is measured before the first adjustment, unless the method wants more.
 const ACQUISITION: Duration = Duration::from_secs(4);
 
 /// An offset as a controller gets it.
@@ -31,6 +31,11 @@ pub(super) struct Point {
 /// A method.
 pub(super) trait Controller: Send {
     fn name(&self) -> &'static str;
+
+    /// How long the frequency is to be measured before the begin.
+    fn acquisition(&self) -> Duration {
+        ACQUISITION
+    }
 
     /// The free-running scale gains `drift_ppb`, and the clock is right now: the begin.
     fn start(&mut self, drift_ppb: f64);
@@ -118,7 +123,7 @@ impl<C: Controller> Classic<C> {
         line.push(input.t2.mono, forward);
         let line = *line;
         self.processor.filtered_delay()?;
-        if line.last - line.first < ACQUISITION {
+        if line.last - line.first < self.controller.acquisition() {
             return None;
         }
         let slope = line.slope()?;

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::classic::{Controller, Point};
-use ptp_common::time::{Mono, Time};
+use ptp_common::time::{Duration, Mono, Time};
 
 /// Stages of the clock filter (NSTAGE).
 const NSTAGE: usize = 8;
@@ -37,6 +37,8 @@ pub(super) struct Ntp {
     jitter_ns: f64,
     /// Time constant, log2 s.
     poll: i32,
+    /// When it was last judged.
+    judged: Option<Time<Mono>>,
     jiggle: i32,
     drift_ppb: f64,
     /// The offset that is being amortised.
@@ -69,6 +71,10 @@ impl Ntp {
         Some((best.0, best.2))
     }
 
+    fn adjustment(&self) -> Option<f64> {
+        Some(-self.drift_ppb - self.residual_ns / (PLL * 2_f64.powi(self.poll)))
+    }
+
     fn minpoll(point: &Point) -> i32 {
         (point.interval_s.log2().ceil() as i32 + 3).clamp(-4, MAXPOLL)
     }
@@ -77,6 +83,12 @@ impl Ntp {
 impl Controller for Ntp {
     fn name(&self) -> &'static str {
         "rfc5905"
+    }
+
+    /// The RFC measures for 900 s (WATCH); stamps of PTP's quality need less, but the loop would take
+    /// half an hour to remove what four seconds get wrong.
+    fn acquisition(&self) -> Duration {
+        Duration::from_secs(60)
     }
 
     fn start(&mut self, drift_ppb: f64) {
@@ -115,7 +127,13 @@ impl Controller for Ntp {
             self.used = Some(at);
             self.last_offset_ns = offset_ns;
             self.residual_ns = offset_ns;
-            // The time constant follows: longer while the offset is within the noise.
+            // The time constant follows: longer while the offset is within the noise. Judged once in
+            // 2^poll seconds, which is when NTP would have asked.
+            if self.judged.is_some_and(|judged| (at - judged).as_secs_f64() < 2_f64.powi(self.poll))
+            {
+                return self.adjustment();
+            }
+            self.judged = Some(at);
             if offset_ns.abs() < PGATE * self.jitter_ns {
                 self.jiggle += self.poll.max(1);
                 if self.jiggle > LIMIT {
@@ -130,8 +148,7 @@ impl Controller for Ntp {
                 }
             }
         }
-        let constant_s = PLL * 2_f64.powi(self.poll);
-        Some(-self.drift_ppb - self.residual_ns / constant_s)
+        self.adjustment()
     }
 
     fn stepped(&mut self) {

@@ -515,6 +515,7 @@ impl Scenario {
             seed,
             duration_s: Seconds(5_000.0),
             warm_up_s: Instant(1_000.0),
+            // All phases of the Sync interval count, not only the instant before a Sync.
             sample_interval_s: Seconds(0.25),
             converged_below_ns: Span(1_000.0),
             servo: servo::Choice::default(),

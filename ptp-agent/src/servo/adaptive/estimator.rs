@@ -23,6 +23,8 @@ const RECENT: usize = 8;
 const CHANGE_SIGMAS: f64 = 8.0;
 /// Log probability of as many late packets below which they are a change.
 const LN_CHANGE: f64 = -25.0;
+/// Log evidence by which a filter can be behind.
+const BEHIND: f64 = 12.0;
 /// Log evidence by which the other kind of noise must be better to be believed.
 const SWAP_AT: f64 = 4.0;
 /// Wander of the floor that both ways share, ns per root second.
@@ -276,6 +278,9 @@ impl Estimator {
                 self.recent[way as usize].push(value - mean, wild, variance.sqrt());
             }
         }
+        for [forward, backward, _] in &mut self.noise {
+            forward.reconcile(backward);
+        }
         self.compare();
         self.suspect();
         self.rebase();
@@ -283,6 +288,11 @@ impl Estimator {
 
     /// Moves the three filters to where the best of them is in the middle.
     fn compare(&mut self) {
+        // What was worse for long must not take as long to be believed once it is better.
+        let best = self.filters.iter().map(|filter| filter.score).fold(f64::MIN, f64::max);
+        for filter in &mut self.filters {
+            filter.score = filter.score.max(best - BEHIND) - best;
+        }
         let [a, b, c, challenger] = self.filters;
         if challenger.score - a.score.max(b.score).max(c.score) > SWAP_AT {
             self.filters = [challenger, challenger, challenger, b];

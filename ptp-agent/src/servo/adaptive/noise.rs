@@ -11,6 +11,10 @@ const MAX_MEAN_NS: f64 = 1e9;
 const MIN_SIGMA_NS: f64 = 0.5;
 /// Of a sharp lower edge, in means of most packets: at the most.
 const SHARP: f64 = 0.05;
+/// Spreads of two directions whose logarithms differ by less are the same.
+const SAME_SPREAD: f64 = 0.5;
+/// How fast shapes are drawn together, per packet.
+const RECONCILE: f64 = 0.05;
 /// Slow packets are slower than the others by at least this factor in the mean.
 const SLOW_RATIO: f64 = 4.0;
 /// Packets over which the noise is averaged.
@@ -116,6 +120,24 @@ impl Noise {
             slow: ws,
             fast_mean: fast.mean,
             slow_mean: slow.mean,
+        }
+    }
+
+    /// Of two directions with soft edges whose spread is the same within what can be told, the
+    /// shapes are drawn together: how much of the mean delay is edge and how much is tail cannot be
+    /// told well from one direction, and a difference between the two would be an error of time.
+    pub(super) fn reconcile(&mut self, other: &mut Self) {
+        if self.is_sharp || other.is_sharp {
+            return;
+        }
+        let spread = |noise: &Self| noise.fast_ns * noise.fast_ns + noise.variance_ns2;
+        let apart = (spread(self) / spread(other)).ln().abs();
+        let pull = RECONCILE * (1.0 - apart / SAME_SPREAD).max(0.0);
+        let fast_sum = 0.5 * (self.fast_sum + other.fast_sum);
+        let variance_ns2 = 0.5 * (self.variance_ns2 + other.variance_ns2);
+        for noise in [self, other] {
+            noise.fast_sum += pull * (fast_sum - noise.fast_sum);
+            noise.variance_ns2 += pull * (variance_ns2 - noise.variance_ns2);
         }
     }
 
