@@ -390,7 +390,7 @@ fn promtool_finds_nothing_wrong_with_the_metrics_of_any_command() {
         let syncs =
             format!("ptp_messages_total{{{labels},direction=\"{direction}\",type=\"sync\"}}");
         assert!(series(&syncs) > 16.0, "{text}");
-        assert_eq!(series(&format!("ptp_ring_lost_total{{interface=\"{interface}\"}}")), 0.0);
+        assert_eq!(series("ptp_ring_lost_total"), 0.0);
         if direction == "rx" {
             assert!(series(&format!("ptp_offset_from_master_seconds{{{labels}}}")).abs() < 1e-3);
             assert!(series(&format!("ptp_last_sample_timestamp_seconds{{{labels}}}")) > 1e9);

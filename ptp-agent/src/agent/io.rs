@@ -27,6 +27,7 @@ use crate::{
         PortIndex, TxToken,
         receiver::{Measurement, Observation},
     },
+    publish::metrics::Histogram,
     stamp::{Stamp, StampSource},
     sys::clock::monotonic,
     transport::{
@@ -187,16 +188,31 @@ struct Side {
     pairing: Pairing,
     selector: Selector,
     matched: BTreeMap<StampSource, u64>,
+    differences: BTreeMap<StampSource, Histogram>,
 }
 
 impl Side {
     fn new(selector: Selector) -> Self {
-        Self { pairing: Pairing::new(), selector, matched: BTreeMap::new() }
+        let (matched, differences) = Default::default();
+        Self { pairing: Pairing::new(), selector, matched, differences }
+    }
+
+    /// Counts how far the programs' own stamps of a packet are from the kernel's.
+    fn compare(&mut self, stamps: &Candidates) {
+        let Some(kernel) = stamps.time(StampSource::Stack) else { return };
+        for stamp in stamps.iter().filter(|stamp| stamp.source != StampSource::Stack) {
+            self.differences.entry(stamp.source).or_default().add(stamp.time - kernel);
+        }
     }
 
     fn counts(&self) -> SideCounts {
         let reference = self.selector.reference();
-        SideCounts { matched: self.matched.clone(), reference, pairing: self.pairing.counts() }
+        SideCounts {
+            matched: self.matched.clone(),
+            reference,
+            pairing: self.pairing.counts(),
+            differences: self.differences.clone(),
+        }
     }
 }
 
@@ -209,6 +225,8 @@ pub struct SideCounts {
     pub reference: StampSource,
     /// Everything else.
     pub pairing: PairingCounts,
+    /// The programs' own stamps minus the kernel's, by the point where the former were taken.
+    pub differences: BTreeMap<StampSource, Histogram>,
 }
 
 #[derive(Debug)]
@@ -513,6 +531,7 @@ impl Io {
         let enough = |stamps: &Candidates| given_up || stamps.time(chosen).is_some();
         match side.pairing.take(port.ifindex, &waiting.bytes, retry, enough) {
             Outcome::Matched(stamps) => {
+                side.compare(&stamps);
                 let stamp = side.selector.choose(&stamps);
                 if let Some(stamp) = stamp {
                     *side.matched.entry(stamp.source).or_default() += 1;

@@ -280,6 +280,9 @@ fn set_stamp_figures(figures: &mut PortFigures, direction: Direction, counts: &S
     ] {
         figures.set_timestamps(direction, counts.reference, outcome, total);
     }
+    for (source, histogram) in &counts.differences {
+        figures.timestamp_differences.insert((direction, *source), histogram.clone());
+    }
 }
 
 /// Stamps of a port by direction, source and outcome, for a summary.

@@ -344,9 +344,7 @@ impl Teller {
                 figures.timestamps.clone_from(&totals.stamps);
             });
         }
-        for (interface, ..) in tap.interfaces() {
-            self.publication.metrics.set_ring_lost(interface, tap.ring_lost());
-        }
+        self.publication.metrics.set_ring_lost(tap.ring_lost());
         let status = json!({
             "command": "observe",
             "samples": self.samples,

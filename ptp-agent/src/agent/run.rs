@@ -359,6 +359,7 @@ impl Teller {
         let receiver = runner.client.receiver();
         let domain = receiver.domain_number();
         let servo = runner.client.servo().state().name();
+        let error_bound = runner.client.servo().error_bound(monotonic());
         for port in &self.ports {
             let interface = runner.io.interface(*port);
             let counters = receiver.counters(*port);
@@ -367,6 +368,7 @@ impl Teller {
                 figures.port_state = Some(state);
                 figures.servo_state = Some(servo);
                 figures.clock_steps = self.steps;
+                figures.clock_error_bound_seconds = error_bound.map(Duration::as_secs_f64);
                 set_message_figures(figures, counters);
                 if let Some((rx, tx)) = runner.io.stamp_counts(*port) {
                     set_stamp_figures(figures, Direction::Rx, &rx);
@@ -377,8 +379,8 @@ impl Teller {
                 figures.set_exchanges("peer_delay", counters.peer_delay_exchanges);
                 set_drop_figures(figures, counters, runner.io.counts(*port));
             });
-            self.publication.metrics.set_ring_lost(interface, runner.io.ring_lost());
         }
+        self.publication.metrics.set_ring_lost(runner.io.ring_lost());
         let parent = receiver.parent();
         let status = json!({
             "command": "run",
@@ -393,7 +395,7 @@ impl Teller {
             "offset_ns": self.last.map(|sample| sample.offset.as_nanos()),
             "delay_ns": self.last.map(|sample| sample.delay.as_nanos()),
             "frequency_ppb": self.last.map(|sample| sample.frequency_ppb),
-            "error_bound_ns": runner.client.servo().error_bound(monotonic()).map(Duration::as_nanos),
+            "error_bound_ns": error_bound.map(Duration::as_nanos),
             "ports": self.ports.iter().map(|port| json!({
                 "interface": runner.io.interface(*port),
                 "state": receiver.port_state(*port).name(),

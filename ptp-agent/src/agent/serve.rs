@@ -161,8 +161,8 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
                 }
                 set_drop_figures(figures, counters, io.counts(*port));
             });
-            publication.metrics.set_ring_lost(interface, io.ring_lost());
         }
+        publication.metrics.set_ring_lost(io.ring_lost());
         // A grandmaster is healthy as long as it runs its loop.
         publication.set_followed_until(Instant::now() + StdDuration::from_secs(10));
         let status = json!({

@@ -39,7 +39,7 @@ const PACKAGES: [Package; 12] = [
     Package::program("linuxptp", "ptp4l", "the peer of the interoperability tests"),
     Package::program("bpftool", "bpftool", "shows what is attached where"),
     Package::program("tshark", "tshark", "second opinion on packets in the tests"),
-    Package::program("prometheus", "promtool", "checks the metrics"),
+    Package::program("prometheus", "prometheus", "checks and scrapes the metrics"),
 ];
 
 impl Package {

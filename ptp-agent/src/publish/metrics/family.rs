@@ -1,0 +1,124 @@
+//! The metric families: their names, help texts and types, and how figures become the `prometheus`
+//! crate's own.
+
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::histogram::Histogram;
+
+/// Name, help text and type of a family.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// Its name.
+    pub name: &'static str,
+    /// Its help text.
+    pub help: &'static str,
+    /// What its series are.
+    pub kind: MetricType,
+}
+
+macro_rules! families {
+    ($($constant:ident = $kind:ident $name:literal $help:literal;)*) => {
+        $(pub(super) const $constant: Family =
+            Family { name: $name, help: $help, kind: MetricType::$kind };)*
+        /// All of them.
+        pub const FAMILIES: &[Family] = &[$($constant),*];
+    };
+}
+
+families! {
+    BUILD_INFO = GAUGE "ptp_agent_build_info" "Version of the agent; always 1.";
+    OFFSET = GAUGE "ptp_offset_from_master_seconds"
+        "Local clock minus grandmaster clock at the last sample.";
+    PATH_DELAY = GAUGE "ptp_mean_path_delay_seconds"
+        "Mean propagation time of one way to the time transmitter.";
+    FREQUENCY = GAUGE "ptp_clock_frequency_adjustment_ratio"
+        "Correction applied to the clock's frequency (1e-6 is 1 ppm).";
+    ERROR_BOUND = GAUGE "ptp_clock_error_bound_seconds"
+        "Bound on the magnitude of local clock minus true time; grows while no sample comes.";
+    LAST_SAMPLE = GAUGE "ptp_last_sample_timestamp_seconds"
+        "Unix time of the last sample; its age tells a dead clock from a good one.";
+    PORT_STATE = GAUGE "ptp_port_state" "1 for the state that the port is in, 0 for the others.";
+    SERVO_STATE = GAUGE "ptp_servo_state" "1 for the state that the servo is in, 0 for the others.";
+    MESSAGES = COUNTER "ptp_messages_total" "PTP messages accepted and sent.";
+    TIMESTAMPS = COUNTER "ptp_timestamps_total"
+        "Timestamps by where they were taken and what became of them.";
+    EXCHANGES = COUNTER "ptp_exchanges_total"
+        "Measurements of offset and delay, completed or given up.";
+    RING_LOST = COUNTER "ptp_ring_lost_total"
+        "Timestamp records lost because the ring buffer, one for all interfaces, was full.";
+    STEPS = COUNTER "ptp_clock_steps_total" "Times that the clock was stepped.";
+    TIMESTAMP_DIFFERENCE = HISTOGRAM "ptp_timestamp_difference_seconds"
+        "Stamp of a kernel program minus the kernel's own software stamp of the same packet.";
+    ALARM = GAUGE "ptp_alarm" "1 while the alarm is raised, 0 otherwise.";
+}
+
+/// All families while they are filled.
+pub(super) struct Families(Vec<Vec<Metric>>);
+
+impl Default for Families {
+    fn default() -> Self {
+        Self(vec![Vec::new(); FAMILIES.len()])
+    }
+}
+
+impl Families {
+    /// Adds a gauge or a counter.
+    pub(super) fn add(&mut self, family: &Family, labels: &[(&str, &str)], value: f64) {
+        let mut metric = labelled(labels);
+        if family.kind == MetricType::COUNTER {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        self.push(family, metric);
+    }
+
+    /// Adds a histogram.
+    pub(super) fn add_histogram(
+        &mut self,
+        family: &Family,
+        labels: &[(&str, &str)],
+        histogram: &Histogram,
+    ) {
+        let mut metric = labelled(labels);
+        metric.set_histogram(histogram.to_proto());
+        self.push(family, metric);
+    }
+
+    fn push(&mut self, family: &Family, metric: Metric) {
+        let at = FAMILIES.iter().position(|each| each.name == family.name);
+        if let Some(series) = at.and_then(|at| self.0.get_mut(at)) {
+            series.push(metric);
+        }
+    }
+
+    /// What a collector is to return, in the order of [`FAMILIES`].
+    pub(super) fn finish(self) -> Vec<MetricFamily> {
+        FAMILIES
+            .iter()
+            .zip(self.0)
+            .map(|(Family { name, help, kind }, series)| {
+                let mut family = MetricFamily::default();
+                family.set_name((*name).into());
+                family.set_help((*help).into());
+                family.set_field_type(*kind);
+                family.set_metric(series);
+                family
+            })
+            .collect()
+    }
+}
+
+fn labelled(labels: &[(&str, &str)]) -> Metric {
+    let labels = labels.iter().map(|(name, value)| {
+        let mut label = LabelPair::default();
+        label.set_name((*name).into());
+        label.set_value((*value).into());
+        label
+    });
+    Metric::from_label(labels.collect())
+}

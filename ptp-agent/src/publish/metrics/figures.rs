@@ -1,0 +1,156 @@
+//! What is shown of one port in one domain: plain figures that whoever runs the port sets, and the
+//! closed sets from which their labels come.
+
+use std::collections::BTreeMap;
+
+use ptp_common::wire::MessageType;
+
+use super::histogram::Histogram;
+use crate::stamp::StampSource;
+
+/// Values of the `state` label of `ptp_port_state`: the roles of IEEE 1588g in the order of IEEE 1588-2019 table
+/// 20, in lower case.
+pub const PORT_STATES: [&str; 9] = [
+    "initializing",
+    "faulty",
+    "disabled",
+    "listening",
+    "pre_time_transmitter",
+    "time_transmitter",
+    "passive",
+    "uncalibrated",
+    "time_receiver",
+];
+
+/// Values of the `state` label of `ptp_servo_state`.
+pub const SERVO_STATES: [&str; 4] = ["unlocked", "jump", "locked", "holdover"];
+
+/// Which way a message or a stamped packet went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// Received.
+    Rx,
+    /// Transmitted.
+    Tx,
+}
+
+impl Direction {
+    /// The value of the `direction` label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rx => "rx",
+            Self::Tx => "tx",
+        }
+    }
+}
+
+/// What became of a timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StampOutcome {
+    /// Paired with its message.
+    Matched,
+    /// No message came for it.
+    Orphaned,
+    /// A second one for the same packet and source.
+    Duplicate,
+    /// Came when its message had been given up.
+    Late,
+}
+
+impl StampOutcome {
+    /// The value of the `outcome` label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Matched => "matched",
+            Self::Orphaned => "orphaned",
+            Self::Duplicate => "duplicate",
+            Self::Late => "late",
+        }
+    }
+}
+
+/// Everything shown of one port in one domain. A figure that is `None` or absent has no series, so
+/// that zero and unknown differ. Totals only grow.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PortFigures {
+    /// Local clock minus grandmaster clock, seconds.
+    pub offset_from_master_seconds: Option<f64>,
+    /// Mean path delay, seconds.
+    pub mean_path_delay_seconds: Option<f64>,
+    /// Correction applied to the clock's frequency, as a ratio (1e-6 is 1 ppm).
+    pub clock_frequency_adjustment_ratio: Option<f64>,
+    /// Bound on |local clock - true time|, seconds.
+    pub clock_error_bound_seconds: Option<f64>,
+    /// When the last sample was taken, seconds since 1970.
+    pub last_sample_timestamp_seconds: Option<f64>,
+    /// One of [`PORT_STATES`].
+    pub port_state: Option<&'static str>,
+    /// One of [`SERVO_STATES`].
+    pub servo_state: Option<&'static str>,
+    /// Messages received and sent.
+    pub messages: BTreeMap<(Direction, MessageTypeOrd), u64>,
+    /// Timestamps, by what became of them.
+    pub timestamps: BTreeMap<(Direction, StampSource, StampOutcome), u64>,
+    /// Exchanges, completed or given up, by the engine's name for it.
+    pub exchanges: BTreeMap<&'static str, u64>,
+    /// Steps of the clock.
+    pub clock_steps: u64,
+    /// Stamps of the kernel programs minus the kernel's own of the same packets, seconds, by the
+    /// point where the former were taken.
+    pub timestamp_differences: BTreeMap<(Direction, StampSource), Histogram>,
+}
+
+impl PortFigures {
+    /// Sets the total of messages of one type and direction.
+    pub fn set_messages(&mut self, direction: Direction, kind: MessageType, total: u64) {
+        self.messages.insert((direction, MessageTypeOrd(kind)), total);
+    }
+
+    /// Sets the total of timestamps of one direction, source and outcome.
+    pub fn set_timestamps(
+        &mut self,
+        direction: Direction,
+        source: StampSource,
+        outcome: StampOutcome,
+        total: u64,
+    ) {
+        self.timestamps.insert((direction, source, outcome), total);
+    }
+
+    /// Sets the total of exchanges with one outcome.
+    pub fn set_exchanges(&mut self, outcome: &'static str, total: u64) {
+        self.exchanges.insert(outcome, total);
+    }
+}
+
+/// A message type in the order of its number on the wire, as a map key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageTypeOrd(pub MessageType);
+
+impl PartialOrd for MessageTypeOrd {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for MessageTypeOrd {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0 as u8).cmp(&(other.0 as u8))
+    }
+}
+
+/// The value of the `type` label.
+pub const fn message_type_name(kind: MessageType) -> &'static str {
+    match kind {
+        MessageType::Sync => "sync",
+        MessageType::DelayReq => "delay_req",
+        MessageType::PdelayReq => "pdelay_req",
+        MessageType::PdelayResp => "pdelay_resp",
+        MessageType::FollowUp => "follow_up",
+        MessageType::DelayResp => "delay_resp",
+        MessageType::PdelayRespFollowUp => "pdelay_resp_follow_up",
+        MessageType::Announce => "announce",
+        MessageType::Signaling => "signaling",
+        MessageType::Management => "management",
+    }
+}

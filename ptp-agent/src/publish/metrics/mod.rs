@@ -1,0 +1,363 @@
+//! The agent's Prometheus metrics. The engine counts in totals of its own, so a scrape is a snapshot
+//! of plain figures: whoever runs a port sets its [`PortFigures`], and a collector turns them into
+//! metric families. (The `prometheus` crate's own vectors find a series by a hash of its label
+//! values without separators, which would confuse domain 10 of eth1 with domain 0 of eth11.)
+//!
+//! Names, units and labels are a contract. The number of series is bounded whatever arrives on the
+//! wire: labels other than the domain come from closed sets, and domains are limited in number.
+
+mod family;
+mod figures;
+mod histogram;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use prometheus::{
+    Encoder, Registry, TextEncoder,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
+
+pub use family::FAMILIES;
+pub use figures::{
+    Direction, MessageTypeOrd, PORT_STATES, PortFigures, SERVO_STATES, StampOutcome,
+    message_type_name,
+};
+pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
+
+use family::{
+    ALARM, BUILD_INFO, ERROR_BOUND, EXCHANGES, FREQUENCY, Families, LAST_SAMPLE, MESSAGES, OFFSET,
+    PATH_DELAY, PORT_STATE, RING_LOST, SERVO_STATE, STEPS, TIMESTAMP_DIFFERENCE, TIMESTAMPS,
+};
+
+/// Ports (interface and domain) shown at the most.
+pub const MAX_PORTS: usize = 64;
+
+/// All metrics of a process. Clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    figures: Figures,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Metrics of a process that has no port yet.
+    pub fn new() -> Self {
+        let figures = Figures::new();
+        let registry = Registry::new();
+        registry
+            .register(Box::new(figures.clone()))
+            .expect("the only collector of a new registry cannot clash");
+        Self { registry, figures }
+    }
+
+    /// Changes the figures of one port, which are made when it is named for the first time. Returns
+    /// false, and changes nothing, for a port beyond [`MAX_PORTS`].
+    pub fn update(
+        &self,
+        interface: &str,
+        domain: u8,
+        change: impl FnOnce(&mut PortFigures),
+    ) -> bool {
+        let mut state = self.figures.lock();
+        let ports = state.ports.values().map(BTreeMap::len).sum::<usize>();
+        let known = state.ports.get_mut(interface).and_then(|domains| domains.get_mut(&domain));
+        if let Some(figures) = known {
+            change(figures);
+        } else if ports < MAX_PORTS {
+            let domains = state.ports.entry(interface.to_owned()).or_default();
+            change(domains.entry(domain).or_default());
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Takes the series of one port away.
+    pub fn forget(&self, interface: &str, domain: u8) {
+        let mut state = self.figures.lock();
+        if let Some(domains) = state.ports.get_mut(interface) {
+            domains.remove(&domain);
+            if domains.is_empty() {
+                state.ports.remove(interface);
+            }
+        }
+    }
+
+    /// Sets the total of records that did not fit into the ring, which all interfaces share.
+    pub fn set_ring_lost(&self, total: u64) {
+        self.figures.lock().ring_lost = Some(total);
+    }
+
+    /// Sets every alarm that can be raised here to raised or not.
+    pub fn set_alarms(&self, alarms: impl IntoIterator<Item = (&'static str, bool)>) {
+        self.figures.lock().alarms = alarms.into_iter().collect();
+    }
+
+    /// Everything in Prometheus' text format.
+    ///
+    /// # Errors
+    /// When the encoder refuses a family.
+    pub fn encode(&self) -> prometheus::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        // A family without a series would be a bare HELP line; the encoder refuses it.
+        let families: Vec<_> = self
+            .registry
+            .gather()
+            .into_iter()
+            .filter(|family| !family.get_metric().is_empty())
+            .collect();
+        TextEncoder::new().encode(&families, &mut text)?;
+        Ok(text)
+    }
+}
+
+#[derive(Default)]
+struct State {
+    ports: BTreeMap<String, BTreeMap<u8, PortFigures>>,
+    ring_lost: Option<u64>,
+    alarms: BTreeMap<&'static str, bool>,
+}
+
+#[derive(Clone)]
+struct Figures {
+    state: Arc<Mutex<State>>,
+    descriptions: Arc<[Desc]>,
+}
+
+impl Figures {
+    fn new() -> Self {
+        let descriptions = FAMILIES
+            .iter()
+            .map(|family| {
+                Desc::new(family.name.into(), family.help.into(), Vec::new(), Default::default())
+                    .expect("name and help are constants that a test checks")
+            })
+            .collect();
+        Self { state: Arc::default(), descriptions }
+    }
+
+    /// The state, even if a thread has panicked while it held the lock: its figures are plain values.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collector for Figures {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = Families::default();
+        families.add(&BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+        let state = self.lock();
+        for (interface, domains) in &state.ports {
+            for (domain, figures) in domains {
+                add_port(&mut families, interface, &domain.to_string(), figures);
+            }
+        }
+        if let Some(total) = state.ring_lost {
+            families.add(&RING_LOST, &[], total as f64);
+        }
+        for (alarm, raised) in &state.alarms {
+            families.add(&ALARM, &[("alarm", alarm)], f64::from(*raised));
+        }
+        families.finish()
+    }
+}
+
+fn add_port(families: &mut Families, interface: &str, domain: &str, figures: &PortFigures) {
+    let port = [("interface", interface), ("domain", domain)];
+    for (family, value) in [
+        (&OFFSET, figures.offset_from_master_seconds),
+        (&PATH_DELAY, figures.mean_path_delay_seconds),
+        (&FREQUENCY, figures.clock_frequency_adjustment_ratio),
+        (&ERROR_BOUND, figures.clock_error_bound_seconds),
+        (&LAST_SAMPLE, figures.last_sample_timestamp_seconds),
+    ] {
+        if let Some(value) = value {
+            families.add(family, &port, value);
+        }
+    }
+    for (family, current, states) in [
+        (&PORT_STATE, figures.port_state, &PORT_STATES[..]),
+        (&SERVO_STATE, figures.servo_state, &SERVO_STATES[..]),
+    ] {
+        let Some(current) = current else { continue };
+        for state in states {
+            let labels = [port[0], port[1], ("state", *state)];
+            families.add(family, &labels, f64::from(*state == current));
+        }
+    }
+    for ((direction, kind), total) in &figures.messages {
+        let labels = [("direction", direction.name()), ("type", message_type_name(kind.0))];
+        families.add(&MESSAGES, &[port[0], port[1], labels[0], labels[1]], *total as f64);
+    }
+    for ((direction, source, outcome), total) in &figures.timestamps {
+        let labels = [
+            port[0],
+            port[1],
+            ("direction", direction.name()),
+            ("source", source.name()),
+            ("outcome", outcome.name()),
+        ];
+        families.add(&TIMESTAMPS, &labels, *total as f64);
+    }
+    for (outcome, total) in &figures.exchanges {
+        families.add(&EXCHANGES, &[port[0], port[1], ("outcome", outcome)], *total as f64);
+    }
+    families.add(&STEPS, &port, figures.clock_steps as f64);
+    for ((direction, source), histogram) in &figures.timestamp_differences {
+        let labels = [("direction", direction.name()), ("source", source.name())];
+        let labels = [port[0], port[1], labels[0], labels[1]];
+        families.add_histogram(&TIMESTAMP_DIFFERENCE, &labels, histogram);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::PortState, publish::metrics::family::Family, servo::ServoState, stamp::StampSource,
+    };
+    use prometheus::proto::MetricType;
+    use ptp_common::{time::Duration, wire::MessageType};
+    use std::{
+        io::Write,
+        process::{Command, Stdio},
+    };
+
+    fn text(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.encode().unwrap()).unwrap()
+    }
+
+    fn filled() -> Metrics {
+        let metrics = Metrics::new();
+        assert!(metrics.update("veth0", 0, |figures| {
+            figures.offset_from_master_seconds = Some(-1.2e-7);
+            figures.mean_path_delay_seconds = Some(3e-6);
+            figures.clock_frequency_adjustment_ratio = Some(-3.7e-5);
+            figures.clock_error_bound_seconds = Some(4e-7);
+            figures.last_sample_timestamp_seconds = Some(1.7e9);
+            figures.port_state = Some("time_receiver");
+            figures.servo_state = Some("locked");
+            for kind in MessageType::ALL {
+                figures.set_messages(Direction::Rx, kind, 5);
+            }
+            figures.set_timestamps(Direction::Tx, StampSource::StartXmit, StampOutcome::Matched, 7);
+            figures.set_exchanges("completed", 9);
+            figures.clock_steps = 1;
+            let differences =
+                figures.timestamp_differences.entry((Direction::Rx, StampSource::TcIngress));
+            differences.or_default().add(Duration::from_nanos(6_200));
+        }));
+        metrics.set_ring_lost(3);
+        metrics.set_alarms([("no_sync", true), ("holdover", false)]);
+        metrics
+    }
+
+    #[test]
+    fn promtool_has_no_complaint() {
+        let child = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = match child {
+            Ok(child) => child,
+            Err(error) => {
+                eprintln!("skipped: promtool cannot be started: {error}");
+                return;
+            }
+        };
+        child.stdin.take().unwrap().write_all(text(&filled()).as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && complaint.is_empty(), "{complaint}");
+    }
+
+    #[test]
+    fn every_family_has_help_and_a_series() {
+        let text = text(&filled());
+        for Family { name, kind, .. } in FAMILIES {
+            assert!(text.contains(&format!("# HELP {name} ")), "{text}");
+            let series = match kind {
+                MetricType::HISTOGRAM => format!("\n{name}_bucket{{"),
+                _ if *name == RING_LOST.name => format!("\n{name} "),
+                _ => format!("\n{name}{{"),
+            };
+            assert!(text.contains(&series), "{text}");
+        }
+    }
+
+    #[test]
+    fn exactly_one_state_is_one() {
+        let text = text(&filled());
+        let ones =
+            text.lines().filter(|line| line.starts_with("ptp_port_state{") && line.ends_with(" 1"));
+        assert_eq!(
+            ones.collect::<Vec<_>>(),
+            [r#"ptp_port_state{interface="veth0",domain="0",state="time_receiver"} 1"#]
+        );
+        let all = text.lines().filter(|line| line.starts_with("ptp_port_state{")).count();
+        assert_eq!(all, PORT_STATES.len());
+    }
+
+    #[test]
+    fn states_of_engine_and_servo_are_among_the_labels() {
+        for state in PortState::ALL {
+            assert!(PORT_STATES.contains(&state.name()), "{}", state.name());
+        }
+        assert_eq!(ServoState::ALL.map(ServoState::name), SERVO_STATES);
+    }
+
+    #[test]
+    fn unknown_offset_has_no_series() {
+        let metrics = Metrics::new();
+        metrics.update("eth0", 0, |_| {});
+        assert!(!text(&metrics).contains("ptp_offset_from_master_seconds"));
+    }
+
+    #[test]
+    fn ports_whose_labels_concatenate_alike_stay_apart() {
+        let metrics = Metrics::new();
+        metrics.update("eth1", 10, |figures| figures.clock_steps = 1);
+        metrics.update("eth11", 0, |figures| figures.clock_steps = 2);
+        let text = text(&metrics);
+        assert!(
+            text.contains(r#"ptp_clock_steps_total{interface="eth1",domain="10"} 1"#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"ptp_clock_steps_total{interface="eth11",domain="0"} 2"#),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn series_stay_bounded_whatever_domains_are_seen() {
+        let metrics = Metrics::new();
+        let accepted = (0..=255).filter(|domain| metrics.update("eth0", *domain, |_| {})).count();
+        assert_eq!(accepted, MAX_PORTS);
+        metrics.forget("eth0", 0);
+        assert!(metrics.update("eth0", 255, |_| {}));
+    }
+
+    #[test]
+    fn interface_name_cannot_break_the_format() {
+        let metrics = Metrics::new();
+        metrics.update("a\"b\\c\n", 0, |figures| figures.clock_steps = 1);
+        assert!(text(&metrics).contains(r#"{interface="a\"b\\c\n",domain="0"} 1"#));
+    }
+}
