@@ -1,6 +1,7 @@
 //! The commands that keep time: engine, servo and clock on one side, sockets and kernel programs on
 //! the other, and a loop between them that only carries.
 
+mod health;
 pub mod io;
 pub mod observe;
 pub mod prime;
@@ -25,6 +26,7 @@ use crate::{
     clock::{Clock, followed::MAX_FREQUENCY_PPB, virtual_clock::VirtualClock},
     engine::{client, counters::Counters},
     publish::{
+        alarms::Limits,
         http::{HttpError, Publication, Server},
         json::{ClockLine, Output, OutputError, Sample},
         metrics::{Direction, PortFigures, StampOutcome},
@@ -124,6 +126,8 @@ pub struct Common {
     pub duration: Option<StdDuration>,
     /// Where to serve metrics.
     pub metrics_address: Option<SocketAddr>,
+    /// What is tolerated before there is an alarm.
+    pub limits: Limits,
     /// JSON lines instead of text.
     pub json: bool,
     /// Seed of the randomised intervals; `None` takes one from the clock.

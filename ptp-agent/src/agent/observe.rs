@@ -16,7 +16,9 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    AgentError, Ending, start_metrics, start_output,
+    AgentError, Ending,
+    health::Health,
+    start_metrics, start_output,
     tap::{Packet, Tap, TapConfig},
     unix_seconds,
 };
@@ -26,6 +28,7 @@ use crate::{
         Refusals, Spread,
     },
     publish::{
+        alarms::{self, Facts, Limits, Role},
         http::Publication,
         json::{Event, Output, Sample, Summary},
         metrics::{self, MAX_PORTS, StampOutcome, message_type_name},
@@ -39,6 +42,10 @@ use crate::{
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// An observation is worth a healthy answer for this long.
 const FRESH: StdDuration = StdDuration::from_secs(10);
+/// A time transmitter that has been silent for longer is not there.
+const ANNOUNCED: Duration = Duration::from_secs(10);
+/// No Sync for eight of these is an alarm: other daemons' Sync is mostly more frequent.
+const SYNC_INTERVAL: Duration = Duration::from_secs(2);
 /// Lines of text per second at the most, whatever passes by.
 const MAX_LINES: usize = 32;
 /// An observer has no servo; this stands where samples tell the servo's state.
@@ -53,6 +60,8 @@ pub struct ObserveConfig {
     pub duration: Option<StdDuration>,
     /// Where to serve metrics.
     pub metrics_address: Option<SocketAddr>,
+    /// What is tolerated before there is an alarm.
+    pub limits: Limits,
     /// JSON lines instead of text.
     pub json: bool,
 }
@@ -78,7 +87,7 @@ pub async fn observe(config: ObserveConfig) -> Result<(), AgentError> {
         );
     }
     let mut observer = Observer::new();
-    let mut teller = Teller::new(output, publication, start);
+    let mut teller = Teller::new(output, publication, config.limits, start);
     let mut housekeeping = start + HOUSEKEEPING;
     loop {
         let until = ending.limit(housekeeping);
@@ -92,7 +101,7 @@ pub async fn observe(config: ObserveConfig) -> Result<(), AgentError> {
         if now >= housekeeping {
             housekeeping = now + HOUSEKEEPING;
             observer.advance(now);
-            teller.housekeep(&tap, &observer);
+            teller.housekeep(now, &tap, &observer);
             teller.print(now, &tap, &observer);
         }
         if ending.is_due(now) {
@@ -102,7 +111,7 @@ pub async fn observe(config: ObserveConfig) -> Result<(), AgentError> {
     let now = monotonic();
     look(now, &mut tap, &mut observer, &mut teller)?;
     observer.advance(now);
-    teller.housekeep(&tap, &observer);
+    teller.housekeep(now, &tap, &observer);
     teller.summarise(now, &tap, &observer)
 }
 
@@ -184,15 +193,27 @@ struct Teller {
     publication: Publication,
     start: Time<Mono>,
     samples: u64,
+    health: Health,
+    /// Sync messages that could be judged.
+    syncs: u64,
+    offset: Option<Duration>,
     totals: BTreeMap<Place, Totals>,
     /// What is in the totals already, per port.
     counted: HashMap<PortKey, PortSnapshot>,
 }
 
 impl Teller {
-    fn new(output: Option<Output>, publication: Publication, start: Time<Mono>) -> Self {
+    fn new(
+        output: Option<Output>,
+        publication: Publication,
+        limits: Limits,
+        start: Time<Mono>,
+    ) -> Self {
         Self {
             output,
+            health: Health::new(Role::Observer, limits, publication.clone(), start),
+            syncs: 0,
+            offset: None,
             publication,
             start,
             samples: 0,
@@ -256,6 +277,9 @@ impl Teller {
 
     fn tell(&mut self, tap: &Tap, observation: &Observation) -> Result<(), AgentError> {
         self.publication.set_followed_until(Instant::now() + FRESH);
+        if matches!(observation, Observation::Offset(_) | Observation::SyncClaim(_)) {
+            self.syncs += 1;
+        }
         match observation {
             Observation::Offset(sample) => self.offset(tap, sample),
             Observation::SyncClaim(claim) => self.claim(tap, MessageType::Sync, claim),
@@ -277,6 +301,7 @@ impl Teller {
 
     fn offset(&mut self, tap: &Tap, sample: &OffsetSample) -> Result<(), AgentError> {
         self.samples += 1;
+        self.offset = Some(sample.offset);
         let interface = tap.name(sample.domain.interface);
         let domain = sample.domain.domain_number;
         if let Some(output) = &self.output {
@@ -331,8 +356,34 @@ impl Teller {
         Ok(())
     }
 
-    /// Brings metrics and status up to date.
-    fn housekeep(&mut self, tap: &Tap, observer: &Observer) {
+    /// What the alarms are judged by: of several time transmitters the one with the smallest identity
+    /// stands for all, so that one that comes and goes changes nothing.
+    fn facts(&self, now: Time<Mono>, tap: &Tap, observer: &Observer) -> Facts {
+        let announced = observer
+            .ports()
+            .filter(|port| now - port.last_seen < ANNOUNCED)
+            .filter_map(|port| Some(port.announced?.announce.grandmaster_identity))
+            .min_by_key(|identity| identity.0);
+        let ports_up = tap.interfaces().filter(|(_, up, _)| *up).count();
+        Facts {
+            totals: alarms::Totals {
+                syncs: self.syncs,
+                ring_lost: tap.ring_lost(),
+                ..alarms::Totals::default()
+            },
+            ports_up,
+            ports_down: tap.interfaces().count() - ports_up,
+            grandmaster: announced,
+            interval: Some(SYNC_INTERVAL),
+            offset: self.offset,
+            ..Facts::default()
+        }
+    }
+
+    /// Brings alarms, metrics and status up to date.
+    fn housekeep(&mut self, now: Time<Mono>, tap: &Tap, observer: &Observer) {
+        let facts = self.facts(now, tap, observer);
+        self.health.check(now, &facts);
         for port in observer.ports() {
             self.add(tap, port);
         }
@@ -356,6 +407,7 @@ impl Teller {
             })).collect::<Vec<_>>(),
             "ports": ports(tap, observer),
             "lost": self.losses(tap, observer),
+            "alarms": self.health.status(now),
         });
         if let Err(error) = self.publication.set_status(&status) {
             tracing::debug!(%error, "status");

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{
     AgentError, Common, Ending, clock_identity, clock_line,
+    health::{self, Health},
     io::{Delivery, Io},
     sample_line, sample_text, seed, set_drop_figures, set_message_figures, set_stamp_figures,
     stamp_counts, start_metrics, start_output, unix_seconds,
@@ -20,9 +21,10 @@ use crate::{
     engine::{
         DelayMechanism, PortIndex,
         client::{Client, Event, Sample},
-        receiver::{Action, PortConfig, ReceiverConfig},
+        receiver::{Action, Measurement, Observation, PortConfig, ReceiverConfig},
     },
     publish::{
+        alarms::{Facts, Role, Totals},
         http::Publication,
         json::{self, Output},
         metrics::Direction,
@@ -35,8 +37,6 @@ use crate::{
 
 /// Between two looks at the counters, and two lines of text.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// A sample is worth a healthy answer for this long.
-const FRESH: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Which clock follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,7 +142,10 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
     let client = Client::new(receiver, servo, followed, start);
     let mut teller = Teller {
         output,
+        health: Health::new(Role::Receiver, common.limits, publication.clone(), start),
         publication,
+        sync_interval: None,
+        clock_errors: 0,
         ports,
         samples: 0,
         steps: 0,
@@ -237,7 +240,10 @@ impl Runner {
                             recorder.general_sent(port, peer_multicast, &message);
                         }
                     }
-                    Event::Engine(Action::Measurement(measurement)) => self.io.learn(&measurement),
+                    Event::Engine(Action::Measurement(measurement)) => {
+                        self.io.learn(&measurement);
+                        teller.measured(&measurement);
+                    }
                     event => teller.tell(&event, self)?,
                 }
             }
@@ -277,6 +283,10 @@ impl Runner {
 struct Teller {
     output: Option<Output>,
     publication: Publication,
+    health: Health,
+    /// What the time transmitter says.
+    sync_interval: Option<Duration>,
+    clock_errors: u64,
     ports: Vec<PortIndex>,
     samples: u64,
     steps: u64,
@@ -304,7 +314,10 @@ impl Teller {
             Event::ServoState { old, new } => {
                 tracing::info!(from = old.name(), to = new.name(), "servo state");
             }
-            Event::ClockError(error) => tracing::warn!(%error, "clock"),
+            Event::ClockError(error) => {
+                self.clock_errors += 1;
+                tracing::warn!(%error, "clock");
+            }
             Event::Engine(Action::PortState { port, old, new, reason }) => {
                 let interface = runner.io.interface(*port);
                 tracing::info!(
@@ -329,6 +342,12 @@ impl Teller {
         Ok(())
     }
 
+    fn measured(&mut self, measurement: &Measurement) {
+        if let Observation::Sync(sync) = measurement.observation {
+            self.sync_interval = sync.log_interval.map(Duration::from_log_interval);
+        }
+    }
+
     fn sample(&mut self, sample: &Sample, runner: &Runner) -> Result<(), AgentError> {
         self.samples += 1;
         self.last = Some(*sample);
@@ -344,7 +363,8 @@ impl Teller {
         }
         // Samples alone are no following: before the first lock the clock may be seconds off.
         if sample.state == ServoState::Locked {
-            self.publication.set_followed_until(Instant::now() + FRESH);
+            self.publication
+                .set_followed_until(Instant::now() + health::freshness(self.sync_interval));
         }
         self.publication.metrics.update(interface, sample.domain_number, |figures| {
             figures.offset_from_master_seconds = Some(sample.offset.as_secs_f64());
@@ -355,11 +375,39 @@ impl Teller {
         Ok(())
     }
 
-    fn housekeep(&self, runner: &Runner) {
+    /// What the alarms are judged by.
+    fn facts(&self, runner: &Runner) -> Facts {
+        let receiver = runner.client.receiver();
+        let parent = receiver.parent();
+        let (ports_up, ports_down) = health::links(&runner.io, &self.ports);
+        let delay_interval = parent
+            .and_then(|parent| receiver.log_min_delay_req_interval(parent.port))
+            .map(Duration::from_log_interval);
+        let totals = health::totals(&runner.io, &self.ports, |port| receiver.counters(port));
+        Facts {
+            totals: Totals { clock_errors: self.clock_errors, clock_steps: self.steps, ..totals },
+            ports_up,
+            ports_down,
+            grandmaster: parent.map(|parent| parent.grandmaster_identity),
+            interval: self.sync_interval.max(delay_interval),
+            offset: self.last.map(|sample| sample.offset),
+            servo: Some(runner.client.servo().state()),
+            utc_offset: parent
+                .map(|parent| parent.time_properties)
+                .filter(|properties| properties.current_utc_offset_valid)
+                .map(|properties| i64::from(properties.current_utc_offset)),
+            is_steered_elsewhere: false,
+        }
+    }
+
+    fn housekeep(&mut self, runner: &Runner) {
+        let facts = self.facts(runner);
+        let now = monotonic();
+        self.health.check(now, &facts);
         let receiver = runner.client.receiver();
         let domain = receiver.domain_number();
         let servo = runner.client.servo().state().name();
-        let error_bound = runner.client.servo().error_bound(monotonic());
+        let error_bound = runner.client.servo().error_bound(now);
         for port in &self.ports {
             let interface = runner.io.interface(*port);
             let counters = receiver.counters(*port);
@@ -402,6 +450,7 @@ impl Teller {
                 "sources": runner.io.sources(*port),
             })).collect::<Vec<_>>(),
             "lost": self.losses(runner),
+            "alarms": self.health.status(now),
         });
         if let Err(error) = self.publication.set_status(&status) {
             tracing::debug!(%error, "status");

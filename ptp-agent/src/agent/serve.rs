@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::{
     AgentError, Common, Ending, clock_identity, clock_line,
+    health::{self, Health},
     io::{Delivery, Io},
     seed, set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, start_metrics,
     start_output, virtual_clock,
@@ -26,6 +27,7 @@ use crate::{
         transmitter::{Transmitter, TransmitterConfig},
     },
     publish::{
+        alarms::{Facts, Role},
         http::Publication,
         json::{self},
         metrics::Direction,
@@ -147,7 +149,11 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
     }
     let mut transmitter = Transmitter::new(transmitter, start);
     let mut housekeeping = start;
-    let housekeep = |io: &Io, transmitter: &Transmitter| {
+    let mut health = Health::new(Role::Transmitter, common.limits, publication.clone(), start);
+    let mut housekeep = |now: Time<Mono>, io: &Io, transmitter: &Transmitter| {
+        let (ports_up, ports_down) = health::links(io, &ports);
+        let totals = health::totals(io, &ports, |port| transmitter.counters(port));
+        health.check(now, &Facts { totals, ports_up, ports_down, ..Facts::default() });
         for port in &ports {
             let counters = transmitter.counters(*port);
             let interface = io.interface(*port);
@@ -172,6 +178,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
             "interfaces": common.io.interfaces,
             "sources": ports.iter().map(|port| io.sources(*port)).collect::<Vec<_>>(),
             "lost": losses(io, transmitter, &ports),
+            "alarms": health.status(now),
         });
         if let Err(error) = publication.set_status(&status) {
             tracing::debug!(%error, "status");
@@ -183,7 +190,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
         carry(&mut io, &mut transmitter, &mut served);
         if now >= housekeeping {
             housekeeping = now + HOUSEKEEPING;
-            housekeep(&io, &transmitter);
+            housekeep(now, &io, &transmitter);
         }
         if ending.is_due(now) {
             break;

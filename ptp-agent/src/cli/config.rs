@@ -48,6 +48,7 @@ pub(super) struct Config {
     pub(super) ingress_latency: Option<i64>,
     pub(super) egress_latency: Option<i64>,
     pub(super) metrics_address: Option<SocketAddr>,
+    pub(super) offset_threshold: Option<u32>,
     #[serde(default)]
     pub(super) run: RunSection,
     #[serde(default)]

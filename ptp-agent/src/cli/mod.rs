@@ -34,6 +34,7 @@ use crate::{
     doctor,
     engine::DelayMechanism,
     lab,
+    publish::alarms::{DEFAULT_OFFSET_LIMIT, Limits},
     recording::{FollowedClock, RecordError, RecordingFile, Start},
     servo::{
         Servo,
@@ -137,6 +138,9 @@ struct TapArgs {
     /// Serve Prometheus metrics, /healthz and /status here; off unless given.
     #[arg(long, value_name = "ADDR:PORT")]
     metrics_address: Option<SocketAddr>,
+    /// Magnitude of the offset that raises an alarm, ns (default 100000).
+    #[arg(long, value_name = "NS", value_parser = clap::value_parser!(u32).range(1..))]
+    offset_threshold: Option<u32>,
 }
 
 /// Which ports, one on each interface.
@@ -489,6 +493,13 @@ fn sources(
     Ok((rx.and_then(|rx| rx.0), tx.and_then(|tx| tx.0)))
 }
 
+fn limits(args: &TapArgs, config: &Config) -> Limits {
+    let offset = args.offset_threshold.or(config.offset_threshold);
+    Limits {
+        offset: offset.map_or(DEFAULT_OFFSET_LIMIT, |nanos| Duration::from_nanos(nanos.into())),
+    }
+}
+
 fn ring_bytes(args: &TapArgs, config: &Config) -> Option<u32> {
     args.ring_kib.or(config.ring_kib).map(|kib| kib * 1024)
 }
@@ -524,6 +535,7 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
         domain: args.domain.or(config.domain).unwrap_or(0),
         duration: args.tap.duration,
         metrics_address: args.tap.metrics_address.or(config.metrics_address),
+        limits: limits(&args.tap, config),
         json,
         seed: args.seed,
     })
@@ -547,6 +559,7 @@ fn observe_config(
         tap: tap(&args.tap, config)?,
         duration: args.tap.duration,
         metrics_address: args.tap.metrics_address.or(config.metrics_address),
+        limits: limits(&args.tap, config),
         json,
     })
 }

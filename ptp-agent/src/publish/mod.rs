@@ -1,6 +1,7 @@
 //! What the agent tells others about the clock that it follows: JSON lines, Prometheus metrics, the
-//! HTTP server for them, and reports with statistics and plots.
+//! HTTP server for them, alarms, and reports with statistics and plots.
 
+pub mod alarms;
 pub mod http;
 pub mod json;
 pub mod metrics;

@@ -1,0 +1,102 @@
+//! The alarms of a running command: what the engine and the capture side know as facts for them, and
+//! every change in log, metrics and status.
+
+use ptp_common::time::{Duration, Mono, Time};
+use serde_json::{Value, json};
+
+use super::io::Io;
+use crate::{
+    engine::{
+        PortIndex,
+        counters::{Counters, Drop},
+    },
+    publish::{
+        alarms::{Alarms, Facts, Limits, Role, Totals},
+        http::Publication,
+    },
+};
+
+/// See the module's paragraph.
+pub(super) struct Health {
+    alarms: Alarms,
+    publication: Publication,
+}
+
+impl Health {
+    /// Nothing is wrong yet.
+    pub(super) fn new(
+        role: Role,
+        limits: Limits,
+        publication: Publication,
+        now: Time<Mono>,
+    ) -> Self {
+        Self { alarms: Alarms::new(role, limits, now), publication }
+    }
+
+    /// Judges the facts, and tells what has changed: one line each.
+    pub(super) fn check(&mut self, now: Time<Mono>, facts: &Facts) {
+        for change in self.alarms.update(now, facts) {
+            let (alarm, detail) = (change.alarm.name(), change.detail);
+            let meaning = change.alarm.summary();
+            if change.is_raised {
+                tracing::warn!(alarm, meaning, detail, "alarm raised");
+            } else {
+                let after_s = change.after.as_secs_f64().round();
+                tracing::info!(alarm, meaning, after_s, "alarm cleared");
+            }
+        }
+        let all = self.alarms.all().map(|(alarm, raised)| (alarm.name(), raised));
+        self.publication.metrics.set_alarms(all);
+    }
+
+    /// The raised alarms for the status.
+    pub(super) fn status(&self, now: Time<Mono>) -> Value {
+        let alarms = self.alarms.raised().map(|(alarm, since)| {
+            json!({
+                "alarm": alarm.name(),
+                "for_s": (now - since).as_secs_f64(),
+                "meaning": alarm.summary(),
+                "explanation": alarm.explanation(),
+            })
+        });
+        alarms.collect()
+    }
+}
+
+/// Adds up what the ports have counted.
+pub(super) fn totals<'a>(
+    io: &Io,
+    ports: &[PortIndex],
+    counters: impl Fn(PortIndex) -> &'a Counters,
+) -> Totals {
+    let mut totals = Totals { ring_lost: io.ring_lost(), ..Totals::default() };
+    for port in ports {
+        let counters = counters(*port);
+        totals.syncs += counters.sync_exchanges;
+        totals.follow_ups_missing += counters.dropped(Drop::SyncWithoutFollowUp);
+        totals.delays += counters.delay_exchanges + counters.peer_delay_exchanges;
+        totals.delays_unanswered += counters.dropped(Drop::UnansweredDelayReq)
+            + counters.dropped(Drop::UnansweredPdelayReq);
+        if let Some((rx, tx)) = io.stamp_counts(*port) {
+            totals.rx_stamps += rx.matched.values().sum::<u64>();
+            totals.rx_stamps_missing += rx.pairing.missing;
+            totals.tx_stamps += tx.matched.values().sum::<u64>();
+            totals.tx_stamps_missing += tx.pairing.missing;
+        }
+        totals.fallbacks += io.sources(*port).map_or(0, |sources| sources.fallbacks);
+    }
+    totals
+}
+
+/// How many ports can be used, and how many cannot.
+pub(super) fn links(io: &Io, ports: &[PortIndex]) -> (usize, usize) {
+    let up = ports.iter().filter(|port| io.is_up(**port)).count();
+    (up, ports.len() - up)
+}
+
+/// How long a sample stays fresh: several intervals, and at least ten seconds.
+pub(super) fn freshness(interval: Option<Duration>) -> std::time::Duration {
+    let nanos = (interval.unwrap_or(Duration::ZERO) * 8).as_nanos();
+    std::time::Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+        .max(std::time::Duration::from_secs(10))
+}

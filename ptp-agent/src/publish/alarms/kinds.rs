@@ -1,0 +1,129 @@
+//! The alarms: their names, what they mean, who can raise them and how patient they are.
+
+use ptp_common::time::Duration;
+
+use super::hysteresis::Patience;
+
+/// What an agent does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Follows a grandmaster.
+    Receiver,
+    /// Is one.
+    Transmitter,
+    /// Watches others.
+    Observer,
+}
+
+macro_rules! alarms {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal, $summary:literal,
+        [$($role:ident)*], raise $raise:literal s, clear $clear:literal s;)*) => {
+        /// An alarm. The names are a contract: they are labels of metrics, words in the log and
+        /// headings in the documentation.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Alarm { $($(#[doc = $doc])* $variant,)* }
+
+        impl Alarm {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in JSON, in the log and in metric labels.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What it says, in a few words.
+            pub const fn summary(self) -> &'static str {
+                match self { $(Self::$variant => $summary,)* }
+            }
+
+            /// What it means, and where to look.
+            pub fn explanation(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc, "\n",)*).trim(),)* }
+            }
+
+            /// Whether such an agent can raise it.
+            pub const fn applies_to(self, role: Role) -> bool {
+                match self { $(Self::$variant => matches!(role, $(Role::$role)|*),)* }
+            }
+
+            pub(super) const fn patience(self) -> Patience {
+                match self { $(Self::$variant => Patience {
+                    raise: Duration::from_secs($raise),
+                    clear: Duration::from_secs($clear),
+                },)* }
+            }
+        }
+    };
+}
+
+alarms! {
+    /// The link of an interface is down, or the interface is gone.
+    /// Look at cable, driver and `ip link`; the agent goes on by itself when it comes back.
+    LinkDown = "link_down", "an interface is down or gone",
+        [Receiver Transmitter Observer], raise 2 s, clear 2 s;
+    /// No time transmitter is heard although a link is up.
+    /// Is the grandmaster in this domain and on this transport? Does multicast reach this host?
+    NoAnnounce = "no_announce", "no Announce from any time transmitter",
+        [Receiver Observer], raise 10 s, clear 2 s;
+    /// A time transmitter announces itself but sends no Sync, or they do not arrive.
+    /// Event messages use UDP port 319, Announce uses 320: a firewall may pass only one of them.
+    NoSync = "no_sync", "no Sync from the time transmitter",
+        [Receiver Observer], raise 0 s, clear 2 s;
+    /// Most two-step Sync messages are without their Follow_Up, which carries their time.
+    /// Follow_Up uses UDP port 320; look at firewalls and at the time transmitter.
+    NoFollowUp = "no_follow_up", "Sync without Follow_Up",
+        [Receiver], raise 0 s, clear 5 s;
+    /// Most requests for the path delay get no answer.
+    /// Does the time transmitter use the same delay mechanism? Do Delay_Req messages reach it?
+    NoDelayResp = "no_delay_resp", "delay requests are not answered",
+        [Receiver], raise 0 s, clear 5 s;
+    /// Most received event messages have no timestamp.
+    /// The programs are not where the packets come in: `ptp-agent doctor` says what is attached.
+    NoRxStamp = "no_rx_stamp", "received messages without timestamps",
+        [Receiver Transmitter], raise 0 s, clear 5 s;
+    /// Most sent event messages have no timestamp.
+    /// A queueing discipline may drop or hold them, or another program has replaced the hooks.
+    NoTxStamp = "no_tx_stamp", "sent messages without timestamps",
+        [Receiver Transmitter], raise 0 s, clear 5 s;
+    /// More than one stamp in ten comes from another point than the chosen one.
+    /// Accuracy suffers a little; the log says which points were compared.
+    StampSourceDegraded = "stamp_source_degraded", "timestamps from a second choice of source",
+        [Receiver Transmitter], raise 10 s, clear 30 s;
+    /// The ring buffer between kernel and agent was full and records were lost.
+    /// The host is overloaded or flooded with PTP packets; a larger ring (`--ring-kib`) may help.
+    RingLoss = "ring_loss", "timestamp records lost in the ring buffer",
+        [Receiver Transmitter Observer], raise 0 s, clear 60 s;
+    /// A time transmitter is there, but the servo has not locked for a minute.
+    /// Other alarms say why; without one, the path's delay is too unsteady.
+    NotSynchronized = "not_synchronized", "the servo does not lock",
+        [Receiver], raise 60 s, clear 0 s;
+    /// No Sync has come for a while: the clock runs on with what was learnt, and drifts.
+    /// `ptp_clock_error_bound_seconds` says how far it may be off.
+    Holdover = "holdover", "the clock runs without a time transmitter",
+        [Receiver], raise 0 s, clear 5 s;
+    /// The offset has been above the threshold (`offset-threshold`) for some time.
+    /// Where the clock is only watched, this is the error of the host's clock.
+    OffsetAboveThreshold = "offset_above_threshold", "the offset is above the threshold",
+        [Receiver Observer], raise 5 s, clear 10 s;
+    /// The offset is just the seconds between TAI and UTC.
+    /// One side serves or keeps the other's time scale: see `currentUtcOffset` and `ptpTimescale`.
+    TimeScaleMismatch = "time_scale_mismatch", "TAI and UTC are confused",
+        [Receiver Observer], raise 5 s, clear 5 s;
+    /// Another grandmaster has taken over in the last five minutes.
+    /// Expected in maintenance; otherwise ask why the better one has gone.
+    GrandmasterChanged = "grandmaster_changed", "another grandmaster",
+        [Receiver Observer], raise 0 s, clear 300 s;
+    /// The clock was stepped in the last five minutes although it had been locked.
+    /// Time was not continuous: programs that measure with this clock have seen a jump.
+    ClockStepped = "clock_stepped", "the clock was stepped",
+        [Receiver], raise 0 s, clear 300 s;
+    /// The clock could not be adjusted; the log has the kernel's or the policy's reason.
+    /// Measuring goes on, the clock is not steered meanwhile.
+    ClockError = "clock_error", "the clock cannot be adjusted",
+        [Receiver], raise 0 s, clear 30 s;
+    /// Another program adjusts the clock that this agent is to steer.
+    /// Stop one of the two: chronyd, ntpd, systemd-timesyncd, phc2sys, ptp4l ...
+    SteeredElsewhere = "steered_elsewhere", "another program steers the clock",
+        [Receiver], raise 0 s, clear 60 s;
+}

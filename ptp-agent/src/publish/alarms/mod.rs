@@ -1,0 +1,240 @@
+//! What is wrong with time-keeping, as an enumerated set of alarms that are raised and cleared with
+//! hysteresis. Sans-I/O: [`Alarms::update`] is told the time and the facts, about once a second, and
+//! answers with what has changed; log, status and metrics are for the caller. Rates are judged over
+//! a sliding window that holds several message intervals, so no single lost packet raises anything.
+
+mod hysteresis;
+mod kinds;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use ptp_common::{
+    time::{Duration, Mono, Time},
+    wire::ClockIdentity,
+};
+
+use crate::{publish::text::nanos, servo::ServoState};
+use hysteresis::Hysteresis;
+pub use kinds::{Alarm, Role};
+use window::Window;
+
+/// Default of [`Limits::offset`].
+pub const DEFAULT_OFFSET_LIMIT: Duration = Duration::from_nanos(100_000);
+/// A grandmaster on the PTP time scale that does not say what TAI minus UTC is.
+const USUAL_UTC_OFFSET: i64 = 37;
+/// An offset this near to TAI minus UTC is no offset but a confusion of time scales.
+const TIME_SCALE_SLACK: Duration = Duration::from_millis(100);
+
+/// Totals since the start, over all ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Sync messages that became measurements.
+    pub syncs: u64,
+    /// Two-step Sync messages whose Follow_Up did not come.
+    pub follow_ups_missing: u64,
+    /// Requests for the path or link delay that became measurements.
+    pub delays: u64,
+    /// Such requests without an answer.
+    pub delays_unanswered: u64,
+    /// Received event messages with a stamp.
+    pub rx_stamps: u64,
+    /// And without.
+    pub rx_stamps_missing: u64,
+    /// Sent event messages with a stamp.
+    pub tx_stamps: u64,
+    /// And without.
+    pub tx_stamps_missing: u64,
+    /// Stamps that came from another point than the chosen one.
+    pub fallbacks: u64,
+    /// Records that the ring had no room for.
+    pub ring_lost: u64,
+    /// Adjustments of the clock that failed.
+    pub clock_errors: u64,
+    /// Steps of the clock.
+    pub clock_steps: u64,
+}
+
+/// What is known at one time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// Totals since the start.
+    pub totals: Totals,
+    /// How many ports there are whose link is up.
+    pub ports_up: usize,
+    /// How many whose link is down or whose interface is missing.
+    pub ports_down: usize,
+    /// `grandmasterIdentity`, while there is a time transmitter.
+    pub grandmaster: Option<ClockIdentity>,
+    /// The longer of the intervals of Sync and of delay requests, as far as known.
+    pub interval: Option<Duration>,
+    /// Of the last sample.
+    pub offset: Option<Duration>,
+    /// Of the servo, if there is one.
+    pub servo: Option<ServoState>,
+    /// `currentUtcOffset`, seconds, where the domain is on the PTP time scale and gives one.
+    pub utc_offset: Option<i64>,
+    /// Whether another program steers the clock that this one is to steer.
+    pub is_steered_elsewhere: bool,
+}
+
+/// What is tolerated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Magnitude of the offset.
+    pub offset: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { offset: DEFAULT_OFFSET_LIMIT }
+    }
+}
+
+/// An alarm was raised or cleared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// Which.
+    pub alarm: Alarm,
+    /// Whether it is raised now.
+    pub is_raised: bool,
+    /// How long it was in the state before.
+    pub after: Duration,
+    /// The figures behind it; may be empty.
+    pub detail: String,
+}
+
+/// See the module's paragraph.
+#[derive(Debug)]
+pub struct Alarms {
+    limits: Limits,
+    states: Vec<(Alarm, Hysteresis)>,
+    window: Window,
+    grandmaster: Option<ClockIdentity>,
+    has_been_locked: bool,
+}
+
+impl Alarms {
+    /// All alarms that such an agent can raise, none of them raised.
+    pub fn new(role: Role, limits: Limits, now: Time<Mono>) -> Self {
+        let alarms = Alarm::ALL.iter().filter(|alarm| alarm.applies_to(role));
+        Self {
+            limits,
+            states: alarms.map(|alarm| (*alarm, Hysteresis::new(now))).collect(),
+            window: Window::default(),
+            grandmaster: None,
+            has_been_locked: false,
+        }
+    }
+
+    /// Tolerates something else from now on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Judges the facts; returns what has changed.
+    pub fn update(&mut self, now: Time<Mono>, facts: &Facts) -> Vec<Change> {
+        let before = self.grandmaster;
+        let changed = matches!((before, facts.grandmaster), (Some(old), Some(new)) if old != new);
+        if facts.grandmaster.is_some() && facts.grandmaster != before {
+            self.grandmaster = facts.grandmaster;
+        }
+        self.window.add(now, facts);
+        let recent = self.window.recent();
+        let had_lock = self.has_been_locked;
+        self.has_been_locked |= facts.servo == Some(ServoState::Locked);
+        let limits = self.limits;
+        let mut changes = Vec::new();
+        for (alarm, state) in &mut self.states {
+            let condition = match alarm {
+                Alarm::LinkDown => facts.ports_down > 0,
+                Alarm::NoAnnounce => facts.ports_up > 0 && facts.grandmaster.is_none(),
+                Alarm::NoSync => recent.as_ref().is_some_and(|recent| {
+                    facts.grandmaster.is_some()
+                        && recent.syncs == 0
+                        && recent.follow_ups_missing == 0
+                        && recent.rx_stamps_missing == 0
+                }),
+                Alarm::NoFollowUp => {
+                    recent.as_ref().is_some_and(|recent| recent.follow_ups_missing > recent.syncs)
+                }
+                Alarm::NoDelayResp => {
+                    recent.as_ref().is_some_and(|recent| recent.delays_unanswered > recent.delays)
+                }
+                Alarm::NoRxStamp => recent
+                    .as_ref()
+                    .is_some_and(|recent| recent.rx_stamps_missing > recent.rx_stamps),
+                Alarm::NoTxStamp => recent
+                    .as_ref()
+                    .is_some_and(|recent| recent.tx_stamps_missing > recent.tx_stamps),
+                Alarm::StampSourceDegraded => recent.as_ref().is_some_and(|recent| {
+                    recent.fallbacks.saturating_mul(10)
+                        > recent.rx_stamps.saturating_add(recent.tx_stamps)
+                }),
+                Alarm::RingLoss => recent.as_ref().is_some_and(|recent| recent.ring_lost > 0),
+                Alarm::NotSynchronized => {
+                    facts.grandmaster.is_some()
+                        && matches!(facts.servo, Some(ServoState::Unlocked | ServoState::Jump))
+                }
+                Alarm::Holdover => facts.servo == Some(ServoState::Holdover),
+                Alarm::OffsetAboveThreshold => {
+                    is_trusted(facts) && is_large(facts.offset, limits.offset, state.is_raised())
+                }
+                Alarm::TimeScaleMismatch => is_time_scale_mismatch(facts),
+                Alarm::GrandmasterChanged => changed,
+                Alarm::ClockStepped => {
+                    had_lock && recent.as_ref().is_some_and(|recent| recent.clock_steps > 0)
+                }
+                Alarm::ClockError => recent.as_ref().is_some_and(|recent| recent.clock_errors > 0),
+                Alarm::SteeredElsewhere => facts.is_steered_elsewhere,
+            };
+            if let Some(after) = state.update(now, condition, alarm.patience()) {
+                let (alarm, is_raised) = (*alarm, state.is_raised());
+                let detail = match alarm {
+                    Alarm::OffsetAboveThreshold | Alarm::TimeScaleMismatch => facts
+                        .offset
+                        .map(|offset| format!("offset {}", nanos(offset.as_nanos() as f64)))
+                        .unwrap_or_default(),
+                    Alarm::GrandmasterChanged if is_raised => match (before, facts.grandmaster) {
+                        (Some(old), Some(new)) => format!("from {old} to {new}"),
+                        _ => String::new(),
+                    },
+                    Alarm::RingLoss => format!("{} records in all", facts.totals.ring_lost),
+                    _ => String::new(),
+                };
+                changes.push(Change { alarm, is_raised, after, detail });
+            }
+        }
+        changes
+    }
+
+    /// Every alarm that can be raised here, and whether it is.
+    pub fn all(&self) -> impl Iterator<Item = (Alarm, bool)> + '_ {
+        self.states.iter().map(|(alarm, state)| (*alarm, state.is_raised()))
+    }
+
+    /// Those that are raised, and since when.
+    pub fn raised(&self) -> impl Iterator<Item = (Alarm, Time<Mono>)> + '_ {
+        let raised = self.states.iter().filter(|(_, state)| state.is_raised());
+        raised.map(|(alarm, state)| (*alarm, state.since()))
+    }
+}
+
+/// Before the first lock the offset is not yet one that anybody relies on.
+fn is_trusted(facts: &Facts) -> bool {
+    matches!(facts.servo, None | Some(ServoState::Locked | ServoState::Holdover))
+}
+
+/// Above the limit; once it was, above half of it.
+fn is_large(offset: Option<Duration>, limit: Duration, is_raised: bool) -> bool {
+    let limit = if is_raised { limit.half() } else { limit };
+    offset.is_some_and(|offset| offset.abs() > limit)
+}
+
+/// The offset is TAI minus UTC, one way or the other.
+fn is_time_scale_mismatch(facts: &Facts) -> bool {
+    let Some(offset) = facts.offset else { return false };
+    let known = facts.utc_offset.filter(|seconds| *seconds != 0);
+    let seconds = Duration::from_secs(known.unwrap_or(USUAL_UTC_OFFSET)).abs();
+    (offset.abs() - seconds).abs() < TIME_SCALE_SLACK
+}

@@ -1,0 +1,296 @@
+//! The alarms in invented time.
+
+use proptest::prelude::*;
+
+use super::{hysteresis::Patience, *};
+
+fn at(seconds: i64) -> Time<Mono> {
+    Time::ZERO + Duration::from_secs(seconds)
+}
+
+fn identity(number: u8) -> ClockIdentity {
+    ClockIdentity([number; 8])
+}
+
+/// A second of good time-keeping at 16 Sync/s.
+fn good_second(facts: &mut Facts) {
+    let totals = &mut facts.totals;
+    totals.syncs += 16;
+    totals.delays += 16;
+    totals.rx_stamps += 16;
+    totals.tx_stamps += 16;
+}
+
+fn good() -> Facts {
+    Facts {
+        ports_up: 1,
+        grandmaster: Some(identity(1)),
+        interval: Some(Duration::from_nanos(62_500_000)),
+        offset: Some(Duration::from_nanos(150)),
+        servo: Some(ServoState::Locked),
+        ..Facts::default()
+    }
+}
+
+fn alarms() -> Alarms {
+    Alarms::new(Role::Receiver, Limits::default(), at(0))
+}
+
+/// Runs seconds `from..to`, each changed by `second`; returns the changes with their time.
+fn run(
+    alarms: &mut Alarms,
+    facts: &mut Facts,
+    (from, to): (i64, i64),
+    second: impl Fn(&mut Facts),
+) -> Vec<(i64, Alarm, bool)> {
+    let mut changes = Vec::new();
+    for now in from..to {
+        second(facts);
+        for change in alarms.update(at(now), facts) {
+            changes.push((now, change.alarm, change.is_raised));
+        }
+    }
+    changes
+}
+
+#[test]
+fn good_time_keeping_raises_nothing() {
+    let (mut alarms, mut facts) = (alarms(), good());
+    assert_eq!(run(&mut alarms, &mut facts, (0, 1000), good_second), []);
+}
+
+#[test]
+fn start_without_anything_raises_no_announce_alone() {
+    let mut facts = Facts { ports_up: 1, servo: Some(ServoState::Unlocked), ..Facts::default() };
+    let changes = run(&mut alarms(), &mut facts, (0, 600), |_| {});
+    assert_eq!(changes, [(10, Alarm::NoAnnounce, true)]);
+}
+
+#[test]
+fn each_loss_raises_its_own_alarm_and_recovery_clears_it() {
+    type Second = fn(&mut Facts);
+    let cases: [(Alarm, Second); 5] = [
+        (Alarm::NoSync, |facts| facts.totals.delays += 16),
+        (Alarm::NoFollowUp, |facts| {
+            facts.totals.follow_ups_missing += 16;
+            facts.totals.rx_stamps += 16;
+            facts.totals.delays += 16;
+        }),
+        (Alarm::NoRxStamp, |facts| {
+            facts.totals.rx_stamps_missing += 16;
+            facts.totals.delays += 16;
+        }),
+        (Alarm::NoTxStamp, |facts| {
+            facts.totals.tx_stamps_missing += 16;
+            facts.totals.rx_stamps += 16;
+            facts.totals.syncs += 16;
+        }),
+        (Alarm::NoDelayResp, |facts| {
+            facts.totals.delays_unanswered += 16;
+            facts.totals.rx_stamps += 16;
+            facts.totals.tx_stamps += 16;
+            facts.totals.syncs += 16;
+        }),
+    ];
+    for (alarm, bad_second) in cases {
+        let (mut alarms, mut facts) = (alarms(), good());
+        run(&mut alarms, &mut facts, (0, 20), good_second);
+        let raised = run(&mut alarms, &mut facts, (20, 40), bad_second);
+        assert_eq!(raised.len(), 1, "{alarm:?}: {raised:?}");
+        assert_eq!((raised[0].1, raised[0].2), (alarm, true));
+        let cleared = run(&mut alarms, &mut facts, (40, 80), good_second);
+        assert_eq!(cleared.len(), 1, "{alarm:?}: {cleared:?}");
+        assert_eq!((cleared[0].1, cleared[0].2), (alarm, false));
+    }
+}
+
+#[test]
+fn slow_messages_are_given_their_time() {
+    let (mut alarms, mut facts) = (alarms(), good());
+    facts.interval = Some(Duration::from_secs(16));
+    let changes = run(&mut alarms, &mut facts, (0, 600), |_| {});
+    // Nothing at all for 8 intervals, and not before.
+    assert_eq!(changes, [(128, Alarm::NoSync, true)]);
+}
+
+#[test]
+fn single_losses_raise_nothing() {
+    let (mut alarms, mut facts) = (alarms(), good());
+    let changes = run(&mut alarms, &mut facts, (0, 300), |facts| {
+        good_second(facts);
+        facts.totals.rx_stamps_missing += 1;
+        facts.totals.tx_stamps_missing += 1;
+        facts.totals.delays_unanswered += 2;
+        facts.totals.follow_ups_missing += 3;
+        facts.totals.fallbacks += 1;
+    });
+    assert_eq!(changes, []);
+}
+
+#[test]
+fn offset_is_judged_with_a_band() {
+    let (mut alarms, mut facts) = (alarms(), good());
+    let offset = |nanos| {
+        move |facts: &mut Facts| {
+            good_second(facts);
+            facts.offset = Some(Duration::from_nanos(nanos));
+        }
+    };
+    assert_eq!(run(&mut alarms, &mut facts, (0, 20), offset(-99_000)), []);
+    let raised = run(&mut alarms, &mut facts, (20, 40), offset(-101_000));
+    assert_eq!(raised, [(25, Alarm::OffsetAboveThreshold, true)]);
+    assert_eq!(run(&mut alarms, &mut facts, (40, 100), offset(60_000)), []);
+    let cleared = run(&mut alarms, &mut facts, (100, 120), offset(49_000));
+    assert_eq!(cleared, [(110, Alarm::OffsetAboveThreshold, false)]);
+}
+
+#[test]
+fn offset_of_tai_minus_utc_is_a_confusion_of_time_scales() {
+    for seconds in [37, -37] {
+        let (mut alarms, mut facts) = (alarms(), good());
+        facts.offset = Some(Duration::from_secs(seconds) + Duration::from_nanos(4_000_000));
+        facts.servo = Some(ServoState::Unlocked);
+        let changes = run(&mut alarms, &mut facts, (0, 30), good_second);
+        assert_eq!(changes, [(5, Alarm::TimeScaleMismatch, true)]);
+    }
+}
+
+#[test]
+fn another_grandmaster_is_told_once_and_named() {
+    let (mut alarms, mut facts) = (alarms(), good());
+    run(&mut alarms, &mut facts, (0, 20), good_second);
+    facts.grandmaster = None;
+    run(&mut alarms, &mut facts, (20, 24), good_second);
+    facts.grandmaster = Some(identity(2));
+    let changes = alarms.update(at(24), &facts);
+    assert_eq!(changes.len(), 1);
+    assert_eq!((changes[0].alarm, changes[0].is_raised), (Alarm::GrandmasterChanged, true));
+    assert!(changes[0].detail.contains("0101") && changes[0].detail.contains("0202"));
+    let cleared = run(&mut alarms, &mut facts, (25, 400), good_second);
+    assert_eq!(cleared, [(325, Alarm::GrandmasterChanged, false)]);
+}
+
+#[test]
+fn first_step_of_the_clock_is_no_alarm() {
+    let (mut alarms, mut facts) = (alarms(), good());
+    facts.servo = Some(ServoState::Unlocked);
+    run(&mut alarms, &mut facts, (0, 10), good_second);
+    facts.totals.clock_steps = 1;
+    facts.servo = Some(ServoState::Jump);
+    run(&mut alarms, &mut facts, (10, 11), good_second);
+    facts.servo = Some(ServoState::Locked);
+    // The step is not recent any more when the next one comes.
+    assert_eq!(run(&mut alarms, &mut facts, (11, 12), good_second), []);
+    assert_eq!(run(&mut alarms, &mut facts, (20, 40), good_second), []);
+    facts.totals.clock_steps = 2;
+    let changes = run(&mut alarms, &mut facts, (40, 42), good_second);
+    assert_eq!(changes, [(40, Alarm::ClockStepped, true)]);
+}
+
+#[test]
+fn roles_raise_only_what_applies_to_them() {
+    let names = |role| -> Vec<&str> {
+        Alarms::new(role, Limits::default(), at(0)).all().map(|(alarm, _)| alarm.name()).collect()
+    };
+    assert_eq!(names(Role::Receiver).len(), Alarm::ALL.len());
+    assert!(!names(Role::Transmitter).contains(&"no_sync"));
+    assert!(!names(Role::Observer).contains(&"holdover"));
+}
+
+#[test]
+fn names_are_labels_and_explanations_say_what_to_do() {
+    for alarm in Alarm::ALL {
+        assert!(alarm.name().chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+        assert!(alarm.explanation().lines().count() >= 2, "{}", alarm.name());
+        assert!(alarm.summary().len() < 60, "{}", alarm.name());
+    }
+    let names: std::collections::BTreeSet<_> = Alarm::ALL.iter().map(|it| it.name()).collect();
+    assert_eq!(names.len(), Alarm::ALL.len());
+}
+
+fn arbitrary_facts() -> impl Strategy<Value = Facts> {
+    let totals = prop::array::uniform12(prop_oneof![0u64..100, any::<u64>()]);
+    let more = (
+        0usize..3,
+        0usize..3,
+        prop::option::of(0u8..3),
+        prop::option::of(any::<i64>()),
+        prop::option::of(any::<i64>()),
+        prop::option::of(0usize..4),
+        prop::option::of(any::<i64>()),
+        any::<bool>(),
+    );
+    (totals, more).prop_map(
+        |(t, (up, down, grandmaster, interval, offset, servo, utc, steered))| Facts {
+            totals: Totals {
+                syncs: t[0],
+                follow_ups_missing: t[1],
+                delays: t[2],
+                delays_unanswered: t[3],
+                rx_stamps: t[4],
+                rx_stamps_missing: t[5],
+                tx_stamps: t[6],
+                tx_stamps_missing: t[7],
+                fallbacks: t[8],
+                ring_lost: t[9],
+                clock_errors: t[10],
+                clock_steps: t[11],
+            },
+            ports_up: up,
+            ports_down: down,
+            grandmaster: grandmaster.map(identity),
+            interval: interval.map(Duration::from_nanos),
+            offset: offset.map(Duration::from_nanos),
+            servo: servo.map(|at| ServoState::ALL[at]),
+            utc_offset: utc,
+            is_steered_elsewhere: steered,
+        },
+    )
+}
+
+proptest! {
+    /// Whatever the facts and however time runs: no panic, bounded memory, and what is told of
+    /// changes is the state.
+    #[test]
+    fn changes_add_up_to_the_state(
+        steps in prop::collection::vec((-10_000i64..100_000_000_000, arbitrary_facts()), 1..100),
+    ) {
+        let mut alarms = alarms();
+        let mut told = std::collections::BTreeSet::new();
+        let mut now = at(0);
+        for (apart, facts) in steps {
+            now += Duration::from_nanos(apart);
+            for change in alarms.update(now, &facts) {
+                let is_new = if change.is_raised { told.insert(change.alarm) } else { told.remove(&change.alarm) };
+                prop_assert!(is_new, "{:?} told twice", change.alarm);
+            }
+            let raised: std::collections::BTreeSet<_> = alarms.raised().map(|(it, _)| it).collect();
+            prop_assert_eq!(&raised, &told);
+            prop_assert!(alarms.window.looks() <= 70);
+        }
+    }
+
+    /// An alarm is raised exactly when its condition has held for so long, and never flaps faster
+    /// than its patience.
+    #[test]
+    fn state_changes_only_after_patience(
+        conditions in prop::collection::vec(any::<bool>(), 1..200),
+        raise in 0i64..6,
+        clear in 0i64..6,
+    ) {
+        let patience =
+            Patience { raise: Duration::from_secs(raise), clear: Duration::from_secs(clear) };
+        let mut state = Hysteresis::new(at(0));
+        let mut held = 0;
+        for (now, condition) in conditions.iter().enumerate() {
+            let before = state.is_raised();
+            held = if *condition == before { 0 } else { held + 1 };
+            let needed = if *condition { raise } else { clear };
+            let is_due = held > needed;
+            let changed = state.update(at(now as i64), *condition, patience).is_some();
+            prop_assert_eq!(changed, is_due);
+            prop_assert_eq!(state.is_raised(), if is_due { *condition } else { before });
+            if changed { held = 0; }
+        }
+    }
+}
