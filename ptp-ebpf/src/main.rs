@@ -107,46 +107,33 @@ impl InFlight {
         self.addresses[place].store(address);
     }
 
-    /// The driver is about to be called with a packet.
+    /// Whether a packet is one of them. All that most packets of the host see of this program.
+    #[inline(always)]
+    fn has(&self, address: u64) -> bool {
+        self.addresses[Self::place(address)].load() == address
+    }
+
+    /// The driver is about to be called with a packet that is one of them.
     #[inline(always)]
     fn start(&self, address: u64) {
-        let place = Self::place(address);
-        if self.addresses[place].load() == address {
-            // SAFETY: a helper without arguments.
-            self.starts[place].store(unsafe { bpf_ktime_get_ns() });
-        }
+        // SAFETY: a helper without arguments.
+        let start_ns = unsafe { bpf_ktime_get_ns() };
+        self.starts[Self::place(address)].store(start_ns);
     }
 
-    /// The driver was too busy to take a packet.
+    /// The driver was too busy to take it.
     #[inline(always)]
     fn postpone(&self, address: u64) {
-        let place = Self::place(address);
-        if self.addresses[place].load() == address {
-            self.starts[place].store(0);
-        }
+        self.starts[Self::place(address)].store(0);
     }
 
-    /// A packet was dropped. What happens to it once the driver has it is no longer of interest.
+    /// The driver has taken it: its serial, and when the driver was called. `None` where another CPU
+    /// has meanwhile taken the place, or even the socket buffer, for its own packet.
     #[inline(always)]
-    fn forget(&self, address: u64) {
+    fn finish(&self, address: u64) -> Option<(u64, u64)> {
         let place = Self::place(address);
-        if self.addresses[place].load() == address && self.starts[place].load() == 0 {
-            self.addresses[place].store(0);
-        }
-    }
-
-    /// The driver has taken a packet: its serial, when the driver was called, and now.
-    #[inline(always)]
-    fn finish(&self, address: u64) -> Option<(u64, u64, u64)> {
-        let place = Self::place(address);
-        if self.addresses[place].load() != address {
-            return None;
-        }
-        // SAFETY: a helper without arguments.
-        let done_ns = unsafe { bpf_ktime_get_ns() };
         let serial = self.serials[place].load();
         let start_ns = self.starts[place].load();
-        // Another CPU may have taken the place, or even the socket buffer, for its own packet.
         if self.addresses[place].load() != address
             || self.serials[place].load() != serial
             || start_ns == 0
@@ -154,7 +141,16 @@ impl InFlight {
             return None;
         }
         self.addresses[place].store(0);
-        Some((serial, start_ns, done_ns))
+        Some((serial, start_ns))
+    }
+
+    /// It was dropped. What happens to it once the driver has it is no longer of interest.
+    #[inline(always)]
+    fn forget(&self, address: u64) {
+        let place = Self::place(address);
+        if self.starts[place].load() == 0 {
+            self.addresses[place].store(0);
+        }
     }
 }
 
@@ -288,7 +284,10 @@ pub fn ptp_xdp_ingress(ctx: XdpContext) -> u32 {
 /// bridge) the packet passes here once for each, and the lowest one's stamp stays.
 #[raw_tracepoint(tracepoint = "net_dev_start_xmit")]
 pub fn ptp_start_xmit(ctx: RawTracePointContext) -> i32 {
-    IN_FLIGHT.start(ctx.arg(0));
+    let address: u64 = ctx.arg(0);
+    if IN_FLIGHT.has(address) {
+        return ptp_on_start_xmit(address);
+    }
     0
 }
 
@@ -296,40 +295,9 @@ pub fn ptp_start_xmit(ctx: RawTracePointContext) -> i32 {
 /// be gone by now; its address is only compared.
 #[raw_tracepoint(tracepoint = "net_dev_xmit")]
 pub fn ptp_xmit_done(ctx: RawTracePointContext) -> i32 {
-    let address = ctx.arg(0);
-    let code: i32 = ctx.arg(1);
-    if code != NETDEV_TX_OK {
-        // The queueing discipline will try again.
-        IN_FLIGHT.postpone(address);
-        return 0;
-    }
-    if let Some((serial, start_ns, done_ns)) = IN_FLIGHT.finish(address) {
-        with_record(Hook::Xmit, |record, _| {
-            // SAFETY: `record` points to reserved ring memory of the right size.
-            unsafe {
-                set!(
-                    record,
-                    serial = serial,
-                    mono_ns = start_ns,
-                    done_ns = done_ns,
-                    tai_ns = 0,
-                    stack_ns = 0,
-                    hardware_ns = 0,
-                    network = 0,
-                    ifindex = 0,
-                    queue = 0,
-                    vlan = [0; 2],
-                    vlan_count = 0,
-                    vlan_offloaded = 0,
-                    source_port = 0,
-                    destination_port = 0,
-                    message_length = 0,
-                    packet_length = 0,
-                );
-            }
-            store_addresses(record, [0; 4], [0; 4]);
-            fill_common(record, Hook::Xmit, Direction::Egress);
-        });
+    let address: u64 = ctx.arg(0);
+    if IN_FLIGHT.has(address) {
+        return ptp_on_xmit_done(address, ctx.arg(1));
     }
     0
 }
@@ -338,7 +306,63 @@ pub fn ptp_xmit_done(ctx: RawTracePointContext) -> i32 {
 /// packet's, which must not be taken for it. Fires for dropped packets only.
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub fn ptp_dropped(ctx: RawTracePointContext) -> i32 {
-    IN_FLIGHT.forget(ctx.arg(0));
+    let address: u64 = ctx.arg(0);
+    if IN_FLIGHT.has(address) {
+        IN_FLIGHT.forget(address);
+    }
+    0
+}
+
+// The two that follow are functions of their own, so that the programs above need no registers
+// saved: every packet of the host pays for that. The verifier looks at global functions by themselves
+// and wants a number from them. Their names would otherwise depend on the compiler's version.
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn ptp_on_start_xmit(address: u64) -> i32 {
+    IN_FLIGHT.start(address);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn ptp_on_xmit_done(address: u64, code: i32) -> i32 {
+    // SAFETY: a helper without arguments.
+    let done_ns = unsafe { bpf_ktime_get_ns() };
+    if code != NETDEV_TX_OK {
+        // The queueing discipline will try again.
+        IN_FLIGHT.postpone(address);
+        return 0;
+    }
+    let Some((serial, start_ns)) = IN_FLIGHT.finish(address) else {
+        return 0;
+    };
+    with_record(Hook::Xmit, |record, _| {
+        // SAFETY: `record` points to reserved ring memory of the right size.
+        unsafe {
+            set!(
+                record,
+                serial = serial,
+                mono_ns = start_ns,
+                done_ns = done_ns,
+                tai_ns = 0,
+                stack_ns = 0,
+                hardware_ns = 0,
+                network = 0,
+                ifindex = 0,
+                queue = 0,
+                vlan = [0; 2],
+                vlan_count = 0,
+                vlan_offloaded = 0,
+                source_port = 0,
+                destination_port = 0,
+                message_length = 0,
+                packet_length = 0,
+            );
+        }
+        store_addresses(record, [0; 4], [0; 4]);
+        fill_common(record, Hook::Xmit, Direction::Egress);
+    });
     0
 }
 

@@ -1,10 +1,12 @@
 //! `ptp-agent bench`: what the stamps cost on this host. [`clocks`] measures one clock call inside a
 //! kernel program, the figure that Table 2 of Kobori, Lee and Hirotsu (doi 10.1002/cpe.7957) gives;
 //! [`hooks`] measures what each hook adds to a PTP packet and to any other packet, against a program
-//! that does nothing. Both run in the kernel on packets that never leave it.
+//! that does nothing, and [`tracepoints`] does the same for the tracepoints, which every packet of the
+//! host passes. The packets never leave the kernel.
 
 mod clocks;
 mod hooks;
+mod tracepoints;
 
 use std::{
     fmt::{self, Write as _},
@@ -84,7 +86,9 @@ pub struct Row {
 /// [`CaptureError`] where programs cannot be loaded; otherwise what the kernel said.
 pub fn measure(args: &BenchArgs, mut each: impl FnMut(&Row)) -> anyhow::Result<()> {
     clocks::measure(args.clock_calls, &mut each)?;
-    hooks::measure(args.runs, args.packets, &mut each)
+    hooks::measure(args.runs, args.packets, &mut each)?;
+    // Sending a packet costs a hundred times what running a program does.
+    tracepoints::measure(args.runs, args.packets / 50, &mut each)
 }
 
 /// The command: measures, and prints rows as JSON lines or the whole as text tables.
@@ -159,7 +163,8 @@ impl fmt::Display for Report<'_> {
         }
         writeln!(
             f,
-            "\nOne packet on one hook, ns, {} runs; last column: mean over the empty program's",
+            "\nOne packet on one hook, ns, {} runs; last column: mean over the empty program's\n\
+             (in the last rows, xmit, the kernel's own clock reads are in every figure)",
             self.args.runs
         )?;
         writeln!(

@@ -446,7 +446,7 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Lab(args) => return lab::run(&args, json),
         Command::Bench(args) => {
-            privileges::keep_only(privileges::CAPTURE);
+            privileges::keep_only(privileges::BENCH);
             bench::run(&args, json)?;
         }
         Command::Doctor(mut args) => {

@@ -16,6 +16,14 @@ pub(super) const COMPARE: &[Capability] = &[
     Capability::CAP_NET_RAW,
 ];
 
+/// What measuring costs needs: stamps, a namespace of its own, and the kernel's statistics of programs.
+pub(super) const BENCH: &[Capability] = &[
+    Capability::CAP_BPF,
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_PERFMON,
+    Capability::CAP_SYS_ADMIN,
+];
+
 /// What PTP ports need: stamps, Ethernet sockets and UDP ports 319 and 320.
 pub(crate) const PORTS: &[Capability] = &[
     Capability::CAP_BPF,
