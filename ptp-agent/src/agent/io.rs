@@ -20,8 +20,9 @@ use tokio::time::sleep;
 use super::prime::{PrimeMode, Primer};
 use crate::{
     capture::{
-        AttachedHooks, Candidates, CaptureError, Choice, ClockRelation, Options, Outcome, Pairing,
-        PairingCounts, PointReport, Programs, RxSource, Selector, TxSource, rx_stamp, tx_stamp,
+        AttachedHooks, Bracket, Candidates, CaptureError, Choice, ClockRelation, Latencies,
+        Options, Outcome, Pairing, PairingCounts, PointReport, Programs, RxSource, Selector,
+        TxSource, rx_stamp, tx_stamp,
     },
     engine::{
         PortIndex, TxToken,
@@ -47,6 +48,8 @@ const RETRY: Duration = Duration::from_millis(1);
 const DRAIN: Duration = Duration::from_millis(100);
 /// Between two attempts to open an interface that has come back.
 const REOPEN: Duration = Duration::from_secs(1);
+/// Comparisons of the capture points that the driver's stamp takes part in.
+const DRIVER_TRIAL: u32 = 2;
 /// Messages that may wait for stamps at one time.
 const WAITING: usize = 256;
 
@@ -64,9 +67,9 @@ pub struct IoConfig {
     /// Whether event messages may be primed.
     pub prime: PrimeMode,
     /// Between the wire and the receive stamp; subtracted.
-    pub ingress_latency: Duration,
+    pub ingress_latency: Latencies,
     /// Between the transmit stamp and the wire; added.
-    pub egress_latency: Duration,
+    pub egress_latency: Latencies,
     /// Size of the ring, bytes.
     pub ring_bytes: Option<u32>,
 }
@@ -86,6 +89,8 @@ pub struct Sources {
     pub primed: bool,
     /// Messages that were stamped by another point than the chosen one.
     pub fallbacks: u64,
+    /// Messages whose transmit stamps were not used, because something came between them.
+    pub interrupted: u64,
 }
 
 /// Why the agent cannot start.
@@ -179,6 +184,8 @@ struct Port {
     rx: Side,
     tx: Side,
     primer: Primer,
+    bracket: Bracket,
+    driver_stamps: bool,
     counts: IoCounts,
 }
 
@@ -189,19 +196,23 @@ struct Side {
     selector: Selector,
     matched: BTreeMap<StampSource, u64>,
     differences: BTreeMap<StampSource, Histogram>,
+    interrupted: u64,
 }
 
 impl Side {
     fn new(selector: Selector) -> Self {
         let (matched, differences) = Default::default();
-        Self { pairing: Pairing::new(), selector, matched, differences }
+        Self { pairing: Pairing::new(), selector, matched, interrupted: 0, differences }
     }
 
-    /// Counts how far the programs' own stamps of a packet are from the kernel's.
+    /// Counts how far the programs' own stamps of a packet are from the kernel's, which are the
+    /// stack's on the way in and the driver's on the way out.
     fn compare(&mut self, stamps: &Candidates) {
-        let Some(kernel) = stamps.time(StampSource::Stack) else { return };
-        for stamp in stamps.iter().filter(|stamp| stamp.source != StampSource::Stack) {
-            self.differences.entry(stamp.source).or_default().add(stamp.time - kernel);
+        let is_kernels =
+            |source| matches!(source, StampSource::Stack | StampSource::DriverSoftware);
+        let Some(kernel) = stamps.iter().find(|stamp| is_kernels(stamp.source)) else { return };
+        for stamp in stamps.iter().filter(|stamp| !is_kernels(stamp.source)) {
+            self.differences.entry(stamp.source).or_default().add(stamp.time - kernel.time);
         }
     }
 
@@ -209,6 +220,7 @@ impl Side {
         let reference = self.selector.reference();
         SideCounts {
             matched: self.matched.clone(),
+            interrupted: self.interrupted,
             reference,
             pairing: self.pairing.counts(),
             differences: self.differences.clone(),
@@ -221,6 +233,8 @@ impl Side {
 pub struct SideCounts {
     /// Stamps used, by the capture point they came from.
     pub matched: BTreeMap<StampSource, u64>,
+    /// Stamps not used, because something came between them.
+    pub interrupted: u64,
     /// Stands for the packet as a whole in the other counts.
     pub reference: StampSource,
     /// Everything else.
@@ -278,6 +292,7 @@ impl Io {
             hooks.push(attached);
             let transport = Transport::open(config.transport, interface)?;
             let up = matches!(link_state(interface), LinkState::Up(_));
+            let driver_stamps = wants_driver_stamps(config.tx_source, &transport, interface);
             ports.push(Port {
                 interface: interface.clone(),
                 ifindex: transport.ifindex(),
@@ -289,6 +304,8 @@ impl Io {
                 rx: Side::new(rx_selector(config.rx_source, attached)),
                 tx: Side::new(tx_selector(config.tx_source)),
                 primer: Primer::new(config.prime, interface),
+                bracket: Bracket::default(),
+                driver_stamps,
                 counts: IoCounts::default(),
             });
         }
@@ -325,22 +342,26 @@ impl Io {
             tx_points: port.tx.selector.report(),
             primed: port.primer.is_on(),
             fallbacks: port.rx.selector.fallbacks + port.tx.selector.fallbacks,
+            interrupted: port.tx.interrupted,
         })
     }
 
     /// The other end has told when it sent or received a packet that was stamped here: now the noise
     /// of the capture points can be compared.
     pub fn learn(&mut self, measurement: &Measurement) {
-        let (ingress, egress) = (self.config.ingress_latency, self.config.egress_latency);
         let Some(port) = self.ports.get_mut(usize::from(measurement.port.0)) else {
             return;
         };
+        let ingress = self.config.ingress_latency.of(port.rx.selector.reference());
+        let egress = self.config.egress_latency.of(port.tx.selector.reference());
         let (direction, choice) = match measurement.observation {
             Observation::Sync(sync) => {
                 ("receive", port.rx.selector.learn(sync.t2.time + ingress, sync.t1))
             }
             Observation::Delay(delay) => {
-                ("transmit", port.tx.selector.learn(delay.t3.time - egress, delay.t4))
+                let choice = port.tx.selector.learn(delay.t3.time - egress, delay.t4);
+                port.end_driver_trial(self.config.tx_source);
+                ("transmit", choice)
             }
             Observation::PeerDelay(_) => return,
         };
@@ -496,6 +517,9 @@ impl Io {
     /// Reads the ring and serves those who wait.
     fn look(&mut self, now: Time<Mono>) {
         self.drain(now);
+        for port in &mut self.ports {
+            port.collect_driver_stamps();
+        }
         for _ in 0..self.waiting_rx.len() {
             let Some(waiting) = self.waiting_rx.pop_front() else { break };
             let port = waiting.port;
@@ -532,18 +556,24 @@ impl Io {
         match side.pairing.take(port.ifindex, &waiting.bytes, retry, enough) {
             Outcome::Matched(stamps) => {
                 side.compare(&stamps);
+                if sent {
+                    port.primer.after_event(&stamps);
+                    // During the trial every other bracket is wide, and should be.
+                    if !port.primer.is_trying() && !port.bracket.is_sound_around(&stamps) {
+                        side.interrupted += 1;
+                        return Found::Stamp(None);
+                    }
+                }
                 let stamp = side.selector.choose(&stamps);
                 if let Some(stamp) = stamp {
                     *side.matched.entry(stamp.source).or_default() += 1;
                 }
-                if sent {
-                    port.primer.after_event(&stamps);
-                }
+                let reference = side.selector.reference();
                 Found::Stamp(stamp.map(|Stamp { time, source }| {
                     let time = if sent {
-                        time + self.config.egress_latency
+                        time + self.config.egress_latency.of(reference)
                     } else {
-                        time - self.config.ingress_latency
+                        time - self.config.ingress_latency.of(reference)
                     };
                     Stamp { time, source }
                 }))
@@ -625,6 +655,8 @@ impl Io {
                 match reopen(&mut self.programs, self.config.transport, &port.interface) {
                     Ok((transport, hooks)) => {
                         port.ifindex = transport.ifindex();
+                        port.driver_stamps =
+                            wants_driver_stamps(self.config.tx_source, &transport, &port.interface);
                         port.transport = Some(transport);
                         self.hooks[index] = hooks;
                         port.last_problem = None;
@@ -632,6 +664,7 @@ impl Io {
                         port.rx.selector = rx_selector(self.config.rx_source, hooks);
                         port.tx.selector = tx_selector(self.config.tx_source);
                         port.primer = Primer::new(self.config.prime, &port.interface);
+                        port.bracket = Bracket::default();
                     }
                     Err(error) => {
                         port.report(format!(
@@ -656,7 +689,8 @@ impl Io {
         for port in &self.ports {
             let (rx, tx) = (port.rx.pairing.counts(), port.tx.pairing.counts());
             let stamps = [("rx_stamp_missing", rx.missing), ("tx_stamp_missing", tx.missing)];
-            for (cause, total) in port.counts().iter().chain(stamps) {
+            let interrupted = ("tx_stamp_interrupted", port.tx.interrupted);
+            for (cause, total) in port.counts().iter().chain(stamps).chain([interrupted]) {
                 *lost.entry(cause.to_owned()).or_default() += total;
             }
         }
@@ -677,10 +711,26 @@ fn rx_selector(wanted: Option<RxSource>, hooks: AttachedHooks) -> Selector {
     }
 }
 
+/// Whether the driver is to stamp as well: where its stamp is asked for, or has to be compared.
+/// That it cannot be asked for leaves the other points.
+fn wants_driver_stamps(wanted: Option<TxSource>, transport: &Transport, interface: &str) -> bool {
+    if !matches!(wanted, None | Some(TxSource::DriverSoftware)) {
+        return false;
+    }
+    let asked = transport.ask_for_driver_stamps(true);
+    if let Err(error) = &asked {
+        tracing::warn!(interface, %error, "cannot ask for the driver's transmit stamps");
+    }
+    asked.is_ok()
+}
+
 fn tx_selector(wanted: Option<TxSource>) -> Selector {
-    use StampSource::{StartXmit, TcEgress, XmitDone};
+    use StampSource::{DriverSoftware, StartXmit, TcEgress, XmitDone};
     match wanted {
-        None => Selector::automatic(&[XmitDone, StartXmit, TcEgress]),
+        None => Selector::automatic(&[XmitDone, StartXmit, TcEgress, DriverSoftware]),
+        Some(TxSource::DriverSoftware) => {
+            Selector::fixed(&[DriverSoftware, XmitDone, StartXmit, TcEgress])
+        }
         Some(TxSource::XmitDone) => Selector::fixed(&[XmitDone, StartXmit, TcEgress]),
         Some(TxSource::StartXmit) => Selector::fixed(&[StartXmit, XmitDone, TcEgress]),
         Some(TxSource::TcEgress) => Selector::fixed(&[TcEgress]),
@@ -698,6 +748,34 @@ impl Port {
         let overflowed = self.transport.as_ref().map_or(0, Transport::overflowed);
         let socket_overflow = self.counts.socket_overflow + overflowed;
         IoCounts { socket_overflow, ..self.counts }
+    }
+
+    /// Reads the driver's stamps. The ring has been read before, so their packets are known.
+    fn collect_driver_stamps(&mut self) {
+        let Some(transport) = self.transport.as_ref().filter(|_| self.driver_stamps) else {
+            return;
+        };
+        let relation = ClockRelation::now();
+        while let Some((message, real)) = transport.next_driver_stamp(&mut self.buffer) {
+            let source = StampSource::DriverSoftware;
+            let stamp = Stamp { time: relation.mono_at(real), source };
+            self.tx.pairing.amend_message(self.ifindex, message, stamp);
+        }
+    }
+
+    /// Once the points have been compared, a driver's stamp that is not the best one is no longer
+    /// asked for: taking it costs the packet time on its way.
+    fn end_driver_trial(&mut self, wanted: Option<TxSource>) {
+        let selector = &self.tx.selector;
+        let is_over = wanted.is_none()
+            && selector.rounds() >= DRIVER_TRIAL
+            && selector.chosen() != StampSource::DriverSoftware;
+        if self.driver_stamps
+            && is_over
+            && let Some(transport) = &self.transport
+        {
+            self.driver_stamps = transport.ask_for_driver_stamps(false).is_err();
+        }
     }
 
     /// Says a problem once, until it is another or has gone away.

@@ -281,6 +281,7 @@ fn set_stamp_figures(figures: &mut PortFigures, direction: Direction, counts: &S
         (StampOutcome::Orphaned, counts.pairing.orphaned),
         (StampOutcome::Duplicate, counts.pairing.duplicate),
         (StampOutcome::Late, counts.pairing.late),
+        (StampOutcome::Interrupted, counts.interrupted),
     ] {
         figures.set_timestamps(direction, counts.reference, outcome, total);
     }
@@ -302,6 +303,7 @@ fn stamp_counts((rx, tx): &(SideCounts, SideCounts)) -> serde_json::Value {
         others["orphaned"] = counts.pairing.orphaned.into();
         others["duplicate"] = counts.pairing.duplicate.into();
         others["late"] = counts.pairing.late.into();
+        others["interrupted"] = counts.interrupted.into();
         others["missing"] = counts.pairing.missing.into();
         sources
     };

@@ -78,6 +78,11 @@ impl Primer {
         !matches!(self.state, State::Off)
     }
 
+    /// Whether it is being tried, so that only every other message is primed.
+    pub const fn is_trying(&self) -> bool {
+        matches!(self.state, State::Trial { .. })
+    }
+
     /// To be called right before an event message is sent.
     pub fn before_event(&mut self) {
         let prime = match &mut self.state {

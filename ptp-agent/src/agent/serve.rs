@@ -15,11 +15,12 @@ use serde_json::json;
 use super::{
     AgentError, Common, Ending, clock_identity, clock_line,
     health::{self, Health},
-    io::{Delivery, Io},
+    io::{Delivery, Io, IoConfig},
     seed, set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, start_metrics,
     start_output, virtual_clock,
 };
 use crate::{
+    capture::{RxSource, TxSource},
     clock::{Clock, virtual_clock::VirtualClock},
     engine::{
         PortIndex,
@@ -99,7 +100,12 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
     let mut ending = Ending::new(common.duration)?;
     let publication = Publication::default();
     let _server = start_metrics(common.metrics_address, &publication)?;
-    let mut io = Io::open(common.io.clone())?;
+    // Nobody tells a grandmaster when its messages arrived, so there is nothing to compare points by.
+    let mut io = Io::open(IoConfig {
+        rx_source: Some(common.io.rx_source.unwrap_or(RxSource::Stack)),
+        tx_source: Some(common.io.tx_source.unwrap_or(TxSource::XmitDone)),
+        ..common.io.clone()
+    })?;
     let output = start_output(common.json)?;
     let start = monotonic();
     let identity = clock_identity(&common.io.interfaces, seed(common.seed));

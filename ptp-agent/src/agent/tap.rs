@@ -105,7 +105,7 @@ impl Tap {
         let mut programs = Programs::load(Options {
             ring_bytes: config.ring_bytes,
             xdp,
-            xmit: config.tx_source.hook() == Hook::Xmit,
+            xmit: config.tx_source.hook() == Some(Hook::Xmit),
             ..Options::default()
         })?;
         let watch = LinkWatch::new().map_err(IoError::Watch)?;

@@ -2,18 +2,22 @@
 //! attaches them to interfaces and reads their records; [`Pairing`] finds the record that belongs to
 //! a message that came through a socket or was sent by the agent itself.
 
+mod bracket;
 mod clsact;
 mod hints;
+mod latency;
 mod pairing;
 mod programs;
 mod select;
 
 pub use hints::{HINTS_OBJECT, Hints, HintsError};
+pub use latency::{Latencies, Latency};
 pub use pairing::{Outcome, Pairing, PairingCounts};
 pub use programs::{
     AttachedHooks, CaptureError, Features, HookCounts, OBJECT, Options, Programs, TcAttach, XdpHook,
 };
 
+pub(crate) use bracket::Bracket;
 pub(crate) use select::median;
 pub use select::{Candidates, Choice, PointReport, Selector};
 
@@ -85,14 +89,18 @@ pub enum TxSource {
     StartXmit,
     /// Raw tracepoint `net_dev_xmit`, right after the driver has returned.
     XmitDone,
+    /// The driver's software stamp, from the error queue of the socket that sent the message.
+    DriverSoftware,
 }
 
 impl TxSource {
-    /// The hook whose records carry this stamp.
-    pub const fn hook(self) -> Hook {
+    /// The hook whose records carry this stamp; `None` for a stamp that does not come from our
+    /// programs, which nobody but the sender of the packet can have.
+    pub const fn hook(self) -> Option<Hook> {
         match self {
-            Self::TcEgress => Hook::TcEgress,
-            Self::StartXmit | Self::XmitDone => Hook::Xmit,
+            Self::TcEgress => Some(Hook::TcEgress),
+            Self::StartXmit | Self::XmitDone => Some(Hook::Xmit),
+            Self::DriverSoftware => None,
         }
     }
 
@@ -102,6 +110,7 @@ impl TxSource {
             Self::TcEgress => StampSource::TcEgress,
             Self::StartXmit => StampSource::StartXmit,
             Self::XmitDone => StampSource::XmitDone,
+            Self::DriverSoftware => StampSource::DriverSoftware,
         }
     }
 }
@@ -113,7 +122,12 @@ impl FromStr for TxSource {
             "tc_egress" => Self::TcEgress,
             "start_xmit" => Self::StartXmit,
             "xmit_done" => Self::XmitDone,
-            _ => return Err("expected start_xmit, xmit_done or tc_egress".to_owned()),
+            "driver_software" => Self::DriverSoftware,
+            _ => {
+                return Err(
+                    "expected xmit_done, start_xmit, tc_egress or driver_software".to_owned()
+                );
+            }
         })
     }
 }
@@ -155,6 +169,11 @@ impl ClockRelation {
         Some(Time::from_epoch(nanos(record.stack_ns) - self.real_minus_mono))
     }
 
+    /// A stamp on CLOCK_REALTIME that is so fresh that no step can have come between.
+    pub fn mono_at(&self, real: Time<Real>) -> Time<Mono> {
+        Time::from_epoch(real.since_epoch() - self.real_minus_mono)
+    }
+
     /// What CLOCK_REALTIME showed at `time`, about when `record` was written: by the record's own
     /// pair of clock reads where the clock has been stepped since.
     pub fn real_at(&self, record: &Record, time: Time<Mono>) -> Time<Real> {
@@ -193,12 +212,12 @@ pub fn rx_stamp(record: &Record, source: RxSource, relation: &ClockRelation) -> 
 
 /// The transmit stamp of `record` from `source`; `None` where the record is another hook's.
 pub fn tx_stamp(record: &Record, source: TxSource) -> Option<Stamp> {
-    if record.hook != source.hook() {
+    if source.hook() != Some(record.hook) {
         return None;
     }
     let time = match source {
-        TxSource::TcEgress | TxSource::StartXmit => mono_stamp(record),
         TxSource::XmitDone => Time::from_epoch(nanos(record.done_ns)),
+        _ => mono_stamp(record),
     };
     Some(Stamp { time, source: source.source() })
 }

@@ -127,6 +127,20 @@ impl Pairing {
         false
     }
 
+    /// A further stamp of the packet that carries this message, for a source that does not know the
+    /// serial; `false` where no such packet waits for it.
+    pub fn amend_message(&mut self, ifindex: u32, message: &[u8], stamp: Stamp) -> bool {
+        let found = self
+            .waiting
+            .iter_mut()
+            .find(|entry| entry.is(ifindex, message) && entry.stamps.time(stamp.source).is_none());
+        if let Some(entry) = found {
+            entry.stamps.add(stamp);
+            return true;
+        }
+        false
+    }
+
     /// The stamps of a message that came through the socket, or was sent. Stamps of which `enough`
     /// is not true stay here, as more may come; `retry` says that it has been asked for before.
     pub fn take(
@@ -257,6 +271,20 @@ mod tests {
         assert!(pairing.amend(99, done));
         assert!(!pairing.amend(98, done));
         assert!(matches!(pairing.take(7, &[1; 44], true, enough), Outcome::Matched(_)));
+    }
+
+    #[test]
+    fn stamp_that_comes_by_message_is_waited_for() {
+        let mut pairing = Pairing::new();
+        let driver = Stamp { time: at(20), source: StampSource::DriverSoftware };
+        // The record has the padding of the frame behind the message.
+        pairing.push(at(1), 7, &[1; 46], 99, stamps(10));
+        assert!(!pairing.amend_message(8, &[1; 44], driver));
+        assert!(pairing.amend_message(7, &[1; 44], driver));
+        assert!(!pairing.amend_message(7, &[1; 44], driver), "once");
+        let mut both = stamps(10);
+        both.add(driver);
+        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::Matched(both));
     }
 
     #[test]

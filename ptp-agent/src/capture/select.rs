@@ -18,6 +18,8 @@ const ROUND: usize = 32;
 const DIFFERENCES: usize = 64;
 /// Packets that may wait for the other end's answer.
 const WAITING: usize = 64;
+/// After so many packets in a row that the chosen point has missed, it has stopped delivering.
+const MISSED: u32 = 8;
 /// Another point must be better by this factor: what is within it is chance.
 const HYSTERESIS: f64 = 0.7;
 /// Points at the most.
@@ -91,6 +93,8 @@ pub struct Selector {
     waiting: VecDeque<(Time<Mono>, Candidates)>,
     round: Vec<(Time<Ptp>, Candidates)>,
     noise: Vec<Option<f64>>,
+    rounds: u32,
+    missed: u32,
     /// Packets stamped by another point because the chosen one had none.
     pub fallbacks: u64,
 }
@@ -117,6 +121,8 @@ impl Selector {
             waiting: VecDeque::new(),
             round: Vec::new(),
             noise: vec![None; points.len()],
+            rounds: 0,
+            missed: 0,
             points,
             fallbacks: 0,
         }
@@ -132,14 +138,27 @@ impl Selector {
         self.reference
     }
 
+    /// How many times the points have been compared.
+    pub const fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
     /// The stamp to use for a packet, moved to the reference point; `None` where no point has one.
     pub fn choose(&mut self, candidates: &Candidates) -> Option<Stamp> {
         self.compare(candidates);
         let order = std::iter::once(self.chosen).chain(self.points.iter().copied());
         let (source, time) =
             order.into_iter().find_map(|point| Some((point, candidates.time(point)?)))?;
-        if source != self.chosen {
+        if source == self.chosen {
+            self.missed = 0;
+        } else {
             self.fallbacks += 1;
+            self.missed += 1;
+            if self.automatic && self.missed >= MISSED {
+                // Nobody need wait for it any more. Where it comes back, a round will show it.
+                tracing::warn!(from = self.chosen.name(), to = source.name(), "capture point lost");
+                (self.chosen, self.missed) = (source, 0);
+            }
         }
         let time = time + self.to_reference(source).unwrap_or(Duration::ZERO);
         if self.waiting.len() == WAITING {
@@ -186,6 +205,7 @@ impl Selector {
             return None;
         }
         let round = std::mem::take(&mut self.round);
+        self.rounds = self.rounds.saturating_add(1);
         for (point, noise) in self.points.iter().zip(&mut self.noise) {
             *noise = residual_noise(&round, *point);
         }
@@ -309,6 +329,20 @@ mod tests {
         assert_eq!(stamp.source, NOISY);
         assert!((stamp.time.as_nanos() - 1_000).abs() < 300, "{stamp:?}");
         assert_eq!(selector.fallbacks, 1);
+    }
+
+    #[test]
+    fn point_that_stops_delivering_is_left_and_found_again() {
+        let mut selector = Selector::automatic(&[QUIET, NOISY]);
+        feed(&mut selector, 40);
+        let only = Candidates::one(Stamp { time: Time::from_nanos(0), source: NOISY });
+        for _ in 0..MISSED {
+            assert_eq!(selector.chosen(), QUIET);
+            selector.choose(&only);
+        }
+        assert_eq!(selector.chosen(), NOISY);
+        assert_eq!(feed(&mut selector, 40).len(), 1);
+        assert_eq!(selector.chosen(), QUIET);
     }
 
     #[test]

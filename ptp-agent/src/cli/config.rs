@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{Delay, OrAuto, RunClock, ServeClock};
 use crate::{
     agent::prime::PrimeMode,
-    capture::{RxSource, TxSource},
+    capture::{Latencies, RxSource, TxSource},
     servo::Choice,
     transport::TransportKind,
 };
@@ -45,8 +45,8 @@ pub(super) struct Config {
     tx_source: Option<String>,
     pub(super) ring_kib: Option<u32>,
     pub(super) prime: Option<PrimeMode>,
-    pub(super) ingress_latency: Option<i64>,
-    pub(super) egress_latency: Option<i64>,
+    pub(super) ingress_latency: Option<Latencies>,
+    pub(super) egress_latency: Option<Latencies>,
     pub(super) metrics_address: Option<SocketAddr>,
     pub(super) offset_threshold: Option<u32>,
     #[serde(default)]

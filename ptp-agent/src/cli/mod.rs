@@ -29,7 +29,7 @@ use crate::{
         tap::TapConfig,
     },
     bench,
-    capture::{CaptureError, RxSource, TxSource},
+    capture::{CaptureError, Latencies, Latency, RxSource, TxSource},
     compare::{self, CompareError},
     doctor,
     engine::DelayMechanism,
@@ -126,7 +126,8 @@ struct TapArgs {
     /// xdp_generic, or xdp for native where the driver can and generic elsewhere.
     #[arg(long, value_name = "SOURCE")]
     rx_source: Option<OrAuto<RxSource>>,
-    /// Transmit stamp: auto (default; measures which is best), xmit_done, start_xmit or tc_egress.
+    /// Transmit stamp: auto (default; measures which is best), xmit_done, start_xmit, tc_egress or
+    /// driver_software (not for `observe`).
     #[arg(long, value_name = "SOURCE")]
     tx_source: Option<OrAuto<TxSource>>,
     /// Size of the ring buffer, KiB: a power of two.
@@ -157,12 +158,12 @@ struct PortArgs {
     /// Prime event messages with a throwaway frame: auto (default; where it helps) or off.
     #[arg(long)]
     prime: Option<PrimeMode>,
-    /// Between the wire and the receive stamp, ns: is subtracted.
-    #[arg(long, value_name = "NS", allow_negative_numbers = true)]
-    ingress_latency: Option<i64>,
-    /// Between the transmit stamp and the wire, ns: is added.
-    #[arg(long, value_name = "NS", allow_negative_numbers = true)]
-    egress_latency: Option<i64>,
+    /// Between the wire and the receive stamp, ns: is subtracted. SOURCE=NS for one capture point.
+    #[arg(long, value_name = "[SOURCE=]NS", allow_hyphen_values = true)]
+    ingress_latency: Vec<Latency>,
+    /// Between the transmit stamp and the wire, ns: is added. SOURCE=NS for one capture point.
+    #[arg(long, value_name = "[SOURCE=]NS", allow_hyphen_values = true)]
+    egress_latency: Vec<Latency>,
     /// Seed for the randomised message intervals, for repeatable runs.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -336,6 +337,10 @@ enum UsageError {
         "the recording was made with servo {0:?}, which this program does not have; choose one with --servo"
     )]
     UnknownServo(String),
+    #[error(
+        "only the sender of a packet gets the driver's transmit stamp: choose another --tx-source for observe"
+    )]
+    DriverStampOfOthers,
     #[error("{0} is out of range: {1}")]
     OutOfRange(&'static str, String),
 }
@@ -509,6 +514,9 @@ fn ring_bytes(args: &TapArgs, config: &Config) -> Option<u32> {
 /// one direction only, which minimum filtering removes.
 fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
     let (rx_source, tx_source) = sources(args, config)?;
+    if tx_source == Some(TxSource::DriverSoftware) {
+        return Err(UsageError::DriverStampOfOthers);
+    }
     Ok(TapConfig {
         interfaces: interfaces(args, config)?,
         rx_source: rx_source.unwrap_or(RxSource::Stack),
@@ -519,8 +527,10 @@ fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
 
 fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageError> {
     let (rx_source, tx_source) = sources(&args.tap, config)?;
-    let nanos =
-        |given: Option<i64>, file: Option<i64>| Duration::from_nanos(given.or(file).unwrap_or(0));
+    let latencies = |given: &[Latency], file: &Option<Latencies>| {
+        let given: Latencies = given.iter().copied().collect();
+        file.as_ref().map_or_else(|| given.clone(), |file| given.clone().or(file))
+    };
     Ok(Common {
         io: IoConfig {
             interfaces: interfaces(&args.tap, config)?,
@@ -528,8 +538,8 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
             rx_source,
             tx_source,
             prime: args.prime.or(config.prime).unwrap_or_default(),
-            ingress_latency: nanos(args.ingress_latency, config.ingress_latency),
-            egress_latency: nanos(args.egress_latency, config.egress_latency),
+            ingress_latency: latencies(&args.ingress_latency, &config.ingress_latency),
+            egress_latency: latencies(&args.egress_latency, &config.egress_latency),
             ring_bytes: ring_bytes(&args.tap, config),
         },
         domain: args.domain.or(config.domain).unwrap_or(0),

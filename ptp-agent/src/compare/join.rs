@@ -42,6 +42,11 @@ impl Packet {
         self.stamps[point as usize]
     }
 
+    /// Adds a stamp that follows from the others.
+    pub(super) const fn derive(&mut self, point: Point, ns: i64) {
+        self.stamps[point as usize] = Some(ns);
+    }
+
     /// `later` minus `earlier`, nanoseconds, where there are both.
     pub(super) fn between(&self, later: Point, earlier: Point) -> Option<i64> {
         self.at(later)?.checked_sub(self.at(earlier)?)

@@ -290,8 +290,9 @@ impl Laboratory {
         self.ends.iter().any(|end| end.identity == key.source_port_identity)
     }
 
-    fn packet(&mut self, packet: Packet) -> Result<(), CompareError> {
+    fn packet(&mut self, mut packet: Packet) -> Result<(), CompareError> {
         let traffic = Traffic::own(self.is_primed(packet.key.sequence_id));
+        self.results.judge(&mut packet, traffic);
         self.results.packet(&packet, traffic);
         self.results.crossing(&packet, traffic);
         if let Some(lines) = &self.packets {

@@ -68,6 +68,7 @@ pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
     loop {
         let now = monotonic();
         look(&mut side, probe.as_mut(), &mut join, now, |packet, traffic| {
+            results.judge(packet, traffic);
             results.packet(packet, traffic);
             packets.as_ref().map_or(Ok(()), |lines| lines.packet(&place, packet, traffic))
         })?;
@@ -88,6 +89,7 @@ pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
     sleep(StdDuration::from_millis(100)).await;
     let end = monotonic() + Join::PATIENCE;
     look(&mut side, probe.as_mut(), &mut join, end, |packet, traffic| {
+        results.judge(packet, traffic);
         results.packet(packet, traffic);
         packets.as_ref().map_or(Ok(()), |lines| lines.packet(&place, packet, traffic))
     })?;
@@ -120,7 +122,7 @@ fn look(
     mut probe: Option<&mut Probe>,
     join: &mut Join,
     now: Time<Mono>,
-    mut each: impl FnMut(&Packet, Traffic) -> Result<(), CompareError>,
+    mut each: impl FnMut(&mut Packet, Traffic) -> Result<(), CompareError>,
 ) -> Result<(), CompareError> {
     let mut sightings: Vec<Sighting> = Vec::new();
     let mut interval = None;
@@ -139,12 +141,14 @@ fn look(
     }
     let traffic = |packet: &Packet| probe.as_ref().map_or(Traffic::Others, |p| p.traffic(packet));
     for sighting in sightings {
-        if let Some(packet) = join.push(now, sighting) {
-            each(&packet, traffic(&packet))?;
+        if let Some(mut packet) = join.push(now, sighting) {
+            let traffic = traffic(&packet);
+            each(&mut packet, traffic)?;
         }
     }
-    while let Some(packet) = join.pop(now) {
-        each(&packet, traffic(&packet))?;
+    while let Some(mut packet) = join.pop(now) {
+        let traffic = traffic(&packet);
+        each(&mut packet, traffic)?;
     }
     Ok(())
 }

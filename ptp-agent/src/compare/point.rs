@@ -27,6 +27,9 @@ pub(super) enum Point {
     StartXmit,
     /// eBPF: raw tracepoint `net_dev_xmit`.
     XmitDone,
+    /// The same, of those packets only whose bracket around the driver is not overlong: the stamps
+    /// that `run` and `serve` use.
+    XmitSound,
     /// The copy of a sent packet that a packet socket gets. The stack stamps it before it calls the
     /// driver, whoever sent the packet.
     OutgoingCopy,
@@ -49,6 +52,7 @@ impl Point {
         Self::TcEgress,
         Self::StartXmit,
         Self::XmitDone,
+        Self::XmitSound,
         Self::OutgoingCopy,
         Self::TxSoftware,
         Self::TxHardware,
@@ -70,6 +74,7 @@ impl Point {
             Self::TcEgress => "tc_egress",
             Self::StartXmit => "start_xmit",
             Self::XmitDone => "xmit_done",
+            Self::XmitSound => "xmit_done_sound",
             Self::OutgoingCopy => "outgoing_copy",
         }
     }
@@ -87,6 +92,7 @@ impl Point {
             Self::TcEgress
             | Self::StartXmit
             | Self::XmitDone
+            | Self::XmitSound
             | Self::OutgoingCopy
             | Self::TxSoftware
             | Self::TxHardware => Direction::Egress,
@@ -126,6 +132,7 @@ pub(super) const COMPARISONS: &[(Point, Point)] = &[
     (Point::TcEgress, Point::TxSoftware),
     (Point::StartXmit, Point::TxSoftware),
     (Point::XmitDone, Point::TxSoftware),
+    (Point::XmitSound, Point::TxSoftware),
     (Point::TcEgress, Point::TxHardware),
     (Point::StartXmit, Point::TxHardware),
     (Point::XmitDone, Point::TxHardware),

@@ -327,7 +327,7 @@ type Part<'a> = (&'a Measurement, Point, Traffic);
 /// The ratios that say whether a source is better than what the kernel offers anyway.
 fn ratios(measurements: &[Measurement]) -> Vec<Ratio> {
     const RX: [Point; 4] = [Point::Stack, Point::XdpNative, Point::XdpGeneric, Point::TcIngress];
-    const TX: [Point; 3] = [Point::XmitDone, Point::StartXmit, Point::TcEgress];
+    const TX: [Point; 4] = [Point::XmitSound, Point::XmitDone, Point::StartXmit, Point::TcEgress];
     let mut ratios = Vec::new();
     for measurement in measurements {
         for traffic in [Traffic::Unprimed, Traffic::Primed] {
@@ -666,8 +666,9 @@ fn page(measurements: &[Measurement], ratios: &[Ratio]) -> Result<Page, PlotErro
 /// The spread of the sources of each direction, one above the other: around their medians, because
 /// a constant is a matter of calibration.
 fn residual_plots(page: &mut Page, results: &Results) -> Result<(), PlotError> {
-    const TX: [(Point, Point); 4] = [
+    const TX: [(Point, Point); 5] = [
         (Point::TxSoftware, Point::RxSoftware),
+        (Point::XmitSound, Point::RxSoftware),
         (Point::XmitDone, Point::RxSoftware),
         (Point::StartXmit, Point::RxSoftware),
         (Point::TcEgress, Point::RxSoftware),
@@ -679,9 +680,9 @@ fn residual_plots(page: &mut Page, results: &Results) -> Result<(), PlotError> {
         (Point::XmitDone, Point::XdpGeneric),
     ];
     for traffic in [Traffic::Unprimed, Traffic::Primed] {
-        for (pairs, what) in [
-            (TX, "transmit points, against the kernel's receive stamp"),
-            (RX, "receive points, against xmit_done"),
+        for (pairs, is_tx, what) in [
+            (&TX[..], true, "transmit points, against the kernel's receive stamp"),
+            (&RX[..], false, "receive points, against xmit_done"),
         ] {
             let centred: Vec<(&str, Vec<f64>)> = pairs
                 .iter()
@@ -689,7 +690,7 @@ fn residual_plots(page: &mut Page, results: &Results) -> Result<(), PlotError> {
                     let tally = results.residual(tx, rx, traffic)?;
                     let median = tally.figures().p50;
                     let values = tally.values().iter().map(|value| value - median).collect();
-                    let name = if pairs == TX { tx.name() } else { rx.name() };
+                    let name = if is_tx { tx.name() } else { rx.name() };
                     Some((name, values))
                 })
                 .collect();

@@ -9,11 +9,13 @@ use super::{
     point::{COMPARISONS, Point},
     tally::Tally,
 };
+use crate::capture::Bracket;
 
 /// Transmit and receive point of the one-way residuals. The first of each direction's ratios are
 /// taken against the kernel's own stamps.
 pub(super) const RESIDUALS: &[(Point, Point)] = &[
     (Point::TxSoftware, Point::RxSoftware),
+    (Point::XmitSound, Point::RxSoftware),
     (Point::XmitDone, Point::RxSoftware),
     (Point::StartXmit, Point::RxSoftware),
     (Point::TcEgress, Point::RxSoftware),
@@ -30,6 +32,7 @@ pub(super) const RESIDUALS: &[(Point, Point)] = &[
 /// Transmit and receive point of whole exchanges.
 pub(super) const EXCHANGES: &[(Point, Point)] = &[
     (Point::TxSoftware, Point::RxSoftware),
+    (Point::XmitSound, Point::Stack),
     (Point::XmitDone, Point::Stack),
     (Point::StartXmit, Point::Stack),
     (Point::TcEgress, Point::TcIngress),
@@ -80,12 +83,24 @@ pub(super) struct Results {
     pub(super) residuals: BTreeMap<(usize, Traffic), Tally>,
     pub(super) offsets: BTreeMap<(usize, Traffic), Tally>,
     detrends: BTreeMap<(usize, Traffic), Detrend>,
+    brackets: BTreeMap<Traffic, Bracket>,
     /// Packets of each direction.
     pub(super) received: u64,
     pub(super) sent: u64,
 }
 
 impl Results {
+    /// Marks the transmit stamp as sound where the bracket around the driver is. To be called with
+    /// every packet, before anything else is done with it.
+    pub(super) fn judge(&mut self, packet: &mut Packet, traffic: Traffic) {
+        if let (Some(width), Some(done)) =
+            (packet.between(Point::XmitDone, Point::StartXmit), packet.at(Point::XmitDone))
+            && self.brackets.entry(traffic).or_default().is_sound(width)
+        {
+            packet.derive(Point::XmitSound, done);
+        }
+    }
+
     /// Takes a packet with all its stamps.
     pub(super) fn packet(&mut self, packet: &Packet, traffic: Traffic) {
         let has = |points: &[Point]| points.iter().any(|point| packet.at(*point).is_some());

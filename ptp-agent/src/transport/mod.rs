@@ -4,6 +4,7 @@
 //! The event socket also asks the stack for its own receive stamps: nobody reads them from the
 //! socket, but it is this wish that makes the stack stamp packets before TC ingress sees them.
 
+mod driver_stamp;
 mod link;
 
 pub use link::{LinkState, LinkWatch, interface_addresses, interface_mac, link_state};
@@ -19,7 +20,10 @@ use std::{
 use nix::sys::socket::{
     MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt::ReceiveTimestampns,
 };
-use ptp_common::classify::{ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL};
+use ptp_common::{
+    classify::{ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL},
+    time::{Real, Time},
+};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
@@ -259,6 +263,23 @@ impl Transport {
             .filter_map(|socket| sys::dropped_by_kernel(socket).ok())
             .map(u64::from)
             .sum()
+    }
+
+    /// Asks for the driver's stamps of event messages sent from now on, or no longer.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn ask_for_driver_stamps(&self, wanted: bool) -> io::Result<()> {
+        driver_stamp::ask(self.event.get_ref(), wanted)
+    }
+
+    /// The next of the driver's stamps, CLOCK_REALTIME, and the message it belongs to, which may have
+    /// padding behind it.
+    pub fn next_driver_stamp<'a>(
+        &self,
+        buffer: &'a mut [u8; MAX_MESSAGE],
+    ) -> Option<(&'a [u8], Time<Real>)> {
+        driver_stamp::next(self.event.get_ref(), buffer)
     }
 
     /// The next message, event messages first.

@@ -55,6 +55,8 @@ pub enum StampOutcome {
     Duplicate,
     /// Came when its message had been given up.
     Late,
+    /// Not used, because something came between it and the packet.
+    Interrupted,
 }
 
 impl StampOutcome {
@@ -65,6 +67,7 @@ impl StampOutcome {
             Self::Orphaned => "orphaned",
             Self::Duplicate => "duplicate",
             Self::Late => "late",
+            Self::Interrupted => "interrupted",
         }
     }
 }
