@@ -8,6 +8,7 @@ pub mod prime;
 pub mod replay;
 pub mod run;
 pub mod serve;
+pub mod steer;
 pub mod tap;
 
 use std::{
@@ -23,7 +24,7 @@ use ptp_common::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    clock::{Clock, followed::MAX_FREQUENCY_PPB, virtual_clock::VirtualClock},
+    clock::{Clock, ClockError, followed::MAX_FREQUENCY_PPB, virtual_clock::VirtualClock},
     engine::{client, counters::Counters},
     publish::{
         alarms::Limits,
@@ -49,6 +50,9 @@ pub enum AgentError {
     /// The metrics endpoint.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// A clock that cannot be steered.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     /// A recording that cannot be written.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -92,13 +96,17 @@ pub enum AgentError {
 
 impl AgentError {
     /// Whether the host lacks something, which is exit code 3, or something failed, which is 1.
-    pub const fn is_missing_on_host(&self) -> bool {
+    pub fn is_missing_on_host(&self) -> bool {
         match self {
             Self::Io(IoError::Capture(error)) => error.is_missing_on_host(),
             Self::Io(IoError::Transport(error)) => !matches!(error, TransportError::Socket { .. }),
             Self::Http(_) => true,
+            Self::Clock(ClockError::Os { source, .. }) => {
+                source.kind() == std::io::ErrorKind::PermissionDenied
+            }
             Self::Io(IoError::Watch(_) | IoError::StackStamps(_))
             | Self::Output(_)
+            | Self::Clock(_)
             | Self::Record(_)
             | Self::Recording { .. }
             | Self::NoRecording { .. }

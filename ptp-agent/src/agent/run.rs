@@ -14,7 +14,9 @@ use super::{
     health::{self, Health},
     io::{Delivery, Io},
     sample_line, sample_text, seed, set_drop_figures, set_message_figures, set_stamp_figures,
-    stamp_counts, start_metrics, start_output, unix_seconds,
+    stamp_counts, start_metrics, start_output,
+    steer::{self, Steering},
+    unix_seconds,
 };
 use crate::{
     clock::followed::Followed,
@@ -39,13 +41,24 @@ use crate::{
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// Which clock follows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum ClockChoice {
     /// None: the host's time is compared with the grandmaster's.
     #[default]
     None,
     /// A software clock over the host's monotonic clock; the host's own clocks are not touched.
     Virtual,
+    /// CLOCK_REALTIME.
+    System(Steering),
+}
+
+impl ClockChoice {
+    const fn steering(&self) -> Option<&Steering> {
+        match self {
+            Self::System(steering) => Some(steering),
+            Self::None | Self::Virtual => None,
+        }
+    }
 }
 
 /// What `run` is told.
@@ -100,15 +113,18 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
     };
     let real_minus_mono = realtime_minus_monotonic();
     let host = Time::from_epoch(start.since_epoch() + real_minus_mono);
-    let followed = match clock {
+    let followed = match &clock {
         ClockChoice::Virtual => Followed::virtual_at(start, host),
         ClockChoice::None => Followed::watching(start, host),
+        ClockChoice::System(steering) => steer::take_over_system(steering).await?,
     };
+    let steering = clock.steering().cloned();
     let recorder = match record {
         Some(file) => {
             let clock = match clock {
                 ClockChoice::Virtual => FollowedClock::Virtual { reading_ns: host },
-                ClockChoice::None => FollowedClock::None,
+                // A clock of the host is not recorded: its replay would make other numbers.
+                ClockChoice::None | ClockChoice::System(_) => FollowedClock::None,
             };
             let (interfaces, transport) = (&common.io.interfaces, common.io.transport);
             let note = recording::Start::new(
@@ -159,6 +175,7 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
         output.emit(&json::Event::Clock(clock_line(clock, start)))?;
     }
     let kept = runner.keep_time(&mut ending, &mut teller).await;
+    steer::release(&mut runner.client, monotonic(), steering.as_ref());
     // The recording is to be whole however it ends.
     let recorded = runner.recorder.take().map(|recorder| recorder.finish(monotonic())).transpose();
     kept?;
@@ -194,6 +211,7 @@ impl Runner {
             self.carry(teller)?;
             if now >= housekeeping {
                 housekeeping = now + HOUSEKEEPING;
+                steer::keep(&mut self.client, now, teller.last.as_ref())?;
                 teller.housekeep(self);
             }
             if ending.is_due(now) {
@@ -407,7 +425,7 @@ impl Teller {
         let receiver = runner.client.receiver();
         let domain = receiver.domain_number();
         let servo = runner.client.servo().state().name();
-        let error_bound = runner.client.servo().error_bound(now);
+        let error_bound = runner.client.error_bound(now);
         for port in &self.ports {
             let interface = runner.io.interface(*port);
             let counters = receiver.counters(*port);

@@ -9,7 +9,10 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Delay, OrAuto, RunClock, ServeClock};
+use super::{
+    Delay, OrAuto, ServeClock,
+    clock::{ClockSection, RunClock},
+};
 use crate::{
     agent::prime::PrimeMode,
     capture::{Latencies, RxSource, TxSource},
@@ -49,6 +52,8 @@ pub(super) struct Config {
     pub(super) egress_latency: Option<Latencies>,
     pub(super) metrics_address: Option<SocketAddr>,
     pub(super) offset_threshold: Option<u32>,
+    #[serde(default)]
+    pub(super) clock: ClockSection,
     #[serde(default)]
     pub(super) run: RunSection,
     #[serde(default)]
@@ -96,6 +101,7 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         self.rx_source()?;
         self.tx_source()?;
+        self.clock.check()?;
         if let Some(kib) = self.ring_kib
             && super::ring_kib(&kib.to_string()).is_err()
         {

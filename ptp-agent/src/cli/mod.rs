@@ -1,6 +1,7 @@
 //! The command line: what each command takes, how it goes together with the configuration file, and
 //! what the exit codes mean.
 
+mod clock;
 mod config;
 pub(crate) mod privileges;
 
@@ -43,6 +44,7 @@ use crate::{
     },
     transport::TransportKind,
 };
+use clock::RunClock;
 use config::{Config, ConfigError};
 
 /// Exit code: the command failed.
@@ -201,8 +203,8 @@ struct RunArgs {
 struct FollowArgs {
     #[command(flatten)]
     port: PortArgs,
-    /// The clock that follows: none (watch only, default) or virtual (a software clock; the host's
-    /// clocks are not touched).
+    /// The clock that follows: none (watch only, default), virtual (a software clock; the host's
+    /// clocks are not touched) or system (CLOCK_REALTIME).
     #[arg(long)]
     clock: Option<RunClock>,
     /// How the path delay is measured.
@@ -282,13 +284,6 @@ struct ServeArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum RunClock {
-    None,
-    Virtual,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
 enum ServeClock {
     System,
     Virtual,
@@ -341,6 +336,10 @@ enum UsageError {
         "only the sender of a packet gets the driver's transmit stamp: choose another --tx-source for observe"
     )]
     DriverStampOfOthers,
+    #[error(
+        "cannot record while a clock of the host is steered: record with --clock virtual or none"
+    )]
+    NotRecordable,
     #[error("{0} is out of range: {1}")]
     OutOfRange(&'static str, String),
 }
@@ -419,12 +418,12 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(RunArgs { follow, record }) => {
             let config = run_config(follow, config, record.as_deref(), json)?;
-            privileges::keep_only(privileges::PORTS);
+            privileges::keep_only(&privileges::following(&config.clock));
             block_on(run::run(config))?
         }
         Command::Record(RecordArgs { run, write }) => {
             let config = run_config(run, config, Some(&write), json)?;
-            privileges::keep_only(privileges::PORTS);
+            privileges::keep_only(&privileges::following(&config.clock));
             block_on(run::run(config))?
         }
         Command::Replay(args) => return run_replay(args, json),
@@ -582,15 +581,22 @@ fn run_config(
 ) -> Result<RunConfig, UsageError> {
     let common = common(&args.port, &config, json)?;
     let section = config.run;
-    let clock = match args.clock.or(section.clock).unwrap_or(RunClock::None) {
-        RunClock::None => ClockChoice::None,
-        RunClock::Virtual => ClockChoice::Virtual,
+    let (clock, options) = match args.clock.or(section.clock).unwrap_or(RunClock::None) {
+        RunClock::None => (ClockChoice::None, None),
+        RunClock::Virtual => (ClockChoice::Virtual, Some(choice::Options::default())),
+        RunClock::System => {
+            let (steering, options) = config.clock.steering()?;
+            (ClockChoice::System(steering), Some(options))
+        }
     };
-    let (servo, servo_name) = match clock {
-        ClockChoice::None => (watching_servo(), WATCH.to_owned()),
-        ClockChoice::Virtual => {
+    if record.is_some() && matches!(clock, ClockChoice::System(_)) {
+        return Err(UsageError::NotRecordable);
+    }
+    let (servo, servo_name) = match options {
+        None => (watching_servo(), WATCH.to_owned()),
+        Some(options) => {
             let choice = args.servo.or(section.servo).unwrap_or_default();
-            (choice::build(&choice, &choice::Options::default()), choice.to_string())
+            (choice::build(&choice, &options), choice.to_string())
         }
     };
     Ok(RunConfig {

@@ -4,6 +4,8 @@
 
 use caps::{CapSet, Capability, CapsHashSet};
 
+use crate::agent::run::ClockChoice;
+
 /// What stamps need: loading programs and attaching them.
 pub(crate) const CAPTURE: &[Capability] =
     &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
@@ -32,6 +34,15 @@ pub(crate) const PORTS: &[Capability] = &[
     Capability::CAP_NET_RAW,
     Capability::CAP_NET_BIND_SERVICE,
 ];
+
+/// What following with this clock needs: ports, and the right to set the clock only where it is set.
+pub(super) fn following(clock: &ClockChoice) -> Vec<Capability> {
+    let mut needed = PORTS.to_vec();
+    if matches!(clock, ClockChoice::System(_)) {
+        needed.push(Capability::CAP_SYS_TIME);
+    }
+    needed
+}
 
 /// Drops all other capabilities of this thread, from which later threads inherit. Where CAP_BPF is
 /// not to be had (before Linux 5.8), CAP_SYS_ADMIN stands in for it and is kept.

@@ -2,18 +2,22 @@
 
 use ptp_common::time::{Duration, Mono, Ptp, Time};
 
-use super::{Clock, ClockError, ClockScale, virtual_clock::VirtualClock, watch::WatchClock};
+use super::{
+    Clock, ClockError, ClockScale, Consent, system::SystemClock, virtual_clock::VirtualClock,
+    watch::WatchClock,
+};
 
 /// Largest adjustment of a software clock, parts per billion: as linuxptp's default.
 pub const MAX_FREQUENCY_PPB: f64 = 900_000.0;
 
 /// See the module's paragraph.
-#[derive(Clone, Debug)]
 pub enum Followed {
     /// A software clock; the host's own clocks are not touched.
     Virtual(VirtualClock),
     /// The host's time, compared with the grandmaster's.
     Watched(WatchClock),
+    /// The host's clock.
+    System(Box<SystemClock>),
 }
 
 impl Followed {
@@ -27,11 +31,13 @@ impl Followed {
         Self::Watched(WatchClock::new(ClockScale::Utc, now, host, Duration::ZERO))
     }
 
-    /// A fresh reading of the host's time, for the clock that is only watched. CLOCK_REALTIME and
+    /// A fresh reading of the host's time. CLOCK_REALTIME and
     /// CLOCK_MONOTONIC are one counter plus a constant: there is no reading error.
     pub fn read(&mut self, now: Time<Mono>, host: Time<Ptp>) {
-        if let Self::Watched(watch) = self {
-            watch.update(now, host, Duration::ZERO);
+        match self {
+            Self::Virtual(_) => {}
+            Self::Watched(watch) => watch.update(now, host, Duration::ZERO),
+            Self::System(clock) => clock.read(now, host.since_epoch() - now.since_epoch()),
         }
     }
 
@@ -39,6 +45,7 @@ impl Followed {
         match self {
             Self::Virtual(clock) => clock,
             Self::Watched(clock) => clock,
+            Self::System(clock) => &**clock,
         }
     }
 
@@ -46,6 +53,7 @@ impl Followed {
         match self {
             Self::Virtual(clock) => clock,
             Self::Watched(clock) => clock,
+            Self::System(clock) => &mut **clock,
         }
     }
 }
@@ -59,6 +67,15 @@ impl Clock for Followed {
     }
     fn at(&self, mono: Time<Mono>) -> Time<Ptp> {
         self.inner().at(mono)
+    }
+    fn free_running(&self, mono: Time<Mono>) -> Time<Mono> {
+        self.inner().free_running(mono)
+    }
+    fn consent(&mut self, at: Time<Mono>, offset: Duration) -> Result<Consent, ClockError> {
+        self.inner_mut().consent(at, offset)
+    }
+    fn followed(&mut self) {
+        self.inner_mut().followed();
     }
     fn reading_error(&self) -> Duration {
         self.inner().reading_error()

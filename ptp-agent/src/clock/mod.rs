@@ -1,8 +1,13 @@
-//! Clocks that can be followed with: what the servo steers, or only compares with. The [`Clock`]
-//! trait is written so that the system clock and PHCs fit behind it; here are the two that need no
-//! system call, the software clock and the one that is only watched.
+//! Clocks that can be followed with: what the servo steers, or only compares with. A software clock,
+//! the host's own, and the host's own only watched; and what may be done to a clock of the host.
 
 pub mod followed;
+pub mod frequency;
+pub mod leap;
+pub mod policy;
+pub mod rivals;
+pub mod saved;
+pub mod system;
 pub mod virtual_clock;
 pub mod watch;
 
@@ -44,6 +49,25 @@ pub enum ClockError {
         /// Which rule it would have broken.
         reason: String,
     },
+    /// Another program steers the same clock.
+    #[error(
+        "another program steers clock {clock} too: {what}. Two would fight: stop the other one, or follow with --clock virtual"
+    )]
+    Interference {
+        /// Which clock.
+        clock: String,
+        /// How one can tell.
+        what: String,
+    },
+}
+
+/// Whether a clock may follow its reference at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consent {
+    /// It may.
+    Given,
+    /// Not now, but soon: in a leap second.
+    Later,
 }
 
 /// A clock, read through the host's monotonic clock on which all stamps are.
@@ -59,6 +83,23 @@ pub trait Clock: Send {
     /// What the clock showed, or shows, at a monotonic instant near to now. On a clock of scale
     /// [`ClockScale::Utc`] the value is UTC.
     fn at(&self, mono: Time<Mono>) -> Time<Ptp>;
+
+    /// The instant `mono` on a scale that the steering of this clock does not stretch. The stamps'
+    /// own scale, unless this clock is the one that stamps are taken from.
+    fn free_running(&self, mono: Time<Mono>) -> Time<Mono> {
+        mono
+    }
+
+    /// Whether the clock, which at `at` was `offset` ahead of its reference, may follow it.
+    ///
+    /// # Errors
+    /// [`ClockError::Refused`]: then it is neither to be stepped nor slewed.
+    fn consent(&mut self, _at: Time<Mono>, _offset: Duration) -> Result<Consent, ClockError> {
+        Ok(Consent::Given)
+    }
+
+    /// The first adjustments were made, and a later step is no first step.
+    fn followed(&mut self) {}
 
     /// Bound on the error of [`Self::at`], for instance half of the bracket of the reads.
     fn reading_error(&self) -> Duration {
@@ -99,6 +140,15 @@ impl<C: Clock + ?Sized> Clock for Box<C> {
     }
     fn at(&self, mono: Time<Mono>) -> Time<Ptp> {
         (**self).at(mono)
+    }
+    fn free_running(&self, mono: Time<Mono>) -> Time<Mono> {
+        (**self).free_running(mono)
+    }
+    fn consent(&mut self, at: Time<Mono>, offset: Duration) -> Result<Consent, ClockError> {
+        (**self).consent(at, offset)
+    }
+    fn followed(&mut self) {
+        (**self).followed();
     }
     fn reading_error(&self) -> Duration {
         (**self).reading_error()

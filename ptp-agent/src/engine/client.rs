@@ -6,7 +6,7 @@ use super::{
     receiver::{Action, Measurement, Observation, ParentDataSet, Receiver, ReceiverConfig},
 };
 use crate::{
-    clock::{Clock, ClockError, ClockScale},
+    clock::{Clock, ClockError, ClockScale, Consent},
     servo::{DelayInput, LocalTime, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput},
     stamp::{Stamp, StampSource},
 };
@@ -93,6 +93,8 @@ pub struct Client<C> {
     tx_source: Option<StampSource>,
     holdover_at: Option<Time<Mono>>,
     state: ServoState,
+    /// The clock may not follow the reference, and that has been told.
+    is_refused: bool,
 }
 
 impl<C: Clock> Client<C> {
@@ -115,6 +117,7 @@ impl<C: Clock> Client<C> {
             epoch: 0,
             tx_source: None,
             holdover_at: None,
+            is_refused: false,
         };
         client.collect(now);
         client
@@ -148,6 +151,17 @@ impl<C: Clock> Client<C> {
     /// The servo.
     pub fn servo(&self) -> &dyn Servo {
         &*self.servo
+    }
+
+    /// Bound on |clock - true time| at `now`.
+    pub fn error_bound(&self, now: Time<Mono>) -> Option<Duration> {
+        self.servo.error_bound(self.clock.free_running(now))
+    }
+
+    /// Leaves the clock to run on with the frequency that was learnt, and without whatever slew was
+    /// under way.
+    pub fn release(&mut self, now: Time<Mono>) {
+        self.hold(now);
     }
 
     /// A PTP message came through the socket of `port`; `rx` is its stamp, for event messages.
@@ -217,13 +231,20 @@ impl<C: Clock> Client<C> {
         }
         match measurement.observation {
             Observation::Sync(sync) => {
-                let interval =
-                    sync.log_interval.map_or(Duration::ZERO, Duration::from_log_interval);
-                let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER);
-                self.holdover_at = Some(now.max(sync.t2.time) + patience);
+                let t2 = self.local(sync.t2);
+                let consent = self.consent(sync.t2.time, t2.clock - sync.t1);
+                if consent.is_some() {
+                    let interval =
+                        sync.log_interval.map_or(Duration::ZERO, Duration::from_log_interval);
+                    let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER);
+                    self.holdover_at = Some(now.max(sync.t2.time) + patience);
+                }
+                if consent != Some(Consent::Given) {
+                    return;
+                }
                 let input = SyncInput {
                     t1: sync.t1,
-                    t2: self.local(sync.t2),
+                    t2,
                     sequence_id: sync.sequence_id,
                     log_interval: sync.log_interval,
                 };
@@ -241,7 +262,7 @@ impl<C: Clock> Client<C> {
             Observation::PeerDelay(peer) => {
                 self.tx_source = Some(peer.t1.source);
                 self.servo.peer_delay(PeerDelayInput {
-                    mono: peer.t4.time,
+                    mono: self.clock.free_running(peer.t4.time),
                     mean_link_delay: peer.mean_link_delay,
                     neighbor_rate_ratio: peer.neighbor_rate_ratio,
                 });
@@ -252,7 +273,23 @@ impl<C: Clock> Client<C> {
     /// A stamp on both scales, the clock's in the time scale of the domain.
     fn local(&self, stamp: Stamp) -> LocalTime {
         let clock = self.clock.at(stamp.time) + self.domain_offset();
-        LocalTime { mono: stamp.time, clock, source: stamp.source }
+        LocalTime { mono: self.clock.free_running(stamp.time), clock, source: stamp.source }
+    }
+
+    /// Whether the clock may follow; a refusal is told once.
+    fn consent(&mut self, at: Time<Mono>, offset: Duration) -> Option<Consent> {
+        match self.clock.consent(at, offset) {
+            Ok(consent) => {
+                self.is_refused = false;
+                Some(consent)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_refused, true) {
+                    self.push(Event::ClockError(error));
+                }
+                None
+            }
+        }
     }
 
     /// The domain's time minus the time that the clock is meant to show.
@@ -298,14 +335,15 @@ impl<C: Clock> Client<C> {
                 None
             }
         });
-        self.servo.adjusted(now, frequency_ppb, stepped);
+        self.clock.followed();
+        self.servo.adjusted(self.clock.free_running(now), frequency_ppb, stepped);
         self.push(Event::Adjusted { mono: now, frequency_ppb, stepped });
     }
 
     /// No Sync comes any more.
     fn hold(&mut self, now: Time<Mono>) {
         self.holdover_at = None;
-        if let Some(frequency_ppb) = self.servo.holdover(now)
+        if let Some(frequency_ppb) = self.servo.holdover(self.clock.free_running(now))
             && self.clock.is_adjustable()
         {
             self.adjust(now, frequency_ppb, None);

@@ -17,6 +17,7 @@ pub use world::Truth;
 use crate::servo;
 
 pub mod bench;
+pub mod kernel;
 mod noise;
 mod oscillator;
 pub mod report;

@@ -358,10 +358,24 @@ impl Default for Grandmaster {
     }
 }
 
+/// What the servo steers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SteeredClock {
+    /// A software clock over the monotonic one.
+    #[default]
+    Virtual,
+    /// The host's clock, by a model of the kernel: the monotonic clock, from which the stamps are, is
+    /// slewed with it.
+    System,
+}
+
 /// The clock that follows.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct TimeReceiver {
+    /// What is steered.
+    pub clock: SteeredClock,
     /// Its oscillator.
     pub oscillator: OscillatorSettings,
     /// Its stamps.
@@ -520,6 +534,7 @@ impl Scenario {
             converged_below_ns: Span(1_000.0),
             servo: servo::Choice::default(),
             time_receiver: TimeReceiver {
+                clock: SteeredClock::Virtual,
                 oscillator: OscillatorSettings {
                     random_walk_ppb: Wander(random_walk_ppb),
                     ..OscillatorSettings::default()

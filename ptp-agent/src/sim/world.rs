@@ -11,12 +11,13 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
+    kernel::SimulatedKernel,
     noise::Source,
     oscillator::Oscillator,
-    scenario::{Direction, Host, Outage, RouteChange, Scenario},
+    scenario::{Direction, Host, Outage, RouteChange, Scenario, SteeredClock},
 };
 use crate::{
-    clock::virtual_clock::VirtualClock,
+    clock::{Clock, followed::Followed, policy::Limits, system::SystemClock},
     engine::{
         Datagram, PortIndex, TxToken,
         client::{Client, Event},
@@ -38,8 +39,6 @@ const EPOCH: Time<Ptp> = Time::from_seconds_nanos(1_700_000_000, 0);
 const STAMP_LATENCY_NS: i64 = 20_000;
 /// Longest detour of a packet that is overtaken.
 const DETOUR_NS: f64 = 1e8;
-/// The limit of the clock that follows, as for `--clock virtual`.
-const MAX_FREQUENCY_PPB: f64 = 900_000.0;
 /// A sample of the clock's error every so often at the start, whatever the scenario says, so that
 /// convergence is timed to a tenth of a second.
 const FINE_NS: i64 = 100_000_000;
@@ -184,7 +183,9 @@ pub(super) struct World {
     now_ns: i64,
     rng: ChaCha8Rng,
     grandmasters: Vec<Grandmaster>,
-    client: Client<VirtualClock>,
+    client: Client<Followed>,
+    /// Whose clock the client steers, if that is not a software clock.
+    kernel: Option<SimulatedKernel>,
     oscillator: Oscillator,
     stamps: Stamps,
     client_last: Time<Mono>,
@@ -219,13 +220,26 @@ fn when(wakeup: Time<Mono>, local: Time<Mono>, frequency_ppb: f64, now_ns: i64) 
     now_ns.saturating_add((ahead.ceil() as i64).max(1))
 }
 
+/// The client's clock, showing `reading` at the start, and where it is the host's, the host's kernel.
+fn followed(clock: SteeredClock, reading: Time<Ptp>) -> (Followed, Option<SimulatedKernel>) {
+    if clock == SteeredClock::Virtual {
+        return (Followed::virtual_at(START, reading), None);
+    }
+    let kernel = SimulatedKernel::new(START, reading);
+    // The simulated time is long before this program was built.
+    let limits = Limits { earliest: Time::ZERO, ..Limits::default() };
+    let clock = SystemClock::take_over(Box::new(kernel.clone()), limits, None)
+        .expect("the simulated kernel refuses nothing");
+    (Followed::System(Box::new(clock)), Some(kernel))
+}
+
 impl World {
     pub(super) fn new(scenario: &Scenario, servo: Box<dyn Servo>) -> Self {
         let mut seeds = ChaCha8Rng::seed_from_u64(scenario.seed);
         let mut oscillator = scenario.time_receiver.oscillator.clone();
         // The offset is the clock's that follows; its monotonic scale needs none.
         let offset = Duration::from_nanos_f64(std::mem::take(&mut oscillator.offset_ns).get());
-        let clock = VirtualClock::new(START, EPOCH + offset, MAX_FREQUENCY_PPB);
+        let (clock, kernel) = followed(scenario.time_receiver.clock, EPOCH + offset);
         let config = ReceiverConfig::new(identity(0xcb), seeds.random());
         let oscillator = Oscillator::new(&oscillator, seeds.random());
         let grandmasters = scenario.grandmaster.iter().enumerate().map(|(n, settings)| {
@@ -251,6 +265,7 @@ impl World {
             rng: ChaCha8Rng::seed_from_u64(seeds.random()),
             grandmasters,
             client: Client::new(config, servo, clock, START),
+            kernel,
             oscillator,
             stamps: Stamps::new(&scenario.time_receiver.host),
             client_last: START,
@@ -267,9 +282,18 @@ impl World {
 
     /// A local monotonic clock never goes back, whatever its oscillator is made to do.
     fn client_now(&mut self) -> Time<Mono> {
-        let local = mono(self.now_ns, self.oscillator.phase_ns(self.now_ns));
+        let raw = mono(self.now_ns, self.oscillator.phase_ns(self.now_ns));
+        if let Some(kernel) = &self.kernel {
+            kernel.advance(raw);
+        }
+        let local = self.client_stamp(raw);
         self.client_last = self.client_last.max(local);
         self.client_last
+    }
+
+    /// What the client's monotonic clock showed when its oscillator had counted to `raw`.
+    fn client_stamp(&self, raw: Time<Mono>) -> Time<Mono> {
+        self.kernel.as_ref().map_or(raw, |kernel| kernel.monotonic_at(raw))
     }
 
     fn gm_now(&mut self, n: usize) -> Time<Mono> {
@@ -354,7 +378,7 @@ impl World {
                 let now = self.client_now();
                 let phase_ns = self.oscillator.phase_ns(now_ns);
                 let stamp = event_stamp_ns.map(|noise_ns| Stamp {
-                    time: mono(now_ns, phase_ns + noise_ns),
+                    time: self.client_stamp(mono(now_ns, phase_ns + noise_ns)),
                     source: StampSource::Simulated,
                 });
                 self.client.handle_message(now, PORT, &bytes, stamp);
@@ -371,7 +395,8 @@ impl World {
             }
             Happening::Stamped { by: CLIENT, token, at } => {
                 let now = self.client_now();
-                let stamp = Stamp { time: START + at, source: StampSource::Simulated };
+                let time = self.client_stamp(START + at);
+                let stamp = Stamp { time, source: StampSource::Simulated };
                 self.client.handle_tx_stamp(now, token, Some(stamp));
             }
             Happening::Stamped { by, token, at } => {
@@ -420,7 +445,7 @@ impl World {
         Truth {
             at_s: self.now_s(),
             error_ns: (self.client.domain_time(now) - reference).as_nanos_f64(),
-            bound_ns: self.client.servo().error_bound(now).map(Duration::as_nanos_f64),
+            bound_ns: self.client.error_bound(now).map(Duration::as_nanos_f64),
             state: self.client.servo().state(),
         }
     }
@@ -430,7 +455,10 @@ impl World {
         let mut next = self.queue.peek().map_or(i64::MAX, |entry| entry.at_ns);
         if let Some(wakeup) = self.client.next_wakeup() {
             let now = self.client_now();
-            next = next.min(when(wakeup, now, self.oscillator.frequency_ppb(), now_ns));
+            let steered_ppb =
+                self.kernel.as_ref().map_or(0.0, |_| self.client.clock().frequency_ppb());
+            let frequency_ppb = self.oscillator.frequency_ppb() + steered_ppb;
+            next = next.min(when(wakeup, now, frequency_ppb, now_ns));
         }
         for n in 0..self.grandmasters.len() {
             if self.grandmasters[n].is_alive(self.now_s())

@@ -3,6 +3,7 @@
 //! safe signature, and every block here says why it holds.
 #![expect(unsafe_code, reason = "the one module where system calls are wrapped")]
 
+pub mod adjust;
 pub mod bpf;
 pub mod child;
 pub mod clock;

@@ -1,0 +1,106 @@
+//! Steering a clock of the host on behalf of `run`: who else steers it, taking it over, looking after
+//! it once a second, and leaving it in order.
+
+use std::path::PathBuf;
+
+use ptp_common::time::{Mono, Time};
+
+use super::AgentError;
+use crate::{
+    clock::{
+        Clock, ClockError,
+        followed::Followed,
+        policy::Limits,
+        rivals, saved,
+        system::{HostKernel, Keeping, Kernel, SystemClock},
+    },
+    engine::client::{Client, Sample},
+    servo::ServoState,
+};
+
+/// How a clock of the host is steered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Steering {
+    /// What may be done to it.
+    pub limits: Limits,
+    /// Where its frequency is kept from one run to the next.
+    pub frequency_file: Option<PathBuf>,
+    /// What that said, parts per billion.
+    pub frequency_ppb: Option<f64>,
+    /// To steer though another program is known to.
+    pub beside_others: bool,
+}
+
+/// Takes the system clock over, unless another program steers it.
+pub(super) async fn take_over_system(steering: &Steering) -> Result<Followed, AgentError> {
+    let mut found = rivals::programs().into_iter().next().map(|program| format!("{program} runs"));
+    if found.is_none() {
+        let state = || {
+            HostKernel.state().map_err(|source| ClockError::Os {
+                action: "read the state of",
+                clock: "system".into(),
+                source,
+            })
+        };
+        let before = state()?;
+        tokio::time::sleep(rivals::WATCH).await;
+        found = rivals::change(&before, &state()?);
+    }
+    if let Some(what) = found {
+        let error = ClockError::Interference { clock: "system".into(), what };
+        if !steering.beside_others {
+            return Err(error.into());
+        }
+        tracing::warn!(%error, "goes on all the same, as it is told to in the configuration");
+    }
+    let clock =
+        SystemClock::take_over(Box::new(HostKernel), steering.limits, steering.frequency_ppb)?;
+    tracing::info!(frequency_ppb = clock.frequency_ppb(), "steers CLOCK_REALTIME");
+    Ok(Followed::System(Box::new(clock)))
+}
+
+/// Once a second.
+pub(super) fn keep(
+    client: &mut Client<Followed>,
+    now: Time<Mono>,
+    last: Option<&Sample>,
+) -> Result<(), AgentError> {
+    let state = client.servo().state();
+    let error_bound = client.error_bound(now);
+    let properties = client.receiver().parent().map(|parent| parent.time_properties);
+    let Followed::System(clock) = client.clock_mut() else {
+        return Ok(());
+    };
+    while let Some(by) = clock.next_foreign_step() {
+        tracing::warn!(by_ns = by.as_nanos(), "somebody else has stepped the clock");
+    }
+    clock.keep(Keeping {
+        now,
+        state,
+        offset: last.map(|sample| sample.offset),
+        error_bound,
+        time_properties: properties.as_ref(),
+    })?;
+    Ok(())
+}
+
+/// At the end, however it came: the clock runs on with the frequency that was learnt, which is kept.
+pub(super) fn release(client: &mut Client<Followed>, now: Time<Mono>, steering: Option<&Steering>) {
+    let Some(steering) = steering else {
+        return;
+    };
+    client.release(now);
+    let has_learnt = client.servo().state() == ServoState::Holdover;
+    let frequency_ppb = client.clock().frequency_ppb();
+    if let Followed::System(clock) = client.clock_mut()
+        && let Err(error) = clock.release()
+    {
+        tracing::warn!(%error, "clock");
+    }
+    if let Some(path) = &steering.frequency_file
+        && has_learnt
+        && let Err(error) = saved::write(path, frequency_ppb)
+    {
+        tracing::warn!(%error, path = %path.display(), "cannot keep the frequency");
+    }
+}
