@@ -2,10 +2,12 @@
 //! kernel program, the figure that Table 2 of Kobori, Lee and Hirotsu (doi 10.1002/cpe.7957) gives;
 //! [`hooks`] measures what each hook adds to a PTP packet and to any other packet, against a program
 //! that does nothing, and [`tracepoints`] does the same for the tracepoints, which every packet of the
-//! host passes. The packets never leave the kernel.
+//! host passes. The packets never leave the kernel. [`servo`] is another benchmark: how near the
+//! servos come to the truth.
 
 mod clocks;
 mod hooks;
+pub mod servo;
 mod tracepoints;
 
 use std::{

@@ -110,12 +110,32 @@ enum Command {
     /// each hook adds to PTP packets and to others.
     ///
     /// Nothing is attached and no packet is sent. Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
-    Bench(bench::BenchArgs),
+    #[command(args_conflicts_with_subcommands = true)]
+    Bench(BenchCommand),
     /// Is this host fit for precise time, and if not, what to do?
     ///
     /// Changes nothing, and steers no clock. Ends with exit code 3 when something that the agent
     /// needs is missing. Needs no privileges, but says more with those of `run`.
     Doctor(doctor::Args),
+}
+
+/// What is measured.
+#[derive(Debug, Args)]
+struct BenchCommand {
+    #[command(flatten)]
+    stamps: bench::BenchArgs,
+    #[command(subcommand)]
+    other: Option<BenchOther>,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchOther {
+    /// What the servos reach where the truth is known, beside the figures that they are to reach:
+    /// on simulated links, in the laboratory beside linuxptp's ptp4l, and what an exchange costs.
+    ///
+    /// Needs what `lab` needs, or nothing with --no-lab. Ends with exit code 1 when a figure is not
+    /// reached.
+    Servo(bench::servo::Args),
 }
 
 /// Which interfaces, and how packets are stamped there.
@@ -449,9 +469,12 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Lab(args) => return lab::run(&args, json),
-        Command::Bench(args) => {
+        Command::Bench(BenchCommand { other: Some(BenchOther::Servo(args)), .. }) => {
+            return bench::servo::run(&args, json);
+        }
+        Command::Bench(BenchCommand { stamps, other: None }) => {
             privileges::keep_only(privileges::BENCH);
-            bench::run(&args, json)?;
+            bench::run(&stamps, json)?;
         }
         Command::Doctor(mut args) => {
             if args.interface.is_empty() {

@@ -29,6 +29,7 @@ use self::{
 };
 use crate::publish::json::{Output, OutputError, Sample};
 
+mod beside;
 pub mod netns;
 mod observation;
 mod peers;
@@ -40,6 +41,8 @@ mod view;
 const SERVER_INTERFACE: &str = "ptp0";
 /// Interface of the agent.
 const CLIENT_INTERFACE: &str = "ptp1";
+/// The grandmaster's interface to ptp4l, and ptp4l's to the grandmaster.
+const PTP4L_INTERFACES: [&str; 2] = ["ptp2", "ptp3"];
 /// Between two drawings of the terminal view: often enough to look alive, seldom enough not to
 /// disturb what is measured.
 const TICK: Duration = Duration::from_millis(250);
@@ -78,6 +81,14 @@ pub struct Args {
     /// Transmit stamps of both sides, as for `run`.
     #[arg(long, value_name = "SOURCE")]
     pub tx_source: Option<String>,
+    /// Run linuxptp's ptp4l beside the agent, as a free-running client with software stamps on a
+    /// like link to the same grandmaster, and report the true error of its offsets too. Needs
+    /// CAP_SETPCAP besides, so that ptp4l can be denied the right to set clocks.
+    #[arg(long)]
+    pub beside_ptp4l: bool,
+    /// Record what the agent's engine is given, for `replay`, as `run --record` does.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// Busy loops to run beside it.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub load: u16,
@@ -121,8 +132,21 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
         check_writable(&args.html)
             .with_context(|| format!("cannot write the report to {}", args.html.display()))?;
     }
-    let (server, client) = match namespaces() {
-        Ok(namespaces) => namespaces,
+    let ptp4l = if args.beside_ptp4l {
+        let Some(program) = beside::find() else {
+            eprintln!("ptp-agent lab: ptp4l is not installed; it comes with the package linuxptp");
+            return Ok(ExitCode::from(3));
+        };
+        Some(program)
+    } else {
+        None
+    };
+    let made = namespaces().and_then(|(server, client)| {
+        let beside = ptp4l.map(|program| Ok((program, beside::namespace(&server)?))).transpose()?;
+        Ok((server, client, beside))
+    });
+    let (server, client, beside) = match made {
+        Ok(made) => made,
         Err(error) if error.is_missing_on_host() => {
             eprintln!("ptp-agent lab: {error}");
             return Ok(ExitCode::from(3));
@@ -132,7 +156,7 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
     // The children are killed when the thread ends that starts them: this one, which stays.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let run = Run::start(args, json)?;
-    match runtime.block_on(run.attend(&server, &client)) {
+    match runtime.block_on(run.attend(&server, &client, beside)) {
         Ok(outcome) => outcome.conclude(args),
         // Bad usage and what the host lacks are the same for the child and for the laboratory.
         Err(error) => {
@@ -213,13 +237,24 @@ impl<'a> Run<'a> {
         Ok(Self { args, observation: Observation::default(), output, title, ended_early: false })
     }
 
-    async fn attend(mut self, server: &Namespace, client: &Namespace) -> anyhow::Result<Self> {
+    async fn attend(
+        mut self,
+        server: &Namespace,
+        client: &Namespace,
+        beside: Option<(PathBuf, Namespace)>,
+    ) -> anyhow::Result<Self> {
         let mut signals = Signals::new()?;
         let (sender, mut news) = mpsc::channel(1024);
         let _load = Load::start(self.args.load, &["lab", "--busy-loop"])?;
-        let mut grandmaster =
+        let grandmaster =
             Peer::start(Role::Grandmaster, self.serve_command(server), sender.clone())?;
+        let mut others = Vec::new();
+        if let Some((program, namespace)) = beside {
+            let command = beside::command(&namespace, program, &self.args.transport);
+            others.push(Peer::start(Role::Ptp4l, command, sender.clone())?);
+        }
         let mut agent = Peer::start(Role::Agent, self.run_command(client), sender)?;
+        others.push(grandmaster);
 
         let wants_view = self.output.is_none() && !self.args.no_tui && io::stdout().is_terminal();
         let mut view = if wants_view {
@@ -244,7 +279,7 @@ impl<'a> Run<'a> {
                         if view.is_none() && let News::Log(role, line) = &received {
                             eprintln!("{}: {line}", role.name());
                         }
-                        end |= self.note(received, ending, &mut grandmaster)?;
+                        end |= self.note(received, ending, &mut others)?;
                     }
                 },
                 _ = tick.tick() => {
@@ -274,7 +309,7 @@ impl<'a> Run<'a> {
             if end && !ending {
                 ending = true;
                 deadline = Instant::now() + END_TIMEOUT;
-                // The grandmaster follows when the agent has ended: so the agent never sees it go.
+                // The others follow when the agent has ended: so the agent never sees them go.
                 agent.stop();
             }
         }
@@ -282,7 +317,7 @@ impl<'a> Run<'a> {
     }
 
     /// Takes note of news; true when the run shall end.
-    fn note(&mut self, news: News, ending: bool, grandmaster: &mut Peer) -> anyhow::Result<bool> {
+    fn note(&mut self, news: News, ending: bool, others: &mut [Peer]) -> anyhow::Result<bool> {
         let is_sample = matches!(&news, News::Event(Role::Agent, _));
         let samples = self.observation.points.len();
         if let Some((role, status)) = self.observation.take(news) {
@@ -291,7 +326,7 @@ impl<'a> Run<'a> {
                 return Err(ChildEnded { role, status, last_words }.into());
             }
             if role == Role::Agent {
-                grandmaster.stop();
+                others.iter_mut().for_each(Peer::stop);
             }
         }
         if is_sample && self.observation.points.len() > samples {
@@ -325,6 +360,9 @@ impl<'a> Run<'a> {
     fn serve_command(&self, namespace: &Namespace) -> Command {
         let mut command = namespace.command(OWN_BINARY);
         command.args(["serve", "-i", SERVER_INTERFACE]);
+        if self.args.beside_ptp4l {
+            command.arg(PTP4L_INTERFACES[0]);
+        }
         self.common(&mut command);
         command
             .arg(format!("--log-sync-interval={}", self.args.log_sync_interval))
@@ -343,6 +381,9 @@ impl<'a> Run<'a> {
         self.common(&mut command);
         if let Some(servo) = &self.args.servo {
             command.args(["--servo", servo]);
+        }
+        if let Some(file) = &self.args.record {
+            command.arg("--record").arg(file);
         }
         command
     }

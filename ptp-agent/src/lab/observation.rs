@@ -10,12 +10,16 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
+    beside::{self, Ptp4lSummary},
     peers::{News, Role},
     truth::{ClockHistory, Truth, true_error},
 };
-use crate::publish::{
-    json::{Event, Sample, Summary},
-    statistics::{ErrorStatistics, Statistics},
+use crate::{
+    publish::{
+        json::{Event, Sample, Summary},
+        statistics::{ErrorStatistics, Statistics},
+    },
+    sys::clock::realtime_minus_monotonic,
 };
 
 /// Log lines kept for the view and for messages.
@@ -56,7 +60,9 @@ pub(super) struct Observation {
     pub agent_summary: Option<Summary>,
     /// The grandmaster's own summary.
     pub grandmaster_summary: Option<Summary>,
-    /// The last lines of both logs.
+    /// What ptp4l has printed, where it runs beside.
+    pub ptp4l: Vec<beside::Offset>,
+    /// The last lines of all logs.
     pub log: VecDeque<(Role, String)>,
 }
 
@@ -100,13 +106,16 @@ impl Observation {
                 self.last = Some(sample);
                 return self.points.last();
             }
-            (Role::Grandmaster, Event::Sample(_)) | (_, Event::Unknown) => {}
+            (Role::Grandmaster, Event::Sample(_)) | (Role::Ptp4l, _) | (_, Event::Unknown) => {}
         }
         None
     }
 
     /// Keeps a log line.
     pub(super) fn note_log(&mut self, role: Role, line: String) {
+        if role == Role::Ptp4l {
+            self.ptp4l.extend(beside::parse(&line));
+        }
         if self.log.len() == LOG_LINES {
             self.log.pop_front();
         }
@@ -140,6 +149,16 @@ impl Observation {
         Truth::evaluate(&self.agent_clock, &self.grandmaster_clock, instants, end)
     }
 
+    /// How far ptp4l was off, where it ran beside and the agent converged.
+    fn ptp4l_summary(&self, truth: &Truth) -> Option<Ptp4lSummary> {
+        if self.ptp4l.is_empty() {
+            return None;
+        }
+        let from_ns = truth.start_ns.saturating_add((truth.judged_from_s? * 1e9) as i64);
+        let real_minus_mono = realtime_minus_monotonic();
+        Some(beside::summary(&self.ptp4l, &self.grandmaster_clock, real_minus_mono, from_ns))
+    }
+
     /// The pair of sources, receive and transmit, that most samples came from.
     pub(super) fn main_sources(&self) -> Option<&(String, String)> {
         self.sources.iter().max_by_key(|(_, count)| **count).map(|(sources, _)| sources)
@@ -147,8 +166,8 @@ impl Observation {
 
     /// The closing summary.
     pub(super) fn summary(&self, truth: &Truth) -> LabSummary {
-        let errors: Vec<f64> = truth.converged_errors().map(|(_, error)| error).collect();
-        let from = truth.converged_s.unwrap_or(f64::INFINITY);
+        let errors: Vec<f64> = truth.judged_errors().map(|(_, error)| error).collect();
+        let from = truth.judged_from_s.unwrap_or(f64::INFINITY);
         let mut delays: Vec<f64> = self
             .points
             .iter()
@@ -161,8 +180,9 @@ impl Observation {
             event: "summary",
             duration_s: truth.errors.last().map_or(0.0, |(instant, _)| *instant),
             samples: self.points.len() as u64,
-            true_error_ns: truth.converged_s.map(|_| ErrorStatistics::of(&errors)),
+            true_error_ns: truth.judged_from_s.map(|_| ErrorStatistics::of(&errors)),
             converged_s: truth.converged_s,
+            statistics_from_s: truth.judged_from_s,
             below_1us_for_good_s: truth.settled_s,
             delay_ns: (!delays.is_empty()).then(|| Statistics::of(&mut delays)),
             rx_source,
@@ -171,6 +191,7 @@ impl Observation {
             agent: of(&self.agent_summary).more,
             grandmaster_lost: of(&self.grandmaster_summary).lost,
             grandmaster: of(&self.grandmaster_summary).more,
+            ptp4l: self.ptp4l_summary(truth),
         }
     }
 }
@@ -189,13 +210,15 @@ pub(super) struct LabSummary {
     pub duration_s: f64,
     /// Samples of the agent.
     pub samples: u64,
-    /// Agent clock minus grandmaster clock after convergence; `null` without convergence.
+    /// Agent clock minus grandmaster clock from `statistics_from_s` on; `null` without convergence.
     pub true_error_ns: Option<ErrorStatistics>,
     /// The start of the first two seconds with |true error| below 10 us; `null` without.
     pub converged_s: Option<f64>,
+    /// Where the statistics begin: a settling time after that; `null` without.
+    pub statistics_from_s: Option<f64>,
     /// Since when |true error| stayed below 1 us until the end; `null` if it did not.
     pub below_1us_for_good_s: Option<f64>,
-    /// Mean path delay after convergence.
+    /// Mean path delay from there on.
     pub delay_ns: Option<Statistics>,
     /// Receive stamps of most samples.
     pub rx_source: Option<String>,
@@ -209,6 +232,9 @@ pub(super) struct LabSummary {
     pub grandmaster_lost: BTreeMap<String, u64>,
     /// Further figures of the grandmaster.
     pub grandmaster: Map<String, Value>,
+    /// ptp4l beside it, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ptp4l: Option<Ptp4lSummary>,
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! The laboratory's child processes: the same binary as grandmaster and as agent, each in its
-//! namespace, and optional busy loops. Their JSON lines and their logs come back over one channel.
+//! namespace, and on request ptp4l and busy loops. Their JSON lines and their logs come back over one channel.
 //! No child outlives this process, however it ends.
 
 use std::{
@@ -33,6 +33,8 @@ pub(super) enum Role {
     Grandmaster,
     /// `run`.
     Agent,
+    /// linuxptp's client.
+    Ptp4l,
 }
 
 impl Role {
@@ -41,6 +43,7 @@ impl Role {
         match self {
             Self::Grandmaster => "grandmaster",
             Self::Agent => "agent",
+            Self::Ptp4l => "ptp4l",
         }
     }
 }

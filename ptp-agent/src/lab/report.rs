@@ -8,7 +8,7 @@ use super::{
     Args,
     observation::{LabSummary, Observation, seconds_since},
     sync_rate,
-    truth::{CONVERGED_BELOW_NS, Truth},
+    truth::{CONVERGED_BELOW_NS, SETTLING_NS, Truth},
 };
 use crate::publish::{
     plot::{self, Ink, Mark, PlotError, Series, Unit},
@@ -24,6 +24,7 @@ pub(super) fn text(summary: &LabSummary) -> String {
     };
     line("ran for", format!("{:.1} s, {} samples", summary.duration_s, summary.samples));
     line("converged after", seconds(summary.converged_s, "not converged"));
+    line("statistics from", seconds(summary.statistics_from_s, "-"));
     line("below 1 µs for good", seconds(summary.below_1us_for_good_s, "not within this run"));
     if let Some(error) = summary.true_error_ns {
         let figures = [
@@ -40,6 +41,13 @@ pub(super) fn text(summary: &LabSummary) -> String {
     }
     if let Some(delay) = summary.delay_ns {
         line("path delay, p50", format!("{} (p99 {})", nanos(delay.p50), nanos(delay.p99)));
+    }
+    if let Some(ptp4l) = &summary.ptp4l {
+        let error = ptp4l.offset_error_ns;
+        line(
+            "ptp4l's offset error",
+            format!("rms {} (p99 {}), n = {}", nanos(error.rms), nanos(error.p99), ptp4l.samples),
+        );
     }
     let source = |source: &Option<String>| source.clone().unwrap_or_else(|| "none".into());
     line(
@@ -87,7 +95,7 @@ pub(super) fn page(
         &plot::magnitude_over_time("|true error|", &truth.errors, &marks)?,
         "The whole run: magnitude of agent clock minus grandmaster clock, logarithmic.",
     );
-    let after: Vec<(f64, f64)> = truth.converged_errors().collect();
+    let after: Vec<(f64, f64)> = truth.judged_errors().collect();
     if after.is_empty() {
         page.paragraph(&format!(
             "The agent did not converge: there were never two seconds in a row with |true error| \
@@ -124,8 +132,10 @@ pub(super) fn page(
     page.table("", &[], &parameters(args));
     page.paragraph(&format!(
         "Converged means: the start of the first two seconds in which |true error| stayed below {}. \
-         All statistics are taken from then on to the end, later excursions included.",
-        nanos(CONVERGED_BELOW_NS)
+         Statistics begin {} s later (in short runs after a third of what is left), so that they tell \
+         how the clock is followed and not how it is approached, and include all later excursions.",
+        nanos(CONVERGED_BELOW_NS),
+        SETTLING_NS / 1_000_000_000
     ));
     Ok(page)
 }
@@ -146,7 +156,7 @@ fn headline(page: &mut Page, summary: &LabSummary) {
 
 fn over_time(page: &mut Page, observation: &Observation, truth: &Truth) -> Result<(), PlotError> {
     let at = |mono_ns: i64| seconds_since(truth.start_ns, mono_ns);
-    let from = truth.converged_s.unwrap_or(0.0);
+    let from = truth.judged_from_s.unwrap_or(0.0);
     let points = || observation.points.iter().filter(|point| at(point.mono_ns) >= from);
     let raw: Vec<(f64, f64)> =
         points().map(|point| (at(point.mono_ns), point.raw_offset_ns as f64)).collect();
@@ -216,7 +226,15 @@ fn figures(page: &mut Page, summary: &LabSummary) {
             vec!["mean path delay, 99th percentile".into(), nanos(delay.p99)],
         ]);
     }
-    page.table("Statistics are taken after convergence.", &[], &rows);
+    if let Some(ptp4l) = &summary.ptp4l {
+        let error = ptp4l.offset_error_ns;
+        rows.extend([
+            vec!["error of ptp4l's offset, rms".into(), nanos(error.rms)],
+            vec!["error of ptp4l's offset, 99th percentile".into(), nanos(error.p99)],
+            vec!["offsets of ptp4l".into(), ptp4l.samples.to_string()],
+        ]);
+    }
+    page.table("Statistics are taken after convergence and a settling time.", &[], &rows);
 }
 
 fn stamps(page: &mut Page, observation: &Observation, summary: &LabSummary) {
@@ -286,6 +304,7 @@ fn parameters(args: &Args) -> Vec<Vec<String>> {
         ("servo", args.servo.clone().unwrap_or_else(|| "default".into())),
         ("RX stamps", args.rx_source.clone().unwrap_or_else(|| "default".into())),
         ("TX stamps", args.tx_source.clone().unwrap_or_else(|| "default".into())),
+        ("ptp4l beside it", if args.beside_ptp4l { "yes" } else { "no" }.into()),
         ("busy loops beside it", args.load.to_string()),
         ("link", "veth pair between two network namespaces".into()),
         ("kernel", kernel()),

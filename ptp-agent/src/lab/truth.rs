@@ -15,6 +15,11 @@ const NANOS_BITS: u32 = 16;
 pub const CONVERGED_BELOW_NS: f64 = 10_000.0;
 /// How long it must stay below, nanoseconds.
 pub const CONVERGED_FOR_NS: i64 = 2_000_000_000;
+/// The statistics leave out so much after convergence, nanoseconds: what is reported is how well the
+/// clock is followed, not how it is approached ...
+pub const SETTLING_NS: i64 = 10_000_000_000;
+/// ... but no more than this share of the rest of the run.
+pub const SETTLING_SHARE: f64 = 1.0 / 3.0;
 /// The finer mark: from when on |true error| is below this for good, nanoseconds.
 pub const SETTLED_BELOW_NS: f64 = 1_000.0;
 
@@ -87,6 +92,9 @@ pub struct Truth {
     pub errors: Vec<(f64, f64)>,
     /// The start of the first two seconds in which |true error| stayed below 10 us, seconds.
     pub converged_s: Option<f64>,
+    /// The start of the statistics: [`SETTLING_NS`] after that, or [`SETTLING_SHARE`] of the rest of
+    /// the run if that is shorter; seconds.
+    pub judged_from_s: Option<f64>,
     /// Since when |true error| is below 1 us until the end, at least a second later; seconds.
     pub settled_s: Option<f64>,
 }
@@ -123,12 +131,16 @@ impl Truth {
             .collect();
         let converged_s = converged(&errors);
         let settled_s = settled(&errors);
-        Self { start_ns, errors, converged_s, settled_s }
+        let judged_from_s = converged_s.map(|since| {
+            let rest = errors.last().map_or(since, |last| last.0) - since;
+            since + (SETTLING_SHARE * rest).min(SETTLING_NS as f64 * 1e-9)
+        });
+        Self { start_ns, errors, converged_s, judged_from_s, settled_s }
     }
 
-    /// The errors after convergence, nanoseconds; none where there was no convergence.
-    pub fn converged_errors(&self) -> impl Iterator<Item = (f64, f64)> {
-        let from = self.converged_s.unwrap_or(f64::INFINITY);
+    /// The errors from the start of the statistics on; none where there was no convergence.
+    pub fn judged_errors(&self) -> impl Iterator<Item = (f64, f64)> {
+        let from = self.judged_from_s.unwrap_or(f64::INFINITY);
         self.errors.iter().copied().filter(move |(instant, _)| *instant >= from)
     }
 }
@@ -227,7 +239,9 @@ mod tests {
         assert_eq!(truth.errors.len(), 1_002);
         assert_eq!(truth.converged_s, Some(3.0));
         assert_eq!(truth.settled_s, Some(3.0));
-        assert!(truth.converged_errors().all(|(_, error)| error == 100.0));
+        // A third of the seven seconds that are left.
+        assert!((truth.judged_from_s.unwrap() - (3.0 + 7.0 / 3.0)).abs() < 1e-9);
+        assert!(truth.judged_errors().all(|(_, error)| error == 100.0));
     }
 
     #[test]
@@ -237,7 +251,7 @@ mod tests {
         let agent = history(&[(0, -50_000, 10_000.0)]);
         let truth = Truth::evaluate(&agent, &grandmaster, [], 10 * second);
         assert_eq!((truth.converged_s, truth.settled_s), (None, None));
-        assert_eq!(truth.converged_errors().count(), 0);
+        assert_eq!(truth.judged_errors().count(), 0);
     }
 
     #[test]

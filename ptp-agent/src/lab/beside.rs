@@ -1,0 +1,144 @@
+//! `lab --beside-ptp4l`: linuxptp's ptp4l with software stamps as a second time receiver of the same
+//! grandmaster, on a veth pair like the agent's: on a common bridge, who is served first would be an
+//! error of one of them. It only measures (`free_running`); how far its offsets are from the truth is
+//! known exactly, because what it compares is CLOCK_REALTIME with the grandmaster's virtual clock.
+
+use std::{env, net::Ipv4Addr, path::PathBuf, process::Command};
+
+use ptp_common::time::Duration;
+use serde::Serialize;
+
+use super::{
+    PTP4L_INTERFACES,
+    netns::{Namespace, NetnsError, veth},
+    truth::ClockHistory,
+};
+use crate::{publish::statistics::ErrorStatistics, sys::child};
+
+/// Debian keeps system programs off the path of users other than root.
+const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// Where ptp4l is, if it is installed.
+pub(super) fn find() -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = env::split_paths(&path).chain(SYSTEM_DIRECTORIES.map(PathBuf::from));
+    directories.map(|directory| directory.join("ptp4l")).find(|file| file.is_file())
+}
+
+/// A namespace for it, linked to the grandmaster's.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn namespace(server: &Namespace) -> Result<Namespace, NetnsError> {
+    let namespace = Namespace::new()?;
+    veth(server, PTP4L_INTERFACES[0], &namespace, PTP4L_INTERFACES[1])?;
+    // TEST-NET-2 of RFC 5737: nobody has a route to it.
+    server.add_address(PTP4L_INTERFACES[0], Ipv4Addr::new(198, 51, 100, 1).into(), 24)?;
+    namespace.add_address(PTP4L_INTERFACES[1], Ipv4Addr::new(198, 51, 100, 2).into(), 24)?;
+    Ok(namespace)
+}
+
+/// ptp4l as a client that touches no clock: free-running, and without the capability to do it. Its
+/// sockets are in a /run of its own, so that nothing stays when it is killed.
+pub(super) fn command(namespace: &Namespace, program: PathBuf, transport: &str) -> Command {
+    let mut command = namespace.command(program);
+    child::own_run_directory(&mut command);
+    child::never_set_clocks(&mut command);
+    command.args(["-S", "-s", "-m", "-q", "-i", PTP4L_INTERFACES[1]]);
+    command.arg(match transport {
+        "l2" => "-2",
+        "udp6" => "-6",
+        _ => "-4",
+    });
+    command.args(["--free_running=1", "--kernel_leap=0"]);
+    // As often as it can: once per second.
+    command.args(["--freq_est_interval=0", "--summary_interval=-4"]);
+    command
+}
+
+/// An offset that ptp4l has printed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Offset {
+    /// When, CLOCK_MONOTONIC nanoseconds, to the millisecond.
+    pub mono_ns: i64,
+    /// CLOCK_REALTIME minus grandmaster, as measured, nanoseconds.
+    pub offset_ns: i64,
+}
+
+/// Reads `ptp4l[1234.567]: master offset -42 s0 freq ...`; `None` for all other lines.
+pub(super) fn parse(line: &str) -> Option<Offset> {
+    let (_, rest) = line.split_once('[')?;
+    let (at, rest) = rest.split_once(']')?;
+    let (_, rest) = rest.split_once("master offset")?;
+    let offset_ns = rest.split_whitespace().next()?.parse().ok()?;
+    let (seconds, millis) = at.trim().split_once('.')?;
+    let (seconds, millis): (i64, i64) = (seconds.parse().ok()?, millis.parse().ok()?);
+    // The middle of the millisecond that was cut off.
+    let mono_ns =
+        seconds.checked_mul(1_000)?.checked_add(millis)?.checked_mul(1_000_000)? + 500_000;
+    Some(Offset { mono_ns, offset_ns })
+}
+
+/// How far ptp4l's offsets were from the truth.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Ptp4lSummary {
+    /// Offsets that it printed from the start of the statistics on.
+    pub samples: u64,
+    /// Its offset minus the true one.
+    pub offset_error_ns: ErrorStatistics,
+}
+
+/// The summary of the offsets from `from_ns` on (CLOCK_MONOTONIC); `real_minus_mono` is
+/// CLOCK_REALTIME minus CLOCK_MONOTONIC.
+pub(super) fn summary(
+    offsets: &[Offset],
+    grandmaster: &ClockHistory,
+    real_minus_mono: Duration,
+    from_ns: i64,
+) -> Ptp4lSummary {
+    let errors: Vec<f64> = offsets
+        .iter()
+        .filter(|offset| offset.mono_ns >= from_ns)
+        .filter_map(|offset| {
+            let real = Duration::from_nanos(offset.mono_ns) + real_minus_mono;
+            let truth = real - grandmaster.at(offset.mono_ns)?;
+            Some((Duration::from_nanos(offset.offset_ns) - truth).as_nanos_f64())
+        })
+        .collect();
+    Ptp4lSummary { samples: errors.len() as u64, offset_error_ns: ErrorStatistics::of(&errors) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::json::ClockLine;
+
+    #[test]
+    fn offsets_are_read_and_other_lines_are_not() {
+        let line =
+            "ptp4l[12045.803]: master offset      -1742 s0 freq      +0 path delay      2011";
+        assert_eq!(parse(line), Some(Offset { mono_ns: 12_045_803_500_000, offset_ns: -1742 }));
+        for other in [
+            "",
+            "ptp4l[12045.803]: port 1: LISTENING to UNCALIBRATED on RS_SLAVE",
+            "ptp4l[x.y]: master offset 1 s0",
+            "ptp4l[9223372036854775807.999]: master offset 1 s0",
+            "ptp4l[1.5]: master offset",
+        ] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn errors_are_against_the_grandmasters_clock() {
+        let mut grandmaster = ClockHistory::default();
+        let line = ClockLine { mono_ns: 0, clock_ns: 5_000, frequency_ppb: 1e6 };
+        grandmaster.push(line);
+        // At 1 ms the grandmaster shows 6000 ns more than monotonic, real time 20000 ns more.
+        let offset = |mono_ns, offset_ns| Offset { mono_ns, offset_ns };
+        let offsets = [offset(1_000_000, 14_100), offset(500_000, 0)];
+        let summary = summary(&offsets, &grandmaster, Duration::from_nanos(20_000), 1_000_000);
+        assert_eq!(summary.samples, 1);
+        assert_eq!(summary.offset_error_ns.mean, 100.0);
+    }
+}
