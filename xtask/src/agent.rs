@@ -24,19 +24,22 @@ pub(crate) struct Arguments {
 pub(crate) enum Bench {
     /// What the stamps cost: the clock calls inside eBPF, and each hook (`ptp-agent bench`)
     Hooks(Arguments),
+    /// What the servos reach where the truth is known, beside the targets (`ptp-agent bench servo`)
+    Servo(Arguments),
 }
 
 pub(crate) fn demo(arguments: &Arguments) -> Result<ExitCode> {
-    run("lab", arguments)
+    run(&["lab"], arguments)
 }
 
 pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
     match bench {
-        Bench::Hooks(arguments) => run("bench", arguments),
+        Bench::Hooks(arguments) => run(&["bench"], arguments),
+        Bench::Servo(arguments) => run(&["bench", "servo"], arguments),
     }
 }
 
-fn run(command: &str, arguments: &Arguments) -> Result<ExitCode> {
+fn run(command: &[&str], arguments: &Arguments) -> Result<ExitCode> {
     let status = process::Command::new(cargo_program())
         .args(["build", "--release", "--package", "ptp-agent", "--bin", "ptp-agent"])
         .current_dir(workspace())
@@ -56,11 +59,12 @@ fn run(command: &str, arguments: &Arguments) -> Result<ExitCode> {
     } else {
         bail!(
             "network namespaces and BPF programs need root, and there is no sudo here; \
-             as root, run: {} {command}",
-            agent.display()
+             as root, run: {} {}",
+            agent.display(),
+            command.join(" ")
         );
     };
     // Replacing this process lets the agent have the terminal and its signals for itself.
-    let error = process.arg(command).args(&arguments.arguments).exec();
+    let error = process.args(command).args(&arguments.arguments).exec();
     Err(error).with_context(|| format!("cannot start {process:?}"))
 }

@@ -166,7 +166,6 @@ impl Edge {
     }
 
     fn variance(&self, kind: usize) -> f64 {
-        let noise = &self.noise[kind];
-        (3.0 * noise.fast_ns / self.count).powi(2) + 2.0 * noise.variance_ns2 / self.count + 1.0
+        self.noise[kind].edge_variance_ns2(self.count)
     }
 }

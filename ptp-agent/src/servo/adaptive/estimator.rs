@@ -27,6 +27,20 @@ const LN_CHANGE: f64 = -25.0;
 const BEHIND: f64 = 12.0;
 /// Log evidence by which the other kind of noise must be better to be believed.
 const SWAP_AT: f64 = 4.0;
+/// Packets of each direction from which the noise is looked at afresh.
+const AFRESH: usize = 64;
+/// Log evidence by which a new challenger is behind at the start.
+const HANDICAP: f64 = 6.0;
+/// What a new challenger sees afresh, in turns: whether the edges are sharp, and which directions. One
+/// direction may be right where the other is not.
+const CHALLENGES: [(bool, [bool; 2]); 6] = [
+    (false, [true, true]),
+    (false, [true, false]),
+    (false, [false, true]),
+    (true, [true, true]),
+    (true, [true, false]),
+    (true, [false, true]),
+];
 /// Wander of the floor that both ways share, ns per root second.
 const FLOOR_WANDER: f64 = 0.5;
 /// The challenger among the filters.
@@ -155,6 +169,12 @@ pub(super) struct Estimator {
     /// As the three believe, and as the challenger does.
     noise: [[Noise; WAYS]; 2],
     recent: [Recent; 2],
+    /// Residuals of each direction, the latest overwriting the oldest, and how many there are since the
+    /// last challenger came.
+    residuals: [[f64; AFRESH]; 2],
+    seen: [usize; 2],
+    /// Of the next challenger, in [`CHALLENGES`].
+    challenge: usize,
     /// Packets to wait for before a suspected change is judged.
     suspicion: Option<u8>,
 }
@@ -179,6 +199,9 @@ impl Estimator {
             filters: [filter, filter, filter, challenger],
             noise: [noise, other_noise],
             recent: [Recent::NEW; 2],
+            residuals: [[0.0; AFRESH]; 2],
+            seen: [0; 2],
+            challenge: 0,
             suspicion: None,
         }
     }
@@ -276,6 +299,9 @@ impl Estimator {
             if i == 1 && way != Way::Peer {
                 let wild = seen.wild > 0.5;
                 self.recent[way as usize].push(value - mean, wild, variance.sqrt());
+                let seen = &mut self.seen[way as usize];
+                self.residuals[way as usize][*seen % AFRESH] = value - mean;
+                *seen += 1;
             }
         }
         for [forward, backward, _] in &mut self.noise {
@@ -294,7 +320,10 @@ impl Estimator {
             filter.score = filter.score.max(best - BEHIND) - best;
         }
         let [a, b, c, challenger] = self.filters;
-        if challenger.score - a.score.max(b.score).max(c.score) > SWAP_AT {
+        let is_hopeless = challenger.score <= 0.9 * -BEHIND;
+        if is_hopeless && self.seen.iter().all(|seen| *seen >= AFRESH) {
+            self.challenge();
+        } else if challenger.score - a.score.max(b.score).max(c.score) > SWAP_AT {
             self.filters = [challenger, challenger, challenger, b];
             self.filters[0].score -= MOVE_AT;
             self.filters[2].score -= MOVE_AT;
@@ -308,6 +337,48 @@ impl Estimator {
             self.filters = [a, a, b, challenger];
             self.filters[0].score -= MOVE_AT;
         }
+    }
+
+    /// Puts another belief in the place of a challenger that has no prospects: expectation-maximisation
+    /// only climbs the hill on which it stands, and the first packets may have put it on a wrong one.
+    /// What the noise and the edges of the last packets look like by themselves is the new belief.
+    fn challenge(&mut self) {
+        let (is_sharp, afresh) = CHALLENGES[self.challenge];
+        self.challenge = (self.challenge + 1) % CHALLENGES.len();
+        self.seen = [0; 2];
+        let mut filter = self.filters[1];
+        self.noise[1] = self.noise[0];
+        for way in [Way::Forward, Way::Backward] {
+            if !afresh[way as usize] {
+                continue;
+            }
+            let mut residuals = self.residuals[way as usize];
+            let least = residuals.iter().copied().fold(f64::INFINITY, f64::min);
+            for residual in &mut residuals {
+                *residual -= least;
+            }
+            let sharp = Noise::sharp(&mut residuals);
+            let count = AFRESH as f64;
+            let (noise, above) = if is_sharp {
+                (sharp, -sharp.fast_ns / count)
+            } else {
+                Noise::soft(&residuals, &sharp)
+            };
+            self.noise[1][way as usize] = noise;
+            // The difference between the floors cannot be seen and stays: half of the move is time, half
+            // is what both floors share.
+            let sign = if way == Way::Forward { 0.5 } else { -0.5 };
+            let along = [sign, 0.0, 0.5, 0.5];
+            let variance = noise.edge_variance_ns2(count);
+            for i in 0..4 {
+                filter.x[i] += along[i] * (least + above);
+                for j in 0..4 {
+                    filter.p[i][j] += along[i] * along[j] * variance;
+                }
+            }
+        }
+        filter.score = -HANDICAP;
+        self.filters[CHALLENGER] = filter;
     }
 
     /// Looks for changes of path and for steps of a clock.

@@ -1,5 +1,6 @@
-//! What packets suffer beyond the fastest delay: a mixture of two exponential distributions, most
-//! packets and the slow ones, with a Gaussian error on top; learnt by expectation-maximisation. And
+//! What packets suffer beyond the usual fastest delay: a mixture of two exponential distributions, most
+//! packets and the slow ones, with a Gaussian error on top, and a few that seem too early by an
+//! exponential time, because a transmit stamp was late; learnt by expectation-maximisation. And
 //! the moments of a Gaussian belief after one such packet, in closed form.
 
 use std::f64::consts::{FRAC_1_SQRT_2, LN_2, PI};
@@ -17,6 +18,13 @@ const SAME_SPREAD: f64 = 0.5;
 const RECONCILE: f64 = 0.05;
 /// Slow packets are slower than the others by at least this factor in the mean.
 const SLOW_RATIO: f64 = 4.0;
+/// Share of early packets that is believed before any is seen, and the least and the largest.
+const EARLY_SHARE: f64 = 0.005;
+const MIN_EARLY_SHARE: f64 = 0.001;
+const MAX_EARLY_SHARE: f64 = 0.15;
+/// Early packets are earlier than the usual spread by at least this factor in the mean: what is nearer is
+/// the shape of the edge.
+const EARLY_RATIO: f64 = 3.0;
 /// Packets over which the noise is averaged.
 const MEMORY: f64 = 400.0;
 /// Log density of a packet that follows no model at all: one in 10 000, anywhere in a second.
@@ -31,6 +39,10 @@ pub(super) struct Noise {
     slow_ns: f64,
     /// Share of slow packets.
     slow_share: f64,
+    /// Mean by which early packets are early, nanoseconds.
+    early_ns: f64,
+    /// Share of early packets.
+    early_share: f64,
     /// Variance of the Gaussian error.
     pub(super) variance_ns2: f64,
     /// The lower edge is sharp: the Gaussian error stays small.
@@ -40,6 +52,7 @@ pub(super) struct Noise {
     /// Sums behind the means: expected delay of fast and of slow packets, over all packets.
     fast_sum: f64,
     slow_sum: f64,
+    early_sum: f64,
 }
 
 /// A Gaussian belief about an edge after one packet.
@@ -52,8 +65,10 @@ pub(super) struct Posterior {
     /// Probability that the packet follows no model.
     pub(super) wild: f64,
     slow: f64,
+    early: f64,
     fast_mean: f64,
     slow_mean: f64,
+    early_mean: f64,
 }
 
 impl Noise {
@@ -66,35 +81,54 @@ impl Noise {
         let slow = excess.iter().filter(|excess| **excess > 8.0 * fast_ns);
         let (n, sum) = slow.fold((0.0, 0.0), |(n, sum), excess| (n + 1.0, sum + excess));
         let slow_ns = if n > 0.0 { sum / n } else { 10.0 * fast_ns };
-        let slow_share = ((n + 0.1) / count as f64).clamp(0.01, 0.5);
+        let slow_share = ((n + 0.1) / count as f64).clamp(0.01, 0.4);
         let slow_ns = slow_ns.clamp(SLOW_RATIO * fast_ns, MAX_MEAN_NS * SLOW_RATIO);
         Self {
             fast_ns,
             slow_ns,
             slow_share,
+            early_ns: EARLY_RATIO * fast_ns,
+            early_share: EARLY_SHARE,
             variance_ns2: (0.003 * fast_ns).max(MIN_SIGMA_NS).powi(2),
             is_sharp: true,
             count: count as f64,
             fast_sum: fast_ns * (1.0 - slow_share),
             slow_sum: slow_ns * slow_share,
+            early_sum: EARLY_RATIO * fast_ns * EARLY_SHARE,
         }
     }
 
-    /// The same delays with a soft lower edge, and how far above the fastest of them it is.
+    /// The same delays, ascending, with a soft edge in the middle of the densest half of them, which
+    /// neither late nor early packets can move; and how far above the fastest that is.
     pub(super) fn soft(excess: &[f64], sharp: &Self) -> (Self, f64) {
-        let usual = excess.iter().filter(|excess| **excess <= 8.0 * sharp.fast_ns);
-        let count = usual.clone().count().max(1) as f64;
-        let mean = usual.clone().sum::<f64>() / count;
-        let variance = usual.map(|excess| (excess - mean).powi(2)).sum::<f64>() / count;
-        let fast_ns = (0.5 * variance.sqrt()).max(MIN_MEAN_NS);
+        let half = excess.len() / 2;
+        let densest = excess
+            .iter()
+            .zip(excess.iter().skip(half))
+            .map(|(low, high)| (high - low, 0.5 * (low + high)))
+            .min_by(|a, b| a.0.total_cmp(&b.0));
+        let (width, middle) = densest.unwrap_or((0.0, 0.0));
+        // Half of a Gaussian distribution is within 1.35 standard deviations.
+        let sd = width / 1.35;
+        let fast_ns = (0.5 * sd).max(MIN_MEAN_NS);
         let soft = Self {
             fast_ns,
             fast_sum: fast_ns * (1.0 - sharp.slow_share),
-            variance_ns2: (0.75 * variance).max(MIN_SIGMA_NS * MIN_SIGMA_NS),
+            variance_ns2: (0.75 * sd * sd).max(MIN_SIGMA_NS * MIN_SIGMA_NS),
             is_sharp: false,
             ..*sharp
         };
-        (soft, mean - fast_ns)
+        (soft, middle - fast_ns)
+    }
+
+    fn early_ns(&self) -> f64 {
+        let least = EARLY_RATIO * (self.fast_ns + self.variance_ns2.sqrt());
+        (self.early_sum / self.early_share).max(least).min(MAX_MEAN_NS * EARLY_RATIO)
+    }
+
+    /// Variance of an edge that was found among `count` packets.
+    pub(super) fn edge_variance_ns2(&self, count: f64) -> f64 {
+        (3.0 * self.fast_ns / count).powi(2) + 2.0 * self.variance_ns2 / count + 1.0
     }
 
     /// What a packet at `value` tells about an edge that is believed to be at `mean` with
@@ -102,24 +136,33 @@ impl Noise {
     pub(super) fn posterior(&self, value: f64, mean: f64, variance: f64) -> Posterior {
         let fast = truncated(value, mean, variance, self.fast_ns);
         let slow = truncated(value, mean, variance, self.slow_ns);
-        let ln_fast = fast.ln_evidence + (1.0 - self.slow_share).ln();
-        let ln_slow = slow.ln_evidence + self.slow_share.ln();
-        let top = ln_fast.max(ln_slow).max(LN_WILD);
-        let weights = [ln_fast, ln_slow, LN_WILD].map(|ln| (ln - top).exp());
+        let early = mirrored(value, mean, variance, self.early_ns);
+        let usual = 1.0 - self.slow_share - self.early_share;
+        let lns = [
+            fast.ln_evidence + usual.ln(),
+            slow.ln_evidence + self.slow_share.ln(),
+            early.ln_evidence + self.early_share.ln(),
+            LN_WILD,
+        ];
+        let top = lns.into_iter().fold(f64::MIN, f64::max);
+        let weights = lns.map(|ln| (ln - top).exp());
         let sum: f64 = weights.iter().sum();
-        let [wf, ws, ww] = weights.map(|weight| weight / sum);
-        let m = wf * fast.mean + ws * slow.mean + ww * mean;
+        let [wf, ws, we, ww] = weights.map(|weight| weight / sum);
+        let m = wf * fast.mean + ws * slow.mean + we * early.mean + ww * mean;
         let spread = |w: f64, mean: f64, variance: f64| w * (variance + (mean - m).powi(2));
         Posterior {
             ln_evidence: top + sum.ln(),
             mean: m,
             variance: spread(wf, fast.mean, fast.variance)
                 + spread(ws, slow.mean, slow.variance)
+                + spread(we, early.mean, early.variance)
                 + spread(ww, mean, variance),
             wild: ww,
             slow: ws,
+            early: we,
             fast_mean: fast.mean,
             slow_mean: slow.mean,
+            early_mean: early.mean,
         }
     }
 
@@ -134,9 +177,13 @@ impl Noise {
         let apart = (spread(self) / spread(other)).ln().abs();
         let pull = RECONCILE * (1.0 - apart / SAME_SPREAD).max(0.0);
         let fast_sum = 0.5 * (self.fast_sum + other.fast_sum);
+        let early_sum = 0.5 * (self.early_sum + other.early_sum);
+        let early_share = 0.5 * (self.early_share + other.early_share);
         let variance_ns2 = 0.5 * (self.variance_ns2 + other.variance_ns2);
         for noise in [self, other] {
             noise.fast_sum += pull * (fast_sum - noise.fast_sum);
+            noise.early_sum += pull * (early_sum - noise.early_sum);
+            noise.early_share += pull * (early_share - noise.early_share);
             noise.variance_ns2 += pull * (variance_ns2 - noise.variance_ns2);
         }
     }
@@ -154,12 +201,17 @@ impl Noise {
         }
         self.count = (self.count + 1.0).min(MEMORY);
         let gain = 1.0 / self.count;
-        let fast = 1.0 - seen.slow - seen.wild;
+        let fast = 1.0 - seen.slow - seen.early - seen.wild;
         self.slow_share += gain * (seen.slow - self.slow_share);
-        self.slow_share = self.slow_share.clamp(0.002, 0.5);
+        self.slow_share = self.slow_share.clamp(0.002, 0.4);
         self.fast_sum += gain * (fast * (value - seen.fast_mean) - self.fast_sum);
         self.slow_sum += gain * (seen.slow * (value - seen.slow_mean) - self.slow_sum);
-        self.fast_ns = (self.fast_sum / (1.0 - self.slow_share)).clamp(MIN_MEAN_NS, MAX_MEAN_NS);
+        self.early_share += gain * (seen.early - self.early_share);
+        self.early_share = self.early_share.clamp(MIN_EARLY_SHARE, MAX_EARLY_SHARE);
+        self.early_sum += gain * (seen.early * (seen.early_mean - value) - self.early_sum);
+        self.early_ns = self.early_ns();
+        let usual = (1.0 - self.slow_share - self.early_share).max(0.1);
+        self.fast_ns = (self.fast_sum / usual).clamp(MIN_MEAN_NS, MAX_MEAN_NS);
         self.slow_ns = (self.slow_sum / self.slow_share)
             .clamp(SLOW_RATIO * self.fast_ns, SLOW_RATIO * MAX_MEAN_NS);
         // The share of the innovation that is this packet's own Gaussian error.
@@ -204,6 +256,12 @@ fn truncated(value: f64, mean: f64, variance: f64, scale: f64) -> Truncated {
         mean: mean + sd * (tilt - hazard),
         variance: variance * (1.0 - hazard * (alpha + hazard)).max(1e-6),
     }
+}
+
+/// The same for one that comes before the edge by an exponential time.
+fn mirrored(value: f64, mean: f64, variance: f64, scale: f64) -> Truncated {
+    let seen = truncated(-value, -mean, variance, scale);
+    Truncated { mean: -seen.mean, ..seen }
 }
 
 #[cfg(test)]
