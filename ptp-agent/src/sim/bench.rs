@@ -132,6 +132,9 @@ struct Case {
     targets: Vec<(Figure, Target)>,
 }
 
+/// Servos with the rms that each is to reach, nanoseconds.
+type Servos = &'static [(&'static str, Target)];
+
 /// The case that disturbances are compared with.
 const PLAIN: &str = "J=1 us, W=1";
 
@@ -214,7 +217,7 @@ fn cases(extent: Extent) -> Vec<Case> {
     let bound = [(BoundCoverage, AtLeast(0.999)), (BoundOverP99, AtMost(10.0))];
     let mut cases = Vec::new();
 
-    let plain: [(f64, f64, &[(&'static str, Target)]); 4] = [
+    let plain: [(f64, f64, Servos); 4] = [
         (
             1.0,
             1.0,
