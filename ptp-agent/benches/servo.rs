@@ -2,8 +2,6 @@
 //! same stream as in `cargo xtask bench servo`, with criterion's statistics and comparison with the
 //! last run.
 
-#![expect(missing_docs, reason = "criterion's macros make functions that nobody calls")]
-
 use criterion::{Criterion, criterion_group, criterion_main};
 use ptp_agent::{
     bench::servo::Exchanges,

@@ -135,6 +135,54 @@ fn noise_of_other_shapes_is_followed_too() {
     }
 }
 
+/// What an interrupt between the driver and a transmit stamp behind it makes of a fast link: packets that
+/// seem to arrive before they were sent.
+#[test]
+fn packets_that_seem_too_early_do_not_bend_the_time() {
+    for seed in 1..=3 {
+        let report = sim::run(&scenario(&format!(
+            "duration-s = 180\nwarm-up-s = 60\nseed = {seed}\nsample-interval-s = 0.1\n\
+             time-receiver.oscillator = {{ frequency-ppb = 20000, random-walk-ppb = 0.1 }}\n\
+             [[grandmaster]]\nlog-sync-interval = -4\nlog-min-delay-req-interval = -4\n\
+             [grandmaster.link.forward]\nbase-delay-ns = 10000\njitter.normal.sd-ns = 20\n\
+             outliers = {{ probability = 0.1, delay.uniform = {{ low-ns = -4000, high-ns = 0 }} }}\n"
+        )));
+        let error = report.summary.true_error_ns;
+        assert!(error.rms < 20.0, "seed {seed}: {error:?}");
+        assert!(report.summary.bound.coverage >= 0.999, "{:?}", report.summary.bound);
+    }
+}
+
+/// The whole matrix is `ptp-agent bench servo --full`; here its edges and its middle.
+#[test]
+fn the_bound_holds_and_is_tight_at_every_rate_with_every_jitter() {
+    for (log, jitter_ns) in [
+        (3, 100.0),
+        (3, 1e6),
+        (1, 1e4),
+        (0, 1e5),
+        (-2, 1e3),
+        (-4, 100.0),
+        (-4, 1e6),
+        (-7, 1e4),
+        (-7, 1e6),
+    ] {
+        let interval_s = f64::from(log).exp2();
+        let warm_up_s = (300.0 * interval_s).max(60.0);
+        let report = sim::run(&scenario(&format!(
+            "duration-s = {:?}\nwarm-up-s = {warm_up_s:?}\nsample-interval-s = {:?}\nseed = 1\n\
+             time-receiver.oscillator = {{ frequency-ppb = 20000, random-walk-ppb = 1 }}\n\
+             [[grandmaster]]\nlog-sync-interval = {log}\nlog-min-delay-req-interval = {log}\n\
+             link.forward = {{ base-delay-ns = 50000, jitter.exponential.mean-ns = {jitter_ns:?} }}\n",
+            warm_up_s + 1_200.0 * interval_s,
+            interval_s / 2.0,
+        )));
+        let bound = report.summary.bound;
+        assert!(bound.coverage >= 0.999, "2^{log} s, {jitter_ns} ns: {bound:?}");
+        assert!(bound.over_p99 <= 10.0, "2^{log} s, {jitter_ns} ns: {bound:?}");
+    }
+}
+
 fn two_grandmasters() -> Report {
     sim::run(
         &Scenario::read(Path::new(concat!(
