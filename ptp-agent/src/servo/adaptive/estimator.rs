@@ -31,6 +31,9 @@ const SWAP_AT: f64 = 4.0;
 const AFRESH: usize = 64;
 /// Log evidence by which a new challenger is behind at the start.
 const HANDICAP: f64 = 6.0;
+/// By so many times the spread of the noise an edge may be elsewhere than believed: more is no matter of
+/// noise, but a change of path or a step, which [`Estimator::judge`] tells apart.
+const NOISE_MOVES: f64 = 4.0;
 /// What a new challenger sees afresh, in turns: whether the edges are sharp, and which directions. One
 /// direction may be right where the other is not.
 const CHALLENGES: [(bool, [bool; 2]); 6] = [
@@ -320,7 +323,7 @@ impl Estimator {
             filter.score = filter.score.max(best - BEHIND) - best;
         }
         let [a, b, c, challenger] = self.filters;
-        let is_hopeless = challenger.score <= 0.9 * -BEHIND;
+        let is_hopeless = challenger.score <= 0.9 * -BEHIND && self.suspicion.is_none();
         if is_hopeless && self.seen.iter().all(|seen| *seen >= AFRESH) {
             self.challenge();
         } else if challenger.score - a.score.max(b.score).max(c.score) > SWAP_AT {
@@ -364,6 +367,11 @@ impl Estimator {
             } else {
                 Noise::soft(&residuals, &sharp)
             };
+            let by = least + above;
+            let believed = self.noise[0][way as usize];
+            if by.abs() > NOISE_MOVES * (believed.fast_ns + believed.variance_ns2.sqrt()) {
+                continue;
+            }
             self.noise[1][way as usize] = noise;
             // The difference between the floors cannot be seen and stays: half of the move is time, half
             // is what both floors share.
@@ -371,7 +379,7 @@ impl Estimator {
             let along = [sign, 0.0, 0.5, 0.5];
             let variance = noise.edge_variance_ns2(count);
             for i in 0..4 {
-                filter.x[i] += along[i] * (least + above);
+                filter.x[i] += along[i] * by;
                 for j in 0..4 {
                     filter.p[i][j] += along[i] * along[j] * variance;
                 }
@@ -432,6 +440,7 @@ impl Estimator {
             [None, None] => return,
         }
         self.recent = [Recent::NEW; 2];
+        self.seen = [0; 2];
     }
 
     fn spread(&self, way: usize) -> f64 {
