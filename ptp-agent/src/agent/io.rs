@@ -222,6 +222,8 @@ impl Side {
             matched: self.matched.clone(),
             interrupted: self.interrupted,
             reference,
+            chosen: self.selector.chosen(),
+            points: self.selector.report(),
             pairing: self.pairing.counts(),
             differences: self.differences.clone(),
         }
@@ -237,6 +239,10 @@ pub struct SideCounts {
     pub interrupted: u64,
     /// Stands for the packet as a whole in the other counts.
     pub reference: StampSource,
+    /// The point in use.
+    pub chosen: StampSource,
+    /// What was measured of all points.
+    pub points: Vec<PointReport>,
     /// Everything else.
     pub pairing: PairingCounts,
     /// The programs' own stamps minus the kernel's, by the point where the former were taken.
@@ -344,6 +350,11 @@ impl Io {
             fallbacks: port.rx.selector.fallbacks + port.tx.selector.fallbacks,
             interrupted: port.tx.interrupted,
         })
+    }
+
+    /// Whether event messages of a port are primed, or it is being tried.
+    pub fn is_primed(&self, port: PortIndex) -> Option<bool> {
+        self.ports.get(usize::from(port.0)).map(|port| port.primer.is_on())
     }
 
     /// The other end has told when it sent or received a packet that was stamped here: now the noise

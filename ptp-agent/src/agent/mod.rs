@@ -30,7 +30,7 @@ use crate::{
         alarms::Limits,
         http::{HttpError, Publication, Server},
         json::{ClockLine, Output, OutputError, Sample},
-        metrics::{Direction, PortFigures, StampOutcome},
+        metrics::{CapturePoint, Direction, PortFigures, StampOutcome},
     },
     recording::{Problem, ReadError, RecordError},
     sys::clock,
@@ -292,6 +292,12 @@ fn set_stamp_figures(figures: &mut PortFigures, direction: Direction, counts: &S
         (StampOutcome::Interrupted, counts.interrupted),
     ] {
         figures.set_timestamps(direction, counts.reference, outcome, total);
+    }
+    for point in &counts.points {
+        let is_chosen = point.source == counts.chosen;
+        let noise_seconds = point.noise_ns.map(|nanos| nanos / 1e9);
+        let point = ((direction, point.source), CapturePoint { is_chosen, noise_seconds });
+        figures.capture_points.extend([point]);
     }
     for (source, histogram) in &counts.differences {
         figures.timestamp_differences.insert((direction, *source), histogram.clone());

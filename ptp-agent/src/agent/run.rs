@@ -440,6 +440,7 @@ impl Teller {
                     set_stamp_figures(figures, Direction::Rx, &rx);
                     set_stamp_figures(figures, Direction::Tx, &tx);
                 }
+                figures.priming = runner.io.is_primed(*port);
                 figures.set_exchanges("sync", counters.sync_exchanges);
                 figures.set_exchanges("delay", counters.delay_exchanges);
                 figures.set_exchanges("peer_delay", counters.peer_delay_exchanges);

@@ -171,6 +171,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
                     set_stamp_figures(figures, Direction::Rx, &rx);
                     set_stamp_figures(figures, Direction::Tx, &tx);
                 }
+                figures.priming = io.is_primed(*port);
                 set_drop_figures(figures, counters, io.counts(*port));
             });
         }

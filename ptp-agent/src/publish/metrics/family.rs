@@ -42,6 +42,11 @@ families! {
     MESSAGES = COUNTER "ptp_messages_total" "PTP messages accepted and sent.";
     TIMESTAMPS = COUNTER "ptp_timestamps_total"
         "Timestamps by where they were taken and what became of them.";
+    TIMESTAMP_SOURCE = GAUGE "ptp_timestamp_source"
+        "1 for the capture point in use, 0 for the others.";
+    TIMESTAMP_NOISE = GAUGE "ptp_timestamp_noise_seconds"
+        "Mean deviation of a capture point's one-way residuals when the points were last compared.";
+    PRIMING = GAUGE "ptp_transmit_priming" "1 where event messages are primed, 0 where not.";
     EXCHANGES = COUNTER "ptp_exchanges_total"
         "Measurements of offset and delay, completed or given up.";
     RING_LOST = COUNTER "ptp_ring_lost_total"

@@ -94,6 +94,10 @@ pub struct PortFigures {
     pub messages: BTreeMap<(Direction, MessageTypeOrd), u64>,
     /// Timestamps, by what became of them.
     pub timestamps: BTreeMap<(Direction, StampSource, StampOutcome), u64>,
+    /// Capture points that are compared.
+    pub capture_points: BTreeMap<(Direction, StampSource), CapturePoint>,
+    /// Whether event messages are primed.
+    pub priming: Option<bool>,
     /// Exchanges, completed or given up, by the engine's name for it.
     pub exchanges: BTreeMap<&'static str, u64>,
     /// Steps of the clock.
@@ -101,6 +105,15 @@ pub struct PortFigures {
     /// Stamps of the kernel programs minus the kernel's own of the same packets, seconds, by the
     /// point where the former were taken.
     pub timestamp_differences: BTreeMap<(Direction, StampSource), Histogram>,
+}
+
+/// A capture point among those that are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CapturePoint {
+    /// Its stamps are the ones in use.
+    pub is_chosen: bool,
+    /// Mean deviation of its one-way residuals, seconds, once there was a comparison.
+    pub noise_seconds: Option<f64>,
 }
 
 impl PortFigures {

@@ -23,14 +23,15 @@ use prometheus::{
 
 pub use family::FAMILIES;
 pub use figures::{
-    Direction, MessageTypeOrd, PORT_STATES, PortFigures, SERVO_STATES, StampOutcome,
+    CapturePoint, Direction, MessageTypeOrd, PORT_STATES, PortFigures, SERVO_STATES, StampOutcome,
     message_type_name,
 };
 pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
 
 use family::{
     ALARM, BUILD_INFO, ERROR_BOUND, EXCHANGES, FREQUENCY, Families, LAST_SAMPLE, MESSAGES, OFFSET,
-    PATH_DELAY, PORT_STATE, RING_LOST, SERVO_STATE, STEPS, TIMESTAMP_DIFFERENCE, TIMESTAMPS,
+    PATH_DELAY, PORT_STATE, PRIMING, RING_LOST, SERVO_STATE, STEPS, TIMESTAMP_DIFFERENCE,
+    TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
 };
 
 /// Ports (interface and domain) shown at the most.
@@ -213,6 +214,17 @@ fn add_port(families: &mut Families, interface: &str, domain: &str, figures: &Po
         ];
         families.add(&TIMESTAMPS, &labels, *total as f64);
     }
+    for ((direction, source), point) in &figures.capture_points {
+        let labels = [("direction", direction.name()), ("source", source.name())];
+        let labels = [port[0], port[1], labels[0], labels[1]];
+        families.add(&TIMESTAMP_SOURCE, &labels, f64::from(point.is_chosen));
+        if let Some(noise) = point.noise_seconds {
+            families.add(&TIMESTAMP_NOISE, &labels, noise);
+        }
+    }
+    if let Some(primed) = figures.priming {
+        families.add(&PRIMING, &port, f64::from(primed));
+    }
     for (outcome, total) in &figures.exchanges {
         families.add(&EXCHANGES, &[port[0], port[1], ("outcome", outcome)], *total as f64);
     }
@@ -244,6 +256,9 @@ mod tests {
     fn filled() -> Metrics {
         let metrics = Metrics::new();
         assert!(metrics.update("veth0", 0, |figures| {
+            let point = CapturePoint { is_chosen: true, noise_seconds: Some(3.6e-8) };
+            figures.capture_points.insert((Direction::Tx, StampSource::XmitDone), point);
+            figures.priming = Some(true);
             figures.offset_from_master_seconds = Some(-1.2e-7);
             figures.mean_path_delay_seconds = Some(3e-6);
             figures.clock_frequency_adjustment_ratio = Some(-3.7e-5);
