@@ -41,8 +41,10 @@ impl Ptp4l {
         let program = program("ptp4l")?;
         let directory = tempfile::tempdir().expect("a temporary directory");
         let socket = directory.path().join("socket");
+        // On a busy machine its transmit stamps take longer than the 10 ms that it waits; it would go
+        // to FAULTY for 16 seconds.
         let mut config = format!(
-            "[global]\nfree_running 1\nkernel_leap 0\ntime_stamping software\nuds_address {}\n",
+            "[global]\nfree_running 1\nkernel_leap 0\ntime_stamping software\ntx_timestamp_timeout 500\nuds_address {}\n",
             socket.display()
         );
         for option in options {

@@ -300,6 +300,46 @@ fn every_capture_point_can_be_chosen() {
     }
 }
 
+#[test]
+fn drivers_stamp_is_a_transmit_source_over_every_transport_and_not_for_observers() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    for transport in ["udp4", "udp6", "l2"] {
+        let mut server =
+            Agent::start(&wire.grandmaster, &server_arguments("gm0", &["--transport", transport]));
+        let arguments = ["run", "-i", "ptp0", "--transport", transport];
+        let arguments = [&arguments[..], &["--tx-source", "driver_software"]].concat();
+        let mut agent =
+            Agent::start(&wire.client, &[&arguments[..], &["--metrics-address", METRICS]].concat());
+        agent.wait_for_state(0, PATIENCE, "time_receiver");
+        let samples = agent.wait_for_samples(0, PATIENCE, 16);
+        for sample in samples {
+            assert_eq!(sample["tx_source"], "driver_software", "{transport}");
+        }
+        let metrics = outcomes(&wire.client);
+        let chosen = metrics.lines().find(|line| {
+            line.starts_with("ptp_timestamp_source{") && line.contains("driver_software")
+        });
+        assert!(chosen.is_some_and(|line| line.ends_with(" 1")), "{metrics}");
+        let differences = metrics.lines().any(|line| {
+            line.starts_with("ptp_timestamp_difference_seconds_count")
+                && line.contains("xmit_done")
+                && !line.ends_with(" 0")
+        });
+        assert!(differences, "{metrics}");
+        agent.finish();
+        server.finish();
+    }
+    refused(&wire.client, &["observe", "-i", "ptp0", "--tx-source", "driver_software"], 2);
+}
+
+fn server_arguments<'a>(interface: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = SERVE.to_vec();
+    arguments[2] = interface;
+    arguments.extend(more);
+    arguments
+}
+
 fn resident_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
