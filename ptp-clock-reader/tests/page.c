@@ -1,0 +1,23 @@
+/* Prints what the page in argv[1] says of the instant argv[2], with the header. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "ptp_clock.h"
+
+int main(int argc, char **argv) {
+    struct ptp_clock_time time;
+    const uint64_t *page;
+    if (argc != 3)
+        return 2;
+    page = ptp_clock_open(argv[1]);
+    if (!page) {
+        perror(argv[1]);
+        return 1;
+    }
+    if (ptp_clock_now(page, &time) < 0 || ptp_clock_at(page, strtoll(argv[2], NULL, 10), &time) < 0)
+        return 1;
+    printf("%lld %llu %lld %llu %d\n", (long long)time.ptp_ns, (unsigned long long)time.bound_ns,
+           (long long)time.utc_offset_s, (unsigned long long)time.steps, (int)time.state);
+    ptp_clock_close(page);
+    return 0;
+}

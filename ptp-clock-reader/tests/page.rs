@@ -1,0 +1,176 @@
+//! The page: what is written is read, by Rust and by C, and never a mixture of two writes.
+
+use std::{
+    env, fs,
+    io::{self, Write},
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+};
+
+use ptp_clock_reader::{
+    BYTES, Course, NO_BOUND, NO_UTC_OFFSET, OpenError, PtpClock, ReadError, State, WORDS,
+};
+
+fn course() -> Course {
+    Course {
+        mono_ns: 5_000_000_000,
+        ptp_ns: 1_900_000_000_123_456_789,
+        fraction: 1 << 63,
+        // 100 ppm slow.
+        rate: -(1_i64 << 48) / 10_000,
+        bound_ns: 250,
+        growth_ppb: 1_000,
+        void_ns: 20_000_000_000,
+        state: 1,
+        utc_offset_s: 37,
+        steps: 3,
+    }
+}
+
+fn page() -> [AtomicU64; WORDS] {
+    Default::default()
+}
+
+/// A file with the page, removed at the end.
+struct Written(PathBuf);
+
+impl Written {
+    fn new(name: &str, bytes: &[u8]) -> Self {
+        let path = env::temp_dir().join(format!("ptp-clock-{name}-{}", std::process::id()));
+        fs::write(&path, bytes).unwrap();
+        Self(path)
+    }
+
+    fn page(name: &str, course: &Course) -> Self {
+        let page = page();
+        course.write(&page);
+        let words = page.iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes());
+        Self::new(name, &words.collect::<Vec<u8>>())
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let page = page();
+    assert_eq!(Course::read(&page), Err(ReadError::NoPage));
+    course().write(&page);
+    assert_eq!(Course::read(&page), Ok(course()));
+}
+
+#[test]
+fn the_clock_runs_at_its_rate_and_the_bound_grows() {
+    let later = course().at(15_000_000_000);
+    // Ten seconds, less 1 ms, and half a nanosecond more.
+    assert_eq!(later.ptp_ns, 1_900_000_010_122_456_789);
+    assert_eq!(later.bound_ns, Some(250 + 10_000));
+    assert_eq!((later.state, later.utc_offset_s, later.steps), (State::Locked, Some(37), 3));
+    let before = course().at(4_000_000_000);
+    assert_eq!(before.ptp_ns, 1_899_999_999_123_556_789);
+}
+
+#[test]
+fn after_its_time_nothing_is_believed() {
+    let late = course().at(20_000_000_001);
+    assert_eq!((late.state, late.bound_ns), (State::Unknown, None));
+}
+
+#[test]
+fn what_is_not_known_is_none() {
+    let course = Course { bound_ns: NO_BOUND, utc_offset_s: NO_UTC_OFFSET, state: 7, ..course() };
+    let time = course.at(5_000_000_000);
+    assert_eq!((time.bound_ns, time.utc_offset_s, time.state), (None, None, State::Unknown));
+}
+
+#[test]
+fn no_reader_ever_sees_half_of_a_change() {
+    let page = page();
+    let write = |n: i64| {
+        Course { mono_ns: n, ptp_ns: n, rate: n, void_ns: n, steps: n as u64, ..course() }
+            .write(&page);
+    };
+    write(0);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut reads = 0_u64;
+            while !is_over.load(Ordering::Relaxed) || reads == 0 {
+                if let Ok(read) = Course::read(&page) {
+                    let n = read.mono_ns;
+                    assert_eq!((read.ptp_ns, read.rate, read.void_ns), (n, n, n));
+                    assert_eq!(read.steps, n as u64);
+                    reads += 1;
+                }
+            }
+        });
+        (1..200_000).for_each(write);
+        is_over.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn a_writer_that_died_is_not_waited_for() {
+    let page = page();
+    course().write(&page);
+    page[2].fetch_add(1, Ordering::Relaxed);
+    assert_eq!(Course::read(&page), Err(ReadError::Stuck));
+    // And its successor makes the page whole.
+    course().write(&page);
+    assert_eq!(Course::read(&page), Ok(course()));
+}
+
+#[test]
+fn a_page_in_a_file_is_opened_and_others_are_refused() {
+    let written = Written::page("open", &course());
+    let clock = PtpClock::open(&written.0).unwrap();
+    assert_eq!(clock.course(), Ok(course()));
+    assert!(clock.now().is_ok());
+    let short = Written::new("short", &[0; 16]);
+    assert!(matches!(PtpClock::open(&short.0), Err(OpenError::TooShort(16))));
+    let other = Written::new("other", &[7; BYTES]);
+    assert!(matches!(PtpClock::open(&other.0), Err(OpenError::Read(ReadError::NoPage))));
+    assert!(matches!(PtpClock::open("/no/such/page"), Err(OpenError::Io(_))));
+}
+
+#[test]
+fn the_c_header_reads_what_rust_reads() {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page.c");
+    let include = concat!("-I", env!("CARGO_MANIFEST_DIR"), "/include");
+    let program = Written::new("c-program", &[]);
+    let compiled = Command::new("cc")
+        .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O2", include, "-o"])
+        .arg(&program.0)
+        .arg(source)
+        .status();
+    let Ok(compiled) = compiled else {
+        let _ = writeln!(io::stderr(), "skipped: no C compiler");
+        return;
+    };
+    assert!(compiled.success());
+    let written = Written::page("c", &course());
+    for mono_ns in [4_000_000_000, 15_000_000_000, 20_000_000_001] {
+        let output = Command::new(&program.0).arg(&written.0).arg(mono_ns.to_string()).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let time = course().at(mono_ns);
+        let expected = format!(
+            "{} {} {} {} {}\n",
+            time.ptp_ns,
+            time.bound_ns.unwrap_or(NO_BOUND),
+            time.utc_offset_s.unwrap(),
+            time.steps,
+            if time.state == State::Locked { 1 } else { 0 }
+        );
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    }
+    let other = Written::new("c-other", &[7; BYTES]);
+    assert!(!Command::new(&program.0).arg(&other.0).arg("0").output().unwrap().status.success());
+}
