@@ -1,6 +1,7 @@
 //! The commands that keep time: engine, servo and clock on one side, sockets and kernel programs on
 //! the other, and a loop between them that only carries.
 
+mod export;
 mod health;
 pub mod io;
 pub mod observe;
@@ -24,10 +25,13 @@ use ptp_common::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    clock::{Clock, ClockError, followed::MAX_FREQUENCY_PPB, virtual_clock::VirtualClock},
+    clock::{
+        Clock, ClockError, followed::MAX_FREQUENCY_PPB, phc::PhcError, virtual_clock::VirtualClock,
+    },
     engine::{client, counters::Counters},
     publish::{
         alarms::Limits,
+        export::SegmentError,
         http::{HttpError, Publication, Server},
         json::{ClockLine, Output, OutputError, Sample},
         metrics::{CapturePoint, Direction, PortFigures, StampOutcome},
@@ -50,6 +54,12 @@ pub enum AgentError {
     /// The metrics endpoint.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// A hardware clock that cannot be used.
+    #[error(transparent)]
+    Phc(#[from] PhcError),
+    /// Something that cannot be exported.
+    #[error(transparent)]
+    Export(#[from] SegmentError),
     /// A clock that cannot be steered.
     #[error(transparent)]
     Clock(#[from] ClockError),
@@ -101,12 +111,14 @@ impl AgentError {
             Self::Io(IoError::Capture(error)) => error.is_missing_on_host(),
             Self::Io(IoError::Transport(error)) => !matches!(error, TransportError::Socket { .. }),
             Self::Http(_) => true,
+            Self::Phc(error) => matches!(error, PhcError::Missing(_) | PhcError::ReadOnly(_)),
             Self::Clock(ClockError::Os { source, .. }) => {
                 source.kind() == std::io::ErrorKind::PermissionDenied
             }
             Self::Io(IoError::Watch(_) | IoError::StackStamps(_))
             | Self::Output(_)
             | Self::Clock(_)
+            | Self::Export(_)
             | Self::Record(_)
             | Self::Recording { .. }
             | Self::NoRecording { .. }

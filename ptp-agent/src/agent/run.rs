@@ -1,7 +1,7 @@
 //! `ptp-agent run`: a time receiver that follows the best grandmaster its ports hear, with a clock
 //! of its own or watching the host's.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 use ptp_common::{
     time::{Duration, Mono, Time},
@@ -10,7 +10,7 @@ use ptp_common::{
 use serde_json::json;
 
 use super::{
-    AgentError, Common, Ending, clock_identity, clock_line,
+    AgentError, Common, Ending, clock_identity, clock_line, export,
     health::{self, Health},
     io::{Delivery, Io},
     sample_line, sample_text, seed, set_drop_figures, set_message_figures, set_stamp_figures,
@@ -27,6 +27,7 @@ use crate::{
     },
     publish::{
         alarms::{Facts, Role, Totals},
+        export::{Exporting, Exports},
         http::Publication,
         json::{self, Output},
         metrics::Direction,
@@ -50,12 +51,14 @@ pub enum ClockChoice {
     Virtual,
     /// CLOCK_REALTIME.
     System(Steering),
+    /// A hardware clock.
+    Phc(PathBuf, Steering),
 }
 
 impl ClockChoice {
     const fn steering(&self) -> Option<&Steering> {
         match self {
-            Self::System(steering) => Some(steering),
+            Self::System(steering) | Self::Phc(_, steering) => Some(steering),
             Self::None | Self::Virtual => None,
         }
     }
@@ -77,6 +80,8 @@ pub struct RunConfig {
     pub record: Option<RecordingFile>,
     /// As for [`PortConfig::delay_asymmetry`].
     pub delay_asymmetry: Duration,
+    /// What other programs are given.
+    pub exporting: Exporting,
 }
 
 /// Runs until it is told to end.
@@ -84,8 +89,17 @@ pub struct RunConfig {
 /// # Errors
 /// [`AgentError`]: what the host lacks at the start, or a reader of the output that has gone.
 pub async fn run(config: RunConfig) -> Result<(), AgentError> {
-    let RunConfig { common, delay_mechanism, clock, servo, servo_name, record, delay_asymmetry } =
-        config;
+    let RunConfig {
+        common,
+        delay_mechanism,
+        clock,
+        servo,
+        servo_name,
+        record,
+        delay_asymmetry,
+        exporting,
+    } = config;
+    let exports = Exports::open(&exporting)?;
     let mut ending = Ending::new(common.duration)?;
     let publication = Publication::default();
     let _server = start_metrics(common.metrics_address, &publication)?;
@@ -117,6 +131,7 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
         ClockChoice::Virtual => Followed::virtual_at(start, host),
         ClockChoice::None => Followed::watching(start, host),
         ClockChoice::System(steering) => steer::take_over_system(steering).await?,
+        ClockChoice::Phc(device, steering) => steer::take_over_phc(device, steering)?,
     };
     let steering = clock.steering().cloned();
     let recorder = match record {
@@ -124,7 +139,9 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
             let clock = match clock {
                 ClockChoice::Virtual => FollowedClock::Virtual { reading_ns: host },
                 // A clock of the host is not recorded: its replay would make other numbers.
-                ClockChoice::None | ClockChoice::System(_) => FollowedClock::None,
+                ClockChoice::None | ClockChoice::System(_) | ClockChoice::Phc(..) => {
+                    FollowedClock::None
+                }
             };
             let (interfaces, transport) = (&common.io.interfaces, common.io.transport);
             let note = recording::Start::new(
@@ -169,6 +186,7 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
         printed: start,
         start,
         identity,
+        exports,
     };
     let mut runner = Runner { io, client, recorder };
     if let (Followed::Virtual(clock), Some(output)) = (runner.client.clock(), &teller.output) {
@@ -312,6 +330,7 @@ struct Teller {
     printed: Time<Mono>,
     start: Time<Mono>,
     identity: ClockIdentity,
+    exports: Exports,
 }
 
 impl Teller {
@@ -328,6 +347,8 @@ impl Teller {
                 {
                     output.emit(&json::Event::Clock(clock_line(clock, *mono)))?;
                 }
+                let view = export::view(&runner.client, *mono, self.last.as_ref(), self.steps);
+                self.exports.adjusted(&view);
             }
             Event::ServoState { old, new } => {
                 tracing::info!(from = old.name(), to = new.name(), "servo state");
@@ -422,6 +443,7 @@ impl Teller {
         let facts = self.facts(runner);
         let now = monotonic();
         self.health.check(now, &facts);
+        self.exports.tick(&export::view(&runner.client, now, self.last.as_ref(), self.steps));
         let receiver = runner.client.receiver();
         let domain = receiver.domain_number();
         let servo = runner.client.servo().state().name();

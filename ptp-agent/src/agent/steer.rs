@@ -1,7 +1,7 @@
 //! Steering a clock of the host on behalf of `run`: who else steers it, taking it over, looking after
 //! it once a second, and leaving it in order.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ptp_common::time::{Mono, Time};
 
@@ -10,6 +10,7 @@ use crate::{
     clock::{
         Clock, ClockError,
         followed::Followed,
+        phc,
         policy::Limits,
         rivals, saved,
         system::{HostKernel, Keeping, Kernel, SystemClock},
@@ -59,6 +60,13 @@ pub(super) async fn take_over_system(steering: &Steering) -> Result<Followed, Ag
     Ok(Followed::System(Box::new(clock)))
 }
 
+/// Takes a hardware clock over, unless another program steers it.
+pub(super) fn take_over_phc(device: &Path, steering: &Steering) -> Result<Followed, AgentError> {
+    let clock = phc::take_over(device, steering.limits)?;
+    tracing::info!(device = %device.display(), "steers");
+    Ok(Followed::Phc(Box::new(clock)))
+}
+
 /// Once a second.
 pub(super) fn keep(
     client: &mut Client<Followed>,
@@ -68,8 +76,10 @@ pub(super) fn keep(
     let state = client.servo().state();
     let error_bound = client.error_bound(now);
     let properties = client.receiver().parent().map(|parent| parent.time_properties);
-    let Followed::System(clock) = client.clock_mut() else {
-        return Ok(());
+    let clock = match client.clock_mut() {
+        Followed::System(clock) => clock,
+        Followed::Phc(clock) => return Ok(clock.keep()?),
+        Followed::Virtual(_) | Followed::Watched(_) => return Ok(()),
     };
     while let Some(by) = clock.next_foreign_step() {
         tracing::warn!(by_ns = by.as_nanos(), "somebody else has stepped the clock");
@@ -92,9 +102,12 @@ pub(super) fn release(client: &mut Client<Followed>, now: Time<Mono>, steering: 
     client.release(now);
     let has_learnt = client.servo().state() == ServoState::Holdover;
     let frequency_ppb = client.clock().frequency_ppb();
-    if let Followed::System(clock) = client.clock_mut()
-        && let Err(error) = clock.release()
-    {
+    let released = match client.clock_mut() {
+        Followed::System(clock) => clock.release(),
+        Followed::Phc(clock) => clock.release(),
+        Followed::Virtual(_) | Followed::Watched(_) => Ok(()),
+    };
+    if let Err(error) = released {
         tracing::warn!(%error, "clock");
     }
     if let Some(path) = &steering.frequency_file

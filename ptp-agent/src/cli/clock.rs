@@ -17,6 +17,7 @@ use crate::{
         saved,
         system::{HostKernel, Kernel},
     },
+    publish::export::Exporting,
     servo,
 };
 
@@ -30,6 +31,7 @@ pub(super) enum RunClock {
     None,
     Virtual,
     System,
+    Phc(PathBuf),
 }
 
 impl FromStr for RunClock {
@@ -39,7 +41,10 @@ impl FromStr for RunClock {
             "none" => Ok(Self::None),
             "virtual" => Ok(Self::Virtual),
             "system" => Ok(Self::System),
-            _ => Err(format!("{text:?} is not none, virtual or system")),
+            _ => match text.strip_prefix("phc:") {
+                Some(device) if !device.is_empty() => Ok(Self::Phc(device.into())),
+                _ => Err(format!("{text:?} is not none, virtual, system or phc:/dev/ptpN")),
+            },
         }
     }
 }
@@ -48,6 +53,61 @@ impl TryFrom<String> for RunClock {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
         text.parse()
+    }
+}
+
+/// What other programs on this host are given.
+#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct ExportArgs {
+    /// Publish the software clock in shared memory, in this file (see ptp-clock-reader); with
+    /// --clock virtual.
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
+    /// Publish the error bound of CLOCK_REALTIME for AWS ClockBound's clients, in this file; with
+    /// --clock virtual or system. Theirs is /var/run/clockbound/shm.
+    #[arg(long, value_name = "FILE")]
+    clock_bound: Option<PathBuf>,
+    /// Give chronyd samples through the socket of its `refclock SOCK`; not with --clock system.
+    #[arg(long, value_name = "SOCKET")]
+    chrony_sock: Option<PathBuf>,
+    /// Give ntpd or chronyd samples through NTP's shared memory of this unit; not with --clock system.
+    #[arg(long, value_name = "UNIT")]
+    ntp_shm: Option<u8>,
+}
+
+impl ExportArgs {
+    /// These, or else those of the configuration, for a run with this clock.
+    pub(super) fn exporting(
+        self,
+        config: Self,
+        clock: &RunClock,
+    ) -> Result<Exporting, &'static str> {
+        let exporting = Exporting {
+            page: self.page.or(config.page),
+            clock_bound: self.clock_bound.or(config.clock_bound),
+            chrony_sock: self.chrony_sock.or(config.chrony_sock),
+            ntp_shm: self.ntp_shm.or(config.ntp_shm),
+        };
+        let is_given = |given: bool, clocks: &[RunClock], problem| {
+            if given && !clocks.contains(clock) { Err(problem) } else { Ok(()) }
+        };
+        is_given(
+            exporting.page.is_some(),
+            &[RunClock::Virtual],
+            "--page publishes the software clock, which there is with --clock virtual only",
+        )?;
+        is_given(
+            exporting.clock_bound.is_some(),
+            &[RunClock::Virtual, RunClock::System],
+            "--clock-bound needs a bound, which there is with --clock virtual and system only",
+        )?;
+        is_given(
+            exporting.chrony_sock.is_some() || exporting.ntp_shm.is_some(),
+            &[RunClock::None, RunClock::Virtual],
+            "--chrony-sock and --ntp-shm are for another program that steers the system clock: use them with --clock virtual or none",
+        )?;
+        Ok(exporting)
     }
 }
 
@@ -182,6 +242,17 @@ impl ClockSection {
         Ok((steering, options))
     }
 
+    /// How a hardware clock is steered, and with what servo. Its frequency is in the device.
+    pub(super) fn phc_steering(&self) -> Result<(Steering, servo::Options), ConfigError> {
+        let steering = Steering {
+            limits: self.limits()?,
+            frequency_file: None,
+            frequency_ppb: None,
+            beside_others: false,
+        };
+        Ok((steering, self.servo_options()?))
+    }
+
     /// Whether everything in it can be used.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         self.limits()?;
@@ -250,6 +321,17 @@ mod tests {
         {
             assert!(section(text).check().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn no_other_steers_what_the_agent_steers() {
+        let args = ExportArgs { chrony_sock: Some("/run/s".into()), ..ExportArgs::default() };
+        let with = |clock| args.clone().exporting(ExportArgs::default(), &clock);
+        assert!(with(RunClock::System).is_err());
+        assert!(with(RunClock::Virtual).is_ok() && with(RunClock::None).is_ok());
+        let config = ExportArgs { page: Some("/run/p".into()), ..ExportArgs::default() };
+        let merged = args.clone().exporting(config, &RunClock::Virtual).unwrap();
+        assert!(merged.page.is_some() && merged.chrony_sock.is_some());
     }
 
     #[test]

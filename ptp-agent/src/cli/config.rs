@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{
     Delay, OrAuto, ServeClock,
-    clock::{ClockSection, RunClock},
+    clock::{ClockSection, ExportArgs, RunClock},
 };
 use crate::{
     agent::prime::PrimeMode,
@@ -54,6 +54,8 @@ pub(super) struct Config {
     pub(super) offset_threshold: Option<u32>,
     #[serde(default)]
     pub(super) clock: ClockSection,
+    #[serde(default)]
+    pub(super) export: ExportArgs,
     #[serde(default)]
     pub(super) run: RunSection,
     #[serde(default)]

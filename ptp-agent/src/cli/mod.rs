@@ -3,6 +3,7 @@
 
 mod clock;
 mod config;
+mod phc;
 pub(crate) mod privileges;
 
 use std::{
@@ -31,6 +32,7 @@ use crate::{
     },
     bench,
     capture::{CaptureError, Latencies, Latency, RxSource, TxSource},
+    clock::phc::PhcError,
     compare::{self, CompareError},
     doctor,
     engine::DelayMechanism,
@@ -44,7 +46,7 @@ use crate::{
     },
     transport::TransportKind,
 };
-use clock::RunClock;
+use clock::{ExportArgs, RunClock};
 use config::{Config, ConfigError};
 
 /// Exit code: the command failed.
@@ -112,6 +114,10 @@ enum Command {
     /// Nothing is attached and no packet is sent. Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
     #[command(args_conflicts_with_subcommands = true)]
     Bench(BenchCommand),
+    /// Read, set and compare hardware clocks (/dev/ptpN) and the system clock.
+    ///
+    /// Reading needs read access to the device, setting write access.
+    Phc(phc::Args),
     /// Is this host fit for precise time, and if not, what to do?
     ///
     /// Changes nothing, and steers no clock. Ends with exit code 3 when something that the agent
@@ -224,7 +230,7 @@ struct FollowArgs {
     #[command(flatten)]
     port: PortArgs,
     /// The clock that follows: none (watch only, default), virtual (a software clock; the host's
-    /// clocks are not touched) or system (CLOCK_REALTIME).
+    /// clocks are not touched), system (CLOCK_REALTIME) or phc:/dev/ptpN (a hardware clock).
     #[arg(long)]
     clock: Option<RunClock>,
     /// How the path delay is measured.
@@ -237,6 +243,8 @@ struct FollowArgs {
     /// How much slower the path from the time transmitter is than the mean of both ways, ns.
     #[arg(long, value_name = "NS", allow_negative_numbers = true)]
     delay_asymmetry: Option<i64>,
+    #[command(flatten)]
+    export: ExportArgs,
 }
 
 #[derive(Debug, Args)]
@@ -360,6 +368,8 @@ enum UsageError {
         "cannot record while a clock of the host is steered: record with --clock virtual or none"
     )]
     NotRecordable,
+    #[error("{0}")]
+    Export(&'static str),
     #[error("{0} is out of range: {1}")]
     OutOfRange(&'static str, String),
 }
@@ -391,6 +401,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.chain().any(|cause| {
         cause.downcast_ref::<CaptureError>().is_some_and(CaptureError::is_missing_on_host)
     }) {
+        return HOST_LACKS;
+    }
+    if let Some(PhcError::Missing(_) | PhcError::ReadOnly(_)) = error.downcast_ref::<PhcError>() {
         return HOST_LACKS;
     }
     match error.downcast_ref::<AgentError>() {
@@ -438,11 +451,13 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(RunArgs { follow, record }) => {
             let config = run_config(follow, config, record.as_deref(), json)?;
+            phc::free_to_follow(&config.clock)?;
             privileges::keep_only(&privileges::following(&config.clock));
             block_on(run::run(config))?
         }
         Command::Record(RecordArgs { run, write }) => {
             let config = run_config(run, config, Some(&write), json)?;
+            phc::free_to_follow(&config.clock)?;
             privileges::keep_only(&privileges::following(&config.clock));
             block_on(run::run(config))?
         }
@@ -475,6 +490,9 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(BenchCommand { stamps, other: None }) => {
             privileges::keep_only(privileges::BENCH);
             bench::run(&stamps, json)?;
+        }
+        Command::Phc(args) => {
+            phc::run(&args, json)?;
         }
         Command::Doctor(mut args) => {
             if args.interface.is_empty() {
@@ -604,15 +622,21 @@ fn run_config(
 ) -> Result<RunConfig, UsageError> {
     let common = common(&args.port, &config, json)?;
     let section = config.run;
-    let (clock, options) = match args.clock.or(section.clock).unwrap_or(RunClock::None) {
+    let clock = args.clock.or(section.clock).unwrap_or(RunClock::None);
+    let exporting = args.export.exporting(config.export, &clock).map_err(UsageError::Export)?;
+    let (clock, options) = match clock {
         RunClock::None => (ClockChoice::None, None),
         RunClock::Virtual => (ClockChoice::Virtual, Some(choice::Options::default())),
         RunClock::System => {
             let (steering, options) = config.clock.steering()?;
             (ClockChoice::System(steering), Some(options))
         }
+        RunClock::Phc(device) => {
+            let (steering, options) = config.clock.phc_steering()?;
+            (ClockChoice::Phc(device, steering), Some(options))
+        }
     };
-    if record.is_some() && matches!(clock, ClockChoice::System(_)) {
+    if record.is_some() && matches!(clock, ClockChoice::System(_) | ClockChoice::Phc(..)) {
         return Err(UsageError::NotRecordable);
     }
     let (servo, servo_name) = match options {
@@ -635,6 +659,7 @@ fn run_config(
         delay_asymmetry: Duration::from_nanos(
             args.delay_asymmetry.or(section.delay_asymmetry).unwrap_or(0),
         ),
+        exporting,
     })
 }
 

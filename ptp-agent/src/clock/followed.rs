@@ -3,8 +3,8 @@
 use ptp_common::time::{Duration, Mono, Ptp, Time};
 
 use super::{
-    Clock, ClockError, ClockScale, Consent, system::SystemClock, virtual_clock::VirtualClock,
-    watch::WatchClock,
+    Clock, ClockError, ClockScale, Consent, phc::PhcClock, system::SystemClock,
+    virtual_clock::VirtualClock, watch::WatchClock,
 };
 
 /// Largest adjustment of a software clock, parts per billion: as linuxptp's default.
@@ -18,6 +18,8 @@ pub enum Followed {
     Watched(WatchClock),
     /// The host's clock.
     System(Box<SystemClock>),
+    /// A hardware clock.
+    Phc(Box<PhcClock>),
 }
 
 impl Followed {
@@ -35,7 +37,7 @@ impl Followed {
     /// CLOCK_MONOTONIC are one counter plus a constant: there is no reading error.
     pub fn read(&mut self, now: Time<Mono>, host: Time<Ptp>) {
         match self {
-            Self::Virtual(_) => {}
+            Self::Virtual(_) | Self::Phc(_) => {}
             Self::Watched(watch) => watch.update(now, host, Duration::ZERO),
             Self::System(clock) => clock.read(now, host.since_epoch() - now.since_epoch()),
         }
@@ -46,6 +48,7 @@ impl Followed {
             Self::Virtual(clock) => clock,
             Self::Watched(clock) => clock,
             Self::System(clock) => &**clock,
+            Self::Phc(clock) => &**clock,
         }
     }
 
@@ -54,6 +57,7 @@ impl Followed {
             Self::Virtual(clock) => clock,
             Self::Watched(clock) => clock,
             Self::System(clock) => &mut **clock,
+            Self::Phc(clock) => &mut **clock,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Clocks that can be followed with: what the servo steers, or only compares with. A software clock,
-//! the host's own, and the host's own only watched; and what may be done to a clock of the host.
+//! the host's own or only watched, a hardware clock; and what may be done to a clock of the host.
 
 pub mod followed;
 pub mod frequency;
 pub mod leap;
+pub mod phc;
 pub mod policy;
 pub mod rivals;
 pub mod saved;

@@ -1,9 +1,9 @@
 //! Who else steers the host's clock: programs that are known to, and changes of what the kernel keeps
 //! about the clock that somebody must have made.
 
-use std::time::Duration as StdDuration;
+use std::{path::Path, time::Duration as StdDuration};
 
-use procfs::process::{Process, all_processes};
+use procfs::process::{FDTarget, Process, all_processes};
 
 use super::frequency::KernelFrequency;
 use crate::sys::adjust::{ClockState, nominal_tick};
@@ -42,6 +42,27 @@ fn rival(process: &Process) -> Option<String> {
         return None;
     }
     Some(format!("{name} (process {})", process.pid))
+}
+
+/// Programs that steer clock devices and have this one open, as `name (process N)`.
+pub fn users_of(device: &Path) -> Vec<String> {
+    const STEERING: &[&str] = &["chronyd", "phc2sys", "ptp4l", "sfptpd", "statime", "ts2phc"];
+    let Ok(all) = all_processes() else {
+        return Vec::new();
+    };
+    let own = std::process::id();
+    all.filter_map(|process| {
+        let process = process.ok()?;
+        let name = process.stat().ok()?.comm;
+        if u32::try_from(process.pid) == Ok(own) || !STEERING.contains(&name.as_str()) {
+            return None;
+        }
+        let mut open = process.fd().ok()?.filter_map(Result::ok);
+        let has_it = open
+            .any(|descriptor| matches!(&descriptor.target, FDTarget::Path(path) if path == device));
+        has_it.then(|| format!("{name} (process {})", process.pid))
+    })
+    .collect()
 }
 
 /// What somebody has changed between two looks at the kernel's state.

@@ -31,6 +31,9 @@ use crate::{
 const NAME: &str = "system";
 /// The kernel counts a clock with this error, microseconds, as not synchronised (`NTP_PHASE_LIMIT`).
 const MAX_ERROR_US: i64 = 16_000_000;
+/// A step makes the kernel forget when a leap second is due (`ntp_clear`), though not that there is one.
+/// It is told anew only when a second has begun without the order: this many looks, one per second.
+const DISARMED: u8 = 2;
 /// Steps that [`Clock::at`] can look back over.
 const STEPS: usize = 16;
 /// The kernel's own loops (`STA_PLL`, `STA_PPSFREQ`, `STA_PPSTIME`, `STA_FLL`, `STA_FREQHOLD`).
@@ -134,6 +137,8 @@ pub struct SystemClock {
     foreign_steps: VecDeque<Duration>,
     is_refused: bool,
     is_vouched_for: bool,
+    /// Looks until the kernel may be told of a leap second again.
+    disarmed: u8,
 }
 
 impl SystemClock {
@@ -161,6 +166,7 @@ impl SystemClock {
             foreign_steps: VecDeque::new(),
             is_refused: false,
             is_vouched_for: false,
+            disarmed: 0,
             kernel,
         };
         clock.stretch(now)?;
@@ -238,12 +244,13 @@ impl SystemClock {
             .filter(|seconds| *seconds != state.tai_offset_seconds && *seconds >= 0);
         let vouching = Vouching {
             synchronised,
-            leap: self.leap.order(),
+            leap: if self.disarmed > 0 { 0 } else { self.leap.order() },
             max_error_us: micros(known(keeping.error_bound)),
             est_error_us: micros(known(keeping.offset)),
             tai_offset_seconds: tai_offset,
         };
         self.kernel.vouch(vouching).map_err(|source| failed("vouch for", source))?;
+        self.disarmed = self.disarmed.saturating_sub(1);
         self.is_vouched_for = synchronised;
         Ok(())
     }
@@ -357,6 +364,7 @@ impl Clock for SystemClock {
             reason: refusal.to_string(),
         })?;
         self.kernel.step(by).map_err(|source| failed("step", source))?;
+        self.disarmed = DISARMED;
         let at = self.kernel.monotonic();
         self.remember(at, self.kernel.real_minus_monotonic());
         Ok(())

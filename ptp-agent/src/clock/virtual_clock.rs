@@ -67,6 +67,11 @@ impl VirtualClock {
         last.start + Duration::from_scaled_nanos(passed)
     }
 
+    /// How much faster than the monotonic clock it runs, in units of 2^-48.
+    pub fn rate(&self) -> i64 {
+        self.last().rate
+    }
+
     fn last(&self) -> &Segment {
         &self.segments[self.segments.len() - 1]
     }

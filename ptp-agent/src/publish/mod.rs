@@ -1,7 +1,9 @@
 //! What the agent tells others about the clock that it follows: JSON lines, Prometheus metrics, the
-//! HTTP server for them, alarms, and reports with statistics and plots.
+//! HTTP server for them, alarms, what other programs are given in shared memory, and reports with
+//! statistics and plots.
 
 pub mod alarms;
+pub mod export;
 pub mod http;
 pub mod json;
 pub mod metrics;

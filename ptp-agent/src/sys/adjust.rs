@@ -144,8 +144,9 @@ impl AdjustableClock {
         request.modes = libc::ADJ_STATUS | libc::ADJ_OFFSET | libc::ADJ_NANO;
         request.status = libc::STA_PLL | libc::STA_UNSYNC;
         self.call(&mut request)?;
+        // Turning the loop off forgets the nanoseconds.
         let mut request = empty();
-        request.modes = libc::ADJ_STATUS;
+        request.modes = libc::ADJ_STATUS | libc::ADJ_NANO;
         request.status = libc::STA_UNSYNC;
         self.call(&mut request)
     }

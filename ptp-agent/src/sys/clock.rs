@@ -17,6 +17,11 @@ pub fn monotonic() -> Time<Mono> {
     read(ClockId::CLOCK_MONOTONIC)
 }
 
+/// CLOCK_MONOTONIC as it was at the last tick of the kernel, some milliseconds ago at the most.
+pub fn monotonic_coarse() -> Time<Mono> {
+    read(ClockId::CLOCK_MONOTONIC_COARSE)
+}
+
 /// CLOCK_REALTIME.
 pub fn realtime() -> Time<Real> {
     read(ClockId::CLOCK_REALTIME)

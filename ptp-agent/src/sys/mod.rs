@@ -10,6 +10,8 @@ pub mod clock;
 pub mod ethtool;
 pub mod hwtstamp;
 pub mod packet;
+pub mod phc;
+pub mod shared;
 
 use std::{io, mem, os::fd::AsRawFd};
 

@@ -27,7 +27,7 @@ enum Probe {
 }
 
 /// What is needed, those for building first.
-const PACKAGES: [Package; 12] = [
+const PACKAGES: [Package; 13] = [
     Package::program("gcc", "cc", "links every Rust program; compiles libbpf for the tests"),
     Package::file("libc6-dev", &["/usr/include/stdlib.h"], "the C library's part of linking"),
     Package::program("make", "make", "builds libbpf for the tests"),
@@ -37,6 +37,7 @@ const PACKAGES: [Package; 12] = [
     Package::program("iproute2", "ip", "network namespaces and interfaces of the tests"),
     Package::program("ethtool", "ethtool", "interface features in the tests"),
     Package::program("linuxptp", "ptp4l", "the peer of the interoperability tests"),
+    Package::program("chrony", "chronyd", "takes the agent's samples in the tests; never steers"),
     Package::program("bpftool", "bpftool", "shows what is attached where"),
     Package::program("tshark", "tshark", "second opinion on packets in the tests"),
     Package::program("prometheus", "prometheus", "checks and scrapes the metrics"),

@@ -162,6 +162,23 @@ fn a_leap_second_is_ordered_and_nothing_is_adjusted_around_it() {
 }
 
 #[test]
+fn after_a_step_the_leap_second_is_ordered_anew() {
+    let (mut clock, kernel) = taken_over();
+    let announced = TimeProperties { leap61: true, ..properties() };
+    let mut orders = Vec::new();
+    for second in 1..7 {
+        let now = at(&kernel, f64::from(second));
+        if second == 2 {
+            clock.step(now, Duration::from_millis(10)).unwrap();
+        }
+        clock.keep(keeping(now, Some(&announced))).unwrap();
+        orders.push(kernel.state().unwrap().status & libc::STA_INS != 0);
+    }
+    // Two looks are more than a second: one begins in between.
+    assert_eq!(orders, [true, false, false, true, true, true]);
+}
+
+#[test]
 fn the_frequency_is_restored_and_beyond_500_ppm_the_tick_is_used() {
     let kernel = SimulatedKernel::new(raw(0.0), Time::from_seconds_nanos(EPOCH_S, 0));
     let limits = Limits { max_frequency_ppb: 2e6, ..Limits::default() };

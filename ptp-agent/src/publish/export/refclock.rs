@@ -1,0 +1,225 @@
+//! Samples for other daemons that steer the clock: chronyd's SOCK reference clock and the shared
+//! memory of NTP (the SHM driver of ntpd, which chronyd reads too). A daemon that is not there, or
+//! starts again, is no error: the next sample finds it.
+
+use std::{
+    io,
+    os::unix::net::UnixDatagram,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering, fence},
+};
+
+use ptp_common::time::{Duration, Ptp, Time};
+
+use super::SegmentError;
+use crate::sys::shared::{SharedMemory, segment_id};
+
+/// `SOCK_MAGIC` of chrony's refclock_sock.c.
+const SOCK_MAGIC: i32 = 0x534f_434b;
+/// A `struct sock_sample`.
+const SOCK_BYTES: usize = 40;
+/// `NTPD_BASE`: the letters `NTP0`.
+const NTP_KEY: i32 = 0x4e54_5030;
+/// A `struct shmTime` on 64-bit machines.
+const NTP_BYTES: usize = 96;
+
+fn parts(time: Time<Ptp>) -> (i64, u32) {
+    let nanos = time.as_nanos();
+    (nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000) as u32)
+}
+
+/// The socket of a `refclock SOCK`.
+#[derive(Debug)]
+pub struct ChronySocket {
+    path: PathBuf,
+    socket: UnixDatagram,
+    is_there: Option<bool>,
+}
+
+impl ChronySocket {
+    /// Will send to `path`, which chronyd makes.
+    ///
+    /// # Errors
+    /// [`SegmentError::Socket`].
+    pub fn new(path: PathBuf) -> Result<Self, SegmentError> {
+        let socket = UnixDatagram::unbound()
+            .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
+            .map_err(|source| SegmentError::Socket { path: path.clone(), source })?;
+        Ok(Self { path, socket, is_there: None })
+    }
+
+    /// Sends a sample: at `real` of CLOCK_REALTIME that was `error` ahead of the true time.
+    pub fn send(&mut self, real: Time<Ptp>, error: Duration, leap: i8) {
+        let result = self.socket.send_to(&sample(real, error, leap), &self.path);
+        let is_there = match &result {
+            Ok(_) => true,
+            // It is there, only slow.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
+            Err(_) => false,
+        };
+        if self.is_there.replace(is_there) != Some(is_there) {
+            let path = self.path.display();
+            match result {
+                Err(error) if !is_there => {
+                    tracing::warn!(%path, %error, "chronyd does not listen here; samples wait for it");
+                }
+                _ => tracing::info!(%path, "samples go to chronyd"),
+            }
+        }
+    }
+}
+
+/// `struct sock_sample`: timeval, offset (true minus system), pulse, leap, padding, magic.
+fn sample(real: Time<Ptp>, error: Duration, leap: i8) -> [u8; SOCK_BYTES] {
+    let (seconds, nanos) = parts(real);
+    let leap: i32 = match leap {
+        0 => 0,
+        1.. => 1,
+        _ => 2,
+    };
+    let mut bytes = [0; SOCK_BYTES];
+    bytes[..8].copy_from_slice(&seconds.to_ne_bytes());
+    bytes[8..16].copy_from_slice(&i64::from(nanos / 1_000).to_ne_bytes());
+    bytes[16..24].copy_from_slice(&(-error.as_secs_f64()).to_ne_bytes());
+    bytes[28..32].copy_from_slice(&leap.to_ne_bytes());
+    bytes[36..].copy_from_slice(&SOCK_MAGIC.to_ne_bytes());
+    bytes
+}
+
+/// The shared memory of NTP.
+#[derive(Debug)]
+pub struct NtpSegment {
+    unit: u8,
+    id: Option<i32>,
+    memory: Option<SharedMemory>,
+}
+
+impl NtpSegment {
+    /// Makes the segment of `unit`, or uses the one that is there. Only root reads units 0 and 1.
+    ///
+    /// # Errors
+    /// [`SegmentError::Attach`].
+    pub fn open(unit: u8) -> Result<Self, SegmentError> {
+        let mut segment = Self { unit, id: None, memory: None };
+        segment.attach().map_err(|source| {
+            let key = segment.key();
+            SegmentError::Attach { unit, key, source }
+        })?;
+        Ok(segment)
+    }
+
+    const fn key(&self) -> i32 {
+        NTP_KEY + self.unit as i32
+    }
+
+    fn attach(&mut self) -> io::Result<()> {
+        let mode = if self.unit < 2 { 0o600 } else { 0o666 };
+        self.memory = Some(SharedMemory::attach(self.key(), NTP_BYTES, mode)?);
+        self.id = segment_id(self.key());
+        Ok(())
+    }
+
+    /// Writes a sample: at `real` of CLOCK_REALTIME that was `error` ahead of the true time.
+    pub fn write(&mut self, real: Time<Ptp>, error: Duration, leap: i8) {
+        // Somebody may have removed it, and then a daemon reads another one.
+        if segment_id(self.key()) != self.id
+            && let Err(error) = self.attach()
+        {
+            tracing::debug!(unit = self.unit, %error, "NTP shared memory");
+            return;
+        }
+        if let Some(memory) = &self.memory {
+            write(memory.words32(), real - error, real, leap);
+        }
+    }
+}
+
+/// `struct shmTime` in mode 1: the reader checks that `count` (word 1) has not changed meanwhile.
+fn write(words: &[AtomicU32], clock: Time<Ptp>, receive: Time<Ptp>, leap: i8) {
+    let store = |n: usize, value: u32| words[n].store(value, Ordering::Relaxed);
+    let long = |n: usize, value: i64| {
+        let bytes = value.to_ne_bytes();
+        store(n, u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+        store(n + 1, u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]));
+    };
+    /// log2 s: about a microsecond.
+    const PRECISION: i32 = -20;
+    let count = words[1].load(Ordering::Relaxed);
+    store(12, 0);
+    store(0, 1);
+    store(1, count.wrapping_add(1));
+    fence(Ordering::Release);
+    let (seconds, nanos) = parts(clock);
+    long(2, seconds);
+    store(4, nanos / 1_000);
+    store(13, nanos);
+    let (seconds, nanos) = parts(receive);
+    long(6, seconds);
+    store(8, nanos / 1_000);
+    store(14, nanos);
+    store(
+        9,
+        match leap {
+            0 => 0,
+            1.. => 1,
+            _ => 2,
+        },
+    );
+    store(10, PRECISION as u32);
+    fence(Ordering::Release);
+    store(1, count.wrapping_add(2));
+    words[12].store(1, Ordering::Release);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::shared::remove_segment;
+
+    const REAL: Time<Ptp> = Time::from_seconds_nanos(1_900_000_000, 123_456_789);
+
+    #[test]
+    fn a_sample_says_true_minus_system() {
+        let bytes = sample(REAL, Duration::from_millis(-250), -1);
+        let double = f64::from_ne_bytes(bytes[16..24].try_into().unwrap());
+        assert!((double - 0.25).abs() < 1e-12);
+        let int = |at: usize| i32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+        assert_eq!((int(24), int(28), int(32), int(36)), (0, 2, 0, 0x534f434b));
+        assert_eq!(i64::from_ne_bytes(bytes[8..16].try_into().unwrap()), 123_456);
+    }
+
+    #[test]
+    fn samples_wait_for_chronyd_and_find_it_again_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("chrony.sock");
+        let mut socket = ChronySocket::new(path.clone()).unwrap();
+        socket.send(REAL, Duration::ZERO, 0);
+        for _ in 0..2 {
+            let daemon = UnixDatagram::bind(&path).unwrap();
+            socket.send(REAL, Duration::from_millis(1), 0);
+            let mut bytes = [0; 64];
+            assert_eq!(daemon.recv(&mut bytes).unwrap(), SOCK_BYTES);
+            drop(daemon);
+            std::fs::remove_file(&path).unwrap();
+            socket.send(REAL, Duration::ZERO, 0);
+        }
+    }
+
+    #[test]
+    fn the_segment_of_ntp_is_written_and_found_again_when_it_was_removed() {
+        // A unit that no daemon has.
+        let unit = 211;
+        let mut segment = NtpSegment::open(unit).unwrap();
+        for _ in 0..2 {
+            segment.write(REAL, Duration::from_millis(500), 1);
+            let other = SharedMemory::attach(NTP_KEY + i32::from(unit), NTP_BYTES, 0o666).unwrap();
+            let word = |n: usize| other.words32()[n].load(Ordering::Relaxed);
+            assert_eq!((word(0), word(1) % 2, word(12)), (1, 0, 1));
+            assert_eq!((word(2), word(13)), (1_899_999_999, 623_456_789));
+            assert_eq!((word(6), word(14), word(9)), (1_900_000_000, 123_456_789, 1));
+            drop(other);
+            remove_segment(NTP_KEY + i32::from(unit));
+        }
+        remove_segment(NTP_KEY + i32::from(unit));
+    }
+}

@@ -1,0 +1,115 @@
+//! A file that is mapped by others while this agent writes it: opened with care, and by one writer.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::sys::shared::SharedMemory;
+
+/// Why something cannot be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentError {
+    /// The file cannot be made, opened or mapped.
+    #[error("cannot {attempt} {path}: {source}; its directory must exist and be writable")]
+    File {
+        /// What was attempted.
+        attempt: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Another program writes it.
+    #[error(
+        "{0} is written by another program (a lock is on it): stop that, or choose another path"
+    )]
+    OtherWriter(PathBuf),
+    /// It holds something else.
+    #[error(
+        "{path} is no {what}, but something else of {length} bytes: remove it, or choose another path"
+    )]
+    SomethingElse {
+        /// Which file.
+        path: PathBuf,
+        /// What it should have been.
+        what: &'static str,
+        /// Its length.
+        length: u64,
+    },
+    /// A System V segment.
+    #[error(
+        "cannot attach the shared memory of NTP unit {unit} (key {key:#x}): {source}; is another program's segment there, of another size or owner? See ipcs -m"
+    )]
+    Attach {
+        /// The unit.
+        unit: u8,
+        /// Its key.
+        key: i32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A socket.
+    #[error("cannot open a socket for {path}: {source}")]
+    Socket {
+        /// Where it was to send to.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// The file, mapped, and the lock on it.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) memory: SharedMemory,
+    _lock: Flock<File>,
+}
+
+impl Segment {
+    /// Opens or makes the file at `path`, which is to hold `bytes` that begin with `magic`. It stays
+    /// behind at the end, so that programs that have it mapped go on with the next writer.
+    pub(super) fn open(
+        path: &Path,
+        bytes: usize,
+        magic: [u8; 8],
+        what: &'static str,
+    ) -> Result<Self, SegmentError> {
+        let failed = |attempt| {
+            let path = path.to_owned();
+            move |source| SegmentError::File { attempt, path, source }
+        };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
+            .map_err(failed("open"))?;
+        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, nix::Error::EWOULDBLOCK)) => {
+                return Err(SegmentError::OtherWriter(path.to_owned()));
+            }
+            Err((_, error)) => return Err(failed("lock")(error.into())),
+        };
+        let length = lock.metadata().map_err(failed("look at"))?.len();
+        let mut found = [0; 8];
+        let is_ours = length == bytes as u64
+            && lock.read_exact(&mut found).is_ok()
+            && (found == magic || found == [0; 8]);
+        if length != 0 && !is_ours {
+            let path = path.to_owned();
+            return Err(SegmentError::SomethingElse { path, what, length });
+        }
+        lock.set_len(bytes as u64).map_err(failed("lengthen"))?;
+        let memory = SharedMemory::map(&lock, bytes).map_err(failed("map"))?;
+        Ok(Self { memory, _lock: lock })
+    }
+}

@@ -1,0 +1,114 @@
+//! What is exported, read by those for whom it is: the crate for the page, and ClockBound's own client.
+
+use std::fs;
+
+use clock_bound_client::{ClockBoundClient, ClockStatus};
+use ptp_clock_reader::{PtpClock, State};
+use ptp_common::time::Time;
+
+use super::*;
+use crate::sys::clock::{monotonic, realtime_minus_monotonic};
+
+fn view(software: Option<&VirtualClock>) -> View<'_> {
+    let now = monotonic();
+    View {
+        now,
+        state: ServoState::Locked,
+        software,
+        error_bound: Some(Duration::from_nanos(300)),
+        utc_offset_s: Some(37),
+        real: Time::from_epoch(now.since_epoch() + realtime_minus_monotonic()),
+        real_error: Some(Duration::from_micros(-40)),
+        real_error_bound: Some(Duration::from_micros(10)),
+        leap: 0,
+        steps: 2,
+    }
+}
+
+#[test]
+fn the_page_shows_the_software_clock_and_is_void_without_its_writer() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("page");
+    let now = monotonic();
+    let clock = {
+        use crate::clock::Clock;
+        let mut clock = VirtualClock::new(now, Time::from_seconds_nanos(1_900_000_000, 0), 1e6);
+        clock.set_frequency(now, -321_000.5).unwrap();
+        clock
+    };
+    let mut exports =
+        Exports::open(&Exporting { page: Some(path.clone()), ..Exporting::default() }).unwrap();
+    exports.tick(&view(Some(&clock)));
+    let reader = PtpClock::open(&path).unwrap();
+    let course = reader.course().unwrap();
+    for later_ns in [0, 1_000_000_000, 9_000_000_000] {
+        use crate::clock::Clock;
+        let mono = now + Duration::from_nanos(later_ns);
+        let shown = course.at(mono.as_nanos());
+        assert!((shown.ptp_ns - clock.at(mono).as_nanos()).abs() <= 1);
+        assert_eq!((shown.state, shown.utc_offset_s), (State::Locked, Some(37)));
+        assert!(shown.bound_ns.is_some_and(|bound| bound >= 300));
+    }
+    drop(exports);
+    assert_eq!(reader.now().unwrap().state, State::Unknown);
+}
+
+#[test]
+fn the_client_of_clockbound_reads_it_as_synchronised_and_the_interval_contains_the_truth() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("shm");
+    let mut exports =
+        Exports::open(&Exporting { clock_bound: Some(path.clone()), ..Exporting::default() })
+            .unwrap();
+    exports.tick(&view(None));
+    assert_eq!(fs::metadata(&path).unwrap().len(), 80);
+    let mut client = ClockBoundClient::new_with_path(path.to_str().unwrap()).unwrap();
+    // The system clock is 40 us behind, and that is known to within 10 us.
+    let truth = || {
+        let real = monotonic().since_epoch() + realtime_minus_monotonic();
+        (real + Duration::from_micros(40)).as_nanos()
+    };
+    let nanos = |seconds: i64, nanos: i64| seconds * 1_000_000_000 + nanos;
+    for _ in 0..100 {
+        exports.tick(&view(None));
+        let before = truth();
+        let bounds = client.now().unwrap();
+        let after = truth();
+        assert_eq!(bounds.clock_status, ClockStatus::Synchronized);
+        let earliest = nanos(bounds.earliest.tv_sec(), bounds.earliest.tv_nsec());
+        let latest = nanos(bounds.latest.tv_sec(), bounds.latest.tv_nsec());
+        assert!(earliest <= after && before <= latest, "{earliest} {before} {after} {latest}");
+        assert!(latest - earliest < 200_000, "{}", latest - earliest);
+    }
+    exports.tick(&View { state: ServoState::Holdover, ..view(None) });
+    assert_eq!(client.now().unwrap().clock_status, ClockStatus::FreeRunning);
+    drop(exports);
+    assert_eq!(client.now().unwrap().clock_status, ClockStatus::Unknown);
+    // The next writer goes on, for those who have it mapped.
+    let mut exports =
+        Exports::open(&Exporting { clock_bound: Some(path), ..Exporting::default() }).unwrap();
+    exports.tick(&view(None));
+    assert_eq!(client.now().unwrap().clock_status, ClockStatus::Synchronized);
+}
+
+#[test]
+fn a_path_that_cannot_be_used_gets_a_clear_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("page");
+    let first = Page::open(&path).unwrap();
+    let error = Page::open(&path).unwrap_err();
+    assert!(matches!(error, SegmentError::OtherWriter(_)), "{error}");
+    assert!(matches!(ClockBound::open(&path).unwrap_err(), SegmentError::OtherWriter(_)));
+    drop(first);
+    let error = ClockBound::open(&path).unwrap_err();
+    assert!(matches!(error, SegmentError::SomethingElse { length: 128, .. }), "{error}");
+    fs::write(&path, "a file that somebody needs").unwrap();
+    let error = Page::open(&path).unwrap_err();
+    assert!(matches!(error, SegmentError::SomethingElse { .. }), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "a file that somebody needs");
+    let error = Page::open(&directory.path().join("no/page")).unwrap_err();
+    assert!(matches!(error, SegmentError::File { attempt: "open", .. }), "{error}");
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(Page::open(&link).is_err());
+}
