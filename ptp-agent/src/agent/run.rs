@@ -19,7 +19,7 @@ use super::{
     unix_seconds,
 };
 use crate::{
-    clock::followed::Followed,
+    clock::{ClockError, followed::Followed},
     engine::{
         DelayMechanism, PortIndex,
         client::{Client, Event, Sample},
@@ -193,7 +193,10 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
         output.emit(&json::Event::Clock(clock_line(clock, start)))?;
     }
     let kept = runner.keep_time(&mut ending, &mut teller).await;
-    steer::release(&mut runner.client, monotonic(), steering.as_ref());
+    // What another program steers is left to it as it is.
+    if !matches!(kept, Err(AgentError::Clock(ClockError::Interference { .. }))) {
+        steer::release(&mut runner.client, monotonic(), steering.as_ref());
+    }
     // The recording is to be whole however it ends.
     let recorded = runner.recorder.take().map(|recorder| recorder.finish(monotonic())).transpose();
     kept?;
