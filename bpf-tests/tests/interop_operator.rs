@@ -1,20 +1,26 @@
 //! What an operator's tools see of a running agent: Prometheus itself scrapes it and answers queries
-//! about it. Needs root.
+//! about it, `status` shows it as text, as JSON and in a real pseudo-terminal, linuxptp's `pmc` reads
+//! its data sets. Needs root.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{Read, Write},
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    process::{Command, Stdio},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
 use bpf_tests::{
-    agent::{Agent, http_get},
+    agent::{Agent, binary, http_get, run_to_end},
     children::Running,
     in_company,
     links::Wire,
     need, program,
 };
+use nix::pty::{Winsize, openpty};
 use ptp_agent::lab::netns::Namespace;
 use serde_json::Value;
 
@@ -104,4 +110,176 @@ fn prometheus_scrapes_the_agent_and_knows_its_offset() {
     let text = http_get(client, address(9319), "/metrics");
     let scrape = query(client, "scrape_duration_seconds", |_| true);
     println!("scrape takes {scrape} s for {} bytes", text.len());
+}
+
+fn status(socket: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(more).args(["status", "--status-socket"]).arg(socket);
+    command
+}
+
+#[test]
+fn status_tells_of_following_and_of_the_alarm_when_the_grandmaster_goes() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("status");
+    let (mut grandmaster, mut agent) =
+        followed(&wire, &["--status-socket", socket.to_str().unwrap()]);
+    agent.wait_for_state(0, PATIENCE, "time_receiver");
+    // Counters are brought up to date once a second.
+    thread::sleep(Duration::from_millis(1200));
+    let (ended, text, log) = run_to_end(status(&socket, &[]));
+    assert!(ended.success(), "{log}");
+    for word in ["locked (adaptive)", "ptp0: time_receiver", "matched", "alarms       none"] {
+        assert!(text.contains(word), "{word}\n{text}");
+    }
+    let (_, json, _) = run_to_end(status(&socket, &["--json"]));
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["servo_state"], "locked", "{json}");
+    assert!(json["history"].as_array().is_some_and(|history| !history.is_empty()), "{json}");
+
+    let mark = agent.mark();
+    grandmaster.stop();
+    agent.wait_for_text(mark, PATIENCE, "alarm raised alarm=\"holdover\"");
+    let (_, text, _) = run_to_end(status(&socket, &[]));
+    assert!(text.contains("ALARM        holdover"), "{text}");
+
+    agent.finish();
+    assert!(!socket.exists());
+    let (ended, _, log) = run_to_end(status(&socket, &[]));
+    assert_eq!(ended.code(), Some(1));
+    assert!(log.contains("cannot ask the agent at"), "{log}");
+}
+
+#[test]
+fn unusable_sockets_are_one_line_each_and_time_is_kept() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let arguments = ["--status-socket", "/proc/none", "--management-socket", "/proc/none/socket"];
+    let (_grandmaster, agent) = followed(&wire, &arguments);
+    agent.wait_for_samples(0, PATIENCE, 4);
+    let lines = agent.lines();
+    for what in ["status", "management"] {
+        let said = lines.iter().filter(|line| line.text.contains(&format!("the {what} socket")));
+        assert_eq!(said.count(), 1, "{}", agent.last_words());
+    }
+}
+
+#[test]
+fn view_in_a_terminal_shows_the_agent_and_ends_with_q() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("status");
+    let (_grandmaster, agent) = followed(&wire, &["--status-socket", socket.to_str().unwrap()]);
+    agent.wait_for_state(0, PATIENCE, "time_receiver");
+
+    let (rows, columns) = (40, 120);
+    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let terminal = openpty(Some(&size), None).unwrap();
+    let side = || Stdio::from(terminal.slave.try_clone().unwrap());
+    let mut child = status(&socket, &[])
+        .arg("--watch")
+        .env("TERM", "xterm-256color")
+        .stdin(side())
+        .stdout(side())
+        .stderr(side())
+        .spawn()
+        .unwrap();
+    drop(terminal.slave);
+    let mut master = File::from(terminal.master);
+    let mut output = master.try_clone().unwrap();
+    let (sender, chunks) = mpsc::channel();
+    // Ends with an error when the last process at the other side has closed it.
+    thread::spawn(move || {
+        let mut chunk = [0; 4096];
+        while let Ok(length @ 1..) = output.read(&mut chunk) {
+            if sender.send(chunk[..length].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    let mut screen = vt100::Parser::new(rows, columns, 0);
+    let deadline = Instant::now() + PATIENCE;
+    let words = ["ptp-agent run", "offset", "locked (adaptive)", "time_receiver", "matched", "µs"];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok(chunk) = chunks.recv_timeout(left) else {
+            panic!("the view does not show all\n{}", screen.screen().contents());
+        };
+        screen.process(&chunk);
+        if words.iter().all(|word| screen.screen().contents().contains(word)) {
+            break;
+        }
+    }
+    println!("{}", screen.screen().contents());
+    assert!(screen.screen().alternate_screen());
+    master.write_all(b"q").unwrap();
+    // The channel closes when the view has given the terminal back and ended.
+    while let Ok(chunk) = chunks.recv_timeout(PATIENCE) {
+        screen.process(&chunk);
+    }
+    assert!(child.wait().unwrap().success());
+    assert!(!screen.screen().alternate_screen(), "the terminal is not given back");
+}
+
+#[test]
+fn pmc_shows_the_agents_numbers() {
+    let _machine = in_company();
+    let pmc = need!(program("pmc"));
+    let wire = need!(Wire::new());
+    let directory = tempfile::tempdir().unwrap();
+    let (sockets, own) = (["status", "management"], directory.path().join("pmc"));
+    let [socket, management] = sockets.map(|name| directory.path().join(name));
+    let arguments = ["--status-socket", socket.to_str().unwrap(), "--management-socket"];
+    let arguments = [&arguments[..], &[management.to_str().unwrap()]].concat();
+    let (_grandmaster, agent) = followed(&wire, &arguments);
+    agent.wait_for_state(0, PATIENCE, "time_receiver");
+    thread::sleep(Duration::from_millis(1200));
+    let ask = |request: &str| {
+        let mut command = Command::new(&pmc);
+        command.args(["-u", "-b", "0", "-i"]).arg(&own).arg("-s").arg(&management).arg(request);
+        let (ended, text, log) = run_to_end(command);
+        assert!(ended.success(), "{request}: {log}");
+        text
+    };
+    let number = |text: &str, name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name}\n{text}")).trim().parse().unwrap()
+    };
+    let current = ask("GET CURRENT_DATA_SET");
+    assert_eq!(number(&current, "stepsRemoved"), 1.0, "{current}");
+    let (offset, delay) = (number(&current, "offsetFromMaster"), number(&current, "meanPathDelay"));
+    let samples = agent.samples(0);
+    let is_among = |field: &str, value: f64| {
+        let mut values = samples.iter().chain(samples.last()).filter_map(|it| it[field].as_f64());
+        values.any(|known| (known - value).abs() < 1.0)
+    };
+    assert!(is_among("offset_ns", offset), "offset {offset} is of no sample");
+    assert!(is_among("delay_ns", delay), "delay {delay} is of no sample");
+
+    let default = ask("GET DEFAULT_DATA_SET");
+    assert_eq!(number(&default, "slaveOnly"), 1.0, "{default}");
+    assert_eq!(number(&default, "clockClass"), 255.0, "{default}");
+    let port = ask("GET PORT_DATA_SET");
+    assert!(port.contains("SLAVE"), "{port}");
+    assert_eq!(number(&port, "logSyncInterval"), -4.0, "{port}");
+    let status = ask("GET TIME_STATUS_NP");
+    assert!(status.contains("gmPresent                  true"), "{status}");
+    let statistics = ask("GET PORT_STATS_NP");
+    assert!(number(&statistics, "rx_Sync") > 16.0, "{statistics}");
+    assert!(number(&statistics, "tx_Delay_Req") > 1.0, "{statistics}");
+    let parent = ask("GET PARENT_DATA_SET");
+    let (_, json, _) = run_to_end(self::status(&socket, &["--json"]));
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let grandmaster = json["grandmaster"].as_str().unwrap();
+    assert!(parent.contains(&format!("grandmasterIdentity                   {grandmaster}")));
+    assert!(ask("GET TIME_PROPERTIES_DATA_SET").contains("currentUtcOffset"));
+    assert_eq!(number(&ask("GET PRIORITY1"), "priority1"), 128.0);
+    assert_eq!(number(&ask("GET PRIORITY2"), "priority2"), 128.0);
+    let refused = ask("SET PRIORITY1 5");
+    assert!(refused.contains("MANAGEMENT_ERROR_STATUS"), "{refused}");
+    let unknown = ask("GET GRANDMASTER_SETTINGS_NP");
+    assert!(unknown.contains("MANAGEMENT_ERROR_STATUS"), "{unknown}");
 }

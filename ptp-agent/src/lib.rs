@@ -19,5 +19,6 @@ pub mod recording;
 pub mod servo;
 pub mod sim;
 pub mod stamp;
+pub mod status;
 pub mod sys;
 pub mod transport;

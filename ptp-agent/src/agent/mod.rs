@@ -1,6 +1,7 @@
 //! The commands that keep time: engine, servo and clock on one side, sockets and kernel programs on
 //! the other, and a loop between them that only carries.
 
+mod data_sets;
 mod export;
 mod health;
 pub mod io;
@@ -34,6 +35,7 @@ use crate::{
         export::SegmentError,
         http::{HttpError, Publication, Server},
         json::{ClockLine, Output, OutputError, Sample},
+        local::StatusSocket,
         metrics::{CapturePoint, Direction, PortFigures, StampOutcome},
     },
     recording::{Problem, ReadError, RecordError},
@@ -146,6 +148,10 @@ pub struct Common {
     pub duration: Option<StdDuration>,
     /// Where to serve metrics.
     pub metrics_address: Option<SocketAddr>,
+    /// Where the status is told.
+    pub status_socket: StatusSocket,
+    /// Where management messages are answered.
+    pub management_socket: Option<PathBuf>,
     /// What is tolerated before there is an alarm.
     pub limits: Limits,
     /// JSON lines instead of text.

@@ -31,6 +31,7 @@ use crate::{
         alarms::{self, Facts, Limits, Role},
         http::Publication,
         json::{Event, Output, Sample, Summary},
+        local::{LocalSockets, StatusSocket},
         metrics::{self, MAX_PORTS, StampOutcome, message_type_name},
         text,
     },
@@ -60,6 +61,8 @@ pub struct ObserveConfig {
     pub duration: Option<StdDuration>,
     /// Where to serve metrics.
     pub metrics_address: Option<SocketAddr>,
+    /// Where the status is told.
+    pub status_socket: StatusSocket,
     /// What is tolerated before there is an alarm.
     pub limits: Limits,
     /// JSON lines instead of text.
@@ -74,6 +77,7 @@ pub async fn observe(config: ObserveConfig) -> Result<(), AgentError> {
     let mut ending = Ending::new(config.duration)?;
     let publication = Publication::default();
     let _server = start_metrics(config.metrics_address, &publication)?;
+    let _sockets = LocalSockets::start(&config.status_socket, None, &publication);
     let mut tap = Tap::open(config.tap)?;
     let output = start_output(config.json)?;
     let start = monotonic();
@@ -398,6 +402,7 @@ impl Teller {
         self.publication.metrics.set_ring_lost(tap.ring_lost());
         let status = json!({
             "command": "observe",
+            "uptime_s": (now - self.start).as_secs_f64(),
             "samples": self.samples,
             "interfaces": tap.interfaces().map(|(interface, up, rx_source)| json!({
                 "interface": interface,

@@ -10,7 +10,7 @@ use ptp_common::{
 use serde_json::json;
 
 use super::{
-    AgentError, Common, Ending, clock_identity, clock_line, export,
+    AgentError, Common, Ending, clock_identity, clock_line, data_sets, export,
     health::{self, Health},
     io::{Delivery, Io},
     sample_line, sample_text, seed, set_drop_figures, set_message_figures, set_stamp_figures,
@@ -19,17 +19,18 @@ use super::{
     unix_seconds,
 };
 use crate::{
-    clock::{ClockError, followed::Followed},
+    clock::{Clock, ClockError, followed::Followed},
     engine::{
         DelayMechanism, PortIndex,
         client::{Client, Event, Sample},
-        receiver::{Action, Measurement, Observation, PortConfig, ReceiverConfig},
+        receiver::{Action, Measurement, Observation, PortConfig, ReceiverConfig, TimeProperties},
     },
     publish::{
         alarms::{Facts, Role, Totals},
         export::{Exporting, Exports},
         http::Publication,
         json::{self, Output},
+        local::LocalSockets,
         metrics::Direction,
     },
     recording::{self, Addresses, FollowedClock, Recorder, RecordingFile},
@@ -103,6 +104,11 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
     let mut ending = Ending::new(common.duration)?;
     let publication = Publication::default();
     let _server = start_metrics(common.metrics_address, &publication)?;
+    let _sockets = LocalSockets::start(
+        &common.status_socket,
+        common.management_socket.as_deref(),
+        &publication,
+    );
     let io = Io::open(common.io.clone())?;
     let output = start_output(common.json)?;
     let start = monotonic();
@@ -172,6 +178,7 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
             "listening"
         );
     }
+    let port_configs = receiver.ports.clone();
     let client = Client::new(receiver, servo, followed, start);
     let mut teller = Teller {
         output,
@@ -183,6 +190,8 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
         samples: 0,
         steps: 0,
         last: None,
+        remembered: None,
+        port_configs,
         printed: start,
         start,
         identity,
@@ -206,6 +215,15 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
         tracing::info!(notes = totals.recorded, lost = totals.lost, "recorded");
     }
     Ok(())
+}
+
+/// The domain's time scale, in words.
+fn time_scale(properties: &TimeProperties) -> String {
+    match (properties.ptp_timescale, properties.current_utc_offset_valid) {
+        (true, true) => format!("PTP (TAI), UTC {} s behind", properties.current_utc_offset),
+        (true, false) => "PTP (TAI), UTC offset unknown".into(),
+        (false, _) => "arbitrary".into(),
+    }
 }
 
 fn addresses(interface: &str) -> Addresses {
@@ -330,6 +348,9 @@ struct Teller {
     samples: u64,
     steps: u64,
     last: Option<Sample>,
+    /// When the last sample in the history came.
+    remembered: Option<Time<Mono>>,
+    port_configs: Vec<PortConfig>,
     printed: Time<Mono>,
     start: Time<Mono>,
     identity: ClockIdentity,
@@ -476,14 +497,19 @@ impl Teller {
         let parent = receiver.parent();
         let status = json!({
             "command": "run",
+            "uptime_s": (now - self.start).as_secs_f64(),
+            "clock": runner.client.clock().name(),
             "clock_identity": self.identity.to_string(),
             "domain": domain,
             "servo": runner.client.servo().name(),
             "servo_state": servo,
             "grandmaster": parent.map(|parent| parent.grandmaster_identity.to_string()),
             "parent_port": parent.map(|parent| parent.parent_port_identity.to_string()),
+            "grandmaster_class": parent.map(|parent| parent.grandmaster_clock_quality.clock_class),
+            "time_scale": parent.map(|parent| time_scale(&parent.time_properties)),
             "steps_removed": parent.map(|parent| parent.steps_removed),
             "samples": self.samples,
+            "sample_age_s": self.last.map(|sample| (now - sample.mono).as_secs_f64()),
             "offset_ns": self.last.map(|sample| sample.offset.as_nanos()),
             "delay_ns": self.last.map(|sample| sample.delay.as_nanos()),
             "frequency_ppb": self.last.map(|sample| sample.frequency_ppb),
@@ -492,12 +518,26 @@ impl Teller {
                 "interface": runner.io.interface(*port),
                 "state": receiver.port_state(*port).name(),
                 "sources": runner.io.sources(*port),
+                "timestamps": runner.io.stamp_counts(*port).as_ref().map(stamp_counts),
             })).collect::<Vec<_>>(),
             "lost": self.losses(runner),
             "alarms": self.health.status(now),
         });
         if let Err(error) = self.publication.set_status(&status) {
             tracing::debug!(%error, "status");
+        }
+        let interval = self.sync_interval;
+        self.publication.set_data_sets(data_sets::of_client(
+            &self.port_configs,
+            &runner.client,
+            self.last.as_ref(),
+            interval,
+        ));
+        if let Some(sample) = self.last.filter(|sample| self.remembered < Some(sample.mono)) {
+            self.remembered = Some(sample.mono);
+            let at_s = (sample.mono - self.start).as_secs_f64();
+            let (offset, delay) = (sample.offset.as_nanos(), sample.delay.as_nanos());
+            self.publication.add_history(at_s, offset, Some(delay));
         }
     }
 

@@ -13,7 +13,7 @@ use ptp_common::{
 use serde_json::json;
 
 use super::{
-    AgentError, Common, Ending, clock_identity, clock_line,
+    AgentError, Common, Ending, clock_identity, clock_line, data_sets,
     health::{self, Health},
     io::{Delivery, Io, IoConfig},
     seed, set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, start_metrics,
@@ -31,6 +31,7 @@ use crate::{
         alarms::{Facts, Role},
         http::Publication,
         json::{self},
+        local::LocalSockets,
         metrics::Direction,
     },
     sys::clock::{monotonic, realtime_minus_monotonic, tai_offset_seconds},
@@ -100,6 +101,11 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
     let mut ending = Ending::new(common.duration)?;
     let publication = Publication::default();
     let _server = start_metrics(common.metrics_address, &publication)?;
+    let _sockets = LocalSockets::start(
+        &common.status_socket,
+        common.management_socket.as_deref(),
+        &publication,
+    );
     // Nobody tells a grandmaster when its messages arrived, so there is nothing to compare points by.
     let mut io = Io::open(IoConfig {
         rx_source: Some(common.io.rx_source.unwrap_or(RxSource::Stack)),
@@ -153,7 +159,8 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
             "serving"
         );
     }
-    let mut transmitter = Transmitter::new(transmitter, start);
+    let transmitter_config = &transmitter;
+    let mut transmitter = Transmitter::new(transmitter.clone(), start);
     let mut housekeeping = start;
     let mut health = Health::new(Role::Transmitter, common.limits, publication.clone(), start);
     let mut housekeep = |now: Time<Mono>, io: &Io, transmitter: &Transmitter| {
@@ -176,14 +183,20 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
             });
         }
         publication.metrics.set_ring_lost(io.ring_lost());
+        publication.set_data_sets(data_sets::of_transmitter(transmitter_config, transmitter));
         // A grandmaster is healthy as long as it runs its loop.
         publication.set_followed_until(Instant::now() + StdDuration::from_secs(10));
         let status = json!({
             "command": "serve",
             "clock_identity": identity.to_string(),
             "domain": common.domain,
-            "interfaces": common.io.interfaces,
-            "sources": ports.iter().map(|port| io.sources(*port)).collect::<Vec<_>>(),
+            "uptime_s": (now - start).as_secs_f64(),
+            "ports": ports.iter().map(|port| json!({
+                "interface": io.interface(*port),
+                "state": if io.is_up(*port) { "time_transmitter" } else { "disabled" },
+                "sources": io.sources(*port),
+                "timestamps": io.stamp_counts(*port).as_ref().map(stamp_counts),
+            })).collect::<Vec<_>>(),
             "lost": losses(io, transmitter, &ports),
             "alarms": health.status(now),
         });

@@ -51,6 +51,8 @@ pub(super) struct Config {
     pub(super) ingress_latency: Option<Latencies>,
     pub(super) egress_latency: Option<Latencies>,
     pub(super) metrics_address: Option<SocketAddr>,
+    pub(super) status_socket: Option<String>,
+    pub(super) management_socket: Option<PathBuf>,
     pub(super) offset_threshold: Option<u32>,
     #[serde(default)]
     pub(super) clock: ClockSection,

@@ -37,13 +37,17 @@ use crate::{
     doctor,
     engine::DelayMechanism,
     lab,
-    publish::alarms::{DEFAULT_OFFSET_LIMIT, Limits},
+    publish::{
+        alarms::{DEFAULT_OFFSET_LIMIT, Limits},
+        local::StatusSocket,
+    },
     recording::{FollowedClock, RecordError, RecordingFile, Start},
     servo::{
         Servo,
         choice::{self, Choice},
         watch::WatchServo,
     },
+    status,
     transport::TransportKind,
 };
 use clock::{ExportArgs, RunClock};
@@ -123,6 +127,10 @@ enum Command {
     /// Changes nothing, and steers no clock. Ends with exit code 3 when something that the agent
     /// needs is missing. Needs no privileges, but says more with those of `run`.
     Doctor(doctor::Args),
+    /// What a running agent says of itself; with --watch, a view of the terminal.
+    ///
+    /// Needs no privileges.
+    Status(status::Args),
 }
 
 /// What is measured.
@@ -167,6 +175,9 @@ struct TapArgs {
     /// Serve Prometheus metrics, /healthz and /status here; off unless given.
     #[arg(long, value_name = "ADDR:PORT")]
     metrics_address: Option<SocketAddr>,
+    /// Tell `status` about this agent here, or nowhere (none); default: in /run/ptp-agent.
+    #[arg(long, value_name = "PATH")]
+    status_socket: Option<StatusSocket>,
     /// Magnitude of the offset that raises an alarm, ns (default 100000).
     #[arg(long, value_name = "NS", value_parser = clap::value_parser!(u32).range(1..))]
     offset_threshold: Option<u32>,
@@ -183,6 +194,10 @@ struct PortArgs {
     /// PTP domain number.
     #[arg(long, value_name = "N")]
     domain: Option<u8>,
+    /// Answer management messages of linuxptp's pmc here; off unless given. Nothing can be changed
+    /// this way.
+    #[arg(long, value_name = "PATH")]
+    management_socket: Option<PathBuf>,
     /// Prime event messages with a throwaway frame: auto (default; where it helps) or off.
     #[arg(long)]
     prime: Option<PrimeMode>,
@@ -500,6 +515,11 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
             }
             return doctor::run(&args, json, ExitCode::from(HOST_LACKS));
         }
+        Command::Status(args) => match status::run(&args, json) {
+            // The reader had enough: not our failure.
+            Err(error) if error.is_closed() => {}
+            result => result?,
+        },
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -536,6 +556,13 @@ fn sources(
     let rx = args.rx_source.or(config.rx_source()?);
     let tx = args.tx_source.or(config.tx_source()?);
     Ok((rx.and_then(|rx| rx.0), tx.and_then(|tx| tx.0)))
+}
+
+fn status_socket(args: &TapArgs, config: &Config) -> StatusSocket {
+    let file = config.status_socket.as_ref();
+    // What a path is parsed of is never refused.
+    let file = || file.and_then(|text| text.parse().ok());
+    args.status_socket.clone().or_else(file).unwrap_or_default()
 }
 
 fn limits(args: &TapArgs, config: &Config) -> Limits {
@@ -585,6 +612,11 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
         domain: args.domain.or(config.domain).unwrap_or(0),
         duration: args.tap.duration,
         metrics_address: args.tap.metrics_address.or(config.metrics_address),
+        status_socket: status_socket(&args.tap, config),
+        management_socket: args
+            .management_socket
+            .clone()
+            .or_else(|| config.management_socket.clone()),
         limits: limits(&args.tap, config),
         json,
         seed: args.seed,
@@ -609,6 +641,7 @@ fn observe_config(
         tap: tap(&args.tap, config)?,
         duration: args.tap.duration,
         metrics_address: args.tap.metrics_address.or(config.metrics_address),
+        status_socket: status_socket(&args.tap, config),
         limits: limits(&args.tap, config),
         json,
     })

@@ -3,20 +3,19 @@
 
 use std::{io, time::Duration};
 
-use crossterm::event::{self, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::{
-    DefaultTerminal, Frame,
+    Frame,
     layout::{Constraint, Layout, Rect},
-    style::{Color, Modifier, Style},
-    symbols::Marker,
+    style::{Color, Style},
     text::{Line, Span},
-    widgets::{
-        Axis, Block, Chart, Dataset, GraphType, LegendPosition, Paragraph, Row, Sparkline, Table,
-    },
+    widgets::{Block, Paragraph, Sparkline, Table},
 };
 
 use super::observation::{Observation, Point, seconds_since};
-use crate::publish::text::{nanos, ppb};
+use crate::publish::{
+    terminal::{Screen, Series, bold, chart, dim, figure},
+    text::{nanos, ppb},
+};
 
 /// Seconds of the past that the chart shows.
 const CHART_SECONDS: f64 = 30.0;
@@ -36,10 +35,10 @@ pub(super) struct Progress<'a> {
     pub ending: bool,
 }
 
-/// The terminal, given back when this is dropped, and on a panic.
+/// The terminal.
 #[derive(Debug)]
 pub(super) struct View {
-    terminal: DefaultTerminal,
+    screen: Screen,
 }
 
 impl View {
@@ -48,8 +47,7 @@ impl View {
     /// # Errors
     /// When standard output is no terminal that could be taken.
     pub(super) fn start() -> io::Result<Self> {
-        // Installs the panic hook too.
-        Ok(Self { terminal: ratatui::try_init()? })
+        Ok(Self { screen: Screen::start()? })
     }
 
     /// Draws the present state.
@@ -61,8 +59,7 @@ impl View {
         observation: &Observation,
         progress: Progress<'_>,
     ) -> io::Result<()> {
-        self.terminal.draw(|frame| draw(frame, observation, progress))?;
-        Ok(())
+        self.screen.draw(|frame| draw(frame, observation, progress))
     }
 
     /// Whether the user asked to end since the last call: q, Escape or Ctrl-C.
@@ -70,21 +67,7 @@ impl View {
     /// # Errors
     /// When the terminal cannot be read.
     pub(super) fn is_end_wanted(&mut self) -> io::Result<bool> {
-        let mut wanted = false;
-        while event::poll(Duration::ZERO)? {
-            let event::Event::Key(key) = event::read()? else { continue };
-            let interrupt =
-                key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
-            let quit = matches!(key.code, KeyCode::Char('q') | KeyCode::Esc);
-            wanted |= key.kind == KeyEventKind::Press && (quit || interrupt);
-        }
-        Ok(wanted)
-    }
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        ratatui::restore();
+        self.screen.is_end_wanted(Duration::ZERO)
     }
 }
 
@@ -127,14 +110,6 @@ fn draw(frame: &mut Frame<'_>, observation: &Observation, progress: Progress<'_>
     frame.render_widget(Paragraph::new(hint).style(dim()), keys);
 }
 
-fn dim() -> Style {
-    Style::new().add_modifier(Modifier::DIM)
-}
-
-fn bold() -> Style {
-    Style::new().add_modifier(Modifier::BOLD)
-}
-
 fn draw_title(frame: &mut Frame<'_>, area: Rect, progress: Progress<'_>) {
     let title = Line::from(vec![
         Span::styled("ptp-agent lab", bold()),
@@ -152,17 +127,14 @@ fn draw_figures(frame: &mut Frame<'_>, area: Rect, observation: &Observation) {
     let [left, right] =
         Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)]).areas(area);
     let point = observation.points.last();
-    let row = |name: &'static str, value: String, style: Style| {
-        Row::new([Span::styled(name, dim()), Span::styled(value, style)])
-    };
-    let figure =
-        |read: &dyn Fn(&Point) -> Option<String>| point.and_then(read).unwrap_or("-".into());
+    let row = figure;
+    let read = |read: &dyn Fn(&Point) -> Option<String>| point.and_then(read).unwrap_or("-".into());
     let widths = [Constraint::Length(12), Constraint::Min(8)];
     let now = [
-        row("true error", figure(&|point| point.true_error_ns.map(nanos)), bold()),
-        row("offset", figure(&|point| Some(nanos(point.offset_ns as f64))), Style::new()),
-        row("delay", figure(&|point| point.delay_ns.map(|ns| nanos(ns as f64))), Style::new()),
-        row("frequency", figure(&|point| Some(ppb(point.frequency_ppb))), Style::new()),
+        row("true error", read(&|point| point.true_error_ns.map(nanos)), bold()),
+        row("offset", read(&|point| Some(nanos(point.offset_ns as f64))), Style::new()),
+        row("delay", read(&|point| point.delay_ns.map(|ns| nanos(ns as f64))), Style::new()),
+        row("frequency", read(&|point| Some(ppb(point.frequency_ppb))), Style::new()),
     ];
     frame.render_widget(Table::new(now, widths).block(Block::bordered().title("agent")), left);
 
@@ -195,45 +167,18 @@ fn draw_chart(frame: &mut Frame<'_>, area: Rect, observation: &Observation) {
     let errors = shown(&|point| point.true_error_ns);
     let offsets = shown(&|point| Some(point.raw_offset_ns as f64));
 
-    // Fits the last seconds but for their most extreme twentieth: neither an outlier nor the time
-    // before the first step may flatten the rest.
-    let mut magnitudes: Vec<f64> = errors
-        .iter()
-        .chain(&offsets)
-        .filter(|(at, _)| *at >= end - SCALE_SECONDS)
-        .map(|(_, value)| value.abs())
-        .collect();
-    magnitudes.sort_unstable_by(f64::total_cmp);
-    let fits = magnitudes.get(magnitudes.len() * 19 / 20).copied().unwrap_or(0.0).max(100.0) * 1.2;
-    let datasets = vec![
-        Dataset::default()
-            .name("offset, one exchange")
-            .marker(Marker::Dot)
-            .graph_type(GraphType::Scatter)
-            .style(Style::new().fg(Color::DarkGray))
-            .data(&offsets),
-        Dataset::default()
-            .name("true error")
-            .marker(Marker::Braille)
-            .graph_type(GraphType::Line)
-            .style(Style::new().fg(Color::Cyan))
-            .data(&errors),
+    let series = [
+        Series { name: "offset, one exchange", points: &offsets, is_line: false },
+        Series { name: "true error", points: &errors, is_line: true },
     ];
-    let chart = Chart::new(datasets)
-        .block(Block::bordered().title("true error (agent clock minus grandmaster clock)"))
-        .x_axis(
-            Axis::default()
-                .style(dim())
-                .bounds([from, from + CHART_SECONDS])
-                .labels([format!("{from:.0} s"), format!("{:.0} s", from + CHART_SECONDS)]),
-        )
-        .y_axis(Axis::default().style(dim()).bounds([-fits, fits]).labels([
-            nanos(-fits),
-            "0".into(),
-            nanos(fits),
-        ]))
-        .legend_position(Some(LegendPosition::TopRight));
-    frame.render_widget(chart, area);
+    chart(
+        frame,
+        area,
+        "true error (agent clock minus grandmaster clock)",
+        &series,
+        (from, from + CHART_SECONDS, end - SCALE_SECONDS),
+        (100.0, nanos),
+    );
 }
 
 /// The whole run in one row of bars: decades of |true error|, 1 ns to 10 s.

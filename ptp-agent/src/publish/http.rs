@@ -1,4 +1,4 @@
-//! The agent's HTTP server: `/metrics` for Prometheus, `/healthz` for orchestrators and load
+//! What the agent publishes, and the HTTP server that shows it: `/metrics` for Prometheus, `/healthz` for orchestrators and load
 //! balancers, `/status` for people and scripts. It runs on a thread of its own, so that no client
 //! can hold up time-keeping, and it serves one short request per connection: whoever is slow, sends
 //! rubbish or comes in numbers loses its connection and nothing else.
@@ -26,7 +26,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::{sync::oneshot, task::JoinHandle};
 
-use super::metrics::Metrics;
+use super::{management::DataSets, metrics::Metrics};
 
 /// Connections at one time; a further one takes the place of the oldest.
 const MAX_CONNECTIONS: usize = 64;
@@ -38,6 +38,9 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Header fields that a request may have.
 const MAX_HEADER_FIELDS: usize = 64;
+
+/// Points of the recent past that are kept: ten minutes.
+const MAX_HISTORY: usize = 600;
 
 /// What the server shows; shared between it and the agent.
 #[derive(Clone, Default)]
@@ -51,6 +54,10 @@ pub struct Publication {
 struct Shared {
     followed_until: Option<Instant>,
     status: serde_json::Value,
+    /// The status as text, made for the first client that wants it.
+    status_line: Option<Arc<str>>,
+    history: VecDeque<(f64, i64, Option<i64>)>,
+    data_sets: Option<DataSets>,
 }
 
 impl Publication {
@@ -76,8 +83,48 @@ impl Publication {
     /// When `status` cannot be written as JSON.
     pub fn set_status(&self, status: &impl Serialize) -> serde_json::Result<()> {
         let status = serde_json::to_value(status)?;
-        self.lock().status = status;
+        let mut shared = self.lock();
+        shared.status = status;
+        shared.status_line = None;
         Ok(())
+    }
+
+    /// Adds a point to the recent past that the status socket tells: seconds since the start, offset
+    /// and delay in ns. To be called about once a second.
+    pub fn add_history(&self, at_s: f64, offset_ns: i64, delay_ns: Option<i64>) {
+        let mut shared = self.lock();
+        if shared.history.len() >= MAX_HISTORY {
+            shared.history.pop_front();
+        }
+        shared.history.push_back((at_s, offset_ns, delay_ns));
+        shared.status_line = None;
+    }
+
+    /// The status with process, version and recent past, as one line.
+    pub fn status_line(&self) -> Arc<str> {
+        let mut shared = self.lock();
+        if let Some(line) = &shared.status_line {
+            return Arc::clone(line);
+        }
+        let mut status = shared.status.clone();
+        if let serde_json::Value::Object(fields) = &mut status {
+            fields.insert("pid".into(), std::process::id().into());
+            fields.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+            fields.insert("history".into(), serde_json::json!(shared.history));
+        }
+        let line: Arc<str> = (status.to_string() + "\n").into();
+        shared.status_line = Some(Arc::clone(&line));
+        line
+    }
+
+    /// Sets what management requests are answered with.
+    pub fn set_data_sets(&self, sets: DataSets) {
+        self.lock().data_sets = Some(sets);
+    }
+
+    /// What management requests are answered with, once there is anything.
+    pub fn data_sets(&self) -> Option<DataSets> {
+        self.lock().data_sets.clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {

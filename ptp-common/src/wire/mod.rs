@@ -3,6 +3,7 @@
 //! cannot be illegal. Parsing allocates nothing.
 
 mod header;
+pub mod management;
 mod message;
 mod tlv;
 mod types;

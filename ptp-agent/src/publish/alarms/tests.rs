@@ -208,6 +208,15 @@ fn names_are_labels_and_explanations_say_what_to_do() {
     assert_eq!(names.len(), Alarm::ALL.len());
 }
 
+#[test]
+fn documentation_has_every_alarm_and_every_metric() {
+    let page = include_str!("../../../../docs/operation.md");
+    let alarms = Alarm::ALL.iter().map(|alarm| alarm.name());
+    for name in alarms.chain(crate::publish::metrics::FAMILIES.iter().map(|it| it.name)) {
+        assert!(page.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
 fn arbitrary_facts() -> impl Strategy<Value = Facts> {
     let totals = prop::array::uniform12(prop_oneof![0u64..100, any::<u64>()]);
     let more = (

@@ -1,0 +1,359 @@
+//! The agent's Unix sockets: one that tells its status to whoever connects, and one that answers
+//! linuxptp's management messages. Both run on a thread of their own and only read what was
+//! published, so no client can hold up time-keeping: the number of clients and the time of each are
+//! limited, requests are not even read where none is needed, and an answer that its client does not
+//! take is dropped.
+
+mod file;
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read},
+    os::unix::net::{UnixDatagram, UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use tokio::{io::AsyncWriteExt, sync::oneshot, task::JoinHandle};
+
+use super::{http::Publication, management::answer};
+pub use file::{DIRECTORY, SocketError};
+use file::{SocketFile, clean_directory, sockets};
+
+/// Clients at one time; a further one takes the place of the oldest.
+const MAX_CLIENTS: usize = 32;
+/// Time for a client to take its answer.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest management message that is looked at.
+const MAX_REQUEST: usize = 2048;
+/// An agent's status is not longer.
+const MAX_STATUS: u64 = 4 << 20;
+/// How long [`read_status`] waits for an agent.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where the status is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StatusSocket {
+    /// In [`DIRECTORY`], named after the process, if that can be done.
+    #[default]
+    Default,
+    /// Here.
+    At(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
+impl std::str::FromStr for StatusSocket {
+    type Err = std::convert::Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "none" => Self::Off,
+            path => Self::At(path.into()),
+        })
+    }
+}
+
+/// The running sockets; they end when this is dropped.
+#[derive(Debug, Default)]
+pub struct LocalSockets {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+    files: Vec<SocketFile>,
+}
+
+impl LocalSockets {
+    /// Starts what is wanted. What cannot be started is told in the log, and is left out: time is
+    /// kept without it.
+    pub fn start(
+        status: &StatusSocket,
+        management: Option<&Path>,
+        publication: &Publication,
+    ) -> Self {
+        let mut this = Self::default();
+        let listener = this.listen(status);
+        let datagrams = management.and_then(|path| this.open(SocketFile::datagrams(path)));
+        if (listener.is_some() || datagrams.is_some())
+            && let Err(error) = this.run(listener, datagrams, publication.clone())
+        {
+            tracing::error!(%error, "status and management sockets cannot be served");
+            this.files.clear();
+        }
+        this
+    }
+
+    fn listen(&mut self, status: &StatusSocket) -> Option<UnixListener> {
+        match status {
+            StatusSocket::Off => None,
+            StatusSocket::At(path) => self.open(SocketFile::listen(path)),
+            StatusSocket::Default => {
+                clean_directory();
+                let path = Path::new(DIRECTORY).join(format!("{}.sock", std::process::id()));
+                match SocketFile::listen(&path) {
+                    Ok((listener, file)) => {
+                        self.files.push(file);
+                        Some(listener)
+                    }
+                    Err(error) => {
+                        // Nobody has asked for it.
+                        tracing::debug!(%error, "no status socket");
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    fn open<S>(&mut self, made: Result<(S, SocketFile), SocketError>) -> Option<S> {
+        match made {
+            Ok((socket, file)) => {
+                self.files.push(file);
+                Some(socket)
+            }
+            Err(error) => {
+                tracing::error!("{error}; going on without it");
+                None
+            }
+        }
+    }
+
+    fn run(
+        &mut self,
+        listener: Option<UnixListener>,
+        datagrams: Option<UnixDatagram>,
+        publication: Publication,
+    ) -> io::Result<()> {
+        if let Some(listener) = &listener {
+            listener.set_nonblocking(true)?;
+        }
+        if let Some(datagrams) = &datagrams {
+            datagrams.set_nonblocking(true)?;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel();
+        self.stop = Some(stop);
+        self.thread = Some(thread::Builder::new().name("local".into()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = tell_status(listener, &publication) => {}
+                    () = answer_management(datagrams, &publication) => {}
+                    _ = stopped => {}
+                }
+            });
+        })?);
+        Ok(())
+    }
+}
+
+impl Drop for LocalSockets {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been printed already, and must not become one of the agent.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn tell_status(listener: Option<UnixListener>, publication: &Publication) {
+    let Some(listener) = listener.and_then(|it| tokio::net::UnixListener::from_std(it).ok()) else {
+        return std::future::pending().await;
+    };
+    let mut clients: VecDeque<JoinHandle<()>> = VecDeque::new();
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else {
+            // Out of descriptors: others may free some.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        clients.retain(|client| !client.is_finished());
+        if clients.len() >= MAX_CLIENTS
+            && let Some(oldest) = clients.pop_front()
+        {
+            oldest.abort();
+        }
+        let status = publication.status_line();
+        clients.push_back(tokio::spawn(async move {
+            let writing = async {
+                stream.write_all(status.as_bytes()).await?;
+                stream.shutdown().await
+            };
+            // A client that has gone, or does not read, is no news to anybody.
+            let _ = tokio::time::timeout(CLIENT_TIMEOUT, writing).await;
+        }));
+    }
+}
+
+async fn answer_management(datagrams: Option<UnixDatagram>, publication: &Publication) {
+    // A full buffer of one client would make the runtime's socket unready for all: answers go out by
+    // a second handle, which does not wait either.
+    let both = datagrams.and_then(|socket| {
+        let sender = socket.try_clone().ok()?;
+        Some((tokio::net::UnixDatagram::from_std(socket).ok()?, sender))
+    });
+    let Some((socket, sender)) = both else {
+        return std::future::pending().await;
+    };
+    let mut request = [0; MAX_REQUEST];
+    loop {
+        let Ok((length, from)) = socket.recv_from(&mut request).await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let Some(from) = from.as_pathname() else { continue };
+        let Some(sets) = publication.data_sets() else { continue };
+        for answer in answer(&request[..length], &sets) {
+            // Whose buffer is full does not read.
+            let _ = sender.send_to(&answer, from);
+        }
+    }
+}
+
+/// Why there is no status to show.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// No agent has a socket in the usual place.
+    #[error(
+        "no running agent has a status socket in {DIRECTORY}; is one running? \
+         (otherwise name its socket with --status-socket)"
+    )]
+    NoAgent,
+    /// Nobody to ask.
+    #[error("cannot ask the agent at {path}: {source}")]
+    Ask {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Somebody else's socket.
+    #[error("what {path} answers is no status of an agent: {source}")]
+    Answer {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+/// The sockets of the agents that run here, as far as they are in the usual place.
+///
+/// # Errors
+/// [`StatusError::NoAgent`].
+pub fn running() -> Result<Vec<PathBuf>, StatusError> {
+    let living: Vec<PathBuf> =
+        sockets().into_iter().filter(|path| !file::is_abandoned(path)).collect();
+    if living.is_empty() { Err(StatusError::NoAgent) } else { Ok(living) }
+}
+
+/// Asks an agent for its status; takes seconds at the most.
+///
+/// # Errors
+/// [`StatusError`].
+pub fn read_status(path: &Path) -> Result<serde_json::Value, StatusError> {
+    let ask = || {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(READ_TIMEOUT))?;
+        let mut answer = Vec::new();
+        stream.take(MAX_STATUS).read_to_end(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = ask().map_err(|source| StatusError::Ask { path: path.to_owned(), source })?;
+    serde_json::from_slice(&answer)
+        .map_err(|source| StatusError::Answer { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::management::tests::data_sets;
+    use std::io::Write;
+
+    fn started(directory: &Path) -> (LocalSockets, Publication, PathBuf, PathBuf) {
+        let publication = Publication::default();
+        let (status, management) = (directory.join("status"), directory.join("management"));
+        let at = StatusSocket::At(status.clone());
+        let sockets = LocalSockets::start(&at, Some(&management), &publication);
+        (sockets, publication, status, management)
+    }
+
+    #[test]
+    fn status_is_told_with_the_history_and_files_vanish_at_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let (sockets, publication, status, management) = started(directory.path());
+        publication.set_status(&serde_json::json!({"command": "run", "offset_ns": 5})).unwrap();
+        publication.add_history(1.0, 5, Some(4_000));
+        let answer = read_status(&status).unwrap();
+        assert_eq!((&answer["offset_ns"], &answer["history"][0][1]), (&5.into(), &5.into()));
+        drop(sockets);
+        assert!(!status.exists() && !management.exists());
+        assert!(matches!(read_status(&status), Err(StatusError::Ask { .. })));
+    }
+
+    #[test]
+    fn clients_that_do_not_read_or_talk_nonsense_hold_nobody_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_sockets, publication, status, _) = started(directory.path());
+        // More than a socket buffer takes.
+        let long = "x".repeat(1 << 20);
+        publication.set_status(&serde_json::json!({ "long": long })).unwrap();
+        let idle: Vec<UnixStream> = (0..MAX_CLIENTS * 2)
+            .map(|_| {
+                let mut stream = UnixStream::connect(&status).unwrap();
+                let _ = stream.write_all(b"\0GET / HTTP/1.1\r\n\r\n");
+                stream
+            })
+            .collect();
+        assert_eq!(read_status(&status).unwrap()["long"], long);
+        drop(idle);
+    }
+
+    #[test]
+    fn management_requests_are_answered_and_rubbish_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_sockets, publication, _, management) = started(directory.path());
+        publication.set_data_sets(data_sets());
+        let client = UnixDatagram::bind(directory.path().join("client")).unwrap();
+        client.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
+        client.send_to(b"rubbish", &management).unwrap();
+        client.send_to(&[0; MAX_REQUEST + 100], &management).unwrap();
+        // GET PRIORITY1 to all ports of all clocks.
+        let mut request = vec![0x0d, 0x02, 0, 54];
+        request.resize(34, 0);
+        request.extend([0xff; 10]);
+        request.extend([0, 0, 0, 0, 0, 1, 0, 2, 0x20, 0x05]);
+        client.send_to(&request, &management).unwrap();
+        let mut answer = [0; 512];
+        let length = client.recv(&mut answer).unwrap();
+        assert_eq!(answer[length - 4..length], [0x20, 0x05, 128, 0]);
+    }
+
+    #[test]
+    fn client_whose_buffer_is_full_loses_answers_and_nobody_else_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_sockets, publication, _, management) = started(directory.path());
+        publication.set_data_sets(data_sets());
+        let mut request = vec![0x0d, 0x02, 0, 54];
+        request.resize(34, 0);
+        request.extend([0xff; 10]);
+        request.extend([0, 0, 0, 0, 0, 1, 0, 2, 0xc0, 0x05]);
+        let idle = UnixDatagram::bind(directory.path().join("idle")).unwrap();
+        idle.set_write_timeout(Some(READ_TIMEOUT)).unwrap();
+        for _ in 0..1000 {
+            idle.send_to(&request, &management).unwrap();
+        }
+        let client = UnixDatagram::bind(directory.path().join("client")).unwrap();
+        client.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
+        client.send_to(&request, &management).unwrap();
+        assert!(client.recv(&mut [0; 512]).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_made_is_left_out() {
+        let publication = Publication::default();
+        let nowhere = PathBuf::from("/proc/none/socket");
+        let at = StatusSocket::At(nowhere.clone());
+        let sockets = LocalSockets::start(&at, Some(&nowhere), &publication);
+        assert!(sockets.files.is_empty() && sockets.thread.is_none());
+    }
+}

@@ -1,0 +1,332 @@
+//! What the agent answers to management messages (IEEE 1588-2019 clause 15): its data sets, as they
+//! were last published, to GET, and an error to everything else. Nothing can be changed this way.
+//! Sans-I/O: bytes in, bytes out.
+
+use ptp_common::wire::{
+    Body, Header, Management, Message, PortIdentity, Tlvs,
+    management::{
+        Action, CurrentDataSet, DefaultDataSet, ManagementData, ManagementErrorId, ManagementId,
+        ManagementTlv, ParentDataSet, PortDataSet, PortStats, TimePropertiesDataSet, TimeStatus,
+    },
+};
+
+/// Header, fixed part and the longest TLV.
+const MAX_ANSWER: usize = 48 + 6 + ManagementData::MAX_LENGTH;
+/// Ports that answer one request at the most.
+const MAX_PORTS: usize = 64;
+
+/// All data sets of a clock.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DataSets {
+    /// `defaultDS`.
+    pub default: DefaultDataSet,
+    /// `currentDS`.
+    pub current: CurrentDataSet,
+    /// `parentDS`.
+    pub parent: ParentDataSet,
+    /// `timePropertiesDS`.
+    pub time_properties: TimePropertiesDataSet,
+    /// linuxptp's TIME_STATUS_NP.
+    pub time_status: TimeStatus,
+    /// `portDS` and linuxptp's PORT_STATS_NP of each port.
+    pub ports: Vec<(PortDataSet, PortStats)>,
+}
+
+/// What the answer is made of.
+#[expect(clippy::large_enum_variant, reason = "made one at a time and at once written out")]
+enum Reply {
+    Data(ManagementData),
+    Empty(ManagementId),
+    Error(ManagementErrorId, ManagementId),
+}
+
+/// The answers to a message that came through the management socket; none where it is no request, or
+/// not one for this clock.
+pub fn answer(request: &[u8], sets: &DataSets) -> Vec<Vec<u8>> {
+    let Ok(message) = Message::parse(request) else { return Vec::new() };
+    let Body::Management(management) = message.body else { return Vec::new() };
+    let target = management.target_port_identity;
+    let own = sets.default.clock_identity;
+    if message.header.domain_number != sets.default.domain_number
+        || ![own, PortIdentity::ALL.clock_identity].contains(&target.clock_identity)
+    {
+        return Vec::new();
+    }
+    let Some(ManagementTlv::Data { id, .. }) = message.tlvs.iter().find_map(ManagementTlv::read)
+    else {
+        return Vec::new();
+    };
+    let action = Action(management.action);
+    let replies: Vec<(u16, Reply)> = match action {
+        Action::GET => get(id, target.port_number, sets),
+        Action::SET if is_known(id) => {
+            vec![(0, Reply::Error(ManagementErrorId::NOT_SETABLE, id))]
+        }
+        Action::SET | Action::COMMAND if id != ManagementId::NULL => {
+            vec![(0, Reply::Error(ManagementErrorId::NOT_SUPPORTED, id))]
+        }
+        Action::SET | Action::COMMAND => vec![(0, Reply::Empty(id))],
+        _ => return Vec::new(),
+    };
+    let answer_action =
+        if action == Action::COMMAND { Action::ACKNOWLEDGE } else { Action::RESPONSE };
+    let replies = replies.into_iter();
+    replies
+        .filter_map(|(port_number, reply)| {
+            let from = PortIdentity { clock_identity: own, port_number };
+            emit(&message.header, &management, answer_action, from, &reply)
+        })
+        .collect()
+}
+
+fn is_known(id: ManagementId) -> bool {
+    id == ManagementId::NULL || ManagementData::length(id).is_some()
+}
+
+/// The data sets of the clock come from port 0, which stands for the socket; those of ports from
+/// each port that is meant.
+fn get(id: ManagementId, port_number: u16, sets: &DataSets) -> Vec<(u16, Reply)> {
+    let data = match id {
+        ManagementId::NULL => return vec![(0, Reply::Empty(id))],
+        ManagementId::DEFAULT_DATA_SET => ManagementData::Default(sets.default),
+        ManagementId::CURRENT_DATA_SET => ManagementData::Current(sets.current),
+        ManagementId::PARENT_DATA_SET => ManagementData::Parent(sets.parent),
+        ManagementId::TIME_PROPERTIES_DATA_SET => {
+            ManagementData::TimeProperties(sets.time_properties)
+        }
+        ManagementId::PRIORITY1 => ManagementData::Priority1(sets.default.priority1),
+        ManagementId::PRIORITY2 => ManagementData::Priority2(sets.default.priority2),
+        ManagementId::TIME_STATUS_NP => ManagementData::TimeStatus(sets.time_status),
+        ManagementId::PORT_DATA_SET | ManagementId::PORT_STATS_NP => {
+            let is_meant = |number| [number, PortIdentity::ALL.port_number].contains(&port_number);
+            let meant = sets
+                .ports
+                .iter()
+                .filter(|(port, _)| is_meant(port.port_identity.port_number))
+                .take(MAX_PORTS);
+            return meant
+                .map(|(port, stats)| {
+                    let data = if id == ManagementId::PORT_DATA_SET {
+                        ManagementData::Port(*port)
+                    } else {
+                        ManagementData::PortStats(*stats)
+                    };
+                    (port.port_identity.port_number, Reply::Data(data))
+                })
+                .collect();
+        }
+        _ => return vec![(0, Reply::Error(ManagementErrorId::NOT_SUPPORTED, id))],
+    };
+    vec![(0, Reply::Data(data))]
+}
+
+fn emit(
+    request: &Header,
+    management: &Management,
+    action: Action,
+    from: PortIdentity,
+    reply: &Reply,
+) -> Option<Vec<u8>> {
+    let mut payload = [0; ManagementData::MAX_LENGTH];
+    let tlv = match reply {
+        Reply::Data(data) => {
+            let length = data.emit(&mut payload).ok()?;
+            ManagementTlv::Data { id: data.id(), payload: &payload[..length] }
+        }
+        Reply::Empty(id) => ManagementTlv::Data { id: *id, payload: &[] },
+        Reply::Error(error, id) => ManagementTlv::Error { error: *error, id: *id },
+    };
+    let mut room = [0; 6 + ManagementData::MAX_LENGTH];
+    let length = tlv.emit(&mut room).ok()?;
+    let hops = management.starting_boundary_hops.saturating_sub(management.boundary_hops);
+    let message = Message {
+        header: Header {
+            domain_number: request.domain_number,
+            sdo_id: request.sdo_id,
+            minor_version: request.minor_version,
+            ..Header::new(from, request.sequence_id)
+        },
+        body: Body::Management(Management {
+            target_port_identity: request.source_port_identity,
+            starting_boundary_hops: hops,
+            boundary_hops: hops,
+            action: action.0,
+        }),
+        tlvs: Tlvs::new(&room[..length]).ok()?,
+    };
+    let mut bytes = vec![0; MAX_ANSWER];
+    let length = message.emit(&mut bytes).ok()?;
+    bytes.truncate(length);
+    Some(bytes)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use ptp_common::wire::{ClockAccuracy, ClockIdentity, ClockQuality, TimeInterval, TimeSource};
+
+    pub(crate) fn data_sets() -> DataSets {
+        let clock_identity = ClockIdentity([1, 2, 3, 0xff, 0xfe, 4, 5, 6]);
+        let clock_quality = ClockQuality {
+            clock_class: 255,
+            clock_accuracy: ClockAccuracy::UNKNOWN,
+            offset_scaled_log_variance: 0xffff,
+        };
+        let port = |port_number| {
+            let port_identity = PortIdentity { clock_identity, port_number };
+            (
+                PortDataSet {
+                    port_identity,
+                    port_state: 9,
+                    log_min_delay_req_interval: -4,
+                    mean_link_delay: TimeInterval(0),
+                    log_announce_interval: 1,
+                    announce_receipt_timeout: 3,
+                    log_sync_interval: -4,
+                    delay_mechanism: 1,
+                    log_min_pdelay_req_interval: 0,
+                    version_number: 2,
+                },
+                PortStats { port_identity, received: [port_number.into(); 16], sent: [0; 16] },
+            )
+        };
+        DataSets {
+            default: DefaultDataSet {
+                two_step: true,
+                client_only: true,
+                number_ports: 2,
+                priority1: 128,
+                clock_quality,
+                priority2: 127,
+                clock_identity,
+                domain_number: 0,
+            },
+            current: CurrentDataSet {
+                steps_removed: 1,
+                offset_from_master: TimeInterval(-300 << 16),
+                mean_path_delay: TimeInterval(4_000 << 16),
+            },
+            parent: ParentDataSet {
+                parent_port_identity: PortIdentity { clock_identity, port_number: 0 },
+                parent_stats: false,
+                observed_offset_scaled_log_variance: 0xffff,
+                observed_phase_change_rate: i32::MAX,
+                grandmaster_priority1: 100,
+                grandmaster_clock_quality: clock_quality,
+                grandmaster_priority2: 101,
+                grandmaster_identity: clock_identity,
+            },
+            time_properties: TimePropertiesDataSet {
+                current_utc_offset: 37,
+                flags: 0x0c,
+                time_source: TimeSource::GNSS,
+            },
+            time_status: TimeStatus::default(),
+            ports: vec![port(1), port(2)],
+        }
+    }
+
+    fn request(action: Action, id: ManagementId, target: PortIdentity) -> Vec<u8> {
+        let mut room = [0; 6];
+        let length = ManagementTlv::Data { id, payload: &[] }.emit(&mut room).unwrap();
+        let from = PortIdentity { clock_identity: ClockIdentity([7; 8]), port_number: 4242 };
+        let message = Message {
+            header: Header::new(from, 99),
+            body: Body::Management(Management {
+                target_port_identity: target,
+                starting_boundary_hops: 0,
+                boundary_hops: 0,
+                action: action.0,
+            }),
+            tlvs: Tlvs::new(&room[..length]).unwrap(),
+        };
+        let mut bytes = vec![0; 128];
+        let length = message.emit(&mut bytes).unwrap();
+        bytes.truncate(length);
+        bytes
+    }
+
+    fn asked(action: Action, id: ManagementId) -> Vec<Vec<u8>> {
+        answer(&request(action, id, PortIdentity::ALL), &data_sets())
+    }
+
+    fn tlv(bytes: &[u8]) -> ManagementTlv<'_> {
+        let message = Message::parse(bytes).unwrap();
+        message.tlvs.iter().next().and_then(ManagementTlv::read).unwrap()
+    }
+
+    #[test]
+    fn get_is_answered_to_the_one_who_asked() {
+        let answers = asked(Action::GET, ManagementId::CURRENT_DATA_SET);
+        assert_eq!(answers.len(), 1);
+        let message = Message::parse(&answers[0]).unwrap();
+        assert_eq!(message.header.sequence_id, 99);
+        let Body::Management(management) = message.body else { panic!("{message:?}") };
+        assert_eq!(management.target_port_identity.port_number, 4242);
+        assert_eq!(management.action, Action::RESPONSE.0);
+        let ManagementTlv::Data { id, payload } = tlv(&answers[0]) else { panic!() };
+        let data = ManagementData::read(id, payload);
+        assert_eq!(data, Some(ManagementData::Current(data_sets().current)));
+    }
+
+    #[test]
+    fn port_data_sets_come_from_each_port_that_is_meant() {
+        for id in [ManagementId::PORT_DATA_SET, ManagementId::PORT_STATS_NP] {
+            assert_eq!(asked(Action::GET, id).len(), 2);
+            let one = PortIdentity { port_number: 2, ..PortIdentity::ALL };
+            let answers = answer(&request(Action::GET, id, one), &data_sets());
+            assert_eq!(answers.len(), 1);
+            let from = Message::parse(&answers[0]).unwrap().header.source_port_identity;
+            assert_eq!(from.port_number, 2);
+        }
+    }
+
+    #[test]
+    fn nothing_can_be_set_and_the_rest_is_not_supported() {
+        let error = |action, id| match tlv(&asked(action, id)[0]) {
+            ManagementTlv::Error { error, id } => (error, id),
+            other => panic!("{other:?}"),
+        };
+        let priority = ManagementId::PRIORITY1;
+        assert_eq!(error(Action::SET, priority), (ManagementErrorId::NOT_SETABLE, priority));
+        let domain = ManagementId(0x2007);
+        for action in [Action::GET, Action::SET, Action::COMMAND] {
+            assert_eq!(error(action, domain), (ManagementErrorId::NOT_SUPPORTED, domain));
+        }
+    }
+
+    #[test]
+    fn other_clocks_domains_and_answers_are_left_alone() {
+        let id = ManagementId::DEFAULT_DATA_SET;
+        let other = PortIdentity { clock_identity: ClockIdentity([3; 8]), port_number: 1 };
+        assert!(answer(&request(Action::GET, id, other), &data_sets()).is_empty());
+        for action in [Action::RESPONSE, Action::ACKNOWLEDGE, Action(9)] {
+            assert!(asked(action, id).is_empty(), "{action:?}");
+        }
+        let mut elsewhere = data_sets();
+        elsewhere.default.domain_number = 1;
+        let request = request(Action::GET, id, PortIdentity::ALL);
+        assert!(answer(&request, &elsewhere).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_get_whole_answers_or_none(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..200),
+            is_management: bool,
+        ) {
+            if is_management && bytes.len() >= 48 {
+                let length = bytes.len() as u16;
+                bytes[..2].copy_from_slice(&[0x0d, 0x02]);
+                bytes[2..4].copy_from_slice(&length.to_be_bytes());
+                bytes[4] = 0;
+                bytes[34..44].fill(0xff);
+            }
+            for answer in answer(&bytes, &data_sets()) {
+                prop_assert!(Message::parse(&answer).is_ok());
+                prop_assert!(answer.len() <= MAX_ANSWER);
+            }
+        }
+    }
+}

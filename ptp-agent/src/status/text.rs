@@ -1,0 +1,168 @@
+//! The status as a page of text.
+
+use std::fmt::Write as _;
+
+use super::model::Status;
+use crate::publish::text::{nanos, ppb};
+
+/// A time for people: `1 h 2 min`, `12 s`.
+pub(super) fn span(seconds: f64) -> String {
+    match seconds.max(0.0) as u64 {
+        whole if whole < 120 => format!("{whole} s"),
+        whole if whole < 7_200 => format!("{} min", whole / 60),
+        whole if whole < 172_800 => format!("{} h {} min", whole / 3600, whole / 60 % 60),
+        whole => format!("{} days", whole / 86_400),
+    }
+}
+
+pub(super) fn time(value: Option<i64>) -> String {
+    value.map_or("-".into(), |value| nanos(value as f64))
+}
+
+/// The whole page, lines aligned.
+pub(super) fn page(status: &Status) -> String {
+    let mut page = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(page, "{name:<13}{value}");
+    };
+    let known = |value: &Option<String>| value.clone().unwrap_or("-".into());
+    line("agent", agent(status));
+    if let Some(problem) = &status.problem {
+        line("problem", problem.clone());
+    }
+    if status.clock_identity.is_some() {
+        line(
+            "clock",
+            format!(
+                "{} in domain {}",
+                known(&status.clock_identity),
+                status.domain.map_or("-".into(), |domain| domain.to_string()),
+            ),
+        );
+    }
+    if status.servo.is_some() {
+        line("grandmaster", grandmaster(status));
+        line("servo", format!("{} ({})", known(&status.servo_state), known(&status.servo)));
+    }
+    if status.offset_ns.is_some() {
+        line("offset", time(status.offset_ns));
+        line("delay", time(status.delay_ns));
+        line("frequency", status.frequency_ppb.map_or("-".into(), ppb));
+        line("error bound", time(status.error_bound_ns));
+    }
+    if let (Some(samples), Some(age)) = (status.samples, status.sample_age_s) {
+        line("samples", format!("{samples}, the last one {} ago", span(age)));
+    }
+    for port in &status.ports {
+        let name = port.interface.as_deref().unwrap_or("-");
+        match (&port.state, &port.role) {
+            (Some(state), _) => {
+                line("port", format!("{name}: {state}"));
+                line("  received", port.stamps("rx"));
+                line("  sent", port.stamps("tx"));
+            }
+            (None, role) => line(
+                "port",
+                format!(
+                    "{name}: {} ({}), offset {}",
+                    known(&port.port),
+                    known(role),
+                    time(port.offset_ns)
+                ),
+            ),
+        }
+    }
+    line("lost", lost(status));
+    if status.alarms.is_empty() {
+        line("alarms", "none".into());
+    }
+    for alarm in &status.alarms {
+        line("ALARM", format!("{} for {}: {}", alarm.alarm, span(alarm.for_s), alarm.meaning));
+        for explanation in alarm.explanation.lines() {
+            line("", explanation.trim().into());
+        }
+    }
+    page
+}
+
+pub(super) fn agent(status: &Status) -> String {
+    let mut agent = format!("ptp-agent {}", status.command.as_deref().unwrap_or("?"));
+    if let Some(version) = &status.version {
+        let _ = write!(agent, " {version}");
+    }
+    if let Some(pid) = status.pid {
+        let _ = write!(agent, ", process {pid}");
+    }
+    if let Some(uptime) = status.uptime_s {
+        let _ = write!(agent, ", up {}", span(uptime));
+    }
+    agent
+}
+
+pub(super) fn grandmaster(status: &Status) -> String {
+    let Some(grandmaster) = &status.grandmaster else { return "none".into() };
+    let mut text = grandmaster.clone();
+    if let Some(class) = status.grandmaster_class {
+        let _ = write!(text, ", class {class}");
+    }
+    if let Some(steps) = status.steps_removed {
+        let _ = write!(text, ", {steps} steps removed");
+    }
+    if let Some(scale) = &status.time_scale {
+        let _ = write!(text, ", {scale}");
+    }
+    text
+}
+
+pub(super) fn lost(status: &Status) -> String {
+    let lost: Vec<String> =
+        status.lost.iter().map(|(cause, total)| format!("{total} {cause}")).collect();
+    if lost.is_empty() { "nothing".into() } else { lost.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::model::tests::example;
+
+    #[test]
+    fn page_says_everything_in_people_s_units() {
+        let page = page(&Status::new(&example()));
+        for text in [
+            "ptp-agent run 0.1.0, process 42, up 62 min",
+            "020304.fffe.050607 in domain 0",
+            "aabbcc.fffe.ddeeff, class 6, 0 steps removed, PTP (TAI)",
+            "locked (adaptive)",
+            "-123 ns",
+            "4.21 µs",
+            "-37.000 ppm",
+            "eth0: time_receiver",
+            "stack: 3 late, 512 matched",
+            "7 wrong_domain",
+            "grandmaster_changed for 12 s: another grandmaster",
+            "Expected in maintenance.",
+        ] {
+            assert!(page.contains(text), "{text}\n{page}");
+        }
+    }
+
+    #[test]
+    fn empty_status_is_a_short_page() {
+        let page = page(&Status::default());
+        assert!(page.contains("alarms       none"), "{page}");
+    }
+
+    #[test]
+    fn spans_are_short() {
+        for (seconds, text) in [
+            (-1.0, "0 s"),
+            (119.0, "119 s"),
+            (3_600.0, "60 min"),
+            (90_000.0, "25 h 0 min"),
+            (1e6, "11 days"),
+        ] {
+            assert_eq!(span(seconds), text);
+        }
+    }
+}
