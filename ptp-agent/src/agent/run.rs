@@ -186,6 +186,7 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
         publication,
         sync_interval: None,
         clock_errors: 0,
+        is_stepped_elsewhere: false,
         ports,
         samples: 0,
         steps: 0,
@@ -250,7 +251,8 @@ impl Runner {
             self.carry(teller)?;
             if now >= housekeeping {
                 housekeeping = now + HOUSEKEEPING;
-                steer::keep(&mut self.client, now, teller.last.as_ref())?;
+                teller.is_stepped_elsewhere =
+                    steer::keep(&mut self.client, now, teller.last.as_ref())?;
                 teller.housekeep(self);
             }
             if ending.is_due(now) {
@@ -344,6 +346,8 @@ struct Teller {
     /// What the time transmitter says.
     sync_interval: Option<Duration>,
     clock_errors: u64,
+    /// Since the last look.
+    is_stepped_elsewhere: bool,
     ports: Vec<PortIndex>,
     samples: u64,
     steps: u64,
@@ -459,7 +463,7 @@ impl Teller {
                 .map(|parent| parent.time_properties)
                 .filter(|properties| properties.current_utc_offset_valid)
                 .map(|properties| i64::from(properties.current_utc_offset)),
-            is_steered_elsewhere: false,
+            is_steered_elsewhere: self.is_stepped_elsewhere,
         }
     }
 

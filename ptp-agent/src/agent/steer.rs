@@ -67,22 +67,24 @@ pub(super) fn take_over_phc(device: &Path, steering: &Steering) -> Result<Follow
     Ok(Followed::Phc(Box::new(clock)))
 }
 
-/// Once a second.
+/// Once a second. Returns whether somebody else has stepped the clock.
 pub(super) fn keep(
     client: &mut Client<Followed>,
     now: Time<Mono>,
     last: Option<&Sample>,
-) -> Result<(), AgentError> {
+) -> Result<bool, AgentError> {
     let state = client.servo().state();
     let error_bound = client.error_bound(now);
     let properties = client.receiver().parent().map(|parent| parent.time_properties);
     let clock = match client.clock_mut() {
         Followed::System(clock) => clock,
-        Followed::Phc(clock) => return Ok(clock.keep()?),
-        Followed::Virtual(_) | Followed::Watched(_) => return Ok(()),
+        Followed::Phc(clock) => return clock.keep().map(|()| false).map_err(AgentError::from),
+        Followed::Virtual(_) | Followed::Watched(_) => return Ok(false),
     };
+    let mut is_stepped = false;
     while let Some(by) = clock.next_foreign_step() {
         tracing::warn!(by_ns = by.as_nanos(), "somebody else has stepped the clock");
+        is_stepped = true;
     }
     clock.keep(Keeping {
         now,
@@ -91,7 +93,7 @@ pub(super) fn keep(
         error_bound,
         time_properties: properties.as_ref(),
     })?;
-    Ok(())
+    Ok(is_stepped)
 }
 
 /// At the end, however it came: the clock runs on with the frequency that was learnt, which is kept.

@@ -122,7 +122,8 @@ alarms! {
     /// Measuring goes on, the clock is not steered meanwhile.
     ClockError = "clock_error", "the clock cannot be adjusted",
         [Receiver], raise 0 s, clear 30 s;
-    /// Another program adjusts the clock that this agent is to steer.
+    /// Another program has stepped the clock that this agent steers; one that changes its frequency
+    /// ends the agent, because two would fight.
     /// Stop one of the two: chronyd, ntpd, systemd-timesyncd, phc2sys, ptp4l ...
     SteeredElsewhere = "steered_elsewhere", "another program steers the clock",
         [Receiver], raise 0 s, clear 60 s;
