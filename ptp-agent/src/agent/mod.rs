@@ -114,9 +114,7 @@ impl AgentError {
             Self::Io(IoError::Transport(error)) => !matches!(error, TransportError::Socket { .. }),
             Self::Http(_) => true,
             Self::Phc(error) => matches!(error, PhcError::Missing(_) | PhcError::ReadOnly(_)),
-            Self::Clock(ClockError::Os { source, .. }) => {
-                source.kind() == std::io::ErrorKind::PermissionDenied
-            }
+            Self::Clock(ClockError::NotPermitted { .. }) => true,
             Self::Io(IoError::Watch(_) | IoError::StackStamps(_))
             | Self::Output(_)
             | Self::Clock(_)

@@ -29,6 +29,16 @@ pub enum ClockError {
     /// This clock is only watched.
     #[error("clock {0} is not to be adjusted")]
     ReadOnly(&'static str),
+    /// The process may not.
+    #[error(
+        "cannot {action} clock {clock}: that needs CAP_SYS_TIME; run as root, or give the service the capability"
+    )]
+    NotPermitted {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        clock: String,
+    },
     /// The operating system refused.
     #[error("cannot {action} clock {clock}")]
     Os {

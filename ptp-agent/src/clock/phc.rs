@@ -60,14 +60,14 @@ pub enum PhcError {
         by: String,
     },
     /// Something else.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {error}")]
     Os {
         /// What was attempted.
         action: &'static str,
         /// On what.
         path: PathBuf,
         /// What the kernel said.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -88,7 +88,7 @@ impl Device {
         let owned = || path.to_owned();
         let file =
             OpenOptions::new().read(true).write(writable).open(path).map_err(
-                |source| match source.kind() {
+                |error| match error.kind() {
                     io::ErrorKind::NotFound => PhcError::Missing(owned()),
                     io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
                         if writable =>
@@ -96,7 +96,7 @@ impl Device {
                         PhcError::ReadOnly(owned())
                     }
                     io::ErrorKind::IsADirectory => PhcError::NotAClock(owned()),
-                    _ => PhcError::Os { action: "open", path: owned(), source },
+                    _ => PhcError::Os { action: "open", path: owned(), error },
                 },
             )?;
         let is_device = file.metadata().is_ok_and(|metadata| metadata.file_type().is_char_device());
@@ -114,7 +114,7 @@ impl Device {
 
     fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> PhcError {
         let path = self.path.clone();
-        move |source| PhcError::Os { action, path, source }
+        move |error| PhcError::Os { action, path, error }
     }
 
     fn clock(&self) -> AdjustableClock {
@@ -345,7 +345,7 @@ impl PhcClock {
     fn failed(&self, error: PhcError) -> ClockError {
         let clock = self.hardware.name().to_owned();
         match error {
-            PhcError::Os { action, source, .. } => ClockError::Os { action, clock, source },
+            PhcError::Os { action, error, .. } => ClockError::Os { action, clock, source: error },
             other => ClockError::Refused { action: "steer", clock, reason: other.to_string() },
         }
     }

@@ -293,7 +293,10 @@ impl SystemClock {
 }
 
 fn failed(action: &'static str, source: io::Error) -> ClockError {
-    ClockError::Os { action, clock: NAME.into(), source }
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => ClockError::NotPermitted { action, clock: NAME.into() },
+        _ => ClockError::Os { action, clock: NAME.into(), source },
+    }
 }
 
 impl Clock for SystemClock {

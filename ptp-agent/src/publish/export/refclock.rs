@@ -44,7 +44,7 @@ impl ChronySocket {
     pub fn new(path: PathBuf) -> Result<Self, SegmentError> {
         let socket = UnixDatagram::unbound()
             .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
-            .map_err(|source| SegmentError::Socket { path: path.clone(), source })?;
+            .map_err(|error| SegmentError::Socket { path: path.clone(), error })?;
         Ok(Self { path, socket, is_there: None })
     }
 
@@ -101,9 +101,9 @@ impl NtpSegment {
     /// [`SegmentError::Attach`].
     pub fn open(unit: u8) -> Result<Self, SegmentError> {
         let mut segment = Self { unit, id: None, memory: None };
-        segment.attach().map_err(|source| {
+        segment.attach().map_err(|error| {
             let key = segment.key();
-            SegmentError::Attach { unit, key, source }
+            SegmentError::Attach { unit, key, error }
         })?;
         Ok(segment)
     }

@@ -15,14 +15,14 @@ use crate::sys::shared::SharedMemory;
 #[derive(Debug, thiserror::Error)]
 pub enum SegmentError {
     /// The file cannot be made, opened or mapped.
-    #[error("cannot {attempt} {path}: {source}; its directory must exist and be writable")]
+    #[error("cannot {attempt} {path}: {error}; its directory must exist and be writable")]
     File {
         /// What was attempted.
         attempt: &'static str,
         /// Which file.
         path: PathBuf,
         /// What the kernel said.
-        source: io::Error,
+        error: io::Error,
     },
     /// Another program writes it.
     #[error(
@@ -43,7 +43,7 @@ pub enum SegmentError {
     },
     /// A System V segment.
     #[error(
-        "cannot attach the shared memory of NTP unit {unit} (key {key:#x}): {source}; is another program's segment there, of another size or owner? See ipcs -m"
+        "cannot attach the shared memory of NTP unit {unit} (key {key:#x}): {error}; is another program's segment there, of another size or owner? See ipcs -m"
     )]
     Attach {
         /// The unit.
@@ -51,15 +51,15 @@ pub enum SegmentError {
         /// Its key.
         key: i32,
         /// What the kernel said.
-        source: io::Error,
+        error: io::Error,
     },
     /// A socket.
-    #[error("cannot open a socket for {path}: {source}")]
+    #[error("cannot open a socket for {path}: {error}")]
     Socket {
         /// Where it was to send to.
         path: PathBuf,
         /// What the kernel said.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -81,7 +81,7 @@ impl Segment {
     ) -> Result<Self, SegmentError> {
         let failed = |attempt| {
             let path = path.to_owned();
-            move |source| SegmentError::File { attempt, path, source }
+            move |error| SegmentError::File { attempt, path, error }
         };
         let file = OpenOptions::new()
             .read(true)
