@@ -22,6 +22,8 @@ use crate::{
 
 /// Between two lines of text, on the recording's clock.
 const LINES: Duration = Duration::from_secs(1);
+/// After the lock, before a servo's figures are taken.
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// What `replay` is told.
 pub struct ReplayConfig {
@@ -121,6 +123,7 @@ pub fn replay(
         start: &start,
         printed: start.now_ns,
         samples: 0,
+        figures: Figures::default(),
     };
     teller.clock(&replay, start.now_ns)?;
     loop {
@@ -146,6 +149,76 @@ pub fn replay(
     teller.summarise(&replay, &recording)
 }
 
+/// How steadily the servo followed once it had settled: what two servos on one recording can be compared
+/// by, where the truth is not known. The noise of the packets is in all of them alike.
+#[derive(Debug, Default)]
+struct Figures {
+    locked: Option<Time<Mono>>,
+    raw_offset_ns: Moments,
+    frequency_ppb: Moments,
+}
+
+/// Mean and standard deviation of what has passed (Welford's recurrence).
+#[derive(Clone, Copy, Debug, Default)]
+struct Moments {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Moments {
+    fn take(&mut self, value: f64) {
+        self.count += 1.0;
+        let before = value - self.mean;
+        self.mean += before / self.count;
+        self.squares += before * (value - self.mean);
+    }
+
+    fn sd(&self) -> f64 {
+        (self.squares / self.count.max(1.0)).sqrt()
+    }
+}
+
+impl Figures {
+    fn take(&mut self, mono: Time<Mono>, sample: &json::Sample) {
+        if sample.state != "locked" {
+            return;
+        }
+        let since = *self.locked.get_or_insert(mono);
+        if mono - since >= SETTLING {
+            self.raw_offset_ns.take(sample.raw_offset_ns as f64);
+            self.frequency_ppb.take(sample.frequency_ppb);
+        }
+    }
+
+    fn text(&self) -> Option<String> {
+        let Self { raw_offset_ns: offset, frequency_ppb: frequency, .. } = self;
+        (offset.count > 0.0).then(|| {
+            format!(
+                "from {} s after the lock: raw offset mean {:.0} ns, sd {:.0} ns; frequency mean {:.1} ppb, \
+                 sd {:.1} ppb; n = {}",
+                SETTLING.as_secs_f64(),
+                offset.mean,
+                offset.sd(),
+                frequency.mean,
+                frequency.sd(),
+                offset.count
+            )
+        })
+    }
+
+    fn json(&self) -> Option<serde_json::Value> {
+        let Self { raw_offset_ns: offset, frequency_ppb: frequency, .. } = self;
+        (offset.count > 0.0).then(|| {
+            json!({
+                "samples": offset.count as u64,
+                "raw_offset_ns": {"mean": offset.mean, "sd": offset.sd()},
+                "frequency_ppb": {"mean": frequency.mean, "sd": frequency.sd()},
+            })
+        })
+    }
+}
+
 struct Teller<'a> {
     /// Unlike a living agent, a replay waits for its reader.
     output: BufWriter<StdoutLock<'static>>,
@@ -153,6 +226,7 @@ struct Teller<'a> {
     start: &'a Start,
     printed: Time<Mono>,
     samples: u64,
+    figures: Figures,
 }
 
 impl Teller<'_> {
@@ -160,6 +234,8 @@ impl Teller<'_> {
         match event {
             Event::Sample(sample) => {
                 self.samples += 1;
+                let line = sample_line("", sample);
+                self.figures.take(sample.mono, &line);
                 let port = self.start.ports.get(usize::from(sample.port.0));
                 let interface = port.map_or("?", |port| &port.interface);
                 if self.json {
@@ -218,11 +294,15 @@ impl Teller<'_> {
         let duration_s = (replay.now() - self.start.now_ns).as_secs_f64();
         if !self.json {
             self.print(&format!("{} samples in {duration_s:.1} s", self.samples))?;
+            if let Some(text) = self.figures.text() {
+                self.print(&text)?;
+            }
             return Ok(self.output.flush().map_err(OutputError::from)?);
         }
         let (diverged, compared) = replay.diverged();
         let more = serde_json::Map::from_iter([
             ("servo".to_owned(), json!(replay.client().servo().name())),
+            ("settled".to_owned(), json!(self.figures.json())),
             (
                 "recording".to_owned(),
                 json!({

@@ -6,7 +6,7 @@ use nix::time::{ClockId, clock_gettime};
 use ptp_common::time::{Duration, Mono, Real, Time};
 
 fn read<S>(clock: ClockId) -> Time<S> {
-    // The four clocks asked for below exist on every Linux that can load the programs.
+    // The clocks asked for below exist on every Linux that can load the programs.
     let now = clock_gettime(clock).expect("POSIX clocks are always readable");
     let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
     Time::from_seconds_nanos(seconds, u32::try_from(now.tv_nsec()).unwrap_or(0))
@@ -20,6 +20,11 @@ pub fn monotonic() -> Time<Mono> {
 /// CLOCK_MONOTONIC as it was at the last tick of the kernel, some milliseconds ago at the most.
 pub fn monotonic_coarse() -> Time<Mono> {
     read(ClockId::CLOCK_MONOTONIC_COARSE)
+}
+
+/// What this thread has used of a processor so far.
+pub fn thread_cpu_time() -> Duration {
+    read::<Mono>(ClockId::CLOCK_THREAD_CPUTIME_ID).since_epoch()
 }
 
 /// CLOCK_REALTIME.

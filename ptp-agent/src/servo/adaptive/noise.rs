@@ -249,6 +249,14 @@ fn truncated(value: f64, mean: f64, variance: f64, scale: f64) -> Truncated {
             variance: variance * i * (1.0 - i * (6.0 - i * 50.0)),
         };
     }
+    if alpha > 6.0 {
+        // Nothing is cut off: what is left out is below 1e-8. Most packets are such late ones.
+        return Truncated {
+            ln_evidence: -scale.ln() - z * tilt + 0.5 * tilt * tilt,
+            mean: mean + sd * tilt,
+            variance,
+        };
+    }
     let below = 0.5 * libm::erfc(-alpha * FRAC_1_SQRT_2);
     let hazard = (-0.5 * alpha * alpha).exp() / ((2.0 * PI).sqrt() * below);
     Truncated {
