@@ -21,6 +21,9 @@ use crate::children::{Line, Running, Stream};
 /// machine needs more than a second.
 pub const START: Duration = Duration::from_secs(20);
 
+/// Where the agent is, where there is no cargo to build it: in guests.
+const BINARY_VARIABLE: &str = "PTP_AGENT_BINARY";
+
 /// The agent's binary, as fresh as the tests: cargo builds it if it has to. The same choice of
 /// packages as `cargo xtask test` makes, so that nothing is built twice.
 ///
@@ -30,6 +33,9 @@ pub fn binary() -> PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY
         .get_or_init(|| {
+            if let Some(path) = env::var_os(BINARY_VARIABLE) {
+                return path.into();
+            }
             let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
             cargo.args(["build", "--quiet", "--workspace", "--bins", "--tests"]);
             if !cfg!(debug_assertions) {

@@ -1,0 +1,299 @@
+//! The agent steers CLOCK_REALTIME for real, against a grandmaster whose time is known exactly and
+//! does not follow: convergence and residual error, steps allowed and refused, the TAI offset, a leap
+//! second. What is looked at is the clock itself and the kernel's state of it, not what the agent says.
+
+use std::{
+    fs, mem, thread,
+    time::{Duration, Instant},
+};
+
+use bpf_tests::{
+    agent::{Agent, START},
+    links::Wire,
+    median,
+};
+use libtest_mimic::Trial;
+use nix::{
+    sys::time::TimeSpec,
+    time::{ClockId, clock_settime},
+};
+use ptp_common::wire::Flags;
+use serde_json::json;
+
+use crate::{
+    grandmaster::{Announced, Grandmaster, Line, minus_raw, read},
+    report::{fact, figure},
+    trial,
+};
+
+const SECOND: i64 = 1_000_000_000;
+/// 2026-06-30 23:59:00 UTC, a minute before a time at which leap seconds are inserted.
+const BEFORE_LEAP: i64 = 1_782_863_940 * SECOND;
+/// 2026-07-01 00:00:00 UTC.
+const MIDNIGHT: i64 = BEFORE_LEAP + 60 * SECOND;
+/// An hour of no importance.
+const NOON: i64 = 1_782_820_800 * SECOND;
+/// Between two looks at the true error.
+const LOOK: Duration = Duration::from_millis(100);
+/// Errors below this count as converged.
+const CONVERGED_NS: i64 = 20_000;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("clock::system_clock_is_stepped_and_slewed_to_the_grandmaster", converges),
+        trial("clock::step_of_ten_seconds_is_refused_by_policy", refused),
+        trial("clock::tai_offset_of_a_traceable_grandmaster_is_set", tai_offset),
+        trial("clock::leap_second_is_inserted_at_the_right_instant", leap_second),
+        trial("clock::agent_refuses_while_another_program_steers", rival),
+    ]
+}
+
+/// The kernel's clock.
+#[derive(Clone, Copy, Debug)]
+struct Kernel {
+    status: i32,
+    tai_offset: i32,
+    frequency_ppb: f64,
+    state: i32,
+}
+
+fn adjtimex(change: impl FnOnce(&mut libc::timex)) -> Kernel {
+    // SAFETY: a structure of integers, for which zero is a valid value.
+    let mut request: libc::timex = unsafe { mem::zeroed() };
+    change(&mut request);
+    // SAFETY: a valid pointer to a structure that lives through the call.
+    let state = unsafe { libc::adjtimex(&raw mut request) };
+    assert!(state >= 0, "adjtimex: {}", std::io::Error::last_os_error());
+    Kernel {
+        status: request.status,
+        tai_offset: request.tai,
+        frequency_ppb: request.freq as f64 * 1e3 / 65_536.0,
+        state,
+    }
+}
+
+fn kernel() -> Kernel {
+    adjtimex(|_| {})
+}
+
+/// Puts the clock back to how a machine starts, at `realtime_ns`.
+fn reset(realtime_ns: i64) {
+    adjtimex(|request| {
+        request.modes =
+            libc::ADJ_STATUS | libc::ADJ_FREQUENCY | libc::ADJ_TICK | libc::ADJ_MAXERROR;
+        request.status = libc::STA_UNSYNC;
+        request.tick = 10_000;
+        request.maxerror = 16_000_000;
+    });
+    adjtimex(|request| {
+        request.modes = libc::ADJ_TAI;
+        request.constant = 0;
+    });
+    let time = TimeSpec::new(realtime_ns / SECOND, realtime_ns % SECOND);
+    clock_settime(ClockId::CLOCK_REALTIME, time).expect("the first process may set the clock");
+}
+
+/// A wire, a grandmaster that is ahead of the clock, and what it serves.
+struct World {
+    wire: Wire,
+    grandmaster: Grandmaster,
+    line: Line,
+}
+
+impl World {
+    /// The clock starts at `start_ns`; the grandmaster is `ahead_ns` ahead and runs `drift_ppb` fast.
+    fn new(start_ns: i64, ahead_ns: i64, drift_ppb: i64, announced: Announced) -> Self {
+        reset(start_ns);
+        let wire = Wire::new().expect("a guest has namespaces and veth");
+        let raw_ns = read(ClockId::CLOCK_MONOTONIC_RAW);
+        let now = raw_ns + minus_raw(ClockId::CLOCK_REALTIME);
+        let line = Line { raw_ns, served_ns: now + ahead_ns, drift_ppb };
+        let grandmaster = Grandmaster::start(&wire.grandmaster, line, announced);
+        Self { wire, grandmaster, line }
+    }
+
+    /// CLOCK_REALTIME minus what is served.
+    fn error_ns(&self) -> i64 {
+        let raw_ns = read(ClockId::CLOCK_MONOTONIC_RAW);
+        raw_ns + minus_raw(ClockId::CLOCK_REALTIME) - self.line.at(raw_ns)
+    }
+
+    fn agent(&self, policy: &str) -> Agent {
+        let file = "/tmp/agent.toml";
+        // The tests' dates may lie before the agent's build.
+        let settings = "frequency-file = false\nearliest = 2020-01-01\n";
+        fs::write(file, format!("[clock]\n{settings}{policy}")).expect("a file in /tmp");
+        let arguments = ["--config", file, "run", "-i", "ptp0", "--clock", "system"];
+        Agent::start_only(&self.wire.client, &arguments)
+    }
+
+    /// The true error over some time: seconds since the beginning, and nanoseconds.
+    fn watch(&self, time: Duration) -> Vec<(f64, i64)> {
+        let begun = read(ClockId::CLOCK_MONOTONIC_RAW);
+        let looks = time.as_millis() / LOOK.as_millis();
+        (0..looks)
+            .map(|_| {
+                thread::sleep(LOOK);
+                let passed = read(ClockId::CLOCK_MONOTONIC_RAW) - begun;
+                (passed as f64 / SECOND as f64, self.error_ns())
+            })
+            .collect()
+    }
+}
+
+fn converges() {
+    let world = World::new(NOON, 10 * SECOND + 123_456_789, 37_000, Announced::default());
+    let mut agent = world.agent("");
+    let errors = world.watch(Duration::from_secs(90));
+    let locked = kernel();
+    let status = agent.stop();
+    let free = kernel();
+    let last_out = errors.iter().rposition(|(_, error)| error.abs() >= CONVERGED_NS);
+    let converged_s = errors.get(last_out.map_or(0, |at| at + 1)).map(|(at, _)| *at);
+    let settled: Vec<i64> = errors[errors.len() / 2..].iter().map(|(_, error)| *error).collect();
+    let mean = settled.iter().sum::<i64>() as f64 / settled.len() as f64;
+    let variance = settled.iter().map(|error| (*error as f64 - mean).powi(2)).sum::<f64>();
+    let largest = settled.iter().map(|error| error.abs()).max();
+    figure(
+        "system_clock",
+        json!({"converged_s": converged_s, "n": settled.len(), "mean_ns": mean,
+            "sd_ns": (variance / settled.len() as f64).sqrt(), "max_abs_ns": largest,
+            "median_abs_ns": median(settled.iter().map(|error| error.abs()).collect()),
+            "frequency_ppb": locked.frequency_ppb, "drift_ppb": world.line.drift_ppb}),
+    );
+    assert!(status.success(), "{status}\n{}", agent.last_words());
+    let converged_s = converged_s.unwrap_or_else(|| panic!("{errors:?}\n{}", agent.last_words()));
+    assert!(converged_s < 45.0, "{converged_s} s\n{}", agent.last_words());
+    assert!(locked.status & libc::STA_UNSYNC == 0, "{locked:?}");
+    assert!((locked.frequency_ppb - 37_000.0).abs() < 2_000.0, "{locked:?}");
+    // The frequency that was learnt stays in force.
+    assert!((free.frequency_ppb - 37_000.0).abs() < 2_000.0, "{free:?}");
+    fact("steers", "yes");
+}
+
+fn refused() {
+    let world = World::new(NOON, 10 * SECOND, 0, Announced::default());
+    let mut agent = world.agent("max-first-step = 5.0\n");
+    agent.wait_for(0, 2 * START, "refusal", |line| {
+        let text = line.text.to_lowercase();
+        ["refuse", "policy", "max-first-step", "farther", "limit"]
+            .iter()
+            .any(|word| text.contains(word))
+            .then_some(())
+    });
+    let errors = world.watch(Duration::from_secs(5));
+    let said = agent.last_words();
+    let _ = agent.kill();
+    let nearest = errors.iter().map(|(_, error)| error.abs()).min().unwrap_or(0);
+    figure("refused_step", json!({"nearest_ns": nearest}));
+    // Slewing at 500 ppm would be a few milliseconds.
+    assert!(nearest > 9 * SECOND, "{nearest}\n{said}");
+}
+
+/// Of a grandmaster that knows UTC.
+fn traceable(utc_offset: i16, leap: Flags) -> Announced {
+    let flags = Flags::PTP_TIMESCALE | Flags::UTC_OFFSET_VALID | Flags::TIME_TRACEABLE | leap;
+    Announced { flags: flags.0, utc_offset }
+}
+
+fn tai_offset() {
+    let world = World::new(NOON, 37 * SECOND + 5_000_000, 0, traceable(37, Flags(0)));
+    let mut agent = world.agent("");
+    let errors = world.watch(Duration::from_secs(40));
+    let kernel = kernel();
+    let tai = minus_raw(ClockId::CLOCK_TAI) - minus_raw(ClockId::CLOCK_REALTIME);
+    let said = agent.last_words();
+    let _ = agent.stop();
+    let last = errors.last().map_or(0, |(_, error)| error + 37 * SECOND);
+    figure("tai_offset", json!({"kernel_s": kernel.tai_offset, "utc_error_ns": last}));
+    assert_eq!(kernel.tai_offset, 37, "{said}");
+    assert!((tai - 37 * SECOND).abs() < 1_000_000, "{tai}");
+    assert!(last.abs() < CONVERGED_NS, "{last}\n{said}");
+}
+
+fn leap_second() {
+    let mut world =
+        World::new(BEFORE_LEAP, 37 * SECOND + 2_000_000, 10_000, traceable(37, Flags::LEAP61));
+    let mut agent = world.agent("");
+    let mut before = None;
+    let mut during = None;
+    let mut inserted = None;
+    let deadline = Instant::now() + Duration::from_secs(110);
+    let mut announced = false;
+    // 23:59:60 UTC begins at midnight on the time scale of the offset before.
+    let instant = MIDNIGHT + 37 * SECOND;
+    // What the kernel was told and did, and when, relative to that.
+    let mut changes: Vec<(f64, i32, i32, i32)> = Vec::new();
+    while Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+        let raw_ns = read(ClockId::CLOCK_MONOTONIC_RAW);
+        let tai_ns = world.line.at(raw_ns);
+        let real_ns = raw_ns + minus_raw(ClockId::CLOCK_REALTIME);
+        let offset = tai_ns - real_ns;
+        let kernel = kernel();
+        let last = changes.last().map(|(_, status, state, tai)| (*status, *state, *tai));
+        if last != Some((kernel.status, kernel.state, kernel.tai_offset)) {
+            let at = (tai_ns - instant) as f64 / SECOND as f64;
+            changes.push((at, kernel.status, kernel.state, kernel.tai_offset));
+        }
+        if kernel.state == libc::TIME_OOP {
+            during.get_or_insert(tai_ns);
+        }
+        if offset < 37 * SECOND + SECOND / 2 {
+            before = Some((tai_ns, kernel));
+        } else if inserted.is_none() {
+            inserted = Some(tai_ns);
+        }
+        // The grandmaster announces the new offset within two announce intervals of the leap.
+        if !announced && tai_ns >= MIDNIGHT + 38 * SECOND {
+            world.grandmaster.announce(traceable(38, Flags(0)));
+            announced = true;
+        }
+    }
+    let after = kernel();
+    let raw_ns = read(ClockId::CLOCK_MONOTONIC_RAW);
+    let error_ns =
+        raw_ns + minus_raw(ClockId::CLOCK_REALTIME) + 38 * SECOND - world.line.at(raw_ns);
+    let said = agent.last_words();
+    let _ = agent.stop();
+    figure(
+        "leap_second",
+        json!({"inserted_after_ns": inserted.map(|at: i64| at - instant),
+            "ambiguous_second_from_ns": during.map(|at: i64| at - instant),
+            "tai_offset_after_s": after.tai_offset, "error_after_ns": error_ns,
+            "kernel_at_status_state_tai": changes}),
+    );
+    assert!(before.is_some(), "the clock was never right\n{said}");
+    let inserted = inserted.unwrap_or_else(|| panic!("no leap second: {after:?}\n{said}"));
+    // The kernel acts at its next tick.
+    assert!((0..50_000_000).contains(&(inserted - instant)), "{}\n{said}", inserted - instant);
+    assert_eq!(after.tai_offset, 38, "{said}");
+    assert!(after.status & (libc::STA_INS | libc::STA_DEL) == 0, "{after:?}\n{said}");
+    assert!(error_ns.abs() < CONVERGED_NS, "{error_ns}\n{said}");
+}
+
+/// Something that changes the frequency every quarter of a second, as a daemon does.
+fn rival() {
+    let world = World::new(NOON, SECOND, 0, Announced::default());
+    let mut agent = world.agent("");
+    let deadline = Instant::now() + START;
+    let mut ppm = 0;
+    let ended = loop {
+        thread::sleep(Duration::from_millis(250));
+        ppm = (ppm + 1) % 10;
+        adjtimex(|request| {
+            request.modes = libc::ADJ_FREQUENCY;
+            request.freq = ppm << 16;
+        });
+        if agent.lines().iter().any(|line| line.text.contains("frequency")) {
+            break true;
+        }
+        if Instant::now() > deadline {
+            break false;
+        }
+    };
+    assert!(ended, "{}", agent.last_words());
+    let status = agent.wait(START);
+    assert!(!status.success(), "{status}\n{}", agent.last_words());
+    assert!(world.error_ns().abs() > SECOND / 2, "stepped all the same");
+}
