@@ -4,6 +4,7 @@
 
 mod agent;
 mod ebpf;
+mod kernels;
 mod process;
 mod setup;
 mod suite;

@@ -14,6 +14,7 @@ use anyhow::{Result, anyhow, bail};
 use self::packages::Package;
 use crate::{
     ebpf::toolchain::{self, LINKER_VERSION, Toolchain},
+    kernels,
     process::{cargo, command, find, is_root},
 };
 
@@ -31,6 +32,9 @@ pub(crate) struct Arguments {
     /// Also what only the fuzz tests need
     #[arg(long)]
     fuzz: bool,
+    /// Also download what only the tests on other kernels need; it is not installed
+    #[arg(long, conflicts_with = "check")]
+    kernels: bool,
 }
 
 /// What is missing, found by looking and without changing anything.
@@ -75,6 +79,11 @@ impl Plan {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.kernels {
+        for missing in kernels::prepare()?.missing {
+            println!("note: {missing}");
+        }
+    }
     let plan = Plan::inspect(arguments);
     if plan.is_empty() {
         println!("Everything is there; nothing to do.");

@@ -20,7 +20,7 @@ use self::{
     targets::{TestTargets, fuzz_crates, fuzz_targets},
 };
 use crate::{
-    ebpf,
+    ebpf, kernels,
     process::{self, Command, TIMED_OUT, cargo, cargo_program, command_within, find},
     setup,
 };
@@ -36,9 +36,12 @@ const TIME_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// What to run; everything if nothing is named
+    /// What to run; everything but `kernels` if nothing is named
     groups: Vec<Group>,
-    /// Run only tests whose name contains this (for unit, kernel and interop)
+    /// Write what the guests say about their kernels into the documents (for kernels)
+    #[arg(long)]
+    update: bool,
+    /// Run only tests whose name contains this (for unit, kernel and interop), or only guests (for kernels)
     #[arg(last = true)]
     filter: Vec<OsString>,
 }
@@ -58,9 +61,12 @@ enum Group {
     Interop,
     /// Each fuzz target for a few seconds
     Fuzz,
+    /// The agent on other kernels, in emulated machines whose clocks it steers
+    Kernels,
 }
 
 impl Arguments {
+    /// Whether a group of the default run is wanted.
     fn want(&self, group: Group) -> bool {
         self.groups.is_empty() || self.groups.contains(&group)
     }
@@ -122,6 +128,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     if arguments.want(Group::Fuzz) {
         suite.step("fuzz targets", fuzz);
+    }
+    if arguments.groups.contains(&Group::Kernels) {
+        suite.step("kernels in guests", || guests(arguments.update, filter));
     }
     print!("\n{}", suite.summary());
     Ok(suite.exit_code())
@@ -208,6 +217,26 @@ fn run_tests(
         println!("these tests did not end within {} s", TIME_LIMIT.as_secs());
     }
     Ok(Outcome::Ran { tally: tally.with_status(status.success()) })
+}
+
+fn guests(update: bool, filter: &[OsString]) -> Result<Outcome> {
+    let ready = match kernels::prepare() {
+        Ok(ready) => ready,
+        Err(error) => return Ok(Outcome::Skipped(format!("{error:#}"))),
+    };
+    let mut tally = Tally::default();
+    for reason in &ready.missing {
+        tally.skip(reason);
+    }
+    let compared = kernels::run(&ready, filter, update, |line| {
+        println!("{line}");
+        tally.read(line);
+    });
+    if let Err(error) = &compared {
+        println!("{error:#}");
+    }
+    tally.count_one(compared.is_ok());
+    Ok(Outcome::Ran { tally })
 }
 
 fn fuzz() -> Result<Outcome> {

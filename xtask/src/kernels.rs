@@ -1,0 +1,348 @@
+//! `cargo xtask test kernels`: the agent on Debian's kernels from the oldest supported to the newest,
+//! each in an emulated machine, where the system's clock may be steered and nothing of the host is
+//! touched. Needs neither root nor installed packages: kernels and, unless it is installed, the
+//! emulator are downloaded as Debian packages and unpacked in the user's cache. What the guests say
+//! about their kernels is compared with the table in the documents.
+
+mod apt;
+mod image;
+mod kernel;
+mod qemu;
+mod table;
+mod vmlinux;
+
+use std::{
+    env,
+    ffi::OsString,
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+
+use self::{
+    apt::Apt,
+    image::Image,
+    kernel::{Kernel, SUITES, Series},
+    qemu::{Ended, Guest, Qemu},
+    table::Facts,
+};
+use crate::process::{cargo, target_directory};
+
+/// Guests at a time.
+const AT_A_TIME: usize = 2;
+/// How long a guest may take on the host's clock.
+const LIMIT: Duration = Duration::from_secs(420);
+/// Modules that the tests need, where they are modules.
+const MODULES: [&str; 7] =
+    ["veth", "sch_ingress", "cls_bpf", "8021q", "bridge", "virtio_pci", "virtio_net"];
+/// What the two guests on a wire are called in the filter.
+const WIRE: &str = "wire";
+/// Test programs of this workspace that are also run in the guests.
+const TESTS: [&str; 1] = ["attach"];
+/// Programs of this machine that the tests use.
+const TOOLS: [&str; 2] = ["ptp4l", "ip"];
+
+/// What there is to boot, all of it on this machine.
+pub(crate) struct Ready {
+    kernels: Vec<(Series, Kernel)>,
+    /// Why there are not more kernels.
+    pub(crate) missing: Vec<String>,
+    qemu: Qemu,
+}
+
+/// Downloads what is missing.
+///
+/// Fails where no guest can be run at all.
+pub(crate) fn prepare() -> Result<Ready> {
+    if env::consts::ARCH != "x86_64" {
+        bail!("the guests run programs of this machine, which is no x86-64 one");
+    }
+    let cache = cache()?;
+    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+    // Several checkouts share it.
+    let lock = File::create(cache.join("lock")).context("cannot write to the cache")?;
+    lock.lock().context("cannot lock the cache")?;
+    let apt = Apt::open(&cache.join("apt-kernels"), &SUITES)?;
+    let qemu = Qemu::get(&cache).context("no emulator")?;
+    println!("  QEMU {}", qemu.version);
+    let mut kernels = Vec::new();
+    let mut missing = Vec::new();
+    for series in Series::ALL {
+        match Kernel::get(&apt, &cache, series) {
+            Ok(kernel) => kernels.push((series, kernel)),
+            Err(error) => missing.push(format!("kernel {}: {error:#}", series.name())),
+        }
+    }
+    ensure!(!kernels.is_empty(), "no kernels: {}", missing.join("; "));
+    Ok(Ready { kernels, missing, qemu })
+}
+
+/// Boots guests, those named in `filter` or all, and shows what they print, each line behind the name of its kernel, to `on_line`.
+/// Returns whether the documents' table is as the guests say; with `update`, it is then.
+pub(crate) fn run(
+    ready: &Ready,
+    filter: &[OsString],
+    update: bool,
+    on_line: impl FnMut(&str) + Send,
+) -> Result<()> {
+    let programs = programs()?;
+    let directory = target_directory().join("kernels");
+    fs::create_dir_all(&directory).context("cannot make a directory in the target directory")?;
+    let base = base_image(&programs)?;
+    let on_line = Mutex::new(on_line);
+    let facts: Mutex<Facts> = Mutex::default();
+    let show = |guest: &str, line: &str| {
+        let mut on_line = on_line.lock().unwrap_or_else(PoisonError::into_inner);
+        (*on_line)(&with_name(guest, line));
+    };
+    let lab = Lab { ready, base: &base, directory: &directory, show: &show };
+    let wanted = |name: &str| filter.is_empty() || filter.iter().any(|word| word == name);
+    let queue = Mutex::new(ready.kernels.iter().filter(|(series, _)| wanted(series.name())));
+    let work = || -> Result<()> {
+        loop {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((series, kernel)) = next else { return Ok(()) };
+            lab.test_kernel(*series, kernel, &facts)?;
+        }
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(work)).collect();
+        let results = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        results.collect::<Result<()>>()
+    })?;
+    if wanted(WIRE) {
+        lab.test_wire()?;
+    }
+    let facts = facts.into_inner().unwrap_or_else(PoisonError::into_inner);
+    table::check(&facts, update)
+}
+
+/// What all guests have in common.
+struct Lab<'a> {
+    ready: &'a Ready,
+    /// The file system, without modules.
+    base: &'a [u8],
+    /// For files and logs of the guests.
+    directory: &'a Path,
+    /// Shows a line of a guest.
+    show: &'a (dyn Fn(&str, &str) + Sync),
+}
+
+/// One guest.
+struct Job<'a> {
+    name: &'a str,
+    kernel: &'a Kernel,
+    tests: &'a [&'a str],
+    devices: &'a [String],
+    virtual_time: bool,
+    stop: &'a AtomicBool,
+}
+
+impl Lab<'_> {
+    /// Everything that one guest can test.
+    fn test_kernel(&self, series: Series, kernel: &Kernel, facts: &Mutex<Facts>) -> Result<()> {
+        let mut tests = vec!["capture", "follow", "clock"];
+        let programs: Vec<String> = TESTS.iter().map(|name| format!("/tests/{name}")).collect();
+        tests.extend(programs.iter().map(String::as_str));
+        let name = series.name();
+        let stop = AtomicBool::new(false);
+        let job =
+            Job { name, kernel, tests: &tests, devices: &[], virtual_time: true, stop: &stop };
+        self.boot(&job, &|line| {
+            if let Some((fact, value)) = table::fact(line) {
+                let mut facts = facts.lock().unwrap_or_else(PoisonError::into_inner);
+                facts.insert((name, fact), value);
+            }
+        })
+    }
+
+    /// Two guests on a wire, with the newest kernel that is there. Their time is the host's, because
+    /// two virtual times would not stay together.
+    fn test_wire(&self) -> Result<()> {
+        let (_, kernel) = self.ready.kernels.last().context("no kernels")?;
+        // Not below the target directory: the path of a socket is short.
+        let directory = tempfile::tempdir().context("cannot make a directory")?;
+        let socket = directory.path().join("wire");
+        let card = |is_server: &str, mac: &str| {
+            let socket = socket.display();
+            [
+                "-netdev".to_owned(),
+                format!("stream,id=wire,server={is_server},addr.type=unix,addr.path={socket}"),
+                "-device".to_owned(),
+                format!("virtio-net-pci,netdev=wire,mac={mac},romfile="),
+            ]
+        };
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let server = scope.spawn(|| {
+                let job = Job {
+                    name: "server",
+                    kernel,
+                    tests: &["serve_on_wire"],
+                    devices: &card("on", "52:54:00:00:00:01"),
+                    virtual_time: false,
+                    stop: &stop,
+                };
+                self.boot(&job, &|_| {})
+            });
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !socket.exists() && Instant::now() < deadline && !server.is_finished() {
+                thread::sleep(Duration::from_millis(50));
+            }
+            let job = Job {
+                name: "client",
+                kernel,
+                tests: &["follow_on_wire"],
+                devices: &card("off", "52:54:00:00:00:02"),
+                virtual_time: false,
+                stop: &AtomicBool::new(false),
+            };
+            let client = self.boot(&job, &|_| {});
+            stop.store(true, Ordering::Relaxed);
+            let server = server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            client.and(server)
+        })
+    }
+
+    fn boot(&self, job: &Job<'_>, on_line: &dyn Fn(&str)) -> Result<()> {
+        let begun = Instant::now();
+        let Job { name, kernel, .. } = *job;
+        let initrd = self.directory.join(format!("{name}.cpio"));
+        let log = self.directory.join(format!("{name}.log"));
+        let mut modules = Image::default();
+        modules.add_modules(kernel.modules(&MODULES)?);
+        let mut file = File::create(&initrd).context("cannot write the guest's file system")?;
+        file.write_all(self.base)?;
+        modules.write(&mut file)?;
+        drop(file);
+        let guest = Guest {
+            kernel,
+            initrd: &initrd,
+            tests: job.tests,
+            devices: job.devices,
+            virtual_time: job.virtual_time,
+            limit: LIMIT,
+            stop: job.stop,
+            log: &log,
+        };
+        let ended = self.ready.qemu.run(&guest, |line| {
+            on_line(line);
+            (self.show)(name, line);
+        })?;
+        println!("  {name}: {} in {:.1} s", kernel.release, begun.elapsed().as_secs_f64());
+        let how = match ended {
+            Ended::Well | Ended::Stopped => return Ok(()),
+            Ended::Early => "ended before its end".to_owned(),
+            Ended::TooLate => format!("did not end within {} s", LIMIT.as_secs()),
+        };
+        println!("  {name}: {how}; everything that it said is in {}", log.display());
+        (self.show)(name, "test guest_comes_to_its_end ... FAILED");
+        (self.show)(name, "test result: FAILED. 0 passed; 1 failed");
+        Ok(())
+    }
+}
+
+/// A line as a test program prints it, with the kernel's name in front of the test's.
+fn with_name(kernel: &str, line: &str) -> String {
+    match line.strip_prefix("test ") {
+        Some(test) if !test.starts_with("result: ") => format!("test {kernel} {test}"),
+        _ => line.to_owned(),
+    }
+}
+
+/// `$XDG_CACHE_HOME/ptp-agent/kernels`: kept when the target directory is cleaned.
+fn cache() -> Result<PathBuf> {
+    let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = base.or_else(|| Some(env::home_dir()?.join(".cache")));
+    Ok(base.context("neither XDG_CACHE_HOME nor HOME is set")?.join("ptp-agent/kernels"))
+}
+
+/// The programs of this workspace that guests run.
+struct Programs {
+    agent: PathBuf,
+    guest: PathBuf,
+    tests: Vec<(String, PathBuf)>,
+    /// Of the tests, which look for it where it was built.
+    helper: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Artifact {
+    target: Target,
+    profile: Profile,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    /// Built with the harness of tests: a second build of each binary for its unit tests.
+    test: bool,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+/// Builds the programs, optimised: an emulated processor is slow.
+fn programs() -> Result<Programs> {
+    let mut arguments =
+        vec!["build", "--profile", "guests", "--package", "ptp-agent", "--package", "bpf-tests"];
+    arguments.push("--bins");
+    arguments.extend(TESTS.iter().flat_map(|name| ["--test", name]));
+    // Shown while it runs; the second time there is nothing to do but to tell the names.
+    cargo(arguments.iter().copied()).quietly("build of the programs for the guests")?;
+    arguments.extend(["--quiet", "--message-format", "json"]);
+    let messages = cargo(arguments).output().context("the programs for the guests do not build")?;
+    let built: Vec<Artifact> =
+        messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let find = |kind: &str, name: &str| {
+        let is_it = |artifact: &&Artifact| {
+            let with_harness = artifact.profile.test == (kind == "test");
+            with_harness
+                && artifact.target.name == name
+                && artifact.target.kind.iter().any(|it| it == kind)
+        };
+        let executable =
+            built.iter().filter(is_it).find_map(|artifact| artifact.executable.clone());
+        executable.with_context(|| format!("cargo has built no {kind} {name}"))
+    };
+    let tests = TESTS.iter().map(|name| Ok(((*name).to_owned(), find("test", name)?)));
+    Ok(Programs {
+        agent: find("bin", "ptp-agent")?,
+        guest: find("bin", "guest")?,
+        helper: find("bin", "attach")?,
+        tests: tests.collect::<Result<_>>()?,
+    })
+}
+
+fn base_image(programs: &Programs) -> Result<Vec<u8>> {
+    let mut image = Image::default();
+    image.add_program(&programs.guest, "/init")?;
+    image.add_program(&programs.agent, "/usr/bin/ptp-agent")?;
+    for (name, program) in &programs.tests {
+        image.add_program(program, &format!("/tests/{name}"))?;
+    }
+    image.add_program(&programs.helper, &programs.helper.display().to_string())?;
+    for tool in TOOLS {
+        image.add_tool(tool)?;
+    }
+    for directory in ["proc", "sys", "dev", "tmp", "run"] {
+        image.add_directory(format!("/{directory}"));
+    }
+    let mut bytes = Vec::new();
+    image.write(&mut bytes)?;
+    Ok(bytes)
+}

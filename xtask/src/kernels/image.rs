@@ -1,0 +1,164 @@
+//! What is in a guest: an initial file system in memory with the agent, its tests, the programs that
+//! they start, and their libraries, all taken from this machine. A second archive behind the first
+//! holds the modules of the kernel.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::kernel::Module;
+use crate::process::{command, find};
+
+const FILE: u32 = 0o100_755;
+const DIRECTORY: u32 = 0o040_755;
+
+/// A file system under construction.
+#[derive(Debug, Default)]
+pub(super) struct Image {
+    files: BTreeMap<PathBuf, Vec<u8>>,
+    directories: BTreeSet<PathBuf>,
+}
+
+impl Image {
+    /// Adds a file.
+    pub(super) fn add(&mut self, path: impl Into<PathBuf>, bytes: Vec<u8>) {
+        self.files.insert(path.into(), bytes);
+    }
+
+    /// Adds an empty directory.
+    pub(super) fn add_directory(&mut self, path: impl Into<PathBuf>) {
+        self.directories.insert(path.into());
+    }
+
+    /// Adds a program, without its debug information, and the libraries that it is linked with.
+    pub(super) fn add_program(&mut self, program: &Path, path: &str) -> Result<()> {
+        for library in libraries(program)? {
+            if !self.files.contains_key(&library) {
+                let bytes = fs::read(&library)
+                    .with_context(|| format!("cannot read {}", library.display()))?;
+                self.add(library, bytes);
+            }
+        }
+        self.add(path, stripped(program)?);
+        Ok(())
+    }
+
+    /// Adds a program of this machine at the place where it is; without it, its tests are skipped.
+    pub(super) fn add_tool(&mut self, name: &str) -> Result<()> {
+        match find(name) {
+            Some(path) => {
+                let path = path.display().to_string();
+                self.add_program(Path::new(&path), &path)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Adds modules, with their order in a file beside them.
+    pub(super) fn add_modules(&mut self, modules: Vec<Module>) {
+        let mut order = String::new();
+        for Module { name, bytes } in modules {
+            order += &format!("{name}\n");
+            self.add(format!("/modules/{name}.ko"), bytes);
+        }
+        self.add("/modules/order", order.into_bytes());
+    }
+
+    /// Writes it as an archive in the format newc.
+    pub(super) fn write(&self, out: &mut impl Write) -> Result<()> {
+        let mut number = 0;
+        let mut entry = |name: &Path, mode: u32, bytes: &[u8], out: &mut dyn Write| {
+            number += 1;
+            let name = name.strip_prefix("/").unwrap_or(name);
+            let name = name.to_str().context("a file name that is not UTF-8")?;
+            let size = u32::try_from(bytes.len()).context("a file beyond 4 GiB")?;
+            let header = cpio::newc::Builder::new(name).ino(number).mode(mode).nlink(1);
+            let mut writer = header.write(out, size);
+            writer.write_all(bytes)?;
+            writer.finish()?;
+            anyhow::Ok(())
+        };
+        let mut directories: BTreeSet<&Path> =
+            self.files.keys().flat_map(|path| path.ancestors().skip(1)).collect();
+        directories.extend(self.directories.iter().flat_map(|path| path.ancestors()));
+        for directory in directories {
+            if directory != Path::new("/") {
+                entry(directory, DIRECTORY, &[], out)?;
+            }
+        }
+        for (path, bytes) in &self.files {
+            entry(path, FILE, bytes, out)?;
+        }
+        cpio::newc::trailer(out).context("cannot write the archive")?;
+        Ok(())
+    }
+}
+
+/// A program without debug information; as it is where there is no objcopy.
+fn stripped(program: &Path) -> Result<Vec<u8>> {
+    let directory = tempfile::tempdir()?;
+    let stripped = directory.path().join("program");
+    let arguments = ["--strip-all".as_ref(), program.as_os_str(), stripped.as_os_str()];
+    let file = match command("objcopy", arguments).output() {
+        Some(_) => &stripped,
+        None => program,
+    };
+    fs::read(file).with_context(|| format!("cannot read {}", program.display()))
+}
+
+/// The libraries that a program is linked with, and its loader.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let Some(listed) = command("ldd", [program]).output() else {
+        // A static one.
+        return Ok(Vec::new());
+    };
+    let mut libraries = Vec::new();
+    for line in listed.lines() {
+        if line.contains("not found") {
+            bail!("{} lacks a library: {line}", program.display());
+        }
+        let library = line.split_whitespace().find(|word| word.starts_with('/'));
+        libraries.extend(library.map(PathBuf::from));
+    }
+    Ok(libraries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archive_has_directories_before_their_files() -> Result<()> {
+        let mut image = Image::default();
+        image.add("/usr/bin/b", b"content".to_vec());
+        image.add("/init", Vec::new());
+        let mut bytes = Vec::new();
+        image.write(&mut bytes)?;
+        let mut rest = bytes.as_slice();
+        let mut names = Vec::new();
+        loop {
+            let reader = cpio::newc::Reader::new(rest)?;
+            if reader.entry().is_trailer() {
+                break;
+            }
+            names.push(reader.entry().name().to_owned());
+            rest = reader.finish()?;
+        }
+        assert_eq!(names, ["usr", "usr/bin", "init", "usr/bin/b"]);
+        assert_eq!(bytes.len() % 4, 0, "another archive can follow");
+        Ok(())
+    }
+
+    #[test]
+    fn a_program_brings_its_libraries() -> Result<()> {
+        let shell = find("sh").context("a shell")?;
+        let libraries = libraries(&shell)?;
+        assert!(libraries.iter().any(|path| path.to_string_lossy().contains("libc")));
+        Ok(())
+    }
+}

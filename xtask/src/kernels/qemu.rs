@@ -1,0 +1,226 @@
+//! QEMU and the guests in it: a processor emulated instruction by instruction, whose time is the
+//! number of instructions done. Idle time is skipped, so that a guest's minute may take a second, and
+//! how busy the host is does not show in it. A guest says everything on its serial line.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{apt::Apt, kernel::Kernel};
+use crate::process::find;
+
+const PROGRAM: &str = "qemu-system-x86_64";
+/// The first version whose `-netdev stream` and whose igb are good enough.
+const WANTED: u32 = 8;
+
+/// Between two looks whether a guest is to be stopped.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The last line of a guest that came to its end.
+pub(super) const END: &str = "guest: end";
+
+/// An emulator, installed or unpacked.
+#[derive(Clone, Debug)]
+pub(super) struct Qemu {
+    program: PathBuf,
+    /// What it was unpacked from, unless it is installed.
+    root: Option<PathBuf>,
+    /// As it calls itself.
+    pub(super) version: String,
+}
+
+/// What is booted.
+#[derive(Clone, Debug)]
+pub(super) struct Guest<'a> {
+    pub(super) kernel: &'a Kernel,
+    pub(super) initrd: &'a Path,
+    /// Groups of tests of its first process, and paths of test programs.
+    pub(super) tests: &'a [&'a str],
+    /// More arguments of QEMU.
+    pub(super) devices: &'a [String],
+    /// Time passes as instructions are done; otherwise as it does.
+    pub(super) virtual_time: bool,
+    /// How long it may take on the host's clock.
+    pub(super) limit: Duration,
+    /// Ends it, once this is set.
+    pub(super) stop: &'a AtomicBool,
+    /// Everything that it says is kept here.
+    pub(super) log: &'a Path,
+}
+
+/// How a guest ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// By itself, having come to its end.
+    Well,
+    /// By itself, before that.
+    Early,
+    /// By force, when its time was up.
+    TooLate,
+    /// By force, because it was to be stopped.
+    Stopped,
+}
+
+impl Qemu {
+    /// The installed emulator, or else Debian's for this machine, downloaded into `cache` and
+    /// unpacked there.
+    pub(super) fn get(cache: &Path) -> Result<Self> {
+        if let Some(program) = find(PROGRAM)
+            && let Ok(installed) = Self::open(program, None)
+            && installed.major() >= Some(WANTED)
+        {
+            return Ok(installed);
+        }
+        let root = cache.join("qemu");
+        let program = root.join("usr/bin").join(PROGRAM);
+        if !program.exists() {
+            let codename = codename().context("/etc/os-release names no Debian release")?;
+            let backports = format!("{codename}-backports");
+            let security = format!("{codename}-security");
+            let has_new = !matches!(codename.as_str(), "bullseye" | "bookworm");
+            let mut suites = vec![codename.as_str()];
+            if has_new {
+                suites.push(&security);
+            } else {
+                suites.extend([security.as_str(), backports.as_str()]);
+            }
+            let apt = Apt::open(&cache.join("apt-qemu"), &suites)?;
+            let release = if has_new { &codename } else { &backports };
+            let packages = apt.to_install("qemu-system-x86", release)?;
+            apt.unpack(&packages, &root)?;
+        }
+        Self::open(program, Some(root))
+    }
+
+    fn open(program: PathBuf, root: Option<PathBuf>) -> Result<Self> {
+        let mut this = Self { program, root, version: String::new() };
+        let output = this.command().arg("--version").output();
+        let output = output.with_context(|| format!("cannot start {}", this.program.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let version = text.split_whitespace().skip_while(|word| *word != "version").nth(1);
+        let Some(version) = version else {
+            bail!(
+                "{} does not run: {}",
+                this.program.display(),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        };
+        this.version = version.to_owned();
+        Ok(this)
+    }
+
+    fn major(&self) -> Option<u32> {
+        self.version.split('.').next()?.parse().ok()
+    }
+
+    fn command(&self) -> Command {
+        let Some(root) = &self.root else {
+            return Command::new(&self.program);
+        };
+        let mut command = Command::new(&self.program);
+        // Debian still puts some libraries into /lib.
+        let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"]
+            .map(|path| root.join(path).display().to_string());
+        command.env("LD_LIBRARY_PATH", libraries.join(":"));
+        for data in ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"] {
+            command.arg("-L").arg(root.join(data));
+        }
+        command
+    }
+
+    /// Boots a guest and shows every line that it writes to `on_line`.
+    pub(super) fn run(&self, guest: &Guest<'_>, mut on_line: impl FnMut(&str)) -> Result<Ended> {
+        let mut command = self.command();
+        command.args(["-accel", "tcg", "-M", "q35", "-m", "768", "-smp", "1", "-seed", "7"]);
+        let clock = if guest.virtual_time {
+            command.args(["-icount", "shift=3,sleep=off"]);
+            "base=2026-01-01T00:00:00,clock=vm"
+        } else {
+            "base=2026-01-01T00:00:00"
+        };
+        command.args(["-rtc", clock]);
+        command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
+        command.arg("-kernel").arg(&guest.kernel.vmlinux).arg("-initrd").arg(guest.initrd);
+        let line = format!(
+            "console=ttyS0 quiet loglevel=3 panic=-1 nokaslr norandmaps random.trust_cpu=off \
+             mitigations=off cryptomgr.notests PATH=/usr/sbin:/usr/bin:/sbin:/bin PTP_AGENT_BINARY=/usr/bin/ptp-agent PTP_GUEST_TESTS={}",
+            guest.tests.join(",")
+        );
+        command.arg("-append").arg(line).args(guest.devices);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut log = fs::File::create(guest.log)
+            .with_context(|| format!("cannot write {}", guest.log.display()))?;
+        let child = command.spawn().with_context(|| format!("cannot start {PROGRAM}"))?;
+        let mut child = Running { child };
+        let (sender, lines) = mpsc::channel();
+        if let Some(output) = child.child.stdout.take() {
+            let sender = sender.clone();
+            std::thread::spawn(move || forward(output, &sender));
+        }
+        if let Some(errors) = child.child.stderr.take() {
+            std::thread::spawn(move || forward(errors, &sender));
+        }
+        let deadline = Instant::now() + guest.limit;
+        let mut ended = Ended::Early;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match lines.recv_timeout(left.min(LOOK)) {
+                Ok(line) => {
+                    writeln!(log, "{line}").context("cannot write the guest's log")?;
+                    if line == END {
+                        ended = Ended::Well;
+                    }
+                    on_line(&line);
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(ended),
+                Err(RecvTimeoutError::Timeout) if guest.stop.load(Ordering::Relaxed) => {
+                    return Ok(Ended::Stopped);
+                }
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => return Ok(Ended::TooLate),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+}
+
+/// A process that does not outlive this value.
+struct Running {
+    child: Child,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only for one that has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn forward(from: impl std::io::Read, to: &mpsc::Sender<String>) {
+    let mut from = BufReader::new(from);
+    let mut line = Vec::new();
+    while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        let text = String::from_utf8_lossy(&line);
+        if to.send(text.trim_end().to_owned()).is_err() {
+            return;
+        }
+        line.clear();
+    }
+}
+
+fn codename() -> Option<String> {
+    let release = fs::read_to_string("/etc/os-release").ok()?;
+    let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+    let debian = release.lines().any(|line| line == "ID=debian");
+    debian.then(|| name.trim_matches('"').to_owned())
+}
