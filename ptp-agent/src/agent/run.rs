@@ -69,6 +69,8 @@ impl ClockChoice {
 pub struct RunConfig {
     /// As for the other commands.
     pub common: Common,
+    /// Print samples as ptp4l does.
+    pub log_ptp4l: bool,
     /// How the path delay is measured.
     pub delay_mechanism: DelayMechanism,
     /// Which clock follows.
@@ -92,6 +94,7 @@ pub struct RunConfig {
 pub async fn run(config: RunConfig) -> Result<(), AgentError> {
     let RunConfig {
         common,
+        log_ptp4l,
         delay_mechanism,
         clock,
         servo,
@@ -191,6 +194,7 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
         samples: 0,
         steps: 0,
         last: None,
+        log_ptp4l,
         remembered: None,
         port_configs,
         printed: start,
@@ -216,6 +220,24 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
         tracing::info!(notes = totals.recorded, lost = totals.lost, "recorded");
     }
     Ok(())
+}
+
+/// A sample as ptp4l tells it. Its frequency is what is taken away from the clock's.
+fn ptp4l_line(sample: &Sample) -> String {
+    let mono = sample.mono.as_nanos();
+    let state = match sample.state {
+        ServoState::Unlocked => 0,
+        ServoState::Jump => 1,
+        ServoState::Locked | ServoState::Holdover => 2,
+    };
+    format!(
+        "ptp4l[{}.{:03}]: master offset {:10} s{state} freq {:+7.0} path delay {:10}",
+        mono / 1_000_000_000,
+        mono / 1_000_000 % 1_000,
+        sample.offset.as_nanos(),
+        -sample.frequency_ppb + 0.0,
+        sample.delay.as_nanos(),
+    )
 }
 
 /// The domain's time scale, in words.
@@ -352,6 +374,7 @@ struct Teller {
     samples: u64,
     steps: u64,
     last: Option<Sample>,
+    log_ptp4l: bool,
     /// When the last sample in the history came.
     remembered: Option<Time<Mono>>,
     port_configs: Vec<PortConfig>,
@@ -419,8 +442,17 @@ impl Teller {
         self.samples += 1;
         self.last = Some(*sample);
         let interface = runner.io.interface(sample.port);
+        if self.log_ptp4l {
+            let line = ptp4l_line(sample);
+            if self.output.is_some() {
+                eprintln!("{line}");
+            } else {
+                println!("{line}");
+            }
+        }
         match &self.output {
             Some(output) => output.emit(&json::Event::Sample(sample_line(interface, sample)))?,
+            None if self.log_ptp4l => {}
             None => {
                 if sample.mono - self.printed >= HOUSEKEEPING {
                     self.printed = sample.mono;

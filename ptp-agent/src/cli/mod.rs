@@ -3,11 +3,11 @@
 
 mod clock;
 mod config;
+mod log;
 mod phc;
 pub(crate) mod privileges;
 
 use std::{
-    io::IsTerminal,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -17,7 +17,6 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ptp_common::time::Duration;
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     agent::{
@@ -51,7 +50,8 @@ use crate::{
     transport::TransportKind,
 };
 use clock::{ExportArgs, RunClock};
-use config::{Config, ConfigError};
+use config::{Config, ConfigError, keys};
+use log::LogFormat;
 
 /// Exit code: the command failed.
 const FAILED: u8 = 1;
@@ -73,6 +73,16 @@ struct Cli {
     /// More detail in the log: -v for debug, -vv for trace.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// How log lines look: human (default) or json.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "human",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
@@ -131,6 +141,28 @@ enum Command {
     ///
     /// Needs no privileges.
     Status(status::Args),
+    /// The configuration file: what is in it, and whether it can be used.
+    ///
+    /// Needs no privileges.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say whether the file can be used: exit code 2 with line, column and a suggestion if not.
+    Check {
+        /// The file; default: that of --config.
+        file: Option<PathBuf>,
+    },
+    /// Print the file with every key explained; what is not set as a comment with its default.
+    Show {
+        /// The file; default: that of --config.
+        file: Option<PathBuf>,
+        /// Print it as if nothing were set.
+        #[arg(long, conflicts_with = "file")]
+        default: bool,
+    },
 }
 
 /// What is measured.
@@ -255,6 +287,10 @@ struct FollowArgs {
     /// pi:raw-weight:median:10.
     #[arg(long, value_name = "SERVO")]
     servo: Option<Choice>,
+    /// Print lines as ptp4l does (master offset ... s2 freq ... path delay ...), one per sample, to
+    /// standard output or with --json to standard error.
+    #[arg(long)]
+    log_ptp4l: bool,
     /// How much slower the path from the time transmitter is than the mean of both ways, ns.
     #[arg(long, value_name = "NS", allow_negative_numbers = true)]
     delay_asymmetry: Option<i64>,
@@ -367,6 +403,8 @@ enum UsageError {
     Config(#[from] ConfigError),
     #[error("no interface: name one with --interface, or in the configuration file")]
     NoInterface,
+    #[error("no configuration file: name one, or use --config")]
+    NoConfig,
     #[error("interface {0} is named twice")]
     TwiceTheSame(String),
     #[error(transparent)]
@@ -392,7 +430,7 @@ enum UsageError {
 /// Runs the program; the whole of `main`.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(cli.verbose);
+    log::start(cli.verbose, cli.log_format);
     match run_command(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -443,22 +481,12 @@ fn is_closed(error: &anyhow::Error) -> bool {
     )
 }
 
-fn start_log(verbose: u8) {
-    let level = match verbose {
-        0 => "info",
-        1 => "debug",
-        _ => "trace",
-    };
-    let filter = EnvFilter::try_from_env("PTP_AGENT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-}
-
 fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
-    let Cli { json, config, verbose: _, command } = cli;
+    let Cli { json, config, verbose: _, log_format: _, command } = cli;
+    // It says for itself what is wrong with the file.
+    if let Command::Config(args) = command {
+        return run_config_command(args, config.as_deref());
+    }
     let config = match &config {
         Some(path) => Config::read(path).map_err(UsageError::from)?,
         None => Config::default(),
@@ -515,6 +543,8 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
             }
             return doctor::run(&args, json, ExitCode::from(HOST_LACKS));
         }
+        // Has been done already.
+        Command::Config(_) => {}
         Command::Status(args) => match status::run(&args, json) {
             // The reader had enough: not our failure.
             Err(error) if error.is_closed() => {}
@@ -681,6 +711,7 @@ fn run_config(
     };
     Ok(RunConfig {
         common,
+        log_ptp4l: args.log_ptp4l,
         delay_mechanism: match args.delay.or(section.delay).unwrap_or(Delay::E2e) {
             Delay::E2e => DelayMechanism::E2e,
             Delay::P2p => DelayMechanism::P2p,
@@ -694,6 +725,27 @@ fn run_config(
         ),
         exporting,
     })
+}
+
+fn run_config_command(args: ConfigCommand, config: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let (file, is_check) = match args {
+        ConfigCommand::Show { default: true, .. } => {
+            print!("{}", keys::default_file());
+            return Ok(ExitCode::SUCCESS);
+        }
+        ConfigCommand::Check { file } => (file, true),
+        ConfigCommand::Show { file, .. } => (file, false),
+    };
+    let file = file.or(config.map(Path::to_owned)).ok_or(UsageError::NoConfig)?;
+    Config::read(&file).map_err(UsageError::from)?;
+    if is_check {
+        println!("{}: can be used", file.display());
+    } else {
+        let text = config::text(&file).map_err(UsageError::from)?;
+        // What was parsed as a configuration is a table.
+        print!("{}", keys::file(&text.parse().unwrap_or_default()));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What a recording says of the servo where the clock is only watched.

@@ -1,6 +1,8 @@
 //! The configuration file: TOML, keys in kebab-case, every key optional, unknown ones refused with
 //! line and column. What the command line says wins.
 
+pub(super) mod keys;
+
 use std::{
     fs, io,
     net::SocketAddr,
@@ -26,13 +28,13 @@ const MAX_BYTES: u64 = 1024 * 1024;
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConfigError {
-    #[error("cannot read configuration {path}: {source}")]
-    Read { path: PathBuf, source: io::Error },
+    #[error("cannot read configuration {path}: {error}")]
+    Read { path: PathBuf, error: io::Error },
     #[error("configuration {0} is larger than 1 MiB")]
     TooLarge(PathBuf),
     /// The message of the TOML crate names line and column and shows the place.
-    #[error("configuration {path}: {source}")]
-    Parse { path: PathBuf, source: toml::de::Error },
+    #[error("configuration {path}: {error}{}", suggested(.error))]
+    Parse { path: PathBuf, error: toml::de::Error },
     #[error("configuration key {key}: {problem}")]
     Value { key: &'static str, problem: String },
 }
@@ -89,15 +91,28 @@ pub(super) struct ServeSection {
     pub(super) clock_class: Option<u8>,
 }
 
+/// What may have been meant by a key that there is not.
+fn suggested(error: &toml::de::Error) -> String {
+    let unknown =
+        error.message().strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
+    let suggestion = unknown.and_then(|(key, _)| keys::suggestion(key));
+    suggestion.map_or(String::new(), |suggestion| format!("\n{suggestion}"))
+}
+
+/// The text of the file.
+pub(super) fn text(path: &Path) -> Result<String, ConfigError> {
+    let failed = |error| ConfigError::Read { path: path.to_owned(), error };
+    if fs::metadata(path).map_err(failed)?.len() > MAX_BYTES {
+        return Err(ConfigError::TooLarge(path.to_owned()));
+    }
+    fs::read_to_string(path).map_err(failed)
+}
+
 impl Config {
     pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
-        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
-        if fs::metadata(path).map_err(failed)?.len() > MAX_BYTES {
-            return Err(ConfigError::TooLarge(path.to_owned()));
-        }
-        let text = fs::read_to_string(path).map_err(failed)?;
+        let text = text(path)?;
         let config: Self = toml::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
+            .map_err(|error| ConfigError::Parse { path: path.to_owned(), error })?;
         config.check()?;
         Ok(config)
     }

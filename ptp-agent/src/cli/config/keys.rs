@@ -1,0 +1,342 @@
+//! Every key of the configuration file: what it means, what is in effect without it, and the
+//! commented file that is made of that. A key with an option of the same name on the command line is
+//! documented there and nowhere else; the others are documented here.
+
+use clap::{Command, CommandFactory};
+
+use super::super::Cli;
+
+/// What stands behind a key that is not set.
+enum Unset {
+    /// This value, in TOML.
+    Default(&'static str),
+    /// Nothing; this is what it could be.
+    Example(&'static str),
+}
+use Unset::{Default, Example};
+
+/// A key.
+struct Key {
+    name: &'static str,
+    unset: Unset,
+    /// Where there is no option that says it.
+    doc: Option<&'static str>,
+}
+
+const fn option(name: &'static str, unset: Unset) -> Key {
+    Key { name, unset, doc: None }
+}
+
+const fn alone(name: &'static str, unset: Unset, doc: &'static str) -> Key {
+    Key { name, unset, doc: Some(doc) }
+}
+
+/// A table of the file.
+struct Section {
+    /// Empty for what stands before the first table.
+    name: &'static str,
+    doc: &'static str,
+    /// The command whose options have the documentation.
+    command: &'static str,
+    keys: &'static [Key],
+}
+
+const SECTIONS: [Section; 5] = [
+    Section {
+        name: "",
+        doc: "Interfaces and timestamps, for all commands.",
+        command: "run",
+        keys: &[
+            option("interface", Example("[\"eth0\"]")),
+            option("transport", Default("\"udp4\"")),
+            option("domain", Default("0")),
+            option("rx-source", Default("\"auto\"")),
+            option("tx-source", Default("\"auto\"")),
+            option("ring-kib", Example("256")),
+            option("prime", Default("\"auto\"")),
+            option("ingress-latency", Default("0")),
+            option("egress-latency", Default("0")),
+            option("metrics-address", Example("\"127.0.0.1:9319\"")),
+            option("status-socket", Example("\"/run/ptp-agent/status\"")),
+            option("management-socket", Example("\"/run/ptp-agent/pmc\"")),
+            option("offset-threshold", Default("100000")),
+        ],
+    },
+    Section {
+        name: "clock",
+        doc: "What may be done to a clock of the host.",
+        command: "run",
+        keys: &[
+            alone(
+                "first-step-threshold",
+                Example("0.00002"),
+                "Larger offsets are stepped at the first lock, seconds; false for never.",
+            ),
+            alone(
+                "step-threshold",
+                Default("false"),
+                "Larger offsets are stepped later, seconds; false for never.",
+            ),
+            alone(
+                "max-first-step",
+                Default("false"),
+                "Farthest that the first step may go, seconds; false for any distance.",
+            ),
+            alone(
+                "max-step",
+                Default("1000"),
+                "Farthest that a later step may go, seconds; false for any distance.",
+            ),
+            alone(
+                "max-step-sum",
+                Default("3600"),
+                "All later steps together, seconds; false for any distance.",
+            ),
+            alone("max-frequency", Default("900.0"), "Largest adjustment of the frequency, ppm."),
+            alone(
+                "earliest",
+                Example("2026-01-01"),
+                "No time before this is believed; default: when the program was built.",
+            ),
+            alone(
+                "frequency-file",
+                Default("\"/var/lib/ptp-agent/frequency\""),
+                "Where the frequency is kept from one run to the next; false for nowhere.",
+            ),
+            alone("beside-others", Default("false"), "Steer although another program is known to."),
+        ],
+    },
+    Section {
+        name: "export",
+        doc: "Other programs that get the time, for run and record.",
+        command: "run",
+        keys: &[
+            option("page", Example("\"/run/ptp-agent/clock\"")),
+            option("clock-bound", Example("\"/var/run/clockbound/shm\"")),
+            option("chrony-sock", Example("\"/run/chrony.ptp.sock\"")),
+            option("ntp-shm", Example("2")),
+        ],
+    },
+    Section {
+        name: "run",
+        doc: "Following, for run and record.",
+        command: "run",
+        keys: &[
+            option("clock", Default("\"none\"")),
+            option("delay", Default("\"e2e\"")),
+            option("servo", Default("\"adaptive\"")),
+            option("delay-asymmetry", Default("0")),
+        ],
+    },
+    Section {
+        name: "serve",
+        doc: "Serving, for serve.",
+        command: "serve",
+        keys: &[
+            option("clock", Default("\"system\"")),
+            option("offset", Example("0.5")),
+            option("drift", Example("10.0")),
+            option("log-sync-interval", Default("0")),
+            option("log-announce-interval", Default("1")),
+            option("log-min-delay-req-interval", Default("0")),
+            option("priority1", Default("128")),
+            option("priority2", Default("128")),
+            option("clock-class", Default("248")),
+        ],
+    },
+];
+
+/// The whole file with every key, commented out.
+pub(in crate::cli) fn default_file() -> String {
+    file(&toml::Table::new())
+}
+
+/// The file with `given` in it, and what is in effect without it as comments.
+pub(in crate::cli) fn file(given: &toml::Table) -> String {
+    let mut text = "# Configuration of ptp-agent. A key that is commented out shows its default, or, \
+                    where it says so,\n# an example. Options on the command line win over this file.\n"
+        .to_owned();
+    let cli = Cli::command();
+    for section in &SECTIONS {
+        text += &format!("\n# {}\n", section.doc);
+        if !section.name.is_empty() {
+            text += &format!("[{}]\n", section.name);
+        }
+        let table = if section.name.is_empty() {
+            Some(given)
+        } else {
+            given.get(section.name).and_then(toml::Value::as_table)
+        };
+        for key in section.keys {
+            text.push('\n');
+            for line in wrapped(&documentation(&cli, section, key)) {
+                text += &format!("# {line}\n");
+            }
+            text += &match (table.and_then(|table| table.get(key.name)), &key.unset) {
+                (Some(value), _) => format!("{} = {value}\n", key.name),
+                (None, Default(value)) => format!("#{} = {value}\n", key.name),
+                (None, Example(value)) => format!("# Example:\n#{} = {value}\n", key.name),
+            };
+        }
+    }
+    text
+}
+
+fn documentation(cli: &Command, section: &Section, key: &Key) -> String {
+    if let Some(doc) = key.doc {
+        return doc.to_owned();
+    }
+    let command = cli.find_subcommand(section.command);
+    let help = command.and_then(|command| {
+        let mut options = command.get_arguments();
+        let option = options.find(|option| option.get_long() == Some(key.name))?;
+        Some(option.get_long_help().or(option.get_help())?.to_string())
+    });
+    help.unwrap_or_default()
+}
+
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.last_mut().filter(|line| line.len() + word.len() < 98);
+        match last {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => *line += &format!(" {word}"),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    if lines.last().is_some_and(|line| !line.ends_with('.'))
+        && let Some(line) = lines.last_mut()
+    {
+        line.push('.');
+    }
+    lines
+}
+
+/// Words about a key that the parser does not know: where it belongs, or what may have been meant.
+pub(super) fn suggestion(unknown: &str) -> Option<String> {
+    let all =
+        || SECTIONS.iter().flat_map(|section| section.keys.iter().map(move |key| (section, key)));
+    let place = |section: &Section| match section.name {
+        "" => "before the first table".to_owned(),
+        name => format!("in [{name}]"),
+    };
+    let similar = all()
+        .map(|(section, key)| (strsim::jaro_winkler(unknown, key.name), section, key))
+        .max_by(|one, other| one.0.total_cmp(&other.0))?;
+    match similar {
+        (1.0, section, key) => Some(format!("`{}` belongs {}", key.name, place(section))),
+        (0.75.., section, key) => {
+            Some(format!("did you mean `{}` ({})?", key.name, place(section)))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{ClockSection, Config, ExportArgs, RunSection, ServeSection},
+        *,
+    };
+    use serde::{Deserialize, Deserializer, de, forward_to_deserialize_any};
+
+    /// What the parser knows, in the order of the sections.
+    const KNOWN: [fn() -> &'static [&'static str]; 5] = [
+        fields::<Config>,
+        fields::<ClockSection>,
+        fields::<ExportArgs>,
+        fields::<RunSection>,
+        fields::<ServeSection>,
+    ];
+
+    /// The names of the fields that a structure is deserialized from.
+    fn fields<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
+        struct Ask<'a>(&'a mut &'static [&'static str]);
+        impl<'de> Deserializer<'de> for Ask<'_> {
+            type Error = de::value::Error;
+            fn deserialize_any<V: de::Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+                Err(de::Error::custom("not a structure"))
+            }
+            fn deserialize_struct<V: de::Visitor<'de>>(
+                self,
+                _: &'static str,
+                fields: &'static [&'static str],
+                _: V,
+            ) -> Result<V::Value, Self::Error> {
+                *self.0 = fields;
+                Err(de::Error::custom("only asked for its fields"))
+            }
+            forward_to_deserialize_any! {
+                bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit
+                unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+            }
+        }
+        let mut names: &'static [&'static str] = &[];
+        // The error is the way out.
+        let _ = T::deserialize(Ask(&mut names));
+        names
+    }
+
+    #[test]
+    fn every_key_that_is_parsed_is_documented_once() {
+        let cli = Cli::command();
+        for (section, fields) in SECTIONS.iter().zip(KNOWN) {
+            let tables = SECTIONS.iter().map(|section| section.name);
+            let tables: Vec<&str> = if section.name.is_empty() { tables.collect() } else { vec![] };
+            let known = fields().iter().filter(|name| !tables.contains(name));
+            let mut known: Vec<&str> = known.copied().collect();
+            let mut listed: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
+            known.sort_unstable();
+            listed.sort_unstable();
+            assert_eq!(listed, known, "[{}]", section.name);
+            for key in section.keys {
+                let documentation = documentation(&cli, section, key);
+                assert!(!documentation.is_empty(), "[{}] {}", section.name, key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn committed_file_is_the_generated_one() {
+        let committed = include_str!("../../../../docs/ptp-agent.toml");
+        assert!(
+            committed == default_file(),
+            "docs/ptp-agent.toml is not what `ptp-agent config show --default` prints"
+        );
+    }
+
+    #[test]
+    fn every_commented_value_can_be_used() {
+        let uncommented: String = default_file()
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(value) if !value.starts_with(' ') => format!("{value}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let config: Config = toml::from_str(&uncommented).unwrap();
+        config.check().unwrap();
+        assert_eq!(config.offset_threshold, Some(100_000));
+    }
+
+    #[test]
+    fn given_values_stand_among_the_defaults() {
+        let given = "domain = 3\n[run]\nservo = \"pi\"\n";
+        let shown = file(&given.parse().unwrap());
+        assert!(shown.contains("\ndomain = 3\n") && shown.contains("\nservo = \"pi\"\n"));
+        assert!(shown.contains("\n#transport = \"udp4\"\n"));
+    }
+
+    #[test]
+    fn unknown_keys_get_a_suggestion() {
+        for (unknown, expected) in [
+            ("servoo", "did you mean `servo` (in [run])?"),
+            ("metric-adress", "did you mean `metrics-address` (before the first table)?"),
+            ("servo", "`servo` belongs in [run]"),
+        ] {
+            assert_eq!(suggestion(unknown).as_deref(), Some(expected));
+        }
+        assert_eq!(suggestion("xyzzy"), None);
+    }
+}
