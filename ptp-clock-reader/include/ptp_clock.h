@@ -83,7 +83,9 @@ static inline int ptp_clock_at(const uint64_t *page, int64_t mono_ns, struct ptp
         /* In units of 2^-64 ns. */
         gained = passed * (int64_t)word[6] * (1 << 16) + (__int128)word[5];
         time->ptp_ns = (int64_t)((int64_t)word[4] + passed + (gained >> 64));
-        time->state = mono_ns > (int64_t)word[9] || word[10] > 2
+        /* A page of before the last boot lies in the future of a clock that began anew. */
+        time->state = mono_ns > (int64_t)word[9] || word[10] > 2 ||
+                              passed < (__int128)(int64_t)word[3] - (int64_t)word[9]
                           ? PTP_CLOCK_UNKNOWN
                           : (enum ptp_clock_state)word[10];
         time->bound_ns = PTP_CLOCK_NO_BOUND;

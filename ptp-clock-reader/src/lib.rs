@@ -145,7 +145,9 @@ impl Course {
         // Both in units of 2^-64 ns; only the fraction of it counts.
         let gained = passed * i128::from(self.rate) * (1 << 16) + i128::from(self.fraction);
         let ptp = i128::from(self.ptp_ns) + passed + (gained >> 64);
-        let is_void = mono_ns > self.void_ns;
+        // A page of before the last boot lies in the future of a clock that began anew.
+        let valid = i128::from(self.void_ns) - i128::from(self.mono_ns);
+        let is_void = mono_ns > self.void_ns || passed < -valid;
         let state = match self.state {
             1 if !is_void => State::Locked,
             2 if !is_void => State::Holdover,

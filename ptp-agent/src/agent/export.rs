@@ -38,7 +38,9 @@ pub(super) fn view<'a>(
             (Some(clock), utc.map(|utc| real - utc), error_bound)
         }
         Followed::Watched(_) => {
-            let fresh = last.filter(|sample| now - sample.mono <= FRESH);
+            let fresh = last
+                .filter(|sample| now - sample.mono <= FRESH)
+                .filter(|_| !is_tai || utc_offset_s.is_some());
             (None, fresh.map(|sample| sample.offset), error_bound)
         }
         // Which hardware clock nobody is told of here.

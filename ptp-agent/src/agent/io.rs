@@ -374,7 +374,14 @@ impl Io {
                 port.end_driver_trial(self.config.tx_source);
                 ("transmit", choice)
             }
-            Observation::PeerDelay(_) => return,
+            Observation::PeerDelay(_) => {
+                // No answer says when a Pdelay_Req arrived by a clock that could be compared with:
+                // the driver's stamp would be asked for in vain.
+                if self.config.tx_source.is_none() {
+                    port.stop_driver_stamps();
+                }
+                return;
+            }
         };
         if let Some(Choice { from, to, noise_ns }) = choice {
             tracing::info!(
@@ -781,8 +788,13 @@ impl Port {
         let is_over = wanted.is_none()
             && selector.rounds() >= DRIVER_TRIAL
             && selector.chosen() != StampSource::DriverSoftware;
+        if is_over {
+            self.stop_driver_stamps();
+        }
+    }
+
+    fn stop_driver_stamps(&mut self) {
         if self.driver_stamps
-            && is_over
             && let Some(transport) = &self.transport
         {
             self.driver_stamps = transport.ask_for_driver_stamps(false).is_err();

@@ -14,6 +14,7 @@ pub mod steer;
 pub mod tap;
 
 use std::{
+    io::Write as _,
     net::SocketAddr,
     path::PathBuf,
     time::{Duration as StdDuration, SystemTime, UNIX_EPOCH},
@@ -266,6 +267,12 @@ fn sample_line(interface: &str, sample: &client::Sample) -> Sample {
         rx_source: Some(sample.rx_source.name().into()),
         tx_source: sample.tx_source.map(|source| source.name().into()),
     }
+}
+
+/// Prints a line for people. `println!` would panic when the reader has gone, and a clock that is being
+/// steered would be left as it is.
+fn print(line: &str) -> Result<(), OutputError> {
+    writeln!(std::io::stdout().lock(), "{line}").map_err(OutputError::from)
 }
 
 /// A sample as a line of text.

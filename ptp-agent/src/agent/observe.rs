@@ -106,7 +106,7 @@ pub async fn observe(config: ObserveConfig) -> Result<(), AgentError> {
             housekeeping = now + HOUSEKEEPING;
             observer.advance(now);
             teller.housekeep(now, &tap, &observer);
-            teller.print(now, &tap, &observer);
+            teller.print(now, &tap, &observer)?;
         }
         if ending.is_due(now) {
             break;
@@ -446,9 +446,9 @@ impl Teller {
     }
 
     /// One line per port that has been heard since the last time.
-    fn print(&self, now: Time<Mono>, tap: &Tap, observer: &Observer) {
+    fn print(&self, now: Time<Mono>, tap: &Tap, observer: &Observer) -> Result<(), AgentError> {
         if self.output.is_some() {
-            return;
+            return Ok(());
         }
         let mut heard: Vec<&PortSnapshot> = observer
             .ports()
@@ -456,11 +456,12 @@ impl Teller {
             .collect();
         heard.sort_by_key(|port| (port.key.domain, port.is_local(), port.first_seen));
         for port in heard.iter().take(MAX_LINES) {
-            println!("{}", line(tap, port));
+            super::print(&line(tap, port))?;
         }
         if heard.len() > MAX_LINES {
-            println!("and {} ports more", heard.len() - MAX_LINES);
+            super::print(&format!("and {} ports more", heard.len() - MAX_LINES))?;
         }
+        Ok(())
     }
 
     /// Everything that was lost or dropped, by cause.
@@ -494,16 +495,18 @@ impl Teller {
                 output.finish()?;
             }
             None => {
-                println!("observed for {duration_s:.1} s; lost: {}", causes(lost.iter()));
+                let lost = causes(lost.iter());
+                super::print(&format!("observed for {duration_s:.1} s; lost: {lost}"))?;
                 for port in in_order(observer) {
                     let sent: Vec<String> = MessageType::ALL
                         .into_iter()
                         .filter(|kind| port.sent(*kind) > 0)
                         .map(|kind| format!("{} {}", port.sent(kind), message_type_name(kind)))
                         .collect();
-                    println!("{}\n    sent {}", line(tap, port), sent.join(", "));
+                    super::print(&format!("{}\n    sent {}", line(tap, port), sent.join(", ")))?;
                     let lost = causes(port.losses.iter().filter(|(_, total)| *total > 0));
-                    println!("    exchanges {}; lost: {lost}", causes(port.exchanges.iter()));
+                    let exchanges = causes(port.exchanges.iter());
+                    super::print(&format!("    exchanges {exchanges}; lost: {lost}"))?;
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! `ptp-agent run`: a time receiver that follows the best grandmaster its ports hear, with a clock
 //! of its own or watching the host's.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+use std::{collections::BTreeMap, io::Write as _, path::PathBuf, time::Instant};
 
 use ptp_common::{
     time::{Duration, Mono, Time},
@@ -13,8 +13,8 @@ use super::{
     AgentError, Common, Ending, clock_identity, clock_line, data_sets, export,
     health::{self, Health},
     io::{Delivery, Io},
-    sample_line, sample_text, seed, set_drop_figures, set_message_figures, set_stamp_figures,
-    stamp_counts, start_metrics, start_output,
+    print, sample_line, sample_text, seed, set_drop_figures, set_message_figures,
+    set_stamp_figures, stamp_counts, start_metrics, start_output,
     steer::{self, Steering},
     unix_seconds,
 };
@@ -445,9 +445,10 @@ impl Teller {
         if self.log_ptp4l {
             let line = ptp4l_line(sample);
             if self.output.is_some() {
-                eprintln!("{line}");
+                // The samples are what matters.
+                let _ = writeln!(std::io::stderr(), "{line}");
             } else {
-                println!("{line}");
+                print(&line)?;
             }
         }
         match &self.output {
@@ -456,7 +457,7 @@ impl Teller {
             None => {
                 if sample.mono - self.printed >= HOUSEKEEPING {
                     self.printed = sample.mono;
-                    println!("{}", sample_text(interface, sample));
+                    print(&sample_text(interface, sample))?;
                 }
             }
         }
@@ -611,13 +612,13 @@ impl Teller {
             None => {
                 let matched = |counts: &super::io::SideCounts| counts.matched.values().sum::<u64>();
                 let counts = || self.ports.iter().filter_map(|port| runner.io.stamp_counts(*port));
-                println!(
+                print(&format!(
                     "{} samples in {duration_s:.1} s; stamps matched: {} received, {} sent; lost: {}",
                     self.samples,
                     counts().map(|(rx, _)| matched(&rx)).sum::<u64>(),
                     counts().map(|(_, tx)| matched(&tx)).sum::<u64>(),
                     if lost.is_empty() { "nothing".to_owned() } else { format!("{lost:?}") },
-                );
+                ))?;
             }
         }
         Ok(())

@@ -244,10 +244,10 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
             }))?;
             output.finish()?;
         }
-        None => println!(
+        None => super::print(&format!(
             "{sent} Sync sent in {duration_s:.1} s; lost: {}",
             if lost.is_empty() { "nothing".to_owned() } else { format!("{lost:?}") },
-        ),
+        ))?,
     }
     Ok(())
 }

@@ -283,8 +283,8 @@ struct FollowArgs {
     /// How the path delay is measured.
     #[arg(long)]
     delay: Option<Delay>,
-    /// What steers the clock: adaptive (default) or pi, and how the latter filters, as in
-    /// pi:raw-weight:median:10.
+    /// What steers the clock: adaptive (default), pi, linreg or rfc5905, and how pi and linreg
+    /// filter, as in pi:raw-weight:median:10.
     #[arg(long, value_name = "SERVO")]
     servo: Option<Choice>,
     /// Print lines as ptp4l does (master offset ... s2 freq ... path delay ...), one per sample, to

@@ -103,6 +103,7 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
         Action::Set { device: path, to } => {
             let device = Device::open(path, true)?;
             free_of_others(path)?;
+            let _lock = device.lock()?;
             let target = match to {
                 Some(seconds) => seconds_after_1970(*seconds)?,
                 None => {
@@ -122,6 +123,7 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
         Action::Adj { device: path, step, frequency } => {
             let device = Device::open(path, true)?;
             free_of_others(path)?;
+            let _lock = device.lock()?;
             if let Some(ppb) = frequency {
                 let limit = f64::from(device.capabilities().max_adj);
                 anyhow::ensure!(

@@ -112,6 +112,22 @@ impl Device {
         &self.capabilities
     }
 
+    /// Locks it against other agents, for as long as what is returned lives.
+    ///
+    /// # Errors
+    /// [`PhcError::InUse`] where another agent has it.
+    pub fn lock(&self) -> Result<Flock<File>, PhcError> {
+        let again = self.file.try_clone().map_err(self.failed("open"))?;
+        match Flock::lock(again, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(lock),
+            Err((_, nix::Error::EWOULDBLOCK)) => {
+                let by = "another agent, which has locked it".to_owned();
+                Err(PhcError::InUse { path: self.path.clone(), by })
+            }
+            Err((_, error)) => Err(self.failed("lock")(error.into())),
+        }
+    }
+
     fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> PhcError {
         let path = self.path.clone();
         move |error| PhcError::Os { action, path, error }
@@ -232,13 +248,7 @@ pub fn take_over(path: &Path, limits: Limits) -> Result<PhcClock, PhcError> {
     if device.capabilities.max_adj <= 0 {
         return Err(PhcError::Fixed(path.to_owned()));
     }
-    let again = device.file.try_clone().map_err(device.failed("open"))?;
-    let in_use = |by: String| PhcError::InUse { path: path.to_owned(), by };
-    let lock = match Flock::lock(again, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => lock,
-        Err((_, nix::Error::EWOULDBLOCK)) => return Err(in_use("it has locked it".to_owned())),
-        Err((_, error)) => return Err(device.failed("lock")(error.into())),
-    };
+    let lock = device.lock()?;
     let name = path.display().to_string();
     PhcClock::new(Box::new(Locked { device, name, _lock: lock }), limits)
 }

@@ -50,6 +50,8 @@ pub fn users_of(device: &Path) -> Vec<String> {
     let Ok(all) = all_processes() else {
         return Vec::new();
     };
+    // The kernel names the file itself, not the link that somebody took to it.
+    let device = &std::fs::canonicalize(device).unwrap_or_else(|_| device.to_owned());
     let own = std::process::id();
     all.filter_map(|process| {
         let process = process.ok()?;

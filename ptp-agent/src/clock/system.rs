@@ -232,10 +232,15 @@ impl SystemClock {
             && keeping.error_bound.is_some()
             && !self.is_refused;
         let known = |error: Option<Duration>| if self.is_refused { None } else { error };
+        // Announce alone is no reason to believe: a grandmaster that is refused, or has sent no time
+        // yet, orders no leap seconds.
+        let is_believed =
+            !self.is_refused && matches!(keeping.state, ServoState::Locked | ServoState::Holdover);
         let tai_offset = keeping
             .time_properties
             .filter(|properties| {
-                properties.ptp_timescale
+                is_believed
+                    && properties.ptp_timescale
                     && properties.current_utc_offset_valid
                     && properties.time_traceable
                     && !self.leap.is_ambiguous()
@@ -244,7 +249,7 @@ impl SystemClock {
             .filter(|seconds| *seconds != state.tai_offset_seconds && *seconds >= 0);
         let vouching = Vouching {
             synchronised,
-            leap: if self.disarmed > 0 { 0 } else { self.leap.order() },
+            leap: if self.disarmed > 0 || !is_believed { 0 } else { self.leap.order() },
             max_error_us: micros(known(keeping.error_bound)),
             est_error_us: micros(known(keeping.offset)),
             tai_offset_seconds: tai_offset,

@@ -95,6 +95,8 @@ pub struct Client<C> {
     state: ServoState,
     /// The clock may not follow the reference, and that has been told.
     is_refused: bool,
+    /// The clock does not follow at present: nothing is to be measured.
+    is_paused: bool,
 }
 
 impl<C: Clock> Client<C> {
@@ -118,6 +120,7 @@ impl<C: Clock> Client<C> {
             tx_source: None,
             holdover_at: None,
             is_refused: false,
+            is_paused: false,
         };
         client.collect(now);
         client
@@ -239,7 +242,8 @@ impl<C: Clock> Client<C> {
                     let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER);
                     self.holdover_at = Some(now.max(sync.t2.time) + patience);
                 }
-                if consent != Some(Consent::Given) {
+                self.is_paused = consent != Some(Consent::Given);
+                if self.is_paused {
                     return;
                 }
                 let input = SyncInput {
@@ -255,6 +259,10 @@ impl<C: Clock> Client<C> {
             }
             Observation::Delay(delay) => {
                 self.tx_source = Some(delay.t3.source);
+                // Around a leap second this one, too, is of two time scales.
+                if self.is_paused {
+                    return;
+                }
                 let t3 = self.local(delay.t3);
                 let (t4, sequence_id) = (delay.t4, delay.sequence_id);
                 self.servo.delay(DelayInput { t3, t4, sequence_id });

@@ -35,7 +35,12 @@ pub(super) fn next<'a>(
         let (length, stamp) = receive(socket, buffer).ok()?;
         let offset = classify(&buffer[..length]).ok().map(|location| location.ptp_offset);
         if let (Some(offset), Some(stamp)) = (offset, stamp) {
-            return buffer.get(offset..length).map(|message| (message, stamp));
+            // Some drivers pad short frames before they stamp them: no more than messageLength says.
+            let said = buffer
+                .get(offset + 2..offset + 4)
+                .map_or(length, |said| usize::from(u16::from_be_bytes([said[0], said[1]])));
+            let end = length.min(offset.saturating_add(said));
+            return buffer.get(offset..end).map(|message| (message, stamp));
         }
     }
 }

@@ -273,8 +273,7 @@ impl Transport {
         driver_stamp::ask(self.event.get_ref(), wanted)
     }
 
-    /// The next of the driver's stamps, CLOCK_REALTIME, and the message it belongs to, which may have
-    /// padding behind it.
+    /// The next of the driver's stamps, CLOCK_REALTIME, and the message it belongs to.
     pub fn next_driver_stamp<'a>(
         &self,
         buffer: &'a mut [u8; MAX_MESSAGE],

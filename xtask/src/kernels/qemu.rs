@@ -181,6 +181,13 @@ impl Qemu {
                         ended = Ended::Well;
                     }
                     on_line(&line);
+                    // A guest that never stops talking is no excuse.
+                    if guest.stop.load(Ordering::Relaxed) {
+                        return Ok(Ended::Stopped);
+                    }
+                    if ended != Ended::Well && left.is_zero() {
+                        return Ok(Ended::TooLate);
+                    }
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(ended),
                 Err(RecvTimeoutError::Timeout) if guest.stop.load(Ordering::Relaxed) => {

@@ -4,7 +4,8 @@
 pub(super) mod keys;
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -102,10 +103,14 @@ fn suggested(error: &toml::de::Error) -> String {
 /// The text of the file.
 pub(super) fn text(path: &Path) -> Result<String, ConfigError> {
     let failed = |error| ConfigError::Read { path: path.to_owned(), error };
-    if fs::metadata(path).map_err(failed)?.len() > MAX_BYTES {
+    let mut text = String::new();
+    // Devices and pipes do not say how long they are.
+    let file = fs::File::open(path).map_err(failed)?;
+    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > MAX_BYTES {
         return Err(ConfigError::TooLarge(path.to_owned()));
     }
-    fs::read_to_string(path).map_err(failed)
+    Ok(text)
 }
 
 impl Config {

@@ -55,7 +55,12 @@ impl ClockBound {
         magic[4..].copy_from_slice(&MAGIC[1].to_ne_bytes());
         let segment = Segment::open(path, BYTES, magic, "segment of ClockBound")?;
         let generation = split(segment.memory.words32()[GENERATION].load(Ordering::Relaxed)).1;
-        Ok(Self { segment, generation, is_known: false })
+        let mut this = Self { segment, generation, is_known: generation != 0 };
+        if this.is_known {
+            // What the last writer said need not be true any more.
+            this.write(Time::ZERO, Duration::ZERO, 0);
+        }
+        Ok(this)
     }
 
     fn words(&self) -> &[AtomicU32] {

@@ -63,7 +63,12 @@ pub struct Exports {
     clock_bound: Option<ClockBound>,
     chrony: Option<ChronySocket>,
     ntp: Option<NtpSegment>,
+    /// The error that was told last.
+    sent: Option<Duration>,
 }
+
+/// Seconds of a day in which UTC is not ambiguous, as in [`crate::clock::leap`].
+const AWAY_FROM_LEAP: std::ops::Range<i64> = 25..86_394;
 
 impl Exports {
     /// Makes what others are to read. Those who read may come later.
@@ -76,6 +81,7 @@ impl Exports {
             clock_bound: exporting.clock_bound.as_deref().map(ClockBound::open).transpose()?,
             chrony: exporting.chrony_sock.clone().map(ChronySocket::new).transpose()?,
             ntp: exporting.ntp_shm.map(NtpSegment::open).transpose()?,
+            sent: None,
         })
     }
 
@@ -98,6 +104,13 @@ impl Exports {
         let Some(error) = view.real_error else {
             return;
         };
+        // The same to the last bit is the same measurement, which must not count twice; and at
+        // midnight nobody knows whether the announced UTC offset is already that of the host.
+        let is_repeated = self.sent.replace(error) == Some(error);
+        let of_day = view.real.as_nanos().div_euclid(1_000_000_000).rem_euclid(86_400);
+        if is_repeated || !AWAY_FROM_LEAP.contains(&of_day) {
+            return;
+        }
         if let Some(chrony) = &mut self.chrony {
             chrony.send(view.real, error, view.leap);
         }
