@@ -122,10 +122,11 @@ enum Command {
     /// Makes two network namespaces and a veth pair by itself, which vanish when it ends, and touches
     /// no clock of the host. Needs CAP_SYS_ADMIN and what `run` needs.
     Lab(lab::Args),
-    /// What the stamps cost on this host: the clock calls inside eBPF (the paper's Table 2), and what
-    /// each hook adds to PTP packets and to others.
+    /// What the stamps cost on this host: the clock calls inside eBPF (the paper's Table 2), what
+    /// each hook adds to PTP packets and to others, and what a flow of other packets loses.
     ///
-    /// Nothing is attached and no packet is sent. Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
+    /// Packets stay in network namespaces of its own. Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON;
+    /// for tracepoints and throughput CAP_SYS_ADMIN and CAP_NET_BIND_SERVICE too.
     #[command(args_conflicts_with_subcommands = true)]
     Bench(BenchCommand),
     /// Read, set and compare hardware clocks (/dev/ptpN) and the system clock.

@@ -18,10 +18,12 @@ pub(super) const COMPARE: &[Capability] = &[
     Capability::CAP_NET_RAW,
 ];
 
-/// What measuring costs needs: stamps, a namespace of its own, and the kernel's statistics of programs.
+/// What measuring costs needs: stamps, a namespace of its own with PTP's ports, and the kernel's
+/// statistics of programs.
 pub(super) const BENCH: &[Capability] = &[
     Capability::CAP_BPF,
     Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_BIND_SERVICE,
     Capability::CAP_PERFMON,
     Capability::CAP_SYS_ADMIN,
 ];
