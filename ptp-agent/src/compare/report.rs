@@ -498,17 +498,18 @@ fn ratio_table(ratios: &[Ratio]) -> Option<Table> {
             vec![
                 format!("{}, {}", ratio.link, ratio.disturbance),
                 ratio.direction.to_owned(),
+                // The result first: on a page the long names behind it may be out of sight.
+                format!("{:.2}", ratio.sd_ratio),
+                format!("{:.2}", ratio.central_sd_ratio),
                 format!("{} {}", ratio.source, path(ratio.primed)),
                 reference,
                 ratio.opposite.to_owned(),
-                format!("{:.2}", ratio.sd_ratio),
-                format!("{:.2}", ratio.central_sd_ratio),
             ]
         })
         .collect();
     (!rows.is_empty()).then(|| Table {
         heading: "Spread of a source over the spread of a reference".into(),
-        header: vec!["where", "", "source", "reference", "opposite", "sd", "central sd"],
+        header: vec!["where", "", "sd", "central sd", "source", "reference", "opposite"],
         rows,
     })
 }
