@@ -145,8 +145,16 @@ fn ptp4l_follows_the_agent_over_ethernet() {
 #[test]
 fn ptp4l_with_peer_delay_follows_the_agent() {
     let _machine = in_company();
-    let (offsets, log) = need!(ptp4l_follows(&[], &["delay_mechanism P2P"]));
-    assert_is_half_a_second_behind(&offsets, &log);
+    // ptp4l forgets its outstanding Pdelay_Req when its port changes state, and goes to FAULTY when the
+    // answer comes in the same instant. That is chance, and says nothing of the answer.
+    const FORGOTTEN: &str = "rogue peer delay response";
+    let options = ["delay_mechanism P2P", "fault_reset_interval ASAP"];
+    for attempt in 1..=3 {
+        let (offsets, log) = need!(ptp4l_follows(&[], &options));
+        if attempt == 3 || !log.contains(FORGOTTEN) {
+            return assert_is_half_a_second_behind(&offsets, &log);
+        }
+    }
 }
 
 #[test]
