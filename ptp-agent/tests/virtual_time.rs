@@ -11,11 +11,7 @@ use ptp_agent::{
         receiver::{Action, PortConfig, ReceiverConfig},
         transmitter::{Transmitter, TransmitterConfig},
     },
-    servo::{
-        Servo, ServoState,
-        pi::{PiConfig, PiServo},
-        watch::WatchServo,
-    },
+    servo::{Options, Servo, ServoState, build, watch::WatchServo},
     stamp::{Stamp, StampSource},
 };
 use ptp_common::{
@@ -106,7 +102,7 @@ fn client_config() -> ReceiverConfig {
 
 fn virtual_client(config: ReceiverConfig) -> Client<VirtualClock> {
     let clock = VirtualClock::new(start(), Time::from_seconds_nanos(1_700_000_000, 0), 900_000.0);
-    Client::new(config, Box::new(PiServo::new(PiConfig::default(), 0.0)), clock, start())
+    Client::new(config, build(&"pi".parse().unwrap(), &Options::default()), clock, start())
 }
 
 impl<C: Clock> World<C> {

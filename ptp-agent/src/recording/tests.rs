@@ -20,10 +20,7 @@ use crate::{
         receiver::{Action, ReceiverConfig},
         transmitter::{Transmitter, TransmitterConfig},
     },
-    servo::{
-        Servo,
-        pi::{PiConfig, PiServo},
-    },
+    servo::{Choice, Options, Servo, build},
     stamp::{Stamp, StampSource},
     transport::TransportKind,
 };
@@ -39,7 +36,8 @@ fn real_minus_mono() -> Duration {
 }
 
 fn servo() -> Box<dyn Servo> {
-    Box::new(PiServo::new(PiConfig::default(), 0.0))
+    let pi: Choice = "pi".parse().unwrap();
+    build(&pi, &Options::default())
 }
 
 /// What a living agent and its replay are compared by.

@@ -8,7 +8,10 @@ mod acquisition;
 mod estimator;
 mod noise;
 
-use super::{DelayInput, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput};
+use super::{
+    DelayInput, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
+    interval::{LONGEST_S, SyncInterval},
+};
 use acquisition::Acquisition;
 use estimator::{Estimator, Way};
 use ptp_common::time::{Duration, Mono, Ptp, Time};
@@ -23,8 +26,6 @@ const SLEW_SIGMAS: f64 = 20.0;
 /// ... and in no less than this, seconds: the estimate is smooth already, and at high rates a
 /// faster correction would only make the frequency noisy.
 const MIN_CORRECTION_S: f64 = 1.0;
-/// Sync interval that is assumed until one is known, seconds.
-const DEFAULT_INTERVAL_S: f64 = 1.0;
 /// An offset and a rate that no estimate may leave, nanoseconds and parts per billion: beyond, the
 /// input is nonsense and the servo begins anew.
 const ABSURD_NS: f64 = 1e18;
@@ -42,8 +43,7 @@ pub struct AdaptiveServo {
     /// A grandmaster was left behind: nanoseconds that the clock may have been wrong by since.
     left_behind: Option<Coasting>,
     frequency_ppb: f64,
-    interval_s: f64,
-    last_sync: Option<Time<Mono>>,
+    interval: SyncInterval,
     /// Clock minus time transmitter at [`Self::error_at`], as estimated.
     error_ns: f64,
     error_at: Time<Mono>,
@@ -76,25 +76,11 @@ impl AdaptiveServo {
             is_first: true,
             left_behind: None,
             frequency_ppb: options.frequency_ppb,
-            interval_s: DEFAULT_INTERVAL_S,
-            last_sync: None,
+            interval: SyncInterval::new(LONGEST_S),
             error_ns: 0.0,
             error_at: Time::ZERO,
             latest: Latest::default(),
         }
-    }
-
-    fn learn_interval(&mut self, input: &SyncInput) {
-        let measured = self.last_sync.map(|last| (input.t2.mono - last).as_secs_f64());
-        self.last_sync = Some(input.t2.mono);
-        let interval_s = match (input.log_interval, measured) {
-            (Some(log), _) => Duration::from_log_interval(log).as_secs_f64(),
-            (None, Some(measured)) if measured > 0.0 => {
-                self.interval_s + (measured - self.interval_s) / 8.0
-            }
-            _ => return,
-        };
-        self.interval_s = interval_s.clamp(1.0 / 1024.0, 1024.0);
     }
 
     fn observe(&mut self, way: Way, at: Time<Mono>, value: Duration) {
@@ -172,7 +158,7 @@ impl Servo for AdaptiveServo {
     }
 
     fn sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
-        self.learn_interval(&input);
+        self.interval.learn(&input);
         let SyncInput { t1, t2, .. } = input;
         let forward = one_way(t2.mono, t1);
         self.latest.forward = Some((t2.mono, forward));
@@ -216,7 +202,7 @@ impl Servo for AdaptiveServo {
         } else {
             let is_slew = error_ns.abs() > SLEW_SIGMAS * estimator.sigma_ns(t2.mono);
             let intervals = if is_slew { SLEW_INTERVALS } else { 1.0 };
-            let correction_s = (intervals * self.interval_s).max(MIN_CORRECTION_S);
+            let correction_s = (intervals * self.interval.seconds()).max(MIN_CORRECTION_S);
             frequency_ppb -= error_ns / correction_s;
             self.state = ServoState::Locked;
         }

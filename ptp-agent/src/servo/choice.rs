@@ -11,7 +11,7 @@ use super::{
     filter::{DelayFilterKind, TimestampMode},
     linreg::LinReg,
     ntp::Ntp,
-    pi::{PiConfig, PiServo},
+    pi::Pi,
 };
 use ptp_common::time::Duration;
 
@@ -164,21 +164,9 @@ impl Default for Options {
 pub fn build(choice: &Choice, options: &Options) -> Box<dyn Servo> {
     let length = usize::from(choice.delay_filter_length);
     let Choice { mode, delay_filter: kind, .. } = *choice;
-    let Options { step_threshold, first_step_threshold, change_step_threshold, .. } = *options;
     match choice.method {
         Method::Adaptive => Box::new(AdaptiveServo::new(*options)),
-        Method::Pi => {
-            let config = PiConfig {
-                step_threshold,
-                first_step_threshold,
-                change_step_threshold,
-                mode,
-                delay_filter: kind,
-                delay_filter_length: length,
-                ..PiConfig::default()
-            };
-            Box::new(PiServo::new(config, options.frequency_ppb))
-        }
+        Method::Pi => Box::new(Classic::new(Pi::default(), *options, mode, kind, length)),
         Method::LinReg => Box::new(Classic::new(LinReg::default(), *options, mode, kind, length)),
         // The clock filter chooses among whole exchanges: each with its own delay.
         Method::Ntp => {

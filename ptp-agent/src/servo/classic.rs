@@ -1,15 +1,18 @@
-//! What the other textbook servos have in common: offsets from the delay filter, a first measurement
-//! of the frequency, steps by policy. The method itself is a [`Controller`].
+//! What the textbook servos have in common: offsets from the delay filter, a first measurement of the
+//! frequency, steps by policy. The method itself is a [`Controller`].
 
 use super::{
     DelayInput, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
     filter::{DelayFilterKind, Offset, TimestampMode, TimestampProcessor},
-    pi::Line,
+    interval::{LONGEST_S, SyncInterval},
 };
 use ptp_common::time::{Duration, Mono, Time};
 
 /// How long the frequency is measured before the first adjustment, unless the method wants more.
 const ACQUISITION: Duration = Duration::from_secs(4);
+
+/// What is asked for at the most where the clock says no limit, parts per billion.
+const MAX_FREQUENCY_PPB: f64 = 1e8;
 
 /// An offset as a controller gets it.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +33,13 @@ pub(super) struct Point {
 
 /// A method.
 pub(super) trait Controller: Send {
+    /// Longer Sync intervals are taken for this one, seconds.
+    const LONGEST_INTERVAL_S: f64 = LONGEST_S;
+
     fn name(&self) -> &'static str;
+
+    /// Nothing beyond this is to be asked for, or integrated, parts per billion.
+    fn limit_frequency(&mut self, _ppb: f64) {}
 
     /// How long the frequency is to be measured before the begin.
     fn acquisition(&self) -> Duration {
@@ -50,6 +59,62 @@ pub(super) trait Controller: Send {
     fn stepped(&mut self);
 }
 
+/// Sums for a least-squares line through (time, offset), relative to the first point.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    first: Time<Mono>,
+    last: Time<Mono>,
+    base: Duration,
+    n: f64,
+    x: f64,
+    y: f64,
+    xx: f64,
+    xy: f64,
+}
+
+impl Line {
+    fn new(mono: Time<Mono>, offset: Duration) -> Self {
+        let mut line = Self {
+            first: mono,
+            last: mono,
+            base: offset,
+            n: 0.0,
+            x: 0.0,
+            y: 0.0,
+            xx: 0.0,
+            xy: 0.0,
+        };
+        line.push(mono, offset);
+        line
+    }
+
+    /// Seconds and nanoseconds.
+    fn push(&mut self, mono: Time<Mono>, offset: Duration) {
+        self.last = mono;
+        let x = (mono - self.first).as_secs_f64();
+        let y = (offset - self.base).as_nanos_f64();
+        self.n += 1.0;
+        self.x += x;
+        self.y += y;
+        self.xx += x * x;
+        self.xy += x * y;
+    }
+
+    /// ns/s, which is parts per billion.
+    fn slope(&self) -> Option<f64> {
+        let denominator = self.n * self.xx - self.x * self.x;
+        (self.n >= 2.0 && denominator > 0.0)
+            .then(|| (self.n * self.xy - self.x * self.y) / denominator)
+    }
+
+    /// The line's offset at the last point.
+    fn end(&self, slope: f64) -> Duration {
+        let x = (self.last - self.first).as_secs_f64();
+        let mean = self.y / self.n;
+        self.base + Duration::from_nanos_f64(mean + slope * (x - self.x / self.n))
+    }
+}
+
 /// A servo around a method.
 pub(super) struct Classic<C> {
     controller: C,
@@ -62,20 +127,20 @@ pub(super) struct Classic<C> {
     changed: bool,
     frequency_ppb: f64,
     max_frequency_ppb: f64,
-    interval_s: f64,
-    last_sync: Option<Time<Mono>>,
+    interval: SyncInterval,
     last_offset: Duration,
     variance_ns2: f64,
 }
 
 impl<C: Controller> Classic<C> {
     pub(super) fn new(
-        controller: C,
+        mut controller: C,
         options: Options,
         mode: TimestampMode,
         kind: DelayFilterKind,
         length: usize,
     ) -> Self {
+        controller.limit_frequency(MAX_FREQUENCY_PPB);
         Self {
             controller,
             options,
@@ -86,9 +151,8 @@ impl<C: Controller> Classic<C> {
             first_update: true,
             changed: false,
             frequency_ppb: options.frequency_ppb,
-            max_frequency_ppb: 1e8,
-            interval_s: 1.0,
-            last_sync: None,
+            max_frequency_ppb: MAX_FREQUENCY_PPB,
+            interval: SyncInterval::new(C::LONGEST_INTERVAL_S),
             last_offset: Duration::ZERO,
             variance_ns2: 0.0,
         }
@@ -99,21 +163,9 @@ impl<C: Controller> Classic<C> {
         if ppb.is_finite() { ppb.clamp(-limit, limit) } else { self.frequency_ppb }
     }
 
-    fn learn_interval(&mut self, input: &SyncInput) {
-        let measured = self.last_sync.map(|last| (input.t2.mono - last).as_secs_f64());
-        self.last_sync = Some(input.t2.mono);
-        let interval_s = match (input.log_interval, measured) {
-            (Some(log), _) => Duration::from_log_interval(log).as_secs_f64(),
-            (None, Some(measured)) if measured > 0.0 => {
-                self.interval_s + (measured - self.interval_s) / 8.0
-            }
-            _ => return,
-        };
-        self.interval_s = interval_s.clamp(1.0 / 1024.0, 1024.0);
-    }
-
-    /// The offset at the end of a line through the first Sync messages, on which the clock ran
-    /// unadjusted.
+    /// The frequency is measured while the clock runs on unadjusted, on Sync messages alone: delays
+    /// that are measured meanwhile contain what the clock gains, and would bend the line. Returns
+    /// the offset at the end, once there is enough and a delay is known.
     fn acquire(&mut self, input: &SyncInput) -> Option<Duration> {
         let forward = input.t2.clock - input.t1;
         let Some(line) = &mut self.acquisition else {
@@ -149,7 +201,7 @@ impl<C: Controller> Classic<C> {
             free_ns: (free - origin).as_nanos_f64(),
             delay_ns: (measured.delay + measured.offset - measured.raw_offset).as_nanos_f64(),
             weight: measured.weight,
-            interval_s: self.interval_s,
+            interval_s: self.interval.seconds(),
         }
     }
 }
@@ -160,19 +212,11 @@ impl<C: Controller> Servo for Classic<C> {
     }
 
     fn sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
-        self.learn_interval(&input);
+        self.interval.learn(&input);
         let measured = self.processor.sync(input);
         let acquired = if self.state == ServoState::Unlocked { self.acquire(&input) } else { None };
         let measured = measured?;
-        let mut output = ServoOutput {
-            offset: measured.offset,
-            raw_offset: measured.raw_offset,
-            delay: measured.delay,
-            frequency_ppb: self.frequency_ppb,
-            step: None,
-            state: self.state,
-            error_bound: None,
-        };
+        let mut output = measured.output(self.frequency_ppb, self.state);
         let mut offset = measured.offset;
         if self.state == ServoState::Unlocked {
             match acquired {
@@ -219,6 +263,7 @@ impl<C: Controller> Servo for Classic<C> {
 
     fn limit_frequency(&mut self, ppb: f64) {
         self.max_frequency_ppb = self.max_frequency_ppb.min(ppb.abs());
+        self.controller.limit_frequency(self.max_frequency_ppb);
     }
 
     fn parent_changed(&mut self) {
@@ -242,14 +287,15 @@ impl<C: Controller> Servo for Classic<C> {
         self.state
     }
 
-    /// As for `pi`: all of the path may lie on one side, and 1 ppm is allowed for age.
+    /// All of the path may lie on one side, so the delay itself bounds the asymmetry. Beyond the
+    /// noise, 1 ppm is allowed for the age of the last Sync.
     fn error_bound(&self, now: Time<Mono>) -> Option<Duration> {
         if !matches!(self.state, ServoState::Locked | ServoState::Holdover) {
             return None;
         }
         let delay = self.processor.filtered_delay()?;
         let noise = Duration::from_nanos_f64(4.0 * self.variance_ns2.sqrt());
-        let age = (now - self.last_sync?).max(Duration::ZERO);
+        let age = (now - self.interval.last_sync()?).max(Duration::ZERO);
         let wander = Duration::from_nanos_f64(age.as_secs_f64() * 1_000.0);
         Some(delay.abs() + noise + wander + self.last_offset.abs())
     }

@@ -2,7 +2,7 @@
 //! and defaults that linuxptp documents (`delay_filter`, `delay_filter_length`, `tsproc_mode`), so
 //! that people can compare and migrate.
 
-use super::{DelayInput, PeerDelayInput, SyncInput};
+use super::{DelayInput, PeerDelayInput, ServoOutput, ServoState, SyncInput};
 use ptp_common::time::Duration;
 use std::collections::VecDeque;
 
@@ -122,6 +122,21 @@ pub struct Offset {
     pub delay: Duration,
     /// Trust in this offset, above 0 up to 1.
     pub weight: f64,
+}
+
+impl Offset {
+    /// What a servo says that leaves the clock as it is.
+    pub(super) const fn output(&self, frequency_ppb: f64, state: ServoState) -> ServoOutput {
+        ServoOutput {
+            offset: self.offset,
+            raw_offset: self.raw_offset,
+            delay: self.delay,
+            frequency_ppb,
+            step: None,
+            state,
+            error_bound: None,
+        }
+    }
 }
 
 /// Joins Sync and Delay_Req (or link delays) on the steered clock.

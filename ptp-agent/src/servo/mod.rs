@@ -8,9 +8,10 @@ pub mod adaptive;
 pub mod choice;
 mod classic;
 pub mod filter;
+mod interval;
 mod linreg;
 mod ntp;
-pub mod pi;
+mod pi;
 pub mod watch;
 
 pub use choice::{Choice, Method, Options, UnknownServo, build};

@@ -59,15 +59,7 @@ impl Servo for WatchServo {
             }
         }
         self.state = ServoState::Locked;
-        Some(ServoOutput {
-            offset: measured.offset,
-            raw_offset: measured.raw_offset,
-            delay: measured.delay,
-            frequency_ppb: self.frequency_ppb,
-            step: None,
-            state: self.state,
-            error_bound: None,
-        })
+        Some(measured.output(self.frequency_ppb, self.state))
     }
 
     fn delay(&mut self, input: DelayInput) {
