@@ -6,6 +6,7 @@ use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
     os::unix::fs::PermissionsExt,
+    path::PathBuf,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -427,7 +428,7 @@ fn interface_that_does_not_exist_is_one_message_and_exit_code_three() {
 }
 
 #[test]
-fn port_or_address_in_use_is_one_message_and_exit_code_three() {
+fn port_in_use_is_one_message_and_exit_code_three() {
     let _machine = in_company();
     let wire = need!(Wire::new());
     let _ptp4l = need!(Ptp4l::grandmaster(&wire.client, &["ptp0"], &[]));
@@ -441,14 +442,54 @@ fn port_or_address_in_use_is_one_message_and_exit_code_three() {
     let _serve = Agent::start(&wire.grandmaster, &["serve", "-i", "gm0"]);
     let log = refused(&wire.grandmaster, &["run", "-i", "gm0"], 3);
     assert!(log.contains("in use"), "{log}");
+}
 
+#[test]
+fn metrics_address_in_use_is_one_line_and_an_alarm_until_it_is_free() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let _server = Agent::start(&wire.grandmaster, &server_arguments("gm0", &[]));
     let taken = wire.client.run(|| TcpListener::bind(METRICS).unwrap()).unwrap();
-    for command in ["run", "serve", "observe"] {
-        let arguments = [command, "-i", "ptp0", "--metrics-address", METRICS];
-        let log = refused(&wire.client, &arguments, 3);
-        assert!(log.contains(METRICS) && log.contains("in use"), "{log}");
+    let start = |command: &str| {
+        let agent =
+            Agent::start(&wire.client, &[command, "-i", "ptp0", "--metrics-address", METRICS]);
+        agent.wait_for_text(0, PATIENCE, "alarm raised alarm=\"endpoint_unavailable\"");
+        let lines = agent.lines();
+        let said: Vec<_> = lines.iter().filter(|line| line.text.contains(METRICS)).collect();
+        assert!(said.len() == 1 && said[0].text.contains("in use"), "{}", agent.last_words());
+        agent
+    };
+    for command in ["serve", "observe"] {
+        start(command).finish();
     }
+    let mut agent = start("run");
+    assert_follows(&agent, 0);
+    let mark = agent.mark();
     drop(taken);
+    agent.wait_for_text(mark, PATIENCE, &format!("metrics on http://{METRICS}"));
+    agent.wait_for_text(mark, PATIENCE, "alarm cleared alarm=\"endpoint_unavailable\"");
+    assert!(outcomes(&wire.client).contains("ptp_alarm{alarm=\"endpoint_unavailable\"} 0"));
+    agent.finish();
+}
+
+#[test]
+fn status_socket_of_a_killed_agent_is_cleared_away_by_the_next_one() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let mut killed = Agent::start(&wire.client, &["observe", "-i", "ptp0"]);
+    let path = PathBuf::from(format!("/run/ptp-agent/{}.sock", killed.pid()));
+    let is_new = || {
+        let made = fs::symlink_metadata(&path).and_then(|file| file.modified()).unwrap();
+        made.elapsed().is_ok_and(|age| age < Duration::from_secs(1))
+    };
+    // What has just been made may not listen yet, so it is left alone.
+    while is_new() {
+        thread::sleep(Duration::from_millis(50));
+    }
+    killed.kill();
+    let mut next = Agent::start(&wire.client, &["observe", "-i", "ptp0"]);
+    assert!(!path.exists(), "{}", path.display());
+    next.finish();
 }
 
 #[test]

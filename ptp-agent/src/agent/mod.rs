@@ -10,12 +10,12 @@ pub mod prime;
 pub mod replay;
 pub mod run;
 pub mod serve;
+pub mod services;
 pub mod steer;
 pub mod tap;
 
 use std::{
     io::Write as _,
-    net::SocketAddr,
     path::PathBuf,
     time::{Duration as StdDuration, SystemTime, UNIX_EPOCH},
 };
@@ -34,9 +34,7 @@ use crate::{
     publish::{
         alarms::Limits,
         export::SegmentError,
-        http::{HttpError, Publication, Server},
         json::{ClockLine, Output, OutputError, Sample},
-        local::StatusSocket,
         metrics::{CapturePoint, Direction, PortFigures, StampOutcome},
     },
     recording::{Problem, ReadError, RecordError},
@@ -44,6 +42,7 @@ use crate::{
     transport::{TransportError, interface_mac},
 };
 use io::{IoCounts, IoError, SideCounts};
+use services::Serving;
 
 /// Why a command ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +53,6 @@ pub enum AgentError {
     /// Standard output.
     #[error(transparent)]
     Output(#[from] OutputError),
-    /// The metrics endpoint.
-    #[error(transparent)]
-    Http(#[from] HttpError),
     /// A hardware clock that cannot be used.
     #[error(transparent)]
     Phc(#[from] PhcError),
@@ -113,7 +109,6 @@ impl AgentError {
         match self {
             Self::Io(IoError::Capture(error)) => error.is_missing_on_host(),
             Self::Io(IoError::Transport(error)) => !matches!(error, TransportError::Socket { .. }),
-            Self::Http(_) => true,
             Self::Phc(error) => matches!(error, PhcError::Missing(_) | PhcError::ReadOnly(_)),
             Self::Clock(ClockError::NotPermitted { .. }) => true,
             Self::Io(IoError::Watch(_) | IoError::StackStamps(_))
@@ -145,12 +140,8 @@ pub struct Common {
     pub domain: u8,
     /// End by itself after this time.
     pub duration: Option<StdDuration>,
-    /// Where to serve metrics.
-    pub metrics_address: Option<SocketAddr>,
-    /// Where the status is told.
-    pub status_socket: StatusSocket,
-    /// Where management messages are answered.
-    pub management_socket: Option<PathBuf>,
+    /// Where it can be asked.
+    pub serving: Serving,
     /// What is tolerated before there is an alarm.
     pub limits: Limits,
     /// JSON lines instead of text.
@@ -232,18 +223,6 @@ fn clock_line(clock: &VirtualClock, mono: Time<Mono>) -> ClockLine {
 fn virtual_clock(now: Time<Mono>, offset: Duration) -> VirtualClock {
     let real = now.since_epoch() + clock::realtime_minus_monotonic();
     VirtualClock::new(now, Time::<Ptp>::from_epoch(real + offset), MAX_FREQUENCY_PPB)
-}
-
-fn start_metrics(
-    address: Option<SocketAddr>,
-    publication: &Publication,
-) -> Result<Option<Server>, AgentError> {
-    let Some(address) = address else {
-        return Ok(None);
-    };
-    let server = Server::start(address, publication.clone())?;
-    tracing::info!("metrics on http://{}/metrics", server.address());
-    Ok(Some(server))
 }
 
 fn start_output(json: bool) -> Result<Option<Output>, AgentError> {

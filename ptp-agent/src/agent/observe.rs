@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::SocketAddr,
     time::{Duration as StdDuration, Instant},
 };
 
@@ -18,7 +17,8 @@ use serde_json::{Map, Value, json};
 use super::{
     AgentError, Ending,
     health::Health,
-    start_metrics, start_output,
+    services::{Services, Serving},
+    start_output,
     tap::{Packet, Tap, TapConfig},
     unix_seconds,
 };
@@ -31,7 +31,6 @@ use crate::{
         alarms::{self, Facts, Limits, Role},
         http::Publication,
         json::{Event, Output, Sample, Summary},
-        local::{LocalSockets, StatusSocket},
         metrics::{self, MAX_PORTS, StampOutcome, message_type_name},
         text,
     },
@@ -59,10 +58,8 @@ pub struct ObserveConfig {
     pub tap: TapConfig,
     /// End by itself after this time.
     pub duration: Option<StdDuration>,
-    /// Where to serve metrics.
-    pub metrics_address: Option<SocketAddr>,
-    /// Where the status is told.
-    pub status_socket: StatusSocket,
+    /// Where it can be asked.
+    pub serving: Serving,
     /// What is tolerated before there is an alarm.
     pub limits: Limits,
     /// JSON lines instead of text.
@@ -76,8 +73,7 @@ pub struct ObserveConfig {
 pub async fn observe(config: ObserveConfig) -> Result<(), AgentError> {
     let mut ending = Ending::new(config.duration)?;
     let publication = Publication::default();
-    let _server = start_metrics(config.metrics_address, &publication)?;
-    let _sockets = LocalSockets::start(&config.status_socket, None, &publication);
+    let services = Services::start(config.serving, &publication, monotonic());
     let mut tap = Tap::open(config.tap)?;
     let output = start_output(config.json)?;
     let start = monotonic();
@@ -91,7 +87,7 @@ pub async fn observe(config: ObserveConfig) -> Result<(), AgentError> {
         );
     }
     let mut observer = Observer::new();
-    let mut teller = Teller::new(output, publication, config.limits, start);
+    let mut teller = Teller::new(output, publication, services, config.limits, start);
     let mut housekeeping = start + HOUSEKEEPING;
     loop {
         let until = ending.limit(housekeeping);
@@ -195,6 +191,7 @@ struct Totals {
 struct Teller {
     output: Option<Output>,
     publication: Publication,
+    services: Services,
     start: Time<Mono>,
     samples: u64,
     health: Health,
@@ -210,6 +207,7 @@ impl Teller {
     fn new(
         output: Option<Output>,
         publication: Publication,
+        services: Services,
         limits: Limits,
         start: Time<Mono>,
     ) -> Self {
@@ -219,6 +217,7 @@ impl Teller {
             syncs: 0,
             offset: None,
             publication,
+            services,
             start,
             samples: 0,
             totals: BTreeMap::new(),
@@ -380,12 +379,14 @@ impl Teller {
             grandmaster: announced,
             interval: Some(SYNC_INTERVAL),
             offset: self.offset,
+            is_unserved: self.services.is_lacking(),
             ..Facts::default()
         }
     }
 
     /// Brings alarms, metrics and status up to date.
     fn housekeep(&mut self, now: Time<Mono>, tap: &Tap, observer: &Observer) {
+        self.services.look_after(now);
         let facts = self.facts(now, tap, observer);
         self.health.check(now, &facts);
         for port in observer.ports() {

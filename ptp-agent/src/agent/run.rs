@@ -13,8 +13,9 @@ use super::{
     AgentError, Common, Ending, clock_identity, clock_line, data_sets, export,
     health::{self, Health},
     io::{Delivery, Io},
-    print, sample_line, sample_text, seed, set_drop_figures, set_message_figures,
-    set_stamp_figures, stamp_counts, start_metrics, start_output,
+    print, sample_line, sample_text, seed,
+    services::Services,
+    set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, start_output,
     steer::{self, Steering},
     unix_seconds,
 };
@@ -30,7 +31,6 @@ use crate::{
         export::{Exporting, Exports},
         http::Publication,
         json::{self, Output},
-        local::LocalSockets,
         metrics::Direction,
     },
     recording::{self, Addresses, FollowedClock, Recorder, RecordingFile},
@@ -106,12 +106,7 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
     let exports = Exports::open(&exporting)?;
     let mut ending = Ending::new(common.duration)?;
     let publication = Publication::default();
-    let _server = start_metrics(common.metrics_address, &publication)?;
-    let _sockets = LocalSockets::start(
-        &common.status_socket,
-        common.management_socket.as_deref(),
-        &publication,
-    );
+    let services = Services::start(common.serving.clone(), &publication, monotonic());
     let io = Io::open(common.io.clone())?;
     let output = start_output(common.json)?;
     let start = monotonic();
@@ -187,6 +182,7 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
         output,
         health: Health::new(Role::Receiver, common.limits, publication.clone(), start),
         publication,
+        services,
         sync_interval: None,
         clock_errors: 0,
         is_stepped_elsewhere: false,
@@ -364,6 +360,7 @@ impl Runner {
 struct Teller {
     output: Option<Output>,
     publication: Publication,
+    services: Services,
     health: Health,
     /// What the time transmitter says.
     sync_interval: Option<Duration>,
@@ -497,12 +494,14 @@ impl Teller {
                 .filter(|properties| properties.current_utc_offset_valid)
                 .map(|properties| i64::from(properties.current_utc_offset)),
             is_steered_elsewhere: self.is_stepped_elsewhere,
+            is_unserved: self.services.is_lacking(),
         }
     }
 
     fn housekeep(&mut self, runner: &Runner) {
-        let facts = self.facts(runner);
         let now = monotonic();
+        self.services.look_after(now);
+        let facts = self.facts(runner);
         self.health.check(now, &facts);
         self.exports.tick(&export::view(&runner.client, now, self.last.as_ref(), self.steps));
         let receiver = runner.client.receiver();

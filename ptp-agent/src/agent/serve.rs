@@ -16,8 +16,10 @@ use super::{
     AgentError, Common, Ending, clock_identity, clock_line, data_sets,
     health::{self, Health},
     io::{Delivery, Io, IoConfig},
-    seed, set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, start_metrics,
-    start_output, virtual_clock,
+    seed,
+    services::Services,
+    set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, start_output,
+    virtual_clock,
 };
 use crate::{
     capture::{RxSource, TxSource},
@@ -31,7 +33,6 @@ use crate::{
         alarms::{Facts, Role},
         http::Publication,
         json::{self},
-        local::LocalSockets,
         metrics::Direction,
     },
     sys::clock::{monotonic, realtime_minus_monotonic, tai_offset_seconds},
@@ -100,12 +101,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
     let ServeConfig { common, clock, .. } = &config;
     let mut ending = Ending::new(common.duration)?;
     let publication = Publication::default();
-    let _server = start_metrics(common.metrics_address, &publication)?;
-    let _sockets = LocalSockets::start(
-        &common.status_socket,
-        common.management_socket.as_deref(),
-        &publication,
-    );
+    let mut services = Services::start(common.serving.clone(), &publication, monotonic());
     // Nobody tells a grandmaster when its messages arrived, so there is nothing to compare points by.
     let mut io = Io::open(IoConfig {
         rx_source: Some(common.io.rx_source.unwrap_or(RxSource::Stack)),
@@ -166,7 +162,9 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
     let mut housekeep = |now: Time<Mono>, io: &Io, transmitter: &Transmitter| {
         let (ports_up, ports_down) = health::links(io, &ports);
         let totals = health::totals(io, &ports, |port| transmitter.counters(port));
-        health.check(now, &Facts { totals, ports_up, ports_down, ..Facts::default() });
+        services.look_after(now);
+        let is_unserved = services.is_lacking();
+        health.check(now, &Facts { totals, ports_up, ports_down, is_unserved, ..Facts::default() });
         for port in &ports {
             let counters = transmitter.counters(*port);
             let interface = io.interface(*port);

@@ -27,6 +27,7 @@ use crate::{
         replay::{self, Recording, ReplayConfig},
         run::{self, ClockChoice, RunConfig},
         serve::{self, ServeConfig, ServedClock},
+        services::Serving,
         tap::TapConfig,
     },
     bench,
@@ -589,11 +590,15 @@ fn sources(
     Ok((rx.and_then(|rx| rx.0), tx.and_then(|tx| tx.0)))
 }
 
-fn status_socket(args: &TapArgs, config: &Config) -> StatusSocket {
+fn serving(args: &TapArgs, config: &Config) -> Serving {
     let file = config.status_socket.as_ref();
     // What a path is parsed of is never refused.
     let file = || file.and_then(|text| text.parse().ok());
-    args.status_socket.clone().or_else(file).unwrap_or_default()
+    Serving {
+        metrics_address: args.metrics_address.or(config.metrics_address),
+        status_socket: args.status_socket.clone().or_else(file).unwrap_or_default(),
+        management_socket: None,
+    }
 }
 
 fn limits(args: &TapArgs, config: &Config) -> Limits {
@@ -642,12 +647,13 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
         },
         domain: args.domain.or(config.domain).unwrap_or(0),
         duration: args.tap.duration,
-        metrics_address: args.tap.metrics_address.or(config.metrics_address),
-        status_socket: status_socket(&args.tap, config),
-        management_socket: args
-            .management_socket
-            .clone()
-            .or_else(|| config.management_socket.clone()),
+        serving: Serving {
+            management_socket: args
+                .management_socket
+                .clone()
+                .or_else(|| config.management_socket.clone()),
+            ..serving(&args.tap, config)
+        },
         limits: limits(&args.tap, config),
         json,
         seed: args.seed,
@@ -671,8 +677,7 @@ fn observe_config(
     Ok(ObserveConfig {
         tap: tap(&args.tap, config)?,
         duration: args.tap.duration,
-        metrics_address: args.tap.metrics_address.or(config.metrics_address),
-        status_socket: status_socket(&args.tap, config),
+        serving: serving(&args.tap, config),
         limits: limits(&args.tap, config),
         json,
     })

@@ -9,7 +9,6 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex, PoisonError},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -24,9 +23,12 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::{sync::oneshot, task::JoinHandle};
 
-use super::{management::DataSets, metrics::Metrics};
+use super::{
+    management::DataSets,
+    metrics::Metrics,
+    service::{ServiceThread, serve_clients},
+};
 
 /// Connections at one time; a further one takes the place of the oldest.
 const MAX_CONNECTIONS: usize = 64;
@@ -196,8 +198,7 @@ pub enum HttpError {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
+    _thread: ServiceThread,
 }
 
 impl Server {
@@ -213,36 +214,14 @@ impl Server {
         let listener = TcpListener::bind(address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let (stop, stopped) = oneshot::channel();
-        let thread = thread::Builder::new()
-            .name("http".into())
-            .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = serve(listener, publication) => {}
-                        _ = stopped => {}
-                    }
-                });
-            })
-            .map_err(failed)?;
-        Ok(Self { address: bound, stop: Some(stop), thread: Some(thread) })
+        let thread =
+            ServiceThread::start("http", move || serve(listener, publication)).map_err(failed)?;
+        Ok(Self { address: bound, _thread: thread })
     }
 
     /// Where the server listens.
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic there has been printed already, and must not become one of the agent.
-            let _ = thread.join();
-        }
     }
 }
 
@@ -254,24 +233,10 @@ async fn serve(listener: TcpListener, publication: Publication) {
             return;
         }
     };
-    let mut connections: VecDeque<JoinHandle<()>> = VecDeque::new();
-    loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            // The client has gone again, or the process is out of descriptors: others may free some.
-            Err(_) => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        connections.retain(|connection| !connection.is_finished());
-        if connections.len() >= MAX_CONNECTIONS
-            && let Some(oldest) = connections.pop_front()
-        {
-            oldest.abort();
-        }
+    let accept = async || Ok(listener.accept().await?.0);
+    serve_clients(MAX_CONNECTIONS, accept, |stream| {
         let publication = publication.clone();
-        connections.push_back(tokio::spawn(async move {
+        async move {
             let service = service_fn(|request: Request<Incoming>| {
                 let answer = publication.answer(request.method(), request.uri().path());
                 async { Ok::<_, Infallible>(answer) }
@@ -285,8 +250,9 @@ async fn serve(listener: TcpListener, publication: Publication) {
                 .serve_connection(TokioIo::new(stream), service);
             // Neither a broken request nor a client that goes is news to anybody else.
             let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
-        }));
-    }
+        }
+    })
+    .await;
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod management;
 pub mod metrics;
 pub mod plot;
 pub mod report;
+mod service;
 pub mod statistics;
 pub mod terminal;
 pub mod text;

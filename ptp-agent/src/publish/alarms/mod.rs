@@ -76,6 +76,8 @@ pub struct Facts {
     pub utc_offset: Option<i64>,
     /// Whether another program steers the clock that this one is to steer.
     pub is_steered_elsewhere: bool,
+    /// Whether metrics or a socket that were asked for cannot be served.
+    pub is_unserved: bool,
 }
 
 /// What is tolerated.
@@ -187,6 +189,7 @@ impl Alarms {
                 }
                 Alarm::ClockError => recent.as_ref().is_some_and(|recent| recent.clock_errors > 0),
                 Alarm::SteeredElsewhere => facts.is_steered_elsewhere,
+                Alarm::EndpointUnavailable => facts.is_unserved,
             };
             if let Some(after) = state.update(now, condition, alarm.patience()) {
                 let (alarm, is_raised) = (*alarm, state.is_raised());

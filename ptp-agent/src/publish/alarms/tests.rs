@@ -227,7 +227,7 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
         prop::option::of(any::<i64>()),
         prop::option::of(0usize..4),
         prop::option::of(any::<i64>()),
-        any::<bool>(),
+        any::<(bool, bool)>(),
     );
     (totals, more).prop_map(
         |(t, (up, down, grandmaster, interval, offset, servo, utc, steered))| Facts {
@@ -252,7 +252,8 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
             offset: offset.map(Duration::from_nanos),
             servo: servo.map(|at| ServoState::ALL[at]),
             utc_offset: utc,
-            is_steered_elsewhere: steered,
+            is_steered_elsewhere: steered.0,
+            is_unserved: steered.1,
         },
     )
 }

@@ -8,10 +8,13 @@ use std::{
         net::{UnixDatagram, UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Where agents put their status sockets unless told otherwise.
 pub const DIRECTORY: &str = "/run/ptp-agent";
+/// Between making a socket and listening to it much less passes.
+const NEW: Duration = Duration::from_secs(1);
 
 /// Why a socket cannot be made. Time-keeping goes on without it.
 #[derive(Debug, thiserror::Error)]
@@ -127,10 +130,15 @@ pub(super) fn is_abandoned(path: &Path) -> bool {
     stream.is_err_and(refused) || datagram.is_err_and(refused)
 }
 
-/// Removes the sockets that killed agents have left in [`DIRECTORY`].
+/// Removes the sockets that killed agents have left in [`DIRECTORY`]. One that has just been made may
+/// not listen yet.
 pub(super) fn clean_directory() {
+    let is_new = |path: &Path| {
+        let made = fs::symlink_metadata(path).and_then(|file| file.modified());
+        made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < NEW))
+    };
     for path in sockets() {
-        if is_abandoned(&path) {
+        if is_abandoned(&path) && !is_new(&path) {
             let _ = fs::remove_file(path);
         }
     }

@@ -1,5 +1,5 @@
 //! The agent's Unix sockets: one that tells its status to whoever connects, and one that answers
-//! linuxptp's management messages. Both run on a thread of their own and only read what was
+//! linuxptp's management messages. Each runs on a thread of its own and only reads what was
 //! published, so no client can hold up time-keeping: the number of clients and the time of each are
 //! limited, requests are not even read where none is needed, and an answer that its client does not
 //! take is dropped.
@@ -7,17 +7,19 @@
 mod file;
 
 use std::{
-    collections::VecDeque,
     io::{self, Read},
     os::unix::net::{UnixDatagram, UnixListener, UnixStream},
     path::{Path, PathBuf},
-    thread,
     time::Duration,
 };
 
-use tokio::{io::AsyncWriteExt, sync::oneshot, task::JoinHandle};
+use tokio::io::AsyncWriteExt;
 
-use super::{http::Publication, management::answer};
+use super::{
+    http::Publication,
+    management::answer,
+    service::{ServiceThread, serve_clients},
+};
 pub use file::{DIRECTORY, SocketError};
 use file::{SocketFile, clean_directory, sockets};
 
@@ -44,6 +46,19 @@ pub enum StatusSocket {
     Off,
 }
 
+impl StatusSocket {
+    /// The path, if there is to be one.
+    pub fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Off => None,
+            Self::At(path) => Some(path.clone()),
+            Self::Default => {
+                Some(Path::new(DIRECTORY).join(format!("{}.sock", std::process::id())))
+            }
+        }
+    }
+}
+
 impl std::str::FromStr for StatusSocket {
     type Err = std::convert::Infallible;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -54,145 +69,96 @@ impl std::str::FromStr for StatusSocket {
     }
 }
 
-/// The running sockets; they end when this is dropped.
-#[derive(Debug, Default)]
-pub struct LocalSockets {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
-    files: Vec<SocketFile>,
+/// The running status socket; it ends and its file vanishes when this is dropped.
+#[derive(Debug)]
+pub struct StatusServer {
+    _thread: ServiceThread,
+    _file: SocketFile,
 }
 
-impl LocalSockets {
-    /// Starts what is wanted. What cannot be started is told in the log, and is left out: time is
-    /// kept without it.
-    pub fn start(
-        status: &StatusSocket,
-        management: Option<&Path>,
-        publication: &Publication,
-    ) -> Self {
-        let mut this = Self::default();
-        let listener = this.listen(status);
-        let datagrams = management.and_then(|path| this.open(SocketFile::datagrams(path)));
-        if (listener.is_some() || datagrams.is_some())
-            && let Err(error) = this.run(listener, datagrams, publication.clone())
-        {
-            tracing::error!(%error, "status and management sockets cannot be served");
-            this.files.clear();
+impl StatusServer {
+    /// Starts to tell the status of `publication` at `path`; in [`DIRECTORY`], what killed agents have
+    /// left is removed.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn start(path: &Path, publication: &Publication) -> Result<Self, SocketError> {
+        if path.parent() == Some(Path::new(DIRECTORY)) {
+            clean_directory();
         }
-        this
-    }
-
-    fn listen(&mut self, status: &StatusSocket) -> Option<UnixListener> {
-        match status {
-            StatusSocket::Off => None,
-            StatusSocket::At(path) => self.open(SocketFile::listen(path)),
-            StatusSocket::Default => {
-                clean_directory();
-                let path = Path::new(DIRECTORY).join(format!("{}.sock", std::process::id()));
-                match SocketFile::listen(&path) {
-                    Ok((listener, file)) => {
-                        self.files.push(file);
-                        Some(listener)
-                    }
-                    Err(error) => {
-                        // Nobody has asked for it.
-                        tracing::debug!(%error, "no status socket");
-                        None
-                    }
-                }
-            }
-        }
-    }
-
-    fn open<S>(&mut self, made: Result<(S, SocketFile), SocketError>) -> Option<S> {
-        match made {
-            Ok((socket, file)) => {
-                self.files.push(file);
-                Some(socket)
-            }
-            Err(error) => {
-                tracing::error!("{error}; going on without it");
-                None
-            }
-        }
-    }
-
-    fn run(
-        &mut self,
-        listener: Option<UnixListener>,
-        datagrams: Option<UnixDatagram>,
-        publication: Publication,
-    ) -> io::Result<()> {
-        if let Some(listener) = &listener {
-            listener.set_nonblocking(true)?;
-        }
-        if let Some(datagrams) = &datagrams {
-            datagrams.set_nonblocking(true)?;
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (stop, stopped) = oneshot::channel();
-        self.stop = Some(stop);
-        self.thread = Some(thread::Builder::new().name("local".into()).spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = tell_status(listener, &publication) => {}
-                    () = answer_management(datagrams, &publication) => {}
-                    _ = stopped => {}
-                }
-            });
-        })?);
-        Ok(())
+        let (listener, file) = SocketFile::listen(path)?;
+        let publication = publication.clone();
+        let failed = |source| SocketError::Failed { what: "status", path: path.to_owned(), source };
+        listener
+            .set_nonblocking(true)
+            .and_then(|()| ServiceThread::start("status", || tell_status(listener, publication)))
+            .map(|thread| Self { _thread: thread, _file: file })
+            .map_err(failed)
     }
 }
 
-impl Drop for LocalSockets {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic there has been printed already, and must not become one of the agent.
-            let _ = thread.join();
-        }
+/// The running management socket; it ends and its file vanishes when this is dropped.
+#[derive(Debug)]
+pub struct ManagementServer {
+    _thread: ServiceThread,
+    _file: SocketFile,
+}
+
+impl ManagementServer {
+    /// Starts to answer management messages with the data sets of `publication`.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn start(path: &Path, publication: &Publication) -> Result<Self, SocketError> {
+        let (socket, file) = SocketFile::datagrams(path)?;
+        let publication = publication.clone();
+        let failed =
+            |source| SocketError::Failed { what: "management", path: path.to_owned(), source };
+        // A full buffer of one client would make the runtime's socket unready for all: answers go out
+        // by a second handle, which does not wait either.
+        let sender = socket.try_clone().map_err(failed)?;
+        socket
+            .set_nonblocking(true)
+            .and_then(|()| {
+                ServiceThread::start("management", || {
+                    answer_management(socket, sender, publication)
+                })
+            })
+            .map(|thread| Self { _thread: thread, _file: file })
+            .map_err(failed)
     }
 }
 
-async fn tell_status(listener: Option<UnixListener>, publication: &Publication) {
-    let Some(listener) = listener.and_then(|it| tokio::net::UnixListener::from_std(it).ok()) else {
-        return std::future::pending().await;
+async fn tell_status(listener: UnixListener, publication: Publication) {
+    let listener = match tokio::net::UnixListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!("the status is not told: {error}");
+            return;
+        }
     };
-    let mut clients: VecDeque<JoinHandle<()>> = VecDeque::new();
-    loop {
-        let Ok((mut stream, _)) = listener.accept().await else {
-            // Out of descriptors: others may free some.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        clients.retain(|client| !client.is_finished());
-        if clients.len() >= MAX_CLIENTS
-            && let Some(oldest) = clients.pop_front()
-        {
-            oldest.abort();
-        }
+    let accept = async || Ok(listener.accept().await?.0);
+    serve_clients(MAX_CLIENTS, accept, |mut stream| {
         let status = publication.status_line();
-        clients.push_back(tokio::spawn(async move {
+        async move {
             let writing = async {
                 stream.write_all(status.as_bytes()).await?;
                 stream.shutdown().await
             };
             // A client that has gone, or does not read, is no news to anybody.
             let _ = tokio::time::timeout(CLIENT_TIMEOUT, writing).await;
-        }));
-    }
+        }
+    })
+    .await;
 }
 
-async fn answer_management(datagrams: Option<UnixDatagram>, publication: &Publication) {
-    // A full buffer of one client would make the runtime's socket unready for all: answers go out by
-    // a second handle, which does not wait either.
-    let both = datagrams.and_then(|socket| {
-        let sender = socket.try_clone().ok()?;
-        Some((tokio::net::UnixDatagram::from_std(socket).ok()?, sender))
-    });
-    let Some((socket, sender)) = both else {
-        return std::future::pending().await;
+async fn answer_management(socket: UnixDatagram, sender: UnixDatagram, publication: Publication) {
+    let socket = match tokio::net::UnixDatagram::from_std(socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!("management messages are not answered: {error}");
+            return;
+        }
     };
     let mut request = [0; MAX_REQUEST];
     loop {
@@ -269,11 +235,13 @@ mod tests {
     use crate::publish::management::tests::data_sets;
     use std::io::Write;
 
-    fn started(directory: &Path) -> (LocalSockets, Publication, PathBuf, PathBuf) {
+    type Servers = (StatusServer, ManagementServer);
+
+    fn started(directory: &Path) -> (Servers, Publication, PathBuf, PathBuf) {
         let publication = Publication::default();
         let (status, management) = (directory.join("status"), directory.join("management"));
-        let at = StatusSocket::At(status.clone());
-        let sockets = LocalSockets::start(&at, Some(&management), &publication);
+        let teller = StatusServer::start(&status, &publication).unwrap();
+        let sockets = (teller, ManagementServer::start(&management, &publication).unwrap());
         (sockets, publication, status, management)
     }
 
@@ -349,11 +317,11 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_made_is_left_out() {
-        let publication = Publication::default();
-        let nowhere = PathBuf::from("/proc/none/socket");
-        let at = StatusSocket::At(nowhere.clone());
-        let sockets = LocalSockets::start(&at, Some(&nowhere), &publication);
-        assert!(sockets.files.is_empty() && sockets.thread.is_none());
+    fn socket_that_cannot_be_made_is_named() {
+        let (publication, nowhere) = (Publication::default(), Path::new("/proc/none/socket"));
+        let error = StatusServer::start(nowhere, &publication).unwrap_err();
+        assert!(error.to_string().contains("the status socket /proc/none/socket"), "{error}");
+        let error = ManagementServer::start(nowhere, &publication).unwrap_err();
+        assert!(error.to_string().contains("the management socket /proc/none/socket"), "{error}");
     }
 }

@@ -1,0 +1,161 @@
+//! Where a running command can be asked: metrics over HTTP, the status socket, the management socket.
+//! None of them is needed to keep time, so what cannot be served is one line in the log and an alarm,
+//! and is tried again now and then.
+
+use std::{fmt::Display, net::SocketAddr, path::PathBuf};
+
+use ptp_common::time::{Duration, Mono, Time};
+
+use crate::publish::{
+    http::{Publication, Server},
+    local::{ManagementServer, StatusServer, StatusSocket},
+};
+
+/// Between two attempts.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// What is served, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Serving {
+    /// Metrics.
+    pub metrics_address: Option<SocketAddr>,
+    /// The status.
+    pub status_socket: StatusSocket,
+    /// Answers to management messages.
+    pub management_socket: Option<PathBuf>,
+}
+
+/// See the module's paragraph. All ends when this is dropped.
+pub(super) struct Services {
+    wanted: Serving,
+    publication: Publication,
+    metrics: Service<Server>,
+    status: Service<StatusServer>,
+    management: Service<ManagementServer>,
+    retry_at: Time<Mono>,
+}
+
+impl Services {
+    /// Starts what can be started.
+    pub(super) fn start(wanted: Serving, publication: &Publication, now: Time<Mono>) -> Self {
+        let mut this = Self {
+            wanted,
+            publication: publication.clone(),
+            metrics: Service::default(),
+            status: Service::default(),
+            management: Service::default(),
+            retry_at: now,
+        };
+        this.look_after(now);
+        this
+    }
+
+    /// Tries again what could not be started, when it is time.
+    pub(super) fn look_after(&mut self, now: Time<Mono>) {
+        if now < self.retry_at {
+            return;
+        }
+        self.retry_at = now + RETRY;
+        let Self { wanted, publication, metrics, status, management, .. } = self;
+        if let Some(address) = wanted.metrics_address {
+            let started = metrics.attempt(|| Server::start(address, publication.clone()));
+            if let Some(server) = started {
+                tracing::info!("metrics on http://{}/metrics", server.address());
+            }
+        }
+        if let Some(path) = wanted.status_socket.path() {
+            // Nobody has asked for the one in the default place.
+            status.is_optional = wanted.status_socket == StatusSocket::Default;
+            status.attempt(|| StatusServer::start(&path, publication));
+        }
+        if let Some(path) = &wanted.management_socket {
+            management.attempt(|| ManagementServer::start(path, publication));
+        }
+    }
+
+    /// Whether something is not served that was asked for.
+    pub(super) fn is_lacking(&self) -> bool {
+        self.metrics.is_lacking() || self.status.is_lacking() || self.management.is_lacking()
+    }
+}
+
+/// One of them.
+struct Service<T> {
+    running: Option<T>,
+    /// What was said last, until it is another or has gone away.
+    problem: Option<String>,
+    /// Nobody misses it.
+    is_optional: bool,
+}
+
+impl<T> Default for Service<T> {
+    fn default() -> Self {
+        Self { running: None, problem: None, is_optional: false }
+    }
+}
+
+impl<T> Service<T> {
+    /// Starts it unless it runs; returns it when that has just been done.
+    fn attempt<E: Display>(&mut self, start: impl FnOnce() -> Result<T, E>) -> Option<&T> {
+        if self.running.is_some() {
+            return None;
+        }
+        match start() {
+            Ok(running) => {
+                self.problem = None;
+                Some(self.running.insert(running))
+            }
+            Err(error) => {
+                let problem = error.to_string();
+                if self.problem.as_ref() != Some(&problem) {
+                    if self.is_optional {
+                        tracing::debug!("{problem}");
+                    } else {
+                        tracing::error!("{problem}; going on without it, and trying now and then");
+                    }
+                    self.problem = Some(problem);
+                }
+                None
+            }
+        }
+    }
+
+    const fn is_lacking(&self) -> bool {
+        self.problem.is_some() && !self.is_optional
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn what_is_in_use_is_served_once_it_is_free() {
+        let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let wanted = Serving {
+            metrics_address: Some(taken.local_addr().unwrap()),
+            status_socket: StatusSocket::Off,
+            management_socket: None,
+        };
+        let mut services = Services::start(wanted, &Publication::default(), Time::ZERO);
+        assert!(services.is_lacking());
+        drop(taken);
+        services.look_after(Time::ZERO + RETRY.half());
+        assert!(services.is_lacking(), "too early");
+        services.look_after(Time::ZERO + RETRY);
+        assert!(!services.is_lacking() && services.metrics.running.is_some());
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_missed() {
+        let mut service = Service::<()>::default();
+        for is_optional in [true, false] {
+            service.is_optional = is_optional;
+            service.attempt(|| Err("no"));
+            assert_eq!(service.is_lacking(), !is_optional);
+        }
+        service.attempt(|| Ok::<_, String>(()));
+        assert!(!service.is_lacking());
+    }
+}
