@@ -3,7 +3,7 @@
 
 use std::{ffi::CStr, io, mem, os::fd::AsRawFd};
 
-use socket2::{Domain, Socket, Type};
+use super::ifreq;
 
 /// `SIOCETHTOOL` of linux/sockios.h.
 const SIOCETHTOOL: u16 = 0x8946;
@@ -102,19 +102,8 @@ pub fn timestamping(interface: &str) -> io::Result<Timestamping> {
 }
 
 fn ask<T>(interface: &str, request: &mut T) -> io::Result<()> {
-    // SAFETY: a plain structure of integers and pointers for which zero is a valid value.
-    let mut envelope: libc::ifreq = unsafe { mem::zeroed() };
-    let name = interface.as_bytes();
-    // The last byte stays zero.
-    if name.len() >= envelope.ifr_name.len() || name.contains(&0) {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
-    for (to, from) in envelope.ifr_name.iter_mut().zip(name) {
-        *to = *from as libc::c_char;
-    }
-    envelope.ifr_ifru.ifru_data = (&raw mut *request).cast();
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)
-        .or_else(|_| Socket::new(Domain::IPV6, Type::DGRAM, None))?;
+    let mut envelope = ifreq::addressed(interface, request)?;
+    let socket = ifreq::socket()?;
     // SAFETY: the envelope names an interface with a terminated string and points to a structure of
     // the layout that its command has in linux/ethtool.h; both live through the call.
     unsafe { raw::ethtool(socket.as_raw_fd(), &raw mut envelope) }?;

@@ -1,9 +1,11 @@
 //! Switches a NIC's hardware timestamps on (SIOCSHWTSTAMP), and back to what they were. The switch is
 //! one for the whole host, so nobody touches it unasked.
 
-use std::{io, mem, os::fd::AsRawFd};
+use std::{io, os::fd::AsRawFd};
 
-use socket2::{Domain, Socket, Type};
+use socket2::Socket;
+
+use super::ifreq;
 
 /// `HWTSTAMP_TX_ON` of linux/net_tstamp.h.
 const TX_ON: i32 = 1;
@@ -47,8 +49,7 @@ impl HardwareStamps {
     /// EOPNOTSUPP where the driver has none, ERANGE where it can stamp neither PTP nor everything,
     /// EPERM without CAP_NET_ADMIN, ENODEV.
     pub fn enable(interface: &str) -> io::Result<Self> {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)
-            .or_else(|_| Socket::new(Domain::IPV6, Type::DGRAM, None))?;
+        let socket = ifreq::socket()?;
         let mut before = Config::default();
         match ask(&socket, interface, &mut before, Request::Get) {
             // Some drivers can be told and not asked: then off is what remains.
@@ -79,17 +80,7 @@ enum Request {
 }
 
 fn ask(socket: &Socket, interface: &str, config: &mut Config, request: Request) -> io::Result<()> {
-    // SAFETY: a plain structure of integers and pointers for which zero is a valid value.
-    let mut envelope: libc::ifreq = unsafe { mem::zeroed() };
-    let name = interface.as_bytes();
-    // The last byte stays zero.
-    if name.len() >= envelope.ifr_name.len() || name.contains(&0) {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
-    for (to, from) in envelope.ifr_name.iter_mut().zip(name) {
-        *to = *from as libc::c_char;
-    }
-    envelope.ifr_ifru.ifru_data = (&raw mut *config).cast();
+    let mut envelope = ifreq::addressed(interface, config)?;
     match request {
         // SAFETY: the envelope names an interface with a terminated string and points to a structure
         // of the layout of `struct hwtstamp_config`; both live through the call.

@@ -1,0 +1,34 @@
+//! What requests about an interface are sent in: `struct ifreq` with the interface's name and a pointer
+//! to a structure of the request's own, and a socket that takes them.
+
+use std::{io, mem};
+
+use socket2::{Domain, Socket, Type};
+
+/// The envelope around `request`, which must live until it has been sent.
+///
+/// # Errors
+/// The name can be no interface's.
+pub(super) fn addressed<T>(interface: &str, request: &mut T) -> io::Result<libc::ifreq> {
+    // SAFETY: a plain structure of integers and pointers for which zero is a valid value.
+    let mut envelope: libc::ifreq = unsafe { mem::zeroed() };
+    let name = interface.as_bytes();
+    // The last byte stays zero.
+    if name.len() >= envelope.ifr_name.len() || name.contains(&0) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    for (to, from) in envelope.ifr_name.iter_mut().zip(name) {
+        *to = *from as libc::c_char;
+    }
+    envelope.ifr_ifru.ifru_data = (&raw mut *request).cast();
+    Ok(envelope)
+}
+
+/// Belongs to the network namespace in which it is made, and so do the names that it is asked about.
+///
+/// # Errors
+/// What the kernel reports where it has neither version of IP.
+pub(super) fn socket() -> io::Result<Socket> {
+    Socket::new(Domain::IPV4, Type::DGRAM, None)
+        .or_else(|_| Socket::new(Domain::IPV6, Type::DGRAM, None))
+}
