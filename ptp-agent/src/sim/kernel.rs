@@ -132,14 +132,7 @@ impl Kernel for SimulatedKernel {
     fn vouch(&mut self, vouching: Vouching) -> io::Result<ClockState> {
         self.set(|inner| {
             let state = &mut inner.state;
-            state.status = match vouching.leap {
-                0 => 0,
-                1.. => libc::STA_INS,
-                _ => libc::STA_DEL,
-            };
-            if !vouching.synchronised {
-                state.status |= libc::STA_UNSYNC;
-            }
+            state.status = vouching.status();
             state.max_error_us = vouching.max_error_us;
             state.est_error_us = vouching.est_error_us;
             if let Some(seconds) = vouching.tai_offset_seconds {

@@ -54,6 +54,18 @@ pub struct Vouching {
     pub tai_offset_seconds: Option<i32>,
 }
 
+impl Vouching {
+    /// The `STA_...` bits that say it.
+    pub const fn status(&self) -> i32 {
+        let leap = match self.leap {
+            0 => 0,
+            1.. => libc::STA_INS,
+            _ => libc::STA_DEL,
+        };
+        if self.synchronised { leap } else { leap | libc::STA_UNSYNC }
+    }
+}
+
 fn empty() -> libc::timex {
     // SAFETY: `timex` is a plain structure of integers for which zero is a valid value.
     unsafe { std::mem::zeroed() }
@@ -158,14 +170,7 @@ impl AdjustableClock {
     pub fn vouch(self, vouching: Vouching) -> io::Result<ClockState> {
         let mut request = empty();
         request.modes = libc::ADJ_STATUS | libc::ADJ_MAXERROR | libc::ADJ_ESTERROR;
-        request.status = match vouching.leap {
-            0 => 0,
-            1.. => libc::STA_INS,
-            _ => libc::STA_DEL,
-        };
-        if !vouching.synchronised {
-            request.status |= libc::STA_UNSYNC;
-        }
+        request.status = vouching.status();
         request.maxerror = vouching.max_error_us as libc::c_long;
         request.esterror = vouching.est_error_us as libc::c_long;
         if let Some(seconds) = vouching.tai_offset_seconds {
