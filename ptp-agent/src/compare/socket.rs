@@ -11,11 +11,8 @@ use std::{
     os::fd::AsRawFd,
 };
 
-use nix::sys::{
-    socket::{
-        ControlMessageOwned, LinkAddr, MsgFlags, TimestampingFlag, recvmsg, setsockopt, sockopt,
-    },
-    time::TimeSpec,
+use nix::sys::socket::{
+    ControlMessageOwned, LinkAddr, MsgFlags, TimestampingFlag, recvmsg, setsockopt, sockopt,
 };
 use ptp_common::{
     classify::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_PTP, PORT_EVENT, classify},
@@ -26,7 +23,10 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockFilter, S
 
 use super::{join::Sighting, point::Point};
 use crate::{
-    agent::prime::Throwaway, capture::ClockRelation, sys::packet, transport::TransportKind,
+    agent::prime::Throwaway,
+    capture::ClockRelation,
+    sys::packet,
+    transport::{TransportKind, driver_stamp::nanos},
 };
 
 /// `ETH_P_ALL`.
@@ -130,12 +130,6 @@ impl Stamps {
         }
         stamps
     }
-}
-
-/// Nanoseconds; `None` for the zero that stands for none.
-fn nanos(time: TimeSpec) -> Option<i64> {
-    let nanos = time.tv_sec().checked_mul(1_000_000_000)?.checked_add(time.tv_nsec())?;
-    (nanos != 0).then_some(nanos)
 }
 
 /// A stamp of the stack, CLOCK_REALTIME, on CLOCK_MONOTONIC.

@@ -2,10 +2,14 @@
 //! of the socket that has sent a packet. The kernel returns the packet with its stamp, headers and
 //! all, so that it is found by what it says, as the records of the kernel programs are.
 
-use std::{io, io::IoSliceMut, os::fd::AsRawFd};
+use std::{io, io::IoSliceMut, ops::Range, os::fd::AsRawFd};
 
-use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrStorage, TimestampingFlag, recvmsg, setsockopt, sockopt,
+use nix::sys::{
+    socket::{
+        ControlMessageOwned, MsgFlags, SockaddrStorage, TimestampingFlag, recvmsg, setsockopt,
+        sockopt,
+    },
+    time::TimeSpec,
 };
 use ptp_common::{
     classify::classify,
@@ -33,16 +37,27 @@ pub(super) fn next<'a>(
 ) -> Option<(&'a [u8], Time<Real>)> {
     loop {
         let (length, stamp) = receive(socket, buffer).ok()?;
-        let offset = classify(&buffer[..length]).ok().map(|location| location.ptp_offset);
-        if let (Some(offset), Some(stamp)) = (offset, stamp) {
-            // Some drivers pad short frames before they stamp them: no more than messageLength says.
-            let said = buffer
-                .get(offset + 2..offset + 4)
-                .map_or(length, |said| usize::from(u16::from_be_bytes([said[0], said[1]])));
-            let end = length.min(offset.saturating_add(said));
-            return buffer.get(offset..end).map(|message| (message, stamp));
+        if let (Some(message), Some(stamp)) = (message(&buffer[..length]), stamp) {
+            return Some((&buffer[message], stamp));
         }
     }
+}
+
+/// Where in a packet the PTP message is.
+fn message(packet: &[u8]) -> Option<Range<usize>> {
+    let begin = classify(packet).ok()?.ptp_offset;
+    // Some drivers pad short frames before they stamp them: no more than messageLength says.
+    let said = packet
+        .get(begin + 2..begin + 4)
+        .map_or(packet.len(), |said| usize::from(u16::from_be_bytes([said[0], said[1]])));
+    let end = packet.len().min(begin.saturating_add(said));
+    (begin <= end).then_some(begin..end)
+}
+
+/// Nanoseconds of a stamp of SO_TIMESTAMPING; `None` for the zero that stands for none.
+pub(crate) fn nanos(stamp: TimeSpec) -> Option<i64> {
+    let nanos = stamp.tv_sec().checked_mul(1_000_000_000)?.checked_add(stamp.tv_nsec())?;
+    (nanos != 0).then_some(nanos)
 }
 
 fn receive(
@@ -59,11 +74,32 @@ fn receive(
     )?;
     let stamp = received.cmsgs()?.find_map(|message| match message {
         ControlMessageOwned::ScmTimestampsns(times) => {
-            let whole = times.system.tv_sec().checked_mul(1_000_000_000)?;
-            let nanos = whole.checked_add(times.system.tv_nsec())?;
-            (nanos != 0).then(|| Time::from_epoch(Duration::from_nanos(nanos)))
+            Some(Time::from_epoch(Duration::from_nanos(nanos(times.system)?)))
         }
         _ => None,
     });
     Ok((received.bytes, stamp))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ptp_common::classify::ETHERTYPE_PTP;
+
+    /// A frame with a Pdelay_Req, which is 54 bytes long.
+    fn frame(said: u16, length: usize) -> Vec<u8> {
+        let mut frame = vec![0; length];
+        frame[12..14].copy_from_slice(&ETHERTYPE_PTP.to_be_bytes());
+        frame[14..18].copy_from_slice(&[2, 2, said.to_be_bytes()[0], said.to_be_bytes()[1]]);
+        frame
+    }
+
+    #[test]
+    fn padding_behind_a_message_is_no_part_of_it() {
+        assert_eq!(message(&frame(54, 68)), Some(14..68));
+        assert_eq!(message(&frame(54, 82)), Some(14..68));
+        // Nor is there more than there is.
+        assert_eq!(message(&frame(5_000, 60)), Some(14..60));
+        assert_eq!(message(&[0; 14]), None);
+    }
 }

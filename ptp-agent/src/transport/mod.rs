@@ -4,7 +4,7 @@
 //! The event socket also asks the stack for its own receive stamps: nobody reads them from the
 //! socket, but it is this wish that makes the stack stamp packets before TC ingress sees them.
 
-mod driver_stamp;
+pub(crate) mod driver_stamp;
 mod link;
 
 pub use link::{LinkState, LinkWatch, interface_addresses, interface_mac, link_state};
