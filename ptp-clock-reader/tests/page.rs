@@ -83,6 +83,14 @@ fn after_its_time_nothing_is_believed() {
 }
 
 #[test]
+fn a_page_of_before_the_last_boot_is_not_believed() {
+    // It is valid for 15 s, and for as long a reader may lag behind its writer.
+    assert_eq!(course().at(-10_000_000_000).state, State::Locked);
+    let early = course().at(-10_000_000_001);
+    assert_eq!((early.state, early.bound_ns), (State::Unknown, None));
+}
+
+#[test]
 fn what_is_not_known_is_none() {
     let course = Course { bound_ns: NO_BOUND, utc_offset_s: NO_UTC_OFFSET, state: 7, ..course() };
     let time = course.at(5_000_000_000);
@@ -156,7 +164,7 @@ fn the_c_header_reads_what_rust_reads() {
     };
     assert!(compiled.success());
     let written = Written::page("c", &course());
-    for mono_ns in [4_000_000_000, 15_000_000_000, 20_000_000_001] {
+    for mono_ns in [-10_000_000_001, 4_000_000_000, 15_000_000_000, 20_000_000_001] {
         let output = Command::new(&program.0).arg(&written.0).arg(mono_ns.to_string()).output();
         let output = output.unwrap();
         assert!(output.status.success(), "{output:?}");

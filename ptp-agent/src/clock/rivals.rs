@@ -122,6 +122,36 @@ mod tests {
         }
     }
 
+    /// Kills it at the end.
+    struct Child(std::process::Child);
+
+    impl Drop for Child {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn who_has_a_device_open_is_found_also_behind_a_link() {
+        use std::{fs, os::unix::fs::symlink, process::Command};
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| directory.path().join(name);
+        fs::write(file("device"), "").unwrap();
+        symlink(file("device"), file("link")).unwrap();
+        fs::write(file("other"), "").unwrap();
+        // A program is known by the name of its file.
+        fs::copy("/usr/bin/sleep", file("ts2phc")).unwrap();
+        let mut command = Command::new(file("ts2phc"));
+        let device = fs::File::open(file("link")).unwrap();
+        let child = Child(command.arg("60").stdin(device).spawn().unwrap());
+        let expected = format!("ts2phc (process {})", child.0.id());
+        for name in ["device", "link"] {
+            assert_eq!(users_of(&file(name)), [expected.as_str()], "{name}");
+        }
+        assert!(users_of(&file("other")).is_empty());
+    }
+
     #[test]
     fn names_are_no_longer_than_the_kernel_keeps() {
         assert!(STEERING.iter().all(|name| name.len() <= 15));

@@ -188,6 +188,12 @@ mod tests {
     }
 
     #[test]
+    fn a_file_without_a_length_is_not_read_for_ever() {
+        let error = text(Path::new("/dev/zero")).unwrap_err();
+        assert!(matches!(error, ConfigError::TooLarge(_)), "{error}");
+    }
+
+    #[test]
     fn impossible_values_are_refused() {
         let config: Config = toml::from_str("ring-kib = 5\n").unwrap();
         assert!(config.check().is_err());

@@ -199,3 +199,27 @@ fn released_the_clock_is_nobodys() {
     assert_ne!(state.status & libc::STA_UNSYNC, 0);
     assert_eq!(state.max_error_us, 21);
 }
+
+#[test]
+fn a_grandmaster_that_is_not_believed_orders_neither_leap_second_nor_tai_offset() {
+    let announced = TimeProperties { leap61: true, ..properties() };
+    let told = |clock: &mut SystemClock, kernel: &SimulatedKernel, state| {
+        let now = at(kernel, 1.0);
+        clock.keep(Keeping { state, ..keeping(now, Some(&announced)) }).unwrap();
+        let state = kernel.state().unwrap();
+        (state.status & libc::STA_INS != 0, state.tai_offset_seconds)
+    };
+    // It has announced itself, but nobody knows yet what time it has.
+    for state in [ServoState::Unlocked, ServoState::Jump] {
+        let (mut clock, kernel) = taken_over();
+        assert_eq!(told(&mut clock, &kernel, state), (false, 0), "{state:?}");
+    }
+    // It is too far away to be followed.
+    let (mut clock, kernel) = taken_over();
+    clock.followed();
+    let now = at(&kernel, 0.5);
+    assert!(clock.consent(now, Duration::from_secs(5_000)).is_err());
+    assert_eq!(told(&mut clock, &kernel, ServoState::Locked), (false, 0));
+    assert_eq!(clock.consent(now, Duration::ZERO).unwrap(), Consent::Given);
+    assert_eq!(told(&mut clock, &kernel, ServoState::Holdover), (true, 37));
+}

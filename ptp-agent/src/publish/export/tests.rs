@@ -1,6 +1,6 @@
 //! What is exported, read by those for whom it is: the crate for the page, and ClockBound's own client.
 
-use std::fs;
+use std::{fs, os::unix::net::UnixDatagram};
 
 use clock_bound_client::{ClockBoundClient, ClockStatus};
 use ptp_clock_reader::{PtpClock, State};
@@ -89,6 +89,44 @@ fn the_client_of_clockbound_reads_it_as_synchronised_and_the_interval_contains_t
         Exports::open(&Exporting { clock_bound: Some(path), ..Exporting::default() }).unwrap();
     exports.tick(&view(None));
     assert_eq!(client.now().unwrap().clock_status, ClockStatus::Synchronized);
+}
+
+#[test]
+fn what_a_killed_agent_said_last_is_not_believed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("shm");
+    let mut killed = ClockBound::open(&path).unwrap();
+    killed.update(&view(None));
+    // As it is left behind without an orderly end.
+    let left = directory.path().join("left");
+    fs::copy(&path, &left).unwrap();
+    let mut client = ClockBoundClient::new_with_path(left.to_str().unwrap()).unwrap();
+    assert_eq!(client.now().unwrap().clock_status, ClockStatus::Synchronized);
+    let mut next = ClockBound::open(&left).unwrap();
+    assert_eq!(client.now().unwrap().clock_status, ClockStatus::Unknown);
+    next.update(&view(None));
+    assert_eq!(client.now().unwrap().clock_status, ClockStatus::Synchronized);
+}
+
+#[test]
+fn a_sample_counts_once_and_none_is_given_around_midnight_utc() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("chrony.sock");
+    let daemon = UnixDatagram::bind(&path).unwrap();
+    daemon.set_nonblocking(true).unwrap();
+    let received = || std::iter::from_fn(|| daemon.recv(&mut [0; 64]).ok()).count();
+    let mut exports =
+        Exports::open(&Exporting { chrony_sock: Some(path), ..Exporting::default() }).unwrap();
+    let mut tick = |second_of_day: u64, error_ns: i64| {
+        exports.tick(&View {
+            real: Time::from_seconds_nanos(86_400 * 20_000 + second_of_day, 0),
+            real_error: Some(Duration::from_nanos(error_ns)),
+            ..view(None)
+        });
+        received()
+    };
+    assert_eq!([tick(40_000, 5), tick(40_001, 5), tick(40_002, 6)], [1, 0, 1]);
+    assert_eq!([tick(86_393, 7), tick(86_394, 8), tick(24, 9), tick(25, 10)], [1, 0, 0, 1]);
 }
 
 #[test]
