@@ -61,7 +61,7 @@ pub(super) fn measure(calls: u32, each: &mut impl FnMut(&Row)) -> anyhow::Result
         run(program, calls.div_ceil(CALLS_PER_RUN))?;
         let measured = costs(&mut ebpf)?.get(&0, 0)?;
         costs(&mut ebpf)?.set(0, [0; 5], 0)?;
-        each(&Row { name: clock.name, ns: cost(measured), baseline_ns: 0.0 });
+        each(&Row { name: clock.name, ns: cost(measured), baseline_ns: 0.0, throughput: None });
     }
     Ok(())
 }

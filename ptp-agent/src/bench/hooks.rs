@@ -63,9 +63,14 @@ pub(super) fn measure(runs: u32, packets: u32, each: &mut impl FnMut(&Row)) -> a
             }
         }
         let baseline = Cost::of(&baselines);
-        each(&Row { name: empty_name, ns: baseline, baseline_ns: baseline.mean });
+        each(&Row { name: empty_name, ns: baseline, baseline_ns: baseline.mean, throughput: None });
         for (case, costs) in cases.iter().zip(&costs) {
-            each(&Row { name: case.name, ns: Cost::of(costs), baseline_ns: baseline.mean });
+            each(&Row {
+                name: case.name,
+                ns: Cost::of(costs),
+                baseline_ns: baseline.mean,
+                throughput: None,
+            });
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 
-use super::{Cost, Row, load};
+use super::{Cost, NO_PROGRAM, Row, load};
 use crate::{
     capture::{CaptureError, Options, Programs},
     lab::netns::Namespace,
@@ -24,7 +24,7 @@ use crate::{
 const PORTION: u32 = 4000;
 
 /// The empty program.
-const EMPTY: &str = "empty_start_xmit";
+pub(super) const EMPTY: &str = "empty_start_xmit";
 
 /// A program on packets of one kind.
 struct Case {
@@ -59,8 +59,7 @@ pub(super) fn measure(runs: u32, packets: u32, each: &mut impl FnMut(&Row)) -> a
 fn measure_here(runs: u32, packets: u32) -> anyhow::Result<Vec<Row>> {
     let _statistics = enable_stats(Stats::RunTime).context("cannot switch on BPF statistics")?;
     let (mut empty, _) = load()?;
-    let program: &mut RawTracePoint =
-        empty.program_mut(EMPTY).context("the object has no empty program")?.try_into()?;
+    let program: &mut RawTracePoint = empty.program_mut(EMPTY).context(NO_PROGRAM)?.try_into()?;
     program.load().map_err(CaptureError::load)?;
     program.attach("net_dev_start_xmit").map_err(CaptureError::load)?;
     let mut programs = Programs::load(Options { xmit: true, ..Options::default() })?;
@@ -90,11 +89,16 @@ fn measure_here(runs: u32, packets: u32) -> anyhow::Result<Vec<Row>> {
             }
         }
         for (case, costs) in cases.iter().zip(&costs) {
-            rows.push(Row { name: case.name, ns: Cost::of(costs), baseline_ns: 0.0 });
+            rows.push(Row {
+                name: case.name,
+                ns: Cost::of(costs),
+                baseline_ns: 0.0,
+                throughput: None,
+            });
         }
     }
     let baseline = Cost::of(&baselines);
-    rows.insert(0, Row { name: "xmit_empty", ns: baseline, baseline_ns: 0.0 });
+    rows.insert(0, Row { name: "xmit_empty", ns: baseline, baseline_ns: 0.0, throughput: None });
     for row in &mut rows {
         row.baseline_ns = baseline.mean;
     }
@@ -114,7 +118,7 @@ fn send(sender: &UdpSocket, programs: &mut Programs, packets: u32) -> io::Result
 }
 
 fn empty_info(ebpf: &mut Ebpf) -> anyhow::Result<ProgramInfo> {
-    Ok(ebpf.program(EMPTY).context("it was there")?.info()?)
+    Ok(ebpf.program(EMPTY).context(NO_PROGRAM)?.info()?)
 }
 
 fn infos(programs: &mut Programs, cases: &[Case; 2]) -> anyhow::Result<Vec<ProgramInfo>> {

@@ -18,6 +18,7 @@ pub use programs::{
 };
 
 pub(crate) use bracket::Bracket;
+pub(crate) use programs::XMIT;
 pub(crate) use select::median;
 pub use select::{Candidates, Choice, PointReport, Selector};
 

@@ -32,7 +32,7 @@ const INGRESS: &str = "ptp_tc_ingress";
 const EGRESS: &str = "ptp_tc_egress";
 const XDP: &str = "ptp_xdp_ingress";
 /// The raw tracepoint programs and where they belong.
-const XMIT: [(&str, &str); 3] = [
+pub(crate) const XMIT: [(&str, &str); 3] = [
     ("ptp_start_xmit", "net_dev_start_xmit"),
     ("ptp_xmit_done", "net_dev_xmit"),
     ("ptp_dropped", "kfree_skb"),
