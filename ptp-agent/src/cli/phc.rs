@@ -69,7 +69,7 @@ enum Action {
         #[arg(long, value_name = "N", default_value_t = 1)]
         count: u32,
         /// Seconds in between.
-        #[arg(long, value_name = "S", default_value = "1", value_parser = super::seconds)]
+        #[arg(long, value_name = "S", default_value = "1", value_parser = super::args::seconds)]
         interval: StdDuration,
     },
 }

@@ -4,7 +4,7 @@
 
 use clap::{Command, CommandFactory};
 
-use super::super::Cli;
+use super::super::args::Cli;
 
 /// What stands behind a key that is not set.
 enum Unset {

@@ -13,7 +13,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    Delay, OrAuto, ServeClock,
+    args::{Delay, OrAuto, ServeClock},
     clock::{ClockSection, ExportArgs, RunClock},
 };
 use crate::{
@@ -127,7 +127,7 @@ impl Config {
         self.tx_source()?;
         self.clock.check()?;
         if let Some(kib) = self.ring_kib
-            && super::ring_kib(&kib.to_string()).is_err()
+            && super::args::ring_kib(&kib.to_string()).is_err()
         {
             let problem = format!("{kib} is not a power of two from 4 to 1048576");
             return Err(ConfigError::Value { key: "ring-kib", problem });
@@ -139,7 +139,7 @@ impl Config {
             ("serve.log-min-delay-req-interval", serve.log_min_delay_req_interval),
         ] {
             if let Some(log) = value
-                && super::log_interval(&log.to_string()).is_err()
+                && super::args::log_interval(&log.to_string()).is_err()
             {
                 let problem = format!("{log} is not from -10 to 10");
                 return Err(ConfigError::Value { key, problem });

@@ -1,0 +1,283 @@
+//! How the command line and the configuration file go together, and what is wrong with the result.
+
+use std::path::Path;
+
+use ptp_common::time::Duration;
+
+use super::{
+    args::{Delay, FollowArgs, ObserveArgs, PortArgs, ServeArgs, ServeClock, TapArgs},
+    clock::RunClock,
+    config::{Config, ConfigError},
+};
+use crate::{
+    agent::{
+        Common,
+        io::IoConfig,
+        observe::ObserveConfig,
+        run::{ClockChoice, RunConfig},
+        serve::{ServeConfig, ServedClock},
+        services::Serving,
+        tap::TapConfig,
+    },
+    capture::{Latencies, Latency, RxSource, TxSource},
+    compare,
+    engine::DelayMechanism,
+    publish::alarms::{DEFAULT_OFFSET_LIMIT, Limits},
+    recording::{RecordError, RecordingFile},
+    servo::{Servo, choice, watch::WatchServo},
+};
+
+/// What stands between the command line and a working command.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UsageError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("no interface: name one with --interface, or in the configuration file")]
+    NoInterface,
+    #[error("no configuration file: name one, or use --config")]
+    NoConfig,
+    #[error("interface {0} is named twice")]
+    TwiceTheSame(String),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(
+        "the recording was made with servo {0:?}, which this program does not have; choose one with --servo"
+    )]
+    UnknownServo(String),
+    #[error(
+        "only the sender of a packet gets the driver's transmit stamp: choose another --tx-source for observe"
+    )]
+    DriverStampOfOthers,
+    #[error(
+        "cannot record while a clock of the host is steered: record with --clock virtual or none"
+    )]
+    NotRecordable,
+    #[error("{0}")]
+    Export(&'static str),
+    #[error("{0} is out of range: {1}")]
+    OutOfRange(&'static str, String),
+}
+
+fn interfaces(args: &TapArgs, config: &Config) -> Result<Vec<String>, UsageError> {
+    let interfaces = if args.interface.is_empty() {
+        config.interface.clone().unwrap_or_default()
+    } else {
+        args.interface.clone()
+    };
+    if interfaces.is_empty() {
+        return Err(UsageError::NoInterface);
+    }
+    if let Some(twice) =
+        interfaces.iter().enumerate().find(|(at, name)| interfaces[..*at].contains(name))
+    {
+        return Err(UsageError::TwiceTheSame(twice.1.clone()));
+    }
+    Ok(interfaces)
+}
+
+fn sources(
+    args: &TapArgs,
+    config: &Config,
+) -> Result<(Option<RxSource>, Option<TxSource>), UsageError> {
+    let rx = args.rx_source.or(config.rx_source()?);
+    let tx = args.tx_source.or(config.tx_source()?);
+    Ok((rx.and_then(|rx| rx.0), tx.and_then(|tx| tx.0)))
+}
+
+fn serving(args: &TapArgs, config: &Config) -> Serving {
+    let file = config.status_socket.as_ref();
+    // What a path is parsed of is never refused.
+    let file = || file.and_then(|text| text.parse().ok());
+    Serving {
+        metrics_address: args.metrics_address.or(config.metrics_address),
+        status_socket: args.status_socket.clone().or_else(file).unwrap_or_default(),
+        management_socket: None,
+    }
+}
+
+fn limits(args: &TapArgs, config: &Config) -> Limits {
+    let offset = args.offset_threshold.or(config.offset_threshold);
+    Limits {
+        offset: offset.map_or(DEFAULT_OFFSET_LIMIT, |nanos| Duration::from_nanos(nanos.into())),
+    }
+}
+
+fn ring_bytes(args: &TapArgs, config: &Config) -> Option<u32> {
+    args.ring_kib.or(config.ring_kib).map(|kib| kib * 1024)
+}
+
+/// `observe` knows no round trip of its own to compare points with, and others do not prime what they
+/// send. It takes the point before the driver: a stamp that is never later than the wire has noise in
+/// one direction only, which minimum filtering removes.
+fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
+    let (rx_source, tx_source) = sources(args, config)?;
+    if tx_source == Some(TxSource::DriverSoftware) {
+        return Err(UsageError::DriverStampOfOthers);
+    }
+    Ok(TapConfig {
+        interfaces: interfaces(args, config)?,
+        rx_source: rx_source.unwrap_or(RxSource::Stack),
+        tx_source: tx_source.unwrap_or(TxSource::StartXmit),
+        ring_bytes: ring_bytes(args, config),
+    })
+}
+
+fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageError> {
+    let (rx_source, tx_source) = sources(&args.tap, config)?;
+    let latencies = |given: &[Latency], file: &Option<Latencies>| {
+        let given: Latencies = given.iter().copied().collect();
+        file.as_ref().map_or_else(|| given.clone(), |file| given.clone().or(file))
+    };
+    Ok(Common {
+        io: IoConfig {
+            interfaces: interfaces(&args.tap, config)?,
+            transport: args.transport.or(config.transport).unwrap_or_default(),
+            rx_source,
+            tx_source,
+            prime: args.prime.or(config.prime).unwrap_or_default(),
+            ingress_latency: latencies(&args.ingress_latency, &config.ingress_latency),
+            egress_latency: latencies(&args.egress_latency, &config.egress_latency),
+            ring_bytes: ring_bytes(&args.tap, config),
+        },
+        domain: args.domain.or(config.domain).unwrap_or(0),
+        duration: args.tap.duration,
+        serving: Serving {
+            management_socket: args
+                .management_socket
+                .clone()
+                .or_else(|| config.management_socket.clone()),
+            ..serving(&args.tap, config)
+        },
+        limits: limits(&args.tap, config),
+        json,
+        seed: args.seed,
+    })
+}
+
+/// The interface may come from the configuration file.
+pub(super) fn compare_args(
+    mut args: compare::Args,
+    config: &Config,
+) -> Result<compare::Args, UsageError> {
+    if !args.lab && args.interface.is_none() {
+        let interfaces = config.interface.clone().unwrap_or_default();
+        args.interface = Some(interfaces.into_iter().next().ok_or(UsageError::NoInterface)?);
+    }
+    Ok(args)
+}
+
+pub(super) fn observe_config(
+    args: ObserveArgs,
+    config: &Config,
+    json: bool,
+) -> Result<ObserveConfig, UsageError> {
+    Ok(ObserveConfig {
+        tap: tap(&args.tap, config)?,
+        duration: args.tap.duration,
+        serving: serving(&args.tap, config),
+        limits: limits(&args.tap, config),
+        json,
+    })
+}
+
+pub(super) fn run_config(
+    args: FollowArgs,
+    config: Config,
+    record: Option<&Path>,
+    json: bool,
+) -> Result<RunConfig, UsageError> {
+    let common = common(&args.port, &config, json)?;
+    let section = config.run;
+    let clock = args.clock.or(section.clock).unwrap_or(RunClock::None);
+    let exporting = args.export.exporting(config.export, &clock).map_err(UsageError::Export)?;
+    let (clock, options) = match clock {
+        RunClock::None => (ClockChoice::None, None),
+        RunClock::Virtual => (ClockChoice::Virtual, Some(choice::Options::default())),
+        RunClock::System => {
+            let (steering, options) = config.clock.steering()?;
+            (ClockChoice::System(steering), Some(options))
+        }
+        RunClock::Phc(device) => {
+            let (steering, options) = config.clock.phc_steering()?;
+            (ClockChoice::Phc(device, steering), Some(options))
+        }
+    };
+    if record.is_some() && matches!(clock, ClockChoice::System(_) | ClockChoice::Phc(..)) {
+        return Err(UsageError::NotRecordable);
+    }
+    let (servo, servo_name) = match options {
+        None => (watching_servo(), WATCH.to_owned()),
+        Some(options) => {
+            let choice = args.servo.or(section.servo).unwrap_or_default();
+            (choice::build(&choice, &options), choice.to_string())
+        }
+    };
+    Ok(RunConfig {
+        common,
+        log_ptp4l: args.log_ptp4l,
+        delay_mechanism: match args.delay.or(section.delay).unwrap_or(Delay::E2e) {
+            Delay::E2e => DelayMechanism::E2e,
+            Delay::P2p => DelayMechanism::P2p,
+        },
+        clock,
+        servo,
+        servo_name,
+        record: record.map(RecordingFile::open).transpose()?,
+        delay_asymmetry: Duration::from_nanos(
+            args.delay_asymmetry.or(section.delay_asymmetry).unwrap_or(0),
+        ),
+        exporting,
+    })
+}
+
+/// What a recording says of the servo where the clock is only watched.
+const WATCH: &str = "watch";
+
+pub(super) fn watching_servo() -> Box<dyn Servo> {
+    Box::new(WatchServo::new())
+}
+
+pub(super) fn serve_config(
+    args: ServeArgs,
+    config: Config,
+    json: bool,
+) -> Result<ServeConfig, UsageError> {
+    let common = common(&args.port, &config, json)?;
+    let section = config.serve;
+    let offset = args.offset.or(section.offset);
+    let drift = args.drift.or(section.drift).unwrap_or(0.0);
+    let default =
+        if offset.is_some() || drift != 0.0 { ServeClock::Virtual } else { ServeClock::System };
+    let clock = match args.clock.or(section.clock).unwrap_or(default) {
+        ServeClock::System => ServedClock::System,
+        ServeClock::Virtual => {
+            let offset = offset.unwrap_or(0.0);
+            if !(-4e9..4e9).contains(&offset) {
+                return Err(UsageError::OutOfRange("--offset", format!("{offset} s")));
+            }
+            if !(-500.0..=500.0).contains(&drift) {
+                return Err(UsageError::OutOfRange("--drift", format!("{drift} ppm, at most 500")));
+            }
+            ServedClock::Virtual {
+                offset: Duration::from_nanos_f64(offset * 1e9),
+                drift_ppb: drift * 1e3,
+            }
+        }
+    };
+    Ok(ServeConfig {
+        common,
+        clock,
+        log_sync_interval: args.log_sync_interval.or(section.log_sync_interval).unwrap_or(0),
+        log_announce_interval: args
+            .log_announce_interval
+            .or(section.log_announce_interval)
+            .unwrap_or(1),
+        log_min_delay_req_interval: args
+            .log_min_delay_req_interval
+            .or(section.log_min_delay_req_interval)
+            .unwrap_or(0),
+        priority1: args.priority1.or(section.priority1).unwrap_or(128),
+        priority2: args.priority2.or(section.priority2).unwrap_or(128),
+        clock_class: args.clock_class.or(section.clock_class).unwrap_or(248),
+    })
+}
