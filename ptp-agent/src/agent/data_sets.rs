@@ -18,7 +18,7 @@ use crate::{
         client::{Client, Sample},
         counters::Counters,
         receiver::{PortConfig, TimeProperties},
-        transmitter::{Transmitter, TransmitterConfig},
+        transmitter::Transmitter,
     },
     publish::management::DataSets,
 };
@@ -133,7 +133,8 @@ pub(super) fn of_client<C: Clock>(
 }
 
 /// Of a grandmaster.
-pub(super) fn of_transmitter(config: &TransmitterConfig, transmitter: &Transmitter) -> DataSets {
+pub(super) fn of_transmitter(transmitter: &Transmitter) -> DataSets {
+    let config = transmitter.config();
     let clock_identity = config.clock_identity;
     let ports = (0..config.ports).map(|index| {
         let port = crate::engine::PortIndex(index);

@@ -33,6 +33,11 @@ impl Health {
         Self { alarms: Alarms::new(role, limits, now), publication }
     }
 
+    /// Tolerates something else from now on.
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        self.alarms.set_limits(limits);
+    }
+
     /// Judges the facts, and tells what has changed: one line each.
     pub(super) fn check(&mut self, now: Time<Mono>, facts: &Facts) {
         for change in self.alarms.update(now, facts) {

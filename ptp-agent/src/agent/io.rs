@@ -328,6 +328,12 @@ impl Io {
         })
     }
 
+    /// Corrects stamps by something else from now on.
+    pub fn set_latencies(&mut self, ingress: Latencies, egress: Latencies) {
+        self.config.ingress_latency = ingress;
+        self.config.egress_latency = egress;
+    }
+
     /// Name of a port's interface.
     pub fn interface(&self, port: PortIndex) -> &str {
         self.ports.get(usize::from(port.0)).map_or("?", |port| &port.interface)

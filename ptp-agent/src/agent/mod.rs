@@ -150,15 +150,32 @@ pub struct Common {
     pub seed: Option<u64>,
 }
 
-/// What ends a command.
+/// Makes the configuration of a running command anew; `None` where the old one stays. It says by
+/// itself what has changed, and what has changed in vain.
+pub type Reload<C> = Box<dyn FnMut() -> Option<C>>;
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    ToEnd,
+    ToReload,
+}
+
+/// What ends a command, or interrupts it.
 struct Ending {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
+    /// What a hangup asks for: to end where there is nothing to read again.
+    on_hangup: Asked,
     deadline: Option<Time<Mono>>,
 }
 
 impl Ending {
-    fn new(duration: Option<StdDuration>) -> Result<Self, AgentError> {
+    fn new<C>(
+        duration: Option<StdDuration>,
+        reload: Option<&Reload<C>>,
+    ) -> Result<Self, AgentError> {
         let listen = |kind| {
             signal(kind).map_err(|source| AgentError::Os { attempt: "listen for signals", source })
         };
@@ -169,6 +186,8 @@ impl Ending {
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+            on_hangup: if reload.is_some() { Asked::ToReload } else { Asked::ToEnd },
             deadline,
         })
     }
@@ -182,10 +201,11 @@ impl Ending {
         self.deadline.map_or(until, |deadline| deadline.min(until))
     }
 
-    async fn signalled(&mut self) {
+    async fn signalled(&mut self) -> Asked {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Asked::ToEnd,
+            _ = self.terminate.recv() => Asked::ToEnd,
+            _ = self.hangup.recv() => self.on_hangup,
         }
     }
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    AgentError, Ending,
+    AgentError, Asked, Ending, Reload,
     health::Health,
     services::{Services, Serving},
     start_output,
@@ -66,12 +66,15 @@ pub struct ObserveConfig {
     pub json: bool,
 }
 
-/// Observes until it is told to end.
+/// Observes until it is told to end; takes over what `reload` makes when it is told to (SIGHUP).
 ///
 /// # Errors
 /// [`AgentError`]: what the host lacks at the start, or a reader of the output that has gone.
-pub async fn observe(config: ObserveConfig) -> Result<(), AgentError> {
-    let mut ending = Ending::new(config.duration)?;
+pub async fn observe(
+    config: ObserveConfig,
+    mut reload: Option<Reload<ObserveConfig>>,
+) -> Result<(), AgentError> {
+    let mut ending = Ending::new(config.duration, reload.as_ref())?;
     let publication = Publication::default();
     let services = Services::start(config.serving, &publication, monotonic());
     let mut tap = Tap::open(config.tap)?;
@@ -93,7 +96,15 @@ pub async fn observe(config: ObserveConfig) -> Result<(), AgentError> {
         let until = ending.limit(housekeeping);
         tokio::select! {
             biased;
-            () = ending.signalled() => break,
+            asked = ending.signalled() => match asked {
+                Asked::ToEnd => break,
+                Asked::ToReload => {
+                    if let Some(new) = reload.as_mut().and_then(|reload| reload()) {
+                        teller.health.set_limits(new.limits);
+                        teller.services.change(new.serving, monotonic());
+                    }
+                }
+            },
             () = tap.wait(until) => {}
         }
         let now = monotonic();

@@ -10,7 +10,7 @@ use ptp_common::{
 use serde_json::json;
 
 use super::{
-    AgentError, Common, Ending, clock_identity, clock_line, data_sets, export,
+    AgentError, Asked, Common, Ending, Reload, clock_identity, clock_line, data_sets, export,
     health::{self, Health},
     io::{Delivery, Io},
     print, sample_line, sample_text, seed,
@@ -34,7 +34,7 @@ use crate::{
         metrics::Direction,
     },
     recording::{self, Addresses, FollowedClock, Recorder, RecordingFile},
-    servo::{Servo, ServoState},
+    servo::{Options, Servo, ServoState},
     sys::clock::{monotonic, realtime_minus_monotonic},
     transport::{interface_addresses, interface_mac},
 };
@@ -77,6 +77,8 @@ pub struct RunConfig {
     pub clock: ClockChoice,
     /// What steers it.
     pub servo: Box<dyn Servo>,
+    /// What that was made with.
+    pub servo_options: Options,
     /// The same as `--servo` takes it, for the recording.
     pub servo_name: String,
     /// Where to record what the engine is given.
@@ -87,24 +89,25 @@ pub struct RunConfig {
     pub exporting: Exporting,
 }
 
-/// Runs until it is told to end.
+/// Runs until it is told to end; takes over what `reload` makes when it is told to (SIGHUP).
 ///
 /// # Errors
 /// [`AgentError`]: what the host lacks at the start, or a reader of the output that has gone.
-pub async fn run(config: RunConfig) -> Result<(), AgentError> {
+pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result<(), AgentError> {
     let RunConfig {
         common,
         log_ptp4l,
         delay_mechanism,
         clock,
         servo,
+        servo_options: _,
         servo_name,
         record,
         delay_asymmetry,
         exporting,
     } = config;
     let exports = Exports::open(&exporting)?;
-    let mut ending = Ending::new(common.duration)?;
+    let mut ending = Ending::new(common.duration, reload.as_ref())?;
     let publication = Publication::default();
     let services = Services::start(common.serving.clone(), &publication, monotonic());
     let io = Io::open(common.io.clone())?;
@@ -198,14 +201,14 @@ pub async fn run(config: RunConfig) -> Result<(), AgentError> {
         identity,
         exports,
     };
-    let mut runner = Runner { io, client, recorder };
+    let mut runner = Runner { io, client, recorder, steering, reload };
     if let (Followed::Virtual(clock), Some(output)) = (runner.client.clock(), &teller.output) {
         output.emit(&json::Event::Clock(clock_line(clock, start)))?;
     }
     let kept = runner.keep_time(&mut ending, &mut teller).await;
     // What another program steers is left to it as it is.
     if !matches!(kept, Err(AgentError::Clock(ClockError::Interference { .. }))) {
-        steer::release(&mut runner.client, monotonic(), steering.as_ref());
+        steer::release(&mut runner.client, monotonic(), runner.steering.as_ref());
     }
     // The recording is to be whole however it ends.
     let recorded = runner.recorder.take().map(|recorder| recorder.finish(monotonic())).transpose();
@@ -254,6 +257,8 @@ struct Runner {
     io: Io,
     client: Client<Followed>,
     recorder: Option<Recorder>,
+    steering: Option<Steering>,
+    reload: Option<Reload<RunConfig>>,
 }
 
 impl Runner {
@@ -280,9 +285,31 @@ impl Runner {
             let until = ending.limit(until);
             tokio::select! {
                 biased;
-                () = ending.signalled() => return Ok(()),
+                asked = ending.signalled() => match asked {
+                    Asked::ToEnd => return Ok(()),
+                    Asked::ToReload => self.reload(teller),
+                },
                 () = self.io.wait(until) => {}
             }
+        }
+    }
+
+    /// Takes over what can change without losing lock.
+    fn reload(&mut self, teller: &mut Teller) {
+        let Some(config) = self.reload.as_mut().and_then(|reload| reload()) else { return };
+        let RunConfig { common, clock, servo_options, delay_asymmetry, exporting, .. } = config;
+        self.io.set_latencies(common.io.ingress_latency, common.io.egress_latency);
+        self.client.set_delay_asymmetry(delay_asymmetry);
+        self.client.set_step_thresholds(&servo_options);
+        if let (Some(steering), Some(new)) = (&mut self.steering, clock.steering()) {
+            steering.limits = new.limits;
+            steering.frequency_file.clone_from(&new.frequency_file);
+            self.client.clock_mut().set_limits(new.limits);
+        }
+        teller.health.set_limits(common.limits);
+        teller.services.change(common.serving, monotonic());
+        for error in teller.exports.change(&exporting) {
+            tracing::error!("{error}; going on without it");
         }
     }
 

@@ -8,12 +8,12 @@ use std::{
 
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
-    wire::{Flags, TimeSource},
+    wire::{ClockQuality, Flags, TimeSource},
 };
 use serde_json::json;
 
 use super::{
-    AgentError, Common, Ending, clock_identity, clock_line, data_sets,
+    AgentError, Asked, Common, Ending, Reload, clock_identity, clock_line, data_sets,
     health::{self, Health},
     io::{Delivery, Io, IoConfig},
     seed,
@@ -33,6 +33,7 @@ use crate::{
         alarms::{Facts, Role},
         http::Publication,
         json::{self},
+        management::Setting,
         metrics::Direction,
     },
     sys::clock::{monotonic, realtime_minus_monotonic, tai_offset_seconds},
@@ -93,13 +94,16 @@ impl Served {
     }
 }
 
-/// Serves until it is told to end.
+/// Serves until it is told to end; takes over what `reload` makes when it is told to (SIGHUP).
 ///
 /// # Errors
 /// [`AgentError`]: what the host lacks at the start, or a reader of the output that has gone.
-pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
+pub async fn serve(
+    config: ServeConfig,
+    mut reload: Option<Reload<ServeConfig>>,
+) -> Result<(), AgentError> {
     let ServeConfig { common, clock, .. } = &config;
-    let mut ending = Ending::new(common.duration)?;
+    let mut ending = Ending::new(common.duration, reload.as_ref())?;
     let publication = Publication::default();
     let mut services = Services::start(common.serving.clone(), &publication, monotonic());
     // Nobody tells a grandmaster when its messages arrived, so there is nothing to compare points by.
@@ -155,11 +159,14 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
             "serving"
         );
     }
-    let transmitter_config = &transmitter;
-    let mut transmitter = Transmitter::new(transmitter.clone(), start);
+    let mut transmitter = Transmitter::new(transmitter, start);
     let mut housekeeping = start;
     let mut health = Health::new(Role::Transmitter, common.limits, publication.clone(), start);
-    let mut housekeep = |now: Time<Mono>, io: &Io, transmitter: &Transmitter| {
+    let housekeep = |now: Time<Mono>,
+                     io: &Io,
+                     transmitter: &Transmitter,
+                     health: &mut Health,
+                     services: &mut Services| {
         let (ports_up, ports_down) = health::links(io, &ports);
         let totals = health::totals(io, &ports, |port| transmitter.counters(port));
         services.look_after(now);
@@ -181,7 +188,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
             });
         }
         publication.metrics.set_ring_lost(io.ring_lost());
-        publication.set_data_sets(data_sets::of_transmitter(transmitter_config, transmitter));
+        publication.set_data_sets(data_sets::of_transmitter(transmitter));
         // A grandmaster is healthy as long as it runs its loop.
         publication.set_followed_until(Instant::now() + StdDuration::from_secs(10));
         let status = json!({
@@ -208,7 +215,15 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
         carry(&mut io, &mut transmitter, &mut served);
         if now >= housekeeping {
             housekeeping = now + HOUSEKEEPING;
-            housekeep(now, &io, &transmitter);
+            for setting in publication.take_settings() {
+                tracing::info!(?setting, "set through the management socket");
+                let TransmitterConfig { priority1, priority2, .. } = *transmitter.config();
+                match setting {
+                    Setting::Priority1(new) => transmitter.set_priorities(new, priority2),
+                    Setting::Priority2(new) => transmitter.set_priorities(priority1, new),
+                }
+            }
+            housekeep(now, &io, &transmitter, &mut health, &mut services);
         }
         if ending.is_due(now) {
             break;
@@ -217,7 +232,17 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
         let until = ending.limit(until);
         tokio::select! {
             biased;
-            () = ending.signalled() => break,
+            asked = ending.signalled() => match asked {
+                Asked::ToEnd => break,
+                Asked::ToReload => {
+                    if let Some(new) = reload.as_mut().and_then(|reload| reload()) {
+                        let now = monotonic();
+                        reconfigure(&new, now, &mut io, &mut transmitter);
+                        health.set_limits(new.common.limits);
+                        services.change(new.common.serving, now);
+                    }
+                }
+            },
             () = io.wait(until) => {}
         }
     }
@@ -248,6 +273,23 @@ pub async fn serve(config: ServeConfig) -> Result<(), AgentError> {
         ))?,
     }
     Ok(())
+}
+
+/// Takes over what those who follow can put up with.
+fn reconfigure(new: &ServeConfig, now: Time<Mono>, io: &mut Io, transmitter: &mut Transmitter) {
+    let (ingress, egress) = (&new.common.io.ingress_latency, &new.common.io.egress_latency);
+    io.set_latencies(ingress.clone(), egress.clone());
+    transmitter.set_priorities(new.priority1, new.priority2);
+    transmitter.set_intervals(
+        now,
+        new.log_sync_interval,
+        new.log_announce_interval,
+        new.log_min_delay_req_interval,
+    );
+    let TransmitterConfig { clock_quality, time_flags, current_utc_offset, .. } =
+        *transmitter.config();
+    let clock_quality = ClockQuality { clock_class: new.clock_class, ..clock_quality };
+    transmitter.set_quality(clock_quality, time_flags, current_utc_offset);
 }
 
 fn carry(io: &mut Io, transmitter: &mut Transmitter, served: &mut Served) {

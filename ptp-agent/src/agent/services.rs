@@ -9,6 +9,7 @@ use ptp_common::time::{Duration, Mono, Time};
 use crate::publish::{
     http::{Publication, Server},
     local::{ManagementServer, StatusServer, StatusSocket},
+    management::Access,
 };
 
 /// Between two attempts.
@@ -23,6 +24,8 @@ pub struct Serving {
     pub status_socket: StatusSocket,
     /// Answers to management messages.
     pub management_socket: Option<PathBuf>,
+    /// What they may do there.
+    pub management_access: Access,
 }
 
 /// See the module's paragraph. All ends when this is dropped.
@@ -50,6 +53,24 @@ impl Services {
         this
     }
 
+    /// Serves something else from now on; what stays the same is not interrupted.
+    pub(super) fn change(&mut self, wanted: Serving, now: Time<Mono>) {
+        let old = std::mem::replace(&mut self.wanted, wanted);
+        if old.metrics_address != self.wanted.metrics_address {
+            self.metrics = Service::default();
+        }
+        if old.status_socket != self.wanted.status_socket {
+            self.status = Service::default();
+        }
+        let management =
+            |wanted: &Serving| (wanted.management_socket.clone(), wanted.management_access);
+        if management(&old) != management(&self.wanted) {
+            self.management = Service::default();
+        }
+        self.retry_at = now;
+        self.look_after(now);
+    }
+
     /// Tries again what could not be started, when it is time.
     pub(super) fn look_after(&mut self, now: Time<Mono>) {
         if now < self.retry_at {
@@ -68,8 +89,9 @@ impl Services {
             status.is_optional = wanted.status_socket == StatusSocket::Default;
             status.attempt(|| StatusServer::start(&path, publication));
         }
+        let access = wanted.management_access;
         if let Some(path) = &wanted.management_socket {
-            management.attempt(|| ManagementServer::start(path, publication));
+            management.attempt(|| ManagementServer::start(path, access, publication));
         }
     }
 
@@ -136,7 +158,7 @@ mod tests {
         let wanted = Serving {
             metrics_address: Some(taken.local_addr().unwrap()),
             status_socket: StatusSocket::Off,
-            management_socket: None,
+            ..Serving::default()
         };
         let mut services = Services::start(wanted, &Publication::default(), Time::ZERO);
         assert!(services.is_lacking());
@@ -145,6 +167,21 @@ mod tests {
         assert!(services.is_lacking(), "too early");
         services.look_after(Time::ZERO + RETRY);
         assert!(!services.is_lacking() && services.metrics.running.is_some());
+    }
+
+    #[test]
+    fn change_moves_what_is_served_and_ends_what_is_not_wanted() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| StatusSocket::At(directory.path().join(name));
+        let here = Serving { status_socket: at("here"), ..Serving::default() };
+        let mut services = Services::start(here, &Publication::default(), Time::ZERO);
+        let there = Serving { status_socket: at("there"), ..Serving::default() };
+        services.change(there, Time::ZERO);
+        let exists = |name: &str| directory.path().join(name).exists();
+        assert!(!exists("here") && exists("there"));
+        let nowhere = Serving { status_socket: StatusSocket::Off, ..Serving::default() };
+        services.change(nowhere, Time::ZERO);
+        assert!(!exists("there") && !services.is_lacking());
     }
 
     #[test]

@@ -146,7 +146,7 @@ pub(super) enum BenchOther {
 }
 
 /// Which interfaces, and how packets are stamped there.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(super) struct TapArgs {
     /// Interface; several are allowed.
     #[arg(short, long, value_name = "IFACE", num_args = 1..)]
@@ -177,7 +177,7 @@ pub(super) struct TapArgs {
 }
 
 /// Which ports, one on each interface.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(super) struct PortArgs {
     #[command(flatten)]
     pub(super) tap: TapArgs,
@@ -188,7 +188,7 @@ pub(super) struct PortArgs {
     #[arg(long, value_name = "N")]
     pub(super) domain: Option<u8>,
     /// Answer management messages of linuxptp's pmc here; off unless given. Nothing can be changed
-    /// this way.
+    /// this way unless `serve` is told so.
     #[arg(long, value_name = "PATH")]
     pub(super) management_socket: Option<PathBuf>,
     /// Prime event messages with a throwaway frame: auto (default; where it helps) or off.
@@ -233,7 +233,7 @@ pub(super) struct RunArgs {
 }
 
 /// What follows, and how.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct FollowArgs {
     #[command(flatten)]
     pub(super) port: PortArgs,
@@ -282,13 +282,13 @@ pub(super) struct ReplayArgs {
     pub(super) partial: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct ObserveArgs {
     #[command(flatten)]
     pub(super) tap: TapArgs,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     pub(super) port: PortArgs,
@@ -320,6 +320,10 @@ pub(super) struct ServeArgs {
     /// clockClass of the data set comparison: 248 is a clock without reference.
     #[arg(long)]
     pub(super) clock_class: Option<u8>,
+    /// Let pmc set priority1 and priority2 through the management socket, which is then for this user
+    /// alone.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(super) management_set: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     io::{self, IsTerminal, Write},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use tracing::{Event, Metadata, Subscriber, callsite::Identifier};
 use tracing_subscriber::{
     EnvFilter, Layer,
     layer::{Context, Filter, SubscriberExt},
+    reload,
     util::SubscriberInitExt,
 };
 
@@ -31,14 +32,54 @@ pub(super) enum LogFormat {
     Json,
 }
 
+/// What the log has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+type SetLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
+
+/// Changes the level; absent where the command line or the environment says it.
+static SET_LEVEL: OnceLock<SetLevel> = OnceLock::new();
+
+/// Sets the level that the configuration file says, or the default. The command line and the
+/// environment win.
+pub(super) fn set_level(level: Option<LogLevel>) {
+    if let Some(set) = SET_LEVEL.get() {
+        set(level.unwrap_or_default());
+    }
+}
+
 /// Starts the log. `PTP_AGENT_LOG` takes the directives of `tracing` and wins over `verbose`.
 pub(super) fn start(verbose: u8, format: LogFormat) {
     let level = match verbose {
-        0 => "info",
-        1 => "debug",
-        _ => "trace",
+        0 => LogLevel::Info,
+        1 => LogLevel::Debug,
+        _ => LogLevel::Trace,
     };
-    let filter = EnvFilter::try_from_env("PTP_AGENT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let environment = EnvFilter::try_from_env("PTP_AGENT_LOG");
+    let is_settable = verbose == 0 && environment.is_err();
+    let filter = environment.unwrap_or_else(|_| EnvFilter::new(level.name()));
+    let (filter, handle) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let lines = match format {
         LogFormat::Human => lines.with_ansi(io::stderr().is_terminal()).boxed(),
@@ -46,6 +87,11 @@ pub(super) fn start(verbose: u8, format: LogFormat) {
     };
     let limit = RateLimit { format, ..RateLimit::default() };
     tracing_subscriber::registry().with(lines.with_filter(limit)).with(filter).init();
+    if is_settable {
+        // Fails only where the log is gone, and there is nothing to tell that to.
+        let set = move |level: LogLevel| drop(handle.reload(EnvFilter::new(level.name())));
+        let _ = SET_LEVEL.set(Box::new(set));
+    }
 }
 
 /// One bucket for each place; there are as many as the program has, whatever arrives.

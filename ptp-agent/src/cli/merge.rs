@@ -22,7 +22,10 @@ use crate::{
     capture::{Latencies, Latency, RxSource, TxSource},
     compare,
     engine::DelayMechanism,
-    publish::alarms::{DEFAULT_OFFSET_LIMIT, Limits},
+    publish::{
+        alarms::{DEFAULT_OFFSET_LIMIT, Limits},
+        management::Access,
+    },
     recording::{RecordError, RecordingFile},
     servo::{Servo, choice, watch::WatchServo},
 };
@@ -91,7 +94,7 @@ fn serving(args: &TapArgs, config: &Config) -> Serving {
     Serving {
         metrics_address: args.metrics_address.or(config.metrics_address),
         status_socket: args.status_socket.clone().or_else(file).unwrap_or_default(),
-        management_socket: None,
+        ..Serving::default()
     }
 }
 
@@ -205,6 +208,7 @@ pub(super) fn run_config(
     if record.is_some() && matches!(clock, ClockChoice::System(_) | ClockChoice::Phc(..)) {
         return Err(UsageError::NotRecordable);
     }
+    let servo_options = options.unwrap_or_default();
     let (servo, servo_name) = match options {
         None => (watching_servo(), WATCH.to_owned()),
         Some(options) => {
@@ -221,6 +225,7 @@ pub(super) fn run_config(
         },
         clock,
         servo,
+        servo_options,
         servo_name,
         record: record.map(RecordingFile::open).transpose()?,
         delay_asymmetry: Duration::from_nanos(
@@ -242,8 +247,11 @@ pub(super) fn serve_config(
     config: Config,
     json: bool,
 ) -> Result<ServeConfig, UsageError> {
-    let common = common(&args.port, &config, json)?;
+    let mut common = common(&args.port, &config, json)?;
     let section = config.serve;
+    if args.management_set.or(section.management_set).unwrap_or(false) {
+        common.serving.management_access = Access::SetPriorities;
+    }
     let offset = args.offset.or(section.offset);
     let drift = args.drift.or(section.drift).unwrap_or(0.0);
     let default =

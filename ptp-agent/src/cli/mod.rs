@@ -8,10 +8,11 @@ mod log;
 mod merge;
 mod phc;
 pub(crate) mod privileges;
+mod reload;
 
 use std::{path::Path, process::ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::{
     agent::{
@@ -29,10 +30,13 @@ use crate::{
     status,
 };
 use args::{
-    BenchCommand, BenchOther, Cli, Command, ConfigCommand, RecordArgs, ReplayArgs, RunArgs,
+    BenchCommand, BenchOther, Cli, Command, ConfigCommand, FollowArgs, RecordArgs, ReplayArgs,
+    RunArgs,
 };
 use config::{Config, keys};
 use merge::{UsageError, compare_args, observe_config, run_config, serve_config, watching_servo};
+
+use reload::Invocation;
 
 /// Exit code: the command failed.
 const FAILED: u8 = 1;
@@ -43,9 +47,10 @@ const HOST_LACKS: u8 = 3;
 
 /// Runs the program; the whole of `main`.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     log::start(cli.verbose, cli.log_format);
-    match run_command(cli) {
+    match run_command(cli, Invocation::new(&matches)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("ptp-agent: {error:#}");
@@ -95,39 +100,41 @@ fn is_closed(error: &anyhow::Error) -> bool {
     )
 }
 
-fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
-    let Cli { json, config, verbose: _, log_format: _, command } = cli;
+fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
+    let Cli { json, config: file, verbose: _, log_format: _, command } = cli;
+    let file = file.as_deref();
     // It says for itself what is wrong with the file.
     if let Command::Config(args) = command {
-        return run_config_command(args, config.as_deref());
+        return run_config_command(args, file);
     }
-    let config = match &config {
+    let config = match file {
         Some(path) => Config::read(path).map_err(UsageError::from)?,
         None => Config::default(),
     };
+    log::set_level(config.log_level);
     match command {
         Command::Run(RunArgs { follow, record }) => {
-            let config = run_config(follow, config, record.as_deref(), json)?;
-            phc::free_to_follow(&config.clock)?;
-            privileges::keep_only(&privileges::following(&config.clock));
-            block_on(run::run(config))?
+            return follow_grandmaster(follow, record.as_deref(), config, json, file, invocation);
         }
         Command::Record(RecordArgs { run, write }) => {
-            let config = run_config(run, config, Some(&write), json)?;
-            phc::free_to_follow(&config.clock)?;
-            privileges::keep_only(&privileges::following(&config.clock));
-            block_on(run::run(config))?
+            return follow_grandmaster(run, Some(&write), config, json, file, invocation);
         }
         Command::Replay(args) => return run_replay(args, json),
         Command::Serve(args) => {
+            let again = args.clone();
+            let build = move |config| serve_config(again.clone(), config, json);
+            let reload = reload::reload(file, invocation, build)?;
             let config = serve_config(args, config, json)?;
             privileges::keep_only(privileges::PORTS);
-            block_on(serve::serve(config))?
+            block_on(serve::serve(config, reload))?
         }
         Command::Observe(args) => {
+            let again = args.clone();
+            let build = move |config| observe_config(again.clone(), &config, json);
+            let reload = reload::reload(file, invocation, build)?;
             let config = observe_config(args, &config, json)?;
             privileges::keep_only(privileges::CAPTURE);
-            block_on(observe::observe(config))?
+            block_on(observe::observe(config, reload))?
         }
         Command::Compare(args) => {
             let args = compare_args(args, &config)?;
@@ -165,6 +172,29 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
             result => result?,
         },
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn follow_grandmaster(
+    args: FollowArgs,
+    record: Option<&Path>,
+    config: Config,
+    json: bool,
+    file: Option<&Path>,
+    mut invocation: Invocation,
+) -> anyhow::Result<ExitCode> {
+    if record.is_some() {
+        // A replay would not know of it.
+        invocation.fixed = &["delay-asymmetry"];
+    }
+    let again = args.clone();
+    // The recording goes on as it is.
+    let build = move |config| run_config(again.clone(), config, None, json);
+    let reload = reload::reload(file, invocation, build)?;
+    let config = run_config(args, config, record, json)?;
+    phc::free_to_follow(&config.clock)?;
+    privileges::keep_only(&privileges::following(&config.clock));
+    block_on(run::run(config, reload))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,7 +3,7 @@
 use ptp_common::time::{Duration, Mono, Ptp, Time};
 
 use super::{
-    Clock, ClockError, ClockScale, Consent, phc::PhcClock, system::SystemClock,
+    Clock, ClockError, ClockScale, Consent, phc::PhcClock, policy::Limits, system::SystemClock,
     virtual_clock::VirtualClock, watch::WatchClock,
 };
 
@@ -31,6 +31,15 @@ impl Followed {
     /// The host's time, which is `host` at `now`.
     pub fn watching(now: Time<Mono>, host: Time<Ptp>) -> Self {
         Self::Watched(WatchClock::new(ClockScale::Utc, now, host, Duration::ZERO))
+    }
+
+    /// What may be done to a clock of the host from now on; a software clock has no such limits.
+    pub fn set_limits(&mut self, limits: Limits) {
+        match self {
+            Self::Virtual(_) | Self::Watched(_) => {}
+            Self::System(clock) => clock.set_limits(limits),
+            Self::Phc(clock) => clock.set_limits(limits),
+        }
     }
 
     /// A fresh reading of the host's time. CLOCK_REALTIME and

@@ -295,6 +295,11 @@ impl PhcClock {
         })
     }
 
+    /// Permits other steps and times from now on; the largest frequency stays what it is.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.policy.set_limits(limits);
+    }
+
     /// Once a second: looks where the device is, and takes it back to its course.
     ///
     /// # Errors

@@ -100,6 +100,11 @@ impl Policy {
         &self.limits
     }
 
+    /// Permits something else from now on. What has been done so far counts all the same.
+    pub const fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Whether the clock, which shows `reading`, may follow a reference from which it is `offset`
     /// away (clock minus reference), by whatever means.
     ///

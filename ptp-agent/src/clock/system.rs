@@ -175,6 +175,11 @@ impl SystemClock {
         Ok(clock)
     }
 
+    /// Permits other steps and times from now on; the largest frequency stays what it is.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.policy.set_limits(limits);
+    }
+
     /// A fresh reading of CLOCK_REALTIME minus CLOCK_MONOTONIC: a change that is not the agent's own
     /// is a leap second, or somebody has stepped the clock.
     pub fn read(&mut self, now: Time<Mono>, real_minus_mono: Duration) {

@@ -7,7 +7,9 @@ use super::{
 };
 use crate::{
     clock::{Clock, ClockError, ClockScale, Consent},
-    servo::{DelayInput, LocalTime, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput},
+    servo::{
+        DelayInput, LocalTime, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
+    },
     stamp::{Stamp, StampSource},
 };
 use ptp_common::{
@@ -154,6 +156,17 @@ impl<C: Clock> Client<C> {
     /// The servo.
     pub fn servo(&self) -> &dyn Servo {
         &*self.servo
+    }
+
+    /// Steps from other offsets on: the thresholds of `options`, and nothing else of it.
+    pub fn set_step_thresholds(&mut self, options: &Options) {
+        self.servo.set_step_thresholds(options);
+    }
+
+    /// How the two ways of the path differ, as for
+    /// [`PortConfig::delay_asymmetry`](super::receiver::PortConfig::delay_asymmetry), of all ports.
+    pub fn set_delay_asymmetry(&mut self, asymmetry: Duration) {
+        self.receiver.set_delay_asymmetry(asymmetry);
     }
 
     /// Bound on |clock - true time| at `now`.
@@ -426,6 +439,7 @@ mod tests {
         fn peer_delay(&mut self, _: PeerDelayInput) {}
         fn adjusted(&mut self, _: Time<Mono>, _: f64, _: Option<Duration>) {}
         fn limit_frequency(&mut self, _: f64) {}
+        fn set_step_thresholds(&mut self, _: &Options) {}
         fn parent_changed(&mut self) {}
         fn holdover(&mut self, _: Time<Mono>) -> Option<f64> {
             None

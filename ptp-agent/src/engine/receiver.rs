@@ -535,6 +535,13 @@ impl Receiver {
         self.set_state(usize::from(parent.port.0), state, reason);
     }
 
+    /// As for [`PortConfig::delay_asymmetry`], for all ports.
+    pub fn set_delay_asymmetry(&mut self, asymmetry: Duration) {
+        for port in &mut self.ports {
+            port.config.delay_asymmetry = asymmetry;
+        }
+    }
+
     /// The link of a port came up or went down. To say what is known already does no harm.
     pub fn handle_link(&mut self, now: Time<Mono>, port: PortIndex, up: bool) {
         let index = usize::from(port.0);

@@ -167,6 +167,27 @@ impl Transmitter {
         self.config.current_utc_offset = utc_offset;
     }
 
+    /// What the best master clock algorithm compares first and third, from the next Announce on.
+    pub fn set_priorities(&mut self, priority1: u8, priority2: u8) {
+        self.config.priority1 = priority1;
+        self.config.priority2 = priority2;
+    }
+
+    /// Sends and lets others send at other intervals, log2 s. Longer ones begin after what is due
+    /// already.
+    pub fn set_intervals(&mut self, now: Time<Mono>, sync: i8, announce: i8, min_delay_req: i8) {
+        self.config.log_sync_interval = sync;
+        self.config.log_announce_interval = announce;
+        self.config.log_min_delay_req_interval = min_delay_req;
+        let at_most = |due: Option<Time<Mono>>, log| {
+            due.map(|due| due.min(now + Duration::from_log_interval(log)))
+        };
+        for port in &mut self.ports {
+            port.next_sync = at_most(port.next_sync, sync);
+            port.next_announce = at_most(port.next_announce, announce);
+        }
+    }
+
     /// The link of a port came up or went down.
     pub fn handle_link(&mut self, now: Time<Mono>, port: PortIndex, up: bool) {
         let Some(port) = self.ports.get_mut(usize::from(port.0)) else { return };

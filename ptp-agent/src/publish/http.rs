@@ -25,7 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 
 use super::{
-    management::DataSets,
+    management::{DataSets, Setting},
     metrics::Metrics,
     service::{ServiceThread, serve_clients},
 };
@@ -60,6 +60,9 @@ struct Shared {
     status_line: Option<Arc<str>>,
     history: VecDeque<(f64, i64, Option<i64>)>,
     data_sets: Option<DataSets>,
+    /// The latest of each kind that nobody has taken yet.
+    priority1: Option<Setting>,
+    priority2: Option<Setting>,
 }
 
 impl Publication {
@@ -127,6 +130,24 @@ impl Publication {
     /// What management requests are answered with, once there is anything.
     pub fn data_sets(&self) -> Option<DataSets> {
         self.lock().data_sets.clone()
+    }
+
+    /// Keeps a setting for [`Self::take_settings`]; GET shows it at once.
+    pub fn add_setting(&self, setting: Setting) {
+        let mut shared = self.lock();
+        if let Some(sets) = &mut shared.data_sets {
+            sets.set(setting);
+        }
+        match setting {
+            Setting::Priority1(_) => shared.priority1 = Some(setting),
+            Setting::Priority2(_) => shared.priority2 = Some(setting),
+        }
+    }
+
+    /// What has been set since the last call.
+    pub fn take_settings(&self) -> impl Iterator<Item = Setting> + use<> {
+        let mut shared = self.lock();
+        [shared.priority1.take(), shared.priority2.take()].into_iter().flatten()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {

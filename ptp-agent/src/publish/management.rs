@@ -1,6 +1,6 @@
 //! What the agent answers to management messages (IEEE 1588-2019 clause 15): its data sets, as they
-//! were last published, to GET, and an error to everything else. Nothing can be changed this way.
-//! Sans-I/O: bytes in, bytes out.
+//! were last published, to GET, and an error to everything else. A grandmaster that permits it can be
+//! given other priorities; nothing else can be changed this way. Sans-I/O: bytes in, bytes out.
 
 use ptp_common::wire::{
     Body, Header, Management, Message, PortIdentity, Tlvs,
@@ -32,6 +32,50 @@ pub struct DataSets {
     pub ports: Vec<(PortDataSet, PortStats)>,
 }
 
+/// What those who ask may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Look.
+    #[default]
+    ReadOnly,
+    /// And set the priorities.
+    SetPriorities,
+}
+
+/// Something that has been set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// `priority1`.
+    Priority1(u8),
+    /// `priority2`.
+    Priority2(u8),
+}
+
+impl DataSets {
+    /// As they are with a setting.
+    pub const fn set(&mut self, setting: Setting) {
+        match setting {
+            Setting::Priority1(priority) => {
+                self.default.priority1 = priority;
+                self.parent.grandmaster_priority1 = priority;
+            }
+            Setting::Priority2(priority) => {
+                self.default.priority2 = priority;
+                self.parent.grandmaster_priority2 = priority;
+            }
+        }
+    }
+}
+
+/// What becomes of a request.
+#[derive(Debug, Default, PartialEq)]
+pub struct Answer {
+    /// To the one who asked.
+    pub messages: Vec<Vec<u8>>,
+    /// To be done.
+    pub setting: Option<Setting>,
+}
+
 /// What the answer is made of.
 #[expect(clippy::large_enum_variant, reason = "made one at a time and at once written out")]
 enum Reply {
@@ -40,25 +84,38 @@ enum Reply {
     Error(ManagementErrorId, ManagementId),
 }
 
-/// The answers to a message that came through the management socket; none where it is no request, or
+/// The answer to a message that came through the management socket; none where it is no request, or
 /// not one for this clock.
-pub fn answer(request: &[u8], sets: &DataSets) -> Vec<Vec<u8>> {
-    let Ok(message) = Message::parse(request) else { return Vec::new() };
-    let Body::Management(management) = message.body else { return Vec::new() };
+pub fn answer(request: &[u8], sets: &DataSets, access: Access) -> Answer {
+    answered(request, sets, access).unwrap_or_default()
+}
+
+fn answered(request: &[u8], sets: &DataSets, access: Access) -> Option<Answer> {
+    let message = Message::parse(request).ok()?;
+    let Body::Management(management) = message.body else { return None };
     let target = management.target_port_identity;
     let own = sets.default.clock_identity;
     if message.header.domain_number != sets.default.domain_number
         || ![own, PortIdentity::ALL.clock_identity].contains(&target.clock_identity)
     {
-        return Vec::new();
+        return None;
     }
-    let Some(ManagementTlv::Data { id, .. }) = message.tlvs.iter().find_map(ManagementTlv::read)
-    else {
-        return Vec::new();
-    };
+    let tlv = message.tlvs.iter().find_map(ManagementTlv::read);
+    let Some(ManagementTlv::Data { id, payload }) = tlv else { return None };
     let action = Action(management.action);
+    let mut setting = None;
     let replies: Vec<(u16, Reply)> = match action {
         Action::GET => get(id, target.port_number, sets),
+        Action::SET if access == Access::SetPriorities && is_priority(id) => {
+            let data = ManagementData::read(id, payload);
+            setting = match data {
+                Some(ManagementData::Priority1(priority)) => Some(Setting::Priority1(priority)),
+                Some(ManagementData::Priority2(priority)) => Some(Setting::Priority2(priority)),
+                _ => None,
+            };
+            let wrong = Reply::Error(ManagementErrorId::WRONG_LENGTH, id);
+            vec![(0, data.filter(|_| setting.is_some()).map_or(wrong, Reply::Data))]
+        }
         Action::SET if is_known(id) => {
             vec![(0, Reply::Error(ManagementErrorId::NOT_SETABLE, id))]
         }
@@ -66,17 +123,20 @@ pub fn answer(request: &[u8], sets: &DataSets) -> Vec<Vec<u8>> {
             vec![(0, Reply::Error(ManagementErrorId::NOT_SUPPORTED, id))]
         }
         Action::SET | Action::COMMAND => vec![(0, Reply::Empty(id))],
-        _ => return Vec::new(),
+        _ => return None,
     };
     let answer_action =
         if action == Action::COMMAND { Action::ACKNOWLEDGE } else { Action::RESPONSE };
     let replies = replies.into_iter();
-    replies
-        .filter_map(|(port_number, reply)| {
-            let from = PortIdentity { clock_identity: own, port_number };
-            emit(&message.header, &management, answer_action, from, &reply)
-        })
-        .collect()
+    let messages = replies.filter_map(|(port_number, reply)| {
+        let from = PortIdentity { clock_identity: own, port_number };
+        emit(&message.header, &management, answer_action, from, &reply)
+    });
+    Some(Answer { messages: messages.collect(), setting })
+}
+
+const fn is_priority(id: ManagementId) -> bool {
+    matches!(id, ManagementId::PRIORITY1 | ManagementId::PRIORITY2)
 }
 
 fn is_known(id: ManagementId) -> bool {
@@ -228,8 +288,17 @@ pub(crate) mod tests {
     }
 
     fn request(action: Action, id: ManagementId, target: PortIdentity) -> Vec<u8> {
-        let mut room = [0; 6];
-        let length = ManagementTlv::Data { id, payload: &[] }.emit(&mut room).unwrap();
+        request_with(action, id, target, &[])
+    }
+
+    fn request_with(
+        action: Action,
+        id: ManagementId,
+        target: PortIdentity,
+        payload: &[u8],
+    ) -> Vec<u8> {
+        let mut room = [0; 16];
+        let length = ManagementTlv::Data { id, payload }.emit(&mut room).unwrap();
         let from = PortIdentity { clock_identity: ClockIdentity([7; 8]), port_number: 4242 };
         let message = Message {
             header: Header::new(from, 99),
@@ -247,8 +316,14 @@ pub(crate) mod tests {
         bytes
     }
 
+    fn look(request: &[u8], sets: &DataSets) -> Vec<Vec<u8>> {
+        let Answer { messages, setting } = answer(request, sets, Access::ReadOnly);
+        assert_eq!(setting, None);
+        messages
+    }
+
     fn asked(action: Action, id: ManagementId) -> Vec<Vec<u8>> {
-        answer(&request(action, id, PortIdentity::ALL), &data_sets())
+        look(&request(action, id, PortIdentity::ALL), &data_sets())
     }
 
     fn tlv(bytes: &[u8]) -> ManagementTlv<'_> {
@@ -275,7 +350,7 @@ pub(crate) mod tests {
         for id in [ManagementId::PORT_DATA_SET, ManagementId::PORT_STATS_NP] {
             assert_eq!(asked(Action::GET, id).len(), 2);
             let one = PortIdentity { port_number: 2, ..PortIdentity::ALL };
-            let answers = answer(&request(Action::GET, id, one), &data_sets());
+            let answers = look(&request(Action::GET, id, one), &data_sets());
             assert_eq!(answers.len(), 1);
             let from = Message::parse(&answers[0]).unwrap().header.source_port_identity;
             assert_eq!(from.port_number, 2);
@@ -297,17 +372,40 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn priorities_are_set_where_that_is_permitted_and_nothing_else_is() {
+        let set = |id, payload: &[u8]| {
+            let request = request_with(Action::SET, id, PortIdentity::ALL, payload);
+            answer(&request, &data_sets(), Access::SetPriorities)
+        };
+        let Answer { messages, setting } = set(ManagementId::PRIORITY2, &[9, 0]);
+        assert_eq!(setting, Some(Setting::Priority2(9)));
+        let ManagementTlv::Data { id, payload } = tlv(&messages[0]) else { panic!() };
+        assert_eq!(ManagementData::read(id, payload), Some(ManagementData::Priority2(9)));
+        let mut sets = data_sets();
+        sets.set(Setting::Priority1(3));
+        assert_eq!((sets.default.priority1, sets.parent.grandmaster_priority1), (3, 3));
+        for (id, payload, error) in [
+            (ManagementId::PRIORITY1, &[][..], ManagementErrorId::WRONG_LENGTH),
+            (ManagementId::TIME_STATUS_NP, &[0; 2][..], ManagementErrorId::NOT_SETABLE),
+        ] {
+            let Answer { messages, setting } = set(id, payload);
+            assert_eq!(setting, None);
+            assert_eq!(tlv(&messages[0]), ManagementTlv::Error { error, id });
+        }
+    }
+
+    #[test]
     fn other_clocks_domains_and_answers_are_left_alone() {
         let id = ManagementId::DEFAULT_DATA_SET;
         let other = PortIdentity { clock_identity: ClockIdentity([3; 8]), port_number: 1 };
-        assert!(answer(&request(Action::GET, id, other), &data_sets()).is_empty());
+        assert!(look(&request(Action::GET, id, other), &data_sets()).is_empty());
         for action in [Action::RESPONSE, Action::ACKNOWLEDGE, Action(9)] {
             assert!(asked(action, id).is_empty(), "{action:?}");
         }
         let mut elsewhere = data_sets();
         elsewhere.default.domain_number = 1;
         let request = request(Action::GET, id, PortIdentity::ALL);
-        assert!(answer(&request, &elsewhere).is_empty());
+        assert!(look(&request, &elsewhere).is_empty());
     }
 
     proptest! {
@@ -323,7 +421,7 @@ pub(crate) mod tests {
                 bytes[4] = 0;
                 bytes[34..44].fill(0xff);
             }
-            for answer in answer(&bytes, &data_sets()) {
+            for answer in answer(&bytes, &data_sets(), Access::SetPriorities).messages {
                 prop_assert!(Message::parse(&answer).is_ok());
                 prop_assert!(answer.len() <= MAX_ANSWER);
             }

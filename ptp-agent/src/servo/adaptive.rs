@@ -255,6 +255,10 @@ impl Servo for AdaptiveServo {
         self.max_frequency_ppb = self.max_frequency_ppb.min(ppb.abs());
     }
 
+    fn set_step_thresholds(&mut self, options: &Options) {
+        self.options.set_thresholds(options);
+    }
+
     fn parent_changed(&mut self) {
         self.acquisition = Acquisition::default();
         self.latest = Latest::default();

@@ -160,6 +160,15 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Takes the thresholds from `other`, and leaves the rest.
+    pub const fn set_thresholds(&mut self, other: &Self) {
+        self.step_threshold = other.step_threshold;
+        self.first_step_threshold = other.first_step_threshold;
+        self.change_step_threshold = other.change_step_threshold;
+    }
+}
+
 /// Makes a servo.
 pub fn build(choice: &Choice, options: &Options) -> Box<dyn Servo> {
     let length = usize::from(choice.delay_filter_length);

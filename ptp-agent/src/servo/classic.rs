@@ -266,6 +266,10 @@ impl<C: Controller> Servo for Classic<C> {
         self.controller.limit_frequency(self.max_frequency_ppb);
     }
 
+    fn set_step_thresholds(&mut self, options: &Options) {
+        self.options.set_thresholds(options);
+    }
+
     fn parent_changed(&mut self) {
         self.processor.reset();
         self.acquisition = None;

@@ -137,6 +137,9 @@ pub trait Servo: Send {
     /// asked for, or integrated.
     fn limit_frequency(&mut self, ppb: f64);
 
+    /// Steps from other offsets on: the thresholds of `options`, and nothing else of it.
+    fn set_step_thresholds(&mut self, options: &Options);
+
     /// The domain's time may have nothing to do any more with what it was: another grandmaster,
     /// another path or another time scale.
     fn parent_changed(&mut self);
@@ -170,6 +173,9 @@ impl<S: Servo + ?Sized> Servo for Box<S> {
     }
     fn limit_frequency(&mut self, ppb: f64) {
         (**self).limit_frequency(ppb);
+    }
+    fn set_step_thresholds(&mut self, options: &Options) {
+        (**self).set_step_thresholds(options);
     }
     fn parent_changed(&mut self) {
         (**self).parent_changed();

@@ -1,7 +1,7 @@
 //! The servo of `--clock none`: it says by how much the local time scale is off and adjusts nothing.
 
 use super::{
-    DelayInput, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
+    DelayInput, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
     filter::{DelayFilterKind, TimestampMode, TimestampProcessor},
 };
 use ptp_common::time::{Duration, Mono, Time};
@@ -73,6 +73,8 @@ impl Servo for WatchServo {
     fn adjusted(&mut self, _now: Time<Mono>, _frequency_ppb: f64, _stepped: Option<Duration>) {}
 
     fn limit_frequency(&mut self, _ppb: f64) {}
+
+    fn set_step_thresholds(&mut self, _options: &Options) {}
 
     fn parent_changed(&mut self) {
         *self = Self::new();

@@ -21,14 +21,21 @@ struct Key {
     unset: Unset,
     /// Where there is no option that says it.
     doc: Option<&'static str>,
+    /// Whether a running agent can take over another value.
+    is_live: bool,
 }
 
 const fn option(name: &'static str, unset: Unset) -> Key {
-    Key { name, unset, doc: None }
+    Key { name, unset, doc: None, is_live: false }
 }
 
 const fn alone(name: &'static str, unset: Unset, doc: &'static str) -> Key {
-    Key { name, unset, doc: Some(doc) }
+    Key { name, unset, doc: Some(doc), is_live: false }
+}
+
+/// A key whose value can change while an agent runs.
+const fn live(key: Key) -> Key {
+    Key { is_live: true, ..key }
 }
 
 /// A table of the file.
@@ -36,8 +43,8 @@ struct Section {
     /// Empty for what stands before the first table.
     name: &'static str,
     doc: &'static str,
-    /// The command whose options have the documentation.
-    command: &'static str,
+    /// The commands that use it; the options of the first have the documentation.
+    commands: &'static [&'static str],
     keys: &'static [Key],
 }
 
@@ -45,7 +52,7 @@ const SECTIONS: [Section; 5] = [
     Section {
         name: "",
         doc: "Interfaces and timestamps, for all commands.",
-        command: "run",
+        commands: &["run", "record", "serve", "observe"],
         keys: &[
             option("interface", Example("[\"eth0\"]")),
             option("transport", Default("\"udp4\"")),
@@ -54,94 +61,100 @@ const SECTIONS: [Section; 5] = [
             option("tx-source", Default("\"auto\"")),
             option("ring-kib", Example("256")),
             option("prime", Default("\"auto\"")),
-            option("ingress-latency", Default("0")),
-            option("egress-latency", Default("0")),
-            option("metrics-address", Example("\"127.0.0.1:9319\"")),
-            option("status-socket", Example("\"/run/ptp-agent/status\"")),
-            option("management-socket", Example("\"/run/ptp-agent/pmc\"")),
-            option("offset-threshold", Default("100000")),
+            live(option("ingress-latency", Default("0"))),
+            live(option("egress-latency", Default("0"))),
+            live(option("metrics-address", Example("\"127.0.0.1:9319\""))),
+            live(option("status-socket", Example("\"/run/ptp-agent/status\""))),
+            live(option("management-socket", Example("\"/run/ptp-agent/pmc\""))),
+            live(option("offset-threshold", Default("100000"))),
+            live(alone(
+                "log-level",
+                Default("\"info\""),
+                "What the log has: error, warn, info, debug or trace; -v and PTP_AGENT_LOG win.",
+            )),
         ],
     },
     Section {
         name: "clock",
         doc: "What may be done to a clock of the host.",
-        command: "run",
+        commands: &["run", "record"],
         keys: &[
-            alone(
+            live(alone(
                 "first-step-threshold",
                 Example("0.00002"),
                 "Larger offsets are stepped at the first lock, seconds; false for never.",
-            ),
-            alone(
+            )),
+            live(alone(
                 "step-threshold",
                 Default("false"),
                 "Larger offsets are stepped later, seconds; false for never.",
-            ),
-            alone(
+            )),
+            live(alone(
                 "max-first-step",
                 Default("false"),
                 "Farthest that the first step may go, seconds; false for any distance.",
-            ),
-            alone(
+            )),
+            live(alone(
                 "max-step",
                 Default("1000"),
                 "Farthest that a later step may go, seconds; false for any distance.",
-            ),
-            alone(
+            )),
+            live(alone(
                 "max-step-sum",
                 Default("3600"),
                 "All later steps together, seconds; false for any distance.",
-            ),
+            )),
             alone("max-frequency", Default("900.0"), "Largest adjustment of the frequency, ppm."),
-            alone(
+            live(alone(
                 "earliest",
                 Example("2026-01-01"),
                 "No time before this is believed; default: when the program was built.",
-            ),
-            alone(
+            )),
+            live(alone(
                 "frequency-file",
                 Default("\"/var/lib/ptp-agent/frequency\""),
                 "Where the frequency is kept from one run to the next; false for nowhere.",
-            ),
+            )),
             alone("beside-others", Default("false"), "Steer although another program is known to."),
         ],
     },
     Section {
         name: "export",
         doc: "Other programs that get the time, for run and record.",
-        command: "run",
+        commands: &["run", "record"],
         keys: &[
-            option("page", Example("\"/run/ptp-agent/clock\"")),
-            option("clock-bound", Example("\"/var/run/clockbound/shm\"")),
-            option("chrony-sock", Example("\"/run/chrony.ptp.sock\"")),
-            option("ntp-shm", Example("2")),
+            live(option("page", Example("\"/run/ptp-agent/clock\""))),
+            live(option("clock-bound", Example("\"/var/run/clockbound/shm\""))),
+            live(option("chrony-sock", Example("\"/run/chrony.ptp.sock\""))),
+            live(option("ntp-shm", Example("2"))),
         ],
     },
     Section {
         name: "run",
         doc: "Following, for run and record.",
-        command: "run",
+        commands: &["run", "record"],
         keys: &[
             option("clock", Default("\"none\"")),
             option("delay", Default("\"e2e\"")),
             option("servo", Default("\"adaptive\"")),
-            option("delay-asymmetry", Default("0")),
+            live(option("delay-asymmetry", Default("0"))),
         ],
     },
     Section {
         name: "serve",
         doc: "Serving, for serve.",
-        command: "serve",
+        commands: &["serve"],
         keys: &[
             option("clock", Default("\"system\"")),
             option("offset", Example("0.5")),
             option("drift", Example("10.0")),
-            option("log-sync-interval", Default("0")),
-            option("log-announce-interval", Default("1")),
-            option("log-min-delay-req-interval", Default("0")),
-            option("priority1", Default("128")),
-            option("priority2", Default("128")),
-            option("clock-class", Default("248")),
+            live(option("log-sync-interval", Default("0"))),
+            live(option("log-announce-interval", Default("1"))),
+            live(option("log-min-delay-req-interval", Default("0"))),
+            live(option("priority1", Default("128"))),
+            live(option("priority2", Default("128"))),
+            live(option("clock-class", Default("248"))),
+            live(option("management-set", Default("false"))),
         ],
     },
 ];
@@ -154,7 +167,9 @@ pub(in crate::cli) fn default_file() -> String {
 /// The file with `given` in it, and what is in effect without it as comments.
 pub(in crate::cli) fn file(given: &toml::Table) -> String {
     let mut text = "# Configuration of ptp-agent. A key that is commented out shows its default, or, \
-                    where it says so,\n# an example. Options on the command line win over this file.\n"
+                    where it says so,\n# an example. Options on the command line win over this file. \
+                    A running agent reads it again at\n# SIGHUP and takes over keys marked [live]; \
+                    the others need a restart.\n"
         .to_owned();
     let cli = Cli::command();
     for section in &SECTIONS {
@@ -169,7 +184,11 @@ pub(in crate::cli) fn file(given: &toml::Table) -> String {
         };
         for key in section.keys {
             text.push('\n');
-            for line in wrapped(&documentation(&cli, section, key)) {
+            let mut documentation = documentation(&cli, section, key);
+            if key.is_live {
+                documentation = format!("{}. [live]", documentation.trim_end_matches('.'));
+            }
+            for line in wrapped(&documentation) {
                 text += &format!("# {line}\n");
             }
             text += &match (table.and_then(|table| table.get(key.name)), &key.unset) {
@@ -186,13 +205,66 @@ fn documentation(cli: &Command, section: &Section, key: &Key) -> String {
     if let Some(doc) = key.doc {
         return doc.to_owned();
     }
-    let command = cli.find_subcommand(section.command);
+    let command = section.commands.first().and_then(|name| cli.find_subcommand(name));
     let help = command.and_then(|command| {
         let mut options = command.get_arguments();
         let option = options.find(|option| option.get_long() == Some(key.name))?;
         Some(option.get_long_help().or(option.get_help())?.to_string())
     });
     help.unwrap_or_default()
+}
+
+/// Whether a command makes use of a key.
+fn is_used(cli: &Command, section: &Section, key: &Key, command: &str) -> bool {
+    let is_option = |command: &Command| {
+        command.get_arguments().any(|option| option.get_long() == Some(key.name))
+    };
+    section.commands.contains(&command)
+        && (key.doc.is_some() || cli.find_subcommand(command).is_some_and(is_option))
+}
+
+/// A key whose values in two files differ.
+#[derive(Debug, PartialEq)]
+pub(in crate::cli) struct Difference {
+    /// The table; empty for what stands before the first.
+    pub(in crate::cli) section: &'static str,
+    pub(in crate::cli) key: &'static str,
+    pub(in crate::cli) from: Option<toml::Value>,
+    pub(in crate::cli) to: Option<toml::Value>,
+    pub(in crate::cli) is_live: bool,
+    /// By the command in question.
+    pub(in crate::cli) is_used: bool,
+}
+
+/// Everything that is not the same in two files.
+pub(in crate::cli) fn differences(
+    old: &toml::Table,
+    new: &toml::Table,
+    command: &str,
+) -> Vec<Difference> {
+    let cli = Cli::command();
+    let value = |file: &toml::Table, section: &Section, key: &Key| {
+        let table = if section.name.is_empty() {
+            Some(file)
+        } else {
+            file.get(section.name).and_then(toml::Value::as_table)
+        };
+        table.and_then(|table| table.get(key.name)).cloned()
+    };
+    let all =
+        SECTIONS.iter().flat_map(|section| section.keys.iter().map(move |key| (section, key)));
+    all.filter_map(|(section, key)| {
+        let (from, to) = (value(old, section, key), value(new, section, key));
+        (from != to).then(|| Difference {
+            section: section.name,
+            key: key.name,
+            from,
+            to,
+            is_live: key.is_live,
+            is_used: is_used(&cli, section, key, command),
+        })
+    })
+    .collect()
 }
 
 fn wrapped(text: &str) -> Vec<String> {
@@ -205,7 +277,7 @@ fn wrapped(text: &str) -> Vec<String> {
             None => lines.push(word.to_owned()),
         }
     }
-    if lines.last().is_some_and(|line| !line.ends_with('.'))
+    if lines.last().is_some_and(|line| !line.ends_with(['.', ']']))
         && let Some(line) = lines.last_mut()
     {
         line.push('.');
@@ -326,6 +398,21 @@ mod tests {
         let shown = file(&given.parse().unwrap());
         assert!(shown.contains("\ndomain = 3\n") && shown.contains("\nservo = \"pi\"\n"));
         assert!(shown.contains("\n#transport = \"udp4\"\n"));
+    }
+
+    #[test]
+    fn commands_use_the_keys_that_they_have_options_for() {
+        let old = toml::Table::new();
+        let new =
+            "domain = 1\nlog-level = \"warn\"\n[serve]\npriority1 = 1\n[clock]\nmax-step = 1\n";
+        let used = |command| {
+            let all = differences(&old, &new.parse().unwrap(), command);
+            assert_eq!(all.len(), 4);
+            all.into_iter().filter(|it| it.is_used).map(|it| it.key).collect::<Vec<_>>()
+        };
+        assert_eq!(used("run"), ["domain", "log-level", "max-step"]);
+        assert_eq!(used("serve"), ["domain", "log-level", "priority1"]);
+        assert_eq!(used("observe"), ["log-level"]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use super::{
     args::{Delay, OrAuto, ServeClock},
     clock::{ClockSection, ExportArgs, RunClock},
+    log::LogLevel,
 };
 use crate::{
     agent::prime::PrimeMode,
@@ -57,6 +58,7 @@ pub(super) struct Config {
     pub(super) status_socket: Option<String>,
     pub(super) management_socket: Option<PathBuf>,
     pub(super) offset_threshold: Option<u32>,
+    pub(super) log_level: Option<LogLevel>,
     #[serde(default)]
     pub(super) clock: ClockSection,
     #[serde(default)]
@@ -90,6 +92,21 @@ pub(super) struct ServeSection {
     pub(super) priority1: Option<u8>,
     pub(super) priority2: Option<u8>,
     pub(super) clock_class: Option<u8>,
+    pub(super) management_set: Option<bool>,
+}
+
+impl ConfigError {
+    /// The message for the log, where one line is all there is: without the picture of the place.
+    pub(super) fn in_one_line(&self, text: &str) -> String {
+        let Self::Parse { path, error } = self else { return self.to_string() };
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|it| *it != '\n').count() + 1;
+        let message = error.message().replace('\n', ", ");
+        let suggestion = suggested(error).replace('\n', "; ");
+        let path = path.display();
+        format!("configuration {path}: line {line}, column {column}: {message}{suggestion}")
+    }
 }
 
 /// What may have been meant by a key that there is not.
@@ -115,8 +132,12 @@ pub(super) fn text(path: &Path) -> Result<String, ConfigError> {
 
 impl Config {
     pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = text(path)?;
-        let config: Self = toml::from_str(&text)
+        Self::parse(path, &text(path)?)
+    }
+
+    /// What the text of a file says; `path` is for the message.
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)
             .map_err(|error| ConfigError::Parse { path: path.to_owned(), error })?;
         config.check()?;
         Ok(config)
@@ -177,6 +198,16 @@ mod tests {
         let error = toml::from_str::<Config>("domain = 1\n\n[run]\nservoo = \"pi\"\n").unwrap_err();
         let text = error.to_string();
         assert!(text.contains("line 4, column 1") && text.contains("servoo"), "{text}");
+    }
+
+    #[test]
+    fn one_line_says_where_and_what() {
+        let text = "domain = 1\n\n[run]\n  servoo = \"pi\"\n";
+        let error = Config::parse(Path::new("a.toml"), text).unwrap_err();
+        let line = error.in_one_line(text);
+        assert!(line.starts_with("configuration a.toml: line 4, column 3: unknown"), "{line}");
+        assert!(line.ends_with("; did you mean `servo` (in [run])?"), "{line}");
+        assert!(!line.contains('\n'));
     }
 
     #[test]

@@ -65,6 +65,7 @@ pub struct Exports {
     ntp: Option<NtpSegment>,
     /// The error that was told last.
     sent: Option<Duration>,
+    exporting: Exporting,
 }
 
 /// Seconds of a day in which UTC is not ambiguous, as in [`crate::clock::leap`].
@@ -82,7 +83,45 @@ impl Exports {
             chrony: exporting.chrony_sock.clone().map(ChronySocket::new).transpose()?,
             ntp: exporting.ntp_shm.map(NtpSegment::open).transpose()?,
             sent: None,
+            exporting: exporting.clone(),
         })
+    }
+
+    /// Exports something else from now on; what stays the same is not interrupted. What cannot be
+    /// made is left out.
+    pub fn change(&mut self, exporting: &Exporting) -> Vec<SegmentError> {
+        fn renew<T>(
+            place: &mut Option<T>,
+            is_changed: bool,
+            open: impl FnOnce() -> Option<Result<T, SegmentError>>,
+        ) -> Option<SegmentError> {
+            if !is_changed {
+                return None;
+            }
+            // The old one may have the same file.
+            *place = None;
+            match open() {
+                Some(Ok(new)) => *place = Some(new),
+                Some(Err(error)) => return Some(error),
+                None => {}
+            }
+            None
+        }
+        let old = std::mem::replace(&mut self.exporting, exporting.clone());
+        let Exporting { page, clock_bound, chrony_sock, ntp_shm } = exporting;
+        [
+            renew(&mut self.page, old.page != *page, || page.as_deref().map(Page::open)),
+            renew(&mut self.clock_bound, old.clock_bound != *clock_bound, || {
+                clock_bound.as_deref().map(ClockBound::open)
+            }),
+            renew(&mut self.chrony, old.chrony_sock != *chrony_sock, || {
+                chrony_sock.clone().map(ChronySocket::new)
+            }),
+            renew(&mut self.ntp, old.ntp_shm != *ntp_shm, || ntp_shm.map(NtpSegment::open)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// The software clock was adjusted, or the bound is another.

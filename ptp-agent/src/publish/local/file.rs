@@ -11,10 +11,17 @@ use std::{
     time::Duration,
 };
 
+use crate::publish::management::Access;
+
 /// Where agents put their status sockets unless told otherwise.
 pub const DIRECTORY: &str = "/run/ptp-agent";
 /// Between making a socket and listening to it much less passes.
 const NEW: Duration = Duration::from_secs(1);
+
+/// Everybody may use the socket.
+const ALL: u32 = 0o666;
+/// The user of the agent may.
+const OWNER: u32 = 0o600;
 
 /// Why a socket cannot be made. Time-keeping goes on without it.
 #[derive(Debug, thiserror::Error)]
@@ -59,17 +66,26 @@ pub(super) struct SocketFile {
 impl SocketFile {
     /// Makes a listening socket.
     pub(super) fn listen(path: &Path) -> Result<(UnixListener, Self), SocketError> {
-        Self::make("status", path, |path| UnixListener::bind(path))
+        // Reading does no harm, and people without privileges have questions too.
+        Self::make("status", path, ALL, |path| UnixListener::bind(path))
     }
 
     /// Makes a datagram socket.
-    pub(super) fn datagrams(path: &Path) -> Result<(UnixDatagram, Self), SocketError> {
-        Self::make("management", path, |path| UnixDatagram::bind(path))
+    pub(super) fn datagrams(
+        path: &Path,
+        access: Access,
+    ) -> Result<(UnixDatagram, Self), SocketError> {
+        let mode = match access {
+            Access::ReadOnly => ALL,
+            Access::SetPriorities => OWNER,
+        };
+        Self::make("management", path, mode, |path| UnixDatagram::bind(path))
     }
 
     fn make<S>(
         what: &'static str,
         path: &Path,
+        mode: u32,
         bind: impl Fn(&Path) -> io::Result<S>,
     ) -> Result<(S, Self), SocketError> {
         let failed = |source| SocketError::Failed { what, path: path.to_owned(), source };
@@ -98,8 +114,7 @@ impl SocketFile {
         };
         let file = fs::symlink_metadata(path).map_err(failed)?;
         let this = Self { path: path.to_owned(), inode: (file.dev(), file.ino()) };
-        // Reading does no harm, and people without privileges have questions too.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map_err(failed)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
         Ok((socket, this))
     }
 }
@@ -166,7 +181,7 @@ mod tests {
             let path = directory.path().join(format!("socket-{datagrams}"));
             let make = || {
                 if datagrams {
-                    SocketFile::datagrams(&path).map(|(_, file)| (None, file))
+                    SocketFile::datagrams(&path, Access::ReadOnly).map(|(_, file)| (None, file))
                 } else {
                     SocketFile::listen(&path).map(|(socket, file)| (Some(socket), file))
                 }
@@ -192,8 +207,11 @@ mod tests {
     fn living_datagram_socket_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        let owner = SocketFile::datagrams(&path).unwrap();
-        assert!(matches!(SocketFile::datagrams(&path), Err(SocketError::InUse { .. })));
+        let owner = SocketFile::datagrams(&path, Access::ReadOnly).unwrap();
+        assert!(matches!(
+            SocketFile::datagrams(&path, Access::ReadOnly),
+            Err(SocketError::InUse { .. })
+        ));
         drop(owner);
     }
 

@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::{
     http::Publication,
-    management::answer,
+    management::{Access, Answer, answer},
     service::{ServiceThread, serve_clients},
 };
 pub use file::{DIRECTORY, SocketError};
@@ -105,12 +105,17 @@ pub struct ManagementServer {
 }
 
 impl ManagementServer {
-    /// Starts to answer management messages with the data sets of `publication`.
+    /// Starts to answer management messages with the data sets of `publication`. Where those who ask
+    /// may set something, the socket is for the agent's user alone.
     ///
     /// # Errors
     /// [`SocketError`].
-    pub fn start(path: &Path, publication: &Publication) -> Result<Self, SocketError> {
-        let (socket, file) = SocketFile::datagrams(path)?;
+    pub fn start(
+        path: &Path,
+        access: Access,
+        publication: &Publication,
+    ) -> Result<Self, SocketError> {
+        let (socket, file) = SocketFile::datagrams(path, access)?;
         let publication = publication.clone();
         let failed =
             |source| SocketError::Failed { what: "management", path: path.to_owned(), source };
@@ -120,8 +125,8 @@ impl ManagementServer {
         socket
             .set_nonblocking(true)
             .and_then(|()| {
-                ServiceThread::start("management", || {
-                    answer_management(socket, sender, publication)
+                ServiceThread::start("management", move || {
+                    answer_management(socket, sender, access, publication)
                 })
             })
             .map(|thread| Self { _thread: thread, _file: file })
@@ -152,7 +157,12 @@ async fn tell_status(listener: UnixListener, publication: Publication) {
     .await;
 }
 
-async fn answer_management(socket: UnixDatagram, sender: UnixDatagram, publication: Publication) {
+async fn answer_management(
+    socket: UnixDatagram,
+    sender: UnixDatagram,
+    access: Access,
+    publication: Publication,
+) {
     let socket = match tokio::net::UnixDatagram::from_std(socket) {
         Ok(socket) => socket,
         Err(error) => {
@@ -168,9 +178,13 @@ async fn answer_management(socket: UnixDatagram, sender: UnixDatagram, publicati
         };
         let Some(from) = from.as_pathname() else { continue };
         let Some(sets) = publication.data_sets() else { continue };
-        for answer in answer(&request[..length], &sets) {
+        let Answer { messages, setting } = answer(&request[..length], &sets, access);
+        if let Some(setting) = setting {
+            publication.add_setting(setting);
+        }
+        for message in messages {
             // Whose buffer is full does not read.
-            let _ = sender.send_to(&answer, from);
+            let _ = sender.send_to(&message, from);
         }
     }
 }
@@ -241,7 +255,8 @@ mod tests {
         let publication = Publication::default();
         let (status, management) = (directory.join("status"), directory.join("management"));
         let teller = StatusServer::start(&status, &publication).unwrap();
-        let sockets = (teller, ManagementServer::start(&management, &publication).unwrap());
+        let sockets =
+            (teller, ManagementServer::start(&management, Access::ReadOnly, &publication).unwrap());
         (sockets, publication, status, management)
     }
 
@@ -321,7 +336,7 @@ mod tests {
         let (publication, nowhere) = (Publication::default(), Path::new("/proc/none/socket"));
         let error = StatusServer::start(nowhere, &publication).unwrap_err();
         assert!(error.to_string().contains("the status socket /proc/none/socket"), "{error}");
-        let error = ManagementServer::start(nowhere, &publication).unwrap_err();
+        let error = ManagementServer::start(nowhere, Access::ReadOnly, &publication).unwrap_err();
         assert!(error.to_string().contains("the management socket /proc/none/socket"), "{error}");
     }
 }
