@@ -205,7 +205,8 @@ pub fn http_get(namespace: &Namespace, address: SocketAddr, path: &str) -> Strin
         .run(|| {
             let mut stream = TcpStream::connect(address)?;
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
+            // Version 1.0 has no chunks that would have to be put together.
+            write!(stream, "GET {path} HTTP/1.0\r\nHost: agent\r\n\r\n")?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
             std::io::Result::Ok(answer)
@@ -213,7 +214,7 @@ pub fn http_get(namespace: &Namespace, address: SocketAddr, path: &str) -> Strin
         .expect("the namespace exists")
         .unwrap_or_else(|error| panic!("GET {path} from {address}: {error}"));
     let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(head.starts_with("HTTP/1.") && head[8..].starts_with(" 200"), "{head}");
     body.to_owned()
 }
 

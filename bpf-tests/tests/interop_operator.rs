@@ -1,12 +1,14 @@
-//! What an operator's tools see of a running agent: Prometheus itself scrapes it and answers queries
-//! about it, `status` shows it as text, as JSON and in a real pseudo-terminal, linuxptp's `pmc` reads
-//! its data sets. Needs root.
+//! What an operator's tools see of a running agent: Prometheus itself scrapes it and answers the
+//! queries of dashboard and alert rules, `status` shows it as text, as JSON and in a real
+//! pseudo-terminal, linuxptp's `pmc` reads its data sets, a service manager's socket hears of it.
+//! Needs root.
 
 use std::{
     fs::{self, File},
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -42,8 +44,8 @@ fn followed(wire: &Wire, arguments: &[&str]) -> (Agent, Agent) {
     (grandmaster, Agent::start(&wire.client, &arguments))
 }
 
-/// Asks until the answer has a value that `wanted` accepts. Prometheus has nothing to await.
-fn query(namespace: &Namespace, promql: &str, wanted: impl Fn(f64) -> bool) -> f64 {
+/// Asks Prometheus once.
+fn ask(namespace: &Namespace, promql: &str) -> Value {
     let escaped: String = promql
         .bytes()
         .map(|byte| match byte {
@@ -51,17 +53,72 @@ fn query(namespace: &Namespace, promql: &str, wanted: impl Fn(f64) -> bool) -> f
             _ => format!("%{byte:02X}"),
         })
         .collect();
+    let answer = http_get(namespace, address(9090), &format!("/api/v1/query?query={escaped}"));
+    let answer: Value = serde_json::from_str(&answer).expect("Prometheus answers with JSON");
+    assert_eq!(answer["status"], "success", "{promql}: {answer}");
+    answer
+}
+
+/// Asks until the answer has a value that `wanted` accepts. Prometheus has nothing to await.
+fn query(namespace: &Namespace, promql: &str, wanted: impl Fn(f64) -> bool) -> f64 {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let answer = http_get(namespace, address(9090), &format!("/api/v1/query?query={escaped}"));
-        let answer: Value = serde_json::from_str(&answer).expect("Prometheus answers with JSON");
-        assert_eq!(answer["status"], "success", "{promql}: {answer}");
+        let answer = ask(namespace, promql);
         let value = answer["data"]["result"][0]["value"][1].as_str().map(str::parse);
         match value {
             Some(Ok(value)) if wanted(value) => return value,
             _ if Instant::now() > deadline => panic!("{promql}: {answer}"),
             _ => thread::sleep(Duration::from_millis(200)),
         }
+    }
+}
+
+/// What stands in docs/deploy.
+fn deployed(file: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/deploy").join(file);
+    path.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Panels that are empty while all is well, or until the capture points have been compared.
+const EMPTY_PANELS: [&str; 3] = ["Alarms", "Given up or refused", "Noise of the capture points"];
+
+/// Every panel of the dashboard has something to show of this agent, and no query is refused.
+fn dashboard_is_answered(namespace: &Namespace) {
+    let dashboard = fs::read_to_string(deployed("grafana-dashboard.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let title = panel["title"].as_str().unwrap();
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let promql = target["expr"].as_str().unwrap().replace("$__rate_interval", "5s");
+            let promql = ["$instance", "$interface", "$domain"]
+                .iter()
+                .fold(promql, |promql, variable| promql.replace(variable, ".*"));
+            if EMPTY_PANELS.contains(&title) {
+                ask(namespace, &promql);
+            } else {
+                query(namespace, &promql, |_| true);
+            }
+        }
+    }
+}
+
+/// Prometheus evaluates every alert rule, and none of them fires for an agent that is well.
+fn rules_are_evaluated(namespace: &Namespace) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = http_get(namespace, address(9090), "/api/v1/rules");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let groups = answer["data"]["groups"].as_array().unwrap();
+        let rules: Vec<_> =
+            groups.iter().flat_map(|group| group["rules"].as_array().unwrap()).collect();
+        assert!(!rules.is_empty() && rules.iter().all(|rule| rule["health"] != "err"), "{answer}");
+        if rules.iter().all(|rule| rule["health"] == "ok") {
+            let firing: Vec<_> = rules.iter().filter(|rule| rule["state"] == "firing").collect();
+            assert!(firing.is_empty(), "{firing:?}");
+            return;
+        }
+        assert!(Instant::now() < deadline, "{answer}");
+        thread::sleep(Duration::from_millis(200));
     }
 }
 
@@ -76,8 +133,12 @@ fn prometheus_scrapes_the_agent_and_knows_its_offset() {
     let config = directory.path().join("prometheus.yml");
     fs::write(
         &config,
-        "global: {scrape_interval: 1s}\nscrape_configs:\n- job_name: ptp\n  static_configs:\n  - \
-         targets: ['127.0.0.1:9319']\n",
+        format!(
+            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: ['{}']\n\
+             scrape_configs:\n- job_name: ptp-agent\n  static_configs:\n  - targets: \
+             ['127.0.0.1:9319']\n",
+            deployed("prometheus-rules.yml").display()
+        ),
     )
     .unwrap();
     let mut command = wire.client.command(prometheus);
@@ -89,7 +150,7 @@ fn prometheus_scrapes_the_agent_and_knows_its_offset() {
     running.wait_for_text(0, PATIENCE, "Server is ready to receive web requests");
 
     let client = &wire.client;
-    assert_eq!(query(client, "up{job=\"ptp\"}", |up| up == 1.0), 1.0);
+    assert_eq!(query(client, "up{job=\"ptp-agent\"}", |up| up == 1.0), 1.0);
     let offset = query(client, "ptp_offset_from_master_seconds{interface=\"ptp0\"}", |_| true);
     assert!(offset.abs() < 1e-2, "{offset} s");
     let age = "time() - ptp_last_sample_timestamp_seconds";
@@ -104,12 +165,54 @@ fn prometheus_scrapes_the_agent_and_knows_its_offset() {
         (0.0..1e-3).contains(&difference),
         "a program runs after the stack's stamp: {difference}"
     );
-    let series = query(client, "count({job=\"ptp\",__name__=~\"ptp_.*\"})", |_| true);
+    let series = query(client, "count({job=\"ptp-agent\",__name__=~\"ptp_.*\"})", |_| true);
     println!("offset {offset} s, {series} series");
     assert!(series < 500.0, "{series} series");
     let text = http_get(client, address(9319), "/metrics");
     let scrape = query(client, "scrape_duration_seconds", |_| true);
     println!("scrape takes {scrape} s for {} bytes", text.len());
+    dashboard_is_answered(client);
+    rules_are_evaluated(client);
+}
+
+#[test]
+fn service_manager_hears_of_the_start_of_turns_of_changes_and_of_the_end() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let heard = || {
+        let mut buffer = [0; 4096];
+        let length = manager.recv(&mut buffer).expect("the agent says something");
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    let arguments = "serve -i gm0 --log-sync-interval -4 --log-announce-interval -2";
+    let grandmaster =
+        Agent::start(&wire.grandmaster, &arguments.split_whitespace().collect::<Vec<_>>());
+    let mut command = wire.client.command(binary());
+    command
+        .args(["--json", "run", "-i", "ptp0", "--clock", "virtual"])
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "30000000");
+    let mut agent = Agent::from_running(Running::start("agent run", &mut command));
+    let first = heard();
+    assert!(first.contains("READY=1\n") && first.contains("STATUS=unlocked"), "{first}");
+    let mut turns = 0;
+    let status = loop {
+        let text = heard();
+        turns += text.matches("WATCHDOG=1\n").count();
+        if text.contains("STATUS=locked, grandmaster ") {
+            break text;
+        }
+    };
+    assert!(status.contains("alarms: none"), "{status}");
+    assert!(turns > 0);
+    drop(grandmaster);
+    while !heard().contains("alarms: holdover") {}
+    agent.finish();
+    while !heard().contains("STOPPING=1") {}
 }
 
 fn status(socket: &Path, more: &[&str]) -> Command {

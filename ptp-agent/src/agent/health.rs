@@ -1,5 +1,5 @@
 //! The alarms of a running command: what the engine and the capture side know as facts for them, and
-//! every change in log, metrics and status.
+//! every change in log, metrics and status; and what the service manager is told of them.
 
 use ptp_common::time::{Duration, Mono, Time};
 use serde_json::{Value, json};
@@ -13,13 +13,17 @@ use crate::{
     publish::{
         alarms::{Alarms, Facts, Limits, Role, Totals},
         http::Publication,
+        manager::ServiceManager,
     },
+    servo::ServoState,
 };
 
 /// See the module's paragraph.
 pub(super) struct Health {
+    role: Role,
     alarms: Alarms,
     publication: Publication,
+    manager: ServiceManager,
 }
 
 impl Health {
@@ -30,7 +34,8 @@ impl Health {
         publication: Publication,
         now: Time<Mono>,
     ) -> Self {
-        Self { alarms: Alarms::new(role, limits, now), publication }
+        let manager = ServiceManager::from_environment();
+        Self { role, alarms: Alarms::new(role, limits, now), publication, manager }
     }
 
     /// Tolerates something else from now on.
@@ -38,7 +43,13 @@ impl Health {
         self.alarms.set_limits(limits);
     }
 
-    /// Judges the facts, and tells what has changed: one line each.
+    /// The configuration is being read again; the next [`Health::check`] says that this is done.
+    pub(super) fn reloading(&mut self) {
+        self.manager.reloading();
+    }
+
+    /// Judges the facts, and tells what has changed: one line each. To be called by the main loop,
+    /// since this is what the service manager takes as its sign of life.
     pub(super) fn check(&mut self, now: Time<Mono>, facts: &Facts) {
         for change in self.alarms.update(now, facts) {
             let (alarm, detail) = (change.alarm.name(), change.detail);
@@ -52,6 +63,30 @@ impl Health {
         }
         let all = self.alarms.all().map(|(alarm, raised)| (alarm.name(), raised));
         self.publication.metrics.set_alarms(all);
+        self.manager.turn(&self.summary(facts));
+    }
+
+    /// How the agent is, in a line that changes only when something has happened.
+    fn summary(&self, facts: &Facts) -> String {
+        let doing = match (self.role, facts.servo, facts.grandmaster) {
+            (Role::Transmitter, ..) => "serving".to_owned(),
+            (Role::Observer, _, None) => "observing, no time transmitter".to_owned(),
+            (Role::Observer, _, Some(grandmaster)) => {
+                format!("observing, grandmaster {grandmaster}")
+            }
+            (Role::Receiver, servo, grandmaster) => {
+                let servo = servo.map_or("unlocked", ServoState::name);
+                let from = grandmaster.map_or("none".to_owned(), |identity| identity.to_string());
+                format!("{servo}, grandmaster {from}")
+            }
+        };
+        let links = match facts.ports_down {
+            0 => String::new(),
+            down => format!("; {down} of {} links down", down + facts.ports_up),
+        };
+        let raised: Vec<_> = self.alarms.raised().map(|(alarm, _)| alarm.name()).collect();
+        let alarms = if raised.is_empty() { "none".to_owned() } else { raised.join(", ") };
+        format!("{doing}{links}; alarms: {alarms}")
     }
 
     /// The raised alarms for the status.
@@ -62,6 +97,7 @@ impl Health {
                 "for_s": (now - since).as_secs_f64(),
                 "meaning": alarm.summary(),
                 "explanation": alarm.explanation(),
+                "runbook": alarm.runbook(),
             })
         });
         alarms.collect()

@@ -99,6 +99,7 @@ pub async fn observe(
             asked = ending.signalled() => match asked {
                 Asked::ToEnd => break,
                 Asked::ToReload => {
+                    teller.health.reloading();
                     if let Some(new) = reload.as_mut().and_then(|reload| reload()) {
                         teller.health.set_limits(new.limits);
                         teller.services.change(new.serving, monotonic());

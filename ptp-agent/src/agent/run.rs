@@ -296,6 +296,7 @@ impl Runner {
 
     /// Takes over what can change without losing lock.
     fn reload(&mut self, teller: &mut Teller) {
+        teller.health.reloading();
         let Some(config) = self.reload.as_mut().and_then(|reload| reload()) else { return };
         let RunConfig { common, clock, servo_options, delay_asymmetry, exporting, .. } = config;
         self.io.set_latencies(common.io.ingress_latency, common.io.egress_latency);

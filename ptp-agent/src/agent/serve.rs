@@ -235,6 +235,7 @@ pub async fn serve(
             asked = ending.signalled() => match asked {
                 Asked::ToEnd => break,
                 Asked::ToReload => {
+                    health.reloading();
                     if let Some(new) = reload.as_mut().and_then(|reload| reload()) {
                         let now = monotonic();
                         reconfigure(&new, now, &mut io, &mut transmitter);

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
     clock::{ExportArgs, RunClock},
+    documents,
     log::LogFormat,
     phc,
 };
@@ -107,6 +108,9 @@ pub(super) enum Command {
     /// Needs no privileges.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// For packages: manual pages and what shells complete.
+    #[command(subcommand, hide = true)]
+    Generate(documents::Generate),
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,7 @@
 mod args;
 mod clock;
 mod config;
+mod documents;
 mod log;
 mod merge;
 mod phc;
@@ -107,6 +108,10 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
     if let Command::Config(args) = command {
         return run_config_command(args, file);
     }
+    if let Command::Generate(what) = command {
+        documents::generate(&what)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let config = match file {
         Some(path) => Config::read(path).map_err(UsageError::from)?,
         None => Config::default(),
@@ -165,7 +170,7 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
             return doctor::run(&args, json, ExitCode::from(HOST_LACKS));
         }
         // Has been done already.
-        Command::Config(_) => {}
+        Command::Config(_) | Command::Generate(_) => {}
         Command::Status(args) => match status::run(&args, json) {
             // The reader had enough: not our failure.
             Err(error) if error.is_closed() => {}

@@ -1,5 +1,5 @@
 //! What the agent tells others about the clock that it follows: JSON lines, Prometheus metrics, the
-//! HTTP server for them, alarms, what other programs are given in shared memory, and reports with
+//! HTTP server for them, alarms, the service manager's part, what other programs are given in shared memory, and reports with
 //! statistics and plots.
 
 pub mod alarms;
@@ -8,6 +8,7 @@ pub mod http;
 pub mod json;
 pub mod local;
 pub mod management;
+pub mod manager;
 pub mod metrics;
 pub mod plot;
 pub mod report;

@@ -47,6 +47,8 @@ pub(super) struct Alarm {
     pub(super) for_s: f64,
     pub(super) meaning: String,
     pub(super) explanation: String,
+    /// Path of the page about it.
+    pub(super) runbook: Option<String>,
 }
 
 /// A port of the agent; or one of those that it observes, which have a role and no state.
@@ -123,6 +125,7 @@ pub(super) mod tests {
             "alarms": [{
                 "alarm": "grandmaster_changed", "for_s": 12.0, "meaning": "another grandmaster",
                 "explanation": "Another grandmaster has taken over.\nExpected in maintenance.",
+                "runbook": "docs/alarms/grandmaster_changed.md",
             }],
             "ports": [{
                 "interface": "eth0", "state": "time_receiver",

@@ -82,6 +82,9 @@ pub(super) fn page(status: &Status) -> String {
         for explanation in alarm.explanation.lines() {
             line("", explanation.trim().into());
         }
+        if let Some(runbook) = &alarm.runbook {
+            line("", format!("See {runbook}"));
+        }
     }
     page
 }

@@ -42,6 +42,12 @@ macro_rules! alarms {
                 match self { $(Self::$variant => concat!($($doc, "\n",)*).trim(),)* }
             }
 
+            /// The page that says what to do, relative to the root of the project and, where the
+            /// package is installed, to `/usr/share/doc/ptp-agent`.
+            pub const fn runbook(self) -> &'static str {
+                match self { $(Self::$variant => concat!("docs/alarms/", $name, ".md"),)* }
+            }
+
             /// Whether such an agent can raise it.
             pub const fn applies_to(self, role: Role) -> bool {
                 match self { $(Self::$variant => matches!(role, $(Role::$role)|*),)* }

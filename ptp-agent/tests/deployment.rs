@@ -1,0 +1,289 @@
+//! What docs/deploy holds for Prometheus and Grafana, against what the agent exports: each query of
+//! the alert rules and of the dashboard names metrics and labels that exist, each alarm has its rule
+//! and its page.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use promql_parser::{
+    label::MatchOp,
+    parser::{self, Expr, VectorSelector},
+    util::{ExprVisitor, walk_expr},
+};
+use ptp_agent::{
+    engine::counters::Drop as Cause,
+    publish::{
+        alarms::Alarm,
+        metrics::{
+            CapturePoint, Direction, FAMILIES, Histogram, Metrics, PORT_STATES, SERVO_STATES,
+            StampOutcome,
+        },
+    },
+    stamp::StampSource,
+};
+use ptp_common::wire::MessageType;
+use serde::Deserialize;
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    let file = root().join(path);
+    fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rules {
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Group {
+    name: String,
+    rules: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    alert: String,
+    expr: String,
+    #[serde(default, rename = "for")]
+    _wait: Option<String>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+fn rules() -> Vec<Rule> {
+    let text = read("docs/deploy/prometheus-rules.yml");
+    let rules: Rules = serde_saphyr::from_str(&text).unwrap();
+    assert!(rules.groups.iter().all(|group| group.name.starts_with("ptp-agent")));
+    rules.groups.into_iter().flat_map(|group| group.rules).collect()
+}
+
+fn dashboard() -> Value {
+    serde_json::from_str(&read("docs/deploy/grafana-dashboard.json")).unwrap()
+}
+
+/// The panels that show something, without the rows' headings.
+fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    panels.filter(|panel| panel["type"] != "row")
+}
+
+/// All queries: where they stand, and with Grafana's variables filled in.
+fn queries() -> Vec<(String, String)> {
+    let mut queries: Vec<_> = rules().into_iter().map(|rule| (rule.alert, rule.expr)).collect();
+    let dashboard = dashboard();
+    for panel in panels(&dashboard) {
+        for target in panel["targets"].as_array().unwrap() {
+            let query = target["expr"].as_str().unwrap();
+            let query = query.replace("$__rate_interval", "1m");
+            let query = ["instance", "interface", "domain"]
+                .iter()
+                .fold(query, |query, name| query.replace(&format!("${name}"), ".*"));
+            assert!(!query.contains('$'), "{query}");
+            queries.push((panel["title"].as_str().unwrap().to_owned(), query));
+        }
+    }
+    queries
+}
+
+/// What is exported, by name of the series: labels and their values.
+fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
+    let metrics = Metrics::new();
+    for state in PORT_STATES {
+        assert!(metrics.update("eth0", 0, |figures| {
+            figures.port_state = Some(state);
+            figures.servo_state = Some(SERVO_STATES[0]);
+            figures.offset_from_master_seconds = Some(0.0);
+            figures.mean_path_delay_seconds = Some(0.0);
+            figures.clock_frequency_adjustment_ratio = Some(0.0);
+            figures.clock_error_bound_seconds = Some(0.0);
+            figures.last_sample_timestamp_seconds = Some(0.0);
+            figures.priming = Some(true);
+            for direction in [Direction::Rx, Direction::Tx] {
+                for kind in MessageType::ALL {
+                    figures.set_messages(direction, kind, 1);
+                }
+                let source = StampSource::Stack;
+                for outcome in [
+                    StampOutcome::Matched,
+                    StampOutcome::Orphaned,
+                    StampOutcome::Duplicate,
+                    StampOutcome::Late,
+                    StampOutcome::Interrupted,
+                ] {
+                    figures.set_timestamps(direction, source, outcome, 1);
+                }
+                let point = CapturePoint { is_chosen: true, noise_seconds: Some(0.0) };
+                figures.capture_points.insert((direction, source), point);
+                figures.timestamp_differences.insert((direction, source), Histogram::default());
+            }
+            for outcome in ["sync", "delay", "peer_delay"] {
+                figures.set_exchanges(outcome, 1);
+            }
+            for cause in Cause::ALL {
+                figures.set_exchanges(cause.name(), 1);
+            }
+        }));
+    }
+    metrics.set_ring_lost(0);
+    metrics.set_alarms(Alarm::ALL.iter().map(|alarm| (alarm.name(), false)));
+    let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
+    // What Prometheus adds for each target.
+    let mut exported = BTreeMap::from([("up".to_owned(), BTreeMap::new())]);
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (series, _) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = series.trim_end_matches('}').split_once('{').unwrap_or((series, ""));
+        let known = exported.entry(name.to_owned()).or_default();
+        for label in labels.split(',').filter(|label| !label.is_empty()) {
+            let (label, value) = label.split_once('=').unwrap();
+            let values: &mut BTreeSet<String> = known.entry(label.to_owned()).or_default();
+            values.insert(value.trim_matches('"').to_owned());
+        }
+    }
+    exported
+}
+
+#[derive(Default)]
+struct Selectors(Vec<VectorSelector>);
+
+impl ExprVisitor for Selectors {
+    type Error = String;
+
+    fn pre_visit(&mut self, expression: &Expr) -> Result<bool, String> {
+        match expression {
+            Expr::VectorSelector(selector) => self.0.push(selector.clone()),
+            Expr::MatrixSelector(selector) => self.0.push(selector.vs.clone()),
+            _ => {}
+        }
+        Ok(true)
+    }
+}
+
+fn selectors(place: &str, query: &str) -> Vec<VectorSelector> {
+    let expression =
+        parser::parse(query).unwrap_or_else(|error| panic!("{place}: {query}: {error}"));
+    let mut selectors = Selectors::default();
+    walk_expr(&mut selectors, &expression).unwrap();
+    assert!(!selectors.0.is_empty(), "{place}: {query} asks for nothing");
+    selectors.0
+}
+
+#[test]
+fn every_query_names_metrics_and_labels_that_exist() {
+    let exported = exported();
+    for (place, query) in queries() {
+        for selector in selectors(&place, &query) {
+            let name = selector.name.as_deref().unwrap_or_default();
+            let labels = exported.get(name).unwrap_or_else(|| panic!("{place}: no metric {name}"));
+            for matcher in &selector.matchers.matchers {
+                if ["job", "instance"].contains(&matcher.name.as_str()) {
+                    continue;
+                }
+                let values = labels
+                    .get(&matcher.name)
+                    .unwrap_or_else(|| panic!("{place}: {name} has no label {}", matcher.name));
+                if matches!(matcher.op, MatchOp::Equal | MatchOp::NotEqual) {
+                    let value = &matcher.value;
+                    assert!(values.contains(value), "{place}: no {}={value}", matcher.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dashboard_shows_every_metric() {
+    let dashboard = dashboard();
+    let text = dashboard["panels"].to_string();
+    for family in FAMILIES {
+        assert!(text.contains(family.name), "{} is not shown", family.name);
+    }
+}
+
+#[test]
+fn dashboard_has_each_panel_in_its_own_place_with_unit_and_explanation() {
+    let dashboard = dashboard();
+    let mut taken: BTreeSet<(u64, u64)> = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{panel}");
+        let place = |name: &str| panel["gridPos"][name].as_u64().unwrap();
+        for x in place("x")..place("x") + place("w") {
+            assert!(x < 24, "{} is wider than the screen", panel["title"]);
+            for y in place("y")..place("y") + place("h") {
+                assert!(taken.insert((x, y)), "{} covers another panel", panel["title"]);
+            }
+        }
+    }
+    for panel in panels(&dashboard) {
+        let title = panel["title"].as_str().unwrap();
+        assert!(panel["description"].as_str().is_some_and(|text| text.len() > 10), "{title}");
+        assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{title}");
+    }
+}
+
+#[test]
+fn every_alarm_has_a_rule_and_a_page() {
+    let rules = rules();
+    for alarm in Alarm::ALL {
+        let selector = format!("ptp_alarm{{alarm=\"{}\"}}", alarm.name());
+        let rule = rules.iter().find(|rule| rule.expr.starts_with(&selector));
+        let rule = rule.unwrap_or_else(|| panic!("no rule for {}", alarm.name()));
+        assert_eq!(rule.annotations["runbook"], alarm.runbook(), "{}", rule.alert);
+        let page = read(alarm.runbook());
+        assert!(page.starts_with(&format!("# Alarm `{}`\n", alarm.name())));
+        let index = read("docs/alarms/README.md");
+        assert!(index.contains(&format!("({}.md)", alarm.name())), "{}", alarm.name());
+    }
+}
+
+#[test]
+fn every_rule_has_a_severity_a_summary_and_a_page() {
+    for rule in rules() {
+        assert!(["critical", "warning", "info"].contains(&rule.labels["severity"].as_str()));
+        assert!(!rule.annotations["summary"].is_empty(), "{}", rule.alert);
+        let runbook = &rule.annotations["runbook"];
+        assert!(root().join(runbook).is_file(), "{}: no page {runbook}", rule.alert);
+    }
+}
+
+#[test]
+fn promtool_accepts_the_rules_and_their_unit_tests_pass() {
+    for arguments in [
+        ["check", "rules", "--lint-fatal", "prometheus-rules.yml"].as_slice(),
+        &["test", "rules", "prometheus-rules-test.yml"],
+    ] {
+        let mut command = Command::new("promtool");
+        let output = command.args(arguments).current_dir(root().join("docs/deploy")).output();
+        let output = match output {
+            Ok(output) => output,
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "skipped: promtool cannot be started: {error}");
+                return;
+            }
+        };
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+    }
+}
+
+#[test]
+fn every_rule_is_in_the_unit_tests() {
+    let tests = read("docs/deploy/prometheus-rules-test.yml");
+    for rule in rules() {
+        let fires = format!("alertname: {}\n", rule.alert);
+        assert!(tests.contains(&fires), "{} is never tested to fire", rule.alert);
+    }
+}
