@@ -270,7 +270,7 @@ fn sample_line(interface: &str, sample: &client::Sample) -> Sample {
 
 /// Prints a line for people. `println!` would panic when the reader has gone, and a clock that is being
 /// steered would be left as it is.
-fn print(line: &str) -> Result<(), OutputError> {
+pub(crate) fn print(line: &str) -> Result<(), OutputError> {
     writeln!(std::io::stdout().lock(), "{line}").map_err(OutputError::from)
 }
 

@@ -8,7 +8,7 @@ use ptp_common::time::{Duration, Ptp, Time};
 use serde_json::{Value, json};
 
 use crate::{
-    agent::run::ClockChoice,
+    agent::{AgentError, print, run::ClockChoice},
     clock::{
         frequency::KernelFrequency,
         phc::{Device, PhcError},
@@ -76,10 +76,10 @@ enum Action {
 
 /// Does it.
 pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
+    let say = |text: &str| print(text).map_err(AgentError::from);
     let tell = |line: &Value| {
         if json {
-            println!("{line}");
-            return;
+            return say(&line.to_string());
         }
         let fields = line.as_object().into_iter().flatten().filter(|(key, _)| *key != "event");
         let fields: Vec<String> = fields
@@ -88,37 +88,37 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
                 value => format!("{key} {value}"),
             })
             .collect();
-        println!("{}", fields.join("  "));
+        say(&fields.join("  "))
     };
     match &args.action {
         Action::List => {
             let devices = list();
             if devices.is_empty() && !json {
-                println!("no clock devices (/sys/class/ptp is empty)");
+                say("no clock devices (/sys/class/ptp is empty)")?;
             }
-            devices.iter().for_each(tell);
+            devices.iter().try_for_each(tell)?;
         }
-        Action::Get { clock } if clock.as_os_str() == "system" => tell(&system()?),
-        Action::Get { clock } => tell(&state(&Device::open(clock, false)?, clock)?),
+        Action::Get { clock } if clock.as_os_str() == "system" => tell(&system()?)?,
+        Action::Get { clock } => tell(&state(&Device::open(clock, false)?, clock)?)?,
         Action::Set { device: path, to } => {
             let device = Device::open(path, true)?;
             free_of_others(path)?;
             let _lock = device.lock()?;
-            let target = match to {
+            let begun = realtime();
+            let target: Time<Ptp> = match to {
                 Some(seconds) => seconds_after_1970(*seconds)?,
                 None => {
                     let tai = Duration::from_secs(i64::from(tai_offset_seconds()?));
-                    Time::<Ptp>::from_epoch(realtime().since_epoch() + tai)
+                    Time::from_epoch(begun.since_epoch() + tai)
                 }
             };
-            // Stepping needs no reading between, as setting would: the second step removes what
-            // the first one took.
-            let begun = monotonic();
+            // A step is added to whatever time it is by then, so that the reading alone decides how
+            // exact it is. Some drivers take time to make it: the second one removes that.
             for _ in 0..2 {
-                let passed = monotonic() - begun;
-                device.step(target + passed - device.time()?)?;
+                let reading = device.cross_reading()?;
+                device.step(target + (reading.real - begun) - reading.device)?;
             }
-            tell(&state(&device, path)?);
+            tell(&state(&device, path)?)?;
         }
         Action::Adj { device: path, step, frequency } => {
             let device = Device::open(path, true)?;
@@ -137,7 +137,7 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
                 anyhow::ensure!(seconds.abs() < 4e9, "a step of {seconds} s is out of range");
                 device.step(Duration::from_nanos_f64(seconds * 1e9))?;
             }
-            tell(&state(&device, path)?);
+            tell(&state(&device, path)?)?;
         }
         Action::Cmp { device: path, count, interval } => {
             let device = Device::open(path, false)?;
@@ -160,7 +160,7 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
                     "width_ns": reading.width.as_nanos(),
                     "method": reading.method.name(),
                     "drift_ppb": drift_ppb,
-                }));
+                }))?;
             }
         }
     }

@@ -137,18 +137,10 @@ impl Device {
         AdjustableClock::of_device(self.file.as_fd())
     }
 
-    /// Its time.
-    ///
-    /// # Errors
-    /// [`PhcError::Os`], here and below.
-    pub fn time(&self) -> Result<Time<Ptp>, PhcError> {
-        phc::time(&self.file).map_err(self.failed("read"))
-    }
-
     /// Its time together with CLOCK_REALTIME.
     ///
     /// # Errors
-    /// As above.
+    /// [`PhcError::Os`], here and below.
     pub fn cross_reading(&self) -> Result<CrossReading, PhcError> {
         phc::cross_reading(&self.file).map_err(self.failed("read"))
     }
