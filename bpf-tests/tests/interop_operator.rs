@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    io::{Read, Write},
+    io::{BufRead as _, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddr},
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
@@ -24,6 +24,7 @@ use bpf_tests::{
 };
 use nix::pty::{Winsize, openpty};
 use ptp_agent::lab::netns::Namespace;
+use ptp_clock_reader::{PtpClock, State};
 use serde_json::Value;
 
 /// How long programs may take to start and to hear of each other.
@@ -213,6 +214,39 @@ fn service_manager_hears_of_the_start_of_turns_of_changes_and_of_the_end() {
     while !heard().contains("alarms: holdover") {}
     agent.finish();
     while !heard().contains("STOPPING=1") {}
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_agent_in_order() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let serve = ["serve", "-i", "gm0", "--log-sync-interval=-4", "--log-announce-interval=-2"];
+    let _grandmaster = Agent::start(&wire.grandmaster, &serve);
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("page");
+    let mut command = wire.client.command(binary());
+    command.args(["run", "-i", "ptp0", "--clock", "virtual", "--page"]).arg(&page);
+    let mut agent = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(agent.stdout.take().unwrap()).lines();
+    let mut locked = lines.by_ref().map_while(Result::ok).filter(|line| line.contains("  locked"));
+    // One line per second; by the second one the page says so, too.
+    assert!(locked.nth(1).is_some());
+    let clock = PtpClock::open(&page).unwrap();
+    assert_eq!(clock.now().unwrap().state, State::Locked);
+    drop(lines);
+    let deadline = Instant::now() + PATIENCE;
+    let ended = loop {
+        match agent.try_wait().unwrap() {
+            Some(ended) => break ended,
+            None if Instant::now() > deadline => {
+                agent.kill().unwrap();
+                break agent.wait().unwrap();
+            }
+            None => thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    assert_eq!(ended.code(), Some(0), "{ended}");
+    assert_eq!(clock.now().unwrap().state, State::Unknown);
 }
 
 fn status(socket: &Path, more: &[&str]) -> Command {
