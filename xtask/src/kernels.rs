@@ -31,7 +31,7 @@ use serde::Deserialize;
 use self::{
     apt::Apt,
     image::Image,
-    kernel::{Kernel, SUITES, Series},
+    kernel::{Build, Kernel, SUITES, Series},
     qemu::{Ended, Guest, Qemu},
     table::Facts,
 };
@@ -42,18 +42,24 @@ const AT_A_TIME: usize = 2;
 /// How long a guest may take on the host's clock.
 const LIMIT: Duration = Duration::from_secs(420);
 /// Modules that the tests need, where they are modules.
-const MODULES: [&str; 7] =
-    ["veth", "sch_ingress", "cls_bpf", "8021q", "bridge", "virtio_pci", "virtio_net"];
+const MODULES: [&str; 8] =
+    ["veth", "sch_ingress", "cls_bpf", "8021q", "bridge", "virtio_pci", "virtio_net", "igb"];
 /// What the two guests on a wire are called in the filter.
 const WIRE: &str = "wire";
+/// What the guest with a network card that has a clock is called.
+const CARD: &str = "phc";
+/// Its kernel.
+const CARD_SERIES: Series = Series::LongTerm("6.12");
 /// Test programs of this workspace that are also run in the guests.
 const TESTS: [&str; 1] = ["attach"];
 /// Programs of this machine that the tests use.
-const TOOLS: [&str; 2] = ["ptp4l", "ip"];
+const TOOLS: [&str; 4] = ["ptp4l", "phc2sys", "phc_ctl", "ip"];
 
 /// What there is to boot, all of it on this machine.
 pub(crate) struct Ready {
     kernels: Vec<(Series, Kernel)>,
+    /// With a driver of the network card with a clock that QEMU has.
+    card: Option<Kernel>,
     /// Why there are not more kernels.
     pub(crate) missing: Vec<String>,
     qemu: Qemu,
@@ -77,13 +83,16 @@ pub(crate) fn prepare() -> Result<Ready> {
     let mut kernels = Vec::new();
     let mut missing = Vec::new();
     for series in Series::ALL {
-        match Kernel::get(&apt, &cache, series) {
+        match Kernel::get(&apt, &cache, series, Build::Cloud) {
             Ok(kernel) => kernels.push((series, kernel)),
             Err(error) => missing.push(format!("kernel {}: {error:#}", series.name())),
         }
     }
+    let card = Kernel::get(&apt, &cache, CARD_SERIES, Build::Full)
+        .inspect_err(|error| missing.push(format!("kernel with drivers: {error:#}")))
+        .ok();
     ensure!(!kernels.is_empty(), "no kernels: {}", missing.join("; "));
-    Ok(Ready { kernels, missing, qemu })
+    Ok(Ready { kernels, card, missing, qemu })
 }
 
 /// Boots guests, those named in `filter` or all, and shows what they print, each line behind the name of its kernel, to `on_line`.
@@ -106,12 +115,18 @@ pub(crate) fn run(
     };
     let lab = Lab { ready, base: &base, directory: &directory, show: &show };
     let wanted = |name: &str| filter.is_empty() || filter.iter().any(|word| word == name);
-    let queue = Mutex::new(ready.kernels.iter().filter(|(series, _)| wanted(series.name())));
+    let series = ready.kernels.iter().map(|(series, kernel)| (Some(*series), kernel));
+    let card = ready.card.iter().map(|kernel| (None, kernel));
+    let wanted_one = |(series, _): &(Option<Series>, _)| wanted(series.map_or(CARD, Series::name));
+    let queue = Mutex::new(series.chain(card).filter(wanted_one));
     let work = || -> Result<()> {
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some((series, kernel)) = next else { return Ok(()) };
-            lab.test_kernel(*series, kernel, &facts)?;
+            match next {
+                Some((Some(series), kernel)) => lab.test_kernel(series, kernel, &facts)?,
+                Some((None, kernel)) => lab.test_card(kernel)?,
+                None => return Ok(()),
+            }
         }
     };
     thread::scope(|scope| {
@@ -165,6 +180,21 @@ impl Lab<'_> {
                 facts.insert((name, fact), value);
             }
         })
+    }
+
+    /// The clock of an emulated network card.
+    fn test_card(&self, kernel: &Kernel) -> Result<()> {
+        let devices = ["-device".to_owned(), "igb,romfile=".to_owned()];
+        let stop = AtomicBool::new(false);
+        let job = Job {
+            name: CARD,
+            kernel,
+            tests: &["phc"],
+            devices: &devices,
+            virtual_time: true,
+            stop: &stop,
+        };
+        self.boot(&job, &|_| {})
     }
 
     /// Two guests on a wire, with the newest kernel that is there. Their time is the host's, because

@@ -8,7 +8,7 @@ use std::{
     io::{self, IsTerminal, Read, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::ExitStatus,
+    process::{self, ExitStatus},
     time::{Duration, Instant},
 };
 
@@ -82,6 +82,18 @@ where
 
 /// Exit code of what [`command_within`] ended.
 pub(crate) const TIMED_OUT: i32 = 124;
+
+/// A program that the kernel kills when the thread that has started it ends, also when this process is
+/// killed. (There is a moment at its start when it is not yet so, and where there is no `setpriv` it never
+/// is.)
+pub(crate) fn mortal(program: &Path) -> process::Command {
+    let Some(setpriv) = find("setpriv") else {
+        return process::Command::new(program);
+    };
+    let mut command = process::Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
 
 /// A program in the workspace.
 pub(crate) fn command<I, S>(program: impl Into<OsString>, arguments: I) -> Command
@@ -231,6 +243,13 @@ pub(crate) fn is_root() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{BufRead as _, BufReader},
+        process::Stdio,
+    };
+
+    use anyhow::ensure;
+
     use super::*;
 
     #[test]
@@ -265,6 +284,44 @@ mod tests {
         let command = command_within(Duration::from_secs(1), "sh", ["-c", "sleep 60; echo late"]);
         let status = command.stream_to(&mut Vec::new(), |line| panic!("{line}"));
         assert_eq!(status.expect("sh runs").code(), Some(TIMED_OUT));
+    }
+
+    /// A second run of the test below is the process that is killed.
+    const VICTIM: &str = "XTASK_TEST_VICTIM";
+
+    #[test]
+    fn what_is_mortal_does_not_outlive_a_killed_parent() -> Result<()> {
+        if find("setpriv").is_none() {
+            return Ok(());
+        }
+        if env::var_os(VICTIM).is_some() {
+            let script = "echo begun; read line; echo outlived";
+            mortal(Path::new("/bin/sh")).args(["-c", script]).status()?;
+            return Ok(());
+        }
+        let name = "process::tests::what_is_mortal_does_not_outlive_a_killed_parent";
+        let mut victim = process::Command::new(env::current_exe()?)
+            .args(["--exact", name, "--nocapture"])
+            .env(VICTIM, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut orders = victim.stdin.take().context("a pipe")?;
+        let mut said = BufReader::new(victim.stdout.take().context("a pipe")?);
+        let mut line = String::new();
+        while !line.contains("begun") {
+            line.clear();
+            ensure!(said.read_line(&mut line)? > 0, "the script has not begun");
+        }
+        victim.kill()?;
+        victim.wait()?;
+        // Whoever is left goes on now; the pipe may already have no reader.
+        let _ = orders.write_all(b"\n");
+        drop(orders);
+        let mut rest = String::new();
+        said.read_to_string(&mut rest)?;
+        assert!(!rest.contains("outlived"), "{rest}");
+        Ok(())
     }
 
     #[test]

@@ -16,8 +16,24 @@ use super::{apt::Apt, vmlinux};
 pub(super) const SUITES: [&str; 5] =
     ["bullseye-security", "bookworm-security", "bookworm-backports", "trixie-backports", "sid"];
 
-/// Depends on the newest kernel of Debian's build for virtual machines, the smallest.
-const META: &str = "linux-image-cloud-amd64";
+/// How Debian has built a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Build {
+    /// For virtual machines, the smallest.
+    Cloud,
+    /// With drivers of network cards.
+    Full,
+}
+
+impl Build {
+    /// Depends on the newest kernel.
+    const fn metapackage(self) -> &'static str {
+        match self {
+            Self::Cloud => "linux-image-cloud-amd64",
+            Self::Full => "linux-image-amd64",
+        }
+    }
+}
 
 /// A line of kernels of which one is tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +77,9 @@ pub(super) struct Kernel {
 
 impl Kernel {
     /// The newest kernel of a series, downloaded into `cache` unless it is there.
-    pub(super) fn get(apt: &Apt, cache: &Path, series: Series) -> Result<Self> {
+    pub(super) fn get(apt: &Apt, cache: &Path, series: Series, build: Build) -> Result<Self> {
         let image = apt
-            .candidates(META)
+            .candidates(build.metapackage())
             .into_iter()
             .filter(|candidate| series.includes(&candidate.version))
             .max_by_key(|candidate| numbers(&candidate.version))
@@ -79,6 +95,12 @@ impl Kernel {
             apt.unpack(&packages, &directory)?;
         }
         Self::open(&directory, release)
+    }
+
+    /// None, for tests that boot nothing.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self { release: String::new(), vmlinux: PathBuf::new(), modules: PathBuf::new() }
     }
 
     fn open(directory: &Path, release: String) -> Result<Self> {

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{apt::Apt, kernel::Kernel};
-use crate::process::find;
+use crate::process::{find, mortal};
 
 const PROGRAM: &str = "qemu-system-x86_64";
 /// The first version whose `-netdev stream` and whose igb are good enough.
@@ -124,10 +124,8 @@ impl Qemu {
     }
 
     fn command(&self) -> Command {
-        let Some(root) = &self.root else {
-            return Command::new(&self.program);
-        };
-        let mut command = Command::new(&self.program);
+        let mut command = mortal(&self.program);
+        let Some(root) = &self.root else { return command };
         // Debian still puts some libraries into /lib.
         let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"]
             .map(|path| root.join(path).display().to_string());
@@ -230,4 +228,46 @@ fn codename() -> Option<String> {
     let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
     let debian = release.lines().any(|line| line == "ID=debian");
     debian.then(|| name.trim_matches('"').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::command;
+
+    /// How a guest ends whose emulator is a script.
+    fn ended(script: &str, limit: Duration, stop: bool) -> Result<Ended> {
+        let directory = tempfile::tempdir()?;
+        let program = directory.path().join("emulator");
+        // Written by a process of its own: a file that any other here has open cannot be executed.
+        let write = r#"printf '#!/bin/sh\n%s\n' "$1" > "$0" && chmod +x "$0""#;
+        let arguments = ["-c".as_ref(), write.as_ref(), program.as_os_str(), script.as_ref()];
+        command("sh", arguments).output().context("cannot write the script")?;
+        let qemu = Qemu { program, root: None, version: String::new() };
+        let guest = Guest {
+            kernel: &Kernel::none(),
+            initrd: directory.path(),
+            tests: &[],
+            devices: &[],
+            virtual_time: true,
+            limit,
+            stop: &AtomicBool::new(stop),
+            log: &directory.path().join("log"),
+        };
+        qemu.run(&guest, |_| {})
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_guest_comes_to_its_end_when_it_says_so() {
+        assert_eq!(ended("echo guest: end", LONG, false).unwrap(), Ended::Well);
+        assert_eq!(ended("echo guest: begin", LONG, false).unwrap(), Ended::Early);
+    }
+
+    #[test]
+    fn a_guest_that_never_stops_talking_is_stopped_all_the_same() {
+        assert_eq!(ended("exec yes", Duration::ZERO, false).unwrap(), Ended::TooLate);
+        assert_eq!(ended("exec yes", LONG, true).unwrap(), Ended::Stopped);
+    }
 }

@@ -3,40 +3,29 @@
 //! second. What is looked at is the clock itself and the kernel's state of it, not what the agent says.
 
 use std::{
-    fs, mem, thread,
+    thread,
     time::{Duration, Instant},
 };
 
-use bpf_tests::{
-    agent::{Agent, START},
-    links::Wire,
-    median,
-};
+use bpf_tests::agent::START;
 use libtest_mimic::Trial;
-use nix::{
-    sys::time::TimeSpec,
-    time::{ClockId, clock_settime},
-};
+use nix::time::ClockId;
 use ptp_common::wire::Flags;
 use serde_json::json;
 
 use crate::{
-    grandmaster::{Announced, Grandmaster, Line, minus_raw, read},
+    grandmaster::{Announced, minus_raw, read},
     report::{fact, figure},
     trial,
+    world::{CONVERGED_NS, NOON, SECOND, World, adjtimex, kernel},
 };
 
-const SECOND: i64 = 1_000_000_000;
+/// What is steered here.
+const CLOCK: ClockId = ClockId::CLOCK_REALTIME;
 /// 2026-06-30 23:59:00 UTC, a minute before a time at which leap seconds are inserted.
 const BEFORE_LEAP: i64 = 1_782_863_940 * SECOND;
 /// 2026-07-01 00:00:00 UTC.
 const MIDNIGHT: i64 = BEFORE_LEAP + 60 * SECOND;
-/// An hour of no importance.
-const NOON: i64 = 1_782_820_800 * SECOND;
-/// Between two looks at the true error.
-const LOOK: Duration = Duration::from_millis(100);
-/// Errors below this count as converged.
-const CONVERGED_NS: i64 = 20_000;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -48,120 +37,19 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// The kernel's clock.
-#[derive(Clone, Copy, Debug)]
-struct Kernel {
-    status: i32,
-    tai_offset: i32,
-    frequency_ppb: f64,
-    state: i32,
-}
-
-fn adjtimex(change: impl FnOnce(&mut libc::timex)) -> Kernel {
-    // SAFETY: a structure of integers, for which zero is a valid value.
-    let mut request: libc::timex = unsafe { mem::zeroed() };
-    change(&mut request);
-    // SAFETY: a valid pointer to a structure that lives through the call.
-    let state = unsafe { libc::adjtimex(&raw mut request) };
-    assert!(state >= 0, "adjtimex: {}", std::io::Error::last_os_error());
-    Kernel {
-        status: request.status,
-        tai_offset: request.tai,
-        frequency_ppb: request.freq as f64 * 1e3 / 65_536.0,
-        state,
-    }
-}
-
-fn kernel() -> Kernel {
-    adjtimex(|_| {})
-}
-
-/// Puts the clock back to how a machine starts, at `realtime_ns`.
-fn reset(realtime_ns: i64) {
-    adjtimex(|request| {
-        request.modes =
-            libc::ADJ_STATUS | libc::ADJ_FREQUENCY | libc::ADJ_TICK | libc::ADJ_MAXERROR;
-        request.status = libc::STA_UNSYNC;
-        request.tick = 10_000;
-        request.maxerror = 16_000_000;
-    });
-    adjtimex(|request| {
-        request.modes = libc::ADJ_TAI;
-        request.constant = 0;
-    });
-    let time = TimeSpec::new(realtime_ns / SECOND, realtime_ns % SECOND);
-    clock_settime(ClockId::CLOCK_REALTIME, time).expect("the first process may set the clock");
-}
-
-/// A wire, a grandmaster that is ahead of the clock, and what it serves.
-struct World {
-    wire: Wire,
-    grandmaster: Grandmaster,
-    line: Line,
-}
-
-impl World {
-    /// The clock starts at `start_ns`; the grandmaster is `ahead_ns` ahead and runs `drift_ppb` fast.
-    fn new(start_ns: i64, ahead_ns: i64, drift_ppb: i64, announced: Announced) -> Self {
-        reset(start_ns);
-        let wire = Wire::new().expect("a guest has namespaces and veth");
-        let raw_ns = read(ClockId::CLOCK_MONOTONIC_RAW);
-        let now = raw_ns + minus_raw(ClockId::CLOCK_REALTIME);
-        let line = Line { raw_ns, served_ns: now + ahead_ns, drift_ppb };
-        let grandmaster = Grandmaster::start(&wire.grandmaster, line, announced);
-        Self { wire, grandmaster, line }
-    }
-
-    /// CLOCK_REALTIME minus what is served.
-    fn error_ns(&self) -> i64 {
-        let raw_ns = read(ClockId::CLOCK_MONOTONIC_RAW);
-        raw_ns + minus_raw(ClockId::CLOCK_REALTIME) - self.line.at(raw_ns)
-    }
-
-    fn agent(&self, policy: &str) -> Agent {
-        let file = "/tmp/agent.toml";
-        // The tests' dates may lie before the agent's build.
-        let settings = "frequency-file = false\nearliest = 2020-01-01\n";
-        fs::write(file, format!("[clock]\n{settings}{policy}")).expect("a file in /tmp");
-        let arguments = ["--config", file, "run", "-i", "ptp0", "--clock", "system"];
-        Agent::start_only(&self.wire.client, &arguments)
-    }
-
-    /// The true error over some time: seconds since the beginning, and nanoseconds.
-    fn watch(&self, time: Duration) -> Vec<(f64, i64)> {
-        let begun = read(ClockId::CLOCK_MONOTONIC_RAW);
-        let looks = time.as_millis() / LOOK.as_millis();
-        (0..looks)
-            .map(|_| {
-                thread::sleep(LOOK);
-                let passed = read(ClockId::CLOCK_MONOTONIC_RAW) - begun;
-                (passed as f64 / SECOND as f64, self.error_ns())
-            })
-            .collect()
-    }
-}
-
 fn converges() {
     let world = World::new(NOON, 10 * SECOND + 123_456_789, 37_000, Announced::default());
-    let mut agent = world.agent("");
-    let errors = world.watch(Duration::from_secs(90));
+    let mut agent = world.agent("system", "");
+    let errors = world.watch(CLOCK, Duration::from_secs(90));
     let locked = kernel();
     let status = agent.stop();
     let free = kernel();
-    let last_out = errors.iter().rposition(|(_, error)| error.abs() >= CONVERGED_NS);
-    let converged_s = errors.get(last_out.map_or(0, |at| at + 1)).map(|(at, _)| *at);
-    let settled: Vec<i64> = errors[errors.len() / 2..].iter().map(|(_, error)| *error).collect();
-    let mean = settled.iter().sum::<i64>() as f64 / settled.len() as f64;
-    let variance = settled.iter().map(|error| (*error as f64 - mean).powi(2)).sum::<f64>();
-    let largest = settled.iter().map(|error| error.abs()).max();
-    figure(
-        "system_clock",
-        json!({"converged_s": converged_s, "n": settled.len(), "mean_ns": mean,
-            "sd_ns": (variance / settled.len() as f64).sqrt(), "max_abs_ns": largest,
-            "median_abs_ns": median(settled.iter().map(|error| error.abs()).collect()),
-            "frequency_ppb": locked.frequency_ppb, "drift_ppb": world.line.drift_ppb}),
-    );
+    let mut figures = errors.figure();
+    figures["frequency_ppb"] = json!(locked.frequency_ppb);
+    figures["drift_ppb"] = json!(world.line.drift_ppb);
+    figure("system_clock", figures);
     assert!(status.success(), "{status}\n{}", agent.last_words());
+    let converged_s = errors.converged_s();
     let converged_s = converged_s.unwrap_or_else(|| panic!("{errors:?}\n{}", agent.last_words()));
     assert!(converged_s < 45.0, "{converged_s} s\n{}", agent.last_words());
     assert!(locked.status & libc::STA_UNSYNC == 0, "{locked:?}");
@@ -173,7 +61,7 @@ fn converges() {
 
 fn refused() {
     let world = World::new(NOON, 10 * SECOND, 0, Announced::default());
-    let mut agent = world.agent("max-first-step = 5.0\n");
+    let mut agent = world.agent("system", "max-first-step = 5.0\n");
     agent.wait_for(0, 2 * START, "refusal", |line| {
         let text = line.text.to_lowercase();
         ["refuse", "policy", "max-first-step", "farther", "limit"]
@@ -181,10 +69,10 @@ fn refused() {
             .any(|word| text.contains(word))
             .then_some(())
     });
-    let errors = world.watch(Duration::from_secs(5));
+    let errors = world.watch(CLOCK, Duration::from_secs(5));
     let said = agent.last_words();
     let _ = agent.kill();
-    let nearest = errors.iter().map(|(_, error)| error.abs()).min().unwrap_or(0);
+    let nearest = errors.0.iter().map(|(_, error)| error.abs()).min().unwrap_or(0);
     figure("refused_step", json!({"nearest_ns": nearest}));
     // Slewing at 500 ppm would be a few milliseconds.
     assert!(nearest > 9 * SECOND, "{nearest}\n{said}");
@@ -198,13 +86,13 @@ fn traceable(utc_offset: i16, leap: Flags) -> Announced {
 
 fn tai_offset() {
     let world = World::new(NOON, 37 * SECOND + 5_000_000, 0, traceable(37, Flags(0)));
-    let mut agent = world.agent("");
-    let errors = world.watch(Duration::from_secs(40));
+    let mut agent = world.agent("system", "");
+    let errors = world.watch(CLOCK, Duration::from_secs(40));
     let kernel = kernel();
     let tai = minus_raw(ClockId::CLOCK_TAI) - minus_raw(ClockId::CLOCK_REALTIME);
     let said = agent.last_words();
     let _ = agent.stop();
-    let last = errors.last().map_or(0, |(_, error)| error + 37 * SECOND);
+    let last = errors.0.last().map_or(0, |(_, error)| error + 37 * SECOND);
     figure("tai_offset", json!({"kernel_s": kernel.tai_offset, "utc_error_ns": last}));
     assert_eq!(kernel.tai_offset, 37, "{said}");
     assert!((tai - 37 * SECOND).abs() < 1_000_000, "{tai}");
@@ -214,7 +102,7 @@ fn tai_offset() {
 fn leap_second() {
     let mut world =
         World::new(BEFORE_LEAP, 37 * SECOND + 2_000_000, 10_000, traceable(37, Flags::LEAP61));
-    let mut agent = world.agent("");
+    let mut agent = world.agent("system", "");
     let mut before = None;
     let mut during = None;
     let mut inserted = None;
@@ -275,7 +163,7 @@ fn leap_second() {
 /// Something that changes the frequency every quarter of a second, as a daemon does.
 fn rival() {
     let world = World::new(NOON, SECOND, 0, Announced::default());
-    let mut agent = world.agent("");
+    let mut agent = world.agent("system", "");
     let deadline = Instant::now() + START;
     let mut ppm = 0;
     let ended = loop {
@@ -295,5 +183,5 @@ fn rival() {
     assert!(ended, "{}", agent.last_words());
     let status = agent.wait(START);
     assert!(!status.success(), "{status}\n{}", agent.last_words());
-    assert!(world.error_ns().abs() > SECOND / 2, "stepped all the same");
+    assert!(world.error_ns(CLOCK).abs() > SECOND / 2, "stepped all the same");
 }

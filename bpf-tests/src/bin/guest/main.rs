@@ -10,9 +10,11 @@ mod capture;
 mod clock;
 mod follow;
 mod grandmaster;
+mod phc;
 mod report;
 mod system;
 mod wire;
+mod world;
 
 use std::process::{Command, ExitCode};
 
@@ -60,6 +62,7 @@ fn group(name: &str) -> Option<Vec<Trial>> {
         "capture" => capture::trials(),
         "follow" => follow::trials(),
         "clock" => clock::trials(),
+        "phc" => phc::trials(),
         "serve_on_wire" => wire::server(),
         "follow_on_wire" => wire::client(),
         _ => return None,
