@@ -108,7 +108,8 @@ impl AdaptiveServo {
         let delay = match (self.latest.peer, self.latest.backward) {
             (Some(peer), _) => peer,
             (None, Some((at, backward))) => {
-                let rate_ppb = self.estimator.map_or(-self.frequency_ppb, |e| e.rate_ppb());
+                let rate_ppb =
+                    self.estimator.as_ref().map_or(-self.frequency_ppb, Estimator::rate_ppb);
                 let apart_s = (input.t2.mono - at).as_secs_f64();
                 (forward + backward - Duration::from_nanos_f64(rate_ppb * apart_s)).half()
             }
@@ -171,8 +172,8 @@ impl Servo for AdaptiveServo {
         let (raw_offset, raw_delay) = self.raw(&input)?;
         // Clock minus monotonic; with monotonic minus time transmitter it makes the error.
         let shown = t2.clock.since_epoch() - t2.mono.since_epoch();
-        let Some(estimator) = self.estimator else {
-            let coasting = self.left_behind;
+        let Some(estimator) = &self.estimator else {
+            let coasting = &self.left_behind;
             return Some(ServoOutput {
                 offset: raw_offset,
                 raw_offset,

@@ -77,10 +77,16 @@ impl Filter {
         Self { x, p, score: 0.0 }
     }
 
+    /// Variance of the offset after `dt` seconds, with a wander of the frequency of `q` ppb² per second.
+    fn predicted_variance(&self, dt: f64, q: f64) -> f64 {
+        let p = &self.p;
+        p[0][0] + (dt * (2.0 * p[0][1] + dt * p[1][1]) + q * dt * dt * dt / 3.0)
+    }
+
     fn predict(&mut self, dt: f64, q: f64) {
-        let p = &mut self.p;
         self.x[0] += self.x[1] * dt;
-        p[0][0] += dt * (2.0 * p[0][1] + dt * p[1][1]) + q * dt * dt * dt / 3.0;
+        self.p[0][0] = self.predicted_variance(dt, q);
+        let p = &mut self.p;
         p[0][1] += dt * p[1][1] + q * dt * dt / 2.0;
         p[1][1] += q * dt;
         p[0][2] += dt * p[1][2];
@@ -169,6 +175,8 @@ pub(super) struct Estimator {
     /// Wander level of the middle filter.
     level: usize,
     filters: [Filter; 4],
+    /// How much each of the three is believed, by their scores.
+    weights: [f64; 3],
     /// As the three believe, and as the challenger does.
     noise: [[Noise; WAYS]; 2],
     recent: [Recent; 2],
@@ -182,6 +190,7 @@ pub(super) struct Estimator {
     suspicion: Option<u8>,
 }
 
+/// Wander of the frequency at a level, ppb² per second.
 fn wander(level: usize) -> f64 {
     let ppb = LEAST_WANDER * LEVEL_RATIO.powi(level as i32);
     ppb * ppb
@@ -200,6 +209,7 @@ impl Estimator {
             at,
             level: before.map_or(FIRST_LEVEL, |before| before.level),
             filters: [filter, filter, filter, challenger],
+            weights: [1.0 / 3.0; 3],
             noise: [noise, other_noise],
             recent: [Recent::NEW; 2],
             residuals: [[0.0; AFRESH]; 2],
@@ -213,17 +223,16 @@ impl Estimator {
         if filter == CHALLENGER { self.level } else { self.level + filter - 1 }
     }
 
-    /// How much each of the three is believed.
-    fn weights(&self) -> [f64; 3] {
+    fn weigh(&mut self) {
         let scores = [0, 1, 2].map(|i| self.filters[i].score);
         let top = scores.into_iter().fold(f64::MIN, f64::max);
         let weights = scores.map(|score| (score - top).exp());
         let sum: f64 = weights.iter().sum();
-        weights.map(|weight| weight / sum)
+        self.weights = weights.map(|weight| weight / sum);
     }
 
     fn mixed(&self, read: impl Fn(&Filter) -> f64) -> f64 {
-        self.weights().iter().zip(&self.filters).map(|(weight, filter)| weight * read(filter)).sum()
+        self.weights.iter().zip(&self.filters).map(|(weight, filter)| weight * read(filter)).sum()
     }
 
     /// Of the free-running scale, from the origin, nanoseconds.
@@ -256,13 +265,12 @@ impl Estimator {
     pub(super) fn sigma_ns(&self, now: Time<Mono>) -> f64 {
         let dt = (now - self.at).as_secs_f64().max(0.0);
         let mean = self.offset_ns();
-        let weights = self.weights();
         let variance: f64 = (0..3)
             .map(|i| {
-                let mut filter = self.filters[i];
+                let filter = &self.filters[i];
                 let apart = filter.x[0] - mean;
-                filter.predict(dt, wander(self.level(i)));
-                weights[i] * (filter.p[0][0] + apart * apart)
+                let offset = filter.predicted_variance(dt, wander(self.level(i)));
+                self.weights[i] * (offset + apart * apart)
             })
             .sum();
         variance.max(0.0).sqrt()
@@ -286,13 +294,14 @@ impl Estimator {
             Way::Backward => ([-1.0, -back, 0.0, 1.0], (value + self.origin).as_nanos_f64()),
             Way::Peer => ([0.0, 0.0, 0.5, 0.5], value.as_nanos_f64()),
         };
+        let priors = [0, 1].map(|belief| self.noise[belief][way as usize].prior());
         for i in 0..self.filters.len() {
-            let noise = self.noise[usize::from(i == CHALLENGER)][way as usize];
+            let prior = &priors[usize::from(i == CHALLENGER)];
             let filter = &mut self.filters[i];
             let ph = filter.times(&h);
             let mean = dot(&h, &filter.x);
-            let variance = dot(&h, &ph).max(0.0) + noise.variance_ns2;
-            let seen = noise.posterior(value, mean, variance);
+            let variance = dot(&h, &ph).max(0.0) + prior.variance_ns2;
+            let seen = prior.posterior(value, mean, variance);
             filter.update(&ph, variance, seen.mean - mean, seen.variance);
             filter.score += seen.ln_evidence - filter.score / COMPARED;
             if i == 1 || i == CHALLENGER {
@@ -311,6 +320,7 @@ impl Estimator {
             forward.reconcile(backward);
         }
         self.compare();
+        self.weigh();
         self.suspect();
         self.rebase();
     }
@@ -322,22 +332,22 @@ impl Estimator {
         for filter in &mut self.filters {
             filter.score = filter.score.max(best - BEHIND) - best;
         }
-        let [a, b, c, challenger] = self.filters;
+        let [a, b, c, challenger] = &self.filters;
         let is_hopeless = challenger.score <= 0.9 * -BEHIND && self.suspicion.is_none();
         if is_hopeless && self.seen.iter().all(|seen| *seen >= AFRESH) {
             self.challenge();
         } else if challenger.score - a.score.max(b.score).max(c.score) > SWAP_AT {
-            self.filters = [challenger, challenger, challenger, b];
+            self.filters = [*challenger, *challenger, *challenger, *b];
             self.filters[0].score -= MOVE_AT;
             self.filters[2].score -= MOVE_AT;
             self.noise.swap(0, 1);
         } else if c.score - b.score > MOVE_AT && self.level + 2 < LEVELS {
             self.level += 1;
-            self.filters = [b, c, c, challenger];
+            self.filters = [*b, *c, *c, *challenger];
             self.filters[2].score -= MOVE_AT;
         } else if a.score - b.score > MOVE_AT && self.level > 1 {
             self.level -= 1;
-            self.filters = [a, a, b, challenger];
+            self.filters = [*a, *a, *b, *challenger];
             self.filters[0].score -= MOVE_AT;
         }
     }

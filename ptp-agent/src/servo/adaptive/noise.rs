@@ -29,6 +29,8 @@ const EARLY_RATIO: f64 = 3.0;
 const MEMORY: f64 = 400.0;
 /// Log density of a packet that follows no model at all: one in 10 000, anywhere in a second.
 const LN_WILD: f64 = -30.0;
+/// Standard deviations on the wrong side of an edge at which nothing speaks for a packet of this kind.
+const IMPOSSIBLE_SIGMAS: f64 = -12.0;
 
 /// The noise of one direction.
 #[derive(Clone, Copy, Debug)]
@@ -131,38 +133,19 @@ impl Noise {
         (3.0 * self.fast_ns / count).powi(2) + 2.0 * self.variance_ns2 / count + 1.0
     }
 
-    /// What a packet at `value` tells about an edge that is believed to be at `mean` with
-    /// `variance`, the Gaussian error included.
-    pub(super) fn posterior(&self, value: f64, mean: f64, variance: f64) -> Posterior {
-        let fast = truncated(value, mean, variance, self.fast_ns);
-        let slow = truncated(value, mean, variance, self.slow_ns);
-        let early = mirrored(value, mean, variance, self.early_ns);
+    /// What is needed to judge packets by this noise.
+    pub(super) fn prior(&self) -> Prior {
         let usual = 1.0 - self.slow_share - self.early_share;
-        let lns = [
-            fast.ln_evidence + usual.ln(),
-            slow.ln_evidence + self.slow_share.ln(),
-            early.ln_evidence + self.early_share.ln(),
-            LN_WILD,
-        ];
-        let top = lns.into_iter().fold(f64::MIN, f64::max);
-        let weights = lns.map(|ln| (ln - top).exp());
-        let sum: f64 = weights.iter().sum();
-        let [wf, ws, we, ww] = weights.map(|weight| weight / sum);
-        let m = wf * fast.mean + ws * slow.mean + we * early.mean + ww * mean;
-        let spread = |w: f64, mean: f64, variance: f64| w * (variance + (mean - m).powi(2));
-        Posterior {
-            ln_evidence: top + sum.ln(),
-            mean: m,
-            variance: spread(wf, fast.mean, fast.variance)
-                + spread(ws, slow.mean, slow.variance)
-                + spread(we, early.mean, early.variance)
-                + spread(ww, mean, variance),
-            wild: ww,
-            slow: ws,
-            early: we,
-            fast_mean: fast.mean,
-            slow_mean: slow.mean,
-            early_mean: early.mean,
+        let tail = |scale_ns: f64, share: f64| Tail {
+            scale_ns,
+            ln_scale: scale_ns.ln(),
+            ln_share: share.ln(),
+        };
+        Prior {
+            variance_ns2: self.variance_ns2,
+            fast: tail(self.fast_ns, usual),
+            slow: tail(self.slow_ns, self.slow_share),
+            early: tail(self.early_ns, self.early_share),
         }
     }
 
@@ -226,6 +209,60 @@ impl Noise {
     }
 }
 
+/// One of the exponential distributions, and the logarithms that all packets need.
+#[derive(Clone, Copy, Debug)]
+struct Tail {
+    scale_ns: f64,
+    ln_scale: f64,
+    ln_share: f64,
+}
+
+/// The noise of one direction as it was before a packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prior {
+    /// Variance of the Gaussian error.
+    pub(super) variance_ns2: f64,
+    fast: Tail,
+    slow: Tail,
+    early: Tail,
+}
+
+impl Prior {
+    /// What a packet at `value` tells about an edge that is believed to be at `mean` with
+    /// `variance`, the Gaussian error included.
+    pub(super) fn posterior(&self, value: f64, mean: f64, variance: f64) -> Posterior {
+        let fast = truncated(value, mean, variance, &self.fast);
+        let slow = truncated(value, mean, variance, &self.slow);
+        let early = mirrored(value, mean, variance, &self.early);
+        let lns = [
+            fast.ln_evidence + self.fast.ln_share,
+            slow.ln_evidence + self.slow.ln_share,
+            early.ln_evidence + self.early.ln_share,
+            LN_WILD,
+        ];
+        let top = lns.into_iter().fold(f64::MIN, f64::max);
+        let weights = lns.map(|ln| (ln - top).exp());
+        let sum: f64 = weights.iter().sum();
+        let [wf, ws, we, ww] = weights.map(|weight| weight / sum);
+        let m = wf * fast.mean + ws * slow.mean + we * early.mean + ww * mean;
+        let spread = |w: f64, mean: f64, variance: f64| w * (variance + (mean - m).powi(2));
+        Posterior {
+            ln_evidence: top + sum.ln(),
+            mean: m,
+            variance: spread(wf, fast.mean, fast.variance)
+                + spread(ws, slow.mean, slow.variance)
+                + spread(we, early.mean, early.variance)
+                + spread(ww, mean, variance),
+            wild: ww,
+            slow: ws,
+            early: we,
+            fast_mean: fast.mean,
+            slow_mean: slow.mean,
+            early_mean: early.mean,
+        }
+    }
+}
+
 struct Truncated {
     ln_evidence: f64,
     mean: f64,
@@ -234,17 +271,22 @@ struct Truncated {
 
 /// A Gaussian belief about the edge of an exponential distribution after one value of it: the
 /// Gaussian, tilted towards the value and cut off there.
-fn truncated(value: f64, mean: f64, variance: f64, scale: f64) -> Truncated {
+fn truncated(value: f64, mean: f64, variance: f64, tail: &Tail) -> Truncated {
+    let Tail { scale_ns: scale, ln_scale, .. } = *tail;
     let sd = variance.sqrt();
     let z = (value - mean) / sd;
     let tilt = sd / scale;
     let alpha = z - tilt;
+    if z < IMPOSSIBLE_SIGMAS {
+        // The density is below exp(-z²/2), which beside that of a packet of no model is nothing.
+        return Truncated { ln_evidence: f64::NEG_INFINITY, mean: value, variance };
+    }
     if alpha < -7.0 {
         // Mills' ratio by its asymptotic series; the density without cancelling exponentials.
         let i = 1.0 / (alpha * alpha);
         let ratio = -(1.0 - i * (1.0 - i * (3.0 - i * (15.0 - i * 105.0)))) / alpha;
         return Truncated {
-            ln_evidence: -scale.ln() - 0.5 * z * z + (ratio / (2.0 * PI).sqrt()).ln(),
+            ln_evidence: -ln_scale - 0.5 * z * z + (ratio / (2.0 * PI).sqrt()).ln(),
             mean: value + sd / alpha * (1.0 - i * (2.0 - i * 10.0)),
             variance: variance * i * (1.0 - i * (6.0 - i * 50.0)),
         };
@@ -252,7 +294,7 @@ fn truncated(value: f64, mean: f64, variance: f64, scale: f64) -> Truncated {
     if alpha > 6.0 {
         // Nothing is cut off: what is left out is below 1e-8. Most packets are such late ones.
         return Truncated {
-            ln_evidence: -scale.ln() - z * tilt + 0.5 * tilt * tilt,
+            ln_evidence: -ln_scale - z * tilt + 0.5 * tilt * tilt,
             mean: mean + sd * tilt,
             variance,
         };
@@ -260,15 +302,15 @@ fn truncated(value: f64, mean: f64, variance: f64, scale: f64) -> Truncated {
     let below = 0.5 * libm::erfc(-alpha * FRAC_1_SQRT_2);
     let hazard = (-0.5 * alpha * alpha).exp() / ((2.0 * PI).sqrt() * below);
     Truncated {
-        ln_evidence: -scale.ln() - z * tilt + 0.5 * tilt * tilt + below.ln(),
+        ln_evidence: -ln_scale - z * tilt + 0.5 * tilt * tilt + below.ln(),
         mean: mean + sd * (tilt - hazard),
         variance: variance * (1.0 - hazard * (alpha + hazard)).max(1e-6),
     }
 }
 
 /// The same for one that comes before the edge by an exponential time.
-fn mirrored(value: f64, mean: f64, variance: f64, scale: f64) -> Truncated {
-    let seen = truncated(-value, -mean, variance, scale);
+fn mirrored(value: f64, mean: f64, variance: f64, tail: &Tail) -> Truncated {
+    let seen = truncated(-value, -mean, variance, tail);
     Truncated { mean: -seen.mean, ..seen }
 }
 
@@ -306,7 +348,8 @@ mod tests {
             (1.0, 0.0, 100.0, 0.5),
             (50.0, 0.0, 1.0, 20.0),
         ] {
-            let got = truncated(value, mean, variance, scale);
+            let tail = Tail { scale_ns: scale, ln_scale: scale.ln(), ln_share: 0.0 };
+            let got = truncated(value, mean, variance, &tail);
             let (ln, first, second) = integrated(value, mean, variance, scale);
             assert!((got.ln_evidence - ln).abs() < 5e-3, "{value}: {} {ln}", got.ln_evidence);
             assert!((got.mean - first).abs() < 5e-3 * (1.0 + first.abs()), "{} {first}", got.mean);
