@@ -14,6 +14,7 @@ pub mod compare;
 pub mod doctor;
 pub mod engine;
 pub mod lab;
+pub mod linuxptp;
 pub mod publish;
 pub mod recording;
 pub mod servo;

@@ -128,6 +128,15 @@ pub(super) enum ConfigCommand {
         #[arg(long, conflicts_with = "file")]
         default: bool,
     },
+    /// Translate a configuration of linuxptp's ptp4l: the result on standard output, what has no
+    /// counterpart there as comments and on standard error.
+    ///
+    /// Ends with exit code 2, and prints no result, when the file has values that ptp4l would not take
+    /// either.
+    Import {
+        /// The file, for instance /etc/linuxptp/ptp4l.conf.
+        file: PathBuf,
+    },
 }
 
 /// What is measured.

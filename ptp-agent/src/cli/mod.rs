@@ -5,6 +5,7 @@ mod args;
 mod clock;
 mod config;
 mod documents;
+mod import;
 mod log;
 mod merge;
 mod phc;
@@ -45,6 +46,15 @@ const FAILED: u8 = 1;
 const BAD_USAGE: u8 = 2;
 /// Exit code: the host lacks something that is needed.
 const HOST_LACKS: u8 = 3;
+
+/// Whether a text can be used as a configuration file; says in one line why not.
+///
+/// # Errors
+/// That line.
+pub fn check_configuration(text: &str) -> Result<(), String> {
+    let parsed = Config::parse(Path::new("-"), text);
+    parsed.map(drop).map_err(|error| error.in_one_line(text))
+}
 
 /// Runs the program; the whole of `main`.
 pub fn main() -> ExitCode {
@@ -106,7 +116,7 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
     let file = file.as_deref();
     // It says for itself what is wrong with the file.
     if let Command::Config(args) = command {
-        return run_config_command(args, file);
+        return run_config_command(args, file, json);
     }
     if let Command::Generate(what) = command {
         documents::generate(&what)?;
@@ -211,8 +221,13 @@ where
     Ok(runtime.block_on(work)?)
 }
 
-fn run_config_command(args: ConfigCommand, config: Option<&Path>) -> anyhow::Result<ExitCode> {
+fn run_config_command(
+    args: ConfigCommand,
+    config: Option<&Path>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let (file, is_check) = match args {
+        ConfigCommand::Import { file } => return import::run(&file, json),
         ConfigCommand::Show { default: true, .. } => {
             print!("{}", keys::default_file());
             return Ok(ExitCode::SUCCESS);

@@ -1,0 +1,414 @@
+//! linuxptp's options, as `ptp4l(8)` of versions 3.1 and 4 has them: what values they take, what they
+//! are without being set, and what becomes of them here.
+
+/// What an option takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Kind {
+    /// A whole number from, to; decimal, octal with 0 or hexadecimal with 0x.
+    Integer(i64, i64),
+    /// A number.
+    Number,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Anything.
+    Text,
+}
+
+/// What becomes of an option.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Fate {
+    /// There are keys for it.
+    Translated,
+    /// Nothing is to be done where it has its default; otherwise it has no counterpart, for this reason.
+    Missing(&'static str),
+    /// Whatever it says needs no key, because of this.
+    Needless(&'static str),
+}
+
+/// An option.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) default: &'static str,
+    /// Whether sections of ports may have it too.
+    pub(super) of_ports: bool,
+    pub(super) fate: Fate,
+}
+
+use Fate::{Missing, Needless, Translated};
+use Kind::{Integer, Number, Text, Word};
+
+const FLAG: Kind = Integer(0, 1);
+const LOG: Kind = Integer(-128, 127);
+const BYTE: Kind = Integer(0, 255);
+const ANY: Kind = Integer(i32::MIN as i64, i32::MAX as i64);
+
+const UNICAST: &str = "there is no unicast negotiation; messages are multicast";
+const PEER: &str = "the link delay has no limits to be set";
+const PI: &str = "the PI servo's constants are linuxptp's defaults";
+const AS: &str = "there is no IEEE 802.1AS profile";
+const TELECOM: &str = "there is no telecom profile; data sets are compared as in IEEE 1588";
+const CARD: &str = "the agent stamps in the kernel and does not configure the card";
+const SERVICE: &str = "the log goes to standard error, from where the service manager takes it";
+const DESCRIPTION: &str = "a clock description is not told";
+const MESSAGES: &str = "the agent sends no such messages";
+const POWER: &str = "there is no power profile";
+
+const fn port(name: &'static str, kind: Kind, default: &'static str, fate: Fate) -> Known {
+    Known { name, kind, default, of_ports: true, fate }
+}
+
+const fn global(name: &'static str, kind: Kind, default: &'static str, fate: Fate) -> Known {
+    Known { name, kind, default, of_ports: false, fate }
+}
+
+/// Other names of options, of older and newer versions.
+const OTHER_NAMES: [(&str, &str); 6] = [
+    ("pi_offset_const", "step_threshold"),
+    ("pi_f_offset_const", "first_step_threshold"),
+    ("pi_max_frequency", "max_frequency"),
+    ("clientOnly", "slaveOnly"),
+    ("serverOnly", "masterOnly"),
+    ("dataset_comparison_method", "dataset_comparison"),
+];
+
+const KNOWN: &[Known] = &[
+    // Ports.
+    port("delayAsymmetry", ANY, "0", Translated),
+    port("logAnnounceInterval", LOG, "1", Translated),
+    port("logSyncInterval", LOG, "0", Translated),
+    port("operLogSyncInterval", LOG, "0", Missing(MESSAGES)),
+    port("logMinDelayReqInterval", LOG, "0", Translated),
+    port("logMinPdelayReqInterval", LOG, "0", Missing("a Pdelay_Req is sent once a second")),
+    port("operLogPdelayReqInterval", LOG, "0", Missing(MESSAGES)),
+    port("inhibit_delay_req", FLAG, "0", Missing("`observe` is the command that never transmits")),
+    port("inhibit_announce", FLAG, "0", Missing(AS)),
+    port("announceReceiptTimeout", Integer(2, 255), "3", Missing("it is always 3")),
+    port("syncReceiptTimeout", BYTE, "0", Missing("holdover begins after eight missed Sync")),
+    port("transportSpecific", Integer(0, 0xff), "0", Missing(AS)),
+    port("ignore_transport_specific", FLAG, "0", Missing("other profiles are counted and dropped")),
+    port("ignore_source_id", FLAG, "0", Missing("Sync is accepted from the parent only")),
+    port("path_trace_enabled", FLAG, "0", Missing("path traces are neither sent nor checked")),
+    port("follow_up_info", FLAG, "0", Missing(AS)),
+    port("fault_reset_interval", Text, "4", Needless("no port becomes faulty")),
+    port("fault_badpeernet_interval", Text, "16", Needless("no port becomes faulty")),
+    port("delay_mechanism", Word(&["E2E", "P2P", "Auto", "COMMON_P2P", "NONE"]), "E2E", Translated),
+    port("delay_response_timeout", BYTE, "0", Missing("`no_delay_resp` is an alarm and no fault")),
+    port("hybrid_e2e", FLAG, "0", Missing(UNICAST)),
+    port("inhibit_multicast_service", FLAG, "0", Missing(UNICAST)),
+    port("net_sync_monitor", FLAG, "0", Missing("metrics and `observe` do this")),
+    port("unicast_listen", FLAG, "0", Missing(UNICAST)),
+    port("unicast_master_table", Integer(0, i32::MAX as i64), "0", Missing(UNICAST)),
+    port("unicast_req_duration", Integer(10, i32::MAX as i64), "3600", Missing(UNICAST)),
+    port("ptp_dst_mac", Text, "01:1B:19:00:00:00", Missing("the standard's addresses are used")),
+    port("p2p_dst_mac", Text, "01:80:C2:00:00:0E", Missing("the standard's addresses are used")),
+    port("network_transport", Word(&["UDPv4", "UDPv6", "L2"]), "UDPv4", Translated),
+    port("neighborPropDelayThresh", Integer(0, i32::MAX as i64), "20000000", Missing(PEER)),
+    port("min_neighbor_prop_delay", ANY, "-20000000", Missing(PEER)),
+    port("masterOnly", FLAG, "0", Translated),
+    port("G.8275.portDS.localPriority", Integer(1, 255), "128", Missing(TELECOM)),
+    port("asCapable", Word(&["auto", "true"]), "auto", Missing(AS)),
+    port("allowedLostResponses", BYTE, "3", Missing(AS)),
+    port("BMCA", Word(&["ptp", "noop"]), "ptp", Missing("`run` and `serve` are the static roles")),
+    port(
+        "tsproc_mode",
+        Word(&["filter", "raw", "filter_weight", "raw_weight"]),
+        "filter",
+        Translated,
+    ),
+    port("delay_filter", Word(&["moving_average", "moving_median"]), "moving_median", Translated),
+    port("delay_filter_length", Integer(1, i32::MAX as i64), "10", Translated),
+    port(
+        "egressLatency",
+        ANY,
+        "0",
+        Missing(
+            "it corrects the card's stamps, which are not used: `compare` measures what `egress-latency` needs",
+        ),
+    ),
+    port(
+        "ingressLatency",
+        ANY,
+        "0",
+        Missing(
+            "it corrects the card's stamps, which are not used: `compare` measures what `ingress-latency` needs",
+        ),
+    ),
+    port("boundary_clock_jbod", FLAG, "0", Missing("there is no boundary clock")),
+    port("udp_ttl", Integer(1, 255), "1", Missing("messages stay in their network")),
+    port(
+        "phc_index",
+        Integer(-1, i32::MAX as i64),
+        "-1",
+        Missing("`[run] clock = \"phc:/dev/ptpN\"` names the device"),
+    ),
+    port("interface_rate_tlv", FLAG, "0", Missing(MESSAGES)),
+    port("power_profile.version", Text, "none", Missing(POWER)),
+    port("power_profile.grandmasterID", Text, "0", Missing(POWER)),
+    port("power_profile.2011.grandmasterTimeInaccuracy", ANY, "0xffffffff", Missing(POWER)),
+    port("power_profile.2011.networkTimeInaccuracy", ANY, "0", Missing(POWER)),
+    port("power_profile.2017.totalTimeInaccuracy", ANY, "0xffffffff", Missing(POWER)),
+    // Program and clock.
+    global("twoStepFlag", FLAG, "1", Missing("the agent's Sync is always two-step")),
+    global("slaveOnly", FLAG, "0", Translated),
+    global("socket_priority", Integer(0, 15), "0", Missing("sockets have no priority")),
+    global("gmCapable", FLAG, "1", Missing(AS)),
+    global("priority1", BYTE, "128", Translated),
+    global("priority2", BYTE, "128", Translated),
+    global("clockClass", BYTE, "248", Translated),
+    global("clockAccuracy", BYTE, "0xfe", Missing("`serve` announces an unknown accuracy")),
+    global("clockIdentity", Text, "000000.0000.000000", Missing("it is made of the MAC address")),
+    global(
+        "offsetScaledLogVariance",
+        Integer(0, 0xffff),
+        "0xffff",
+        Missing("`serve` announces an unknown variance"),
+    ),
+    global("G.8275.defaultDS.localPriority", Integer(1, 255), "128", Missing(TELECOM)),
+    global("maxStepsRemoved", Integer(2, 255), "255", Missing("it is always 255")),
+    global("domainNumber", Integer(0, 255), "0", Translated),
+    global(
+        "utc_offset",
+        Integer(0, i32::MAX as i64),
+        "37",
+        Needless("`serve` takes it from the kernel, `run` from the grandmaster"),
+    ),
+    global("free_running", FLAG, "0", Translated),
+    global("freq_est_interval", Integer(0, i32::MAX as i64), "1", Missing("the servo chooses it")),
+    global("assume_two_step", FLAG, "0", Missing("what a Sync says of itself counts")),
+    global("tc_spanning_tree", FLAG, "0", Missing("there is no transparent clock")),
+    global(
+        "tx_timestamp_timeout",
+        Integer(1, i32::MAX as i64),
+        "1",
+        Needless("a late stamp drops one exchange and is no fault"),
+    ),
+    global("check_fup_sync", FLAG, "0", Needless("Follow_Up before its Sync is accepted")),
+    global(
+        "clock_servo",
+        Word(&["pi", "linreg", "ntpshm", "nullf", "refclock_sock"]),
+        "pi",
+        Translated,
+    ),
+    global(
+        "clock_type",
+        Word(&["OC", "BC", "P2P_TC", "E2E_TC"]),
+        "OC",
+        Missing("there are ordinary clocks only: `run` and `serve`"),
+    ),
+    global("pi_proportional_const", Number, "0", Missing(PI)),
+    global("pi_integral_const", Number, "0", Missing(PI)),
+    global("pi_proportional_scale", Number, "0", Missing(PI)),
+    global("pi_proportional_exponent", Number, "-0.3", Missing(PI)),
+    global("pi_proportional_norm_max", Number, "0.7", Missing(PI)),
+    global("pi_integral_scale", Number, "0", Missing(PI)),
+    global("pi_integral_exponent", Number, "0.4", Missing(PI)),
+    global("pi_integral_norm_max", Number, "0.3", Missing(PI)),
+    global("step_threshold", Number, "0", Translated),
+    global("first_step_threshold", Number, "0.00002", Translated),
+    global(
+        "step_window",
+        Integer(0, i32::MAX as i64),
+        "0",
+        Missing("an offset is judged over the servo's own window"),
+    ),
+    global("max_frequency", Integer(0, i32::MAX as i64), "900000000", Translated),
+    global(
+        "sanity_freq_limit",
+        Integer(0, i32::MAX as i64),
+        "200000000",
+        Missing("`[clock]` limits what may be done to a clock"),
+    ),
+    global(
+        "initial_delay",
+        Integer(0, i32::MAX as i64),
+        "0",
+        Missing("the delay is measured first"),
+    ),
+    global("ntpshm_segment", ANY, "0", Translated),
+    global("refclock_sock_address", Text, "/var/run/refclock.ptp.sock", Translated),
+    global("udp6_scope", Integer(0, 15), "0x0e", Missing("the scope is the standard's")),
+    global("uds_address", Text, "/var/run/ptp4l", Translated),
+    global(
+        "uds_file_mode",
+        Text,
+        "0660",
+        Missing(
+            "the socket answers everybody, and lets nobody change anything unless `serve` is told so",
+        ),
+    ),
+    global(
+        "uds_ro_address",
+        Text,
+        "/var/run/ptp4lro",
+        Missing("there is one management socket, read-only by itself"),
+    ),
+    global(
+        "uds_ro_file_mode",
+        Text,
+        "0666",
+        Missing("there is one management socket, read-only by itself"),
+    ),
+    global("dscp_event", Integer(0, 63), "0", Missing("packets are not marked")),
+    global("dscp_general", Integer(0, 63), "0", Missing("packets are not marked")),
+    global(
+        "dataset_comparison",
+        Word(&["ieee1588", "G.8275.x", "telecom"]),
+        "ieee1588",
+        Missing(TELECOM),
+    ),
+    global("logging_level", Integer(0, 7), "6", Translated),
+    global("message_tag", Text, "", Missing(SERVICE)),
+    global("verbose", FLAG, "0", Needless(SERVICE)),
+    global("use_syslog", FLAG, "1", Needless(SERVICE)),
+    global(
+        "summary_interval",
+        LOG,
+        "0",
+        Missing("text has a line per second, --json and --log-ptp4l all samples"),
+    ),
+    global(
+        "time_stamping",
+        Word(&["hardware", "software", "legacy", "onestep", "p2p1step"]),
+        "hardware",
+        Translated,
+    ),
+    global("productDescription", Text, ";;", Missing(DESCRIPTION)),
+    global("revisionData", Text, ";;", Missing(DESCRIPTION)),
+    global("userDescription", Text, ";", Missing(DESCRIPTION)),
+    global("manufacturerIdentity", Text, "00:00:00", Missing(DESCRIPTION)),
+    global("kernel_leap", FLAG, "1", Missing("the kernel is always told of leap seconds")),
+    global("leapfile", Text, "", Missing("the grandmaster announces leap seconds")),
+    global("timeSource", BYTE, "0xa0", Missing("`serve` says what its clock is")),
+    global("hwts_filter", Word(&["normal", "check", "full"]), "normal", Missing(CARD)),
+    global("msg_interval_request", FLAG, "0", Missing(MESSAGES)),
+    global("servo_num_offset_values", Integer(0, i32::MAX as i64), "10", Missing(MESSAGES)),
+    global(
+        "servo_offset_threshold",
+        Integer(0, i32::MAX as i64),
+        "0",
+        Missing("`offset-threshold` is the alarm's"),
+    ),
+    global("slave_event_monitor", Text, "", Missing("--json has every sample")),
+    global("write_phase_mode", FLAG, "0", Missing("clocks are steered by frequency")),
+    global("ptp_minor_version", Integer(0, 1), "1", Missing("it is always 1; both are accepted")),
+    global("sa_file", Text, "", Missing("messages are not authenticated")),
+    port("spp", ANY, "-1", Missing("messages are not authenticated")),
+    port("active_key_id", ANY, "0", Missing("messages are not authenticated")),
+];
+
+/// The option of this name.
+pub(super) fn known(name: &str) -> Option<&'static Known> {
+    let other = OTHER_NAMES.iter().find(|(other, _)| *other == name);
+    let name = other.map_or(name, |(_, name)| name);
+    KNOWN.iter().find(|known| known.name == name)
+}
+
+/// The value of an option as far as it is one.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    Integer(i64),
+    Number(f64),
+    Text(String),
+}
+
+impl Known {
+    /// Reads a value.
+    pub(super) fn value(&self, text: &str) -> Result<Value, String> {
+        match self.kind {
+            Integer(from, to) => match integer(text) {
+                Some(value) if (from..=to).contains(&value) => Ok(Value::Integer(value)),
+                _ => Err(format!("expected a whole number from {from} to {to}")),
+            },
+            Number => match text.parse::<f64>() {
+                Ok(value) if value.is_finite() => Ok(Value::Number(value)),
+                _ => Err("expected a number".to_owned()),
+            },
+            Word(words) => words
+                .iter()
+                .find(|word| word.eq_ignore_ascii_case(text))
+                .map(|word| Value::Text((*word).to_owned()))
+                .ok_or_else(|| format!("expected {}", words.join(", "))),
+            Text => Ok(Value::Text(text.to_owned())),
+        }
+    }
+
+    /// Whether a value is what linuxptp has anyway.
+    pub(super) fn is_default(&self, value: &Value) -> bool {
+        match (self.value(self.default), value) {
+            (Ok(Value::Text(default)), Value::Text(text)) => default.eq_ignore_ascii_case(text),
+            (default, value) => default.as_ref() == Ok(value),
+        }
+    }
+}
+
+fn integer(text: &str) -> Option<i64> {
+    let (is_negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if !digits.starts_with(|first: char| first.is_ascii_digit()) {
+        return None;
+    }
+    let hexadecimal = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X"));
+    let (digits, base) = match (hexadecimal, digits.strip_prefix('0')) {
+        (Some(rest), _) => (rest, 16),
+        (None, Some(rest)) if !rest.is_empty() => (rest, 8),
+        _ => (digits, 10),
+    };
+    if !digits.chars().all(|digit| digit.is_digit(base)) {
+        return None;
+    }
+    let value = i64::from_str_radix(digits, base).ok()?;
+    Some(if is_negative { -value } else { value })
+}
+
+/// The name of a known option that may have been meant.
+pub(super) fn suggestion(unknown: &str) -> Option<&'static str> {
+    let likeness = |known: &Known| strsim::jaro_winkler(unknown, known.name);
+    let best = KNOWN.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)))?;
+    (likeness(best) >= 0.85).then_some(best.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_value_of_its_option_and_every_name_is_there_once() {
+        for (at, option) in KNOWN.iter().enumerate() {
+            // Of an unsigned word, which the range of its option does not hold.
+            if option.default != "0xffffffff" {
+                let default = option.value(option.default).unwrap();
+                assert!(option.is_default(&default), "{}", option.name);
+            }
+            assert!(KNOWN[..at].iter().all(|other| other.name != option.name), "{}", option.name);
+        }
+        for (other, name) in OTHER_NAMES {
+            assert_eq!(known(other).unwrap().name, name);
+        }
+    }
+
+    #[test]
+    fn integers_are_as_in_c() {
+        for (text, value) in [
+            ("12", Some(12)),
+            ("-3", Some(-3)),
+            ("0xFE", Some(254)),
+            ("010", Some(8)),
+            ("0", Some(0)),
+        ] {
+            assert_eq!(integer(text), value, "{text}");
+        }
+        for text in ["", "-", "0x", "1 2", "1a", "+-1", "--1", "09", "99999999999999999999"] {
+            assert_eq!(integer(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn misspelt_options_get_a_suggestion() {
+        assert_eq!(suggestion("domainNumbr"), Some("domainNumber"));
+        assert_eq!(suggestion("xyzzy"), None);
+    }
+}
