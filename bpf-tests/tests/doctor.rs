@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, process::ExitStatus, time::Duration};
 
 use bpf_tests::{
-    agent::{binary, run_to_end},
+    agent::{Agent, binary, run_to_end},
     in_company,
-    links::{Wire, ip},
-    need,
+    links::{Wire, ip, output},
+    need, program,
     ptp4l::{CLIENT, Ptp4l},
 };
 use ptp_agent::lab::netns::Namespace;
@@ -176,11 +176,103 @@ fn without_privileges_the_missing_ones_are_named_and_the_rest_is_still_read() {
     let (status, table, log) = run_to_end(command);
     assert_eq!(status.code(), Some(3), "{table}{log}");
     for line in [
-        "FAIL  privileges_stamps    this process lacks CAP_BPF",
-        "FAIL  privileges_ports     this process lacks CAP_NET_RAW",
-        "SKIP  capture_stack        this process may not load",
-        "OK    mtu                  1500 bytes",
+        "FAIL  privileges_stamps     this process lacks CAP_BPF",
+        "FAIL  privileges_ports      this process lacks CAP_NET_RAW",
+        "SKIP  capture_stack         this process may not load",
+        "OK    mtu                   1500 bytes",
     ] {
         assert!(table.contains(line), "{line}\n{table}{log}");
     }
+}
+
+#[test]
+fn packet_filter_that_drops_ptp_is_a_failure_that_names_the_rule() {
+    let _machine = in_company();
+    let nft = need!(program("nft"));
+    let wire = need!(Wire::new());
+    let run = |rules: &str| output(wire.client.command(&nft).arg(rules));
+    let firewall = || doctor(&wire.client, &["-i", "ptp0"]);
+    assert_eq!(firewall().status("firewall"), "OK");
+    run("table inet t { chain c { type filter hook input priority 0; policy accept; }; }");
+    assert_eq!(firewall().status("firewall"), "OK");
+    // Another interface and another protocol are no harm.
+    run("add rule inet t c iifname other0 udp dport 319 drop");
+    run("add rule inet t c tcp dport 319-320 drop");
+    assert_eq!(firewall().status("firewall"), "OK");
+    run("add rule inet t c udp dport { 53, 319 } counter drop");
+    let report = firewall();
+    assert_eq!(report.status("firewall"), "FAIL", "{:#?}", report.checks["firewall"]);
+    assert!(report.reason("firewall").contains("319 coming in is dropped by rule"));
+    assert!(report.reason("firewall").contains("of chain inet t c"));
+    assert_eq!(report.status.code(), Some(3));
+    // What is let pass before that is not dropped.
+    run("insert rule inet t c iifname \"ptp*\" udp dport 319-320 accept");
+    assert_eq!(firewall().status("firewall"), "OK");
+    // What depends on the sender cannot be told.
+    run("insert rule inet t c ip saddr 192.0.2.66 drop");
+    assert_eq!(firewall().status("firewall"), "WARN");
+    // On the way out too, and by policy.
+    run("flush ruleset");
+    run("table ip o { chain c { type filter hook output priority 0; policy drop; }; }");
+    run("add rule ip o c udp dport 319 accept");
+    let report = firewall();
+    assert_eq!(report.status("firewall"), "FAIL");
+    assert!(report.reason("firewall").contains("320 going out is dropped by the policy"));
+}
+
+#[test]
+fn bridge_that_snoops_without_asking_is_told_of_itself_and_of_its_ports() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    assert_eq!(doctor(&wire.client, &["-i", "ptp0"]).status("multicast_snooping"), "OK");
+    wire.client.bridge("br0", &["ptp0"]).unwrap();
+    for (snooping, querier, expected) in [(1, 0, "WARN"), (1, 1, "OK"), (0, 0, "OK")] {
+        let switches = format!("mcast_snooping {snooping} mcast_querier {querier}");
+        ip(&wire.client, &format!("link set br0 type bridge {switches}"));
+        for interface in ["br0", "ptp0"] {
+            let report = doctor(&wire.client, &["-i", interface]);
+            let check = &report.checks["multicast_snooping"];
+            assert_eq!(report.status("multicast_snooping"), expected, "{switches}: {check:#}");
+            assert!(report.reason("multicast_snooping").contains("br0"));
+        }
+    }
+    ip(&wire.client, "link set br0 multicast off");
+    assert_eq!(doctor(&wire.client, &["-i", "br0"]).status("multicast_membership"), "WARN");
+}
+
+#[test]
+fn running_agents_tell_of_grandmaster_alarms_losses_and_groups() {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let names = ["grandmaster", "time_scale", "agent_alarms", "agent_losses"];
+    let report = doctor(&wire.client, &["-i", "ptp0"]);
+    assert!(names.iter().all(|name| report.status(name) == "SKIP"), "{:#?}", report.checks);
+
+    let mut agent = Agent::start(&wire.client, &["run", "-i", "ptp0", "--clock", "virtual"]);
+    agent.wait_for_text(0, PATIENCE, "alarm raised alarm=\"no_announce\"");
+    let report = doctor(&wire.client, &["-i", "ptp0"]);
+    assert_eq!(report.status("grandmaster"), "WARN");
+    assert!(report.reason("grandmaster").contains("hears no grandmaster"));
+    assert!(report.reason("agent_alarms").contains("no_announce"), "{:#?}", report.checks);
+    assert!(report.reason("multicast_membership").contains("224.0.1.129"));
+
+    let serve = ["serve", "-i", "gm0", "--clock-class", "6", "--log-sync-interval", "-4"];
+    let mut server = Agent::start(&wire.grandmaster, &serve);
+    agent.wait_for_text(0, PATIENCE, "alarm cleared alarm=\"no_announce\"");
+    agent.wait_for_samples(0, PATIENCE, 4);
+    agent.wait_for(agent.mark(), PATIENCE, "the next second", |line| {
+        line.text.contains("sample").then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(1200));
+    let report = doctor(&wire.client, &["-i", "ptp0"]);
+    assert_eq!(report.status("grandmaster"), "OK", "{:#}", report.checks["grandmaster"]);
+    assert!(report.reason("grandmaster").contains("clockClass 6, directly"));
+    assert!(["OK", "WARN"].contains(&report.status("time_scale")));
+    assert_ne!(report.status("agent_losses"), "SKIP");
+    // The agents of another network namespace are not of this one.
+    let other = doctor(&wire.grandmaster, &["-i", "gm0"]);
+    assert_eq!(other.status("grandmaster"), "SKIP", "{:#?}", other.checks["grandmaster"]);
+    agent.finish();
+    server.finish();
 }

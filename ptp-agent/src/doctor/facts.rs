@@ -21,8 +21,58 @@ pub(super) struct Facts {
     pub clock: Clock,
     /// Who has the PTP ports in this network namespace.
     pub ports: Option<Vec<PortOwner>>,
+    /// The packet filter of this network namespace.
+    pub firewall: Firewall,
+    /// Agents that run in this network namespace and tell of themselves.
+    pub agents: Vec<Agent>,
     /// The interfaces that were asked about.
     pub interfaces: Vec<Interface>,
+}
+
+/// The packet filter.
+#[derive(Clone, Debug)]
+pub(super) enum Firewall {
+    /// It could not be read, for this reason.
+    Unknown(String),
+    /// Its rules, each set as `nft -j list ruleset` says it.
+    Rules(Vec<serde_json::Value>),
+}
+
+impl Default for Firewall {
+    fn default() -> Self {
+        Self::Unknown("the packet filter was not looked at".to_owned())
+    }
+}
+
+/// A running agent.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Agent {
+    /// Its process.
+    pub process: u64,
+    /// What it says of itself, as `ptp-agent status --json` has it.
+    pub status: serde_json::Value,
+}
+
+/// What is known of multicast on an interface.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Multicast {
+    /// Whether the interface takes part at all.
+    pub is_on: bool,
+    /// The groups of PTP that somebody here has joined on it.
+    pub groups: Vec<&'static str>,
+    /// The bridge that it is, or is a port of.
+    pub bridge: Option<Bridge>,
+}
+
+/// A bridge.
+#[derive(Clone, Debug)]
+pub(super) struct Bridge {
+    /// Its name.
+    pub name: String,
+    /// Whether it forwards groups only where somebody has asked for them.
+    pub snooping: bool,
+    /// Whether it asks who wants which groups.
+    pub querier: bool,
 }
 
 /// The processors, their energy saving, and what runs where.
@@ -176,6 +226,8 @@ pub(super) struct Link {
     pub xdp_features: Option<u64>,
     /// Whether some XDP program is attached already.
     pub xdp_busy: bool,
+    /// Multicast.
+    pub multicast: Multicast,
     /// What became of our own programs.
     pub capture: Capture,
 }

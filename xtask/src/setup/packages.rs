@@ -27,7 +27,7 @@ enum Probe {
 }
 
 /// What is needed, those for building first.
-const PACKAGES: [Package; 13] = [
+const PACKAGES: [Package; 14] = [
     Package::program("gcc", "cc", "links every Rust program; compiles libbpf for the tests"),
     Package::file("libc6-dev", &["/usr/include/stdlib.h"], "the C library's part of linking"),
     Package::program("make", "make", "builds libbpf for the tests"),
@@ -35,6 +35,7 @@ const PACKAGES: [Package; 13] = [
     Package::file("libelf-dev", &["/usr/include/libelf.h"], "libbpf reads BPF objects with it"),
     Package::file("zlib1g-dev", &["/usr/include/zlib.h"], "libelf needs it"),
     Package::program("iproute2", "ip", "network namespaces and interfaces of the tests"),
+    Package::program("nftables", "nft", "packet filters in the tests; its service stays off"),
     Package::program("ethtool", "ethtool", "interface features in the tests"),
     Package::program("linuxptp", "ptp4l", "the peer of the interoperability tests"),
     Package::program("chrony", "chronyd", "takes the agent's samples in the tests; never steers"),

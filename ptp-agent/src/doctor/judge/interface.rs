@@ -237,6 +237,7 @@ fn optional(name: &'static str, trial: &Trial) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::facts::Multicast;
     use crate::{
         doctor::{check::Status, facts::Interrupts},
         sys::ethtool::{Driver, Timestamping},
@@ -260,6 +261,7 @@ mod tests {
             interrupts: Interrupts::None,
             xdp_features: Some(XDP_BASIC),
             xdp_busy: false,
+            multicast: Multicast::default(),
             capture: Capture {
                 tc: Trial::Attached,
                 xmit: Trial::Attached,

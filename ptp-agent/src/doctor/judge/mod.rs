@@ -1,9 +1,12 @@
 //! From facts to verdicts. Nothing here looks at the host.
 
+mod agents;
 mod clock;
 mod cpu;
+mod firewall;
 mod interface;
 mod kernel;
+mod multicast;
 
 use super::{check::Check, facts::Facts};
 
@@ -13,12 +16,14 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
     checks.extend(kernel::checks(&facts.kernel, &facts.privileges));
     checks.extend(clock::checks(&facts.clock));
     checks.push(interface::ports(facts.ports.as_deref()));
+    checks.extend(agents::checks(&facts.agents));
     for interface in &facts.interfaces {
-        checks.extend(
-            interface::checks(interface, &facts.cpu)
-                .into_iter()
-                .map(|check| check.on(&interface.name)),
-        );
+        let mut of_interface = interface::checks(interface, &facts.cpu);
+        if let Some(link) = &interface.link {
+            of_interface.push(firewall::check(&facts.firewall, &interface.name));
+            of_interface.extend(multicast::checks(&link.multicast, facts.ports.as_deref()));
+        }
+        checks.extend(of_interface.into_iter().map(|check| check.on(&interface.name)));
     }
     checks
 }

@@ -7,14 +7,16 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
+use rtnetlink::LinkGetRequest;
 use rtnetlink::packet_route::link::{
-    LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+    InfoBridge, InfoData, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+    XdpAttached,
 };
 
-use super::{file, netdev, parse_cpu_list};
+use super::{file, multicast, netdev, parse_cpu_list};
 use crate::{
     capture::{CaptureError, Options, Programs, XdpHook},
-    doctor::facts::{Capture, Interface, Interrupt, Interrupts, Link, Trial},
+    doctor::facts::{Bridge, Capture, Interface, Interrupt, Interrupts, Link, Multicast, Trial},
     sys::ethtool,
 };
 
@@ -38,11 +40,15 @@ pub(super) fn read(names: &[String], try_xdp: bool) -> Vec<Interface> {
 }
 
 fn link_message(name: &str) -> io::Result<LinkMessage> {
+    link_where(|links| links.match_name(name.to_owned()))
+}
+
+fn link_where(wanted: impl FnOnce(LinkGetRequest) -> LinkGetRequest) -> io::Result<LinkMessage> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
-        let links = handle.link().get().match_name(name).execute();
+        let links = wanted(handle.link().get()).execute();
         let link = std::pin::pin!(links).try_next().await.map_err(io::Error::other)?;
         link.ok_or_else(|| io::ErrorKind::NotFound.into())
     })
@@ -77,8 +83,57 @@ fn link(name: &str, message: &LinkMessage, try_xdp: bool) -> Link {
         interrupts: interrupts(name, header.index, mac),
         xdp_features: netdev::xdp_features(header.index).ok(),
         xdp_busy,
+        multicast: multicast(name, message),
         capture: capture(name, try_xdp, xdp_busy),
     }
+}
+
+/// Membership, and the bridge that the interface is or belongs to.
+fn multicast(name: &str, message: &LinkMessage) -> Multicast {
+    let controller = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Controller(index) => Some(*index),
+        _ => None,
+    });
+    let above = || {
+        let index = controller?;
+        link_where(|links| links.match_index(index)).ok()
+    };
+    Multicast {
+        is_on: message.header.flags.contains(LinkFlags::Multicast),
+        groups: multicast::groups(name),
+        bridge: bridge(message).or_else(|| bridge(&above()?)),
+    }
+}
+
+fn bridge(message: &LinkMessage) -> Option<Bridge> {
+    let mut name = String::new();
+    let mut switches = None;
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name.clone_from(text),
+            LinkAttribute::LinkInfo(infos) => {
+                let bridge = infos.iter().find_map(|info| match info {
+                    LinkInfo::Data(InfoData::Bridge(bridge)) => Some(bridge),
+                    _ => None,
+                });
+                let Some(bridge) = bridge else { continue };
+                let is = |wanted: fn(&InfoBridge) -> Option<bool>| {
+                    bridge.iter().find_map(wanted).unwrap_or(false)
+                };
+                let snooping = is(|info| match info {
+                    InfoBridge::MulticastSnooping(is) => Some(*is),
+                    _ => None,
+                });
+                let querier = is(|info| match info {
+                    InfoBridge::MulticastQuerier(is) => Some(*is),
+                    _ => None,
+                });
+                switches = Some((snooping, querier));
+            }
+            _ => {}
+        }
+    }
+    switches.map(|(snooping, querier)| Bridge { name, snooping, querier })
 }
 
 /// sysfs shows the interfaces of the network namespace in which it was mounted, so the one of this

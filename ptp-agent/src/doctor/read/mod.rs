@@ -1,10 +1,13 @@
 //! Looking at the host. Nothing here changes anything that outlives the look: files are read, the
 //! kernel is asked, and programs are attached for the blink of an eye.
 
+mod agents;
 mod clock;
 mod cpu;
+mod firewall;
 mod interface;
 mod kernel;
+mod multicast;
 mod netdev;
 
 use std::{fs, path::Path};
@@ -13,7 +16,7 @@ use procfs::process::{FDTarget, all_processes};
 
 use super::{
     Args,
-    facts::{Facts, PortOwner},
+    facts::{Facts, Firewall, PortOwner},
 };
 use ptp_common::classify::{PORT_EVENT, PORT_GENERAL};
 
@@ -26,6 +29,9 @@ pub(super) fn all(args: &Args) -> Facts {
         privileges: kernel::privileges(),
         clock: clock::read(&processes),
         ports: port_owners(&processes),
+        // It is judged for interfaces.
+        firewall: if args.interface.is_empty() { Firewall::default() } else { firewall::read() },
+        agents: agents::read(),
         interfaces: interface::read(&args.interface, args.try_xdp),
     }
 }

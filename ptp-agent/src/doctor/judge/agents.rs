@@ -1,0 +1,201 @@
+//! What running agents know that nobody else does: the quality of the grandmaster, alarms, and what
+//! they have lost.
+
+use serde_json::Value;
+
+use crate::doctor::{check::Check, facts::Agent};
+
+/// Classes of clocks with a reference, or in holdover within their specification (IEEE 1588-2019
+/// table 4).
+const REFERENCED: [u64; 4] = [6, 7, 13, 14];
+/// What an agent loses by its own or its host's fault, and not because of what others send.
+const LOSSES: [&str; 10] = [
+    "ring",
+    "rx_stamp_missing",
+    "tx_stamp_missing",
+    "send_error",
+    "receive_error",
+    "overrun",
+    "socket_overflow",
+    "sync_without_follow_up",
+    "unanswered_delay_req",
+    "unanswered_pdelay_req",
+];
+/// Of so many samples one may be lost.
+const TOLERATED: u64 = 100;
+
+const NOBODY: &str = "no agent that runs in this network namespace tells of itself";
+
+pub(super) fn checks(agents: &[Agent]) -> Vec<Check> {
+    vec![grandmaster(agents), time_scale(agents), alarms(agents), losses(agents)]
+}
+
+fn of<'a>(agents: &'a [Agent], command: &str) -> impl Iterator<Item = &'a Agent> {
+    agents.iter().filter(move |agent| agent.status["command"] == command)
+}
+
+fn grandmaster(agents: &[Agent]) -> Check {
+    const NAME: &str = "grandmaster";
+    let mut seen = None;
+    for agent in of(agents, "run") {
+        let Some(grandmaster) = agent.status["grandmaster"].as_str() else {
+            return Check::warn(
+                NAME,
+                format!("agent {} hears no grandmaster", agent.process),
+                "the alarm no_announce says where to look: domain, transport, multicast, firewall",
+            );
+        };
+        let class = agent.status["grandmaster_class"].as_u64().unwrap_or(255);
+        if !REFERENCED.contains(&class) {
+            return Check::warn(
+                NAME,
+                format!("{grandmaster} has clockClass {class}: it says that it has no reference"),
+                "fine where all that matters is that clocks agree; for true time give it GNSS or another reference",
+            );
+        }
+        let steps = agent.status["steps_removed"].as_u64().unwrap_or(0);
+        let far =
+            if steps == 0 { "directly".into() } else { format!("over {steps} boundary clocks") };
+        seen = Some(format!("{grandmaster} with clockClass {class}, {far}"));
+    }
+    match seen {
+        Some(seen) => Check::ok(NAME, seen),
+        None => Check::skip(NAME, format!("{NOBODY}: only a running `run` knows its grandmaster")),
+    }
+}
+
+fn time_scale(agents: &[Agent]) -> Check {
+    const NAME: &str = "time_scale";
+    let Some(agent) = of(agents, "run").find(|agent| agent.status["grandmaster"].is_string())
+    else {
+        return Check::skip(NAME, "no running `run` follows a grandmaster that would tell");
+    };
+    let scale = agent.status["time_scale"].as_str().unwrap_or("arbitrary");
+    if scale.contains("UTC offset unknown") {
+        return Check::warn(
+            NAME,
+            format!("the grandmaster's time is {scale}"),
+            "give the grandmaster the UTC offset (currentUtcOffsetValid); 37 s is assumed until then",
+        );
+    }
+    if scale == "arbitrary" {
+        return Check::warn(
+            NAME,
+            "the grandmaster's time scale is arbitrary: it is taken for UTC",
+            "right for ptp4l with software stamps; other grandmasters should set ptpTimescale",
+        );
+    }
+    Check::ok(NAME, scale)
+}
+
+fn alarms(agents: &[Agent]) -> Check {
+    const NAME: &str = "agent_alarms";
+    if agents.is_empty() {
+        return Check::skip(NAME, NOBODY);
+    }
+    let raised = |agent: &Agent| {
+        let alarms = agent.status["alarms"].as_array().cloned().unwrap_or_default();
+        let names: Vec<_> = alarms.iter().filter_map(|it| it["alarm"].as_str()).collect();
+        (!names.is_empty()).then(|| format!("{} (process {})", names.join(", "), agent.process))
+    };
+    let raised: Vec<_> = agents.iter().filter_map(raised).collect();
+    if raised.is_empty() {
+        return Check::ok(NAME, format!("none raised by {} running", agents.len()));
+    }
+    Check::warn(NAME, raised.join("; "), "`ptp-agent status` explains each")
+}
+
+fn losses(agents: &[Agent]) -> Check {
+    const NAME: &str = "agent_losses";
+    if agents.is_empty() {
+        return Check::skip(NAME, NOBODY);
+    }
+    for agent in agents {
+        let lost = |cause: &str| agent.status["lost"][cause].as_u64().unwrap_or(0);
+        let mut causes: Vec<_> = LOSSES
+            .iter()
+            .map(|cause| (lost(cause), *cause))
+            .filter(|(lost, _)| *lost > 0)
+            .collect();
+        causes.sort_unstable_by(|one, other| other.cmp(one));
+        let total: u64 = causes.iter().fold(0, |sum, (lost, _)| sum.saturating_add(*lost));
+        let samples = agent.status["samples"].as_u64().unwrap_or_else(|| handled(&agent.status));
+        if total.saturating_mul(TOLERATED) > samples {
+            let list: Vec<_> =
+                causes.iter().take(3).map(|(lost, cause)| format!("{lost} {cause}")).collect();
+            return Check::warn(
+                NAME,
+                format!(
+                    "process {} has lost {} beside {samples} samples",
+                    agent.process,
+                    list.join(", ")
+                ),
+                "ring: a larger --ring-kib; stamps: another --rx-source or --tx-source, the queueing discipline; answers: the time transmitter",
+            );
+        }
+    }
+    Check::ok(NAME, "less than one sample in a hundred since the start")
+}
+
+/// Stamps matched, of commands that have no samples.
+fn handled(status: &Value) -> u64 {
+    let matched = |side: &Value| {
+        let sources = side.as_object().into_iter().flat_map(|sources| sources.values());
+        sources.filter_map(|source| source["matched"].as_u64()).fold(0, u64::saturating_add)
+    };
+    let ports = status["ports"].as_array().cloned().unwrap_or_default();
+    ports
+        .iter()
+        .flat_map(|port| [matched(&port["timestamps"]["rx"]), matched(&port["timestamps"]["tx"])])
+        .fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::check::Status;
+    use serde_json::json;
+
+    fn status_of(status: Value, name: &str) -> Status {
+        let agents = [Agent { process: 7, status }];
+        checks(&agents).into_iter().find(|check| check.name == name).unwrap().status
+    }
+
+    fn good() -> Value {
+        json!({"command": "run", "grandmaster": "aa", "grandmaster_class": 6, "samples": 1000,
+            "steps_removed": 1, "time_scale": "PTP (TAI), UTC 37 s behind", "alarms": [],
+            "lost": {"ring": 3, "wrong_domain": 5000}})
+    }
+
+    #[test]
+    fn good_agent_is_fine_and_without_one_nothing_is_said() {
+        for name in ["grandmaster", "time_scale", "agent_alarms", "agent_losses"] {
+            assert_eq!(status_of(good(), name), Status::Ok, "{name}");
+            assert_eq!(status_of(json!({"command": "lab"}), "grandmaster"), Status::Skip);
+        }
+        assert!(checks(&[]).iter().all(|check| check.status == Status::Skip));
+    }
+
+    #[test]
+    fn each_trouble_is_a_warning() {
+        for (key, value, name) in [
+            ("grandmaster", json!(null), "grandmaster"),
+            ("grandmaster_class", json!(248), "grandmaster"),
+            ("time_scale", json!("arbitrary"), "time_scale"),
+            ("time_scale", json!("PTP (TAI), UTC offset unknown"), "time_scale"),
+            ("alarms", json!([{"alarm": "no_sync"}]), "agent_alarms"),
+            ("lost", json!({"ring": 11}), "agent_losses"),
+        ] {
+            let mut status = good();
+            status[key] = value;
+            assert_eq!(status_of(status, name), Status::Warn, "{key}");
+        }
+    }
+
+    #[test]
+    fn whatever_answers_there_is_no_panic() {
+        for status in [json!(null), json!([]), json!({"command": "run", "lost": 5, "ports": {}})] {
+            checks(&[Agent { process: 1, status }]);
+        }
+    }
+}
