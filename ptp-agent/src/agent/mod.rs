@@ -33,7 +33,6 @@ use crate::{
     engine::{client, counters::Counters},
     publish::{
         alarms::Limits,
-        export::SegmentError,
         json::{ClockLine, Output, OutputError, Sample},
         metrics::{CapturePoint, Direction, PortFigures, StampOutcome},
     },
@@ -56,9 +55,6 @@ pub enum AgentError {
     /// A hardware clock that cannot be used.
     #[error(transparent)]
     Phc(#[from] PhcError),
-    /// Something that cannot be exported.
-    #[error(transparent)]
-    Export(#[from] SegmentError),
     /// A clock that cannot be steered.
     #[error(transparent)]
     Clock(#[from] ClockError),
@@ -114,7 +110,6 @@ impl AgentError {
             Self::Io(IoError::Watch(_) | IoError::StackStamps(_))
             | Self::Output(_)
             | Self::Clock(_)
-            | Self::Export(_)
             | Self::Record(_)
             | Self::Recording { .. }
             | Self::NoRecording { .. }

@@ -106,7 +106,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         delay_asymmetry,
         exporting,
     } = config;
-    let exports = Exports::open(&exporting)?;
+    let exports = Exports::start(exporting, monotonic());
     let mut ending = Ending::new(common.duration, reload.as_ref())?;
     let publication = Publication::default();
     let services = Services::start(common.serving.clone(), &publication, monotonic());
@@ -309,9 +309,7 @@ impl Runner {
         }
         teller.health.set_limits(common.limits);
         teller.services.change(common.serving, monotonic());
-        for error in teller.exports.change(&exporting) {
-            tracing::error!("{error}; going on without it");
-        }
+        teller.exports.change(exporting, monotonic());
     }
 
     /// Reads the host's time, and does what is due.
@@ -522,7 +520,7 @@ impl Teller {
                 .filter(|properties| properties.current_utc_offset_valid)
                 .map(|properties| i64::from(properties.current_utc_offset)),
             is_steered_elsewhere: self.is_stepped_elsewhere,
-            is_unserved: self.services.is_lacking(),
+            is_unserved: self.services.is_lacking() || self.exports.is_lacking(),
         }
     }
 

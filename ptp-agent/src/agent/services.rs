@@ -2,18 +2,16 @@
 //! None of them is needed to keep time, so what cannot be served is one line in the log and an alarm,
 //! and is tried again now and then.
 
-use std::{fmt::Display, net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf};
 
-use ptp_common::time::{Duration, Mono, Time};
+use ptp_common::time::{Mono, Time};
 
 use crate::publish::{
+    attempt::{RETRY, Service},
     http::{Publication, Server},
     local::{ManagementServer, StatusServer, StatusSocket},
     management::Access,
 };
-
-/// Between two attempts.
-const RETRY: Duration = Duration::from_secs(10);
 
 /// What is served, and where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,52 +96,6 @@ impl Services {
     /// Whether something is not served that was asked for.
     pub(super) fn is_lacking(&self) -> bool {
         self.metrics.is_lacking() || self.status.is_lacking() || self.management.is_lacking()
-    }
-}
-
-/// One of them.
-struct Service<T> {
-    running: Option<T>,
-    /// What was said last, until it is another or has gone away.
-    problem: Option<String>,
-    /// Nobody misses it.
-    is_optional: bool,
-}
-
-impl<T> Default for Service<T> {
-    fn default() -> Self {
-        Self { running: None, problem: None, is_optional: false }
-    }
-}
-
-impl<T> Service<T> {
-    /// Starts it unless it runs; returns it when that has just been done.
-    fn attempt<E: Display>(&mut self, start: impl FnOnce() -> Result<T, E>) -> Option<&T> {
-        if self.running.is_some() {
-            return None;
-        }
-        match start() {
-            Ok(running) => {
-                self.problem = None;
-                Some(self.running.insert(running))
-            }
-            Err(error) => {
-                let problem = error.to_string();
-                if self.problem.as_ref() != Some(&problem) {
-                    if self.is_optional {
-                        tracing::debug!("{problem}");
-                    } else {
-                        tracing::error!("{problem}; going on without it, and trying now and then");
-                    }
-                    self.problem = Some(problem);
-                }
-                None
-            }
-        }
-    }
-
-    const fn is_lacking(&self) -> bool {
-        self.problem.is_some() && !self.is_optional
     }
 }
 

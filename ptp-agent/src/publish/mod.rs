@@ -3,6 +3,7 @@
 //! statistics and plots.
 
 pub mod alarms;
+pub(crate) mod attempt;
 pub mod export;
 pub mod http;
 pub mod json;

@@ -133,8 +133,8 @@ alarms! {
     /// Stop one of the two: chronyd, ntpd, systemd-timesyncd, phc2sys, ptp4l ...
     SteeredElsewhere = "steered_elsewhere", "another program steers the clock",
         [Receiver], raise 0 s, clear 60 s;
-    /// Metrics, the status socket or the management socket cannot be served; the log says which and why.
-    /// Time is kept all the same, and the agent tries again every ten seconds.
-    EndpointUnavailable = "endpoint_unavailable", "metrics or a socket cannot be served",
+    /// Metrics, the status socket, the management socket or an export for other programs cannot be had; the
+    /// log says which and why. Time is kept all the same, and the agent tries again every ten seconds.
+    EndpointUnavailable = "endpoint_unavailable", "metrics, a socket or an export cannot be served",
         [Receiver Transmitter Observer], raise 0 s, clear 0 s;
 }

@@ -76,7 +76,7 @@ pub struct Facts {
     pub utc_offset: Option<i64>,
     /// Whether another program steers the clock that this one is to steer.
     pub is_steered_elsewhere: bool,
-    /// Whether metrics or a socket that were asked for cannot be served.
+    /// Whether metrics, a socket or an export that were asked for cannot be served.
     pub is_unserved: bool,
 }
 

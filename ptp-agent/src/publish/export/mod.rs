@@ -16,6 +16,7 @@ pub use page::Page;
 pub use refclock::{ChronySocket, NtpSegment};
 pub use segment::SegmentError;
 
+use super::attempt::{RETRY, Service};
 use crate::{clock::virtual_clock::VirtualClock, servo::ServoState};
 
 /// What is exported, and where to.
@@ -57,84 +58,99 @@ pub struct View<'a> {
 }
 
 /// All exports of a command.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Exports {
-    page: Option<Page>,
-    clock_bound: Option<ClockBound>,
-    chrony: Option<ChronySocket>,
-    ntp: Option<NtpSegment>,
+    wanted: Exporting,
+    page: Service<Page>,
+    clock_bound: Service<ClockBound>,
+    chrony: Service<ChronySocket>,
+    ntp: Service<NtpSegment>,
+    retry_at: Time<Mono>,
     /// The error that was told last.
     sent: Option<Duration>,
-    exporting: Exporting,
 }
 
 /// Seconds of a day in which UTC is not ambiguous, as in [`crate::clock::leap`].
 const AWAY_FROM_LEAP: std::ops::Range<i64> = 25..86_394;
 
 impl Exports {
-    /// Makes what others are to read. Those who read may come later.
-    ///
-    /// # Errors
-    /// [`SegmentError`].
-    pub fn open(exporting: &Exporting) -> Result<Self, SegmentError> {
-        Ok(Self {
-            page: exporting.page.as_deref().map(Page::open).transpose()?,
-            clock_bound: exporting.clock_bound.as_deref().map(ClockBound::open).transpose()?,
-            chrony: exporting.chrony_sock.clone().map(ChronySocket::new).transpose()?,
-            ntp: exporting.ntp_shm.map(NtpSegment::open).transpose()?,
+    /// Makes what others are to read. Those who read may come later. What cannot be made is one line in
+    /// the log, and is tried again now and then.
+    pub fn start(wanted: Exporting, now: Time<Mono>) -> Self {
+        let mut this = Self {
+            wanted,
+            page: Service::default(),
+            clock_bound: Service::default(),
+            chrony: Service::default(),
+            ntp: Service::default(),
+            retry_at: now,
             sent: None,
-            exporting: exporting.clone(),
-        })
+        };
+        this.look_after(now);
+        this
     }
 
-    /// Exports something else from now on; what stays the same is not interrupted. What cannot be
-    /// made is left out.
-    pub fn change(&mut self, exporting: &Exporting) -> Vec<SegmentError> {
-        fn renew<T>(
-            place: &mut Option<T>,
-            is_changed: bool,
-            open: impl FnOnce() -> Option<Result<T, SegmentError>>,
-        ) -> Option<SegmentError> {
-            if !is_changed {
-                return None;
-            }
-            // The old one may have the same file.
-            *place = None;
-            match open() {
-                Some(Ok(new)) => *place = Some(new),
-                Some(Err(error)) => return Some(error),
-                None => {}
-            }
-            None
+    /// Exports something else from now on; what stays the same is not interrupted.
+    pub fn change(&mut self, wanted: Exporting, now: Time<Mono>) {
+        // Each old one goes first: the new one may have the same file.
+        let old = std::mem::replace(&mut self.wanted, wanted);
+        if old.page != self.wanted.page {
+            self.page = Service::default();
         }
-        let old = std::mem::replace(&mut self.exporting, exporting.clone());
-        let Exporting { page, clock_bound, chrony_sock, ntp_shm } = exporting;
-        [
-            renew(&mut self.page, old.page != *page, || page.as_deref().map(Page::open)),
-            renew(&mut self.clock_bound, old.clock_bound != *clock_bound, || {
-                clock_bound.as_deref().map(ClockBound::open)
-            }),
-            renew(&mut self.chrony, old.chrony_sock != *chrony_sock, || {
-                chrony_sock.clone().map(ChronySocket::new)
-            }),
-            renew(&mut self.ntp, old.ntp_shm != *ntp_shm, || ntp_shm.map(NtpSegment::open)),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        if old.clock_bound != self.wanted.clock_bound {
+            self.clock_bound = Service::default();
+        }
+        if old.chrony_sock != self.wanted.chrony_sock {
+            self.chrony = Service::default();
+        }
+        if old.ntp_shm != self.wanted.ntp_shm {
+            self.ntp = Service::default();
+        }
+        self.retry_at = now;
+        self.look_after(now);
+    }
+
+    /// Tries again what could not be made, when it is time.
+    fn look_after(&mut self, now: Time<Mono>) {
+        if now < self.retry_at {
+            return;
+        }
+        self.retry_at = now + RETRY;
+        let Exporting { page, clock_bound, chrony_sock, ntp_shm } = &self.wanted;
+        if let Some(path) = page {
+            self.page.attempt(|| Page::open(path));
+        }
+        if let Some(path) = clock_bound {
+            self.clock_bound.attempt(|| ClockBound::open(path));
+        }
+        if let Some(path) = chrony_sock {
+            self.chrony.attempt(|| ChronySocket::new(path.clone()));
+        }
+        if let Some(unit) = ntp_shm {
+            self.ntp.attempt(|| NtpSegment::open(*unit));
+        }
+    }
+
+    /// Whether something is not exported that was asked for.
+    pub const fn is_lacking(&self) -> bool {
+        self.page.is_lacking()
+            || self.clock_bound.is_lacking()
+            || self.chrony.is_lacking()
+            || self.ntp.is_lacking()
     }
 
     /// The software clock was adjusted, or the bound is another.
     pub fn adjusted(&mut self, view: &View<'_>) {
-        if let Some(page) = &mut self.page {
+        if let Some(page) = &mut self.page.running {
             page.update(view);
         }
     }
 
     /// Once a second.
     pub fn tick(&mut self, view: &View<'_>) {
+        self.look_after(view.now);
         self.adjusted(view);
-        if let Some(clock_bound) = &mut self.clock_bound {
+        if let Some(clock_bound) = &mut self.clock_bound.running {
             clock_bound.update(view);
         }
         if view.state != ServoState::Locked {
@@ -150,10 +166,10 @@ impl Exports {
         if is_repeated || !AWAY_FROM_LEAP.contains(&of_day) {
             return;
         }
-        if let Some(chrony) = &mut self.chrony {
+        if let Some(chrony) = &mut self.chrony.running {
             chrony.send(view.real, error, view.leap);
         }
-        if let Some(ntp) = &mut self.ntp {
+        if let Some(ntp) = &mut self.ntp.running {
             ntp.write(view.real, error, view.leap);
         }
     }

@@ -9,6 +9,13 @@ use ptp_common::time::Time;
 use super::*;
 use crate::sys::clock::{monotonic, realtime_minus_monotonic};
 
+/// What can be made at once.
+fn exports(wanted: Exporting) -> Exports {
+    let exports = Exports::start(wanted, monotonic());
+    assert!(!exports.is_lacking());
+    exports
+}
+
 fn view(software: Option<&VirtualClock>) -> View<'_> {
     let now = monotonic();
     View {
@@ -36,8 +43,7 @@ fn the_page_shows_the_software_clock_and_is_void_without_its_writer() {
         clock.set_frequency(now, -321_000.5).unwrap();
         clock
     };
-    let mut exports =
-        Exports::open(&Exporting { page: Some(path.clone()), ..Exporting::default() }).unwrap();
+    let mut exports = exports(Exporting { page: Some(path.clone()), ..Exporting::default() });
     exports.tick(&view(Some(&clock)));
     let reader = PtpClock::open(&path).unwrap();
     let course = reader.course().unwrap();
@@ -58,8 +64,7 @@ fn the_client_of_clockbound_reads_it_as_synchronised_and_the_interval_contains_t
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("shm");
     let mut exports =
-        Exports::open(&Exporting { clock_bound: Some(path.clone()), ..Exporting::default() })
-            .unwrap();
+        exports(Exporting { clock_bound: Some(path.clone()), ..Exporting::default() });
     exports.tick(&view(None));
     assert_eq!(fs::metadata(&path).unwrap().len(), 80);
     let mut client = ClockBoundClient::new_with_path(path.to_str().unwrap()).unwrap();
@@ -85,8 +90,7 @@ fn the_client_of_clockbound_reads_it_as_synchronised_and_the_interval_contains_t
     drop(exports);
     assert_eq!(client.now().unwrap().clock_status, ClockStatus::Unknown);
     // The next writer goes on, for those who have it mapped.
-    let mut exports =
-        Exports::open(&Exporting { clock_bound: Some(path), ..Exporting::default() }).unwrap();
+    let mut exports = self::exports(Exporting { clock_bound: Some(path), ..Exporting::default() });
     exports.tick(&view(None));
     assert_eq!(client.now().unwrap().clock_status, ClockStatus::Synchronized);
 }
@@ -115,8 +119,7 @@ fn a_sample_counts_once_and_none_is_given_around_midnight_utc() {
     let daemon = UnixDatagram::bind(&path).unwrap();
     daemon.set_nonblocking(true).unwrap();
     let received = || std::iter::from_fn(|| daemon.recv(&mut [0; 64]).ok()).count();
-    let mut exports =
-        Exports::open(&Exporting { chrony_sock: Some(path), ..Exporting::default() }).unwrap();
+    let mut exports = exports(Exporting { chrony_sock: Some(path), ..Exporting::default() });
     let mut tick = |second_of_day: u64, error_ns: i64| {
         exports.tick(&View {
             real: Time::from_seconds_nanos(86_400 * 20_000 + second_of_day, 0),
@@ -127,6 +130,35 @@ fn a_sample_counts_once_and_none_is_given_around_midnight_utc() {
     };
     assert_eq!([tick(40_000, 5), tick(40_001, 5), tick(40_002, 6)], [1, 0, 1]);
     assert_eq!([tick(86_393, 7), tick(86_394, 8), tick(24, 9), tick(25, 10)], [1, 0, 0, 1]);
+}
+
+#[test]
+fn what_cannot_be_exported_is_tried_again_and_the_rest_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let [page, bound] = ["page", "bound"].map(|name| directory.path().join(name));
+    let other_writer = Page::open(&page).unwrap();
+    let mut view = view(None);
+    let wanted =
+        Exporting { page: Some(page), clock_bound: Some(bound.clone()), ..Exporting::default() };
+    let mut exports = Exports::start(wanted.clone(), view.now);
+    assert!(exports.is_lacking());
+    exports.tick(&view);
+    let mut client = ClockBoundClient::new_with_path(bound.to_str().unwrap()).unwrap();
+    assert_eq!(client.now().unwrap().clock_status, ClockStatus::Synchronized);
+    drop(other_writer);
+    exports.tick(&view);
+    assert!(exports.is_lacking(), "too early");
+    view.now += RETRY;
+    exports.tick(&view);
+    assert!(!exports.is_lacking());
+    // Nobody misses what is no longer asked for, and the same file can be had under another name.
+    let wanted = Exporting { clock_bound: None, ..wanted };
+    exports.change(wanted.clone(), view.now);
+    assert!(!exports.is_lacking() && exports.clock_bound.running.is_none());
+    exports.change(Exporting { page: None, clock_bound: wanted.page, ..wanted }, view.now);
+    assert!(exports.is_lacking(), "a page is no segment of ClockBound");
+    exports.change(Exporting { clock_bound: Some(bound), ..Exporting::default() }, view.now);
+    assert!(!exports.is_lacking());
 }
 
 #[test]
