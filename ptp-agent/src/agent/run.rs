@@ -649,3 +649,37 @@ impl Teller {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stamp::StampSource;
+    use ptp_common::wire::PortIdentity;
+
+    #[test]
+    fn sample_is_told_in_the_words_and_columns_of_ptp4l() {
+        let sample = Sample {
+            port: PortIndex(0),
+            domain_number: 0,
+            mono: Time::from_nanos(5_374_017_999_999),
+            offset: Duration::from_nanos(-12),
+            raw_offset: Duration::from_nanos(7),
+            delay: Duration::from_nanos(4_210),
+            frequency_ppb: -3_450.2,
+            state: ServoState::Locked,
+            error_bound: None,
+            rx_source: StampSource::Stack,
+            tx_source: None,
+            parent: PortIdentity::ALL,
+            sequence_id: 1,
+        };
+        assert_eq!(
+            ptp4l_line(&sample),
+            "ptp4l[5374.017]: master offset        -12 s2 freq   +3450 path delay       4210"
+        );
+        let states = [ServoState::Unlocked, ServoState::Jump, ServoState::Holdover];
+        for (state, word) in states.into_iter().zip([" s0 ", " s1 ", " s2 "]) {
+            assert!(ptp4l_line(&Sample { state, ..sample }).contains(word));
+        }
+    }
+}
