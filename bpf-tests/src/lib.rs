@@ -13,9 +13,11 @@ pub mod links;
 pub mod metadata;
 pub mod neighbour;
 pub mod objects;
+pub mod prometheus;
 pub mod ptp4l;
 pub mod raw;
 pub mod run;
+pub mod terminal;
 
 use std::{
     env,

@@ -4,13 +4,10 @@
 //! Needs root.
 
 use std::{
-    fs::{self, File},
-    io::{BufRead as _, BufReader, Read, Write},
-    net::{Ipv4Addr, SocketAddr},
+    io::{BufRead as _, BufReader},
     os::unix::net::UnixDatagram,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
-    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -21,18 +18,14 @@ use bpf_tests::{
     in_company,
     links::Wire,
     need, program,
+    prometheus::{self, Prometheus, dashboard},
+    terminal::Terminal,
 };
-use nix::pty::{Winsize, openpty};
-use ptp_agent::lab::netns::Namespace;
 use ptp_clock_reader::{PtpClock, State};
 use serde_json::Value;
 
 /// How long programs may take to start and to hear of each other.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-fn address(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
 
 /// A grandmaster and an agent that follows it with a clock of its own.
 fn followed(wire: &Wire, arguments: &[&str]) -> (Agent, Agent) {
@@ -45,26 +38,11 @@ fn followed(wire: &Wire, arguments: &[&str]) -> (Agent, Agent) {
     (grandmaster, Agent::start(&wire.client, &arguments))
 }
 
-/// Asks Prometheus once.
-fn ask(namespace: &Namespace, promql: &str) -> Value {
-    let escaped: String = promql
-        .bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        })
-        .collect();
-    let answer = http_get(namespace, address(9090), &format!("/api/v1/query?query={escaped}"));
-    let answer: Value = serde_json::from_str(&answer).expect("Prometheus answers with JSON");
-    assert_eq!(answer["status"], "success", "{promql}: {answer}");
-    answer
-}
-
 /// Asks until the answer has a value that `wanted` accepts. Prometheus has nothing to await.
-fn query(namespace: &Namespace, promql: &str, wanted: impl Fn(f64) -> bool) -> f64 {
+fn query(prometheus: &Prometheus<'_>, promql: &str, wanted: impl Fn(f64) -> bool) -> f64 {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let answer = ask(namespace, promql);
+        let answer = prometheus.ask(promql);
         let value = answer["data"]["result"][0]["value"][1].as_str().map(str::parse);
         match value {
             Some(Ok(value)) if wanted(value) => return value,
@@ -74,41 +52,28 @@ fn query(namespace: &Namespace, promql: &str, wanted: impl Fn(f64) -> bool) -> f
     }
 }
 
-/// What stands in docs/deploy.
-fn deployed(file: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/deploy").join(file);
-    path.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
 /// Panels that are empty while all is well, or until the capture points have been compared.
 const EMPTY_PANELS: [&str; 3] = ["Alarms", "Given up or refused", "Noise of the capture points"];
 
 /// Every panel of the dashboard has something to show of this agent, and no query is refused.
-fn dashboard_is_answered(namespace: &Namespace) {
-    let dashboard = fs::read_to_string(deployed("grafana-dashboard.json")).unwrap();
-    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
-    for panel in dashboard["panels"].as_array().unwrap() {
+fn dashboard_is_answered(prometheus: &Prometheus<'_>) {
+    for panel in dashboard()["panels"].as_array().unwrap() {
         let title = panel["title"].as_str().unwrap();
-        for target in panel["targets"].as_array().into_iter().flatten() {
-            let promql = target["expr"].as_str().unwrap().replace("$__rate_interval", "5s");
-            let promql = ["$instance", "$interface", "$domain"]
-                .iter()
-                .fold(promql, |promql, variable| promql.replace(variable, ".*"));
+        for promql in prometheus::queries(panel, "5s") {
             if EMPTY_PANELS.contains(&title) {
-                ask(namespace, &promql);
+                prometheus.ask(&promql);
             } else {
-                query(namespace, &promql, |_| true);
+                query(prometheus, &promql, |_| true);
             }
         }
     }
 }
 
 /// Prometheus evaluates every alert rule, and none of them fires for an agent that is well.
-fn rules_are_evaluated(namespace: &Namespace) {
+fn rules_are_evaluated(prometheus: &Prometheus<'_>) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let answer = http_get(namespace, address(9090), "/api/v1/rules");
-        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let answer = prometheus.get("/api/v1/rules");
         let groups = answer["data"]["groups"].as_array().unwrap();
         let rules: Vec<_> =
             groups.iter().flat_map(|group| group["rules"].as_array().unwrap()).collect();
@@ -126,54 +91,34 @@ fn rules_are_evaluated(namespace: &Namespace) {
 #[test]
 fn prometheus_scrapes_the_agent_and_knows_its_offset() {
     let _machine = in_company();
-    let prometheus = need!(program("prometheus"));
     let wire = need!(Wire::new());
     let (_grandmaster, agent) = followed(&wire, &["--metrics-address", "127.0.0.1:9319"]);
     agent.wait_for_samples(0, PATIENCE, 16);
-    let directory = tempfile::tempdir().unwrap();
-    let config = directory.path().join("prometheus.yml");
-    fs::write(
-        &config,
-        format!(
-            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: ['{}']\n\
-             scrape_configs:\n- job_name: ptp-agent\n  static_configs:\n  - targets: \
-             ['127.0.0.1:9319']\n",
-            deployed("prometheus-rules.yml").display()
-        ),
-    )
-    .unwrap();
-    let mut command = wire.client.command(prometheus);
-    command
-        .arg(format!("--config.file={}", config.display()))
-        .arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()))
-        .arg("--web.listen-address=127.0.0.1:9090");
-    let running = Running::start("prometheus", &mut command);
-    running.wait_for_text(0, PATIENCE, "Server is ready to receive web requests");
+    let prometheus = &need!(Prometheus::start(&wire.client));
 
-    let client = &wire.client;
-    assert_eq!(query(client, "up{job=\"ptp-agent\"}", |up| up == 1.0), 1.0);
-    let offset = query(client, "ptp_offset_from_master_seconds{interface=\"ptp0\"}", |_| true);
+    assert_eq!(query(prometheus, "up{job=\"ptp-agent\"}", |up| up == 1.0), 1.0);
+    let offset = query(prometheus, "ptp_offset_from_master_seconds{interface=\"ptp0\"}", |_| true);
     assert!(offset.abs() < 1e-2, "{offset} s");
     let age = "time() - ptp_last_sample_timestamp_seconds";
-    assert!(query(client, age, |_| true) < 10.0);
-    query(client, "ptp_port_state{state=\"time_receiver\"}", |state| state == 1.0);
-    query(client, "rate(ptp_messages_total{direction=\"rx\",type=\"sync\"}[5s])", |rate| {
+    assert!(query(prometheus, age, |_| true) < 10.0);
+    query(prometheus, "ptp_port_state{state=\"time_receiver\"}", |state| state == 1.0);
+    query(prometheus, "rate(ptp_messages_total{direction=\"rx\",type=\"sync\"}[5s])", |rate| {
         (8.0..32.0).contains(&rate)
     });
     let median = "histogram_quantile(0.5, rate(ptp_timestamp_difference_seconds_bucket[5s]))";
-    let difference = query(client, median, f64::is_finite);
+    let difference = query(prometheus, median, f64::is_finite);
     assert!(
         (0.0..1e-3).contains(&difference),
         "a program runs after the stack's stamp: {difference}"
     );
-    let series = query(client, "count({job=\"ptp-agent\",__name__=~\"ptp_.*\"})", |_| true);
+    let series = query(prometheus, "count({job=\"ptp-agent\",__name__=~\"ptp_.*\"})", |_| true);
     println!("offset {offset} s, {series} series");
     assert!(series < 500.0, "{series} series");
-    let text = http_get(client, address(9319), "/metrics");
-    let scrape = query(client, "scrape_duration_seconds", |_| true);
+    let text = http_get(&wire.client, prometheus::AGENT, "/metrics");
+    let scrape = query(prometheus, "scrape_duration_seconds", |_| true);
     println!("scrape takes {scrape} s for {} bytes", text.len());
-    dashboard_is_answered(client);
-    rules_are_evaluated(client);
+    dashboard_is_answered(prometheus);
+    rules_are_evaluated(prometheus);
 }
 
 #[test]
@@ -312,53 +257,13 @@ fn view_in_a_terminal_shows_the_agent_and_ends_with_q() {
     let (_grandmaster, agent) = followed(&wire, &["--status-socket", socket.to_str().unwrap()]);
     agent.wait_for_state(0, PATIENCE, "time_receiver");
 
-    let (rows, columns) = (40, 120);
-    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    let terminal = openpty(Some(&size), None).unwrap();
-    let side = || Stdio::from(terminal.slave.try_clone().unwrap());
-    let mut child = status(&socket, &[])
-        .arg("--watch")
-        .env("TERM", "xterm-256color")
-        .stdin(side())
-        .stdout(side())
-        .stderr(side())
-        .spawn()
-        .unwrap();
-    drop(terminal.slave);
-    let mut master = File::from(terminal.master);
-    let mut output = master.try_clone().unwrap();
-    let (sender, chunks) = mpsc::channel();
-    // Ends with an error when the last process at the other side has closed it.
-    thread::spawn(move || {
-        let mut chunk = [0; 4096];
-        while let Ok(length @ 1..) = output.read(&mut chunk) {
-            if sender.send(chunk[..length].to_vec()).is_err() {
-                break;
-            }
-        }
-    });
-    let mut screen = vt100::Parser::new(rows, columns, 0);
-    let deadline = Instant::now() + PATIENCE;
+    let mut terminal = Terminal::start(status(&socket, &[]).arg("--watch"), 40, 120);
     let words = ["ptp-agent run", "offset", "locked (adaptive)", "time_receiver", "matched", "µs"];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let Ok(chunk) = chunks.recv_timeout(left) else {
-            panic!("the view does not show all\n{}", screen.screen().contents());
-        };
-        screen.process(&chunk);
-        if words.iter().all(|word| screen.screen().contents().contains(word)) {
-            break;
-        }
-    }
-    println!("{}", screen.screen().contents());
-    assert!(screen.screen().alternate_screen());
-    master.write_all(b"q").unwrap();
-    // The channel closes when the view has given the terminal back and ended.
-    while let Ok(chunk) = chunks.recv_timeout(PATIENCE) {
-        screen.process(&chunk);
-    }
-    assert!(child.wait().unwrap().success());
-    assert!(!screen.screen().alternate_screen(), "the terminal is not given back");
+    terminal.wait_for(PATIENCE, &words);
+    println!("{}", terminal.screen().contents());
+    assert!(terminal.screen().alternate_screen());
+    assert!(terminal.end_with(b"q", PATIENCE).success());
+    assert!(!terminal.screen().alternate_screen(), "the terminal is not given back");
 }
 
 #[test]

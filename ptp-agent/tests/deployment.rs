@@ -1,6 +1,6 @@
-//! What docs/deploy holds for Prometheus and Grafana, against what the agent exports: each query of
-//! the alert rules and of the dashboard names metrics and labels that exist, each alarm has its rule
-//! and its page.
+//! What docs/deploy holds, against what the agent is. Prometheus and Grafana: each query of the alert
+//! rules and of the dashboard names metrics and labels that exist, each alarm has its rule and its
+//! page. systemd, containers and Kubernetes: the same capabilities everywhere, and no key twice.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -286,4 +286,72 @@ fn every_rule_is_in_the_unit_tests() {
         let fires = format!("alertname: {}\n", rule.alert);
         assert!(tests.contains(&fires), "{} is never tested to fire", rule.alert);
     }
+}
+
+/// The capabilities of a line of the unit.
+fn of_unit(unit: &str, key: &str) -> BTreeSet<String> {
+    let line = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    line.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
+/// The documents of the Kubernetes file by their kind; a key that is there twice is an error.
+fn manifests() -> BTreeMap<String, Value> {
+    let text = read("docs/deploy/kubernetes.yml");
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    let named = |document: Value| (document["kind"].as_str().unwrap().to_owned(), document);
+    documents.into_iter().map(named).collect()
+}
+
+#[test]
+fn unit_container_and_daemon_set_give_the_same_capabilities() {
+    let unit = read("docs/deploy/ptp-agent.service");
+    let needed = of_unit(&unit, "AmbientCapabilities");
+    assert_eq!(needed, of_unit(&unit, "CapabilityBoundingSet"));
+    assert_eq!(needed.len(), 5, "{needed:?}");
+
+    let manifests = manifests();
+    let container = &manifests["DaemonSet"]["spec"]["template"]["spec"]["containers"][0];
+    let given = container["securityContext"]["capabilities"]["add"].as_array().unwrap();
+    let given = given.iter().map(|name| format!("CAP_{}", name.as_str().unwrap()));
+    assert_eq!(needed, given.collect());
+
+    for file in ["docs/deploy/Containerfile", "docs/guide/containers.md"] {
+        let text = read(file);
+        let given = text.split("--cap-add ").skip(1);
+        let given: BTreeSet<String> = given
+            .map(|rest| format!("CAP_{}", rest.split_whitespace().next().unwrap()))
+            // What steering the clock needs is named beside.
+            .filter(|name| name != "CAP_SYS_TIME")
+            .collect();
+        assert_eq!(needed, given, "{file}");
+    }
+}
+
+#[test]
+fn service_monitor_finds_the_service_and_the_service_the_pods() {
+    let manifests = manifests();
+    let daemons = &manifests["DaemonSet"]["spec"];
+    let labels = &daemons["template"]["metadata"]["labels"];
+    let service = &manifests["Service"];
+    assert_eq!(&daemons["selector"]["matchLabels"], labels);
+    assert_eq!(&service["spec"]["selector"], labels);
+    let monitor = &manifests["ServiceMonitor"]["spec"];
+    assert_eq!(monitor["selector"]["matchLabels"], service["metadata"]["labels"]);
+    assert_eq!(monitor["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
+    // Rules and dashboard select by it; the operator takes the service's name for the job.
+    assert_eq!(service["metadata"]["name"], "ptp-agent");
+    let container = &daemons["template"]["spec"]["containers"][0];
+    assert_eq!(service["spec"]["ports"][0]["targetPort"], container["ports"][0]["name"]);
+    assert_eq!(daemons["template"]["spec"]["hostNetwork"], true);
+}
+
+#[test]
+fn configuration_in_the_cluster_can_be_used() {
+    let manifests = manifests();
+    let text = manifests["ConfigMap"]["data"]["ptp-agent.toml"].as_str().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), text).unwrap();
+    let mut check = Command::new(env!("CARGO_BIN_EXE_ptp-agent"));
+    let output = check.args(["config", "check"]).arg(file.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -1,16 +1,21 @@
-//! `cargo xtask demo` and `cargo xtask bench`: commands of the agent, run from a checkout. What they
-//! share is that the release binary is built first and then run as root, through sudo if necessary,
-//! because network namespaces and BPF programs need it.
+//! `cargo xtask demo`, `cargo xtask bench` and `cargo xtask pictures`: the agent, run from a checkout. What
+//! they share is that the release binary is built first and then run as root, through sudo if
+//! necessary, because network namespaces and BPF programs need it.
 
 use std::{
     ffi::OsString,
+    fs,
     os::unix::process::CommandExt,
+    path::Path,
     process::{self, ExitCode},
 };
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{cargo_program, find, is_root, target_directory, workspace};
+use crate::{
+    package::{self, Built},
+    process::{cargo, cargo_program, command, find, is_root, target_directory, workspace},
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -24,6 +29,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Bench {
     /// What the stamps cost: the clock calls inside eBPF, and each hook (`ptp-agent bench`)
     Hooks(Arguments),
+    /// What the agent takes of a host, beside ptp4l: size, start, memory, processor time, scrapes
+    Agent(Arguments),
     /// What the servos reach where the truth is known, beside the targets (`ptp-agent bench servo`)
     Servo(Arguments),
 }
@@ -35,8 +42,47 @@ pub(crate) fn demo(arguments: &Arguments) -> Result<ExitCode> {
 pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Hooks(arguments) => run(&["bench"], arguments),
+        Bench::Agent(arguments) => footprint(arguments),
         Bench::Servo(arguments) => run(&["bench", "servo"], arguments),
     }
+}
+
+/// Figures of the package as well as those of the running agent.
+fn footprint(arguments: &Arguments) -> Result<ExitCode> {
+    let Built { package, binary } = package::build()?;
+    let size = fs::metadata(&package)?.len();
+    println!(r#"{{"event":"bench","name":"package_size","unit":"B","value":{size}}}"#);
+    let unit = workspace().join("docs/deploy/ptp-agent.service").into_os_string();
+    let options = ["security", "--offline=true", "--no-pager"].map(OsString::from);
+    match command("systemd-analyze", options.into_iter().chain([unit])).output() {
+        Some(text) => println!("{}", text.lines().last().unwrap_or_default()),
+        None => println!("systemd-analyze, which rates the unit, is not installed"),
+    }
+    with_test_program("footprint", &binary, &arguments.arguments)
+}
+
+/// Draws the guide's pictures anew.
+pub(crate) fn pictures() -> Result<ExitCode> {
+    let binary = package::binary()?;
+    with_test_program("pictures", &binary, &["docs/guide/pictures".into()])
+}
+
+/// Runs a program of `bpf-tests`, which finds the agent's binary where it is told.
+fn with_test_program(name: &str, binary: &Path, arguments: &[OsString]) -> Result<ExitCode> {
+    if !is_root() {
+        bail!("network namespaces and BPF programs need root: run this as root");
+    }
+    let build = cargo(["build", "--workspace", "--bin", name]);
+    if !build.stream(|_| ())?.success() {
+        bail!("{name} could not be built");
+    }
+    let program = target_directory().join("debug").join(name);
+    let error = process::Command::new(&program)
+        .args(arguments)
+        .env("PTP_AGENT_BINARY", binary)
+        .current_dir(workspace())
+        .exec();
+    Err(error).with_context(|| format!("cannot start {}", program.display()))
 }
 
 fn run(command: &[&str], arguments: &Arguments) -> Result<ExitCode> {

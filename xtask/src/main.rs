@@ -5,6 +5,7 @@
 mod agent;
 mod ebpf;
 mod kernels;
+mod package;
 mod process;
 mod setup;
 mod suite;
@@ -31,6 +32,10 @@ enum Command {
     Demo(agent::Arguments),
     /// Run the checks and tests, all or the groups named
     Test(suite::Arguments),
+    /// Build the Debian package, with a static binary
+    Package(package::Arguments),
+    /// Draw the pictures of the user guide anew, from a real run
+    Pictures,
     /// Measure, with the release binary
     #[command(subcommand)]
     Bench(agent::Bench),
@@ -44,6 +49,8 @@ fn main() -> ExitCode {
         Command::Setup(arguments) => setup::run(&arguments),
         Command::Demo(arguments) => agent::demo(&arguments),
         Command::Test(arguments) => suite::run(&arguments),
+        Command::Package(arguments) => package::run(&arguments),
+        Command::Pictures => agent::pictures(),
         Command::Bench(command) => agent::bench(&command),
         Command::Ebpf(command) => ebpf::run(&command),
     };

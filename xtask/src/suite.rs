@@ -9,7 +9,7 @@ mod report;
 mod tally;
 mod targets;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use std::{env, ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Result, anyhow, bail, ensure};
 use clap::ValueEnum;
@@ -21,12 +21,19 @@ use self::{
 };
 use crate::{
     ebpf, kernels,
+    package::{
+        self,
+        trial::{self, Verdict},
+    },
     process::{self, Command, TIMED_OUT, cargo, cargo_program, command_within, find},
     setup,
 };
 
 /// Where the kernel tests find the object that was just built from source.
 const FRESH_OBJECT: &str = "PTP_EBPF_FRESH_OBJECT";
+
+/// Names a package that is to be tried instead of one that is built.
+const OTHER_PACKAGE: &str = "PTP_AGENT_PACKAGE";
 
 /// Seconds that each fuzz target runs.
 const FUZZ_SECONDS: u32 = 5;
@@ -36,7 +43,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// What to run; everything but `kernels` if nothing is named
+    /// What to run; everything but `kernels` and `package` if nothing is named
     groups: Vec<Group>,
     /// Write what the guests say about their kernels into the documents (for kernels)
     #[arg(long)]
@@ -63,6 +70,8 @@ enum Group {
     Fuzz,
     /// The agent on other kernels, in emulated machines whose clocks it steers
     Kernels,
+    /// The Debian package in a Debian of its own, with systemd; needs root
+    Package,
 }
 
 impl Arguments {
@@ -132,8 +141,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.groups.contains(&Group::Kernels) {
         suite.step("kernels in guests", || guests(arguments.update, filter));
     }
+    if arguments.groups.contains(&Group::Package) {
+        suite.step("package in a system", package_trial);
+    }
     print!("\n{}", suite.summary());
     Ok(suite.exit_code())
+}
+
+fn package_trial() -> Result<Outcome> {
+    if let Some(reason) = trial::reason_to_skip() {
+        return Ok(Outcome::Skipped(reason));
+    }
+    let package = match env::var_os(OTHER_PACKAGE) {
+        Some(package) => package.into(),
+        None => package::build()?.package,
+    };
+    let mut tally = Tally::default();
+    trial::run(&package, |verdict| match verdict {
+        Verdict::Holds => tally.count_one(true),
+        Verdict::Fails => tally.count_one(false),
+        Verdict::Skipped(reason) => tally.skip(reason),
+    })?;
+    Ok(Outcome::Ran { tally })
 }
 
 fn test_option(name: &str) -> [String; 2] {

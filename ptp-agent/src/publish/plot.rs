@@ -65,6 +65,27 @@ impl Ink {
 #[derive(Clone, Debug)]
 pub struct Svg(pub(super) String);
 
+impl Svg {
+    /// As a file of its own, in a light page's colours.
+    pub fn standing_alone(&self) -> String {
+        let colour = |ink| match ink {
+            Ink::Text => "#24292f",
+            Ink::Grid => "#d8dee4",
+            Ink::First => "#0969da",
+            Ink::Second => "#bc4c00",
+            Ink::Mark => "#1a7f37",
+        };
+        let text = Ink::ALL
+            .iter()
+            .fold(self.0.clone(), |text, ink| text.replace(&ink.placeholder(), colour(*ink)));
+        let paper = "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>";
+        match text.split_once('>') {
+            Some((head, rest)) => format!("{head}>{paper}{rest}"),
+            None => text,
+        }
+    }
+}
+
 /// A plot that could not be drawn.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot draw a plot: {0}")]

@@ -1,0 +1,197 @@
+//! `cargo xtask package`: the agent as a Debian package. The binary is linked statically, so that one
+//! package serves every release of Debian; manual pages and completions come out of that binary, so
+//! that they are of the same build. dpkg-deb makes the package of a directory that is laid out here.
+
+mod stage;
+pub(crate) mod trial;
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+
+use self::stage::Stage;
+use crate::process::{cargo, command, find, target_directory, workspace};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only the binary, linked statically, as the container image wants it
+    #[arg(long)]
+    binary_only: bool,
+}
+
+/// A package that was built.
+pub(crate) struct Built {
+    /// The package.
+    pub(crate) package: PathBuf,
+    /// The binary in it.
+    pub(crate) binary: PathBuf,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.binary_only {
+        let binary = binary()?;
+        println!("{} ({})", binary.display(), size(&binary)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Built { package, binary } = build()?;
+    println!(
+        "{} ({}), {} ({})",
+        package.display(),
+        size(&package)?,
+        binary.display(),
+        size(&binary)?
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn size(file: &Path) -> Result<String> {
+    Ok(format!("{:.2} MB", fs::metadata(file)?.len() as f64 / 1e6))
+}
+
+/// The agent without symbols and without need of any library. With musl where rustup has it,
+/// otherwise with glibc, which is larger and looks names up in its own way only.
+pub(crate) fn binary() -> Result<PathBuf> {
+    let architecture = std::env::consts::ARCH;
+    let musl = format!("{architecture}-unknown-linux-musl");
+    let is_there = |target: &str| {
+        let libraries = command("rustc", ["--print", "target-libdir", "--target", target]).output();
+        libraries.is_some_and(|path| Path::new(path.trim()).is_dir())
+    };
+    if !is_there(&musl) && find("rustup").is_some() {
+        // Without a network this fails, and the other way remains.
+        let _ = command("rustup", ["target", "add", &musl]).quietly("rustup target add");
+    }
+    let (target, flags) = if is_there(&musl) {
+        (musl, "")
+    } else {
+        println!("  the target {musl} is not to be had: linking glibc statically");
+        (format!("{architecture}-unknown-linux-gnu"), "-C target-feature=+crt-static")
+    };
+    let arguments = "build --release --package ptp-agent --bin ptp-agent --target";
+    let mut build = cargo(arguments.split(' ').chain([target.as_str()]))
+        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+    if !flags.is_empty() {
+        build = build.env("RUSTFLAGS", flags);
+    }
+    if !build.stream(|_| ())?.success() {
+        bail!("the agent could not be built for {target}");
+    }
+    Ok(target_directory().join(target).join("release/ptp-agent"))
+}
+
+/// Builds the package.
+pub(crate) fn build() -> Result<Built> {
+    for (program, package) in [("dpkg-deb", "dpkg"), ("gzip", "gzip")] {
+        if find(program).is_none() {
+            bail!("{program} is needed to build the package (Debian's {package})");
+        }
+    }
+    let binary = binary()?;
+    let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let stage = Stage::new(directory.path().join("ptp-agent"));
+    let (version, architecture) = (env!("CARGO_PKG_VERSION"), architecture()?);
+    lay_out(&stage, &binary, version)?;
+    stage.finish(version, architecture)?;
+    let output = target_directory().join("package");
+    fs::create_dir_all(&output)?;
+    let package = output.join(format!("ptp-agent_{version}_{architecture}.deb"));
+    let options = ["--root-owner-group", "-Zxz", "--build"].map(OsString::from);
+    let paths = [stage.root().into(), package.clone().into_os_string()];
+    command("dpkg-deb", options.into_iter().chain(paths)).quietly("dpkg-deb")?;
+    Ok(Built { package, binary })
+}
+
+/// Debian's name of this machine's architecture.
+fn architecture() -> Result<&'static str> {
+    match std::env::consts::ARCH {
+        "x86_64" => Ok("amd64"),
+        "aarch64" => Ok("arm64"),
+        "riscv64" => Ok("riscv64"),
+        other => bail!("no Debian architecture is known for {other}"),
+    }
+}
+
+/// Everything that is installed.
+fn lay_out(stage: &Stage, binary: &Path, version: &str) -> Result<()> {
+    let root = workspace();
+    let deploy = root.join("docs/deploy");
+    stage.program("usr/bin/ptp-agent", binary)?;
+    stage.file("etc/ptp-agent.toml", fs::read(root.join("docs/ptp-agent.toml"))?)?;
+    let unit = fs::read(deploy.join("ptp-agent.service"))?;
+    stage.file("usr/lib/systemd/system/ptp-agent.service", unit)?;
+    let generate = |arguments: &[&str]| {
+        let said = command(binary, [&["generate"], arguments].concat()).output();
+        said.with_context(|| format!("ptp-agent generate {} failed", arguments.join(" ")))
+    };
+    for (shell, path) in [
+        ("bash", "usr/share/bash-completion/completions/ptp-agent"),
+        ("zsh", "usr/share/zsh/vendor-completions/_ptp-agent"),
+        ("fish", "usr/share/fish/vendor_completions.d/ptp-agent.fish"),
+    ] {
+        stage.file(path, generate(&["completions", shell])? + "\n")?;
+    }
+    let pages = tempfile::tempdir()?;
+    generate(&["man", &pages.path().to_string_lossy()])?;
+    for page in fs::read_dir(pages.path())? {
+        let page = page?;
+        let name = page.file_name();
+        let path = format!("usr/share/man/man8/{}", name.to_string_lossy());
+        stage.compressed(&path, fs::read(page.path())?)?;
+    }
+    let documents = "usr/share/doc/ptp-agent";
+    stage.file(&format!("{documents}/README.md"), fs::read(root.join("README.md"))?)?;
+    stage.tree(&format!("{documents}/docs"), &root.join("docs"))?;
+    stage.file(&format!("{documents}/copyright"), copyright(&root)?)?;
+    stage.file(&format!("{documents}/third-party"), third_party()?)?;
+    stage.compressed(&format!("{documents}/changelog"), changelog(version))?;
+    for script in ["postinst", "prerm", "postrm"] {
+        stage.program(&format!("DEBIAN/{script}"), &deploy.join("debian").join(script))?;
+    }
+    stage.file("DEBIAN/conffiles", "/etc/ptp-agent.toml\n")
+}
+
+fn copyright(root: &Path) -> Result<String> {
+    let mit = fs::read_to_string(root.join("LICENSE-MIT"))?;
+    let mut text = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
+                    Upstream-Name: ptp-agent\n\n\
+                    Files: *\nCopyright: The ptp-agent developers\nLicense: Expat or Apache-2.0\n\n\
+                    License: Apache-2.0\n \
+                    On Debian systems the text is in /usr/share/common-licenses/Apache-2.0.\n\n\
+                    License: Expat\n"
+        .to_owned();
+    for line in mit.lines() {
+        text.push_str(&format!(" {}\n", if line.is_empty() { "." } else { line }));
+    }
+    Ok(text)
+}
+
+/// The crates that are linked in, with version and licence.
+fn third_party() -> Result<String> {
+    let arguments = "tree --package ptp-agent --edges normal --prefix none --no-dedupe --format";
+    let tree = cargo(arguments.split(' ').chain(["{p}\t{l}"])).output();
+    let tree = tree.context("cargo tree failed")?;
+    let mut crates: Vec<String> = tree
+        .lines()
+        .filter_map(|line| line.split_once('\t'))
+        // Members of the workspace have a path behind their version.
+        .filter(|(name, _)| !name.contains('/'))
+        .map(|(name, licence)| format!("{name}: {licence}\n"))
+        .collect();
+    crates.sort();
+    crates.dedup();
+    Ok(format!("Crates linked into ptp-agent, and their licences:\n\n{}", crates.concat()))
+}
+
+fn changelog(version: &str) -> String {
+    let date = command("git", ["log", "-1", "--format=%aD"]).output().unwrap_or_default();
+    let date = if date.trim().is_empty() { "Thu, 01 Jan 2026 00:00:00 +0000" } else { date.trim() };
+    format!(
+        "ptp-agent ({version}) unstable; urgency=medium\n\n  * See the history of the project.\n\n \
+         -- The ptp-agent developers <ptp-agent@packages.invalid>  {date}\n"
+    )
+}
