@@ -120,7 +120,7 @@ fn plot(title: &str, panel: &Value, answers: &[Value], start: f64) -> Result<Str
     let series: Vec<Series<'_>> = lines
         .iter()
         .zip(inks.iter().cycle())
-        .map(|((name, points), ink)| Series { name, points, ink: *ink, dots: is_states })
+        .map(|((name, points), ink)| Series { name, points, ink: *ink, dots: false })
         .collect();
     if series.is_empty() {
         return Err(format!("{title}: Prometheus has nothing"));
@@ -143,8 +143,7 @@ fn screen(screen: &vt100::Screen) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
          height=\"{height}\"><rect width=\"100%\" height=\"100%\" fill=\"#0d1117\"/><g \
-         font-family=\"DejaVu Sans Mono, Menlo, Consolas, monospace\" font-size=\"13\" \
-         xml:space=\"preserve\">\n"
+         font-family=\"DejaVu Sans Mono, Menlo, Consolas, monospace\" font-size=\"13\">\n"
     );
     for row in 0..rows {
         let mut column = 0;
@@ -166,7 +165,8 @@ fn screen(screen: &vt100::Screen) -> String {
                 continue;
             }
             let weight = if bold { " font-weight=\"bold\"" } else { "" };
-            let text = text.replace('&', "&amp;").replace('<', "&lt;");
+            // Spaces that a browser does not run together.
+            let text = text.replace('&', "&amp;").replace('<', "&lt;").replace(' ', "\u{a0}");
             svg.push_str(&format!(
                 "<text x=\"{:.1}\" y=\"{:.1}\" textLength=\"{:.1}\" fill=\"{}\"{weight}>{text}</text>\n",
                 8.0 + f64::from(from) * CELL.0,
