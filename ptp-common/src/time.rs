@@ -240,7 +240,12 @@ impl Duration {
 
     /// In nanoseconds, as a floating-point number; for estimators only.
     pub fn as_nanos_f64(self) -> f64 {
-        self.scaled as f64 / SCALE as f64
+        // Up to 39 hours either way; the processor cannot convert more in one instruction.
+        let scaled = match i64::try_from(self.scaled) {
+            Ok(scaled) => scaled as f64,
+            Err(_) => self.scaled as f64,
+        };
+        scaled / SCALE as f64
     }
 
     /// In seconds, as a floating-point number; for estimators and metrics only.

@@ -71,12 +71,13 @@ pub struct DelayFilter {
     kind: DelayFilterKind,
     length: usize,
     values: VecDeque<Duration>,
+    value: Option<Duration>,
 }
 
 impl DelayFilter {
     /// Over the last `length` values, at least one.
     pub fn new(kind: DelayFilterKind, length: usize) -> Self {
-        Self { kind, length: length.max(1), values: VecDeque::new() }
+        Self { kind, length: length.max(1), values: VecDeque::new(), value: None }
     }
 
     /// Adds a value.
@@ -85,15 +86,24 @@ impl DelayFilter {
             self.values.pop_front();
         }
         self.values.push_back(value);
+        self.refresh();
     }
 
-    /// The filtered value; `None` before the first one.
-    pub fn value(&self) -> Option<Duration> {
+    /// Takes `by` from the values, oldest first.
+    fn subtract(&mut self, by: impl Iterator<Item = Duration>) {
+        for (value, by) in self.values.iter_mut().zip(by) {
+            *value -= by;
+        }
+        self.refresh();
+    }
+
+    fn refresh(&mut self) {
         let n = self.values.len();
         if n == 0 {
-            return None;
+            self.value = None;
+            return;
         }
-        Some(match self.kind {
+        self.value = Some(match self.kind {
             DelayFilterKind::MovingAverage => {
                 let sum: i128 = self.values.iter().map(|value| value.as_scaled_nanos()).sum();
                 Duration::from_scaled_nanos(sum / n as i128)
@@ -103,11 +113,17 @@ impl DelayFilter {
                 sorted.sort_unstable();
                 if n % 2 == 1 { sorted[n / 2] } else { (sorted[n / 2 - 1] + sorted[n / 2]).half() }
             }
-        })
+        });
+    }
+
+    /// The filtered value; `None` before the first one.
+    pub const fn value(&self) -> Option<Duration> {
+        self.value
     }
 
     fn clear(&mut self) {
         self.values.clear();
+        self.refresh();
     }
 }
 
@@ -216,10 +232,8 @@ impl TimestampProcessor {
     pub fn remove_gain(&mut self, gain_ppb: f64) {
         let gained =
             |held: Duration| Duration::from_nanos_f64(held.as_secs_f64() * gain_ppb).half();
-        for (value, held) in self.filter.values.iter_mut().zip(&mut self.held) {
-            *value -= gained(*held);
-            *held = Duration::ZERO;
-        }
+        self.filter.subtract(self.held.iter().map(|held| gained(*held)));
+        self.held.iter_mut().for_each(|held| *held = Duration::ZERO);
         self.raw_delay = self.filter.values.back().copied();
     }
 

@@ -33,24 +33,29 @@ pub(super) struct LinReg {
 }
 
 impl LinReg {
-    fn fit(&self, size: usize) -> Option<(f64, f64)> {
-        let last = self.points.back()?.0;
-        let skip = self.points.len().checked_sub(size)?;
+    /// Lines through the latest points, by one way back through them.
+    fn fit(&mut self) {
+        let Some((last, ..)) = self.points.back() else {
+            return;
+        };
         let (mut w, mut x, mut y, mut xx, mut xy) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        for (at, value, weight) in self.points.iter().skip(skip) {
-            let t = (*at - last).as_secs_f64();
+        let mut sizes = SIZES.iter().zip(&mut self.lines).peekable();
+        for (count, (at, value, weight)) in self.points.iter().rev().enumerate() {
+            let t = (*at - *last).as_secs_f64();
             w += weight;
             x += weight * t;
             y += weight * value;
             xx += weight * t * t;
             xy += weight * t * value;
+            let Some((_, line)) = sizes.next_if(|(size, _)| **size == count + 1) else {
+                continue;
+            };
+            let denominator = w * xx - x * x;
+            if denominator > 0.0 {
+                let slope_ppb = (w * xy - x * y) / denominator;
+                *line = Line { end_ns: (y - slope_ppb * x) / w, slope_ppb, known: true, ..*line };
+            }
         }
-        let denominator = w * xx - x * x;
-        if denominator <= 0.0 {
-            return None;
-        }
-        let slope = (w * xy - x * y) / denominator;
-        Some(((y - slope * x) / w, slope))
     }
 }
 
@@ -83,11 +88,7 @@ impl Controller for LinReg {
             self.points.pop_front();
         }
         self.points.push_back((point.at, point.free_ns, point.weight));
-        for (at, size) in SIZES.into_iter().enumerate() {
-            if let Some((end_ns, slope_ppb)) = self.fit(size) {
-                self.lines[at] = Line { end_ns, slope_ppb, known: true, ..self.lines[at] };
-            }
-        }
+        self.fit();
         let mut best: Option<Line> = None;
         for line in self.lines.into_iter().filter(|line| line.known) {
             let error = line.error_ns2.unwrap_or(f64::INFINITY);

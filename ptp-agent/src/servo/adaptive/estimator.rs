@@ -108,11 +108,15 @@ impl Filter {
     /// Takes in that the quantity along `ph` (the covariance with it), of variance `variance`, moved
     /// by `by` and is now of variance `after`.
     fn update(&mut self, ph: &Vector, variance: f64, by: f64, after: f64) {
-        let shrink = (1.0 - after / variance) / variance;
+        let gain = 1.0 / variance;
+        let shrink = (1.0 - after * gain) * gain;
+        let moved = by * gain;
         for i in 0..4 {
-            self.x[i] += ph[i] / variance * by;
-            for j in 0..4 {
-                self.p[i][j] -= shrink * ph[i] * ph[j];
+            self.x[i] += ph[i] * moved;
+            let shrunk = shrink * ph[i];
+            for (j, ph) in ph.iter().enumerate().skip(i) {
+                self.p[i][j] -= shrunk * ph;
+                self.p[j][i] = self.p[i][j];
             }
         }
         // Rounding must not make a variance negative.

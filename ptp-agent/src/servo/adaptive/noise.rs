@@ -29,6 +29,8 @@ const EARLY_RATIO: f64 = 3.0;
 const MEMORY: f64 = 400.0;
 /// Log density of a packet that follows no model at all: one in 10 000, anywhere in a second.
 const LN_WILD: f64 = -30.0;
+/// Log of a share that is nothing beside 1 in floating point.
+const LN_NOTHING: f64 = -40.0;
 /// Standard deviations on the wrong side of an edge at which nothing speaks for a packet of this kind.
 const IMPOSSIBLE_SIGMAS: f64 = -12.0;
 
@@ -136,11 +138,8 @@ impl Noise {
     /// What is needed to judge packets by this noise.
     pub(super) fn prior(&self) -> Prior {
         let usual = 1.0 - self.slow_share - self.early_share;
-        let tail = |scale_ns: f64, share: f64| Tail {
-            scale_ns,
-            ln_scale: scale_ns.ln(),
-            ln_share: share.ln(),
-        };
+        let tail =
+            |scale_ns: f64, share: f64| Tail { scale_ns, ln_density: (share / scale_ns).ln() };
         Prior {
             variance_ns2: self.variance_ns2,
             fast: tail(self.fast_ns, usual),
@@ -209,12 +208,12 @@ impl Noise {
     }
 }
 
-/// One of the exponential distributions, and the logarithms that all packets need.
+/// One of the exponential distributions.
 #[derive(Clone, Copy, Debug)]
 struct Tail {
     scale_ns: f64,
-    ln_scale: f64,
-    ln_share: f64,
+    /// Log of the density right at the edge, of all packets.
+    ln_density: f64,
 }
 
 /// The noise of one direction as it was before a packet.
@@ -231,17 +230,13 @@ impl Prior {
     /// What a packet at `value` tells about an edge that is believed to be at `mean` with
     /// `variance`, the Gaussian error included.
     pub(super) fn posterior(&self, value: f64, mean: f64, variance: f64) -> Posterior {
-        let fast = truncated(value, mean, variance, &self.fast);
-        let slow = truncated(value, mean, variance, &self.slow);
-        let early = mirrored(value, mean, variance, &self.early);
-        let lns = [
-            fast.ln_evidence + self.fast.ln_share,
-            slow.ln_evidence + self.slow.ln_share,
-            early.ln_evidence + self.early.ln_share,
-            LN_WILD,
-        ];
+        let edge = Edge { mean, variance, sd: variance.sqrt() };
+        let fast = truncated(value, &edge, &self.fast);
+        let slow = truncated(value, &edge, &self.slow);
+        let early = mirrored(value, &edge, &self.early);
+        let lns = [fast.ln_evidence, slow.ln_evidence, early.ln_evidence, LN_WILD];
         let top = lns.into_iter().fold(f64::MIN, f64::max);
-        let weights = lns.map(|ln| (ln - top).exp());
+        let weights = lns.map(|ln| if ln - top > LN_NOTHING { (ln - top).exp() } else { 0.0 });
         let sum: f64 = weights.iter().sum();
         let [wf, ws, we, ww] = weights.map(|weight| weight / sum);
         let m = wf * fast.mean + ws * slow.mean + we * early.mean + ww * mean;
@@ -263,6 +258,15 @@ impl Prior {
     }
 }
 
+/// A Gaussian belief about where an edge is.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    mean: f64,
+    variance: f64,
+    /// Its square root.
+    sd: f64,
+}
+
 struct Truncated {
     ln_evidence: f64,
     mean: f64,
@@ -271,9 +275,9 @@ struct Truncated {
 
 /// A Gaussian belief about the edge of an exponential distribution after one value of it: the
 /// Gaussian, tilted towards the value and cut off there.
-fn truncated(value: f64, mean: f64, variance: f64, tail: &Tail) -> Truncated {
-    let Tail { scale_ns: scale, ln_scale, .. } = *tail;
-    let sd = variance.sqrt();
+fn truncated(value: f64, edge: &Edge, tail: &Tail) -> Truncated {
+    let Edge { mean, variance, sd } = *edge;
+    let Tail { scale_ns: scale, ln_density } = *tail;
     let z = (value - mean) / sd;
     let tilt = sd / scale;
     let alpha = z - tilt;
@@ -286,7 +290,7 @@ fn truncated(value: f64, mean: f64, variance: f64, tail: &Tail) -> Truncated {
         let i = 1.0 / (alpha * alpha);
         let ratio = -(1.0 - i * (1.0 - i * (3.0 - i * (15.0 - i * 105.0)))) / alpha;
         return Truncated {
-            ln_evidence: -ln_scale - 0.5 * z * z + (ratio / (2.0 * PI).sqrt()).ln(),
+            ln_evidence: ln_density - 0.5 * z * z + (ratio / (2.0 * PI).sqrt()).ln(),
             mean: value + sd / alpha * (1.0 - i * (2.0 - i * 10.0)),
             variance: variance * i * (1.0 - i * (6.0 - i * 50.0)),
         };
@@ -294,7 +298,7 @@ fn truncated(value: f64, mean: f64, variance: f64, tail: &Tail) -> Truncated {
     if alpha > 6.0 {
         // Nothing is cut off: what is left out is below 1e-8. Most packets are such late ones.
         return Truncated {
-            ln_evidence: -ln_scale - z * tilt + 0.5 * tilt * tilt,
+            ln_evidence: ln_density - z * tilt + 0.5 * tilt * tilt,
             mean: mean + sd * tilt,
             variance,
         };
@@ -302,15 +306,15 @@ fn truncated(value: f64, mean: f64, variance: f64, tail: &Tail) -> Truncated {
     let below = 0.5 * libm::erfc(-alpha * FRAC_1_SQRT_2);
     let hazard = (-0.5 * alpha * alpha).exp() / ((2.0 * PI).sqrt() * below);
     Truncated {
-        ln_evidence: -ln_scale - z * tilt + 0.5 * tilt * tilt + below.ln(),
+        ln_evidence: ln_density - z * tilt + 0.5 * tilt * tilt + below.ln(),
         mean: mean + sd * (tilt - hazard),
         variance: variance * (1.0 - hazard * (alpha + hazard)).max(1e-6),
     }
 }
 
 /// The same for one that comes before the edge by an exponential time.
-fn mirrored(value: f64, mean: f64, variance: f64, tail: &Tail) -> Truncated {
-    let seen = truncated(-value, -mean, variance, tail);
+fn mirrored(value: f64, edge: &Edge, tail: &Tail) -> Truncated {
+    let seen = truncated(-value, &Edge { mean: -edge.mean, ..*edge }, tail);
     Truncated { mean: -seen.mean, ..seen }
 }
 
@@ -348,8 +352,9 @@ mod tests {
             (1.0, 0.0, 100.0, 0.5),
             (50.0, 0.0, 1.0, 20.0),
         ] {
-            let tail = Tail { scale_ns: scale, ln_scale: scale.ln(), ln_share: 0.0 };
-            let got = truncated(value, mean, variance, &tail);
+            let tail = Tail { scale_ns: scale, ln_density: -scale.ln() };
+            let edge = Edge { mean, variance, sd: variance.sqrt() };
+            let got = truncated(value, &edge, &tail);
             let (ln, first, second) = integrated(value, mean, variance, scale);
             assert!((got.ln_evidence - ln).abs() < 5e-3, "{value}: {} {ln}", got.ln_evidence);
             assert!((got.mean - first).abs() < 5e-3 * (1.0 + first.abs()), "{} {first}", got.mean);
