@@ -14,7 +14,7 @@ use std::{
 
 use bpf_tests::{
     agent::{Agent, binary, http_get, run_to_end},
-    children::Running,
+    children::{Running, Stream},
     in_company,
     links::Wire,
     need, program,
@@ -324,4 +324,41 @@ fn pmc_shows_the_agents_numbers() {
     assert!(refused.contains("MANAGEMENT_ERROR_STATUS"), "{refused}");
     let unknown = ask("GET GRANDMASTER_SETTINGS_NP");
     assert!(unknown.contains("MANAGEMENT_ERROR_STATUS"), "{unknown}");
+}
+
+#[test]
+fn json_log_has_an_object_in_every_line_and_a_change_of_state_is_one() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let arguments = [
+        "--log-format",
+        "json",
+        "run",
+        "-i",
+        "ptp0",
+        "--clock",
+        "virtual",
+        "--status-socket",
+        "off",
+    ];
+    let mut agent = Agent::start_only(&wire.client, &arguments);
+    let serve = ["serve", "-i", "gm0", "--log-sync-interval", "-4", "--status-socket", "none"];
+    let _grandmaster = Agent::start(&wire.grandmaster, &serve);
+    agent.wait_for_samples(0, PATIENCE, 8);
+    assert!(agent.stop().success(), "{}", agent.last_words());
+    let log: Vec<Value> = agent
+        .lines()
+        .iter()
+        .filter(|line| line.stream == Stream::Log)
+        .map(|line| serde_json::from_str(&line.text).unwrap_or_else(|_| panic!("{}", line.text)))
+        .collect();
+    for line in &log {
+        for key in ["timestamp", "level", "target"] {
+            assert!(line[key].is_string(), "no {key}: {line}");
+        }
+    }
+    let to_receiver = |line: &&Value| {
+        line["fields"]["message"] == "port state" && line["fields"]["to"] == "time_receiver"
+    };
+    assert_eq!(log.iter().filter(to_receiver).count(), 1, "{log:?}");
 }

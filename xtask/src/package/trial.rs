@@ -4,7 +4,7 @@
 //! compared with what was there before.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
     process::{Child, Stdio},
@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use crate::process::{command, find, is_root, target_directory};
+use crate::process::{command, find, is_root, target_directory, workspace};
 
 /// What the system has beside the least.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,adduser,man-db";
@@ -107,6 +107,46 @@ pub(crate) fn run(package: &Path, mut told: impl FnMut(Verdict)) -> Result<()> {
         }
     }
     told(lintian(package));
+    told(if find("buildah").is_none() {
+        Verdict::Skipped("buildah, which builds the image, is not installed")
+    } else if let Err(error) = image(package) {
+        println!("  FAILED: the container image: {error:#}");
+        Verdict::Fails
+    } else {
+        println!("  ok: the container image is built and runs");
+        Verdict::Holds
+    });
+    Ok(())
+}
+
+/// Builds the container image with the package's binary and runs that in a container.
+fn image(package: &Path) -> Result<()> {
+    let directory = tempfile::Builder::new().prefix("ptp-agent-image").tempdir()?;
+    let path = |name: &str| directory.path().join(name).into_os_string();
+    command("dpkg-deb", ["-x".into(), package.into(), path("package")]).quietly("dpkg-deb")?;
+    let storage = [
+        "--root".into(),
+        path("storage"),
+        "--runroot".into(),
+        path("run"),
+        "--storage-driver".into(),
+    ];
+    let buildah = |subcommand: &str, arguments: &[&OsStr]| {
+        let options = storage.iter().cloned().chain(["vfs".into(), subcommand.into()]);
+        command("buildah", options.chain(arguments.iter().map(Into::into)))
+    };
+    let isolation = "--isolation=chroot".as_ref();
+    let file = workspace().join("docs/deploy/Containerfile");
+    let tag = ["--tag", "ptp-agent"].map(OsStr::new);
+    let build = [isolation, "--file".as_ref(), file.as_os_str(), tag[0], tag[1]];
+    let context = path("package/usr/bin");
+    buildah("build", &[&build[..], &[&context]].concat()).quietly("buildah build")?;
+    let container = buildah("from", &["localhost/ptp-agent".as_ref()]).output();
+    let container = container.context("buildah makes no container of the image")?;
+    let words = [container.trim(), "--", "/ptp-agent", "--version"].map(OsStr::new);
+    let version = buildah("run", &[&[isolation], &words[..]].concat()).output();
+    let version = version.context("the agent does not run in the container")?;
+    ensure!(version.starts_with("ptp-agent "), "it says {version:?}");
     Ok(())
 }
 
