@@ -243,7 +243,7 @@ impl Duration {
         // Up to 39 hours either way; the processor cannot convert more in one instruction.
         let scaled = match i64::try_from(self.scaled) {
             Ok(scaled) => scaled as f64,
-            Err(_) => self.scaled as f64,
+            Err(_) => wide_as_f64(self.scaled),
         };
         scaled / SCALE as f64
     }
@@ -267,6 +267,14 @@ impl Duration {
     pub const fn is_negative(self) -> bool {
         self.scaled < 0
     }
+}
+
+/// A function of its own, because the optimiser would otherwise see that it is right for all values and take
+/// it for all.
+#[cold]
+#[inline(never)]
+fn wide_as_f64(value: i128) -> f64 {
+    value as f64
 }
 
 fn saturate(value: i128) -> i64 {

@@ -120,19 +120,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         });
     }
     let fresh = fresh.as_ref();
+    // Tests that measure nanoseconds run one after the other. Others mostly wait for their peers, so some
+    // run at a time, whatever the number of processors.
+    let (one_by_one, some_at_a_time) = (["--test-threads=1"], ["--test-threads=4"]);
     if arguments.want(Group::Kernel) {
         suite.step("kernel tests", || {
-            // One after the other: they measure nanoseconds.
-            let options = ["--test-threads=1"];
-            after_build(&|| named_tests(&targets()?.kernel, &options, filter, fresh))
+            after_build(&|| named_tests(&targets()?.kernel, &one_by_one, filter, fresh))
+        });
+        suite.step("waiting kernel tests", || {
+            after_build(&|| named_tests(&targets()?.waiting, &some_at_a_time, filter, fresh))
         });
     }
     if arguments.want(Group::Interop) {
         suite.step("interop tests", || {
-            // They mostly wait for their peers, so some run at a time, whatever the number of
-            // processors; those that measure time keep the others waiting.
-            let options = ["--test-threads=4"];
-            after_build(&|| named_tests(&targets()?.interop, &options, filter, fresh))
+            after_build(&|| named_tests(&targets()?.interop, &some_at_a_time, filter, fresh))
         });
     }
     if arguments.want(Group::Fuzz) {

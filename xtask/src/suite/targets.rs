@@ -9,11 +9,16 @@ use serde::Deserialize;
 
 use crate::process::{cargo, workspace};
 
+/// Test programs of the kernel group that mostly wait: each of their tests says itself whether it wants the
+/// machine for itself.
+const WAITING: [&str; 4] = ["compare", "doctor", "hints", "recording"];
+
 /// Names of the test programs by group.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct TestTargets {
     pub(super) unit: Vec<String>,
     pub(super) kernel: Vec<String>,
+    pub(super) waiting: Vec<String>,
     pub(super) interop: Vec<String>,
 }
 
@@ -53,6 +58,8 @@ impl TestTargets {
                 }
                 let group = if target.name.starts_with("interop") {
                     &mut this.interop
+                } else if package.name == "bpf-tests" && WAITING.contains(&&*target.name) {
+                    &mut this.waiting
                 } else if package.name == "bpf-tests" {
                     &mut this.kernel
                 } else {
@@ -99,11 +106,13 @@ mod tests {
             {"name": "ptp-agent", "targets": [
                 {"name": "ptp-agent", "kind": ["bin"]}, {"name": "command_line", "kind": ["test"]}]},
             {"name": "bpf-tests", "targets": [
-                {"name": "programs", "kind": ["test"]}, {"name": "interop_ptp4l", "kind": ["test"]}]}
+                {"name": "programs", "kind": ["test"]}, {"name": "doctor", "kind": ["test"]},
+                {"name": "interop_ptp4l", "kind": ["test"]}]}
         ]}"#;
         let targets = TestTargets::parse(metadata)?;
         assert_eq!(targets.unit, ["command_line"]);
         assert_eq!(targets.kernel, ["programs"]);
+        assert_eq!(targets.waiting, ["doctor"]);
         assert_eq!(targets.interop, ["interop_ptp4l"]);
         Ok(())
     }

@@ -102,7 +102,11 @@ impl Filter {
     }
 
     fn times(&self, h: &Vector) -> Vector {
-        self.p.map(|row| row.iter().zip(h).map(|(p, h)| p * h).sum())
+        let mut ph = [0.0; 4];
+        for (ph, row) in ph.iter_mut().zip(&self.p) {
+            *ph = dot(row, h);
+        }
+        ph
     }
 
     /// Takes in that the quantity along `ph` (the covariance with it), of variance `variance`, moved
@@ -127,7 +131,7 @@ impl Filter {
 }
 
 fn dot(a: &Vector, b: &Vector) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+    (a[0] * b[0] + a[1] * b[1]) + (a[2] * b[2] + a[3] * b[3])
 }
 
 /// Recent packets of one direction relative to where the edge was believed to be.
@@ -194,11 +198,16 @@ pub(super) struct Estimator {
     suspicion: Option<u8>,
 }
 
-/// Wander of the frequency at a level, ppb² per second.
-fn wander(level: usize) -> f64 {
-    let ppb = LEAST_WANDER * LEVEL_RATIO.powi(level as i32);
-    ppb * ppb
-}
+/// Wander of the frequency at each level, ppb² per second.
+const WANDER: [f64; LEVELS] = {
+    let mut wander = [LEAST_WANDER * LEAST_WANDER; LEVELS];
+    let mut level = 1;
+    while level < LEVELS {
+        wander[level] = wander[level - 1] * (LEVEL_RATIO * LEVEL_RATIO);
+        level += 1;
+    }
+    wander
+};
 
 impl Estimator {
     pub(super) fn new(
@@ -273,7 +282,7 @@ impl Estimator {
             .map(|i| {
                 let filter = &self.filters[i];
                 let apart = filter.x[0] - mean;
-                let offset = filter.predicted_variance(dt, wander(self.level(i)));
+                let offset = filter.predicted_variance(dt, WANDER[self.level(i)]);
                 self.weights[i] * (offset + apart * apart)
             })
             .sum();
@@ -286,7 +295,7 @@ impl Estimator {
         let dt = (at - self.at).as_secs_f64();
         if dt > 0.0 {
             for i in 0..self.filters.len() {
-                let q = wander(self.level(i));
+                let q = WANDER[self.level(i)];
                 self.filters[i].predict(dt, q);
             }
             self.at = at;

@@ -3,8 +3,10 @@
 //! exponential time, because a transmit stamp was late; learnt by expectation-maximisation. And
 //! the moments of a Gaussian belief after one such packet, in closed form.
 
-use std::f64::consts::{FRAC_1_SQRT_2, LN_2, PI};
+use std::f64::consts::{FRAC_1_SQRT_2, LN_2};
 
+/// Square root of 2 pi.
+const SQRT_2_PI: f64 = 2.506_628_274_631_000_5;
 /// Means are no smaller, nanoseconds: stamps are whole nanoseconds.
 const MIN_MEAN_NS: f64 = 1.0;
 const MAX_MEAN_NS: f64 = 1e9;
@@ -29,8 +31,9 @@ const EARLY_RATIO: f64 = 3.0;
 const MEMORY: f64 = 400.0;
 /// Log density of a packet that follows no model at all: one in 10 000, anywhere in a second.
 const LN_WILD: f64 = -30.0;
-/// Log of a share that is nothing beside 1 in floating point.
-const LN_NOTHING: f64 = -40.0;
+/// Difference of two [`Truncated::exponent`]s from which on nothing is left of the lesser kind beside the
+/// other, whatever their factors: those are between 1e-14 and 1.
+const LN_NOTHING: f64 = -75.0;
 /// Standard deviations on the wrong side of an edge at which nothing speaks for a packet of this kind.
 const IMPOSSIBLE_SIGMAS: f64 = -12.0;
 
@@ -138,8 +141,7 @@ impl Noise {
     /// What is needed to judge packets by this noise.
     pub(super) fn prior(&self) -> Prior {
         let usual = 1.0 - self.slow_share - self.early_share;
-        let tail =
-            |scale_ns: f64, share: f64| Tail { scale_ns, ln_density: (share / scale_ns).ln() };
+        let tail = |scale_ns: f64, share: f64| Tail { scale_ns, density: share / scale_ns };
         Prior {
             variance_ns2: self.variance_ns2,
             fast: tail(self.fast_ns, usual),
@@ -212,8 +214,8 @@ impl Noise {
 #[derive(Clone, Copy, Debug)]
 struct Tail {
     scale_ns: f64,
-    /// Log of the density right at the edge, of all packets.
-    ln_density: f64,
+    /// Density right at the edge, of all packets.
+    density: f64,
 }
 
 /// The noise of one direction as it was before a packet.
@@ -234,9 +236,15 @@ impl Prior {
         let fast = truncated(value, &edge, &self.fast);
         let slow = truncated(value, &edge, &self.slow);
         let early = mirrored(value, &edge, &self.early);
-        let lns = [fast.ln_evidence, slow.ln_evidence, early.ln_evidence, LN_WILD];
-        let top = lns.into_iter().fold(f64::MIN, f64::max);
-        let weights = lns.map(|ln| if ln - top > LN_NOTHING { (ln - top).exp() } else { 0.0 });
+        let exponents = [fast.exponent, slow.exponent, early.exponent, LN_WILD];
+        let factors = [fast.factor, slow.factor, early.factor, 1.0];
+        let top = exponents.into_iter().fold(f64::MIN, f64::max);
+        let mut weights = [0.0; 4];
+        for (weight, (exponent, factor)) in weights.iter_mut().zip(exponents.iter().zip(factors)) {
+            if exponent - top > LN_NOTHING {
+                *weight = factor * (exponent - top).exp();
+            }
+        }
         let sum: f64 = weights.iter().sum();
         let [wf, ws, we, ww] = weights.map(|weight| weight / sum);
         let m = wf * fast.mean + ws * slow.mean + we * early.mean + ww * mean;
@@ -268,7 +276,10 @@ struct Edge {
 }
 
 struct Truncated {
-    ln_evidence: f64,
+    /// Density of the packet: `factor * exp(exponent)`. Apart, because the one spans more than floating
+    /// point can hold, and the logarithm of the other would cost as much as all the rest.
+    exponent: f64,
+    factor: f64,
     mean: f64,
     variance: f64,
 }
@@ -277,36 +288,35 @@ struct Truncated {
 /// Gaussian, tilted towards the value and cut off there.
 fn truncated(value: f64, edge: &Edge, tail: &Tail) -> Truncated {
     let Edge { mean, variance, sd } = *edge;
-    let Tail { scale_ns: scale, ln_density } = *tail;
+    let Tail { scale_ns: scale, density } = *tail;
     let z = (value - mean) / sd;
     let tilt = sd / scale;
     let alpha = z - tilt;
     if z < IMPOSSIBLE_SIGMAS {
         // The density is below exp(-z²/2), which beside that of a packet of no model is nothing.
-        return Truncated { ln_evidence: f64::NEG_INFINITY, mean: value, variance };
+        return Truncated { exponent: f64::NEG_INFINITY, factor: 0.0, mean: value, variance };
     }
     if alpha < -7.0 {
         // Mills' ratio by its asymptotic series; the density without cancelling exponentials.
         let i = 1.0 / (alpha * alpha);
         let ratio = -(1.0 - i * (1.0 - i * (3.0 - i * (15.0 - i * 105.0)))) / alpha;
         return Truncated {
-            ln_evidence: ln_density - 0.5 * z * z + (ratio / (2.0 * PI).sqrt()).ln(),
+            exponent: -0.5 * z * z,
+            factor: density * ratio / SQRT_2_PI,
             mean: value + sd / alpha * (1.0 - i * (2.0 - i * 10.0)),
             variance: variance * i * (1.0 - i * (6.0 - i * 50.0)),
         };
     }
+    let exponent = tilt * (0.5 * tilt - z);
     if alpha > 6.0 {
         // Nothing is cut off: what is left out is below 1e-8. Most packets are such late ones.
-        return Truncated {
-            ln_evidence: ln_density - z * tilt + 0.5 * tilt * tilt,
-            mean: mean + sd * tilt,
-            variance,
-        };
+        return Truncated { exponent, factor: density, mean: mean + sd * tilt, variance };
     }
     let below = 0.5 * libm::erfc(-alpha * FRAC_1_SQRT_2);
-    let hazard = (-0.5 * alpha * alpha).exp() / ((2.0 * PI).sqrt() * below);
+    let hazard = (-0.5 * alpha * alpha).exp() / (SQRT_2_PI * below);
     Truncated {
-        ln_evidence: ln_density - z * tilt + 0.5 * tilt * tilt + below.ln(),
+        exponent,
+        factor: density * below,
         mean: mean + sd * (tilt - hazard),
         variance: variance * (1.0 - hazard * (alpha + hazard)).max(1e-6),
     }
@@ -321,6 +331,7 @@ fn mirrored(value: f64, edge: &Edge, tail: &Tail) -> Truncated {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::f64::consts::PI;
 
     /// Moments by brute force.
     fn integrated(value: f64, mean: f64, variance: f64, scale: f64) -> (f64, f64, f64) {
@@ -352,11 +363,12 @@ mod tests {
             (1.0, 0.0, 100.0, 0.5),
             (50.0, 0.0, 1.0, 20.0),
         ] {
-            let tail = Tail { scale_ns: scale, ln_density: -scale.ln() };
+            let tail = Tail { scale_ns: scale, density: 1.0 / scale };
             let edge = Edge { mean, variance, sd: variance.sqrt() };
             let got = truncated(value, &edge, &tail);
             let (ln, first, second) = integrated(value, mean, variance, scale);
-            assert!((got.ln_evidence - ln).abs() < 5e-3, "{value}: {} {ln}", got.ln_evidence);
+            let ln_evidence = got.exponent + got.factor.ln();
+            assert!((ln_evidence - ln).abs() < 5e-3, "{value}: {ln_evidence} {ln}");
             assert!((got.mean - first).abs() < 5e-3 * (1.0 + first.abs()), "{} {first}", got.mean);
             assert!((got.variance / second - 1.0).abs() < 0.03, "{} {second}", got.variance);
         }
