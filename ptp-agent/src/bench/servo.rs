@@ -28,7 +28,7 @@ const HOST_LACKS: i32 = 3;
 /// Exchanges per batch; a batch gives one mean.
 const BATCH: u32 = 20_000;
 /// Batches.
-const BATCHES: usize = 10;
+const BATCHES: usize = 15;
 /// An exchange may cost so much, nanoseconds.
 const COST_LIMIT_NS: f64 = 2_000.0;
 /// The agent's rms over ptp4l's, in the same run.
@@ -233,8 +233,8 @@ fn number(value: f64) -> String {
     }
 }
 
-/// Mean cost of an exchange (one Sync and one Delay_Req) in the servo, in time of the processor: whatever
-/// else the machine does is no cost of the servo.
+/// Cost of an exchange (one Sync and one Delay_Req) in the servo, in time of the processor: the median of the
+/// batches' means, because a virtual processor that is taken away goes on to count.
 fn cost(servo: &'static str) -> Measured {
     let choice: Choice = servo.parse().unwrap_or_default();
     let mut exchanges = Exchanges::new(build(&choice, &Options::default()));
@@ -246,16 +246,16 @@ fn cost(servo: &'static str) -> Measured {
         }
         *mean = (clock::thread_cpu_time() - begun).as_nanos_f64() / f64::from(BATCH);
     }
-    let worst = means.iter().copied().fold(0.0, f64::max);
-    let mean = means.iter().sum::<f64>() / means.len() as f64;
+    means.sort_unstable_by(f64::total_cmp);
+    let (median, worst) = (means[BATCHES / 2], means[BATCHES - 1]);
     let target = Target::AtMost(COST_LIMIT_NS);
     Measured {
         case: servo.to_owned(),
         figure: "per exchange in the servo, ns",
-        value: Some(mean),
+        value: Some(median),
         target: Some(target),
-        met: target.is_met(mean),
-        note: format!("slowest of {BATCHES} batches of {BATCH}: {worst:.0} ns"),
+        met: target.is_met(median),
+        note: format!("median, slowest of {BATCHES} batches of {BATCH}: {worst:.0} ns"),
     }
 }
 
