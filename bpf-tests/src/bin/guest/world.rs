@@ -18,6 +18,8 @@ pub(crate) const SECOND: i64 = 1_000_000_000;
 pub(crate) const NOON: i64 = 1_782_820_800 * SECOND;
 /// Errors below this count as converged.
 pub(crate) const CONVERGED_NS: i64 = 20_000;
+/// Microseconds.
+pub(crate) const NOMINAL_TICK: i64 = 10_000;
 /// Between two looks at the true error.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -26,7 +28,11 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(crate) struct Kernel {
     pub(crate) status: i32,
     pub(crate) tai_offset: i32,
+    /// Of the tick and the fine adjustment together.
     pub(crate) frequency_ppb: f64,
+    pub(crate) tick: i64,
+    pub(crate) max_error_us: i64,
+    pub(crate) est_error_us: i64,
     pub(crate) state: i32,
 }
 
@@ -40,7 +46,11 @@ pub(crate) fn adjtimex(change: impl FnOnce(&mut libc::timex)) -> Kernel {
     Kernel {
         status: request.status,
         tai_offset: request.tai,
-        frequency_ppb: request.freq as f64 * 1e3 / 65_536.0,
+        frequency_ppb: request.freq as f64 * 1e3 / 65_536.0
+            + (request.tick - NOMINAL_TICK) as f64 * 1e9 / NOMINAL_TICK as f64,
+        tick: request.tick,
+        max_error_us: request.maxerror,
+        est_error_us: request.esterror,
         state,
     }
 }
@@ -50,12 +60,12 @@ pub(crate) fn kernel() -> Kernel {
 }
 
 /// Puts the clock back to how a machine starts, at `realtime_ns`.
-fn reset(realtime_ns: i64) {
+pub(crate) fn reset(realtime_ns: i64) {
     adjtimex(|request| {
         request.modes =
             libc::ADJ_STATUS | libc::ADJ_FREQUENCY | libc::ADJ_TICK | libc::ADJ_MAXERROR;
         request.status = libc::STA_UNSYNC;
-        request.tick = 10_000;
+        request.tick = NOMINAL_TICK;
         request.maxerror = 16_000_000;
     });
     adjtimex(|request| {
@@ -70,8 +80,11 @@ fn reset(realtime_ns: i64) {
 pub(crate) fn agent(namespace: &Namespace, clock: &str, policy: &str) -> Agent {
     let file = "/tmp/agent.toml";
     // The tests' dates may lie before the agent's build.
-    let settings = "frequency-file = false\nearliest = 2020-01-01\n";
-    fs::write(file, format!("[clock]\n{settings}{policy}")).expect("a file in /tmp");
+    let mut settings = format!("[clock]\nearliest = 2020-01-01\n{policy}");
+    if !policy.contains("frequency-file") {
+        settings += "frequency-file = false\n";
+    }
+    fs::write(file, settings).expect("a file in /tmp");
     let arguments = ["--config", file, "run", "-i", "ptp0", "--clock", clock];
     Agent::start_only(namespace, &arguments)
 }
