@@ -169,7 +169,14 @@ impl Exports {
         if let Some(chrony) = &mut self.chrony.running {
             chrony.send(view.real, error, view.leap);
         }
-        if let Some(ntp) = &mut self.ntp.running {
+        // A daemon that starts again may have removed its segment, and then reads another one.
+        if let (Some(ntp), Some(unit)) = (&self.ntp.running, self.wanted.ntp_shm)
+            && !ntp.is_current()
+        {
+            self.ntp = Service::default();
+            self.ntp.attempt(|| NtpSegment::open(unit));
+        }
+        if let Some(ntp) = &self.ntp.running {
             ntp.write(view.real, error, view.leap);
         }
     }

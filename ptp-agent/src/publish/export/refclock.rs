@@ -91,7 +91,7 @@ fn sample(real: Time<Ptp>, error: Duration, leap: i8) -> [u8; SOCK_BYTES] {
 pub struct NtpSegment {
     unit: u8,
     id: Option<i32>,
-    memory: Option<SharedMemory>,
+    memory: SharedMemory,
 }
 
 impl NtpSegment {
@@ -100,38 +100,26 @@ impl NtpSegment {
     /// # Errors
     /// [`SegmentError::Attach`].
     pub fn open(unit: u8) -> Result<Self, SegmentError> {
-        let mut segment = Self { unit, id: None, memory: None };
-        segment.attach().map_err(|error| {
-            let key = segment.key();
-            SegmentError::Attach { unit, key, error }
-        })?;
-        Ok(segment)
+        let key = key(unit);
+        let mode = if unit < 2 { 0o600 } else { 0o666 };
+        let memory = SharedMemory::attach(key, NTP_BYTES, mode)
+            .map_err(|error| SegmentError::Attach { unit, key, error })?;
+        Ok(Self { unit, id: segment_id(key), memory })
     }
 
-    const fn key(&self) -> i32 {
-        NTP_KEY + self.unit as i32
-    }
-
-    fn attach(&mut self) -> io::Result<()> {
-        let mode = if self.unit < 2 { 0o600 } else { 0o666 };
-        self.memory = Some(SharedMemory::attach(self.key(), NTP_BYTES, mode)?);
-        self.id = segment_id(self.key());
-        Ok(())
+    /// Whether those who come now read this segment, and not one that somebody has made since.
+    pub fn is_current(&self) -> bool {
+        segment_id(key(self.unit)) == self.id
     }
 
     /// Writes a sample: at `real` of CLOCK_REALTIME that was `error` ahead of the true time.
-    pub fn write(&mut self, real: Time<Ptp>, error: Duration, leap: i8) {
-        // Somebody may have removed it, and then a daemon reads another one.
-        if segment_id(self.key()) != self.id
-            && let Err(error) = self.attach()
-        {
-            tracing::debug!(unit = self.unit, %error, "NTP shared memory");
-            return;
-        }
-        if let Some(memory) = &self.memory {
-            write(memory.words32(), real - error, real, leap);
-        }
+    pub fn write(&self, real: Time<Ptp>, error: Duration, leap: i8) {
+        write(self.memory.words32(), real - error, real, leap);
     }
+}
+
+pub(super) const fn key(unit: u8) -> i32 {
+    NTP_KEY + unit as i32
 }
 
 /// `struct shmTime` in mode 1: the reader checks that `count` (word 1) has not changed meanwhile.
@@ -206,20 +194,18 @@ mod tests {
     }
 
     #[test]
-    fn the_segment_of_ntp_is_written_and_found_again_when_it_was_removed() {
+    fn the_segment_of_ntp_is_written_as_its_readers_expect_it() {
         // A unit that no daemon has.
         let unit = 211;
-        let mut segment = NtpSegment::open(unit).unwrap();
-        for _ in 0..2 {
-            segment.write(REAL, Duration::from_millis(500), 1);
-            let other = SharedMemory::attach(NTP_KEY + i32::from(unit), NTP_BYTES, 0o666).unwrap();
-            let word = |n: usize| other.words32()[n].load(Ordering::Relaxed);
-            assert_eq!((word(0), word(1) % 2, word(12)), (1, 0, 1));
-            assert_eq!((word(2), word(13)), (1_899_999_999, 623_456_789));
-            assert_eq!((word(6), word(14), word(9)), (1_900_000_000, 123_456_789, 1));
-            drop(other);
-            remove_segment(NTP_KEY + i32::from(unit));
-        }
-        remove_segment(NTP_KEY + i32::from(unit));
+        let segment = NtpSegment::open(unit).unwrap();
+        segment.write(REAL, Duration::from_millis(500), 1);
+        let other = SharedMemory::attach(key(unit), NTP_BYTES, 0o666).unwrap();
+        let word = |n: usize| other.words32()[n].load(Ordering::Relaxed);
+        assert_eq!((word(0), word(1) % 2, word(12)), (1, 0, 1));
+        assert_eq!((word(2), word(13)), (1_899_999_999, 623_456_789));
+        assert_eq!((word(6), word(14), word(9)), (1_900_000_000, 123_456_789, 1));
+        assert!(segment.is_current());
+        remove_segment(key(unit));
+        assert!(!segment.is_current());
     }
 }

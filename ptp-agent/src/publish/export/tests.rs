@@ -7,7 +7,10 @@ use ptp_clock_reader::{PtpClock, State};
 use ptp_common::time::Time;
 
 use super::*;
-use crate::sys::clock::{monotonic, realtime_minus_monotonic};
+use crate::sys::{
+    clock::{monotonic, realtime_minus_monotonic},
+    shared::{SharedMemory, remove_segment, segment_id},
+};
 
 /// What can be made at once.
 fn exports(wanted: Exporting) -> Exports {
@@ -159,6 +162,37 @@ fn what_cannot_be_exported_is_tried_again_and_the_rest_goes_on() {
     assert!(exports.is_lacking(), "a page is no segment of ClockBound");
     exports.change(Exporting { clock_bound: Some(bound), ..Exporting::default() }, view.now);
     assert!(!exports.is_lacking());
+}
+
+#[test]
+fn a_segment_of_ntp_that_is_too_short_is_waited_for_and_a_removed_one_is_made_again() {
+    let unit = 212;
+    let key = refclock::key(unit);
+    let too_short = SharedMemory::attach(key, 16, 0o600).unwrap();
+    let error = NtpSegment::open(unit).unwrap_err().to_string();
+    assert!(error.contains("NTP unit 212") && error.contains("ipcs -m"), "{error}");
+    let mut view = view(None);
+    let wanted = Exporting { ntp_shm: Some(unit), ..Exporting::default() };
+    let mut exports = Exports::start(wanted, view.now);
+    assert!(exports.is_lacking());
+    remove_segment(key);
+    drop(too_short);
+    let mut tick = || {
+        view.now += RETRY;
+        view.real_error = view.real_error.map(|error| error + Duration::from_nanos(1));
+        exports.tick(&view);
+        exports.is_lacking()
+    };
+    assert!(!tick());
+    remove_segment(key);
+    assert!(!tick() && segment_id(key).is_some());
+    remove_segment(key);
+    let too_short = SharedMemory::attach(key, 16, 0o600).unwrap();
+    assert!(tick(), "written into a segment that nobody reads");
+    remove_segment(key);
+    drop(too_short);
+    assert!(!tick());
+    remove_segment(key);
 }
 
 #[test]
