@@ -150,9 +150,12 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
     exported
 }
 
-/// The metrics that a query names, each with the labels that it asks for: name, operator, value.
+/// What a query asks of a label: name, operator, value.
+type Matcher<'a> = (&'a str, &'a str, &'a str);
+
+/// The metrics that a query names, each with what it asks of the labels.
 /// That the rest of it is PromQL, promtool says of the rules and a real Prometheus of the dashboard.
-fn selectors(query: &str) -> Vec<(&str, Vec<(&str, &str, &str)>)> {
+fn selectors(query: &str) -> Vec<(&str, Vec<Matcher<'_>>)> {
     let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || "_:".contains(letter);
     let mut selectors = Vec::new();
     for (start, _) in query.match_indices("ptp_").chain(query.match_indices("up{")) {
