@@ -276,3 +276,23 @@ fn running_agents_tell_of_grandmaster_alarms_losses_and_groups() {
     agent.finish();
     server.finish();
 }
+
+#[test]
+fn listening_finds_the_grandmaster_before_any_agent_runs() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let serve = "serve -i gm0 --domain 5 --transport l2 --clock-class 6 --log-announce-interval -2";
+    let mut server = Agent::start(&wire.grandmaster, &serve.split(' ').collect::<Vec<_>>());
+    let report = doctor(&wire.client, &["-i", "ptp0", "--listen", "2"]);
+    let reason = report.reason("announces");
+    assert!(reason.contains("domain 5 over l2") && reason.contains("clockClass 6"), "{reason}");
+    assert_eq!(report.status("announces"), "OK", "{reason}");
+    server.finish();
+    let report = doctor(&wire.client, &["-i", "ptp0", "--listen", "1"]);
+    assert_eq!(report.status("announces"), "WARN", "{}", report.reason("announces"));
+    // One who has the ports is to be asked instead.
+    let _agent = Agent::start(&wire.client, &["run", "-i", "ptp0", "--clock", "virtual"]);
+    let report = doctor(&wire.client, &["-i", "ptp0", "--listen", "1"]);
+    assert_eq!(report.status("announces"), "SKIP");
+    assert!(report.reason("announces").contains("319"), "{}", report.reason("announces"));
+}

@@ -24,7 +24,7 @@ use crate::{
     engine::{
         DelayMechanism, PortIndex,
         client::{Client, Event, Sample},
-        receiver::{Action, Measurement, Observation, PortConfig, ReceiverConfig, TimeProperties},
+        receiver::{Action, Measurement, Observation, PortConfig, ReceiverConfig},
     },
     publish::{
         alarms::{Facts, Role, Totals},
@@ -237,15 +237,6 @@ fn ptp4l_line(sample: &Sample) -> String {
         -sample.frequency_ppb + 0.0,
         sample.delay.as_nanos(),
     )
-}
-
-/// The domain's time scale, in words.
-fn time_scale(properties: &TimeProperties) -> String {
-    match (properties.ptp_timescale, properties.current_utc_offset_valid) {
-        (true, true) => format!("PTP (TAI), UTC {} s behind", properties.current_utc_offset),
-        (true, false) => "PTP (TAI), UTC offset unknown".into(),
-        (false, _) => "arbitrary".into(),
-    }
 }
 
 fn addresses(interface: &str) -> Addresses {
@@ -568,7 +559,7 @@ impl Teller {
             "grandmaster": parent.map(|parent| parent.grandmaster_identity.to_string()),
             "parent_port": parent.map(|parent| parent.parent_port_identity.to_string()),
             "grandmaster_class": parent.map(|parent| parent.grandmaster_clock_quality.clock_class),
-            "time_scale": parent.map(|parent| time_scale(&parent.time_properties)),
+            "time_scale": parent.map(|parent| parent.time_properties.to_string()),
             "steps_removed": parent.map(|parent| parent.steps_removed),
             "samples": self.samples,
             "sample_age_s": self.last.map(|sample| (now - sample.mono).as_secs_f64()),

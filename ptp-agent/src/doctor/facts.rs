@@ -3,9 +3,13 @@
 
 use aya::util::KernelVersion;
 
-use crate::sys::{
-    clock::KernelClock,
-    ethtool::{Driver, Timestamping},
+use crate::{
+    engine::{bmca::DataSet, receiver::TimeProperties},
+    sys::{
+        clock::KernelClock,
+        ethtool::{Driver, Timestamping},
+    },
+    transport::TransportKind,
 };
 
 /// Everything.
@@ -230,6 +234,32 @@ pub(super) struct Link {
     pub multicast: Multicast,
     /// What became of our own programs.
     pub capture: Capture,
+    /// The grandmasters that were heard; `None` where nobody listened.
+    pub heard: Option<Heard>,
+}
+
+/// What listening has brought on an interface.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard {
+    /// For how long, seconds.
+    pub seconds: u16,
+    /// The best of each domain and transport.
+    pub best: Vec<Heralded>,
+    /// Transports on which nobody could listen, and why.
+    pub deaf: Vec<String>,
+}
+
+/// An announced grandmaster.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heralded {
+    /// By which transport.
+    pub transport: TransportKind,
+    /// In which domain.
+    pub domain: u8,
+    /// Itself, and the port that told of it.
+    pub data_set: DataSet,
+    /// Its time scale.
+    pub time: TimeProperties,
 }
 
 /// The interrupts of an interface.

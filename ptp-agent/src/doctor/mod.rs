@@ -26,6 +26,10 @@ pub struct Args {
     /// lost for a moment; without, it is only loaded.
     #[arg(long = "try")]
     pub try_xdp: bool,
+    /// Listen for grandmasters on the interfaces for so long, on every transport and in every domain.
+    /// UDP ports 319 and 320 must be free. Twice the announce interval or more: 5 does for most.
+    #[arg(long, value_name = "SECONDS", requires = "interface", value_parser = clap::value_parser!(u16).range(1..=300))]
+    pub listen: Option<u16>,
 }
 
 /// Looks at the host and the interfaces.

@@ -21,7 +21,7 @@ use ptp_common::{
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
-use std::collections::VecDeque;
+use std::{collections::VecDeque, fmt};
 
 pub use super::pdelay::PeerDelay;
 
@@ -298,6 +298,17 @@ impl TimeProperties {
             frequency_traceable: flags.contains(Flags::FREQUENCY_TRACEABLE),
             ptp_timescale: flags.contains(Flags::PTP_TIMESCALE),
             time_source: announce.time_source,
+        }
+    }
+}
+
+/// The time scale, in words.
+impl fmt::Display for TimeProperties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.ptp_timescale, self.current_utc_offset_valid) {
+            (true, true) => write!(f, "PTP (TAI), UTC {} s behind", self.current_utc_offset),
+            (true, false) => f.write_str("PTP (TAI), UTC offset unknown"),
+            (false, _) => f.write_str("arbitrary"),
         }
     }
 }

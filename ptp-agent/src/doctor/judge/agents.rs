@@ -7,7 +7,7 @@ use crate::doctor::{check::Check, facts::Agent};
 
 /// Classes of clocks with a reference, or in holdover within their specification (IEEE 1588-2019
 /// table 4).
-const REFERENCED: [u64; 4] = [6, 7, 13, 14];
+pub(super) const REFERENCED: [u64; 4] = [6, 7, 13, 14];
 /// What an agent loses by its own or its host's fault, and not because of what others send.
 const LOSSES: [&str; 10] = [
     "ring",
@@ -60,7 +60,12 @@ fn grandmaster(agents: &[Agent]) -> Check {
     }
     match seen {
         Some(seen) => Check::ok(NAME, seen),
-        None => Check::skip(NAME, format!("{NOBODY}: only a running `run` knows its grandmaster")),
+        None => Check::skip(
+            NAME,
+            format!(
+                "{NOBODY}: only a running `run` knows its grandmaster (--listen finds those that there are)"
+            ),
+        ),
     }
 }
 

@@ -269,6 +269,7 @@ mod tests {
                 xdp_generic: Trial::Loaded("only with --try"),
                 tcx: true,
             },
+            heard: None,
         }
     }
 

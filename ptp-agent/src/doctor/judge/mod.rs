@@ -1,6 +1,7 @@
 //! From facts to verdicts. Nothing here looks at the host.
 
 mod agents;
+mod announces;
 mod clock;
 mod cpu;
 mod firewall;
@@ -22,6 +23,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
         if let Some(link) = &interface.link {
             of_interface.push(firewall::check(&facts.firewall, &interface.name));
             of_interface.extend(multicast::checks(&link.multicast, facts.ports.as_deref()));
+            of_interface.push(announces::check(link.heard.as_ref()));
         }
         checks.extend(of_interface.into_iter().map(|check| check.on(&interface.name)));
     }

@@ -85,6 +85,7 @@ fn link(name: &str, message: &LinkMessage, try_xdp: bool) -> Link {
         xdp_busy,
         multicast: multicast(name, message),
         capture: capture(name, try_xdp, xdp_busy),
+        heard: None,
     }
 }
 

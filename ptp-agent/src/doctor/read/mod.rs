@@ -2,6 +2,7 @@
 //! kernel is asked, and programs are attached for the blink of an eye.
 
 mod agents;
+mod announces;
 mod clock;
 mod cpu;
 mod firewall;
@@ -16,7 +17,7 @@ use procfs::process::{FDTarget, all_processes};
 
 use super::{
     Args,
-    facts::{Facts, Firewall, PortOwner},
+    facts::{Facts, Firewall, Interface, PortOwner},
 };
 use ptp_common::classify::{PORT_EVENT, PORT_GENERAL};
 
@@ -32,8 +33,21 @@ pub(super) fn all(args: &Args) -> Facts {
         // It is judged for interfaces.
         firewall: if args.interface.is_empty() { Firewall::default() } else { firewall::read() },
         agents: agents::read(),
-        interfaces: interface::read(&args.interface, args.try_xdp),
+        interfaces: interfaces(args),
     }
+}
+
+fn interfaces(args: &Args) -> Vec<Interface> {
+    let mut interfaces = interface::read(&args.interface, args.try_xdp);
+    if let Some(seconds) = args.listen {
+        let heard = announces::listen(&args.interface, seconds);
+        for (interface, heard) in interfaces.iter_mut().zip(heard) {
+            if let Some(link) = &mut interface.link {
+                link.heard = Some(heard);
+            }
+        }
+    }
+    interfaces
 }
 
 /// A running process.
