@@ -8,7 +8,7 @@ mod judge;
 mod read;
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
@@ -44,6 +44,11 @@ pub fn examine(args: &Args) -> Vec<Check> {
 /// # Errors
 /// What writing to standard output says.
 pub fn run(args: &Args, json: bool, missing: ExitCode) -> anyhow::Result<ExitCode> {
+    if let Some(seconds) = args.listen
+        && io::stderr().is_terminal()
+    {
+        let _ = writeln!(io::stderr(), "listening for grandmasters for {seconds} s ...");
+    }
     let checks = examine(args);
     let mut out = io::BufWriter::new(io::stdout().lock());
     let write = if json { check::write_json } else { check::write_text };
