@@ -48,11 +48,18 @@ fn median_offset(samples: &[Value]) -> i64 {
     median(field(samples, "offset_ns").into_iter().map(i64::abs).collect())
 }
 
-/// Waits until an agent is a time receiver, and its samples come and are right.
+/// Waits until an agent is a time receiver, and its samples come and are right. The very first path delay
+/// may be one that the machine has held up, and is all that there is until the second.
 fn assert_follows(agent: &Agent, mark: usize) {
     agent.wait_for_state(mark, PATIENCE, "time_receiver");
-    let samples = agent.wait_for_samples(agent.mark(), PATIENCE, 16);
-    assert!(median_offset(&samples) < TRUE, "{samples:?}");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let samples = agent.wait_for_samples(agent.mark(), PATIENCE, 16);
+        if median_offset(&samples) < TRUE {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{samples:?}");
+    }
 }
 
 fn outcomes(namespace: &Namespace) -> String {
