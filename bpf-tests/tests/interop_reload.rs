@@ -77,7 +77,9 @@ fn assert_lock_was_kept(agent: &Agent, mark: usize) {
     let all = agent.samples(mark);
     assert!(all.len() >= samples.len());
     assert!(all.iter().all(|sample| sample["state"] == "locked"), "{all:?}");
-    for line in &agent.lines()[mark..] {
+    // The alarm of the step at the first lock may come after it; a step has a line of its own as well.
+    let lines = agent.lines()[mark..].to_vec();
+    for line in lines.iter().filter(|line| !line.text.contains("alarm=\"clock_stepped\"")) {
         for word in ["port state", "servo state", "following", "no grandmaster", "stepped"] {
             assert!(!line.text.contains(word), "{}", line.text);
         }
