@@ -147,7 +147,7 @@ fn build(toolchain: &Toolchain) -> Result<()> {
 /// Compiler flags that replace the directories of this machine by names that mean the same anywhere.
 fn remapping(toolchain: &Toolchain) -> Result<Vec<String>> {
     let mut replaced = vec![(workspace(), ".")];
-    let library = toolchain.library_source();
+    let library = toolchain.rust_source();
     if let Ok(real) = library.canonicalize() {
         replaced.push((real, "/rustc"));
     }

@@ -201,7 +201,7 @@ fn replay(recording: &[u8]) -> Result<(Told, Replay), ReadError> {
 
 #[test]
 fn replay_tells_what_the_living_agent_told_bit_for_bit() {
-    for transport in [TransportKind::Udp4, TransportKind::Udp6, TransportKind::L2] {
+    for transport in TransportKind::ALL {
         for mechanism in [DelayMechanism::E2e, DelayMechanism::P2p] {
             let (living, recording) = live(transport, mechanism, 20);
             // A grandmaster does not answer Pdelay_Req here, so there are no samples with P2p.
@@ -300,7 +300,7 @@ fn comments_and_blocks_of_other_programs_are_no_harm() {
 
 #[test]
 fn messages_that_are_none_survive_their_frames() {
-    for transport in [TransportKind::Udp4, TransportKind::Udp6, TransportKind::L2] {
+    for transport in TransportKind::ALL {
         for length in [0, 1, 33, 64, 1_400, 2_048] {
             let bytes: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
             let frame =

@@ -52,6 +52,11 @@ pub enum TransportKind {
     L2,
 }
 
+impl TransportKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Udp4, Self::Udp6, Self::L2];
+}
+
 impl FromStr for TransportKind {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {

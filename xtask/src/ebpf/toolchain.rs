@@ -84,14 +84,14 @@ impl Toolchain {
             version: version.lines().next().unwrap_or_default().to_owned(),
             sysroot: PathBuf::from(sysroot.trim()),
         };
-        if !this.library_source().join("library/core/src/lib.rs").exists() {
+        if !this.rust_source().join("library/core/src/lib.rs").exists() {
             bail!("installed without the library's source");
         }
         Ok(this)
     }
 
     /// The Rust source tree of which `library/core` is a part.
-    pub(super) fn library_source(&self) -> PathBuf {
+    pub(super) fn rust_source(&self) -> PathBuf {
         self.sysroot.join("lib/rustlib/src/rust")
     }
 

@@ -67,6 +67,7 @@ impl Stage {
         command("gzip", ["-9n".into()].into_iter().chain(names)).quietly("gzip")?;
         let mut files = Vec::new();
         list(&self.root, &mut files)?;
+        files.sort();
         let mut bytes = 0;
         let mut names = Vec::new();
         for file in &files {
@@ -109,7 +110,6 @@ fn list(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
             found.push(entry.path());
         }
     }
-    found.sort();
     Ok(())
 }
 

@@ -15,9 +15,6 @@ use crate::{
     transport::{MAX_MESSAGE, Transport, TransportKind},
 };
 
-const TRANSPORTS: [TransportKind; 3] =
-    [TransportKind::Udp4, TransportKind::Udp6, TransportKind::L2];
-
 /// Listens on all interfaces at once, for `seconds`; in their order.
 pub(super) fn listen(interfaces: &[String], seconds: u16) -> Vec<Heard> {
     let silence = |error: &str| Heard { seconds, best: Vec::new(), deaf: vec![error.to_owned()] };
@@ -33,7 +30,7 @@ pub(super) fn listen(interfaces: &[String], seconds: u16) -> Vec<Heard> {
 }
 
 async fn on_interface(interface: &str, seconds: u16, until: Instant) -> Heard {
-    let all = TRANSPORTS.map(|kind| on_transport(kind, interface, until));
+    let all = TransportKind::ALL.map(|kind| on_transport(kind, interface, until));
     let mut heard = Heard { seconds, ..Heard::default() };
     for outcome in futures_util::future::join_all(all).await {
         match outcome {

@@ -170,11 +170,10 @@ impl Exports {
             chrony.send(view.real, error, view.leap);
         }
         // A daemon that starts again may have removed its segment, and then reads another one.
-        if let (Some(ntp), Some(unit)) = (&self.ntp.running, self.wanted.ntp_shm)
-            && !ntp.is_current()
-        {
+        if self.ntp.running.as_ref().is_some_and(|ntp| !ntp.is_current()) {
             self.ntp = Service::default();
-            self.ntp.attempt(|| NtpSegment::open(unit));
+            self.retry_at = view.now;
+            self.look_after(view.now);
         }
         if let Some(ntp) = &self.ntp.running {
             ntp.write(view.real, error, view.leap);
