@@ -1,6 +1,6 @@
 //! A timestamp of one packet and where it was taken: the currency between capture, engine and servo.
 
-use ptp_common::time::{Mono, Time};
+use ptp_common::time::{Duration, Mono, Time};
 use serde::{Deserialize, Serialize};
 
 /// Where a stamp was taken. The names are those of the JSON samples and of the `source` label.
@@ -51,4 +51,14 @@ pub struct Stamp {
     pub time: Time<Mono>,
     /// The capture point.
     pub source: StampSource,
+    /// How far on the wrong side of the wire the stamp may lie: a receive stamp by so much before the
+    /// arrival, a transmit stamp by so much after the departure. Mostly zero.
+    pub doubt: Duration,
+}
+
+impl Stamp {
+    /// A stamp that is on its side of the wire for certain.
+    pub const fn new(time: Time<Mono>, source: StampSource) -> Self {
+        Self { time, source, doubt: Duration::ZERO }
+    }
 }

@@ -152,7 +152,7 @@ impl<C: Clock> World<C> {
 
     fn stamp(&mut self, time: Time<Mono>) -> Option<Stamp> {
         (!self.rng.random_bool(self.link.missing_stamps))
-            .then_some(Stamp { time, source: StampSource::Simulated })
+            .then_some(Stamp::new(time, StampSource::Simulated))
     }
 
     fn happen(&mut self, what: Happening) {
@@ -299,7 +299,7 @@ fn samples_say_sources_delay_and_an_error_bound_that_holds() {
     assert_eq!(sample.rx_source, StampSource::Simulated);
     assert_eq!(sample.tx_source, Some(StampSource::Simulated));
     assert!((sample.delay - Duration::from_micros(14)).abs() < Duration::from_micros(3));
-    assert!(sample.error_bound.unwrap() > error);
+    assert!(sample.trust.unwrap().bound > error);
 }
 
 #[test]

@@ -593,13 +593,16 @@ impl Io {
                     *side.matched.entry(stamp.source).or_default() += 1;
                 }
                 let reference = side.selector.reference();
-                Found::Stamp(stamp.map(|Stamp { time, source }| {
-                    let time = if sent {
+                Found::Stamp(stamp.map(|mut stamp| {
+                    // What was used, against all that was seen: the moving to the reference included.
+                    stamp.doubt = stamps.doubt(stamp.time, sent);
+                    let time = stamp.time;
+                    stamp.time = if sent {
                         time + self.config.egress_latency.of(reference)
                     } else {
                         time - self.config.ingress_latency.of(reference)
                     };
-                    Stamp { time, source }
+                    stamp
                 }))
             }
             Outcome::NotYet if given_up => {
@@ -782,7 +785,7 @@ impl Port {
         let relation = ClockRelation::now();
         while let Some((message, real)) = transport.next_driver_stamp(&mut self.buffer) {
             let source = StampSource::DriverSoftware;
-            let stamp = Stamp { time: relation.mono_at(real), source };
+            let stamp = Stamp::new(relation.mono_at(real), source);
             self.tx.pairing.amend_message(self.ifindex, message, stamp);
         }
     }

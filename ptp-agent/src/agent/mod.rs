@@ -256,7 +256,7 @@ fn sample_line(interface: &str, sample: &client::Sample) -> Sample {
         raw_offset_ns: sample.raw_offset.as_nanos(),
         delay_ns: Some(sample.delay.as_nanos()),
         frequency_ppb: sample.frequency_ppb,
-        error_bound_ns: sample.error_bound.map(Duration::as_nanos),
+        error_bound_ns: sample.trust.map(|trust| trust.bound.as_nanos()),
         state: sample.state.name().into(),
         rx_source: Some(sample.rx_source.name().into()),
         tx_source: sample.tx_source.map(|source| source.name().into()),
@@ -277,7 +277,7 @@ fn sample_text(interface: &str, sample: &client::Sample) -> String {
         sample.delay.as_nanos(),
         sample.frequency_ppb,
         sample.state.name(),
-        sample.error_bound.map_or("unknown".to_owned(), |bound| format!("{} ns", bound.as_nanos())),
+        sample.trust.map_or("unknown".to_owned(), |trust| format!("{} ns", trust.bound.as_nanos())),
     )
 }
 

@@ -165,7 +165,7 @@ mod tests {
     use ptp_common::time::Time;
 
     fn bracket(width: i64) -> Candidates {
-        let stamp = |nanos, source| Stamp { time: Time::from_nanos(nanos), source };
+        let stamp = |nanos, source| Stamp::new(Time::from_nanos(nanos), source);
         let mut stamps = Candidates::one(stamp(1_000, StampSource::StartXmit));
         stamps.add(stamp(1_000 + width, StampSource::XmitDone));
         stamps

@@ -658,7 +658,7 @@ mod tests {
             delay: Duration::from_nanos(4_210),
             frequency_ppb: -3_450.2,
             state: ServoState::Locked,
-            error_bound: None,
+            trust: None,
             rx_source: StampSource::Stack,
             tx_source: None,
             parent: PortIdentity::ALL,

@@ -291,6 +291,7 @@ impl Exchanges {
             mono: Time::<Mono>::from_nanos(ns),
             clock: Time::from_nanos(ns),
             source: StampSource::Simulated,
+            doubt: Duration::ZERO,
         };
         let t2 = sent_ns + self.delay_ns();
         let sequence_id = self.count as u16;
@@ -299,6 +300,7 @@ impl Exchanges {
             t2: local(t2),
             sequence_id,
             log_interval: Some(-4),
+            correction: Duration::ZERO,
         });
         if let Some(output) = output {
             let stepped = output.step.map(|_| Duration::ZERO);
@@ -306,7 +308,7 @@ impl Exchanges {
         }
         let t3 = sent_ns + 30_000_000;
         let t4 = Time::from_nanos(t3 + self.delay_ns());
-        self.servo.delay(DelayInput { t3: local(t3), t4, sequence_id });
+        self.servo.delay(DelayInput { t3: local(t3), t4, sequence_id, correction: Duration::ZERO });
     }
 }
 

@@ -208,7 +208,7 @@ pub fn rx_stamp(record: &Record, source: RxSource, relation: &ClockRelation) -> 
         RxSource::TcIngress | RxSource::Xdp(_) => mono_stamp(record),
         RxSource::Stack => relation.stack_stamp(record)?,
     };
-    Some(Stamp { time, source: source.source() })
+    Some(Stamp::new(time, source.source()))
 }
 
 /// The transmit stamp of `record` from `source`; `None` where the record is another hook's.
@@ -220,7 +220,7 @@ pub fn tx_stamp(record: &Record, source: TxSource) -> Option<Stamp> {
         TxSource::XmitDone => Time::from_epoch(nanos(record.done_ns)),
         _ => mono_stamp(record),
     };
-    Some(Stamp { time, source: source.source() })
+    Some(Stamp::new(time, source.source()))
 }
 
 /// Joins the egress records of one packet: TC egress knows the packet, the tracepoint knows the

@@ -195,7 +195,7 @@ mod tests {
     }
 
     fn stamps(nanos: i64) -> Candidates {
-        Candidates::one(Stamp { time: at(nanos), source: StampSource::TcIngress })
+        Candidates::one(Stamp::new(at(nanos), StampSource::TcIngress))
     }
 
     #[test]
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn stamps_of_two_hooks_for_one_packet_come_together() {
         let mut pairing = Pairing::new();
-        let later = Stamp { time: at(30), source: StampSource::XdpNative };
+        let later = Stamp::new(at(30), StampSource::XdpNative);
         pairing.push(at(1), 7, &[1; 44], 0, stamps(10));
         pairing.push(at(1), 7, &[1; 44], 0, Candidates::one(later));
         let mut both = stamps(10);
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn stamp_that_comes_by_serial_is_waited_for() {
         let mut pairing = Pairing::new();
-        let done = Stamp { time: at(30), source: StampSource::XmitDone };
+        let done = Stamp::new(at(30), StampSource::XmitDone);
         pairing.push(at(1), 7, &[1; 44], 99, stamps(10));
         let enough = |candidates: &Candidates| candidates.time(StampSource::XmitDone).is_some();
         assert_eq!(pairing.take(7, &[1; 44], false, enough), Outcome::NotYet);
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn stamp_that_comes_by_message_is_waited_for() {
         let mut pairing = Pairing::new();
-        let driver = Stamp { time: at(20), source: StampSource::DriverSoftware };
+        let driver = Stamp::new(at(20), StampSource::DriverSoftware);
         // The record has the padding of the frame behind the message.
         pairing.push(at(1), 7, &[1; 46], 99, stamps(10));
         assert!(!pairing.amend_message(8, &[1; 44], driver));

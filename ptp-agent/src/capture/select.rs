@@ -22,6 +22,8 @@ const WAITING: usize = 64;
 const MISSED: u32 = 8;
 /// Another point must be better by this factor: what is within it is chance.
 const HYSTERESIS: f64 = 0.7;
+/// Of a stamp that nothing confirms: as long as a driver may take.
+const UNKNOWN_DOUBT: Duration = Duration::from_millis(1);
 /// Points at the most.
 const POINTS: usize = 4;
 
@@ -51,6 +53,17 @@ impl Candidates {
     /// When the packet passed a point.
     pub fn time(&self, source: StampSource) -> Option<Time<Mono>> {
         self.iter().find(|stamp| stamp.source == source).map(|stamp| stamp.time)
+    }
+
+    /// How far on the wrong side of the wire a stamp at `used` may lie. All that is seen of a received packet
+    /// comes after the wire, and all that is seen of a sent one comes before it, but for the
+    /// tracepoint behind the driver.
+    pub fn doubt(&self, used: Time<Mono>, sent: bool) -> Duration {
+        let on_its_side = self
+            .iter()
+            .filter(|stamp| stamp.source != StampSource::XmitDone)
+            .map(|stamp| if sent { used - stamp.time } else { stamp.time - used });
+        on_its_side.min().unwrap_or(UNKNOWN_DOUBT).max(Duration::ZERO)
     }
 
     /// All of them.
@@ -165,7 +178,7 @@ impl Selector {
             self.waiting.pop_front();
         }
         self.waiting.push_back((time, *candidates));
-        Some(Stamp { time, source })
+        Some(Stamp::new(time, source))
     }
 
     fn compare(&mut self, candidates: &Candidates) {
@@ -280,9 +293,8 @@ mod tests {
 
     fn packet(n: i64, noise_ns: i64) -> Candidates {
         let at = n * 62_500_000;
-        let mut candidates =
-            Candidates::one(Stamp { time: Time::from_nanos(at + noise_ns), source: NOISY });
-        candidates.add(Stamp { time: Time::from_nanos(at + 1_000), source: QUIET });
+        let mut candidates = Candidates::one(Stamp::new(Time::from_nanos(at + noise_ns), NOISY));
+        candidates.add(Stamp::new(Time::from_nanos(at + 1_000), QUIET));
         candidates
     }
 
@@ -324,7 +336,7 @@ mod tests {
     fn fixed_choice_stays_and_falls_back_corrected() {
         let mut selector = Selector::fixed(&[QUIET, NOISY]);
         assert!(feed(&mut selector, 100).is_empty());
-        let only = Candidates::one(Stamp { time: Time::from_nanos(0), source: NOISY });
+        let only = Candidates::one(Stamp::new(Time::from_nanos(0), NOISY));
         let stamp = selector.choose(&only).unwrap();
         assert_eq!(stamp.source, NOISY);
         assert!((stamp.time.as_nanos() - 1_000).abs() < 300, "{stamp:?}");
@@ -335,7 +347,7 @@ mod tests {
     fn point_that_stops_delivering_is_left_and_found_again() {
         let mut selector = Selector::automatic(&[QUIET, NOISY]);
         feed(&mut selector, 40);
-        let only = Candidates::one(Stamp { time: Time::from_nanos(0), source: NOISY });
+        let only = Candidates::one(Stamp::new(Time::from_nanos(0), NOISY));
         for _ in 0..MISSED {
             assert_eq!(selector.chosen(), QUIET);
             selector.choose(&only);

@@ -3,18 +3,21 @@
 
 use super::{
     PortIndex, TxToken,
-    receiver::{Action, Measurement, Observation, ParentDataSet, Receiver, ReceiverConfig},
+    receiver::{
+        Action, DelayObservation, Measurement, Observation, ParentDataSet, Receiver, ReceiverConfig,
+    },
 };
 use crate::{
     clock::{Clock, ClockError, ClockScale, Consent},
     servo::{
         DelayInput, LocalTime, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
+        Trust,
     },
     stamp::{Stamp, StampSource},
 };
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
-    wire::PortIdentity,
+    wire::{ClockIdentity, PortIdentity},
 };
 use std::collections::VecDeque;
 
@@ -22,6 +25,9 @@ use std::collections::VecDeque;
 const HOLDOVER_AFTER: i32 = 8;
 /// And at least this long: at high rates some loss is no event.
 const HOLDOVER_AT_LEAST: Duration = Duration::from_secs(2);
+/// A time transmitter that is silent for no longer is the same when it is back: its time, its path and
+/// what both have taught.
+const REMEMBERED: Duration = Duration::from_secs(600);
 /// Events that wait to be collected.
 const EVENT_CAPACITY: usize = 4096;
 /// TAI minus UTC since 2017, for a grandmaster on the PTP time scale that does not say.
@@ -73,8 +79,8 @@ pub struct Sample {
     pub frequency_ppb: f64,
     /// State of the servo.
     pub state: ServoState,
-    /// Bound on |clock - true time|.
-    pub error_bound: Option<Duration>,
+    /// How far the clock can be trusted.
+    pub trust: Option<Trust>,
     /// Where the Sync was stamped.
     pub rx_source: StampSource,
     /// Where the latest answered request was stamped; `None` before the first one.
@@ -85,6 +91,26 @@ pub struct Sample {
     pub sequence_id: u16,
 }
 
+/// Whose time it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reference {
+    port: PortIndex,
+    parent: PortIdentity,
+    grandmaster: ClockIdentity,
+    ptp_timescale: bool,
+}
+
+impl Reference {
+    const fn of(parent: &ParentDataSet) -> Self {
+        Self {
+            port: parent.port,
+            parent: parent.parent_port_identity,
+            grandmaster: parent.grandmaster_identity,
+            ptp_timescale: parent.time_properties.ptp_timescale,
+        }
+    }
+}
+
 /// The time receiver. See the module's documentation.
 pub struct Client<C> {
     receiver: Receiver,
@@ -92,6 +118,9 @@ pub struct Client<C> {
     clock: C,
     events: VecDeque<Event>,
     epoch: u64,
+    /// Whose time the servo has followed last, and when it was last measured.
+    reference: Option<Reference>,
+    measured_at: Option<Time<Mono>>,
     tx_source: Option<StampSource>,
     holdover_at: Option<Time<Mono>>,
     state: ServoState,
@@ -119,6 +148,8 @@ impl<C: Clock> Client<C> {
             clock,
             events: VecDeque::new(),
             epoch: 0,
+            reference: None,
+            measured_at: None,
             tx_source: None,
             holdover_at: None,
             is_refused: false,
@@ -169,9 +200,17 @@ impl<C: Clock> Client<C> {
         self.receiver.set_delay_asymmetry(asymmetry);
     }
 
-    /// Bound on |clock - true time| at `now`.
+    /// How far the clock can be trusted at `now`, against the grandmaster where boundary clocks between
+    /// are known, else against the parent.
+    pub fn trust(&self, now: Time<Mono>) -> Option<Trust> {
+        let free = self.clock.free_running(now);
+        let shown = self.domain_time(now).since_epoch() - free.since_epoch();
+        self.servo.trust(free, shown)
+    }
+
+    /// Bound on |clock - time transmitter| at `now`.
     pub fn error_bound(&self, now: Time<Mono>) -> Option<Duration> {
-        self.servo.error_bound(self.clock.free_running(now))
+        self.trust(now).map(|trust| trust.bound)
     }
 
     /// Leaves the clock to run on with the frequency that was learnt, and without whatever slew was
@@ -242,9 +281,9 @@ impl<C: Clock> Client<C> {
     fn measured(&mut self, now: Time<Mono>, measurement: &Measurement) {
         if measurement.epoch != self.epoch {
             self.epoch = measurement.epoch;
-            self.tx_source = None;
-            self.servo.parent_changed();
+            self.follow_reference(now);
         }
+        self.measured_at = Some(now);
         match measurement.observation {
             Observation::Sync(sync) => {
                 let t2 = self.local(sync.t2);
@@ -264,6 +303,7 @@ impl<C: Clock> Client<C> {
                     t2,
                     sequence_id: sync.sequence_id,
                     log_interval: sync.log_interval,
+                    correction: sync.correction,
                 };
                 if let Some(output) = self.servo.sync(input) {
                     self.apply(now, output);
@@ -277,8 +317,8 @@ impl<C: Clock> Client<C> {
                     return;
                 }
                 let t3 = self.local(delay.t3);
-                let (t4, sequence_id) = (delay.t4, delay.sequence_id);
-                self.servo.delay(DelayInput { t3, t4, sequence_id });
+                let DelayObservation { t4, sequence_id, correction, .. } = delay;
+                self.servo.delay(DelayInput { t3, t4, sequence_id, correction });
             }
             Observation::PeerDelay(peer) => {
                 self.tx_source = Some(peer.t1.source);
@@ -291,10 +331,25 @@ impl<C: Clock> Client<C> {
         }
     }
 
+    /// The parent is another one than before, or the same again. What was learnt of one that has only
+    /// been silent for a while holds still.
+    fn follow_reference(&mut self, now: Time<Mono>) {
+        let reference = self.receiver.parent().map(Reference::of);
+        let is_back = reference.is_some()
+            && reference == self.reference
+            && self.measured_at.is_some_and(|at| now - at < REMEMBERED);
+        if !is_back {
+            self.reference = reference;
+            self.tx_source = None;
+            self.servo.parent_changed();
+        }
+    }
+
     /// A stamp on both scales, the clock's in the time scale of the domain.
     fn local(&self, stamp: Stamp) -> LocalTime {
         let clock = self.clock.at(stamp.time) + self.domain_offset();
-        LocalTime { mono: self.clock.free_running(stamp.time), clock, source: stamp.source }
+        let Stamp { time, source, doubt } = stamp;
+        LocalTime { mono: self.clock.free_running(time), clock, source, doubt }
     }
 
     /// Whether the clock may follow; a refusal is told once.
@@ -395,7 +450,7 @@ impl<C: Clock> Client<C> {
                 output.frequency_ppb
             },
             state: output.state,
-            error_bound: output.error_bound,
+            trust: output.trust,
             rx_source: t2.source,
             tx_source: self.tx_source,
             parent: from.parent,
@@ -447,7 +502,7 @@ mod tests {
         fn state(&self) -> ServoState {
             ServoState::Unlocked
         }
-        fn error_bound(&self, _: Time<Mono>) -> Option<Duration> {
+        fn trust(&self, _: Time<Mono>, _: Duration) -> Option<Trust> {
             None
         }
     }
@@ -488,15 +543,21 @@ mod tests {
         let identity = ClockIdentity([1, 0, 0, 0xff, 0xfe, 0, 0, 1]);
         let config = ReceiverConfig::new(identity, 1);
         let mut client = Client::new(config, Box::new(servo.clone()), clock, now);
-        let stamp = Stamp { time: now, source: StampSource::Simulated };
+        let stamp = Stamp::new(now, StampSource::Simulated);
         let sync = Observation::Sync(SyncObservation {
             t1: served,
             t2: stamp,
             sequence_id: 1,
             log_interval: Some(0),
             two_step: true,
+            correction: Duration::ZERO,
         });
-        let delay = Observation::Delay(DelayObservation { t3: stamp, t4: served, sequence_id: 1 });
+        let delay = Observation::Delay(DelayObservation {
+            t3: stamp,
+            t4: served,
+            sequence_id: 1,
+            correction: Duration::ZERO,
+        });
         for (consent, expected) in [
             (Consent::Given, ["sync", "delay"].as_slice()),
             (Consent::Later, &[]),

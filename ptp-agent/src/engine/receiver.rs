@@ -228,6 +228,8 @@ pub struct SyncObservation {
     pub log_interval: Option<i8>,
     /// Whether there was a Follow_Up.
     pub two_step: bool,
+    /// The correction fields of both messages: what transparent clocks have added.
+    pub correction: Duration,
 }
 
 /// One Delay_Req.
@@ -240,6 +242,8 @@ pub struct DelayObservation {
     pub t4: Time<Ptp>,
     /// `sequenceId`.
     pub sequence_id: u16,
+    /// The correction field: what transparent clocks have added.
+    pub correction: Duration,
 }
 
 /// `parentDS` (8.2.3), and where it came from.
@@ -360,8 +364,8 @@ enum SyncHalf {
 struct PendingSync {
     sequence_id: u16,
     sync: SyncHalf,
-    /// Precise origin timestamp plus the Follow_Up's correction.
-    follow_up: Option<Time<Ptp>>,
+    /// Precise origin timestamp and the Follow_Up's correction.
+    follow_up: Option<(Time<Ptp>, Duration)>,
 }
 
 #[derive(Debug)]
@@ -370,7 +374,8 @@ struct PendingDelay {
     token: TxToken,
     sent: Time<Mono>,
     t3: Option<Stamp>,
-    t4: Option<Time<Ptp>>,
+    /// Corrected, and the correction.
+    t4: Option<(Time<Ptp>, Duration)>,
 }
 
 #[derive(Debug)]
@@ -891,7 +896,9 @@ impl Receiver {
                 return Err(Drop::MissingRxStamp);
             };
             let t1 = Time::<Ptp>::from(origin) + correction;
-            self.finish_sync(now, index, sequence_id, t1, t2, log_interval, false);
+            let two_step = false;
+            let sync = SyncObservation { t1, t2, sequence_id, log_interval, two_step, correction };
+            self.finish_sync(now, index, sync);
             return Ok(());
         }
         let half = match rx {
@@ -920,7 +927,7 @@ impl Receiver {
         if pending.follow_up.is_some() {
             return Err(Drop::Duplicate);
         }
-        pending.follow_up = Some(Time::from(precise_origin) + header.correction.into());
+        pending.follow_up = Some((precise_origin.into(), header.correction.into()));
         self.match_sync(now, index, header.sequence_id);
         Ok(())
     }
@@ -965,7 +972,7 @@ impl Receiver {
         else {
             return;
         };
-        let Some(t1) = port.syncs[at].follow_up else { return };
+        let Some((origin, more)) = port.syncs[at].follow_up else { return };
         match port.syncs[at].sync {
             SyncHalf::Awaited => {}
             SyncHalf::Lost => {
@@ -974,23 +981,18 @@ impl Receiver {
             }
             SyncHalf::Stamped { t2, correction, log_interval } => {
                 port.syncs.remove(at);
-                let t1 = t1 + correction;
-                self.finish_sync(now, index, sequence_id, t1, t2, log_interval, true);
+                let correction = correction + more;
+                let (t1, two_step) = (origin + correction, true);
+                let sync =
+                    SyncObservation { t1, t2, sequence_id, log_interval, two_step, correction };
+                self.finish_sync(now, index, sync);
             }
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one observation, joined here once")]
-    fn finish_sync(
-        &mut self,
-        now: Time<Mono>,
-        index: usize,
-        sequence_id: u16,
-        t1: Time<Ptp>,
-        t2: Stamp,
-        log_interval: Option<i8>,
-        two_step: bool,
-    ) {
+    /// `delayAsymmetry` is still to be added to `t1`.
+    fn finish_sync(&mut self, now: Time<Mono>, index: usize, mut sync: SyncObservation) {
+        let sequence_id = sync.sequence_id;
         let port = &mut self.ports[index];
         port.sync_sequence.accept(now, sequence_id);
         // What is older can only be taken out of order from now on, so it is not taken at all.
@@ -1004,8 +1006,7 @@ impl Receiver {
             }
         }
         port.counters.sync_exchanges += 1;
-        let t1 = t1 + port.config.delay_asymmetry;
-        let sync = SyncObservation { t1, t2, sequence_id, log_interval, two_step };
+        sync.t1 += port.config.delay_asymmetry;
         self.measured(index, Observation::Sync(sync));
     }
 
@@ -1091,20 +1092,23 @@ impl Receiver {
         }
         let correction: Duration = header.correction.into();
         let t4 = Time::<Ptp>::from(receive) - correction + port.config.delay_asymmetry;
-        port.delays[at].t4 = Some(t4);
+        port.delays[at].t4 = Some((t4, correction));
         self.finish_delay(index, at);
         Ok(())
     }
 
     fn finish_delay(&mut self, index: usize, at: usize) {
         let port = &mut self.ports[index];
-        let PendingDelay { sequence_id, t3: Some(t3), t4: Some(t4), .. } = port.delays[at] else {
+        let PendingDelay { sequence_id, t3: Some(t3), t4: Some((t4, correction)), .. } =
+            port.delays[at]
+        else {
             return;
         };
         port.delays.remove(at);
         port.last_answered = Some(sequence_id);
         port.counters.delay_exchanges += 1;
-        self.measured(index, Observation::Delay(DelayObservation { t3, t4, sequence_id }));
+        let delay = DelayObservation { t3, t4, sequence_id, correction };
+        self.measured(index, Observation::Delay(delay));
     }
 
     fn send_pdelay_req(&mut self, now: Time<Mono>, index: usize) {

@@ -29,7 +29,7 @@ fn at(millis: i64) -> Time<Mono> {
 }
 
 fn stamp(time: Time<Mono>) -> Option<Stamp> {
-    Some(Stamp { time, source: StampSource::Simulated })
+    Some(Stamp::new(time, StampSource::Simulated))
 }
 
 fn wire(header: Header, body: Body) -> Vec<u8> {
@@ -194,8 +194,14 @@ fn a_two_step_sync_sums_both_corrections_and_keeps_fractions() {
     bench.put(1_101, &follow_up(7, time(100, 5), 0x8000));
     let t1 = Time::<Ptp>::from_seconds_nanos(100, 8) + Duration::from_scaled_nanos(0x8000);
     let t2 = stamp(at(1_100)).unwrap();
-    let expected =
-        SyncObservation { t1, t2, sequence_id: 7, log_interval: Some(0), two_step: true };
+    let expected = SyncObservation {
+        t1,
+        t2,
+        sequence_id: 7,
+        log_interval: Some(0),
+        two_step: true,
+        correction: Duration::from_scaled_nanos((3 << 16) + 0x8000),
+    };
     assert_eq!(bench.observations(), [Observation::Sync(expected)]);
 }
 
@@ -313,6 +319,7 @@ fn an_answered_delay_req_is_an_observation_in_either_order_of_stamp_and_answer()
             t3: stamp(at(now)).unwrap(),
             t4: Time::from_seconds_nanos(200, 9),
             sequence_id: request.sequence_id,
+            correction: Duration::ZERO,
         };
         assert_eq!(bench.observations(), [Observation::Delay(expected)]);
         bench.put(now + 3, &delay_resp(request.sequence_id, time(200, 9), OWN_PORT, 0));

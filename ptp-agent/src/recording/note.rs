@@ -114,17 +114,24 @@ pub struct RecordedStamp {
     pub mono_ns: Time<Mono>,
     /// The capture point.
     pub source: StampSource,
+    /// [`Stamp::doubt`], where there is any.
+    #[serde(default, skip_serializing_if = "is_zero", with = "exact::span")]
+    pub doubt_ns: Duration,
+}
+
+fn is_zero(duration: &Duration) -> bool {
+    *duration == Duration::ZERO
 }
 
 impl From<Stamp> for RecordedStamp {
-    fn from(Stamp { time, source }: Stamp) -> Self {
-        Self { mono_ns: time, source }
+    fn from(Stamp { time, source, doubt }: Stamp) -> Self {
+        Self { mono_ns: time, source, doubt_ns: doubt }
     }
 }
 
 impl From<RecordedStamp> for Stamp {
-    fn from(RecordedStamp { mono_ns, source }: RecordedStamp) -> Self {
-        Self { time: mono_ns, source }
+    fn from(RecordedStamp { mono_ns, source, doubt_ns }: RecordedStamp) -> Self {
+        Self { time: mono_ns, source, doubt: doubt_ns }
     }
 }
 

@@ -126,7 +126,7 @@ fn live(
                     _ => continue,
                 };
                 let arrival = now + Duration::from_nanos_f64(rng.random_range(10_000.0..20_000.0));
-                let stamp = Stamp { time: arrival, source: StampSource::Stack };
+                let stamp = Stamp::new(arrival, StampSource::Stack);
                 coming.push_back(Coming::Message(bytes.to_vec(), token.map(|_| stamp)));
                 if let Some(token) = token {
                     gm.handle_tx_stamp(token, Some(gm_clock.at(now)));
@@ -150,7 +150,7 @@ fn live(
                     continue;
                 };
                 sent.push_back((token, outgoing));
-                let stamp = Stamp { time: now, source: StampSource::StartXmit };
+                let stamp = Stamp::new(now, StampSource::StartXmit);
                 let stamp = rng.random_bool(0.95).then_some(stamp);
                 coming.push_back(Coming::TxStamp(token, stamp));
                 let arrival = now + Duration::from_nanos_f64(rng.random_range(10_000.0..20_000.0));

@@ -9,7 +9,9 @@ mod estimator;
 mod noise;
 
 use super::{
-    DelayInput, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
+    DelayInput, Interval, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
+    Trust,
+    causal::{Causal, Pace, trust},
     interval::{LONGEST_S, SyncInterval},
 };
 use acquisition::Acquisition;
@@ -26,6 +28,8 @@ const SLEW_SIGMAS: f64 = 20.0;
 /// ... and in no less than this, seconds: the estimate is smooth already, and at high rates a
 /// faster correction would only make the frequency noisy.
 const MIN_CORRECTION_S: f64 = 1.0;
+/// How wrong a rate may be that nobody has measured yet, parts per billion (IEEE 1588-2019, 7.3.4.3).
+const UNKNOWN_RATE_PPB: f64 = 1e5;
 /// An offset and a rate that no estimate may leave, nanoseconds and parts per billion: beyond, the
 /// input is nonsense and the servo begins anew.
 const ABSURD_NS: f64 = 1e18;
@@ -48,6 +52,7 @@ pub struct AdaptiveServo {
     error_ns: f64,
     error_at: Time<Mono>,
     latest: Latest,
+    causal: Causal,
 }
 
 /// The latest observation of each kind, for the raw offset.
@@ -80,6 +85,7 @@ impl AdaptiveServo {
             error_ns: 0.0,
             error_at: Time::ZERO,
             latest: Latest::default(),
+            causal: Causal::new(&options),
         }
     }
 
@@ -131,25 +137,18 @@ impl AdaptiveServo {
         [first, change, any].into_iter().flatten().reduce(f64::min)
     }
 
-    fn sigma_ns(&self, now: Time<Mono>) -> Option<f64> {
-        let estimator = match (&self.estimator, &self.left_behind) {
-            (Some(estimator), _) => estimator,
-            (None, Some(coasting)) => &coasting.estimator,
-            (None, None) => return None,
-        };
-        Some(estimator.sigma_ns(now))
+    /// The estimator, or that of the grandmaster that was left.
+    fn known(&self) -> Option<&Estimator> {
+        self.estimator.as_ref().or(self.left_behind.as_ref().map(|c| &c.estimator))
     }
 
-    fn bound_ns(&self, now: Time<Mono>) -> Option<f64> {
-        let sigma = self.sigma_ns(now)?;
-        let estimator =
-            self.estimator.as_ref().or(self.left_behind.as_ref().map(|c| &c.estimator))?;
-        let drift_ppb = self.frequency_ppb + estimator.rate_ppb();
-        let since_s = (now - self.error_at).as_secs_f64().max(0.0);
-        let error = (self.error_ns + drift_ppb * since_s).abs();
-        let asymmetry =
-            self.options.asymmetry_limit.as_nanos_f64().abs() + estimator.asymmetry_ns().abs();
-        Some(BOUND_SIGMAS * sigma + error + asymmetry)
+    fn pace(&self) -> Pace {
+        match self.known() {
+            Some(estimator) => {
+                Pace { rate_ppb: estimator.rate_ppb(), error_ppb: self.options.rate_error_ppb }
+            }
+            None => Pace { rate_ppb: -self.frequency_ppb, error_ppb: UNKNOWN_RATE_PPB },
+        }
     }
 }
 
@@ -160,6 +159,7 @@ impl Servo for AdaptiveServo {
 
     fn sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
         self.interval.learn(&input);
+        self.causal.sync(&input, self.pace());
         let SyncInput { t1, t2, .. } = input;
         let forward = one_way(t2.mono, t1);
         self.latest.forward = Some((t2.mono, forward));
@@ -184,7 +184,7 @@ impl Servo for AdaptiveServo {
                 },
                 step: None,
                 state: self.state,
-                error_bound: self.error_bound(t2.mono),
+                trust: self.trust(t2.mono, shown),
             });
         };
         let mut error_ns = estimator.error_ns(t2.mono, shown);
@@ -218,13 +218,14 @@ impl Servo for AdaptiveServo {
             frequency_ppb: self.clamp(frequency_ppb),
             step,
             state: self.state,
-            error_bound: None,
+            trust: None,
         };
-        output.error_bound = self.error_bound(t2.mono);
+        output.trust = self.trust(t2.mono, shown + step.unwrap_or(Duration::ZERO));
         Some(output)
     }
 
     fn delay(&mut self, input: DelayInput) {
+        self.causal.delay(&input, self.pace());
         let DelayInput { t3, t4, .. } = input;
         let backward = Duration::ZERO - one_way(t3.mono, t4);
         self.latest.backward = Some((t3.mono, backward));
@@ -233,6 +234,7 @@ impl Servo for AdaptiveServo {
     }
 
     fn peer_delay(&mut self, input: PeerDelayInput) {
+        self.causal.peer_delay(&input);
         self.latest.peer = Some(input.mean_link_delay);
         self.observe(Way::Peer, input.mono, input.mean_link_delay);
     }
@@ -263,6 +265,7 @@ impl Servo for AdaptiveServo {
     fn parent_changed(&mut self) {
         self.acquisition = Acquisition::default();
         self.latest = Latest::default();
+        self.causal = Causal::new(&self.options);
         if let Some(estimator) = self.estimator.take() {
             self.left_behind = Some(Coasting { estimator });
         }
@@ -283,11 +286,17 @@ impl Servo for AdaptiveServo {
         self.state
     }
 
-    fn error_bound(&self, now: Time<Mono>) -> Option<Duration> {
+    fn trust(&self, now: Time<Mono>, shown: Duration) -> Option<Trust> {
         if self.state == ServoState::Unlocked {
             return None;
         }
-        self.bound_ns(now).filter(|ns| ns.is_finite()).map(Duration::from_nanos_f64)
+        let estimator = self.known()?;
+        let offset = self.causal.interval(now, self.pace())?;
+        let interval = Interval { lo: offset.lo + shown, hi: offset.hi + shown };
+        let error_ns = estimator.error_ns(now, shown);
+        let precision_ns = BOUND_SIGMAS * estimator.sigma_ns(now) + error_ns.abs();
+        let [error, precision] = [error_ns, precision_ns].map(Duration::from_nanos_f64);
+        Some(trust(interval, error, precision, false, &self.options))
     }
 }
 

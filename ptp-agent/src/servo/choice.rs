@@ -142,8 +142,17 @@ pub struct Options {
     /// Larger offsets are stepped after a change of grandmaster.
     pub change_step_threshold: Option<Duration>,
     /// How far the clock can be wrong because the two ways differ, at the most: half of the largest
-    /// difference. Goes into the error bound.
-    pub asymmetry_limit: Duration,
+    /// difference. Where an operator promises one, the error bound may be smaller than causality alone
+    /// allows.
+    pub asymmetry_limit: Option<Duration>,
+    /// What a packet takes at the least forward and backward, where that is known: cables, switches.
+    pub least_delay: [Duration; 2],
+    /// What an oscillator's frequency may change by unseen, parts per billion: the bound grows by so
+    /// much with age.
+    pub rate_error_ppb: f64,
+    /// Error of each boundary clock between the grandmaster and here; `None` where nobody knows it, and
+    /// the bound is against the parent.
+    pub boundary_clock_error: Option<Duration>,
     /// The frequency adjustment in effect at the start, parts per billion.
     pub frequency_ppb: f64,
 }
@@ -154,7 +163,10 @@ impl Default for Options {
             step_threshold: None,
             first_step_threshold: Some(Duration::from_micros(20)),
             change_step_threshold: Some(Duration::from_millis(1)),
-            asymmetry_limit: Duration::ZERO,
+            asymmetry_limit: None,
+            least_delay: [Duration::ZERO; 2],
+            rate_error_ppb: 1_000.0,
+            boundary_clock_error: None,
             frequency_ppb: 0.0,
         }
     }

@@ -2,7 +2,9 @@
 //! frequency, steps by policy. The method itself is a [`Controller`].
 
 use super::{
-    DelayInput, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
+    DelayInput, Interval, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
+    Trust,
+    causal::{Causal, Pace, trust},
     filter::{DelayFilterKind, Offset, TimestampMode, TimestampProcessor},
     interval::{LONGEST_S, SyncInterval},
 };
@@ -10,6 +12,9 @@ use ptp_common::time::{Duration, Mono, Time};
 
 /// How long the frequency is measured before the first adjustment, unless the method wants more.
 const ACQUISITION: Duration = Duration::from_secs(4);
+
+/// How wrong a rate may be that nobody has measured yet, parts per billion (7.3.4.3: 100 ppm).
+const UNKNOWN_RATE_PPB: f64 = 1e5;
 
 /// What is asked for at the most where the clock says no limit, parts per billion.
 const MAX_FREQUENCY_PPB: f64 = 1e8;
@@ -130,6 +135,7 @@ pub(super) struct Classic<C> {
     interval: SyncInterval,
     last_offset: Duration,
     variance_ns2: f64,
+    causal: Causal,
 }
 
 impl<C: Controller> Classic<C> {
@@ -155,7 +161,22 @@ impl<C: Controller> Classic<C> {
             interval: SyncInterval::new(C::LONGEST_INTERVAL_S),
             last_offset: Duration::ZERO,
             variance_ns2: 0.0,
+            causal: Causal::new(&options),
         }
+    }
+
+    /// The frequency in effect, apart from what removes an offset, is what is known of the rate.
+    fn pace(&self) -> Pace {
+        let rate_ppb = match self.state {
+            ServoState::Unlocked => -self.frequency_ppb,
+            _ => self.controller.drift_ppb(),
+        };
+        // A controller has its frequency only by and by.
+        let error_ppb = match self.state {
+            ServoState::Unlocked => UNKNOWN_RATE_PPB,
+            _ => self.options.rate_error_ppb + (self.frequency_ppb + rate_ppb).abs(),
+        };
+        Pace { rate_ppb, error_ppb }
     }
 
     fn clamp(&self, ppb: f64) -> f64 {
@@ -213,6 +234,7 @@ impl<C: Controller> Servo for Classic<C> {
 
     fn sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
         self.interval.learn(&input);
+        self.causal.sync(&input, self.pace());
         let measured = self.processor.sync(input);
         let acquired = if self.state == ServoState::Unlocked { self.acquire(&input) } else { None };
         let measured = measured?;
@@ -242,15 +264,18 @@ impl<C: Controller> Servo for Classic<C> {
         self.first_update = false;
         self.changed = false;
         self.state = output.state;
-        output.error_bound = self.error_bound(input.t2.mono);
+        let shown = input.t2.clock.since_epoch() - input.t2.mono.since_epoch();
+        output.trust = self.trust(input.t2.mono, shown + output.step.unwrap_or(Duration::ZERO));
         Some(output)
     }
 
     fn delay(&mut self, input: DelayInput) {
+        self.causal.delay(&input, self.pace());
         self.processor.delay(input);
     }
 
     fn peer_delay(&mut self, input: PeerDelayInput) {
+        self.causal.peer_delay(&input);
         self.processor.peer_delay(input);
     }
 
@@ -276,6 +301,7 @@ impl<C: Controller> Servo for Classic<C> {
         self.origin = None;
         self.controller.stepped();
         self.changed = !self.first_update;
+        self.causal = Causal::new(&self.options);
     }
 
     fn holdover(&mut self, _now: Time<Mono>) -> Option<f64> {
@@ -291,16 +317,14 @@ impl<C: Controller> Servo for Classic<C> {
         self.state
     }
 
-    /// All of the path may lie on one side, so the delay itself bounds the asymmetry. Beyond the
-    /// noise, 1 ppm is allowed for the age of the last Sync.
-    fn error_bound(&self, now: Time<Mono>) -> Option<Duration> {
-        if !matches!(self.state, ServoState::Locked | ServoState::Holdover) {
+    fn trust(&self, now: Time<Mono>, shown: Duration) -> Option<Trust> {
+        if self.state == ServoState::Unlocked {
             return None;
         }
-        let delay = self.processor.filtered_delay()?;
+        let offset = self.causal.interval(now, self.pace())?;
+        let interval = Interval { lo: offset.lo + shown, hi: offset.hi + shown };
         let noise = Duration::from_nanos_f64(4.0 * self.variance_ns2.sqrt());
-        let age = (now - self.interval.last_sync()?).max(Duration::ZERO);
-        let wander = Duration::from_nanos_f64(age.as_secs_f64() * 1_000.0);
-        Some(delay.abs() + noise + wander + self.last_offset.abs())
+        let error = self.last_offset;
+        Some(trust(interval, error, noise + error.abs(), false, &self.options))
     }
 }

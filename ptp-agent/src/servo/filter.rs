@@ -150,7 +150,7 @@ impl Offset {
             frequency_ppb,
             step: None,
             state,
-            error_bound: None,
+            trust: None,
         }
     }
 }
@@ -290,7 +290,12 @@ mod tests {
 
     fn local(nanos: i64) -> LocalTime {
         let mono = Time::from_nanos(nanos);
-        LocalTime { mono, clock: Time::from_nanos(nanos), source: StampSource::Simulated }
+        LocalTime {
+            mono,
+            clock: Time::from_nanos(nanos),
+            source: StampSource::Simulated,
+            doubt: Duration::ZERO,
+        }
     }
 
     /// Offsets after ten exchanges of 100 ns each way and one Sync that took 300 ns.
@@ -302,9 +307,20 @@ mod tests {
             let slow = if n == 9 { 200 } else { 0 };
             let t1 = Time::<Ptp>::from_nanos(at);
             let t2 = local(at + 100 + slow);
-            last = processor.sync(SyncInput { t1, t2, sequence_id: 0, log_interval: None });
+            last = processor.sync(SyncInput {
+                t1,
+                t2,
+                sequence_id: 0,
+                log_interval: None,
+                correction: Duration::ZERO,
+            });
             let t3 = local(at + 500);
-            processor.delay(DelayInput { t3, t4: Time::from_nanos(at + 600), sequence_id: 0 });
+            processor.delay(DelayInput {
+                t3,
+                t4: Time::from_nanos(at + 600),
+                sequence_id: 0,
+                correction: Duration::ZERO,
+            });
         }
         last.unwrap()
     }

@@ -5,6 +5,7 @@
 //! steering.
 
 pub mod adaptive;
+mod causal;
 pub mod choice;
 mod classic;
 pub mod filter;
@@ -12,9 +13,11 @@ mod interval;
 mod linreg;
 mod ntp;
 mod pi;
+pub mod trust;
 pub mod watch;
 
 pub use choice::{Choice, Method, Options, UnknownServo, build};
+pub use trust::{Basis, Interval, Trust};
 
 use crate::stamp::StampSource;
 use ptp_common::time::{Duration, Mono, Ptp, Time};
@@ -29,6 +32,8 @@ pub struct LocalTime {
     pub clock: Time<Ptp>,
     /// Where it was taken.
     pub source: StampSource,
+    /// How far on the wrong side of the wire it may lie, as [`Stamp::doubt`](crate::stamp::Stamp::doubt).
+    pub doubt: Duration,
 }
 
 /// A Sync, one way: `t2 - t1` is path delay plus offset.
@@ -42,6 +47,8 @@ pub struct SyncInput {
     pub sequence_id: u16,
     /// The interval that the time transmitter says, log2 s.
     pub log_interval: Option<i8>,
+    /// What transparent clocks have added, within `t1` already.
+    pub correction: Duration,
 }
 
 /// A Delay_Req, the other way: `t4 - t3` is path delay minus offset.
@@ -53,6 +60,8 @@ pub struct DelayInput {
     pub t4: Time<Ptp>,
     /// `sequenceId`.
     pub sequence_id: u16,
+    /// What transparent clocks have added, taken from `t4` already.
+    pub correction: Duration,
 }
 
 /// A measurement of the link by the peer-to-peer mechanism.
@@ -110,8 +119,8 @@ pub struct ServoOutput {
     pub step: Option<Duration>,
     /// The state after this Sync.
     pub state: ServoState,
-    /// Bound on |clock - true time|, where the servo knows one.
-    pub error_bound: Option<Duration>,
+    /// How far the clock can be trusted now; `None` before it is followed.
+    pub trust: Option<Trust>,
 }
 
 /// A servo.
@@ -151,8 +160,9 @@ pub trait Servo: Send {
     /// The state.
     fn state(&self) -> ServoState;
 
-    /// Bound on |clock - true time| at `now`, growing while nothing arrives.
-    fn error_bound(&self, now: Time<Mono>) -> Option<Duration>;
+    /// How far a clock that shows `shown` more than the free-running scale can be trusted at `now`: less
+    /// and less while nothing arrives. `None` before it is followed.
+    fn trust(&self, now: Time<Mono>, shown: Duration) -> Option<Trust>;
 }
 
 impl<S: Servo + ?Sized> Servo for Box<S> {
@@ -186,7 +196,7 @@ impl<S: Servo + ?Sized> Servo for Box<S> {
     fn state(&self) -> ServoState {
         (**self).state()
     }
-    fn error_bound(&self, now: Time<Mono>) -> Option<Duration> {
-        (**self).error_bound(now)
+    fn trust(&self, now: Time<Mono>, shown: Duration) -> Option<Trust> {
+        (**self).trust(now, shown)
     }
 }

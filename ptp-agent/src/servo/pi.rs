@@ -131,7 +131,12 @@ mod tests {
 
         fn local(&self, offset: Duration) -> LocalTime {
             let clock = Time::<Ptp>::from_epoch(self.now.since_epoch()) + offset;
-            LocalTime { mono: self.now, clock, source: StampSource::Simulated }
+            LocalTime {
+                mono: self.now,
+                clock,
+                source: StampSource::Simulated,
+                doubt: Duration::ZERO,
+            }
         }
 
         /// A second later, an exchange over a path of 10 us each way.
@@ -140,9 +145,20 @@ mod tests {
             self.now += Duration::from_secs(1);
             let local = self.local(offset);
             let truth = Time::<Ptp>::from_epoch(self.now.since_epoch());
-            self.servo.delay(DelayInput { t3: local, t4: truth + path, sequence_id: 0 });
+            self.servo.delay(DelayInput {
+                t3: local,
+                t4: truth + path,
+                sequence_id: 0,
+                correction: Duration::ZERO,
+            });
             let t1 = truth - path;
-            self.servo.sync(SyncInput { t1, t2: local, sequence_id: 0, log_interval: Some(0) })
+            self.servo.sync(SyncInput {
+                t1,
+                t2: local,
+                sequence_id: 0,
+                log_interval: Some(0),
+                correction: Duration::ZERO,
+            })
         }
     }
 

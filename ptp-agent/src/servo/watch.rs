@@ -1,7 +1,7 @@
 //! The servo of `--clock none`: it says by how much the local time scale is off and adjusts nothing.
 
 use super::{
-    DelayInput, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
+    DelayInput, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput, Trust,
     filter::{DelayFilterKind, TimestampMode, TimestampProcessor},
 };
 use ptp_common::time::{Duration, Mono, Time};
@@ -89,7 +89,7 @@ impl Servo for WatchServo {
         self.state
     }
 
-    fn error_bound(&self, _now: Time<Mono>) -> Option<Duration> {
+    fn trust(&self, _now: Time<Mono>, _shown: Duration) -> Option<Trust> {
         None
     }
 }

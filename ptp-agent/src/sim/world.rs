@@ -377,9 +377,11 @@ impl World {
             Happening::Arrives { to: CLIENT, event_stamp_ns, bytes } => {
                 let now = self.client_now();
                 let phase_ns = self.oscillator.phase_ns(now_ns);
-                let stamp = event_stamp_ns.map(|noise_ns| Stamp {
-                    time: self.client_stamp(mono(now_ns, phase_ns + noise_ns)),
-                    source: StampSource::Simulated,
+                let stamp = event_stamp_ns.map(|noise_ns| {
+                    Stamp::new(
+                        self.client_stamp(mono(now_ns, phase_ns + noise_ns)),
+                        StampSource::Simulated,
+                    )
                 });
                 self.client.handle_message(now, PORT, &bytes, stamp);
             }
@@ -396,7 +398,7 @@ impl World {
             Happening::Stamped { by: CLIENT, token, at } => {
                 let now = self.client_now();
                 let time = self.client_stamp(START + at);
-                let stamp = Stamp { time, source: StampSource::Simulated };
+                let stamp = Stamp::new(time, StampSource::Simulated);
                 self.client.handle_tx_stamp(now, token, Some(stamp));
             }
             Happening::Stamped { by, token, at } => {

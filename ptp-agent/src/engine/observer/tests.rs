@@ -81,7 +81,7 @@ impl World {
             Direction::Ingress => StampSource::TcIngress,
             Direction::Egress => StampSource::StartXmit,
         };
-        let stamp = stamp.then_some(Stamp { time: self.mono(), source });
+        let stamp = stamp.then_some(Stamp::new(self.mono(), source));
         let real = Time::from_nanos(START + self.now + self.true_offset());
         let packet =
             ObservedPacket { interface: self.interface, direction, vlan: None, bytes, stamp, real };
@@ -780,10 +780,7 @@ proptest! {
                 direction: if egress { Direction::Egress } else { Direction::Ingress },
                 vlan: None,
                 bytes: &bytes,
-                stamp: stamp.map(|(mono, _)| Stamp {
-                    time: Time::from_nanos(mono),
-                    source: StampSource::TcIngress,
-                }),
+                stamp: stamp.map(|(mono, _)| Stamp::new(Time::from_nanos(mono), StampSource::TcIngress)),
                 real: Time::from_nanos(stamp.map_or(0, |(_, real)| real)),
             };
             observer.handle(Time::from_nanos(now), &packet);
