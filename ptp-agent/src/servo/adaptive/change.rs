@@ -15,6 +15,8 @@ use ptp_common::time::Duration;
 const AFRESH: usize = 6;
 /// A floor is not below the least by more than so many standard deviations.
 const FLOOR_SIGMAS: f64 = 4.0;
+/// No oscillator's frequency steps by much more, parts per billion: a line through a few late packets may.
+const RATE_STEP_PPB: f64 = 10_000.0;
 /// Two hypotheses that differ by less than so many of their standard deviations are one.
 const ALIKE_SIGMAS: f64 = 3.0;
 
@@ -85,7 +87,7 @@ impl Kind {
         const Y: Vector = [0.0, 1.0, 0.0, 0.0];
         const F: Vector = [0.0, 0.0, 1.0, 0.0];
         const B: Vector = [0.0, 0.0, 0.0, 1.0];
-        let ppb = 4.0 * ns / seconds;
+        let ppb = (4.0 * ns / seconds).min(RATE_STEP_PPB);
         match self {
             Self::Nothing => vec![],
             Self::Time => vec![(X, ns)],

@@ -13,7 +13,7 @@ use super::{
 use ptp_common::time::{Duration, Mono, Time};
 
 /// Packets of each direction since a change before it is judged.
-const EACH: usize = 2;
+const EACH: usize = 3;
 /// A suspicion is looked at again after so many more.
 const AGAIN: u64 = 3;
 /// Log evidence by which the best hypothesis must be ahead while there is time ...
