@@ -25,6 +25,7 @@ use confirmation::Confirmation;
 use estimator::Estimator;
 use filter::Way;
 use ptp_common::time::{Duration, Mono, Ptp, Time};
+use std::collections::VecDeque;
 
 /// Standard deviations in the error bound.
 const BOUND_SIGMAS: f64 = 12.0;
@@ -44,6 +45,9 @@ const ABSURD_NS: f64 = 1e18;
 
 /// Standard deviations of the rate within which it is known.
 const RATE_SIGMAS: f64 = 4.0;
+/// For how long, and how often, the believed rate is kept: samples of the causal interval are as old.
+const RATES_KEPT: Duration = Duration::from_secs(16);
+const RATES_EVERY: Duration = Duration::from_secs(2);
 /// An estimate is outside of what is possible if it is so by more than this, nanoseconds: rounding.
 const CLIPPED_NS: f64 = 1.0;
 
@@ -67,6 +71,8 @@ pub struct AdaptiveServo {
     latest: Latest,
     causal: Causal,
     is_clipped: bool,
+    /// The rates that were believed lately, parts per billion.
+    rates: VecDeque<(Time<Mono>, f64)>,
 }
 
 /// The latest observation of each kind, for the raw offset.
@@ -95,6 +101,7 @@ impl AdaptiveServo {
             latest: Latest::default(),
             causal: Causal::new(&options),
             is_clipped: false,
+            rates: VecDeque::new(),
         }
     }
 
@@ -119,6 +126,7 @@ impl AdaptiveServo {
             }
         }
         self.follow_changes();
+        self.remember_rate(at);
         self.clip(at);
     }
 
@@ -134,6 +142,16 @@ impl AdaptiveServo {
         if change.is_of_time() {
             self.causal.forget_before(change.at);
             self.is_stepped = true;
+        }
+    }
+
+    fn remember_rate(&mut self, at: Time<Mono>) {
+        let Some(rate_ppb) = self.known().map(Estimator::rate_ppb) else { return };
+        if self.rates.back().is_none_or(|(last, _)| at - *last >= RATES_EVERY) {
+            self.rates.push_back((at, rate_ppb));
+        }
+        while self.rates.front().is_some_and(|(first, _)| at - *first > RATES_KEPT) {
+            self.rates.pop_front();
         }
     }
 
@@ -206,10 +224,15 @@ impl AdaptiveServo {
 
     fn pace(&self) -> Pace {
         match self.known() {
-            Some(estimator) => Pace {
-                rate_ppb: estimator.rate_ppb(),
-                error_ppb: self.options.rate_error_ppb + RATE_SIGMAS * estimator.rate_sigma_ppb(),
-            },
+            Some(estimator) => {
+                let rate_ppb = estimator.rate_ppb();
+                // What was believed a while ago may have been right, too.
+                let apart = self.rates.iter().map(|(_, believed)| (believed - rate_ppb).abs());
+                let error_ppb = self.options.rate_error_ppb
+                    + RATE_SIGMAS * estimator.rate_sigma_ppb()
+                    + apart.fold(0.0, f64::max);
+                Pace { rate_ppb, error_ppb }
+            }
             None => Pace { rate_ppb: -self.frequency_ppb, error_ppb: UNKNOWN_RATE_PPB },
         }
     }

@@ -31,6 +31,8 @@ const HANDICAP: f64 = 6.0;
 /// By so many times the spread of the noise an edge may be elsewhere than believed: more is no matter of
 /// noise, but a change, of which [`super::change`] tells which.
 const NOISE_MOVES: f64 = 4.0;
+/// Share of packets that may lie clearly before a new edge.
+const MOST_BEFORE: f64 = 0.1;
 /// What a new challenger sees afresh, in turns: whether the edges are sharp, and which directions. One
 /// direction may be right where the other is not.
 const CHALLENGES: [(bool, [bool; 2]); 6] = [
@@ -321,6 +323,12 @@ impl Bank {
             } else {
                 Noise::soft(&residuals, &sharp)
             };
+            // Whoever has many packets before the edge has put it on a slow mode of several.
+            let early = above - 3.0 * noise.variance_ns2.sqrt();
+            let before = residuals.iter().filter(|excess| **excess < early).count();
+            if before as f64 > MOST_BEFORE * count {
+                continue;
+            }
             let by = least + above;
             let believed = self.noise[0][way as usize];
             if by.abs() > NOISE_MOVES * (believed.fast_ns + believed.variance_ns2.sqrt()) {

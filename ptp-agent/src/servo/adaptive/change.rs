@@ -12,7 +12,7 @@ use super::{
 use ptp_common::time::Duration;
 
 /// Packets of a direction from which its noise is looked at afresh.
-const AFRESH: usize = 6;
+const AFRESH: usize = 3;
 /// A floor is not below the least by more than so many standard deviations.
 const FLOOR_SIGMAS: f64 = 4.0;
 /// No oscillator's frequency steps by much more, parts per billion: a line through a few late packets may.
@@ -63,7 +63,7 @@ impl Kind {
     ];
 
     /// Log probability that a suspicion is of this kind, relative to nothing.
-    const fn ln_prior(self, is_young: bool) -> f64 {
+    const fn ln_prior(self) -> f64 {
         match self {
             Self::Nothing => 0.0,
             Self::Wander => -4.0,
@@ -71,14 +71,7 @@ impl Kind {
             Self::Time | Self::Forward | Self::Backward | Self::Alike => -6.0,
             Self::TimeAndRate => -10.0,
             Self::Apart => -12.0,
-            // What the first packets have got wrong shows soon.
-            Self::EdgeForward | Self::EdgeBackward => {
-                if is_young {
-                    -2.0
-                } else {
-                    -12.0
-                }
-            }
+            Self::EdgeForward | Self::EdgeBackward => -4.0,
         }
     }
 
@@ -100,6 +93,21 @@ impl Kind {
             Self::Apart => vec![(F, ns), (B, ns)],
             Self::EdgeForward => vec![([0.5, 0.0, 0.5, 0.5], ns)],
             Self::EdgeBackward => vec![([-0.5, 0.0, 0.5, 0.5], ns)],
+        }
+    }
+
+    /// Whether it is no change but an old error.
+    pub(super) const fn is_of_old(self) -> bool {
+        matches!(self, Self::EdgeForward | Self::EdgeBackward)
+    }
+
+    /// Whether the edge of a way (forward is 0) is elsewhere than it was.
+    const fn moves(self, way: usize) -> bool {
+        match self {
+            Self::Nothing | Self::Rate | Self::Wander => false,
+            Self::Time | Self::TimeAndRate | Self::Alike | Self::Apart => true,
+            Self::Forward | Self::EdgeForward => way == 0,
+            Self::Backward | Self::EdgeBackward => way == 1,
         }
     }
 
@@ -138,45 +146,67 @@ impl Hypothesis {
     }
 }
 
-/// All hypotheses on what is in `history` from `since` on, the best first. `least_floor` is what a
-/// delay is at the least.
-pub(super) fn hypotheses(
-    history: &History,
-    since: u64,
-    is_young: bool,
-    least_floor: f64,
-) -> Vec<Hypothesis> {
-    let Some((from, bank)) = history.before(since) else { return Vec::new() };
-    let mut trial = Trial::new(bank);
-    let (from, since) = (*from, since.max(*from));
-    let before = usize::try_from(since - from).unwrap_or(0);
-    for observation in history.since(from).take(before) {
+/// All hypotheses on what is in `history`, the best first. What changes has done so at `since`; an edge that
+/// was never where it was believed to be was not there from the start. `least_floor` is what a delay is at the
+/// least.
+pub(super) fn hypotheses(history: &History, since: u64, least_floor: f64) -> Vec<Hypothesis> {
+    let Some((from, bank)) = history.oldest() else { return Vec::new() };
+    let since = since.max(*from);
+    let start = Trial::new(bank);
+    let mut trial = start.clone();
+    let all: Vec<&Observation> = history.since(*from).collect();
+    let (before, after) = all.split_at(usize::try_from(since - from).unwrap_or(0).min(all.len()));
+    for observation in before {
         trial.observe(observation);
     }
-    let after: Vec<&Observation> = history.since(since).collect();
-    let Some(last) = after.last() else { return Vec::new() };
-    let residuals = Residuals::new(&trial, &after);
-    let seconds = (last.at - trial.at).as_secs_f64().max(1e-6);
-    let size = residuals.size(trial.spread());
-    let mut all = Vec::new();
+    let changed = Scene::new(trial, after);
+    let never = Scene::new(start, &all);
+    let mut hypotheses = Vec::new();
     for kind in Kind::ALL {
-        let noise = residuals.noise(matches!(kind, Kind::Rate | Kind::TimeAndRate | Kind::Wander));
+        let Some(scene) = (if kind.is_of_old() { &never } else { &changed }) else { continue };
+        scene.try_all(kind, bank, least_floor, &mut hypotheses);
+    }
+    hypotheses.retain(|hypothesis| hypothesis.ln_evidence.is_finite());
+    hypotheses.sort_by(|a, b| b.ln_evidence.total_cmp(&a.ln_evidence));
+    hypotheses
+}
+
+/// A belief, and the packets after it that something has changed before.
+struct Scene<'a> {
+    trial: Trial,
+    after: &'a [&'a Observation],
+    residuals: Residuals,
+    seconds: f64,
+    size: f64,
+}
+
+impl<'a> Scene<'a> {
+    fn new(trial: Trial, after: &'a [&'a Observation]) -> Option<Self> {
+        let seconds = (after.last()?.at - trial.at).as_secs_f64().max(1e-6);
+        let residuals = Residuals::new(&trial, after);
+        let size = residuals.size(trial.spread());
+        Some(Self { trial, after, residuals, seconds, size })
+    }
+
+    fn try_all(&self, kind: Kind, bank: &Bank, least_floor: f64, into: &mut Vec<Hypothesis>) {
+        let Self { trial, after, residuals, seconds, size } = self;
+        let noise = residuals.noise(kind);
         for fresh in [[false, false], [true, false], [false, true], [true, true]] {
             let noise = [0, 1].map(|way| if fresh[way] { noise[way] } else { None });
             if [0, 1].iter().any(|way| fresh[*way] && noise[*way].is_none()) {
                 continue;
             }
-            let opening =
-                Opening { along: kind.along(size, seconds), levels: kind.levels(), noise };
+            let along = kind.along(*size, *seconds);
+            let opening = Opening { along, levels: kind.levels(), noise };
             let mut trial = trial.clone();
             trial.open(&opening, bank);
-            for observation in &after {
+            for observation in *after {
                 trial.observe(observation);
             }
             let count = fresh.iter().filter(|fresh| **fresh).count() as f64;
-            let prior = kind.ln_prior(is_young) + LN_FRESH * count;
+            let prior = kind.ln_prior() + LN_FRESH * count;
             let ln_evidence = prior + trial.ln_evidence + trial.ln_floors(least_floor);
-            all.push(Hypothesis {
+            into.push(Hypothesis {
                 kind,
                 opening,
                 ln_evidence,
@@ -185,9 +215,6 @@ pub(super) fn hypotheses(
             });
         }
     }
-    all.retain(|hypothesis| hypothesis.ln_evidence.is_finite());
-    all.sort_by(|a, b| b.ln_evidence.total_cmp(&a.ln_evidence));
-    all
 }
 
 /// The best of those that lead to another time than the best of all.
@@ -227,7 +254,6 @@ impl Trial {
         for (noise, fresh) in self.noise.iter_mut().zip(&opening.noise) {
             *noise = fresh.unwrap_or(*noise);
         }
-        self.ln_evidence = 0.0;
     }
 
     fn observe(&mut self, observation: &Observation) {
@@ -288,19 +314,19 @@ impl Residuals {
         medians.fold(least, f64::max)
     }
 
-    /// What the noise of each direction looks like by itself.
-    fn noise(&self, has_slope: bool) -> [Option<Noise>; 2] {
+    /// What the noise of each direction looks like by itself, if what has changed is of this kind.
+    fn noise(&self, kind: Kind) -> [Option<Noise>; 2] {
+        let has_slope = matches!(kind, Kind::Rate | Kind::TimeAndRate | Kind::Wander);
         let slope = if has_slope { common_slope(&self.points[0], &self.points[1]) } else { 0.0 };
         [0, 1].map(|way| {
             let points = &self.points[way];
-            if points.len() < AFRESH {
-                return None;
-            }
             let sign = if way == 0 { 1.0 } else { -1.0 };
             let flat = points.iter().map(|(at, value)| value - sign * slope * at);
             let least = flat.clone().fold(f64::INFINITY, f64::min);
-            let mut excess: Vec<f64> = flat.map(|value| value - least).collect();
-            Some(Noise::sharp(&mut excess))
+            // An edge that has moved is at the fastest packet, another one where it was.
+            let edge = if kind.moves(way) || has_slope { least } else { least.min(0.0) };
+            let mut excess: Vec<f64> = flat.map(|value| value - edge).collect();
+            (excess.len() >= AFRESH).then(|| Noise::sharp(&mut excess))
         })
     }
 }

@@ -24,8 +24,6 @@ const PATIENCE: u64 = 48;
 /// right after all.
 const WATCHED: u64 = 1_000;
 const OVERTURNED: f64 = 10.0;
-/// For so many packets after the first the edges may still be wrong.
-const YOUNG: u64 = 256;
 
 /// Something that may have changed, since which observation, and when to look at it again.
 #[derive(Clone, Copy, Debug)]
@@ -178,13 +176,16 @@ impl Estimator {
         if counts.iter().any(|count| *count < EACH) && !is_final {
             return;
         }
-        let is_young = since < YOUNG;
-        let hypotheses = change::hypotheses(&self.history, since, is_young, self.least_floor);
+        let hypotheses = change::hypotheses(&self.history, since, self.least_floor);
         let Some(best) = hypotheses.first() else {
             self.dismiss();
             return;
         };
         let second = change::runner_up(&hypotheses);
+        if std::env::var_os("PTPDBG").is_some() { // DBG
+            eprintln!("#{number} t={:.2} since {since} n={counts:?} f={:.0} b={:.0} noise {:?}", self.bank.at().as_nanos() as f64*1e-9-1000.0, self.bank.middle().x[2], self.bank.middle().x[3], [0,1].map(|w| { let n=self.bank.noise()[w]; (n.fast_ns.round(), n.variance_ns2.sqrt().round()) })); // DBG
+            for h in hypotheses.iter().take(7) { eprintln!("    {:?}{:?} ev {:.1} x {:.0} f {:.0} b {:.0} y {:.1}", h.kind, h.opening.noise.map(|n| n.map(|n| n.fast_ns.round())), h.ln_evidence, h.filter.x[0]+(h.origin-self.bank.origin()).as_nanos_f64(), h.filter.x[2], h.filter.x[3], h.filter.x[1]); } // DBG
+        } // DBG
         let lead = second.map_or(f64::INFINITY, |second| best.ln_evidence - second.ln_evidence);
         let needed = match age {
             _ if is_final => 0.0,
@@ -202,7 +203,7 @@ impl Estimator {
             return;
         }
         let (best, second) = (best.clone(), second.cloned());
-        self.adopt(since, &best);
+        self.adopt(if best.kind.is_of_old() { 0 } else { since }, &best);
         self.rival = second.map(|second| Rival {
             filter: second.filter,
             origin: second.origin,

@@ -50,6 +50,11 @@ impl History {
         self.next - self.observations.len() as u64
     }
 
+    /// The oldest belief, with the number of the observation that came after it.
+    pub(super) fn oldest(&self) -> Option<&(u64, Bank)> {
+        self.beliefs.front()
+    }
+
     /// The latest belief from before observation `number`, or else the oldest, with the number of the
     /// observation that came after it.
     pub(super) fn before(&self, number: u64) -> Option<&(u64, Bank)> {
