@@ -11,6 +11,8 @@ use super::{
 };
 use ptp_common::time::Duration;
 
+/// Instants at which a change may have been.
+const INSTANTS: u64 = 4;
 /// Packets of a direction from which its noise is looked at afresh.
 const AFRESH: usize = 3;
 /// A floor is not below the least by more than so many standard deviations.
@@ -96,6 +98,16 @@ impl Kind {
         }
     }
 
+    /// Whether a clock has stepped.
+    pub(super) const fn is_of_time(self) -> bool {
+        matches!(self, Self::Time | Self::TimeAndRate)
+    }
+
+    /// Whether the time is another one after it, at once or by and by.
+    pub(super) const fn is_of_time_or_rate(self) -> bool {
+        matches!(self, Self::Time | Self::TimeAndRate | Self::Rate | Self::Wander)
+    }
+
     /// Whether it is no change but an old error.
     pub(super) const fn is_of_old(self) -> bool {
         matches!(self, Self::EdgeForward | Self::EdgeBackward)
@@ -126,6 +138,8 @@ const LN_FRESH: f64 = -6.0;
 /// A hypothesis and what became of it.
 #[derive(Clone, Debug)]
 pub(super) struct Hypothesis {
+    /// Number of the first observation after the change.
+    pub(super) since: u64,
     pub(super) kind: Kind,
     pub(super) opening: Opening,
     /// Log evidence of the packets since the change, prior included.
@@ -152,19 +166,31 @@ impl Hypothesis {
 pub(super) fn hypotheses(history: &History, since: u64, least_floor: f64) -> Vec<Hypothesis> {
     let Some((from, bank)) = history.oldest() else { return Vec::new() };
     let since = since.max(*from);
-    let start = Trial::new(bank);
-    let mut trial = start.clone();
     let all: Vec<&Observation> = history.since(*from).collect();
-    let (before, after) = all.split_at(usize::try_from(since - from).unwrap_or(0).min(all.len()));
-    for observation in before {
-        trial.observe(observation);
-    }
-    let changed = Scene::new(trial, after);
-    let never = Scene::new(start, &all);
+    let mut trial = Trial::new(bank);
     let mut hypotheses = Vec::new();
-    for kind in Kind::ALL {
-        let Some(scene) = (if kind.is_of_old() { &never } else { &changed }) else { continue };
-        scene.try_all(kind, bank, least_floor, &mut hypotheses);
+    if let Some(scene) = Scene::new(*from, trial.clone(), &all) {
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.is_of_old()) {
+            scene.try_all(kind, bank, least_floor, &mut hypotheses);
+        }
+    }
+    // When it changed is not known exactly either.
+    let mut number = *from;
+    for part in 0..INSTANTS {
+        let at = since + (history.next() - since) * part / INSTANTS;
+        while number < at {
+            if let Some(observation) = all.get((number - from) as usize) {
+                trial.observe(observation);
+            }
+            number += 1;
+        }
+        let after = all.get((at - from) as usize..).unwrap_or_default();
+        let Some(scene) = Scene::new(at, trial.clone(), after) else { continue };
+        for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_of_old()) {
+            if kind != Kind::Nothing || part == 0 {
+                scene.try_all(kind, bank, least_floor, &mut hypotheses);
+            }
+        }
     }
     hypotheses.retain(|hypothesis| hypothesis.ln_evidence.is_finite());
     hypotheses.sort_by(|a, b| b.ln_evidence.total_cmp(&a.ln_evidence));
@@ -173,6 +199,7 @@ pub(super) fn hypotheses(history: &History, since: u64, least_floor: f64) -> Vec
 
 /// A belief, and the packets after it that something has changed before.
 struct Scene<'a> {
+    since: u64,
     trial: Trial,
     after: &'a [&'a Observation],
     residuals: Residuals,
@@ -181,15 +208,15 @@ struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    fn new(trial: Trial, after: &'a [&'a Observation]) -> Option<Self> {
+    fn new(since: u64, trial: Trial, after: &'a [&'a Observation]) -> Option<Self> {
         let seconds = (after.last()?.at - trial.at).as_secs_f64().max(1e-6);
         let residuals = Residuals::new(&trial, after);
         let size = residuals.size(trial.spread());
-        Some(Self { trial, after, residuals, seconds, size })
+        Some(Self { since, trial, after, residuals, seconds, size })
     }
 
     fn try_all(&self, kind: Kind, bank: &Bank, least_floor: f64, into: &mut Vec<Hypothesis>) {
-        let Self { trial, after, residuals, seconds, size } = self;
+        let Self { since, trial, after, residuals, seconds, size } = self;
         let noise = residuals.noise(kind);
         for fresh in [[false, false], [true, false], [false, true], [true, true]] {
             let noise = [0, 1].map(|way| if fresh[way] { noise[way] } else { None });
@@ -207,6 +234,7 @@ impl<'a> Scene<'a> {
             let prior = kind.ln_prior() + LN_FRESH * count;
             let ln_evidence = prior + trial.ln_evidence + trial.ln_floors(least_floor);
             into.push(Hypothesis {
+                since: *since,
                 kind,
                 opening,
                 ln_evidence,

@@ -14,6 +14,7 @@ use ptp_common::time::{Duration, Mono, Time};
 
 /// Packets of each direction since a change before it is judged.
 const EACH: usize = 3;
+const EACH_WITHOUT_HURRY: usize = 6;
 /// A suspicion is looked at again after so many more.
 const AGAIN: u64 = 3;
 /// Log evidence by which the best hypothesis must be ahead while there is time ...
@@ -46,7 +47,7 @@ pub(super) struct Change {
 impl Change {
     /// Whether it was the time that stepped.
     pub(super) const fn is_of_time(&self) -> bool {
-        matches!(self.kind, Kind::Time | Kind::TimeAndRate)
+        self.kind.is_of_time()
     }
 }
 
@@ -166,14 +167,9 @@ impl Estimator {
 
     fn judge(&mut self, number: u64, suspicion: Suspicion) {
         let Suspicion { since, opened, .. } = suspicion;
-        let mut counts = [0; 2];
-        for observation in self.history.since(since) {
-            counts[usize::from(observation.way != Way::Forward)] += 1;
-        }
         let age = number - opened;
-        let waited = number - since;
         let is_final = age >= 2 * PATIENCE;
-        if counts.iter().any(|count| *count < EACH) && !is_final {
+        if self.fewest_since(since) < EACH && !is_final {
             return;
         }
         let hypotheses = change::hypotheses(&self.history, since, self.least_floor);
@@ -183,7 +179,7 @@ impl Estimator {
         };
         let second = change::runner_up(&hypotheses);
         if std::env::var_os("PTPDBG").is_some() { // DBG
-            eprintln!("#{number} t={:.2} since {since} n={counts:?} f={:.0} b={:.0} noise {:?}", self.bank.at().as_nanos() as f64*1e-9-1000.0, self.bank.middle().x[2], self.bank.middle().x[3], [0,1].map(|w| { let n=self.bank.noise()[w]; (n.fast_ns.round(), n.variance_ns2.sqrt().round()) })); // DBG
+            eprintln!("#{number} t={:.2} since {since} best since {} f={:.0} b={:.0} noise {:?}", self.bank.at().as_nanos() as f64*1e-9-1000.0, best.since, self.bank.middle().x[2], self.bank.middle().x[3], [0,1].map(|w| { let n=self.bank.noise()[w]; (n.fast_ns.round(), n.variance_ns2.sqrt().round()) })); // DBG
             for h in hypotheses.iter().take(7) { eprintln!("    {:?}{:?} ev {:.1} x {:.0} f {:.0} b {:.0} y {:.1}", h.kind, h.opening.noise.map(|n| n.map(|n| n.fast_ns.round())), h.ln_evidence, h.filter.x[0]+(h.origin-self.bank.origin()).as_nanos_f64(), h.filter.x[2], h.filter.x[3], h.filter.x[1]); } // DBG
         } // DBG
         let lead = second.map_or(f64::INFINITY, |second| best.ln_evidence - second.ln_evidence);
@@ -192,9 +188,10 @@ impl Estimator {
             age if age >= PATIENCE => 0.5 * LEAD,
             _ => LEAD,
         };
-        let is_nothing =
-            best.kind == Kind::Nothing && best.opening.noise.iter().all(Option::is_none);
-        if lead < needed || (is_nothing && waited < 8) {
+        let is_nothing = best.kind == Kind::Nothing && best.opening.noise.iter().all(Option::is_none);
+        // What does not move the time is in no hurry.
+        let each = if best.kind.is_of_time_or_rate() { EACH } else { EACH_WITHOUT_HURRY };
+        if (lead < needed || self.fewest_since(best.since) < each) && !is_final {
             self.suspicion = Some(Suspicion { again: number + AGAIN, ..suspicion });
             return;
         }
@@ -203,7 +200,7 @@ impl Estimator {
             return;
         }
         let (best, second) = (best.clone(), second.cloned());
-        self.adopt(if best.kind.is_of_old() { 0 } else { since }, &best);
+        self.adopt(&best);
         self.rival = second.map(|second| Rival {
             filter: second.filter,
             origin: second.origin,
@@ -213,6 +210,15 @@ impl Estimator {
         });
     }
 
+    /// Packets since `number` of the direction with fewer of them.
+    fn fewest_since(&self, number: u64) -> usize {
+        let mut counts = [0; 2];
+        for observation in self.history.since(number) {
+            counts[usize::from(observation.way != Way::Forward)] += 1;
+        }
+        counts[0].min(counts[1])
+    }
+
     fn dismiss(&mut self) {
         self.suspicion = None;
         self.detector = Detector::default();
@@ -220,7 +226,8 @@ impl Estimator {
     }
 
     /// What has been seen since the change is seen again, with what is now believed of it.
-    fn adopt(&mut self, since: u64, hypothesis: &Hypothesis) {
+    fn adopt(&mut self, hypothesis: &Hypothesis) {
+        let since = hypothesis.since;
         let Some((from, bank)) = self.history.before(since).copied() else { return };
         let now = self.bank.at();
         let would_be = self.bank;
