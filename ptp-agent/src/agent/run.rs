@@ -662,6 +662,7 @@ mod tests {
             rx_source: StampSource::Stack,
             tx_source: None,
             parent: PortIdentity::ALL,
+            grandmaster: None,
             sequence_id: 1,
         };
         assert_eq!(
