@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ptp_common::time::{Mono, Time};
+use ptp_common::time::{Duration, Mono, Time};
 
 use super::AgentError;
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
         rivals, saved,
         system::{HostKernel, Keeping, Kernel, SystemClock},
     },
-    engine::client::{Client, Sample},
+    engine::client::Client,
     servo::ServoState,
 };
 
@@ -71,10 +71,12 @@ pub(super) fn take_over_phc(device: &Path, steering: &Steering) -> Result<Follow
 pub(super) fn keep(
     client: &mut Client<Followed>,
     now: Time<Mono>,
-    last: Option<&Sample>,
+    grandmaster_accuracy: Option<Duration>,
 ) -> Result<bool, AgentError> {
     let state = client.servo().state();
-    let error_bound = client.error_bound(now);
+    let trust = client.trust(now);
+    // The kernel has no word for what a bound is against; the status has.
+    let inaccuracy = client.origin().inaccuracy(grandmaster_accuracy).unwrap_or(Duration::ZERO);
     let properties = client.receiver().parent().map(|parent| parent.time_properties);
     let clock = match client.clock_mut() {
         Followed::System(clock) => clock,
@@ -89,8 +91,8 @@ pub(super) fn keep(
     clock.keep(Keeping {
         now,
         state,
-        offset: last.map(|sample| sample.offset),
-        error_bound,
+        precision: trust.map(|trust| trust.precision),
+        error_bound: trust.map(|trust| trust.bound + inaccuracy),
         time_properties: properties.as_ref(),
     })?;
     Ok(is_stepped)
