@@ -25,6 +25,10 @@ use crate::{
 /// One note. All but `Start`, `Sent`, `Lost` and `End` are inputs of the engine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "ptp_agent", rename_all = "snake_case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of a recording is large, and each is written or given at once"
+)]
 pub enum Note {
     /// The first one: with what the engine was made.
     Start(Start),
