@@ -81,3 +81,83 @@ pub(super) fn text(trust: Option<&Trust>) -> String {
 pub(super) fn withheld(refused: Option<&str>, exports: Option<&Withheld>) -> Option<String> {
     refused.map(str::to_owned).or_else(|| exports.map(ToString::to_string))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::servo::{Basis, Interval, ServoState};
+    use ptp_common::time::Time;
+
+    fn trust() -> Trust {
+        // Not whole, so that rounding shows.
+        let odd = Duration::from_scaled_nanos(1);
+        Trust {
+            bound: Duration::from_nanos(900) + odd,
+            precision: Duration::from_nanos(40),
+            interval: Interval { lo: Duration::from_nanos(-900) - odd, hi: Duration::ZERO + odd },
+            basis: Basis::Causality,
+            is_clipped: false,
+        }
+    }
+
+    fn view() -> View<'static> {
+        View {
+            now: Time::ZERO,
+            state: ServoState::Locked,
+            software: None,
+            trust: Some(trust()),
+            rate_error_ppb: 1_000.0,
+            reference: BoundReference::Grandmaster,
+            inaccuracy: Some(Duration::from_nanos(100)),
+            utc_offset_s: Some(37),
+            is_utc_unknown: false,
+            real: Time::ZERO,
+            real_error: None,
+            real_error_bound: None,
+            leap: 0,
+            steps: 0,
+        }
+    }
+
+    #[test]
+    fn status_says_how_far_by_what_and_against_whom() {
+        let status = status(&view(), None);
+        assert_eq!(status["error_bound_ns"], 901, "rounded up");
+        assert_eq!(status["interval_ns"], json!([-901, 1]), "rounded outwards");
+        assert_eq!((&status["precision_ns"], &status["clipped"]), (&json!(40), &json!(false)));
+        assert_eq!(status["bound_basis"], "causality");
+        assert_eq!(status["bound_reference"], "grandmaster");
+        assert_eq!(status["utc"]["bound_ns"], 1_001);
+        assert_eq!(status["utc"]["reference"], "utc");
+    }
+
+    #[test]
+    fn what_nobody_knows_is_relative_to_whom_it_is_known_against() {
+        let parent = View { reference: BoundReference::Parent, inaccuracy: None, ..view() };
+        let status_of = |view: &View<'_>| status(view, Some("why".to_owned()));
+        let status = status_of(&parent);
+        assert_eq!(
+            (&status["bound_reference"], &status["withheld"]),
+            (&json!("parent"), &json!("why"))
+        );
+        assert_eq!(status["utc"]["reference"], "parent");
+        assert_eq!(status["utc"]["bound_ns"], 901);
+        let no_offset = View { is_utc_unknown: true, utc_offset_s: None, ..view() };
+        assert_eq!(status_of(&no_offset)["utc"]["reference"], "grandmaster");
+        let nothing = View { trust: None, ..view() };
+        let status = status_of(&nothing);
+        for name in ["error_bound_ns", "precision_ns", "interval_ns", "bound_reference", "clipped"]
+        {
+            assert!(status[name].is_null(), "{name}");
+        }
+        assert!(status["utc"]["bound_ns"].is_null() && status["utc"]["reference"].is_null());
+    }
+
+    #[test]
+    fn line_of_text_is_short() {
+        assert_eq!(text(Some(&trust())), "bound 901 ns (precision 40 ns)");
+        let clipped = Trust { is_clipped: true, ..trust() };
+        assert_eq!(text(Some(&clipped)), "bound 901 ns (precision 40 ns, clipped)");
+        assert_eq!(text(None), "bound unknown");
+    }
+}

@@ -485,7 +485,9 @@ impl Teller {
 
     /// Why time is withheld from the clock or from other programs.
     fn withheld(&self, runner: &Runner) -> Option<String> {
-        let refused = self.refusal.as_deref().filter(|_| runner.client.clock().is_refused());
+        let is_refused =
+            runner.client.clock().is_refused() && runner.client.receiver().parent().is_some();
+        let refused = self.refusal.as_deref().filter(|_| is_refused);
         bound::withheld(refused, self.exports.withheld())
     }
 
