@@ -9,7 +9,7 @@ use crate::{
         export::{View, Withheld},
         metrics::PortFigures,
     },
-    servo::Trust,
+    servo::{Servo, Trust},
 };
 
 /// What the status says of it.
@@ -75,6 +75,12 @@ pub(super) fn text(trust: Option<&Trust>) -> String {
             format!("bound {bound} ns (precision {precision} ns{clipped})")
         }
     }
+}
+
+/// Samples that contradicted the others so far, and whether the latest does, so that time is in doubt.
+pub(super) fn doubt(_servo: &dyn Servo) -> (u64, bool) {
+    // FOR THE LEAD: the causal interval's contradictions(), is_contradicted(), once a servo tells them.
+    (0, false)
 }
 
 /// Why time is withheld from the clock, or from other programs; the clock comes first.

@@ -543,12 +543,12 @@ impl Teller {
             .and_then(|parent| receiver.log_min_delay_req_interval(parent.port))
             .map(Duration::from_log_interval);
         let totals = health::totals(&runner.io, &self.ports, |port| receiver.counters(port));
+        let (contradictions, is_in_doubt) = bound::doubt(runner.client.servo());
         Facts {
             totals: Totals {
                 clock_errors: self.clock_errors,
                 clock_steps: self.steps,
-                // For the lead: samples that contradicted the others.
-                contradictions: 0,
+                contradictions,
                 ..totals
             },
             ports_up,
@@ -565,8 +565,7 @@ impl Teller {
             is_unserved: self.services.is_lacking() || self.exports.is_lacking(),
             is_software: matches!(runner.client.clock(), Followed::Virtual(_)),
             is_clipped: trust.is_some_and(|trust| trust.is_clipped),
-            // For the lead: whether the causal interval has contradictions in it now.
-            is_in_doubt: false,
+            is_in_doubt,
             withheld: self.withheld(runner),
         }
     }
@@ -599,6 +598,10 @@ impl Teller {
                 figures.set_exchanges("sync", counters.sync_exchanges);
                 figures.set_exchanges("delay", counters.delay_exchanges);
                 figures.set_exchanges("peer_delay", counters.peer_delay_exchanges);
+                // There is one servo, and its samples come from this port.
+                if runner.client.origin().parent.is_some_and(|parent| parent.port == *port) {
+                    figures.set_exchanges("contradicting", facts.totals.contradictions);
+                }
                 set_drop_figures(figures, counters, runner.io.counts(*port));
             });
         }
