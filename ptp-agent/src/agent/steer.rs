@@ -16,7 +16,7 @@ use crate::{
         system::{HostKernel, Keeping, Kernel, SystemClock},
     },
     engine::client::Client,
-    servo::ServoState,
+    servo::{ServoState, Trust},
 };
 
 /// How a clock of the host is steered.
@@ -76,7 +76,8 @@ pub(super) fn keep(
     let state = client.servo().state();
     let trust = client.trust(now);
     // The kernel has no word for what a bound is against; the status has.
-    let inaccuracy = client.origin().inaccuracy(grandmaster_accuracy).unwrap_or(Duration::ZERO);
+    let bound = |trust: Trust| client.origin().utc_bound(&trust, grandmaster_accuracy).0;
+    let error_bound = trust.map(bound);
     let properties = client.receiver().parent().map(|parent| parent.time_properties);
     let clock = match client.clock_mut() {
         Followed::System(clock) => clock,
@@ -92,7 +93,7 @@ pub(super) fn keep(
         now,
         state,
         precision: trust.map(|trust| trust.precision),
-        error_bound: trust.map(|trust| trust.bound + inaccuracy),
+        error_bound,
         time_properties: properties.as_ref(),
     })?;
     Ok(is_stepped)

@@ -74,11 +74,15 @@ impl Origin {
         accuracy.bound().filter(|_| is_utc).or(configured)
     }
 
-    /// What a bound that has [`Self::inaccuracy`] in it is against.
-    pub fn utc_reference(&self, configured: Option<Duration>) -> BoundReference {
+    /// The bound with [`Self::inaccuracy`] in it, and what it is against then.
+    pub fn utc_bound(
+        &self,
+        trust: &Trust,
+        configured: Option<Duration>,
+    ) -> (Duration, BoundReference) {
         match self.inaccuracy(configured) {
-            Some(_) => BoundReference::Utc,
-            None => self.bound_reference(),
+            Some(inaccuracy) => (trust.bound + inaccuracy, BoundReference::Utc),
+            None => (trust.bound, self.bound_reference()),
         }
     }
 }
@@ -136,15 +140,19 @@ mod tests {
         Duration::from_nanos(nanos)
     }
 
-    #[test]
-    fn each_boundary_clock_widens_bound_and_interval_by_its_error_and_leaves_the_precision() {
-        let trust = Trust {
+    fn trust() -> Trust {
+        Trust {
             bound: nanos(5_000),
             precision: nanos(40),
             interval: Interval { lo: nanos(-3_000), hi: nanos(5_000) },
             basis: Basis::Causality,
             is_clipped: false,
-        };
+        }
+    }
+
+    #[test]
+    fn each_boundary_clock_widens_bound_and_interval_by_its_error_and_leaves_the_precision() {
+        let trust = trust();
         let mut origin = origin(3, 0x21, true);
         assert_eq!(origin.widen(trust), trust, "of unknown boundary clocks nothing is guessed");
         assert_eq!(origin.bound_reference(), BoundReference::Parent);
@@ -178,9 +186,13 @@ mod tests {
     fn behind_unknown_boundary_clocks_no_accuracy_of_the_grandmaster_makes_utc() {
         let mut origin = origin(1, 0x21, true);
         assert_eq!(origin.inaccuracy(Some(nanos(7))), None);
-        assert_eq!(origin.utc_reference(Some(nanos(7))), BoundReference::Parent);
+        let trust = trust();
+        let alone = (trust.bound, BoundReference::Parent);
+        assert_eq!(origin.utc_bound(&trust, Some(nanos(7))), alone);
         origin.boundary_clock_error = Some(nanos(50));
-        assert_eq!(origin.utc_reference(None), BoundReference::Utc);
+        let trust = origin.widen(trust);
+        let with_all = (nanos(5_000 + 50 + 100), BoundReference::Utc);
+        assert_eq!(origin.utc_bound(&trust, None), with_all);
     }
 
     #[test]
