@@ -21,7 +21,7 @@ use ptp_agent::{
     },
     stamp::StampSource,
 };
-use ptp_common::wire::MessageType;
+use ptp_common::wire::{ClockIdentity, MessageType, PortIdentity};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -104,6 +104,9 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
             figures.mean_path_delay_seconds = Some(0.0);
             figures.clock_frequency_adjustment_ratio = Some(0.0);
             figures.clock_error_bound_seconds = Some(0.0);
+            figures.clock_precision_seconds = Some(0.0);
+            figures.causal_interval_seconds = Some([0.0; 2]);
+            figures.set_parent(ClockIdentity::default(), PortIdentity::default());
             figures.last_sample_timestamp_seconds = Some(0.0);
             figures.priming = Some(true);
             for direction in [Direction::Rx, Direction::Tx] {

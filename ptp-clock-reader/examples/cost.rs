@@ -33,6 +33,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             state: 1,
             utc_offset_s: 37,
             steps: 0,
+            interval_ns: [-80, 100],
+            precision_ns: Some(20),
+            accuracy_ns: Some(100),
         };
         course.write(&page);
         let words = page.iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes());

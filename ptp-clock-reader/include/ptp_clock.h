@@ -24,15 +24,21 @@ extern "C" {
 #define PTP_CLOCK_VERSION (((uint64_t)PTP_CLOCK_BYTES << 32) | 1)
 #define PTP_CLOCK_NO_BOUND UINT64_MAX
 #define PTP_CLOCK_NO_UTC_OFFSET INT64_MIN
+#define PTP_CLOCK_NO_PRECISION 0
 
 enum ptp_clock_state { PTP_CLOCK_UNKNOWN = 0, PTP_CLOCK_LOCKED = 1, PTP_CLOCK_HOLDOVER = 2 };
 
 struct ptp_clock_time {
     int64_t ptp_ns;       /* since the epoch: TAI since 1970 where the grandmaster has it */
-    uint64_t bound_ns;    /* the true time is no farther; PTP_CLOCK_NO_BOUND: not known */
+    uint64_t bound_ns;    /* the grandmaster's time is no farther; PTP_CLOCK_NO_BOUND: not known */
     int64_t utc_offset_s; /* TAI minus UTC; PTP_CLOCK_NO_UTC_OFFSET: not known */
     uint64_t steps;       /* jumps of the clock so far */
     enum ptp_clock_state state;
+    /* Not known of agents that do not say it: */
+    uint64_t utc_bound_ns; /* UTC is no farther; PTP_CLOCK_NO_BOUND: not known */
+    uint64_t precision_ns; /* the clock repeats to within this; PTP_CLOCK_NO_PRECISION: not known */
+    int64_t lowest_ns;     /* clock minus grandmaster is between these, which may be lopsided; */
+    int64_t highest_ns;    /* both 0: not known */
 };
 
 /* Maps the page in `path`; NULL with errno set, EPROTO for a file that is no such page. */
@@ -67,14 +73,14 @@ static inline void ptp_clock_close(const uint64_t *page) {
 
 /* The time at a reading of CLOCK_MONOTONIC; 0, or -1 with errno EIO when the writer died writing. */
 static inline int ptp_clock_at(const uint64_t *page, int64_t mono_ns, struct ptp_clock_time *time) {
-    uint64_t before, word[16];
+    uint64_t before, growth, word[16];
     __int128 passed, gained;
     int attempt, n;
     for (attempt = 0; attempt < 1000000; attempt++) {
         before = __atomic_load_n(&page[2], __ATOMIC_ACQUIRE);
         if (before & 1)
             continue;
-        for (n = 3; n < 13; n++)
+        for (n = 3; n < 16; n++)
             word[n] = __atomic_load_n(&page[n], __ATOMIC_RELAXED);
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
         if (__atomic_load_n(&page[2], __ATOMIC_RELAXED) != before)
@@ -89,9 +95,22 @@ static inline int ptp_clock_at(const uint64_t *page, int64_t mono_ns, struct ptp
                           ? PTP_CLOCK_UNKNOWN
                           : (enum ptp_clock_state)word[10];
         time->bound_ns = PTP_CLOCK_NO_BOUND;
-        if (word[7] != PTP_CLOCK_NO_BOUND && time->state != PTP_CLOCK_UNKNOWN)
-            time->bound_ns =
-                word[7] + (uint64_t)((passed < 0 ? -passed : passed) * (__int128)word[8] / 1000000000);
+        time->utc_bound_ns = PTP_CLOCK_NO_BOUND;
+        time->precision_ns = PTP_CLOCK_NO_PRECISION;
+        time->lowest_ns = time->highest_ns = 0;
+        growth = (uint64_t)((passed < 0 ? -passed : passed) * (__int128)word[8] / 1000000000);
+        if (time->state != PTP_CLOCK_UNKNOWN) {
+            time->precision_ns = word[15] & UINT32_MAX;
+            if (word[13] != 0 || word[14] != 0) {
+                time->lowest_ns = (int64_t)(word[13] - growth);
+                time->highest_ns = (int64_t)(word[14] + growth);
+            }
+            if (word[7] != PTP_CLOCK_NO_BOUND) {
+                time->bound_ns = word[7] + growth;
+                if (word[15] >> 32 != 0 && (int64_t)word[11] != PTP_CLOCK_NO_UTC_OFFSET)
+                    time->utc_bound_ns = time->bound_ns + (word[15] >> 32) - 1;
+            }
+        }
         time->utc_offset_s = (int64_t)word[11];
         time->steps = word[12];
         return 0;

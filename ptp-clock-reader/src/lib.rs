@@ -22,13 +22,19 @@
 //! | 4 | ptp | the clock's time then, ns since its epoch |
 //! | 5 | fraction | of a nanosecond, to be added, in units of 2^-64 ns |
 //! | 6 | rate | how much faster than CLOCK_MONOTONIC the clock runs, signed, in units of 2^-48 |
-//! | 7 | bound | largest error of the clock at *mono*, ns; all ones: not known |
+//! | 7 | bound | largest error of the clock against its grandmaster at *mono*, ns; all ones: not known |
 //! | 8 | growth | by how much that grows, parts per billion of the time since |
 //! | 9 | void | CLOCK_MONOTONIC, ns, after which nothing of this may be believed |
 //! | 10 | state | 0 unknown, 1 locked, 2 holdover |
 //! | 11 | UTC offset | TAI minus UTC, s, signed; the smallest number there is: not known, or the epoch is arbitrary |
 //! | 12 | steps | counts jumps of the clock |
-//! | 13 to 15 | | 0; to be ignored |
+//! | 13, 14 | lowest, highest | between these, ns, signed, is clock minus grandmaster at *mono*, whatever the paths do |
+//! | 15 | precision | lower half: to within this many ns the clock repeats; 0: not known |
+//! | 15 | accuracy | upper half: the grandmaster is no farther than this many ns, less one, from UTC; 0: not known |
+//!
+//! Words 13 to 15 were 0 before there was something in them, and an interval from 0 to 0 is none: a page
+//! of an older agent says that this is not known, and readers that are older ignore it. So the version is
+//! still 1. Lowest and highest move apart as the bound grows.
 //!
 //! With *m* a reading of CLOCK_MONOTONIC: time = *ptp* + (*m* - *mono*) + (*m* - *mono*) * *rate* / 2^48,
 //! which takes 128-bit arithmetic. A reader takes *sequence*, then the words, then *sequence* again, and
@@ -61,6 +67,8 @@ pub const VERSION: u64 = (BYTES as u64) << 32 | 1;
 pub const NO_BOUND: u64 = u64::MAX;
 /// The UTC offset when none is known.
 pub const NO_UTC_OFFSET: i64 = i64::MIN;
+/// The interval when none is known.
+pub const NO_INTERVAL: [i64; 2] = [0; 2];
 /// A writer that dies while it writes is not waited for for ever.
 const ATTEMPTS: u32 = 1_000_000;
 
@@ -121,6 +129,12 @@ pub struct Course {
     pub utc_offset_s: i64,
     /// Jumps of the clock so far.
     pub steps: u64,
+    /// Clock minus grandmaster at `mono_ns` is between these, ns, or [`NO_INTERVAL`].
+    pub interval_ns: [i64; 2],
+    /// To within this many ns the clock repeats; `None` when that is not known, or more than 4 s.
+    pub precision_ns: Option<u32>,
+    /// The grandmaster is no farther from UTC, ns; `None` when that is not known, or more than 4 s.
+    pub accuracy_ns: Option<u32>,
 }
 
 /// The time.
@@ -128,8 +142,16 @@ pub struct Course {
 pub struct PtpTime {
     /// Nanoseconds since the epoch: TAI since 1970 where the grandmaster has it.
     pub ptp_ns: i64,
-    /// The true time is no farther than this, ns; `None` when that is not known.
+    /// The grandmaster's time is no farther than this, ns; `None` when that is not known.
     pub bound_ns: Option<u64>,
+    /// UTC, which is `ptp_ns` minus `utc_offset_s`, is no farther than this, ns; `None` when that is not
+    /// known, be it of this clock or of the grandmaster.
+    pub utc_bound_ns: Option<u64>,
+    /// Clock minus grandmaster lies between these, ns, which may be lopsided: the grandmaster's time is
+    /// from `ptp_ns` minus the second to `ptp_ns` minus the first. `None` when that is not known.
+    pub interval_ns: Option<[i64; 2]>,
+    /// To within this many ns the clock repeats, which says nothing of the path; `None` when not known.
+    pub precision_ns: Option<u32>,
     /// State of the clock.
     pub state: State,
     /// TAI minus UTC, s, where it is known.
@@ -154,15 +176,34 @@ impl Course {
             _ => State::Unknown,
         };
         let growth = passed.unsigned_abs() * u128::from(self.growth_ppb) / 1_000_000_000;
+        let growth = u64::try_from(growth).unwrap_or(NO_BOUND);
         let bound_ns = (self.bound_ns != NO_BOUND && state != State::Unknown)
-            .then(|| u64::try_from(growth).unwrap_or(NO_BOUND).saturating_add(self.bound_ns));
+            .then(|| growth.saturating_add(self.bound_ns));
+        let utc_offset_s = i32::try_from(self.utc_offset_s).ok();
+        let accuracy = self.accuracy_ns.filter(|_| utc_offset_s.is_some());
+        let utc_bound_ns =
+            bound_ns.zip(accuracy).map(|(bound, accuracy)| bound.saturating_add(accuracy.into()));
+        let [lowest, highest] = self.interval_ns;
+        let interval_ns = (self.interval_ns != NO_INTERVAL && state != State::Unknown).then(|| {
+            [lowest.saturating_sub_unsigned(growth), highest.saturating_add_unsigned(growth)]
+        });
         PtpTime {
             ptp_ns: i64::try_from(ptp).unwrap_or(if ptp < 0 { i64::MIN } else { i64::MAX }),
             bound_ns,
+            utc_bound_ns,
+            interval_ns,
+            precision_ns: self.precision_ns.filter(|_| state != State::Unknown),
             state,
-            utc_offset_s: i32::try_from(self.utc_offset_s).ok(),
+            utc_offset_s,
             steps: self.steps,
         }
+    }
+
+    /// Precision and accuracy in one word.
+    fn packed(&self) -> u64 {
+        let precision = self.precision_ns.map_or(0, |precision| precision.max(1));
+        let accuracy = self.accuracy_ns.and_then(|accuracy| accuracy.checked_add(1)).unwrap_or(0);
+        u64::from(precision) | u64::from(accuracy) << 32
     }
 
     /// A consistent copy of what `page` says.
@@ -191,6 +232,9 @@ impl Course {
                     state: word(10),
                     utc_offset_s: word(11) as i64,
                     steps: word(12),
+                    interval_ns: [word(13) as i64, word(14) as i64],
+                    precision_ns: unpack(word(15) as u32),
+                    accuracy_ns: unpack((word(15) >> 32) as u32).map(|more| more - 1),
                 };
                 // What was loaded is from before the next load.
                 fence(Ordering::Acquire);
@@ -221,6 +265,9 @@ impl Course {
             (10, self.state),
             (11, self.utc_offset_s as u64),
             (12, self.steps),
+            (13, self.interval_ns[0] as u64),
+            (14, self.interval_ns[1] as u64),
+            (15, self.packed()),
             (1, VERSION),
             (0, MAGIC),
         ] {
@@ -228,4 +275,8 @@ impl Course {
         }
         page[2].store(sequence.wrapping_add(1), Ordering::Release);
     }
+}
+
+const fn unpack(half: u32) -> Option<u32> {
+    if half == 0 { None } else { Some(half) }
 }

@@ -16,8 +16,11 @@ int main(int argc, char **argv) {
     }
     if (ptp_clock_now(page, &time) < 0 || ptp_clock_at(page, strtoll(argv[2], NULL, 10), &time) < 0)
         return 1;
-    printf("%lld %llu %lld %llu %d\n", (long long)time.ptp_ns, (unsigned long long)time.bound_ns,
+    printf("%lld %llu %lld %llu %d", (long long)time.ptp_ns, (unsigned long long)time.bound_ns,
            (long long)time.utc_offset_s, (unsigned long long)time.steps, (int)time.state);
+    printf(" %llu %llu %lld %lld\n", (unsigned long long)time.utc_bound_ns,
+           (unsigned long long)time.precision_ns, (long long)time.lowest_ns,
+           (long long)time.highest_ns);
     ptp_clock_close(page);
     return 0;
 }

@@ -10,7 +10,8 @@ use std::{
 };
 
 use ptp_clock_reader::{
-    BYTES, Course, NO_BOUND, NO_UTC_OFFSET, OpenError, PtpClock, ReadError, State, WORDS,
+    BYTES, Course, NO_BOUND, NO_INTERVAL, NO_UTC_OFFSET, OpenError, PtpClock, ReadError, State,
+    WORDS,
 };
 
 fn course() -> Course {
@@ -26,7 +27,15 @@ fn course() -> Course {
         state: 1,
         utc_offset_s: 37,
         steps: 3,
+        interval_ns: [-250, 120],
+        precision_ns: Some(30),
+        accuracy_ns: Some(100),
     }
+}
+
+/// What an agent that knew of no interval wrote.
+fn older() -> Course {
+    Course { interval_ns: NO_INTERVAL, precision_ns: None, accuracy_ns: None, ..course() }
 }
 
 fn page() -> [AtomicU64; WORDS] {
@@ -77,9 +86,59 @@ fn the_clock_runs_at_its_rate_and_the_bound_grows() {
 }
 
 #[test]
+fn the_interval_opens_with_the_bound_and_utc_has_the_grandmaster_s_error_in_it() {
+    let later = course().at(15_000_000_000);
+    assert_eq!(later.interval_ns, Some([-250 - 10_000, 120 + 10_000]));
+    assert_eq!(later.utc_bound_ns, Some(250 + 10_000 + 100));
+    assert_eq!(later.precision_ns, Some(30));
+    // A grandmaster that is UTC itself is not one of which nothing is known.
+    let page = page();
+    Course { accuracy_ns: Some(0), ..course() }.write(&page);
+    assert_eq!(Course::read(&page).unwrap().at(5_000_000_000).utc_bound_ns, Some(250));
+    for unknown in [
+        Course { accuracy_ns: None, ..course() },
+        // More than the page can say.
+        Course { accuracy_ns: Some(u32::MAX), ..course() },
+        Course { utc_offset_s: NO_UTC_OFFSET, ..course() },
+    ] {
+        unknown.write(&page);
+        let time = Course::read(&page).unwrap().at(5_000_000_000);
+        assert_eq!((time.bound_ns, time.utc_bound_ns), (Some(250), None));
+    }
+}
+
+#[test]
+fn of_an_older_agent_s_page_everything_is_read_that_it_says() {
+    let page = page();
+    course().write(&page);
+    // It left the last words as they were made.
+    for word in &page[13..] {
+        word.store(0, Ordering::Relaxed);
+    }
+    assert_eq!(Course::read(&page), Ok(older()));
+    let time = older().at(15_000_000_000);
+    assert_eq!((time.bound_ns, time.state), (Some(250 + 10_000), State::Locked));
+    assert_eq!((time.interval_ns, time.precision_ns, time.utc_bound_ns), (None, None, None));
+}
+
+#[test]
+fn an_older_reader_finds_what_it_knows_where_it_was() {
+    let [new, old] = [page(), page()];
+    course().write(&new);
+    older().write(&old);
+    // It takes nothing but version 1 of 128 bytes, and looks at no more than the first 13 words.
+    assert_eq!(new[1].load(Ordering::Relaxed), 128 << 32 | 1);
+    for (new, old) in new.iter().zip(&old).take(13) {
+        assert_eq!(new.load(Ordering::Relaxed), old.load(Ordering::Relaxed));
+    }
+    assert_eq!(BYTES, 128);
+}
+
+#[test]
 fn after_its_time_nothing_is_believed() {
     let late = course().at(20_000_000_001);
     assert_eq!((late.state, late.bound_ns), (State::Unknown, None));
+    assert_eq!((late.interval_ns, late.precision_ns, late.utc_bound_ns), (None, None, None));
 }
 
 #[test]
@@ -163,19 +222,30 @@ fn the_c_header_reads_what_rust_reads() {
         return;
     };
     assert!(compiled.success());
-    let written = Written::page("c", &course());
-    for mono_ns in [-10_000_000_001, 4_000_000_000, 15_000_000_000, 20_000_000_001] {
+    let unknown = Course { utc_offset_s: NO_UTC_OFFSET, ..course() };
+    for (course, mono_ns) in [
+        (course(), -10_000_000_001),
+        (course(), 4_000_000_000),
+        (course(), 15_000_000_000),
+        (course(), 20_000_000_001),
+        (older(), 15_000_000_000),
+        (unknown, 15_000_000_000),
+    ] {
+        let written = Written::page("c", &course);
         let output = Command::new(&program.0).arg(&written.0).arg(mono_ns.to_string()).output();
         let output = output.unwrap();
         assert!(output.status.success(), "{output:?}");
-        let time = course().at(mono_ns);
+        let time = course.at(mono_ns);
+        let [lowest, highest] = time.interval_ns.unwrap_or(NO_INTERVAL);
         let expected = format!(
-            "{} {} {} {} {}\n",
+            "{} {} {} {} {} {} {} {lowest} {highest}\n",
             time.ptp_ns,
             time.bound_ns.unwrap_or(NO_BOUND),
-            time.utc_offset_s.unwrap(),
+            time.utc_offset_s.map_or(NO_UTC_OFFSET, i64::from),
             time.steps,
-            if time.state == State::Locked { 1 } else { 0 }
+            if time.state == State::Locked { 1 } else { 0 },
+            time.utc_bound_ns.unwrap_or(NO_BOUND),
+            time.precision_ns.unwrap_or(0),
         );
         assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
     }

@@ -257,3 +257,43 @@ fn clock_accuracy_bounds_grow_with_the_code() {
     assert_eq!(bounds.last(), Some(&(0x30, 10_000_000_000)));
     assert_eq!(ClockAccuracy(0x1f).bound_ns(), Some(10));
 }
+
+#[test]
+fn clock_accuracy_is_the_upper_edge_of_its_row_of_table_5() {
+    use ptp_common::{time::Duration, wire::ClockAccuracy};
+    // What the rows say, from "within 1 ps" to "within 10 s".
+    let table = [
+        "1 ps", "2.5 ps", "10 ps", "25 ps", "100 ps", "250 ps", "1 ns", "2.5 ns", "10 ns", "25 ns",
+        "100 ns", "250 ns", "1 µs", "2.5 µs", "10 µs", "25 µs", "100 µs", "250 µs", "1 ms",
+        "2.5 ms", "10 ms", "25 ms", "100 ms", "250 ms", "1 s", "10 s",
+    ];
+    for (code, text) in (0x17..).zip(table) {
+        let accuracy = ClockAccuracy(code);
+        assert_eq!(accuracy.to_string(), text);
+        let (value, unit) = text.split_once(' ').unwrap();
+        let unit_ps = match unit {
+            "ps" => 1.0,
+            "ns" => 1e3,
+            "µs" => 1e6,
+            "ms" => 1e9,
+            _ => 1e12,
+        };
+        let ps = (value.parse::<f64>().unwrap() * unit_ps).ceil() as u64;
+        assert_eq!(accuracy.bound_ps(), Some(ps), "{code:#x}");
+        let bound = accuracy.bound().unwrap();
+        assert!(bound.as_nanos_f64() * 1e3 >= ps as f64 && bound > Duration::ZERO);
+        let less = bound - Duration::from_scaled_nanos(1);
+        assert!(less.as_nanos_f64() * 1e3 < ps as f64);
+    }
+}
+
+#[test]
+fn clock_accuracy_that_claims_nothing_has_no_bound() {
+    use ptp_common::wire::ClockAccuracy;
+    for (code, text) in [(0x31, "more than 10 s"), (0xfe, "unknown"), (0x00, "reserved (0x00)")] {
+        assert_eq!(ClockAccuracy(code).bound(), None);
+        assert_eq!(ClockAccuracy(code).to_string(), text);
+    }
+    let claiming = (0..=0xff).filter(|code| ClockAccuracy(*code).bound().is_some());
+    assert!(claiming.eq(0x17..=0x30));
+}

@@ -7,41 +7,52 @@ use crate::{
     clock::{Clock, followed::Followed},
     engine::client::{Client, Sample},
     publish::export::View,
+    servo::Trust,
     sys::clock::realtime_minus_monotonic,
 };
 
 /// A sample of a clock that is only watched says nothing of the present when it is older.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// At `now`, with the latest sample.
-pub(super) fn view<'a>(
-    client: &'a Client<Followed>,
-    now: Time<Mono>,
-    last: Option<&Sample>,
-    steps: u64,
-) -> View<'a> {
-    let error_bound = client.error_bound(now);
+/// What has been made of the clock so far, and what an operator knows of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known {
+    /// The latest sample.
+    pub(super) last: Option<Sample>,
+    /// Steps of the clock.
+    pub(super) steps: u64,
+    /// How far the grandmaster is from UTC, where it does not say so itself.
+    pub(super) grandmaster_accuracy: Option<Duration>,
+    /// By how much a bound grows with age, parts per billion.
+    pub(super) rate_error_ppb: f64,
+}
+
+/// At `now`.
+pub(super) fn view<'a>(client: &'a Client<Followed>, now: Time<Mono>, known: &Known) -> View<'a> {
+    let trust = client.trust(now);
+    let error_bound = trust.map(|trust| trust.bound);
     let real = Time::from_epoch(now.since_epoch() + realtime_minus_monotonic());
-    let properties = client.receiver().parent().map(|parent| parent.time_properties);
+    let origin = client.origin();
+    let properties = origin.parent.map(|parent| parent.time_properties);
+    let is_tai = properties.is_some_and(|properties| properties.ptp_timescale);
     let utc_offset_s = properties
         .filter(|properties| properties.ptp_timescale && properties.current_utc_offset_valid)
         .map(|properties| i32::from(properties.current_utc_offset));
-    let is_tai = properties.is_some_and(|properties| properties.ptp_timescale);
+    let is_utc_unknown = is_tai && utc_offset_s.is_none();
     let (software, real_error, real_error_bound) = match client.clock() {
         Followed::Virtual(clock) => {
             // Of a domain on TAI, UTC is known only with the offset.
-            let utc = match (utc_offset_s, is_tai) {
-                (Some(seconds), _) => Some(clock.at(now) - Duration::from_secs(seconds.into())),
-                (None, false) if properties.is_some() => Some(clock.at(now)),
-                _ => None,
-            };
-            (Some(clock), utc.map(|utc| real - utc), error_bound)
+            let utc = properties
+                .filter(|_| !is_utc_unknown)
+                .map(|_| clock.at(now) - Duration::from_secs(utc_offset_s.unwrap_or(0).into()));
+            (Some(&**clock), utc.map(|utc| real - utc), error_bound)
         }
         Followed::Watched(_) => {
-            let fresh = last
-                .filter(|sample| now - sample.mono <= FRESH)
-                .filter(|_| !is_tai || utc_offset_s.is_some());
-            (None, fresh.map(|sample| sample.offset), error_bound)
+            let fresh = known
+                .last
+                .filter(|sample| now - sample.mono <= FRESH && !is_utc_unknown)
+                .map(|sample| sample.offset);
+            (None, fresh, fresh.zip(trust).map(|(error, trust)| beyond(error, &trust)))
         }
         // Which hardware clock nobody is told of here.
         Followed::Phc(_) => (None, None, None),
@@ -52,14 +63,23 @@ pub(super) fn view<'a>(
         now,
         state: client.servo().state(),
         software,
-        error_bound,
+        trust,
+        rate_error_ppb: known.rate_error_ppb,
+        reference: origin.bound_reference(),
+        inaccuracy: origin.inaccuracy(known.grandmaster_accuracy),
         utc_offset_s,
+        is_utc_unknown,
         real,
         real_error,
         real_error_bound,
         leap: properties
             .filter(|_| is_tai)
             .map_or(0, |properties| i8::from(properties.leap61) - i8::from(properties.leap59)),
-        steps,
+        steps: known.steps,
     }
+}
+
+/// How far the truth can be from `error`.
+fn beyond(error: Duration, trust: &Trust) -> Duration {
+    (trust.interval.hi - error).abs().max((error - trust.interval.lo).abs())
 }

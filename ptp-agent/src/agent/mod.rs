@@ -1,6 +1,7 @@
 //! The commands that keep time: engine, servo and clock on one side, sockets and kernel programs on
 //! the other, and a loop between them that only carries.
 
+mod bound;
 mod data_sets;
 mod export;
 mod health;
@@ -33,7 +34,7 @@ use crate::{
     engine::{client, counters::Counters},
     publish::{
         alarms::Limits,
-        json::{ClockLine, Output, OutputError, Sample},
+        json::{ClockLine, Output, OutputError, PTP, Sample},
         metrics::{CapturePoint, Direction, PortFigures, StampOutcome},
     },
     recording::{Problem, ReadError, RecordError},
@@ -256,10 +257,15 @@ fn sample_line(interface: &str, sample: &client::Sample) -> Sample {
         raw_offset_ns: sample.raw_offset.as_nanos(),
         delay_ns: Some(sample.delay.as_nanos()),
         frequency_ppb: sample.frequency_ppb,
-        error_bound_ns: sample.trust.map(|trust| trust.bound.as_nanos()),
+        error_bound_ns: sample.trust.map(|trust| bound::ceiling(trust.bound)),
+        precision_ns: sample.trust.map(|trust| bound::ceiling(trust.precision)),
+        interval_ns: sample.trust.map(|trust| bound::interval(&trust)),
         state: sample.state.name().into(),
         rx_source: Some(sample.rx_source.name().into()),
         tx_source: sample.tx_source.map(|source| source.name().into()),
+        strategy: None,
+        source: Some(PTP.into()),
+        grandmaster: sample.grandmaster.map(|identity| identity.to_string()),
     }
 }
 
@@ -272,12 +278,12 @@ pub(crate) fn print(line: &str) -> Result<(), OutputError> {
 /// A sample as a line of text.
 fn sample_text(interface: &str, sample: &client::Sample) -> String {
     format!(
-        "{interface}: offset {:+} ns  delay {} ns  frequency {:+.1} ppb  {}  bound {}",
+        "{interface}: offset {:+} ns  delay {} ns  frequency {:+.1} ppb  {}  {}",
         sample.offset.as_nanos(),
         sample.delay.as_nanos(),
         sample.frequency_ppb,
         sample.state.name(),
-        sample.trust.map_or("unknown".to_owned(), |trust| format!("{} ns", trust.bound.as_nanos())),
+        bound::text(sample.trust.as_ref()),
     )
 }
 

@@ -30,7 +30,7 @@ use crate::{
     publish::{
         alarms::{self, Facts, Limits, Role},
         http::Publication,
-        json::{Event, Output, Sample, Summary},
+        json::{Event, Output, PTP, Sample, Summary},
         metrics::{self, MAX_PORTS, StampOutcome, message_type_name},
         text,
     },
@@ -150,7 +150,7 @@ fn look(
         teller.count_refusal(tap, &observed, &before, observer.refusals());
         teller.count_stamp(tap, &observed);
         if let Some(observation) = observation
-            && let Err(error) = teller.tell(tap, &observation)
+            && let Err(error) = teller.tell(tap, observer, &observation)
         {
             result = Err(error);
         }
@@ -290,13 +290,18 @@ impl Teller {
         }
     }
 
-    fn tell(&mut self, tap: &Tap, observation: &Observation) -> Result<(), AgentError> {
+    fn tell(
+        &mut self,
+        tap: &Tap,
+        observer: &Observer,
+        observation: &Observation,
+    ) -> Result<(), AgentError> {
         self.publication.set_followed_until(Instant::now() + FRESH);
         if matches!(observation, Observation::Offset(_) | Observation::SyncClaim(_)) {
             self.syncs += 1;
         }
         match observation {
-            Observation::Offset(sample) => self.offset(tap, sample),
+            Observation::Offset(sample) => self.offset(tap, observer, sample),
             Observation::SyncClaim(claim) => self.claim(tap, MessageType::Sync, claim),
             Observation::DelayClaim(claim) => self.claim(tap, MessageType::DelayReq, claim),
             Observation::Delay(_) => Ok(()),
@@ -314,12 +319,21 @@ impl Teller {
         }
     }
 
-    fn offset(&mut self, tap: &Tap, sample: &OffsetSample) -> Result<(), AgentError> {
+    fn offset(
+        &mut self,
+        tap: &Tap,
+        observer: &Observer,
+        sample: &OffsetSample,
+    ) -> Result<(), AgentError> {
         self.samples += 1;
         self.offset = Some(sample.offset);
         let interface = tap.name(sample.domain.interface);
         let domain = sample.domain.domain_number;
         if let Some(output) = &self.output {
+            let is_source = |port: &&PortSnapshot| {
+                (port.key.domain, port.key.port_identity) == (sample.domain, sample.source)
+            };
+            let source = observer.ports().find(is_source).and_then(|port| port.announced);
             output.emit(&OffsetLine {
                 event: "sample",
                 sample: &Sample {
@@ -331,10 +345,16 @@ impl Teller {
                     delay_ns: sample.delay.map(Duration::as_nanos),
                     // As elsewhere the correction that would make the local clock run right.
                     frequency_ppb: sample.frequency_ppb.map_or(0.0, |faster| -faster),
+                    // What others see of each other has no two ways of its own to be bounded by.
                     error_bound_ns: None,
+                    precision_ns: None,
+                    interval_ns: None,
                     state: STATE.into(),
                     rx_source: Some(sample.rx_source.name().into()),
                     tx_source: sample.tx_source.map(|source| source.name().into()),
+                    strategy: None,
+                    source: Some(PTP.into()),
+                    grandmaster: source.map(|it| it.announce.grandmaster_identity.to_string()),
                 },
                 source_port: sample.source.to_string(),
                 vlan: sample.domain.vlan,

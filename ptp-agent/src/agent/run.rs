@@ -7,10 +7,11 @@ use ptp_common::{
     time::{Duration, Mono, Time},
     wire::ClockIdentity,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    AgentError, Asked, Common, Ending, Reload, clock_identity, clock_line, data_sets, export,
+    AgentError, Asked, Common, Ending, Reload, bound, clock_identity, clock_line, data_sets,
+    export::{self, Known},
     health::{self, Health},
     io::{Delivery, Io},
     print, sample_line, sample_text, seed,
@@ -20,7 +21,7 @@ use super::{
     unix_seconds,
 };
 use crate::{
-    clock::{Clock, ClockError, followed::Followed},
+    clock::{Clock, ClockError, followed::Followed, policy::Limits},
     engine::{
         DelayMechanism, PortIndex,
         client::{Client, Event, Sample},
@@ -34,7 +35,7 @@ use crate::{
         metrics::Direction,
     },
     recording::{self, Addresses, FollowedClock, Recorder, RecordingFile},
-    servo::{Options, Servo, ServoState},
+    servo::{Options, Servo, ServoState, Trust},
     sys::clock::{monotonic, realtime_minus_monotonic},
     transport::{interface_addresses, interface_mac},
 };
@@ -85,6 +86,10 @@ pub struct RunConfig {
     pub record: Option<RecordingFile>,
     /// As for [`PortConfig::delay_asymmetry`].
     pub delay_asymmetry: Duration,
+    /// How far the grandmaster is from UTC at the most, where it does not say so itself.
+    pub grandmaster_accuracy: Option<Duration>,
+    /// Which times are absurd, and how far a clock may go, be it the agent's or another program's.
+    pub limits: Limits,
     /// What other programs are given.
     pub exporting: Exporting,
 }
@@ -100,13 +105,15 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         delay_mechanism,
         clock,
         servo,
-        servo_options: _,
+        servo_options,
         servo_name,
         record,
         delay_asymmetry,
+        grandmaster_accuracy,
+        limits,
         exporting,
     } = config;
-    let exports = Exports::start(exporting, monotonic());
+    let exports = Exports::start(exporting, limits, monotonic());
     let mut ending = Ending::new(common.duration, reload.as_ref())?;
     let publication = Publication::default();
     let services = Services::start(common.serving.clone(), &publication, monotonic());
@@ -134,12 +141,13 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     };
     let real_minus_mono = realtime_minus_monotonic();
     let host = Time::from_epoch(start.since_epoch() + real_minus_mono);
-    let followed = match &clock {
+    let mut followed = match &clock {
         ClockChoice::Virtual => Followed::virtual_at(start, host),
         ClockChoice::None => Followed::watching(start, host),
         ClockChoice::System(steering) => steer::take_over_system(steering).await?,
         ClockChoice::Phc(device, steering) => steer::take_over_phc(device, steering)?,
     };
+    followed.set_limits(limits);
     let steering = clock.steering().cloned();
     let recorder = match record {
         Some(file) => {
@@ -151,7 +159,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
                 }
             };
             let (interfaces, transport) = (&common.io.interfaces, common.io.transport);
-            let note = recording::Start::new(
+            let made = recording::Start::new(
                 start,
                 real_minus_mono,
                 &receiver,
@@ -160,6 +168,12 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
                 clock,
                 servo_name,
             );
+            let is_virtual = clock != FollowedClock::None;
+            let note = recording::Start {
+                options: (&servo_options).into(),
+                limits: is_virtual.then_some((&limits).into()),
+                ..made
+            };
             Some(Recorder::start(
                 file,
                 &note,
@@ -180,7 +194,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         );
     }
     let port_configs = receiver.ports.clone();
-    let client = Client::new(receiver, servo, followed, start);
+    let mut client = Client::new(receiver, servo, followed, start);
+    client.set_boundary_clock_error(servo_options.boundary_clock_error);
     let mut teller = Teller {
         output,
         health: Health::new(Role::Receiver, common.limits, publication.clone(), start),
@@ -188,6 +203,9 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         services,
         sync_interval: None,
         clock_errors: 0,
+        refusal: None,
+        grandmaster_accuracy,
+        rate_error_ppb: servo_options.rate_error_ppb,
         is_stepped_elsewhere: false,
         ports,
         samples: 0,
@@ -266,7 +284,7 @@ impl Runner {
             if now >= housekeeping {
                 housekeeping = now + HOUSEKEEPING;
                 teller.is_stepped_elsewhere =
-                    steer::keep(&mut self.client, now, teller.last.as_ref())?;
+                    steer::keep(&mut self.client, now, teller.grandmaster_accuracy)?;
                 teller.housekeep(self);
             }
             if ending.is_due(now) {
@@ -289,18 +307,21 @@ impl Runner {
     fn reload(&mut self, teller: &mut Teller) {
         teller.health.reloading();
         let Some(config) = self.reload.as_mut().and_then(|reload| reload()) else { return };
-        let RunConfig { common, clock, servo_options, delay_asymmetry, exporting, .. } = config;
+        let RunConfig { common, clock, servo_options, delay_asymmetry, limits, exporting, .. } =
+            config;
         self.io.set_latencies(common.io.ingress_latency, common.io.egress_latency);
         self.client.set_delay_asymmetry(delay_asymmetry);
         self.client.set_step_thresholds(&servo_options);
+        self.client.set_boundary_clock_error(servo_options.boundary_clock_error);
+        self.client.clock_mut().set_limits(limits);
         if let (Some(steering), Some(new)) = (&mut self.steering, clock.steering()) {
-            steering.limits = new.limits;
+            steering.limits = limits;
             steering.frequency_file.clone_from(&new.frequency_file);
-            self.client.clock_mut().set_limits(new.limits);
         }
+        teller.grandmaster_accuracy = config.grandmaster_accuracy;
         teller.health.set_limits(common.limits);
         teller.services.change(common.serving, monotonic());
-        teller.exports.change(exporting, monotonic());
+        teller.exports.change(exporting, limits, monotonic());
     }
 
     /// Reads the host's time, and does what is due.
@@ -382,6 +403,10 @@ struct Teller {
     /// What the time transmitter says.
     sync_interval: Option<Duration>,
     clock_errors: u64,
+    /// What the clock's policy said last.
+    refusal: Option<String>,
+    grandmaster_accuracy: Option<Duration>,
+    rate_error_ppb: f64,
     /// Since the last look.
     is_stepped_elsewhere: bool,
     ports: Vec<PortIndex>,
@@ -412,7 +437,7 @@ impl Teller {
                 {
                     output.emit(&json::Event::Clock(clock_line(clock, *mono)))?;
                 }
-                let view = export::view(&runner.client, *mono, self.last.as_ref(), self.steps);
+                let view = export::view(&runner.client, *mono, &self.known());
                 self.exports.adjusted(&view);
             }
             Event::ServoState { old, new } => {
@@ -420,6 +445,9 @@ impl Teller {
             }
             Event::ClockError(error) => {
                 self.clock_errors += 1;
+                if let ClockError::Refused { .. } = error {
+                    self.refusal = Some(error.to_string());
+                }
                 tracing::warn!(%error, "clock");
             }
             Event::Engine(Action::PortState { port, old, new, reason }) => {
@@ -444,6 +472,23 @@ impl Teller {
             Event::Engine(_) => {}
         }
         Ok(())
+    }
+
+    fn known(&self) -> Known {
+        Known {
+            last: self.last,
+            steps: self.steps,
+            grandmaster_accuracy: self.grandmaster_accuracy,
+            rate_error_ppb: self.rate_error_ppb,
+        }
+    }
+
+    /// Why time is withheld from the clock or from other programs.
+    fn withheld(&self, runner: &Runner) -> Option<String> {
+        let is_refused =
+            runner.client.clock().is_refused() && runner.client.receiver().parent().is_some();
+        let refused = self.refusal.as_deref().filter(|_| is_refused);
+        bound::withheld(refused, self.exports.withheld())
     }
 
     fn measured(&mut self, measurement: &Measurement) {
@@ -490,7 +535,7 @@ impl Teller {
     }
 
     /// What the alarms are judged by.
-    fn facts(&self, runner: &Runner) -> Facts {
+    fn facts(&self, runner: &Runner, trust: Option<&Trust>) -> Facts {
         let receiver = runner.client.receiver();
         let parent = receiver.parent();
         let (ports_up, ports_down) = health::links(&runner.io, &self.ports);
@@ -498,8 +543,14 @@ impl Teller {
             .and_then(|parent| receiver.log_min_delay_req_interval(parent.port))
             .map(Duration::from_log_interval);
         let totals = health::totals(&runner.io, &self.ports, |port| receiver.counters(port));
+        let (contradictions, is_in_doubt) = bound::doubt(runner.client.servo());
         Facts {
-            totals: Totals { clock_errors: self.clock_errors, clock_steps: self.steps, ..totals },
+            totals: Totals {
+                clock_errors: self.clock_errors,
+                clock_steps: self.steps,
+                contradictions,
+                ..totals
+            },
             ports_up,
             ports_down,
             grandmaster: parent.map(|parent| parent.grandmaster_identity),
@@ -512,19 +563,23 @@ impl Teller {
                 .map(|properties| i64::from(properties.current_utc_offset)),
             is_steered_elsewhere: self.is_stepped_elsewhere,
             is_unserved: self.services.is_lacking() || self.exports.is_lacking(),
+            is_software: matches!(runner.client.clock(), Followed::Virtual(_)),
+            is_clipped: trust.is_some_and(|trust| trust.is_clipped),
+            is_in_doubt,
+            withheld: self.withheld(runner),
         }
     }
 
     fn housekeep(&mut self, runner: &Runner) {
         let now = monotonic();
         self.services.look_after(now);
-        let facts = self.facts(runner);
+        let view = export::view(&runner.client, now, &self.known());
+        self.exports.tick(&view);
+        let facts = self.facts(runner, view.trust.as_ref());
         self.health.check(now, &facts);
-        self.exports.tick(&export::view(&runner.client, now, self.last.as_ref(), self.steps));
         let receiver = runner.client.receiver();
         let domain = receiver.domain_number();
         let servo = runner.client.servo().state().name();
-        let error_bound = runner.client.error_bound(now);
         for port in &self.ports {
             let interface = runner.io.interface(*port);
             let counters = receiver.counters(*port);
@@ -533,7 +588,7 @@ impl Teller {
                 figures.port_state = Some(state);
                 figures.servo_state = Some(servo);
                 figures.clock_steps = self.steps;
-                figures.clock_error_bound_seconds = error_bound.map(Duration::as_secs_f64);
+                bound::set_figures(figures, view.trust.as_ref(), runner.client.origin());
                 set_message_figures(figures, counters);
                 if let Some((rx, tx)) = runner.io.stamp_counts(*port) {
                     set_stamp_figures(figures, Direction::Rx, &rx);
@@ -543,12 +598,16 @@ impl Teller {
                 figures.set_exchanges("sync", counters.sync_exchanges);
                 figures.set_exchanges("delay", counters.delay_exchanges);
                 figures.set_exchanges("peer_delay", counters.peer_delay_exchanges);
+                // There is one servo, and its samples come from this port.
+                if runner.client.origin().parent.is_some_and(|parent| parent.port == *port) {
+                    figures.set_exchanges("contradicting", facts.totals.contradictions);
+                }
                 set_drop_figures(figures, counters, runner.io.counts(*port));
             });
         }
         self.publication.metrics.set_ring_lost(runner.io.ring_lost());
         let parent = receiver.parent();
-        let status = json!({
+        let mut status = json!({
             "command": "run",
             "uptime_s": (now - self.start).as_secs_f64(),
             "clock": runner.client.clock().name(),
@@ -566,7 +625,6 @@ impl Teller {
             "offset_ns": self.last.map(|sample| sample.offset.as_nanos()),
             "delay_ns": self.last.map(|sample| sample.delay.as_nanos()),
             "frequency_ppb": self.last.map(|sample| sample.frequency_ppb),
-            "error_bound_ns": error_bound.map(Duration::as_nanos),
             "ports": self.ports.iter().map(|port| json!({
                 "interface": runner.io.interface(*port),
                 "state": receiver.port_state(*port).name(),
@@ -576,6 +634,11 @@ impl Teller {
             "lost": self.losses(runner),
             "alarms": self.health.status(now),
         });
+        if let (Some(status), Value::Object(more)) =
+            (status.as_object_mut(), bound::status(&view, facts.withheld))
+        {
+            status.extend(more);
+        }
         if let Err(error) = self.publication.set_status(&status) {
             tracing::debug!(%error, "status");
         }
@@ -662,6 +725,7 @@ mod tests {
             rx_source: StampSource::Stack,
             tx_source: None,
             parent: PortIdentity::ALL,
+            grandmaster: None,
             sequence_id: 1,
         };
         assert_eq!(

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ptp_common::time::{Mono, Time};
+use ptp_common::time::{Duration, Mono, Time};
 
 use super::AgentError;
 use crate::{
@@ -15,8 +15,8 @@ use crate::{
         rivals, saved,
         system::{HostKernel, Keeping, Kernel, SystemClock},
     },
-    engine::client::{Client, Sample},
-    servo::ServoState,
+    engine::client::Client,
+    servo::{ServoState, Trust},
 };
 
 /// How a clock of the host is steered.
@@ -71,10 +71,13 @@ pub(super) fn take_over_phc(device: &Path, steering: &Steering) -> Result<Follow
 pub(super) fn keep(
     client: &mut Client<Followed>,
     now: Time<Mono>,
-    last: Option<&Sample>,
+    grandmaster_accuracy: Option<Duration>,
 ) -> Result<bool, AgentError> {
     let state = client.servo().state();
-    let error_bound = client.error_bound(now);
+    let trust = client.trust(now);
+    // The kernel has no word for what a bound is against; the status has.
+    let bound = |trust: Trust| client.origin().utc_bound(&trust, grandmaster_accuracy).0;
+    let error_bound = trust.map(bound);
     let properties = client.receiver().parent().map(|parent| parent.time_properties);
     let clock = match client.clock_mut() {
         Followed::System(clock) => clock,
@@ -89,7 +92,7 @@ pub(super) fn keep(
     clock.keep(Keeping {
         now,
         state,
-        offset: last.map(|sample| sample.offset),
+        precision: trust.map(|trust| trust.precision),
         error_bound,
         time_properties: properties.as_ref(),
     })?;

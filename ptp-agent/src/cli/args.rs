@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::{
     clock::{ExportArgs, RunClock},
     documents,
+    knowledge::KnowledgeArgs,
     log::LogFormat,
     phc,
 };
@@ -268,6 +269,8 @@ pub(super) struct FollowArgs {
     /// How much slower the path from the time transmitter is than the mean of both ways, ns.
     #[arg(long, value_name = "NS", allow_negative_numbers = true)]
     pub(super) delay_asymmetry: Option<i64>,
+    #[command(flatten)]
+    pub(super) knowledge: KnowledgeArgs,
     #[command(flatten)]
     pub(super) export: ExportArgs,
 }

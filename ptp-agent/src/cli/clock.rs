@@ -64,8 +64,8 @@ pub(super) struct ExportArgs {
     /// --clock virtual.
     #[arg(long, value_name = "FILE")]
     page: Option<PathBuf>,
-    /// Publish the error bound of CLOCK_REALTIME for AWS ClockBound's clients, in this file; with
-    /// --clock virtual or system. Theirs is /var/run/clockbound/shm.
+    /// Publish the error bound of CLOCK_REALTIME for AWS ClockBound's clients, in this file; not with a
+    /// hardware clock. Theirs is /var/run/clockbound/shm.
     #[arg(long, value_name = "FILE")]
     clock_bound: Option<PathBuf>,
     /// Give chronyd samples through the socket of its `refclock SOCK`; not with --clock system.
@@ -99,8 +99,8 @@ impl ExportArgs {
         )?;
         is_given(
             exporting.clock_bound.is_some(),
-            &[RunClock::Virtual, RunClock::System],
-            "--clock-bound needs a bound, which there is with --clock virtual and system only",
+            &[RunClock::None, RunClock::Virtual, RunClock::System],
+            "--clock-bound is about CLOCK_REALTIME, which is not compared with anything while a hardware clock follows",
         )?;
         is_given(
             exporting.chrony_sock.is_some() || exporting.ntp_shm.is_some(),
@@ -329,6 +329,9 @@ mod tests {
         let with = |clock| args.clone().exporting(ExportArgs::default(), &clock);
         assert!(with(RunClock::System).is_err());
         assert!(with(RunClock::Virtual).is_ok() && with(RunClock::None).is_ok());
+        let bound = ExportArgs { clock_bound: Some("/run/b".into()), ..ExportArgs::default() };
+        let with = |clock| bound.clone().exporting(ExportArgs::default(), &clock);
+        assert!(with(RunClock::Phc("/dev/ptp0".into())).is_err() && with(RunClock::None).is_ok());
         let config = ExportArgs { page: Some("/run/p".into()), ..ExportArgs::default() };
         let merged = args.clone().exporting(config, &RunClock::Virtual).unwrap();
         assert!(merged.page.is_some() && merged.chrony_sock.is_some());

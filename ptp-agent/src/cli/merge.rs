@@ -191,29 +191,31 @@ pub(super) fn run_config(
 ) -> Result<RunConfig, UsageError> {
     let common = common(&args.port, &config, json)?;
     let section = config.run;
+    let knowledge = args.knowledge.or(&section);
+    let limits = config.clock.limits()?;
     let clock = args.clock.or(section.clock).unwrap_or(RunClock::None);
     let exporting = args.export.exporting(config.export, &clock).map_err(UsageError::Export)?;
     let (clock, options) = match clock {
-        RunClock::None => (ClockChoice::None, None),
-        RunClock::Virtual => (ClockChoice::Virtual, Some(choice::Options::default())),
+        RunClock::None => (ClockChoice::None, choice::Options::default()),
+        RunClock::Virtual => (ClockChoice::Virtual, choice::Options::default()),
         RunClock::System => {
             let (steering, options) = config.clock.steering()?;
-            (ClockChoice::System(steering), Some(options))
+            (ClockChoice::System(steering), options)
         }
         RunClock::Phc(device) => {
             let (steering, options) = config.clock.phc_steering()?;
-            (ClockChoice::Phc(device, steering), Some(options))
+            (ClockChoice::Phc(device, steering), options)
         }
     };
     if record.is_some() && matches!(clock, ClockChoice::System(_) | ClockChoice::Phc(..)) {
         return Err(UsageError::NotRecordable);
     }
-    let servo_options = options.unwrap_or_default();
-    let (servo, servo_name) = match options {
-        None => (watching_servo(&servo_options), WATCH.to_owned()),
-        Some(options) => {
+    let servo_options = knowledge.tell(options);
+    let (servo, servo_name) = match clock {
+        ClockChoice::None => (watching_servo(&servo_options), WATCH.to_owned()),
+        _ => {
             let choice = args.servo.or(section.servo).unwrap_or_default();
-            (choice::build(&choice, &options), choice.to_string())
+            (choice::build(&choice, &servo_options), choice.to_string())
         }
     };
     Ok(RunConfig {
@@ -231,6 +233,8 @@ pub(super) fn run_config(
         delay_asymmetry: Duration::from_nanos(
             args.delay_asymmetry.or(section.delay_asymmetry).unwrap_or(0),
         ),
+        grandmaster_accuracy: knowledge.grandmaster_accuracy,
+        limits,
         exporting,
     })
 }

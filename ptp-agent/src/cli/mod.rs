@@ -6,6 +6,7 @@ mod clock;
 mod config;
 mod documents;
 mod import;
+mod knowledge;
 mod log;
 mod merge;
 mod phc;
@@ -200,7 +201,14 @@ fn follow_grandmaster(
 ) -> anyhow::Result<ExitCode> {
     if record.is_some() {
         // A replay would not know of it.
-        invocation.fixed = &["delay-asymmetry"];
+        invocation.fixed = &[
+            "delay-asymmetry",
+            "boundary-clock-error",
+            "max-first-step",
+            "max-step",
+            "max-step-sum",
+            "earliest",
+        ];
     }
     let again = args.clone();
     // The recording goes on as it is.
@@ -251,7 +259,7 @@ fn run_replay(args: ReplayArgs, json: bool) -> anyhow::Result<ExitCode> {
     let config = ReplayConfig { file: args.file, partial: args.partial, json };
     let recording = Recording::open(&config)?;
     let servo = match args.servo {
-        Some(choice) => choice::build(&choice, &choice::Options::default()),
+        Some(choice) => choice::build(&choice, &(&recording.start().options).into()),
         None => recorded_servo(recording.start())?,
     };
     replay::replay(&config, recording, servo, args.servo.is_some())?;
@@ -259,11 +267,12 @@ fn run_replay(args: ReplayArgs, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn recorded_servo(start: &Start) -> Result<Box<dyn Servo>, UsageError> {
+    let options = (&start.options).into();
     if start.clock == FollowedClock::None {
-        return Ok(watching_servo(&choice::Options::default()));
+        return Ok(watching_servo(&options));
     }
     match start.servo.parse() {
-        Ok(choice) => Ok(choice::build(&choice, &choice::Options::default())),
+        Ok(choice) => Ok(choice::build(&choice, &options)),
         Err(_) => Err(UsageError::UnknownServo(start.servo.clone())),
     }
 }

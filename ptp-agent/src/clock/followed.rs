@@ -3,8 +3,8 @@
 use ptp_common::time::{Duration, Mono, Ptp, Time};
 
 use super::{
-    Clock, ClockError, ClockScale, Consent, phc::PhcClock, policy::Limits, system::SystemClock,
-    virtual_clock::VirtualClock, watch::WatchClock,
+    Clock, ClockError, ClockScale, Consent, phc::PhcClock, policed::PolicedClock, policy::Limits,
+    system::SystemClock, virtual_clock::VirtualClock, watch::WatchClock,
 };
 
 /// Largest adjustment of a software clock, parts per billion: as linuxptp's default.
@@ -13,7 +13,7 @@ pub const MAX_FREQUENCY_PPB: f64 = 900_000.0;
 /// See the module's paragraph.
 pub enum Followed {
     /// A software clock; the host's own clocks are not touched.
-    Virtual(VirtualClock),
+    Virtual(PolicedClock),
     /// The host's time, compared with the grandmaster's.
     Watched(WatchClock),
     /// The host's clock.
@@ -23,9 +23,10 @@ pub enum Followed {
 }
 
 impl Followed {
-    /// A software clock that shows `reading` at `now`.
+    /// A software clock that shows `reading` at `now`, and may do anything until it gets limits.
     pub fn virtual_at(now: Time<Mono>, reading: Time<Ptp>) -> Self {
-        Self::Virtual(VirtualClock::new(now, reading, MAX_FREQUENCY_PPB))
+        let clock = VirtualClock::new(now, reading, MAX_FREQUENCY_PPB);
+        Self::Virtual(PolicedClock::new(clock))
     }
 
     /// The host's time, which is `host` at `now`.
@@ -33,10 +34,11 @@ impl Followed {
         Self::Watched(WatchClock::new(ClockScale::Utc, now, host, Duration::ZERO))
     }
 
-    /// What may be done to a clock of the host from now on; a software clock has no such limits.
+    /// What may be done to the clock from now on.
     pub fn set_limits(&mut self, limits: Limits) {
         match self {
-            Self::Virtual(_) | Self::Watched(_) => {}
+            Self::Watched(_) => {}
+            Self::Virtual(clock) => clock.set_limits(limits),
             Self::System(clock) => clock.set_limits(limits),
             Self::Phc(clock) => clock.set_limits(limits),
         }
@@ -86,6 +88,9 @@ impl Clock for Followed {
     }
     fn consent(&mut self, at: Time<Mono>, offset: Duration) -> Result<Consent, ClockError> {
         self.inner_mut().consent(at, offset)
+    }
+    fn is_refused(&self) -> bool {
+        self.inner().is_refused()
     }
     fn followed(&mut self) {
         self.inner_mut().followed();

@@ -5,6 +5,7 @@ pub mod followed;
 pub mod frequency;
 pub mod leap;
 pub mod phc;
+pub mod policed;
 pub mod policy;
 pub mod rivals;
 pub mod saved;
@@ -109,6 +110,11 @@ pub trait Clock: Send {
         Ok(Consent::Given)
     }
 
+    /// Whether the latest reference is one that it may not follow: [`Self::consent`] says why.
+    fn is_refused(&self) -> bool {
+        false
+    }
+
     /// The first adjustments were made, and a later step is no first step.
     fn followed(&mut self) {}
 
@@ -157,6 +163,9 @@ impl<C: Clock + ?Sized> Clock for Box<C> {
     }
     fn consent(&mut self, at: Time<Mono>, offset: Duration) -> Result<Consent, ClockError> {
         (**self).consent(at, offset)
+    }
+    fn is_refused(&self) -> bool {
+        (**self).is_refused()
     }
     fn followed(&mut self) {
         (**self).followed();

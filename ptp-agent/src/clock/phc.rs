@@ -249,6 +249,7 @@ pub fn take_over(path: &Path, limits: Limits) -> Result<PhcClock, PhcError> {
 pub struct PhcClock {
     hardware: Box<dyn Hardware>,
     policy: Policy,
+    is_refused: bool,
     /// What the servo steers, and where the device ought to be.
     course: VirtualClock,
     max_frequency_ppb: f64,
@@ -274,6 +275,7 @@ impl PhcClock {
         let (mono, reading, reading_error) = hardware.read()?;
         Ok(Self {
             policy: Policy::new(limits),
+            is_refused: false,
             max_frequency_ppb: limits.max_frequency_ppb.min(range * (1.0 - RESERVE)),
             course: VirtualClock::new(mono, reading, range),
             own_ppb: set_ppb,
@@ -378,7 +380,9 @@ impl Clock for PhcClock {
         self.reading_error
     }
     fn consent(&mut self, at: Time<Mono>, offset: Duration) -> Result<Consent, ClockError> {
-        match self.policy.permit(self.at(at), offset) {
+        let permitted = self.policy.permit(self.at(at), offset);
+        self.is_refused = permitted.is_err();
+        match permitted {
             Ok(()) => Ok(Consent::Given),
             Err(refusal) => Err(ClockError::Refused {
                 action: "follow the grandmaster with",
@@ -386,6 +390,9 @@ impl Clock for PhcClock {
                 reason: refusal.to_string(),
             }),
         }
+    }
+    fn is_refused(&self) -> bool {
+        self.is_refused
     }
     fn followed(&mut self) {
         self.policy.followed();

@@ -113,9 +113,9 @@ pub struct Keeping<'a> {
     pub now: Time<Mono>,
     /// State of the servo.
     pub state: ServoState,
-    /// Clock minus time transmitter.
-    pub offset: Option<Duration>,
-    /// Bound on the clock's error.
+    /// To within what the clock repeats: `esterror`.
+    pub precision: Option<Duration>,
+    /// Bound on the clock's error, that of the grandmaster included as far as it is known: `maxerror`.
     pub error_bound: Option<Duration>,
     /// What the grandmaster says of its time; `None` without one.
     pub time_properties: Option<&'a TimeProperties>,
@@ -256,7 +256,7 @@ impl SystemClock {
             synchronised,
             leap: if self.disarmed > 0 || !is_believed { 0 } else { self.leap.order() },
             max_error_us: micros(known(keeping.error_bound)),
-            est_error_us: micros(known(keeping.offset)),
+            est_error_us: micros(known(keeping.precision)),
             tai_offset_seconds: tai_offset,
         };
         self.kernel.vouch(vouching).map_err(|source| failed("vouch for", source))?;
@@ -342,6 +342,10 @@ impl Clock for SystemClock {
                 reason: refusal.to_string(),
             }),
         }
+    }
+
+    fn is_refused(&self) -> bool {
+        self.is_refused
     }
 
     fn frequency_ppb(&self) -> f64 {

@@ -3,6 +3,7 @@
 
 use super::{
     PortIndex, TxToken,
+    origin::Origin,
     receiver::{
         Action, DelayObservation, Measurement, Observation, ParentDataSet, Receiver, ReceiverConfig,
     },
@@ -87,6 +88,8 @@ pub struct Sample {
     pub tx_source: Option<StampSource>,
     /// The time transmitter.
     pub parent: PortIdentity,
+    /// The grandmaster behind it.
+    pub grandmaster: Option<ClockIdentity>,
     /// `sequenceId` of the Sync.
     pub sequence_id: u16,
 }
@@ -121,6 +124,7 @@ pub struct Client<C> {
     /// Whose time the servo has followed last, and when it was last measured.
     reference: Option<Reference>,
     measured_at: Option<Time<Mono>>,
+    pub(super) origin: Origin,
     tx_source: Option<StampSource>,
     holdover_at: Option<Time<Mono>>,
     state: ServoState,
@@ -150,6 +154,7 @@ impl<C: Clock> Client<C> {
             epoch: 0,
             reference: None,
             measured_at: None,
+            origin: Origin::default(),
             tx_source: None,
             holdover_at: None,
             is_refused: false,
@@ -201,11 +206,21 @@ impl<C: Clock> Client<C> {
     }
 
     /// How far the clock can be trusted at `now`, against the grandmaster where boundary clocks between
-    /// are known, else against the parent.
+    /// are known, else against the parent: [`Origin::bound_reference`] says which.
     pub fn trust(&self, now: Time<Mono>) -> Option<Trust> {
         let free = self.clock.free_running(now);
         let shown = self.domain_time(now).since_epoch() - free.since_epoch();
-        self.servo.trust(free, shown)
+        self.servo.trust(free, shown).map(|trust| self.origin.widen(trust))
+    }
+
+    /// Where the clock's time comes from, also in holdover.
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Error of each boundary clock between the grandmaster and here, where it is known.
+    pub const fn set_boundary_clock_error(&mut self, error: Option<Duration>) {
+        self.origin.boundary_clock_error = error;
     }
 
     /// Bound on |clock - time transmitter| at `now`.
@@ -284,6 +299,7 @@ impl<C: Clock> Client<C> {
             self.follow_reference(now);
         }
         self.measured_at = Some(now);
+        self.origin.parent = self.receiver.parent().copied().or(self.origin.parent);
         match measurement.observation {
             Observation::Sync(sync) => {
                 let t2 = self.local(sync.t2);
@@ -370,7 +386,9 @@ impl<C: Clock> Client<C> {
 
     /// The domain's time minus the time that the clock is meant to show.
     fn domain_offset(&self) -> Duration {
-        let Some(ParentDataSet { time_properties, .. }) = self.receiver.parent() else {
+        // A clock in holdover shows the time of the one that it has followed.
+        let parent = self.origin.parent.as_ref().or(self.receiver.parent());
+        let Some(ParentDataSet { time_properties, .. }) = parent else {
             return Duration::ZERO;
         };
         if self.clock.scale() == ClockScale::Ptp || !time_properties.ptp_timescale {
@@ -450,10 +468,11 @@ impl<C: Clock> Client<C> {
                 output.frequency_ppb
             },
             state: output.state,
-            trust: output.trust,
+            trust: output.trust.map(|trust| self.origin.widen(trust)),
             rx_source: t2.source,
             tx_source: self.tx_source,
             parent: from.parent,
+            grandmaster: self.origin.parent.map(|parent| parent.grandmaster_identity),
             sequence_id,
         };
         self.push(Event::Sample(sample));

@@ -7,6 +7,7 @@ pub mod bmca;
 pub mod client;
 pub mod counters;
 pub mod observer;
+pub mod origin;
 mod pdelay;
 pub mod receiver;
 mod sequence;

@@ -78,6 +78,9 @@ pub struct Args {
     /// The agent's servo, as for `run`.
     #[arg(long)]
     pub servo: Option<String>,
+    /// How far the two ways of the link may differ, as for `run`, ns.
+    #[arg(long, value_name = "NS")]
+    pub asymmetry_limit: Option<u32>,
     /// Receive stamps of both sides, as for `run`.
     #[arg(long, value_name = "SOURCE")]
     pub rx_source: Option<String>,
@@ -384,6 +387,9 @@ impl<'a> Run<'a> {
         self.common(&mut command);
         if let Some(servo) = &self.args.servo {
             command.args(["--servo", servo]);
+        }
+        if let Some(nanos) = self.args.asymmetry_limit {
+            command.arg(format!("--asymmetry-limit={nanos}"));
         }
         if let Some(file) = &self.args.record {
             command.arg("--record").arg(file);

@@ -269,9 +269,14 @@ pub(super) mod tests {
                     delay_ns: Some(if mono_ns < 3 * SECOND { 9_000_000 } else { 4_000 }),
                     frequency_ppb: 37_000.0,
                     error_bound_ns: None,
+                    precision_ns: None,
+                    interval_ns: None,
                     state: "locked".into(),
                     rx_source: Some(if sample < 10 { "tc_ingress" } else { "stack" }.into()),
                     tx_source: Some("start_xmit".into()),
+                    strategy: None,
+                    source: None,
+                    grandmaster: None,
                 }),
             );
         }

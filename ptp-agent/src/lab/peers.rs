@@ -50,6 +50,10 @@ impl Role {
 
 /// News of a child.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are samples, and each is taken note of at once"
+)]
 pub(super) enum News {
     /// A line of its standard output.
     Event(Role, Event),

@@ -76,9 +76,10 @@ pub(super) fn progress_line(observation: &Observation, progress: Progress<'_>) -
     let seconds = progress.elapsed.as_secs();
     match (&observation.last, observation.points.last()) {
         (Some(sample), Some(point)) => format!(
-            "{seconds:>4} s  {:<9} true error {:>9}  offset {:>9}  delay {:>9}  frequency {}",
+            "{seconds:>4} s  {:<9} true error {:>9}  bound {:>9}  offset {:>9}  delay {:>9}  frequency {}",
             sample.state,
             optional(point.true_error_ns, nanos),
+            optional(sample.error_bound_ns, |bound| nanos(bound as f64)),
             nanos(point.offset_ns as f64),
             optional(point.delay_ns, |delay| nanos(delay as f64)),
             ppb(point.frequency_ppb),
@@ -94,7 +95,7 @@ fn optional<T>(value: Option<T>, format: impl Fn(T) -> String) -> String {
 fn draw(frame: &mut Frame<'_>, observation: &Observation, progress: Progress<'_>) {
     let [title, figures, chart, convergence, log, keys] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(6),
+        Constraint::Length(7),
         Constraint::Min(8),
         Constraint::Length(4),
         Constraint::Length(4),
@@ -130,8 +131,13 @@ fn draw_figures(frame: &mut Frame<'_>, area: Rect, observation: &Observation) {
     let row = figure;
     let read = |read: &dyn Fn(&Point) -> Option<String>| point.and_then(read).unwrap_or("-".into());
     let widths = [Constraint::Length(12), Constraint::Min(8)];
+    let bound = observation.last.as_ref().map_or("-".into(), |last| {
+        let time = |value: Option<i64>| optional(value, |value| nanos(value as f64));
+        format!("{} (precision {})", time(last.error_bound_ns), time(last.precision_ns))
+    });
     let now = [
         row("true error", read(&|point| point.true_error_ns.map(nanos)), bold()),
+        row("bound", bound, Style::new()),
         row("offset", read(&|point| Some(nanos(point.offset_ns as f64))), Style::new()),
         row("delay", read(&|point| point.delay_ns.map(|ns| nanos(ns as f64))), Style::new()),
         row("frequency", read(&|point| Some(ppb(point.frequency_ppb))), Style::new()),
@@ -240,9 +246,14 @@ mod tests {
                     delay_ns: Some(4_200),
                     frequency_ppb: 37_000.0,
                     error_bound_ns: None,
+                    precision_ns: None,
+                    interval_ns: None,
                     state: "locked".into(),
                     rx_source: Some("stack".into()),
                     tx_source: Some("start_xmit".into()),
+                    strategy: None,
+                    source: None,
+                    grandmaster: None,
                 }),
             );
         }

@@ -22,9 +22,16 @@ const QUEUE_LINES: usize = 1024;
 /// How long [`Output::finish`] waits for a reader that does not read.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// `source` of a sample: multicast or unicast PTP without negotiation.
+pub const PTP: &str = "ptp";
+
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are samples, and each is printed or taken apart at once"
+)]
 pub enum Event {
     /// One measurement, as the servo saw it.
     Sample(Sample),
@@ -54,14 +61,30 @@ pub struct Sample {
     pub delay_ns: Option<i64>,
     /// Correction applied to the local clock's frequency, parts per billion.
     pub frequency_ppb: f64,
-    /// Bound on |local clock - true time|; `null` while there is none.
+    /// Bound on |local clock - time transmitter|; `null` before the first lock.
     pub error_bound_ns: Option<i64>,
+    /// To within what the clock repeats: the spread alone. `null` as above; here and below also in what
+    /// an older agent has printed.
+    #[serde(default)]
+    pub precision_ns: Option<i64>,
+    /// Lowest and highest of local clock minus time transmitter, by causality alone.
+    #[serde(default)]
+    pub interval_ns: Option<[i64; 2]>,
     /// State of the servo.
     pub state: Cow<'static, str>,
     /// Where the receive stamp was taken.
     pub rx_source: Option<Cow<'static, str>>,
     /// Where the transmit stamp was taken.
     pub tx_source: Option<Cow<'static, str>>,
+    /// How the paths are made alike, where that is chosen.
+    #[serde(default)]
+    pub strategy: Option<Cow<'static, str>>,
+    /// By what protocol the time came.
+    #[serde(default)]
+    pub source: Option<Cow<'static, str>>,
+    /// `grandmasterIdentity`.
+    #[serde(default)]
+    pub grandmaster: Option<String>,
 }
 
 /// A virtual clock as a straight line: from `mono_ns` on, until the next such line, it shows
@@ -231,10 +254,15 @@ mod tests {
             raw_offset_ns: 340,
             delay_ns: None,
             frequency_ppb: -36_999.5,
-            error_bound_ns: None,
+            error_bound_ns: Some(812),
+            precision_ns: Some(40),
+            interval_ns: Some([-700, 812]),
             state: "locked".into(),
             rx_source: Some("tc_ingress".into()),
             tx_source: Some("start_xmit".into()),
+            strategy: None,
+            source: Some(PTP.into()),
+            grandmaster: Some("aabbcc.fffe.ddeeff".to_owned()),
         }
     }
 
@@ -243,9 +271,23 @@ mod tests {
         let line = serde_json::to_string(&Event::Sample(sample())).unwrap();
         assert_eq!(
             line,
-            r#"{"event":"sample","interface":"veth1","domain":0,"mono_ns":5000000000,"offset_ns":-120,"raw_offset_ns":340,"delay_ns":null,"frequency_ppb":-36999.5,"error_bound_ns":null,"state":"locked","rx_source":"tc_ingress","tx_source":"start_xmit"}"#
+            r#"{"event":"sample","interface":"veth1","domain":0,"mono_ns":5000000000,"offset_ns":-120,"raw_offset_ns":340,"delay_ns":null,"frequency_ppb":-36999.5,"error_bound_ns":812,"precision_ns":40,"interval_ns":[-700,812],"state":"locked","rx_source":"tc_ingress","tx_source":"start_xmit","strategy":null,"source":"ptp","grandmaster":"aabbcc.fffe.ddeeff"}"#
         );
         assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), Event::Sample(sample()));
+    }
+
+    #[test]
+    fn sample_of_an_older_agent_is_read() {
+        let line = r#"{"event":"sample","interface":"veth1","domain":0,"mono_ns":5000000000,"offset_ns":-120,"raw_offset_ns":340,"delay_ns":null,"frequency_ppb":-36999.5,"error_bound_ns":null,"state":"locked","rx_source":"tc_ingress","tx_source":"start_xmit"}"#;
+        let older = Sample {
+            error_bound_ns: None,
+            precision_ns: None,
+            interval_ns: None,
+            source: None,
+            grandmaster: None,
+            ..sample()
+        };
+        assert_eq!(serde_json::from_str::<Event>(line).unwrap(), Event::Sample(older));
     }
 
     #[test]

@@ -5,12 +5,14 @@
 //! what that one would have made of the same packets. `docs/recording.md` describes the format.
 
 mod frame;
+mod made;
 mod note;
 mod reader;
 mod replay;
 mod writer;
 
 pub use frame::{Addresses, Route};
+pub use made::{LimitsNote, OptionsNote};
 pub use note::{FollowedClock, Note, PortNote, RecordedStamp, Start};
 pub use reader::{Item, Problem, ReadError, Reader};
 pub use replay::Replay;

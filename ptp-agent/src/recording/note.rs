@@ -9,7 +9,10 @@ use ptp_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_PORTS, VERSION};
+use super::{
+    MAX_PORTS, VERSION,
+    made::{LimitsNote, OptionsNote},
+};
 use crate::{
     engine::{
         DelayMechanism,
@@ -22,6 +25,10 @@ use crate::{
 /// One note. All but `Start`, `Sent`, `Lost` and `End` are inputs of the engine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "ptp_agent", rename_all = "snake_case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of a recording is large, and each is written or given at once"
+)]
 pub enum Note {
     /// The first one: with what the engine was made.
     Start(Start),
@@ -165,6 +172,12 @@ pub struct Start {
     pub clock: FollowedClock,
     /// What steered it, as `--servo` takes it; `watch` where the clock is only watched.
     pub servo: String,
+    /// What that was told beside.
+    #[serde(default)]
+    pub options: OptionsNote,
+    /// What a software clock may do; anything, where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsNote>,
     /// The ports, in the order of their numbers.
     pub ports: Vec<PortNote>,
 }
@@ -206,7 +219,8 @@ pub struct PortNote {
 }
 
 impl Start {
-    /// Describes an engine that is made now. `interfaces` are the names of the ports' interfaces.
+    /// Describes an engine that is made now, with a servo and a clock that were told nothing. `interfaces`
+    /// are the names of the ports' interfaces.
     pub fn new(
         now: Time<Mono>,
         real_minus_mono: Duration,
@@ -230,6 +244,8 @@ impl Start {
             transport,
             clock,
             servo,
+            options: OptionsNote::default(),
+            limits: None,
             ports: ports
                 .map(|(port, interface)| PortNote {
                     interface: interface.clone(),

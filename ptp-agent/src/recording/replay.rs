@@ -16,7 +16,7 @@ use crate::{
         client::{Client, Event},
         receiver::Action,
     },
-    servo::Servo,
+    servo::{Options, Servo},
 };
 
 /// Sent event messages whose stamps may be outstanding.
@@ -37,12 +37,17 @@ impl Replay {
     pub fn new(start: &Start, servo: Box<dyn Servo>, steer: bool) -> Self {
         let now = start.now_ns;
         let host = Time::from_epoch(now.since_epoch() + start.real_minus_mono_ns);
-        let clock = match start.clock {
+        let mut clock = match start.clock {
             FollowedClock::Virtual { reading_ns } => Followed::virtual_at(now, reading_ns),
             FollowedClock::None if steer => Followed::virtual_at(now, host),
             FollowedClock::None => Followed::watching(now, host),
         };
-        let client = Client::new(start.receiver(), servo, clock, now);
+        if let Some(limits) = &start.limits {
+            clock.set_limits(limits.into());
+        }
+        let mut client = Client::new(start.receiver(), servo, clock, now);
+        let options = Options::from(&start.options);
+        client.set_boundary_clock_error(options.boundary_clock_error);
         Self { client, sent: VecDeque::new(), now, compared: 0, diverged: 0 }
     }
 

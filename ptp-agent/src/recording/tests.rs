@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::{
-    clock::{Clock, followed::Followed, virtual_clock::VirtualClock},
+    clock::{Clock, followed::Followed, policy::Limits, virtual_clock::VirtualClock},
     engine::{
         DelayMechanism, PortIndex, TxToken,
         client::{Client, Event, Sample},
@@ -185,8 +185,15 @@ fn live(
 
 /// Reads to the end or to the first error.
 fn replay(recording: &[u8]) -> Result<(Told, Replay), ReadError> {
+    replay_as(recording, |_| ())
+}
+
+/// The same, as if the beginning had been another.
+fn replay_as(recording: &[u8], change: impl Fn(&mut Start)) -> Result<(Told, Replay), ReadError> {
     let mut reader = Reader::new(recording)?;
-    let mut replay = Replay::new(reader.start(), servo(), false);
+    let mut start = reader.start().clone();
+    change(&mut start);
+    let mut replay = Replay::new(&start, servo(), false);
     let mut told = Told::default();
     loop {
         while let Some(event) = replay.next_event() {
@@ -213,6 +220,23 @@ fn replay_tells_what_the_living_agent_told_bit_for_bit() {
             assert!(compared > 10, "{compared}");
         }
     }
+}
+
+#[test]
+fn what_the_clock_may_do_is_part_of_a_recording_and_of_an_older_one_anything() {
+    let (living, recording) = live(TransportKind::Udp4, DelayMechanism::E2e, 5);
+    let with = |limits: Limits| {
+        replay_as(&recording, |start| start.limits = Some((&limits).into())).unwrap().0
+    };
+    let grandmaster = begin().since_epoch() + real_minus_mono();
+    let earliest = Time::from_epoch(grandmaster - Duration::from_secs(1));
+    assert_eq!(with(Limits { earliest, ..Limits::default() }), living);
+    // To a clock that believes no time of before its build, this grandmaster has none.
+    let absurd =
+        with(Limits { earliest: earliest + Duration::from_secs(1_000), ..Limits::default() });
+    assert!(absurd.samples.is_empty() && !living.samples.is_empty());
+    let text = String::from_utf8_lossy(&recording);
+    assert!(!text.contains("limits"), "as agents wrote it that knew of none");
 }
 
 #[test]

@@ -30,6 +30,16 @@ pub(super) struct Status {
     pub(super) delay_ns: Option<i64>,
     pub(super) frequency_ppb: Option<f64>,
     pub(super) error_bound_ns: Option<i64>,
+    pub(super) precision_ns: Option<i64>,
+    pub(super) interval_ns: Option<[i64; 2]>,
+    /// Which of the reasons for a bound speaks.
+    pub(super) bound_basis: Option<String>,
+    /// What the bound is against.
+    pub(super) bound_reference: Option<String>,
+    pub(super) clipped: Option<bool>,
+    pub(super) utc: Option<Utc>,
+    /// Why time is not passed on.
+    pub(super) withheld: Option<String>,
     pub(super) alarms: Vec<Alarm>,
     pub(super) ports: Vec<Port>,
     pub(super) lost: BTreeMap<String, u64>,
@@ -38,6 +48,14 @@ pub(super) struct Status {
     /// Why this is not up to date.
     #[serde(skip)]
     pub(super) problem: Option<String>,
+}
+
+/// The bound as one against UTC, or what it is against where nobody knows that.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Utc {
+    pub(super) bound_ns: Option<i64>,
+    pub(super) reference: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -121,7 +139,9 @@ pub(super) mod tests {
             "grandmaster": "aabbcc.fffe.ddeeff", "grandmaster_class": 6,
             "parent_port": "aabbcc.fffe.ddeeff-1", "steps_removed": 0, "time_scale": "PTP (TAI)",
             "samples": 51_234, "sample_age_s": 0.03, "offset_ns": -123, "delay_ns": 4_210,
-            "frequency_ppb": -36_999.7, "error_bound_ns": 812,
+            "frequency_ppb": -36_999.7, "error_bound_ns": 812, "precision_ns": 45,
+            "interval_ns": [-812, 630], "bound_basis": "causality", "bound_reference": "grandmaster",
+            "clipped": false, "utc": {"bound_ns": 912, "reference": "utc"}, "withheld": null,
             "alarms": [{
                 "alarm": "grandmaster_changed", "for_s": 12.0, "meaning": "another grandmaster",
                 "explanation": "Another grandmaster has taken over.\nExpected in maintenance.",

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::model::Status;
+use super::model::{Status, Utc};
 use crate::publish::text::{nanos, ppb};
 
 /// A time for people: `1 h 2 min`, `12 s`.
@@ -49,10 +49,16 @@ pub(super) fn page(status: &Status) -> String {
         line("offset", time(status.offset_ns));
         line("delay", time(status.delay_ns));
         line("frequency", status.frequency_ppb.map_or("-".into(), ppb));
-        line("error bound", time(status.error_bound_ns));
+        line("error bound", bound(status));
+        line("precision", time(status.precision_ns));
+        line("interval", interval(status));
+        line("UTC", utc(status));
     }
     if let (Some(samples), Some(age)) = (status.samples, status.sample_age_s) {
         line("samples", format!("{samples}, the last one {} ago", span(age)));
+    }
+    if let Some(withheld) = &status.withheld {
+        line("withheld", withheld.clone());
     }
     for port in &status.ports {
         let name = port.interface.as_deref().unwrap_or("-");
@@ -118,6 +124,49 @@ pub(super) fn grandmaster(status: &Status) -> String {
     text
 }
 
+/// How large, by what, and against whom.
+fn bound(status: &Status) -> String {
+    let mut text = bound_by(status);
+    if let Some(reference) = &status.bound_reference {
+        let _ = write!(text, ", against the {reference}");
+    }
+    text
+}
+
+/// How large, and which of the reasons for it speaks.
+pub(super) fn bound_by(status: &Status) -> String {
+    let mut text = time(status.error_bound_ns);
+    match status.bound_basis.as_deref() {
+        Some("asymmetry_limit") => text += " by the asymmetry limit",
+        Some(basis) => {
+            let _ = write!(text, " by {basis}");
+        }
+        None => {}
+    }
+    text
+}
+
+/// Where clock minus grandmaster can be.
+pub(super) fn interval(status: &Status) -> String {
+    let Some([lowest, highest]) = status.interval_ns else { return "-".into() };
+    let ends = [lowest, highest].map(|end| nanos(end as f64));
+    let clipped = if status.clipped == Some(true) { ", the estimate was clipped" } else { "" };
+    format!("{} to {}{clipped}", ends[0], ends[1])
+}
+
+/// The bound where it is one against UTC, or that it is none.
+pub(super) fn utc(status: &Status) -> String {
+    match &status.utc {
+        Some(Utc { bound_ns: Some(bound), reference: Some(reference) }) if reference == "utc" => {
+            format!("within {}", nanos(*bound as f64))
+        }
+        Some(Utc { reference: Some(reference), .. }) => {
+            format!("not known: relative to the {reference}")
+        }
+        _ => "-".into(),
+    }
+}
+
 pub(super) fn lost(status: &Status) -> String {
     let lost: Vec<String> =
         status.lost.iter().map(|(cause, total)| format!("{total} {cause}")).collect();
@@ -140,6 +189,10 @@ mod tests {
             "-123 ns",
             "4.21 µs",
             "-37.000 ppm",
+            "error bound  812 ns by causality, against the grandmaster\n",
+            "precision    45 ns\n",
+            "interval     -812 ns to 630 ns\n",
+            "UTC          within 912 ns\n",
             "eth0: time_receiver",
             "stack: 3 late, 512 matched",
             "7 wrong_domain",
@@ -148,6 +201,38 @@ mod tests {
         ] {
             assert!(page.contains(text), "{text}\n{page}");
         }
+    }
+
+    #[test]
+    fn page_says_which_reason_speaks_against_whom_and_what_is_withheld() {
+        let mut value = example();
+        value["bound_basis"] = "asymmetry_limit".into();
+        value["bound_reference"] = "parent".into();
+        value["clipped"] = true.into();
+        value["utc"] = serde_json::json!({"bound_ns": 812, "reference": "parent"});
+        value["withheld"] = "its time is absurd".into();
+        let page = page(&Status::new(&value));
+        for text in [
+            "812 ns by the asymmetry limit, against the parent\n",
+            "-812 ns to 630 ns, the estimate was clipped\n",
+            "not known: relative to the parent\n",
+            "withheld     its time is absurd\n",
+        ] {
+            assert!(page.contains(text), "{text}\n{page}");
+        }
+    }
+
+    #[test]
+    fn page_of_an_older_agent_has_what_that_says() {
+        let mut value = example();
+        let older = value.as_object_mut().unwrap();
+        for key in
+            ["precision_ns", "interval_ns", "bound_basis", "bound_reference", "clipped", "utc"]
+        {
+            older.remove(key);
+        }
+        let page = page(&Status::new(&value));
+        assert!(page.contains("error bound  812 ns\n"), "{page}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use ratatui::{
 
 use super::{
     model::Status,
-    text::{agent, grandmaster, lost, span, time},
+    text::{agent, bound_by, grandmaster, interval, lost, span, time, utc},
 };
 use crate::publish::{
     terminal::{Series, bold, chart, dim, figure},
@@ -26,7 +26,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, status: &Status) {
     let ports = u16::try_from(status.ports.len().clamp(1, 4)).unwrap_or(1);
     let [title, figures, offsets, delays, stamps, raised, keys] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(7),
+        Constraint::Length(10),
         Constraint::Min(7),
         Constraint::Min(5),
         Constraint::Length(ports + 3),
@@ -59,7 +59,9 @@ fn draw_figures(frame: &mut Frame<'_>, area: Rect, status: &Status) {
         figure("offset", time(status.offset_ns), bold()),
         figure("delay", time(status.delay_ns), plain),
         figure("frequency", status.frequency_ppb.map_or("-".into(), ppb), plain),
-        figure("error bound", time(status.error_bound_ns), plain),
+        figure("error bound", bound_by(status), plain),
+        figure("precision", time(status.precision_ns), plain),
+        figure("interval", interval(status), plain),
         figure(
             "samples",
             match (status.samples, status.sample_age_s) {
@@ -82,6 +84,9 @@ fn draw_figures(frame: &mut Frame<'_>, area: Rect, status: &Status) {
         figure("grandmaster", grandmaster(status), plain),
         figure("parent", known(&status.parent_port), plain),
         figure("own clock", known(&status.clock_identity), plain),
+        figure("bound is to", known(&status.bound_reference), plain),
+        figure("UTC", utc(status), plain),
+        figure("withheld", status.withheld.clone().unwrap_or("nothing".into()), plain),
         figure("lost", lost(status), plain),
     ];
     frame.render_widget(Table::new(state, widths).block(Block::bordered().title("state")), right);
@@ -169,6 +174,11 @@ mod tests {
         let screen = screen(120, 40, &Status::new(&example()));
         for text in [
             "-123 ns",
+            "812 ns by causality",
+            "45 ns",
+            "-812 ns to 630 ns",
+            "bound is to  grandmaster",
+            "within 912 ns",
             "4.21 µs",
             "locked (adaptive)",
             "aabbcc.fffe.ddeeff",

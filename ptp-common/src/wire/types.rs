@@ -175,32 +175,73 @@ impl ClockAccuracy {
     /// The clock does not know.
     pub const UNKNOWN: Self = Self(0xfe);
 
-    /// The bound that the code stands for, nanoseconds (rounded up); `None` where it gives none.
-    pub const fn bound_ns(self) -> Option<u64> {
+    /// The bound that the code stands for, picoseconds: the upper edge of its row; `None` where it gives
+    /// none, be it more than 10 s, unknown, reserved or of a profile.
+    pub const fn bound_ps(self) -> Option<u64> {
         Some(match self.0 {
-            // 0x17 to 0x1c are 1 ps to 250 ps.
-            0x17..=0x1d => 1,
-            0x1e => 3,
-            0x1f => 10,
-            0x20 => 25,
-            0x21 => 100,
-            0x22 => 250,
-            0x23 => 1_000,
-            0x24 => 2_500,
-            0x25 => 10_000,
-            0x26 => 25_000,
-            0x27 => 100_000,
-            0x28 => 250_000,
-            0x29 => 1_000_000,
-            0x2a => 2_500_000,
-            0x2b => 10_000_000,
-            0x2c => 25_000_000,
-            0x2d => 100_000_000,
-            0x2e => 250_000_000,
-            0x2f => 1_000_000_000,
-            0x30 => 10_000_000_000,
+            0x17 => 1,
+            // Half a picosecond has to go up.
+            0x18 => 3,
+            0x19 => 10,
+            0x1a => 25,
+            0x1b => 100,
+            0x1c => 250,
+            0x1d => 1_000,
+            0x1e => 2_500,
+            0x1f => 10_000,
+            0x20 => 25_000,
+            0x21 => 100_000,
+            0x22 => 250_000,
+            0x23 => 1_000_000,
+            0x24 => 2_500_000,
+            0x25 => 10_000_000,
+            0x26 => 25_000_000,
+            0x27 => 100_000_000,
+            0x28 => 250_000_000,
+            0x29 => 1_000_000_000,
+            0x2a => 2_500_000_000,
+            0x2b => 10_000_000_000,
+            0x2c => 25_000_000_000,
+            0x2d => 100_000_000_000,
+            0x2e => 250_000_000_000,
+            0x2f => 1_000_000_000_000,
+            0x30 => 10_000_000_000_000,
             _ => return None,
         })
+    }
+
+    /// The same in nanoseconds, rounded up.
+    pub const fn bound_ns(self) -> Option<u64> {
+        match self.bound_ps() {
+            Some(ps) => Some(ps.div_ceil(1_000)),
+            None => None,
+        }
+    }
+
+    /// The same as a span, rounded up to 2^-16 ns.
+    pub fn bound(self) -> Option<Duration> {
+        let scaled = (u128::from(self.bound_ps()?) << 16).div_ceil(1_000);
+        i128::try_from(scaled).ok().map(Duration::from_scaled_nanos)
+    }
+}
+
+impl fmt::Display for ClockAccuracy {
+    /// The row of the table: `25 ns`, `more than 10 s`, `unknown`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, row) = match self.0 {
+            // Six rows of each unit.
+            code @ 0x17..=0x1c => ("ps", code - 0x17),
+            code @ 0x1d..=0x22 => ("ns", code - 0x1d),
+            code @ 0x23..=0x28 => ("\u{b5}s", code - 0x23),
+            code @ 0x29..=0x2e => ("ms", code - 0x29),
+            0x2f => ("s", 0),
+            0x30 => ("s", 2),
+            0x31 => return f.write_str("more than 10 s"),
+            0xfe => return f.write_str("unknown"),
+            code => return write!(f, "reserved ({code:#04x})"),
+        };
+        let value = ["1", "2.5", "10", "25", "100", "250"][usize::from(row)];
+        write!(f, "{value} {unit}")
     }
 }
 

@@ -138,6 +138,12 @@ const SECTIONS: [Section; 5] = [
             option("delay", Default("\"e2e\"")),
             option("servo", Default("\"adaptive\"")),
             live(option("delay-asymmetry", Default("0"))),
+            option("asymmetry-limit", Example("300")),
+            option("least-delay-forward", Default("0")),
+            option("least-delay-backward", Default("0")),
+            option("rate-error", Default("1000")),
+            live(option("boundary-clock-error", Example("100"))),
+            live(option("grandmaster-accuracy", Example("1000"))),
         ],
     },
     Section {

@@ -77,6 +77,12 @@ pub(super) struct RunSection {
     pub(super) delay: Option<Delay>,
     pub(super) servo: Option<Choice>,
     pub(super) delay_asymmetry: Option<i64>,
+    pub(super) asymmetry_limit: Option<u32>,
+    pub(super) least_delay_forward: Option<u32>,
+    pub(super) least_delay_backward: Option<u32>,
+    pub(super) rate_error: Option<f64>,
+    pub(super) boundary_clock_error: Option<u32>,
+    pub(super) grandmaster_accuracy: Option<u32>,
 }
 
 /// `[serve]`.
@@ -152,6 +158,11 @@ impl Config {
         {
             let problem = format!("{kib} is not a power of two from 4 to 1048576");
             return Err(ConfigError::Value { key: "ring-kib", problem });
+        }
+        if let Some(ppb) = self.run.rate_error
+            && let Err(problem) = super::knowledge::rate_error(&ppb.to_string())
+        {
+            return Err(ConfigError::Value { key: "run.rate-error", problem });
         }
         let serve = &self.serve;
         for (key, value) in [

@@ -38,7 +38,7 @@ fn keeping(now: Time<Mono>, properties: Option<&TimeProperties>) -> Keeping<'_> 
     Keeping {
         now,
         state: ServoState::Locked,
-        offset: Some(Duration::from_nanos(-1_500)),
+        precision: Some(Duration::from_nanos(1_500)),
         error_bound: Some(Duration::from_nanos(20_001)),
         time_properties: properties,
     }

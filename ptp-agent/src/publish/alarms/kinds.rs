@@ -133,6 +133,18 @@ alarms! {
     /// Stop one of the two: chronyd, ntpd, systemd-timesyncd, phc2sys, ptp4l ...
     SteeredElsewhere = "steered_elsewhere", "another program steers the clock",
         [Receiver], raise 0 s, clear 60 s;
+    /// By the estimate the clock is where causality says that it cannot be: packets would have arrived before
+    /// they were sent. The estimate was set to the end of the possible, and learns anew; the bound holds.
+    EstimateClipped = "estimate_clipped", "the estimate has left what causality allows",
+        [Receiver], raise 2 s, clear 30 s;
+    /// Timestamps contradict each other: by some of them time is where it cannot be by the others.
+    /// Somebody's stamps lie, or time has stepped; until it is known which, the bound has both in it.
+    TimeInDoubt = "time_in_doubt", "timestamps contradict each other",
+        [Receiver], raise 3 s, clear 30 s;
+    /// The grandmaster's time is implausible, too far away, or nobody knows what it is in UTC: it is withheld
+    /// from the clock, or from the other programs that are to be given it. Log and status have the reason.
+    TimeWithheld = "time_withheld", "time is not passed on",
+        [Receiver], raise 5 s, clear 5 s;
     /// Metrics, the status socket, the management socket or an export for other programs cannot be had; the
     /// log says which and why. Time is kept all the same, and the agent tries again every ten seconds.
     EndpointUnavailable = "endpoint_unavailable", "metrics, a socket or an export cannot be served",

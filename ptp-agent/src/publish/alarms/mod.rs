@@ -26,6 +26,9 @@ const USUAL_UTC_OFFSET: i64 = 37;
 /// An offset this near to TAI minus UTC is no offset but a confusion of time scales.
 const TIME_SCALE_SLACK: Duration = Duration::from_millis(100);
 
+/// One sample in so many may contradict the others.
+const DOUBTFUL: u64 = 10;
+
 /// Totals since the start, over all ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -53,6 +56,8 @@ pub struct Totals {
     pub clock_errors: u64,
     /// Steps of the clock.
     pub clock_steps: u64,
+    /// Samples that contradicted the others.
+    pub contradictions: u64,
 }
 
 /// What is known at one time.
@@ -78,6 +83,14 @@ pub struct Facts {
     pub is_steered_elsewhere: bool,
     /// Whether metrics, a socket or an export that were asked for cannot be served.
     pub is_unserved: bool,
+    /// The clock is a software clock: until it first locks, what it shows is where it was begun.
+    pub is_software: bool,
+    /// The estimate has left the causal interval.
+    pub is_clipped: bool,
+    /// Stamps contradict each other now, and nobody knows yet which are right.
+    pub is_in_doubt: bool,
+    /// Why time is not passed on to the clock or to other programs.
+    pub withheld: Option<String>,
 }
 
 /// What is tolerated.
@@ -113,7 +126,8 @@ pub struct Alarms {
     states: Vec<(Alarm, Hysteresis)>,
     window: Window,
     grandmaster: Option<ClockIdentity>,
-    has_been_locked: bool,
+    /// Steps of the clock when it locked first.
+    steps_at_lock: Option<u64>,
 }
 
 impl Alarms {
@@ -125,7 +139,7 @@ impl Alarms {
             states: alarms.map(|alarm| (*alarm, Hysteresis::new(now))).collect(),
             window: Window::default(),
             grandmaster: None,
-            has_been_locked: false,
+            steps_at_lock: None,
         }
     }
 
@@ -143,8 +157,10 @@ impl Alarms {
         }
         self.window.add(now, facts);
         let recent = self.window.recent();
-        let had_lock = self.has_been_locked;
-        self.has_been_locked |= facts.servo == Some(ServoState::Locked);
+        if facts.servo == Some(ServoState::Locked) {
+            self.steps_at_lock.get_or_insert(facts.totals.clock_steps);
+        }
+        let steps_at_lock = self.steps_at_lock;
         let limits = self.limits;
         let mut changes = Vec::new();
         for (alarm, state) in &mut self.states {
@@ -182,13 +198,27 @@ impl Alarms {
                 Alarm::OffsetAboveThreshold => {
                     is_trusted(facts) && is_large(facts.offset, limits.offset, state.is_raised())
                 }
-                Alarm::TimeScaleMismatch => is_time_scale_mismatch(facts),
+                Alarm::TimeScaleMismatch => {
+                    let is_begun = facts.is_software && steps_at_lock.is_none();
+                    !is_begun && is_time_scale_mismatch(facts)
+                }
                 Alarm::GrandmasterChanged => changed,
+                // What led to the first lock is no step of a clock that was locked.
                 Alarm::ClockStepped => {
-                    had_lock && recent.as_ref().is_some_and(|recent| recent.clock_steps > 0)
+                    steps_at_lock.is_some_and(|steps| facts.totals.clock_steps > steps)
+                        && recent.as_ref().is_some_and(|recent| recent.clock_steps > 0)
                 }
                 Alarm::ClockError => recent.as_ref().is_some_and(|recent| recent.clock_errors > 0),
                 Alarm::SteeredElsewhere => facts.is_steered_elsewhere,
+                Alarm::EstimateClipped => facts.is_clipped,
+                Alarm::TimeInDoubt => {
+                    facts.is_in_doubt
+                        || recent.as_ref().is_some_and(|recent| {
+                            recent.contradictions.saturating_mul(DOUBTFUL)
+                                > recent.syncs.saturating_add(recent.delays)
+                        })
+                }
+                Alarm::TimeWithheld => facts.withheld.is_some(),
                 Alarm::EndpointUnavailable => facts.is_unserved,
             };
             if let Some(after) = state.update(now, condition, alarm.patience()) {
@@ -202,6 +232,10 @@ impl Alarms {
                         (Some(old), Some(new)) => format!("from {old} to {new}"),
                         _ => String::new(),
                     },
+                    Alarm::TimeInDoubt => {
+                        format!("{} contradictions in all", facts.totals.contradictions)
+                    }
+                    Alarm::TimeWithheld => facts.withheld.clone().unwrap_or_default(),
                     Alarm::RingLoss => format!("{} records in all", facts.totals.ring_lost),
                     _ => String::new(),
                 };

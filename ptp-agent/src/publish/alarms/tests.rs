@@ -187,6 +187,87 @@ fn first_step_of_the_clock_is_no_alarm() {
     assert_eq!(changes, [(40, Alarm::ClockStepped, true)]);
 }
 
+/// As it was seen: the first look after the step finds the servo locked already, and the step within
+/// the window.
+#[test]
+fn first_step_is_no_alarm_when_the_lock_follows_at_once() {
+    for looks_at_the_jump in [false, true] {
+        let (mut alarms, mut facts) = (alarms(), good());
+        facts.servo = Some(ServoState::Unlocked);
+        run(&mut alarms, &mut facts, (0, 10), good_second);
+        facts.totals.clock_steps = 1;
+        if looks_at_the_jump {
+            facts.servo = Some(ServoState::Jump);
+            run(&mut alarms, &mut facts, (10, 11), good_second);
+        }
+        facts.servo = Some(ServoState::Locked);
+        assert_eq!(run(&mut alarms, &mut facts, (11, 400), good_second), []);
+        // Also one that comes soon after the first is an alarm.
+        facts.totals.clock_steps = 2;
+        let changes = run(&mut alarms, &mut facts, (400, 402), good_second);
+        assert_eq!(changes, [(400, Alarm::ClockStepped, true)]);
+    }
+}
+
+#[test]
+fn a_software_clock_that_was_begun_in_utc_is_no_confusion_until_it_has_locked() {
+    let (mut alarms, mut facts) = (alarms(), good());
+    facts.is_software = true;
+    facts.offset = Some(Duration::from_secs(-37));
+    facts.servo = Some(ServoState::Unlocked);
+    assert_eq!(run(&mut alarms, &mut facts, (0, 50), good_second), []);
+    facts.servo = Some(ServoState::Locked);
+    facts.offset = Some(Duration::from_nanos(100));
+    assert_eq!(run(&mut alarms, &mut facts, (50, 100), good_second), []);
+    facts.offset = Some(Duration::from_secs(37));
+    let changes = run(&mut alarms, &mut facts, (100, 106), good_second);
+    assert!(changes.contains(&(105, Alarm::TimeScaleMismatch, true)), "{changes:?}");
+}
+
+#[test]
+fn an_estimate_outside_what_is_possible_is_an_alarm_while_it_is_clipped() {
+    let (mut alarms, mut facts) = (alarms(), good());
+    facts.is_clipped = true;
+    let raised = run(&mut alarms, &mut facts, (0, 10), good_second);
+    assert_eq!(raised, [(2, Alarm::EstimateClipped, true)]);
+    facts.is_clipped = false;
+    let cleared = run(&mut alarms, &mut facts, (10, 60), good_second);
+    assert_eq!(cleared, [(40, Alarm::EstimateClipped, false)]);
+}
+
+#[test]
+fn stamps_that_contradict_each_other_are_a_doubt_when_they_are_many_or_it_lasts() {
+    let contradicting = |every: u64| {
+        move |facts: &mut Facts| {
+            good_second(facts);
+            facts.totals.contradictions = facts.totals.syncs / every;
+        }
+    };
+    for (every, is_doubtful) in [(4, true), (16, false), (1_000, false)] {
+        let (mut alarms, mut facts) = (alarms(), good());
+        let changes = run(&mut alarms, &mut facts, (0, 60), contradicting(every));
+        assert_eq!(!changes.is_empty(), is_doubtful, "1 of {every}: {changes:?}");
+        assert!(changes.iter().all(|(_, alarm, _)| *alarm == Alarm::TimeInDoubt));
+    }
+    // One that the next honest one has not refuted yet.
+    let (mut alarms, mut facts) = (alarms(), good());
+    let doubt = |facts: &mut Facts| {
+        good_second(facts);
+        facts.is_in_doubt = true;
+    };
+    let raised = run(&mut alarms, &mut facts, (0, 10), doubt);
+    assert_eq!(raised, [(3, Alarm::TimeInDoubt, true)]);
+}
+
+#[test]
+fn time_that_is_withheld_says_why() {
+    let (mut alarms, mut facts) = (alarms(), good());
+    facts.withheld = Some("absurd".to_owned());
+    run(&mut alarms, &mut facts, (0, 5), good_second);
+    let changes = alarms.update(at(5), &facts);
+    assert_eq!((changes[0].alarm, &*changes[0].detail), (Alarm::TimeWithheld, "absurd"));
+}
+
 #[test]
 fn roles_raise_only_what_applies_to_them() {
     let names = |role| -> Vec<&str> {
@@ -218,7 +299,7 @@ fn documentation_has_every_alarm_and_every_metric() {
 }
 
 fn arbitrary_facts() -> impl Strategy<Value = Facts> {
-    let totals = prop::array::uniform12(prop_oneof![0u64..100, any::<u64>()]);
+    let totals = prop::array::uniform13(prop_oneof![0u64..100, any::<u64>()]);
     let more = (
         0usize..3,
         0usize..3,
@@ -227,10 +308,10 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
         prop::option::of(any::<i64>()),
         prop::option::of(0usize..4),
         prop::option::of(any::<i64>()),
-        any::<(bool, bool)>(),
+        any::<[bool; 5]>(),
     );
-    (totals, more).prop_map(
-        |(t, (up, down, grandmaster, interval, offset, servo, utc, steered))| Facts {
+    (totals, more).prop_map(|(t, (up, down, grandmaster, interval, offset, servo, utc, is))| {
+        Facts {
             totals: Totals {
                 syncs: t[0],
                 follow_ups_missing: t[1],
@@ -244,6 +325,7 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
                 ring_lost: t[9],
                 clock_errors: t[10],
                 clock_steps: t[11],
+                contradictions: t[12],
             },
             ports_up: up,
             ports_down: down,
@@ -252,10 +334,14 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
             offset: offset.map(Duration::from_nanos),
             servo: servo.map(|at| ServoState::ALL[at]),
             utc_offset: utc,
-            is_steered_elsewhere: steered.0,
-            is_unserved: steered.1,
-        },
-    )
+            is_steered_elsewhere: is[0],
+            is_unserved: is[1],
+            is_software: is[2],
+            is_clipped: is[3],
+            is_in_doubt: is[4],
+            withheld: is[0].then(|| "why".to_owned()),
+        }
+    })
 }
 
 proptest! {

@@ -69,6 +69,7 @@ impl Window {
             ring_lost: new.ring_lost.saturating_sub(old.ring_lost),
             clock_errors: new.clock_errors.saturating_sub(old.clock_errors),
             clock_steps: new.clock_steps.saturating_sub(old.clock_steps),
+            contradictions: new.contradictions.saturating_sub(old.contradictions),
         })
     }
 

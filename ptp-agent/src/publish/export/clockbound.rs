@@ -69,8 +69,9 @@ impl ClockBound {
 
     /// Says how good CLOCK_REALTIME is now.
     pub fn update(&mut self, view: &View<'_>) {
-        let bound = match (view.real_error, view.real_error_bound) {
-            (Some(error), Some(bound)) => Some(error.abs() + bound),
+        // True time is UTC to its readers, and both states promise that the bound holds against it.
+        let bound = match (view.real_error, view.real_error_bound, view.inaccuracy) {
+            (Some(error), Some(bound), Some(inaccuracy)) => Some(error.abs() + bound + inaccuracy),
             _ => None,
         };
         let status = match (view.state, bound) {

@@ -3,6 +3,7 @@
 //! together with steering the same clock, except the error bound.
 
 mod clockbound;
+mod gate;
 mod page;
 mod refclock;
 mod segment;
@@ -12,12 +13,18 @@ use std::path::PathBuf;
 use ptp_common::time::{Duration, Mono, Ptp, Time};
 
 pub use clockbound::ClockBound;
+pub use gate::Withheld;
 pub use page::Page;
 pub use refclock::{ChronySocket, NtpSegment};
 pub use segment::SegmentError;
 
 use super::attempt::{RETRY, Service};
-use crate::{clock::virtual_clock::VirtualClock, servo::ServoState};
+use crate::{
+    clock::{policy::Limits, virtual_clock::VirtualClock},
+    engine::origin::BoundReference,
+    servo::{ServoState, Trust},
+};
+use gate::Gate;
 
 /// What is exported, and where to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,15 +48,23 @@ pub struct View<'a> {
     pub state: ServoState,
     /// The software clock, where there is one.
     pub software: Option<&'a VirtualClock>,
-    /// Bound on the error of the clock that follows.
-    pub error_bound: Option<Duration>,
+    /// How far the clock that follows can be trusted, against [`Self::reference`].
+    pub trust: Option<Trust>,
+    /// By how much that grows with age, parts per billion.
+    pub rate_error_ppb: f64,
+    /// Grandmaster or parent.
+    pub reference: BoundReference,
+    /// How far that is from UTC at the most; `None` where nobody knows.
+    pub inaccuracy: Option<Duration>,
     /// TAI minus UTC of the domain, where its time is TAI and that is known.
     pub utc_offset_s: Option<i32>,
+    /// Its time is TAI, and that is not known.
+    pub is_utc_unknown: bool,
     /// CLOCK_REALTIME at the instant.
     pub real: Time<Ptp>,
     /// CLOCK_REALTIME minus true time, UTC, as the agent knows it.
     pub real_error: Option<Duration>,
-    /// How much that may be wrong by.
+    /// How much that may be wrong by, as far as the reference is right.
     pub real_error_bound: Option<Duration>,
     /// A leap second at the end of this day: inserted (1), left out (-1) or none (0).
     pub leap: i8,
@@ -61,6 +76,7 @@ pub struct View<'a> {
 #[derive(Debug)]
 pub struct Exports {
     wanted: Exporting,
+    gate: Gate,
     page: Service<Page>,
     clock_bound: Service<ClockBound>,
     chrony: Service<ChronySocket>,
@@ -74,11 +90,12 @@ pub struct Exports {
 const AWAY_FROM_LEAP: std::ops::Range<i64> = 25..86_394;
 
 impl Exports {
-    /// Makes what others are to read. Those who read may come later. What cannot be made is one line in
-    /// the log, and is tried again now and then.
-    pub fn start(wanted: Exporting, now: Time<Mono>) -> Self {
+    /// Makes what others are to read, within `limits`. Those who read may come later. What cannot be made
+    /// is one line in the log, and is tried again now and then.
+    pub fn start(wanted: Exporting, limits: Limits, now: Time<Mono>) -> Self {
         let mut this = Self {
             wanted,
+            gate: Gate::new(limits),
             page: Service::default(),
             clock_bound: Service::default(),
             chrony: Service::default(),
@@ -90,8 +107,9 @@ impl Exports {
         this
     }
 
-    /// Exports something else from now on; what stays the same is not interrupted.
-    pub fn change(&mut self, wanted: Exporting, now: Time<Mono>) {
+    /// Exports something else from now on, within other limits; what stays the same is not interrupted.
+    pub fn change(&mut self, wanted: Exporting, limits: Limits, now: Time<Mono>) {
+        self.gate.set_limits(limits);
         // Each old one goes first: the new one may have the same file.
         let old = std::mem::replace(&mut self.wanted, wanted);
         if old.page != self.wanted.page {
@@ -139,6 +157,11 @@ impl Exports {
             || self.ntp.is_lacking()
     }
 
+    /// What is asked for and not given at present, and why.
+    pub const fn withheld(&self) -> Option<&Withheld> {
+        self.gate.withheld()
+    }
+
     /// The software clock was adjusted, or the bound is another.
     pub fn adjusted(&mut self, view: &View<'_>) {
         if let Some(page) = &mut self.page.running {
@@ -150,13 +173,14 @@ impl Exports {
     pub fn tick(&mut self, view: &View<'_>) {
         self.look_after(view.now);
         self.adjusted(view);
+        let (samples, bound) = self.gate.pass(&self.wanted, view);
         if let Some(clock_bound) = &mut self.clock_bound.running {
-            clock_bound.update(view);
+            clock_bound.update(&bound);
         }
         if view.state != ServoState::Locked {
             return;
         }
-        let Some(error) = view.real_error else {
+        let Some(error) = samples.real_error else {
             return;
         };
         // The same to the last bit is the same measurement, which must not count twice; and at
@@ -176,7 +200,8 @@ impl Exports {
             self.look_after(view.now);
         }
         if let Some(ntp) = &self.ntp.running {
-            ntp.write(view.real, error, view.leap);
+            let precision = view.trust.map(|trust| trust.precision);
+            ntp.write(view.real, error, precision, view.leap);
         }
     }
 }

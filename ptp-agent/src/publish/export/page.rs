@@ -2,17 +2,20 @@
 
 use std::{path::Path, sync::atomic::AtomicU64};
 
-use ptp_clock_reader::{BYTES, Course, MAGIC, NO_BOUND, NO_UTC_OFFSET, WORDS};
+use ptp_clock_reader::{BYTES, Course, MAGIC, NO_BOUND, NO_INTERVAL, NO_UTC_OFFSET, WORDS};
 use ptp_common::time::Duration;
 
 use super::{SegmentError, View, segment::Segment};
-use crate::{clock::Clock, servo::ServoState};
+use crate::{
+    clock::Clock,
+    servo::{Interval, ServoState},
+};
 
 /// How long the page may be believed after its last change. The agent writes once a second.
 const VALID: Duration = Duration::from_secs(10);
-/// By how much the bound grows until the next change, parts per billion: more than a clock that was
-/// just followed drifts away.
-const GROWTH_PPB: u64 = 1_000;
+/// By how much the bound grows until the next change at the least, parts per billion: more than a clock
+/// that was just followed drifts away.
+const GROWTH_PPB: f64 = 1_000.0;
 
 /// The page.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ impl Page {
         };
         let reading = software.at(view.now);
         let scaled = reading.since_epoch().as_scaled_nanos();
-        let bound = view.error_bound.map(|bound| bound.abs().as_nanos());
+        let bound = view.trust.map(|trust| ceiling(trust.bound.abs()));
         Course {
             mono_ns: view.now.as_nanos(),
             ptp_ns: reading.as_nanos(),
@@ -48,7 +51,7 @@ impl Page {
             fraction: (scaled.rem_euclid(1 << 16) as u64) << 48,
             rate: software.rate(),
             bound_ns: bound.map_or(NO_BOUND, |bound| bound as u64),
-            growth_ppb: GROWTH_PPB,
+            growth_ppb: view.rate_error_ppb.max(GROWTH_PPB).ceil() as u64,
             void_ns: (view.now + VALID).as_nanos(),
             state: match view.state {
                 ServoState::Unlocked | ServoState::Jump => 0,
@@ -57,16 +60,30 @@ impl Page {
             },
             utc_offset_s: view.utc_offset_s.map_or(NO_UTC_OFFSET, i64::from),
             steps: view.steps,
+            interval_ns: view.trust.map_or(NO_INTERVAL, |trust| rounded(trust.interval)),
+            precision_ns: view.trust.and_then(|trust| u32::try_from(ceiling(trust.precision)).ok()),
+            accuracy_ns: view.inaccuracy.and_then(|more| u32::try_from(ceiling(more)).ok()),
         }
         .write(self.words());
     }
+}
+
+/// Whole nanoseconds, no fewer.
+fn ceiling(span: Duration) -> i64 {
+    span.as_nanos().saturating_add(1)
+}
+
+/// Whole nanoseconds, no narrower, and never the empty interval, which stands for none.
+fn rounded(interval: Interval) -> [i64; 2] {
+    [interval.lo.as_nanos().saturating_sub(1), ceiling(interval.hi)]
 }
 
 impl Drop for Page {
     /// The file stays, for those who have it mapped; nothing in it is to be believed any more.
     fn drop(&mut self) {
         if let Ok(course) = Course::read(self.words()) {
-            Course { state: 0, bound_ns: NO_BOUND, void_ns: 0, ..course }.write(self.words());
+            let nothing = Course { bound_ns: NO_BOUND, interval_ns: NO_INTERVAL, ..course };
+            Course { state: 0, void_ns: 0, precision_ns: None, ..nothing }.write(self.words());
         }
     }
 }

@@ -112,9 +112,10 @@ impl NtpSegment {
         segment_id(key(self.unit)) == self.id
     }
 
-    /// Writes a sample: at `real` of CLOCK_REALTIME that was `error` ahead of the true time.
-    pub fn write(&self, real: Time<Ptp>, error: Duration, leap: i8) {
-        write(self.memory.words32(), real - error, real, leap);
+    /// Writes a sample: at `real` of CLOCK_REALTIME that was `error` ahead of the true time, and this
+    /// repeats to within `precision`.
+    pub fn write(&self, real: Time<Ptp>, error: Duration, precision: Option<Duration>, leap: i8) {
+        write(self.memory.words32(), real - error, real, log_precision(precision), leap);
     }
 }
 
@@ -122,16 +123,23 @@ pub(super) const fn key(unit: u8) -> i32 {
     NTP_KEY + unit as i32
 }
 
+/// As NTP has it: log2 s, rounded up. What is not known is about a microsecond.
+fn log_precision(precision: Option<Duration>) -> i32 {
+    const UNKNOWN: i32 = -20;
+    match precision.map(|precision| precision.as_secs_f64().abs()) {
+        Some(seconds) if seconds.is_normal() => seconds.log2().ceil().clamp(-30.0, 0.0) as i32,
+        _ => UNKNOWN,
+    }
+}
+
 /// `struct shmTime` in mode 1: the reader checks that `count` (word 1) has not changed meanwhile.
-fn write(words: &[AtomicU32], clock: Time<Ptp>, receive: Time<Ptp>, leap: i8) {
+fn write(words: &[AtomicU32], clock: Time<Ptp>, receive: Time<Ptp>, log_precision: i32, leap: i8) {
     let store = |n: usize, value: u32| words[n].store(value, Ordering::Relaxed);
     let long = |n: usize, value: i64| {
         let bytes = value.to_ne_bytes();
         store(n, u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
         store(n + 1, u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]));
     };
-    /// log2 s: about a microsecond.
-    const PRECISION: i32 = -20;
     let count = words[1].load(Ordering::Relaxed);
     store(12, 0);
     store(0, 1);
@@ -153,7 +161,7 @@ fn write(words: &[AtomicU32], clock: Time<Ptp>, receive: Time<Ptp>, leap: i8) {
             _ => 2,
         },
     );
-    store(10, PRECISION as u32);
+    store(10, log_precision as u32);
     fence(Ordering::Release);
     store(1, count.wrapping_add(2));
     words[12].store(1, Ordering::Release);
@@ -198,12 +206,17 @@ mod tests {
         // A unit that no daemon has.
         let unit = 211;
         let segment = NtpSegment::open(unit).unwrap();
-        segment.write(REAL, Duration::from_millis(500), 1);
+        segment.write(REAL, Duration::from_millis(500), Some(Duration::from_nanos(1_000)), 1);
         let other = SharedMemory::attach(key(unit), NTP_BYTES, 0o666).unwrap();
         let word = |n: usize| other.words32()[n].load(Ordering::Relaxed);
         assert_eq!((word(0), word(1) % 2, word(12)), (1, 0, 1));
         assert_eq!((word(2), word(13)), (1_899_999_999, 623_456_789));
         assert_eq!((word(6), word(14), word(9)), (1_900_000_000, 123_456_789, 1));
+        assert_eq!(
+            word(10) as i32,
+            -19,
+            "a microsecond is less than 2^-19 s and more than 2^-20 s"
+        );
         assert!(segment.is_current());
         remove_segment(key(unit));
         assert!(!segment.is_current());

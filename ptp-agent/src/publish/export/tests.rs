@@ -7,16 +7,24 @@ use ptp_clock_reader::{PtpClock, State};
 use ptp_common::time::Time;
 
 use super::*;
-use crate::sys::{
-    clock::{monotonic, realtime_minus_monotonic},
-    shared::{SharedMemory, remove_segment, segment_id},
+use crate::{
+    servo::{Basis, Interval},
+    sys::{
+        clock::{monotonic, realtime_minus_monotonic},
+        shared::{SharedMemory, remove_segment, segment_id},
+    },
 };
 
 /// What can be made at once.
 fn exports(wanted: Exporting) -> Exports {
-    let exports = Exports::start(wanted, monotonic());
+    let exports = Exports::start(wanted, limits(), monotonic());
     assert!(!exports.is_lacking());
     exports
+}
+
+/// Some days here are before the build.
+fn limits() -> Limits {
+    Limits { earliest: Time::ZERO, ..Limits::default() }
 }
 
 fn view(software: Option<&VirtualClock>) -> View<'_> {
@@ -25,8 +33,18 @@ fn view(software: Option<&VirtualClock>) -> View<'_> {
         now,
         state: ServoState::Locked,
         software,
-        error_bound: Some(Duration::from_nanos(300)),
+        trust: Some(Trust {
+            bound: Duration::from_nanos(300),
+            precision: Duration::from_nanos(20),
+            interval: Interval { lo: Duration::from_nanos(-300), hi: Duration::from_nanos(200) },
+            basis: Basis::Causality,
+            is_clipped: false,
+        }),
+        rate_error_ppb: 1_000.0,
+        reference: BoundReference::Grandmaster,
+        inaccuracy: Some(Duration::from_nanos(100)),
         utc_offset_s: Some(37),
+        is_utc_unknown: false,
         real: Time::from_epoch(now.since_epoch() + realtime_minus_monotonic()),
         real_error: Some(Duration::from_micros(-40)),
         real_error_bound: Some(Duration::from_micros(10)),
@@ -57,6 +75,9 @@ fn the_page_shows_the_software_clock_and_is_void_without_its_writer() {
         assert!((shown.ptp_ns - clock.at(mono).as_nanos()).abs() <= 1);
         assert_eq!((shown.state, shown.utc_offset_s), (State::Locked, Some(37)));
         assert!(shown.bound_ns.is_some_and(|bound| bound >= 300));
+        assert!(shown.utc_bound_ns.is_some_and(|bound| bound >= 400));
+        assert!(shown.precision_ns.is_some_and(|precision| (20..30).contains(&precision)));
+        assert!(shown.interval_ns.is_some_and(|[lo, hi]| lo <= -300 && hi >= 200));
     }
     drop(exports);
     assert_eq!(reader.now().unwrap().state, State::Unknown);
@@ -143,7 +164,7 @@ fn what_cannot_be_exported_is_tried_again_and_the_rest_goes_on() {
     let mut view = view(None);
     let wanted =
         Exporting { page: Some(page), clock_bound: Some(bound.clone()), ..Exporting::default() };
-    let mut exports = Exports::start(wanted.clone(), view.now);
+    let mut exports = Exports::start(wanted.clone(), limits(), view.now);
     assert!(exports.is_lacking());
     exports.tick(&view);
     let mut client = ClockBoundClient::new_with_path(bound.to_str().unwrap()).unwrap();
@@ -156,11 +177,19 @@ fn what_cannot_be_exported_is_tried_again_and_the_rest_goes_on() {
     assert!(!exports.is_lacking());
     // Nobody misses what is no longer asked for, and the same file can be had under another name.
     let wanted = Exporting { clock_bound: None, ..wanted };
-    exports.change(wanted.clone(), view.now);
+    exports.change(wanted.clone(), limits(), view.now);
     assert!(!exports.is_lacking() && exports.clock_bound.running.is_none());
-    exports.change(Exporting { page: None, clock_bound: wanted.page, ..wanted }, view.now);
+    exports.change(
+        Exporting { page: None, clock_bound: wanted.page, ..wanted },
+        limits(),
+        view.now,
+    );
     assert!(exports.is_lacking(), "a page is no segment of ClockBound");
-    exports.change(Exporting { clock_bound: Some(bound), ..Exporting::default() }, view.now);
+    exports.change(
+        Exporting { clock_bound: Some(bound), ..Exporting::default() },
+        limits(),
+        view.now,
+    );
     assert!(!exports.is_lacking());
 }
 
@@ -173,7 +202,7 @@ fn a_segment_of_ntp_that_is_too_short_is_waited_for_and_a_removed_one_is_made_ag
     assert!(error.contains("NTP unit 212") && error.contains("ipcs -m"), "{error}");
     let mut view = view(None);
     let wanted = Exporting { ntp_shm: Some(unit), ..Exporting::default() };
-    let mut exports = Exports::start(wanted, view.now);
+    let mut exports = Exports::start(wanted, limits(), view.now);
     assert!(exports.is_lacking());
     remove_segment(key);
     drop(too_short);
@@ -215,4 +244,137 @@ fn a_path_that_cannot_be_used_gets_a_clear_error() {
     let link = directory.path().join("link");
     std::os::unix::fs::symlink(&path, &link).unwrap();
     assert!(Page::open(&link).is_err());
+}
+
+/// What the ways out are given in a second each: whether chronyd got a sample, ntpd's segment changed,
+/// and what ClockBound's readers see.
+struct Outs {
+    _directory: tempfile::TempDir,
+    daemon: UnixDatagram,
+    client: ClockBoundClient,
+    exports: Exports,
+    unit: u8,
+    ticks: i64,
+}
+
+impl Outs {
+    fn new(unit: u8, limits: Limits) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let daemon = UnixDatagram::bind(at("chrony.sock")).unwrap();
+        daemon.set_nonblocking(true).unwrap();
+        let wanted = Exporting {
+            page: None,
+            clock_bound: Some(at("bound")),
+            chrony_sock: Some(at("chrony.sock")),
+            ntp_shm: Some(unit),
+        };
+        let mut exports = Exports::start(wanted, limits, monotonic());
+        exports.tick(&in_range(Duration::from_nanos(1)));
+        daemon.recv(&mut [0; 64]).unwrap();
+        let client = ClockBoundClient::new_with_path(at("bound").to_str().unwrap()).unwrap();
+        Self { _directory: directory, daemon, client, exports, unit, ticks: 1 }
+    }
+
+    fn tick(&mut self, view: &View<'_>) -> (bool, bool, ClockStatus) {
+        self.ticks += 1;
+        let segment = SharedMemory::attach(refclock::key(self.unit), 96, 0o600).unwrap();
+        let count = || segment.words32()[1].load(std::sync::atomic::Ordering::Relaxed);
+        let before = count();
+        // No sample is given twice.
+        let distinct = Duration::from_nanos(self.ticks);
+        let real_error = view.real_error.map(|error| error + distinct);
+        self.exports.tick(&View { real_error, ..*view });
+        let is_sent = self.daemon.recv(&mut [0; 64]).is_ok();
+        (is_sent, count() != before, self.client.now().unwrap().clock_status)
+    }
+
+    fn withheld(&self) -> String {
+        self.exports.withheld().map(ToString::to_string).unwrap_or_default()
+    }
+}
+
+impl Drop for Outs {
+    fn drop(&mut self) {
+        remove_segment(refclock::key(self.unit));
+    }
+}
+
+/// CLOCK_REALTIME in the middle of a day after the build, `error` off.
+fn in_range(error: Duration) -> View<'static> {
+    let day = crate::clock::policy::built() / 86_400 + 2;
+    let real = Time::from_seconds_nanos(day * 86_400 + 43_200, 0);
+    View { real, real_error: Some(error), ..view(None) }
+}
+
+const ALL_OUT: (bool, bool, ClockStatus) = (true, true, ClockStatus::Synchronized);
+const NOTHING_OUT: (bool, bool, ClockStatus) = (false, false, ClockStatus::Unknown);
+
+#[test]
+fn absurd_time_leaves_by_no_way_and_the_reason_is_said() {
+    let mut outs = Outs::new(213, Limits::default());
+    assert_eq!(outs.tick(&in_range(Duration::from_nanos(5))), ALL_OUT);
+    // A grandmaster in 2000, and one in 1970.
+    for seconds in [951_825_600, 60] {
+        let view = in_range(Duration::ZERO);
+        let error = view.real - Time::from_seconds_nanos(seconds, 0);
+        assert_eq!(outs.tick(&View { real_error: Some(error), ..view }), NOTHING_OUT);
+        assert!(outs.withheld().contains("absurd"), "{}", outs.withheld());
+    }
+    assert_eq!(outs.tick(&in_range(Duration::from_nanos(5))), ALL_OUT);
+    assert_eq!(outs.withheld(), "");
+}
+
+#[test]
+fn a_rogue_a_day_off_leaves_by_no_way_once_time_was_given() {
+    let day = Duration::from_secs(86_400);
+    let mut outs = Outs::new(214, Limits::default());
+    assert_eq!(outs.tick(&in_range(day)), NOTHING_OUT);
+    assert!(outs.withheld().contains("max-step in [clock]"), "{}", outs.withheld());
+    // Where an operator allows it, and where nothing was given yet.
+    let far = Limits { max_step: None, ..Limits::default() };
+    outs.exports.gate.set_limits(far);
+    assert_eq!(outs.tick(&in_range(day)), ALL_OUT);
+    let mut gate = Gate::new(Limits::default());
+    let wanted = Exporting { ntp_shm: Some(215), ..Exporting::default() };
+    assert!(gate.pass(&wanted, &in_range(day)).0.real_error.is_some());
+}
+
+#[test]
+fn without_a_valid_utc_offset_nothing_is_given_and_that_is_said() {
+    let mut outs = Outs::new(216, Limits::default());
+    let view = View { utc_offset_s: None, is_utc_unknown: true, ..in_range(Duration::ZERO) };
+    assert_eq!(outs.tick(&View { real_error: None, ..view }), NOTHING_OUT);
+    assert!(outs.withheld().contains("currentUtcOffsetValid"), "{}", outs.withheld());
+    // To those who asked for nothing, nothing is missing; nor before the first lock.
+    outs.exports.change(Exporting::default(), limits(), view.now);
+    outs.exports.tick(&view);
+    assert_eq!(outs.withheld(), "");
+}
+
+#[test]
+fn readers_of_clockbound_are_promised_no_utc_that_nobody_knows() {
+    let mut outs = Outs::new(217, Limits::default());
+    let unknown = View { inaccuracy: None, ..in_range(Duration::from_nanos(7)) };
+    // Samples make no promise.
+    assert_eq!(outs.tick(&unknown), (true, true, ClockStatus::Unknown));
+    assert!(outs.withheld().contains("grandmaster-accuracy"), "{}", outs.withheld());
+    outs.tick(&View { reference: BoundReference::Parent, ..unknown });
+    assert!(outs.withheld().contains("boundary-clock-error"), "{}", outs.withheld());
+    assert_eq!(outs.tick(&in_range(Duration::from_nanos(7))), ALL_OUT);
+}
+
+#[test]
+fn the_bound_of_clockbound_has_the_grandmaster_s_own_error_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("shm");
+    let mut exports =
+        exports(Exporting { clock_bound: Some(path.clone()), ..Exporting::default() });
+    let mut bound_ns = |inaccuracy| {
+        exports.tick(&View { inaccuracy: Some(inaccuracy), ..view(None) });
+        i64::from_ne_bytes(fs::read(&path).unwrap()[48..56].try_into().unwrap())
+    };
+    let perfect = bound_ns(Duration::ZERO);
+    assert!((50_000..50_010).contains(&perfect), "{perfect}");
+    assert_eq!(bound_ns(Duration::from_micros(25)) - perfect, 25_000);
 }

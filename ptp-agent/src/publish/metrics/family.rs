@@ -34,7 +34,12 @@ families! {
     FREQUENCY = GAUGE "ptp_clock_frequency_adjustment_ratio"
         "Correction applied to the clock's frequency (1e-6 is 1 ppm).";
     ERROR_BOUND = GAUGE "ptp_clock_error_bound_seconds"
-        "Bound on the magnitude of local clock minus true time; grows while no sample comes.";
+        "Bound on the magnitude of local clock minus grandmaster clock; grows while no sample comes.";
+    PRECISION = GAUGE "ptp_clock_precision_seconds"
+        "To within what the local clock repeats; no claim about the asymmetry of the path.";
+    CAUSAL_INTERVAL = GAUGE "ptp_causal_interval_seconds"
+        "Ends of where local clock minus grandmaster clock can be by causality alone.";
+    PARENT = GAUGE "ptp_parent_info" "Grandmaster and parent that the clock's time comes from; always 1.";
     LAST_SAMPLE = GAUGE "ptp_last_sample_timestamp_seconds"
         "Unix time of the last sample; its age tells a dead clock from a good one.";
     PORT_STATE = GAUGE "ptp_port_state" "1 for the state that the port is in, 0 for the others.";

@@ -1,9 +1,9 @@
 //! What is shown of one port in one domain: plain figures that whoever runs the port sets, and the
 //! closed sets from which their labels come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ptp_common::wire::MessageType;
+use ptp_common::wire::{ClockIdentity, MessageType, PortIdentity};
 
 use super::histogram::Histogram;
 use crate::stamp::StampSource;
@@ -24,6 +24,9 @@ pub const PORT_STATES: [&str; 9] = [
 
 /// Values of the `state` label of `ptp_servo_state`.
 pub const SERVO_STATES: [&str; 4] = ["unlocked", "jump", "locked", "holdover"];
+
+/// Parents of one port that have labels of their own.
+pub const MAX_PARENTS: usize = 64;
 
 /// Which way a message or a stamped packet went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,8 +85,16 @@ pub struct PortFigures {
     pub mean_path_delay_seconds: Option<f64>,
     /// Correction applied to the clock's frequency, as a ratio (1e-6 is 1 ppm).
     pub clock_frequency_adjustment_ratio: Option<f64>,
-    /// Bound on |local clock - true time|, seconds.
+    /// Bound on |local clock - time transmitter|, seconds.
     pub clock_error_bound_seconds: Option<f64>,
+    /// To within what the clock repeats, seconds.
+    pub clock_precision_seconds: Option<f64>,
+    /// Lowest and highest of local clock minus time transmitter, seconds.
+    pub causal_interval_seconds: Option<[f64; 2]>,
+    /// Grandmaster and parent.
+    pub parent: Option<Parent>,
+    /// All that were shown, so that there are no more than [`MAX_PARENTS`].
+    pub parents: BTreeSet<(ClockIdentity, PortIdentity)>,
     /// When the last sample was taken, seconds since 1970.
     pub last_sample_timestamp_seconds: Option<f64>,
     /// One of [`PORT_STATES`].
@@ -116,7 +127,30 @@ pub struct CapturePoint {
     pub noise_seconds: Option<f64>,
 }
 
+/// Labels of `ptp_parent_info`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// `grandmasterIdentity`.
+    pub grandmaster: String,
+    /// `parentPortIdentity`.
+    pub port: String,
+}
+
 impl PortFigures {
+    /// Sets grandmaster and parent. Identities come from the wire, so that the labels of those beyond
+    /// the first [`MAX_PARENTS`] are one and the same.
+    pub fn set_parent(&mut self, grandmaster: ClockIdentity, port: PortIdentity) {
+        if self.parents.len() < MAX_PARENTS {
+            self.parents.insert((grandmaster, port));
+        }
+        let is_shown = self.parents.contains(&(grandmaster, port));
+        let label = |identity: String| if is_shown { identity } else { "other".to_owned() };
+        self.parent = Some(Parent {
+            grandmaster: label(grandmaster.to_string()),
+            port: label(port.to_string()),
+        });
+    }
+
     /// Sets the total of messages of one type and direction.
     pub fn set_messages(&mut self, direction: Direction, kind: MessageType, total: u64) {
         self.messages.insert((direction, MessageTypeOrd(kind)), total);

@@ -23,15 +23,15 @@ use prometheus::{
 
 pub use family::FAMILIES;
 pub use figures::{
-    CapturePoint, Direction, MessageTypeOrd, PORT_STATES, PortFigures, SERVO_STATES, StampOutcome,
-    message_type_name,
+    CapturePoint, Direction, MAX_PARENTS, MessageTypeOrd, PORT_STATES, Parent, PortFigures,
+    SERVO_STATES, StampOutcome, message_type_name,
 };
 pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
 
 use family::{
-    ALARM, BUILD_INFO, ERROR_BOUND, EXCHANGES, FREQUENCY, Families, LAST_SAMPLE, MESSAGES, OFFSET,
-    PATH_DELAY, PORT_STATE, PRIMING, RING_LOST, SERVO_STATE, STEPS, TIMESTAMP_DIFFERENCE,
-    TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
+    ALARM, BUILD_INFO, CAUSAL_INTERVAL, ERROR_BOUND, EXCHANGES, FREQUENCY, Families, LAST_SAMPLE,
+    MESSAGES, OFFSET, PARENT, PATH_DELAY, PORT_STATE, PRECISION, PRIMING, RING_LOST, SERVO_STATE,
+    STEPS, TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
 };
 
 /// Ports (interface and domain) shown at the most.
@@ -184,11 +184,21 @@ fn add_port(families: &mut Families, interface: &str, domain: &str, figures: &Po
         (&PATH_DELAY, figures.mean_path_delay_seconds),
         (&FREQUENCY, figures.clock_frequency_adjustment_ratio),
         (&ERROR_BOUND, figures.clock_error_bound_seconds),
+        (&PRECISION, figures.clock_precision_seconds),
         (&LAST_SAMPLE, figures.last_sample_timestamp_seconds),
     ] {
         if let Some(value) = value {
             families.add(family, &port, value);
         }
+    }
+    for (end, value) in
+        ["lo", "hi"].into_iter().zip(figures.causal_interval_seconds.iter().flatten())
+    {
+        families.add(&CAUSAL_INTERVAL, &[port[0], port[1], ("end", end)], *value);
+    }
+    if let Some(Parent { grandmaster, port: parent }) = &figures.parent {
+        let labels = [("grandmaster", grandmaster.as_str()), ("parent", parent.as_str())];
+        families.add(&PARENT, &[port[0], port[1], labels[0], labels[1]], 1.0);
     }
     for (family, current, states) in [
         (&PORT_STATE, figures.port_state, &PORT_STATES[..]),
@@ -243,7 +253,10 @@ mod tests {
         engine::PortState, publish::metrics::family::Family, servo::ServoState, stamp::StampSource,
     };
     use prometheus::proto::MetricType;
-    use ptp_common::{time::Duration, wire::MessageType};
+    use ptp_common::{
+        time::Duration,
+        wire::{ClockIdentity, MessageType, PortIdentity},
+    };
     use std::{
         io::Write,
         process::{Command, Stdio},
@@ -263,6 +276,9 @@ mod tests {
             figures.mean_path_delay_seconds = Some(3e-6);
             figures.clock_frequency_adjustment_ratio = Some(-3.7e-5);
             figures.clock_error_bound_seconds = Some(4e-7);
+            figures.clock_precision_seconds = Some(5e-8);
+            figures.causal_interval_seconds = Some([-4e-7, 2e-7]);
+            figures.set_parent(ClockIdentity([1; 8]), PortIdentity::ALL);
             figures.last_sample_timestamp_seconds = Some(1.7e9);
             figures.port_state = Some("time_receiver");
             figures.servo_state = Some("locked");
@@ -342,6 +358,37 @@ mod tests {
         let metrics = Metrics::new();
         metrics.update("eth0", 0, |_| {});
         assert!(!text(&metrics).contains("ptp_offset_from_master_seconds"));
+    }
+
+    #[test]
+    fn interval_has_a_series_for_each_end_and_the_parent_one_alone() {
+        let text = text(&filled());
+        for series in [
+            r#"ptp_causal_interval_seconds{interface="veth0",domain="0",end="lo"} -0.0000004"#,
+            r#"ptp_causal_interval_seconds{interface="veth0",domain="0",end="hi"} 0.0000002"#,
+            r#"ptp_parent_info{interface="veth0",domain="0",grandmaster="010101.0101.010101",parent="ffffff.ffff.ffffff-65535"} 1"#,
+        ] {
+            assert!(text.contains(series), "{series}\n{text}");
+        }
+    }
+
+    #[test]
+    fn however_many_parents_there_are_their_labels_stay_few() {
+        let metrics = Metrics::new();
+        let mut seen = std::collections::BTreeSet::new();
+        for number in 0..1_000_u16 {
+            let identity = ClockIdentity(
+                [[1; 6].as_slice(), &number.to_be_bytes()].concat().try_into().unwrap(),
+            );
+            let port = PortIdentity { clock_identity: identity, port_number: 1 };
+            metrics.update("eth0", 0, |figures| figures.set_parent(identity, port));
+            let text = text(&metrics);
+            let mut series = text.lines().filter(|line| line.starts_with("ptp_parent_info{"));
+            seen.insert(series.next().unwrap().to_owned());
+            assert_eq!(series.next(), None);
+        }
+        assert_eq!(seen.len(), MAX_PARENTS + 1);
+        assert!(seen.iter().any(|line| line.contains(r#"grandmaster="other",parent="other""#)));
     }
 
     #[test]
