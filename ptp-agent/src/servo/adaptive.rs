@@ -31,7 +31,7 @@ use std::collections::VecDeque;
 const BOUND_SIGMAS: f64 = 12.0;
 /// The offset is removed within one Sync interval, or within this many where it is no mere error of
 /// the estimate: a Sync that is lost then must not turn a long slew into an overshoot ...
-const SLEW_INTERVALS: f64 = 2.0;
+const SLEW_INTERVALS: f64 = 1.5;
 /// ... which it is from so many standard deviations on ...
 const SLEW_SIGMAS: f64 = 20.0;
 /// ... and in no less than this, seconds: the estimate is smooth already, and at high rates a
@@ -253,7 +253,7 @@ impl AdaptiveServo {
         }
         let is_slew = error_ns.abs() > SLEW_SIGMAS * known.sigma_ns(at);
         let intervals = if is_slew { SLEW_INTERVALS } else { 1.0 };
-        let correction_s = (intervals * self.interval.seconds()).max(MIN_CORRECTION_S);
+        let correction_s = (intervals * self.interval.correction_s()).max(MIN_CORRECTION_S);
         (rate_ppb - error_ns / correction_s, 0.0, ServoState::Locked)
     }
 }

@@ -16,6 +16,8 @@ use ptp_common::time::{Duration, Mono, Time};
 const EACH: usize = 3;
 const EACH_IF_CERTAIN: usize = 2;
 const CERTAIN: f64 = 16.0;
+const EACH_IF_OBVIOUS: usize = 1;
+const OBVIOUS: f64 = 30.0;
 const EACH_WITHOUT_HURRY: usize = 6;
 /// A suspicion is looked at again after this part of its age.
 const AGAIN: u64 = 4;
@@ -225,6 +227,7 @@ impl Estimator {
         let each = match best.kind {
             // What does not move the time is in no hurry.
             kind if !kind.is_of_time_or_rate() => EACH_WITHOUT_HURRY,
+            _ if lead > OBVIOUS => EACH_IF_OBVIOUS,
             _ if lead > CERTAIN => EACH_IF_CERTAIN,
             _ => EACH,
         };
