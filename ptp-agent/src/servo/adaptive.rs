@@ -29,12 +29,7 @@ use std::collections::VecDeque;
 
 /// Standard deviations in the error bound.
 const BOUND_SIGMAS: f64 = 12.0;
-/// The offset is removed within one Sync interval, or within this many where it is no mere error of
-/// the estimate: a Sync that is lost then must not turn a long slew into an overshoot ...
-const SLEW_INTERVALS: f64 = 1.5;
-/// ... which it is from so many standard deviations on ...
-const SLEW_SIGMAS: f64 = 20.0;
-/// ... and in no less than this, seconds: the estimate is smooth already, and at high rates a
+/// An offset is removed within a Sync interval, as far as those come, and in no less than this, seconds: the estimate is smooth already, and at high rates a
 /// faster correction would only make the frequency noisy.
 const MIN_CORRECTION_S: f64 = 1.0;
 /// How wrong a rate may be that nobody has measured yet, parts per billion (IEEE 1588-2019, 7.3.4.3).
@@ -141,7 +136,6 @@ impl AdaptiveServo {
         let Some(change) = self.estimator.as_mut().and_then(Estimator::take_change) else { return };
         if change.is_of_time() {
             let pace = self.pace();
-            self.causal.forget_before(change.at);
             if let Some(estimator) = &self.estimator {
                 self.causal.forget_contradicting(estimator.offset(at), at, pace);
             }
@@ -251,9 +245,7 @@ impl AdaptiveServo {
         if self.step_limit(at).is_some_and(|limit| error_ns.abs() > limit) {
             return (rate_ppb, -error_ns, ServoState::Jump);
         }
-        let is_slew = error_ns.abs() > SLEW_SIGMAS * known.sigma_ns(at);
-        let intervals = if is_slew { SLEW_INTERVALS } else { 1.0 };
-        let correction_s = (intervals * self.interval.correction_s()).max(MIN_CORRECTION_S);
+        let correction_s = self.interval.correction_s().max(MIN_CORRECTION_S);
         (rate_ppb - error_ns / correction_s, 0.0, ServoState::Locked)
     }
 }

@@ -120,6 +120,8 @@ pub(super) struct Causal {
     origin: Option<Duration>,
     forward: Side,
     backward: Side,
+    /// Upper minus lower bound when time stepped last.
+    width_ns: Option<f64>,
     peer_delays: Vec<f64>,
     next_peer: usize,
     contradictions: u64,
@@ -133,6 +135,7 @@ impl Causal {
             origin: None,
             forward: Side::new(1.0),
             backward: Side::new(-1.0),
+            width_ns: None,
             peer_delays: Vec::new(),
             next_peer: 0,
             contradictions: 0,
@@ -270,13 +273,22 @@ impl Causal {
     pub(super) fn forget_contradicting(&mut self, offset: Duration, now: Time<Mono>, pace: Pace) {
         let Some(origin) = self.origin else { return };
         let ns = (offset - origin).as_nanos_f64();
+        self.remember_width(now, pace);
         for side in [&mut self.forward, &mut self.backward] {
+            let contradicting = std::mem::take(&mut side.contradicting);
+            side.samples.extend(contradicting);
             let sign = side.sign;
             let mut samples = std::mem::take(&mut side.samples);
             samples.retain(|sample| {
                 side.tightest([sample], now, pace).is_some_and(|bound| bound >= sign * ns)
             });
             side.samples = samples;
+        }
+    }
+
+    fn remember_width(&mut self, now: Time<Mono>, pace: Pace) {
+        if let (Some(hi), Some(lo)) = (self.forward.bound(now, pace), self.lower(now, pace)) {
+            self.width_ns = Some((hi + lo).abs());
         }
     }
 
@@ -301,7 +313,14 @@ impl Causal {
         doubted: Option<Time<Mono>>,
     ) -> Option<Interval> {
         let origin = self.origin?;
-        let (mut hi, mut lo) = (self.forward.bound(now, pace)?, -self.lower(now, pace)?);
+        let (hi, lo) = (self.forward.bound(now, pace), self.lower(now, pace).map(|ns| -ns));
+        // Of a way that has not been seen since time stepped, the round trip of before tells.
+        let (mut hi, mut lo) = match (hi, lo, self.width_ns) {
+            (Some(hi), Some(lo), _) => (hi, lo),
+            (Some(hi), None, Some(width)) => (hi, hi - width),
+            (None, Some(lo), Some(width)) => (lo + width, lo),
+            _ => return None,
+        };
         if lo > hi {
             // Somebody's stamp lies, and it is not known whose.
             std::mem::swap(&mut lo, &mut hi);

@@ -27,11 +27,6 @@ const AT_ONCE: u64 = 8;
 const LEAD: f64 = 8.0;
 /// ... which there is for so many packets; then half of it will do, and after twice as many the best wins.
 const PATIENCE: u64 = 48;
-/// Packets for which the runner-up is watched after a judgement, and the log evidence at which it was
-/// right after all.
-const WATCHED: u64 = 1_000;
-const OVERTURNED: f64 = 10.0;
-
 /// Log probability below which a late packet leaves open whether time has stepped, until the next one.
 const INEXPLICABLE: f64 = -12.0;
 /// Observations after which what is believed since a change is known.
@@ -62,14 +57,12 @@ impl Change {
     }
 }
 
-/// The hypothesis that came second.
+/// A judgement, and what it was made of: to be made again when there is more.
 #[derive(Clone, Debug)]
-struct Rival {
-    filter: Filter,
-    origin: Duration,
-    at: Time<Mono>,
-    lead: f64,
-    until: u64,
+struct Judged {
+    history: History,
+    since: u64,
+    kind: Kind,
 }
 
 /// The estimator.
@@ -79,7 +72,8 @@ pub(super) struct Estimator {
     history: History,
     detector: Detector,
     suspicion: Option<Suspicion>,
-    rival: Option<Rival>,
+    /// The latest change, while it can still be judged again.
+    judged: Option<Judged>,
     change: Option<Change>,
     known: Known,
     /// Observations since the last change.
@@ -103,7 +97,7 @@ impl Estimator {
             history: History::default(),
             detector: Detector::default(),
             suspicion: None,
-            rival: None,
+            judged: None,
             change: None,
             known: Known { least_floor_ns: floor.min(0.0), round_trip_ns: f64::INFINITY },
             settled: 0,
@@ -173,7 +167,12 @@ impl Estimator {
         let number = self.history.push(observation, &self.bank);
         let noise = self.bank.noise()[way as usize];
         let seen = self.bank.observe(&observation);
-        self.watch_rival(&observation, &seen, &noise);
+        if let Some(judged) = &mut self.judged {
+            judged.history.extend(observation);
+            if !judged.history.reaches(judged.since) {
+                self.judged = None;
+            }
+        }
         let oddity = Oddity::of(&seen, &noise);
         if way != Way::Peer {
             let is_odd = oddity.is_early || oddity.ln_later < INEXPLICABLE;
@@ -240,15 +239,31 @@ impl Estimator {
             self.dismiss();
             return;
         }
-        let (best, second) = (best.clone(), second.cloned());
-        self.adopt(&best);
-        self.rival = second.map(|second| Rival {
-            filter: second.filter,
-            origin: second.origin,
-            at: self.bank.at(),
-            lead: second.ln_evidence - best.ln_evidence,
-            until: number + WATCHED,
-        });
+        let best = best.clone();
+        match self.otherwise(&best, &hypotheses) {
+            Some((history, other)) => {
+                self.history = history;
+                self.adopt(&other);
+            }
+            None => self.adopt(&best),
+        }
+    }
+
+    /// Whether what has happened is better explained by another judgement of the change before than by `best`
+    /// on top of it.
+    fn otherwise(
+        &self,
+        best: &Hypothesis,
+        hypotheses: &[Hypothesis],
+    ) -> Option<(History, Hypothesis)> {
+        let judged = self.judged.as_ref()?;
+        let again = change::hypotheses(&judged.history, judged.since, self.known);
+        let other = again.first()?;
+        let before = again.iter().find(|hypothesis| hypothesis.kind == judged.kind)?;
+        let nothing = hypotheses.iter().find(|hypothesis| hypothesis.kind == Kind::Nothing);
+        let gained = nothing.map_or(f64::INFINITY, |nothing| best.ln_evidence - nothing.ln_evidence);
+        let is_better = other.kind != judged.kind && other.ln_evidence > before.ln_evidence + gained;
+        is_better.then(|| (judged.history.clone(), other.clone()))
     }
 
     /// Packets since `number` of the direction with fewer of them.
@@ -279,6 +294,7 @@ impl Estimator {
             self.bank.observe(observation);
         }
         self.bank.open(&hypothesis.opening);
+        self.judged = Some(Judged { history: self.history.clone(), since, kind: hypothesis.kind });
         self.history.forget_before(since);
         let again: Vec<Observation> = self.history.since(since).copied().collect();
         for (number, observation) in (since..).zip(&again) {
@@ -286,39 +302,10 @@ impl Estimator {
             self.bank.observe(observation);
         }
         self.dismiss();
-        self.rival = None;
         self.settled = 0;
         let at = again.first().map_or(now, |first| first.at);
         let offset_ns = self.bank.offset_above(&would_be);
         tracing::debug!(kind = ?hypothesis.kind, noise = ?hypothesis.opening.noise.map(|n| n.is_some()), offset_ns, "judged a change");
         self.change = Some(Change { kind: hypothesis.kind, at, offset_ns });
-    }
-
-    fn watch_rival(&mut self, observation: &Observation, seen: &Seen, noise: &Noise) {
-        // What has changed since the judgement is no matter between the two.
-        let Some(rival) = self.rival.as_mut().filter(|_| self.suspicion.is_none()) else { return };
-        let dt = (observation.at - rival.at).as_secs_f64();
-        if dt > 0.0 {
-            rival.filter.predict(dt, self.bank.wander(0));
-            rival.at = observation.at;
-        }
-        let (h, value) = observation.row(dt.min(0.0), rival.origin);
-        let other = rival.filter.absorb(&h, value, &noise.prior());
-        rival.lead += other.posterior.ln_evidence - seen.posterior.ln_evidence;
-        if rival.lead > OVERTURNED {
-            let (filter, origin) = (rival.filter, rival.origin);
-            let now = self.bank.at();
-            let would_be = self.bank;
-            self.bank.replace(&filter, origin);
-            let offset_ns = self.bank.offset_above(&would_be);
-            let next = self.history.next();
-            self.history.forget_before(next);
-            self.dismiss();
-            self.rival = None;
-            tracing::debug!(offset_ns, "a judgement was wrong");
-            self.change = Some(Change { kind: Kind::Nothing, at: now, offset_ns });
-        } else if self.history.next() > rival.until || rival.lead < -40.0 {
-            self.rival = None;
-        }
     }
 }

@@ -40,6 +40,17 @@ impl History {
         number
     }
 
+    /// An observation of which only it itself is of interest.
+    pub(super) fn extend(&mut self, observation: Observation) {
+        self.observations.push_back(observation);
+        self.next += 1;
+    }
+
+    /// Whether there is still a belief from before observation `number` that all that came after is kept of.
+    pub(super) fn reaches(&self, number: u64) -> bool {
+        self.observations.len() <= 2 * KEPT && self.oldest().is_some_and(|(at, _)| *at <= number)
+    }
+
     /// Number of the next observation.
     pub(super) const fn next(&self) -> u64 {
         self.next
