@@ -5,7 +5,10 @@
 mod config;
 mod election;
 mod exchanges;
+mod foreign;
 mod outcome;
+mod overheard;
+mod round_trip;
 
 use super::{
     Datagram, DelayMechanism, PortIndex, PortState, TxToken,
@@ -13,14 +16,15 @@ use super::{
     pdelay::{Initiator, Responder},
     sequence::SequenceGuard,
 };
-use crate::stamp::Stamp;
-use election::Foreign;
+use crate::{limits, stamp::Stamp};
 use exchanges::{PendingDelay, PendingSync, sync_guard};
+use foreign::ForeignTable;
+use overheard::Overheard;
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
     wire::{
-        Body, ClockIdentity, Header, Message, MessageType, MessageView, PortIdentity, TimeInterval,
-        Timestamp,
+        Body, ClockIdentity, Header, Message, MessageType, MessageView, PortIdentity, Timestamp,
+        WireError,
     },
 };
 use rand::{RngExt, SeedableRng};
@@ -28,12 +32,17 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::VecDeque;
 
 pub use super::pdelay::PeerDelay;
-pub use config::{PortConfig, ReceiverConfig};
+pub use config::{Acceptable, NotAnIdentity, PortConfig, ReceiverConfig};
 pub use outcome::{
     Action, DelayObservation, Measurement, Observation, ParentDataSet, StateReason,
     SyncObservation, TimeProperties,
 };
+pub use overheard::Hint;
+use round_trip::RoundTrip;
+pub use round_trip::RoundTripTrend;
 
+/// As many of the last requests may come back from the network.
+const LOOPED: u16 = 1024;
 /// Actions that wait to be collected; a caller that collects after each input never gets near.
 const ACTION_CAPACITY: usize = 1024;
 
@@ -43,7 +52,7 @@ struct Port {
     config: PortConfig,
     state: PortState,
     counters: Counters,
-    foreign: Vec<Foreign>,
+    foreign: ForeignTable,
     // What follows belongs to the present parent and is cleared with it.
     sync_sequence: SequenceGuard,
     syncs: VecDeque<PendingSync>,
@@ -56,6 +65,7 @@ struct Port {
     pdelay_sequence_id: u16,
     initiator: Initiator,
     responder: Responder,
+    round_trip: RoundTrip,
 }
 
 impl Port {
@@ -66,6 +76,7 @@ impl Port {
         self.last_answered = None;
         self.log_delay_req_interval = self.config.log_min_delay_req_interval;
         self.next_delay_req = None;
+        self.round_trip.clear();
     }
 }
 
@@ -76,6 +87,7 @@ pub struct Receiver {
     domain_number: u8,
     sdo_id: u16,
     minor_version: u8,
+    acceptable: Vec<Acceptable>,
     ports: Vec<Port>,
     parent: Option<ParentDataSet>,
     epoch: u64,
@@ -85,6 +97,7 @@ pub struct Receiver {
     actions: VecDeque<Action>,
     /// Counts what came for ports that do not exist.
     stray: Counters,
+    overheard: Overheard,
 }
 
 impl Receiver {
@@ -99,7 +112,7 @@ impl Receiver {
                 identity: PortIdentity { clock_identity: config.clock_identity, port_number },
                 state: PortState::Initializing,
                 counters: Counters::default(),
-                foreign: Vec::new(),
+                foreign: ForeignTable::new(config.seed.rotate_left(u32::from(port_number))),
                 sync_sequence: sync_guard(),
                 syncs: VecDeque::new(),
                 delays: VecDeque::new(),
@@ -112,6 +125,7 @@ impl Receiver {
                 pdelay_sequence_id: rng.random(),
                 initiator: Initiator::default(),
                 responder: Responder::default(),
+                round_trip: RoundTrip::default(),
                 config: port,
             })
             .collect::<Vec<_>>();
@@ -120,6 +134,7 @@ impl Receiver {
             domain_number: config.domain_number,
             sdo_id: config.sdo_id & 0xfff,
             minor_version: config.minor_version,
+            acceptable: config.acceptable,
             ports,
             parent: None,
             epoch: 0,
@@ -128,6 +143,7 @@ impl Receiver {
             next_token: 0,
             actions: VecDeque::new(),
             stray: Counters::default(),
+            overheard: Overheard::default(),
         };
         for index in 0..receiver.ports.len() {
             if receiver.ports[index].config.link_up {
@@ -186,6 +202,18 @@ impl Receiver {
     /// The mean interval of Delay_Req in use on a port, log2 s.
     pub fn log_min_delay_req_interval(&self, port: PortIndex) -> Option<i8> {
         self.ports.get(usize::from(port.0)).map(|port| port.log_delay_req_interval)
+    }
+
+    /// What has been heard in the last minute and cannot be followed.
+    pub fn overheard(&self, now: Time<Mono>) -> impl Iterator<Item = Hint> {
+        self.overheard.fresh(now)
+    }
+
+    /// How the round trip to the time transmitter has changed; `None` while there is none, or too little
+    /// is known of it.
+    pub fn round_trip(&self) -> Option<RoundTripTrend> {
+        let parent = self.parent?;
+        self.ports.get(usize::from(parent.port.0))?.round_trip.trend()
     }
 
     /// The servo says whether the clock follows: the port with the parent is SLAVE or UNCALIBRATED.
@@ -309,25 +337,48 @@ impl Receiver {
         bytes: &[u8],
         rx: Option<Stamp>,
     ) -> Result<(), Drop> {
-        let view = MessageView::new(bytes)?;
+        let view = MessageView::new(bytes).inspect_err(|error| {
+            if *error == WireError::Version(1) {
+                self.overheard.hear(now, Hint::Version1);
+            }
+        })?;
         let header = view.header();
         let kind = view.message_type();
+        let source = header.source_port_identity;
         let port = self.ports.get_mut(index).ok_or(Drop::PortDisabled)?;
         port.counters.count_received(kind);
         if port.state == PortState::Disabled {
             return Err(Drop::PortDisabled);
         }
         if header.domain_number != self.domain_number {
+            if kind == MessageType::Announce {
+                let domain_number = header.domain_number;
+                self.overheard.hear(now, Hint::OtherDomain { domain_number, source });
+            }
             return Err(Drop::WrongDomain);
         }
         if header.sdo_id != self.sdo_id {
+            if kind == MessageType::Announce {
+                self.overheard.hear(now, Hint::OtherSdoId { sdo_id: header.sdo_id, source });
+            }
             return Err(Drop::WrongSdoId);
         }
-        if header.source_port_identity.clock_identity == self.clock_identity {
+        if source.clock_identity == self.clock_identity {
+            // Of its own messages, a switch may send some back.
+            let is_ours = match kind {
+                MessageType::Announce | MessageType::Sync => false,
+                MessageType::DelayReq => {
+                    port.delay_sequence_id.wrapping_sub(header.sequence_id) <= LOOPED
+                }
+                _ => true,
+            };
+            if !is_ours {
+                self.overheard.hear(now, Hint::Twin { source });
+            }
             return Err(Drop::SelfSent);
         }
         let message = Message::parse(bytes)?;
-        if header.correction == TimeInterval(i64::MAX) {
+        if !limits::is_correction(header.correction.into()) {
             return Err(Drop::Correction);
         }
         match message.body {
@@ -338,9 +389,8 @@ impl Receiver {
             Body::FollowUp { precise_origin_timestamp } => {
                 self.take_follow_up(now, index, &header, precise_origin_timestamp)
             }
-            Body::DelayResp { receive_timestamp, requesting_port_identity } => {
-                self.take_delay_resp(index, &header, receive_timestamp, requesting_port_identity)
-            }
+            Body::DelayResp { receive_timestamp, requesting_port_identity } => self
+                .take_delay_resp(now, index, &header, receive_timestamp, requesting_port_identity),
             Body::PdelayReq { .. } => self.take_pdelay_req(index, &header, rx),
             Body::PdelayResp { request_receipt_timestamp, requesting_port_identity } => {
                 self.pdelay_answer_is_ours(index, requesting_port_identity)?;
@@ -431,7 +481,12 @@ impl Receiver {
 
     fn finish_peer_delay(&mut self, index: usize, done: Option<PeerDelay>) {
         let Some(done) = done else { return };
-        self.ports[index].counters.peer_delay_exchanges += 1;
+        let port = &mut self.ports[index];
+        if !port.round_trip.measured(done.t4.time, done.mean_link_delay * 2) {
+            port.counters.count_drop(Drop::ImplausibleDelay);
+            return;
+        }
+        port.counters.peer_delay_exchanges += 1;
         if self.parent_on(index).is_some() {
             self.measured(index, Observation::PeerDelay(done));
         }

@@ -1,62 +1,16 @@
 //! Which time transmitter is followed: Announce messages in, the state decision out (9.3).
 
 use super::{
-    super::{
-        PortIndex, PortState,
-        bmca::DataSet,
-        counters::Drop,
-        log_interval,
-        sequence::{SequenceGuard, Verdict},
-    },
+    super::{PortIndex, PortState, bmca::DataSet, counters::Drop},
     Action, ParentDataSet, Receiver, StateReason, TimeProperties,
+    foreign::{Announced, Foreign, Heard},
+    overheard::Hint,
 };
+use crate::limits;
 use ptp_common::{
-    time::{Duration, Mono, Time},
-    wire::{Announce, Flags, Header, PortIdentity},
+    time::{Mono, Time},
+    wire::{Announce, Flags, Header},
 };
-
-/// FOREIGN_MASTER_TIME_WINDOW, announce intervals (9.3.2.4.5).
-const FOREIGN_MASTER_TIME_WINDOW: i32 = 4;
-/// FOREIGN_MASTER_THRESHOLD, Announce messages within the window (9.3.2.4.5).
-const FOREIGN_MASTER_THRESHOLD: u8 = 2;
-/// Foreign time transmitters remembered per port. The standard asks for at least five (9.3.2.4.6).
-const FOREIGN_CAPACITY: usize = 16;
-
-/// `foreignMasterDS` entry (9.3.2.4).
-#[derive(Debug)]
-pub(super) struct Foreign {
-    pub(super) source: PortIdentity,
-    announce: Announce,
-    flags: Flags,
-    log_interval: i8,
-    sequence: SequenceGuard,
-    /// When the last [`FOREIGN_MASTER_THRESHOLD`] Announce messages came, latest first.
-    heard: [Option<Time<Mono>>; FOREIGN_MASTER_THRESHOLD as usize],
-}
-
-impl Foreign {
-    fn interval(&self) -> Duration {
-        Duration::from_log_interval(self.log_interval)
-    }
-
-    fn last_heard(&self) -> Time<Mono> {
-        self.heard[0].unwrap_or(Time::ZERO)
-    }
-
-    fn window(&self) -> Duration {
-        self.interval() * FOREIGN_MASTER_TIME_WINDOW
-    }
-
-    /// Enough Announce messages within the window.
-    fn is_qualified(&self, now: Time<Mono>) -> bool {
-        self.heard.iter().all(|heard| heard.is_some_and(|at| now - at <= self.window()))
-    }
-}
-
-/// Two Announce messages, one and a half intervals: before the receipt timeout ends it anyway.
-fn announce_guard() -> SequenceGuard {
-    SequenceGuard::new(2, 3)
-}
 
 impl Receiver {
     pub(super) fn take_announce(
@@ -76,59 +30,61 @@ impl Receiver {
             return Err(Drop::StepsRemoved);
         }
         let source = header.source_port_identity;
+        if !self.acceptable.is_empty()
+            && !self
+                .acceptable
+                .iter()
+                .any(|each| each.accepts(source, announce.grandmaster_identity))
+        {
+            self.overheard.hear(now, Hint::NotAcceptable { source });
+            return Err(Drop::NotAcceptable);
+        }
         let parent = self.parent_on(index);
         let port = &mut self.ports[index];
-        let position = port.foreign.iter().position(|foreign| foreign.source == source);
-        let position = match position {
-            Some(position) => position,
-            None => {
-                if port.foreign.len() >= FOREIGN_CAPACITY {
-                    // Room for one more only at the cost of one that has not qualified.
-                    let oldest = (0..port.foreign.len())
-                        .filter(|n| Some(port.foreign[*n].source) != parent)
-                        .filter(|n| !port.foreign[*n].is_qualified(now))
-                        .min_by_key(|n| port.foreign[*n].last_heard());
-                    port.foreign.swap_remove(oldest.ok_or(Drop::ForeignTableFull)?);
-                    port.counters.count_drop(Drop::ForeignTableFull);
-                }
-                port.foreign.push(Foreign {
-                    source,
-                    announce,
-                    flags: header.flags,
-                    log_interval: port.config.log_announce_interval,
-                    sequence: announce_guard(),
-                    heard: [None; _],
-                });
-                port.foreign.len() - 1
+        let configured = port.config.log_announce_interval;
+        let claimed = limits::announce_interval(configured, header.log_message_interval);
+        if claimed.is_some_and(|claimed| claimed.is_clamped) {
+            port.counters.count_drop(Drop::IntervalClamped);
+        }
+        let said = Announced { announce, flags: header.flags };
+        if !said.is_utc_offset_plausible() {
+            port.counters.count_drop(Drop::ImplausibleUtcOffset);
+        }
+        let heard = port.foreign.hear(
+            now,
+            source,
+            header.sequence_id,
+            (configured, claimed.map_or(configured, |claimed| claimed.log)),
+            said,
+            port.identity,
+            parent,
+        );
+        match heard {
+            Heard::Believed => self.decide(now, StateReason::BestTransmitter),
+            Heard::Noted => {}
+            Heard::Late(kept) => self.overheard.hear(now, Hint::SlowAnnounce { source, kept }),
+            // It was heard, and keeps its place.
+            Heard::Unconfirmed => {
+                self.decide(now, StateReason::BestTransmitter);
+                return Err(Drop::Unconfirmed);
             }
-        };
-        let foreign = &mut port.foreign[position];
-        let interval = foreign.interval();
-        match foreign.sequence.check(now, header.sequence_id, interval) {
-            Verdict::Fresh => foreign.sequence.accept(now, header.sequence_id),
-            Verdict::Duplicate => return Err(Drop::Duplicate),
-            Verdict::Stale => return Err(Drop::Replayed),
+            Heard::NoRoom => return Err(Drop::ForeignTableFull),
+            Heard::Duplicate => return Err(Drop::Duplicate),
+            Heard::Stale => return Err(Drop::Replayed),
         }
-        if let Some(log) = log_interval(header.log_message_interval) {
-            foreign.log_interval = log;
-        }
-        foreign.announce = announce;
-        foreign.flags = header.flags;
-        foreign.heard.rotate_right(1);
-        foreign.heard[0] = Some(now);
-        self.decide(now, StateReason::BestTransmitter);
         Ok(())
     }
 
     /// When a foreign time transmitter is forgotten: the parent after the announce receipt timeout
     /// (9.2.6.12), others when their last Announce has left the window.
     pub(super) fn expiry(&self, index: usize, foreign: &Foreign) -> Time<Mono> {
-        let intervals = if self.parent_on(index) == Some(foreign.source) {
-            i32::from(self.ports[index].config.announce_receipt_timeout)
-        } else {
-            FOREIGN_MASTER_TIME_WINDOW
-        };
-        foreign.last_heard() + foreign.interval() * intervals
+        foreign.last_heard()
+            + if self.parent_on(index) == Some(foreign.source) {
+                let timeout = self.ports[index].config.announce_receipt_timeout;
+                foreign.interval() * i32::from(timeout)
+            } else {
+                foreign.window()
+            }
     }
 
     /// The state decision: E_best over all ports (9.3.2.2), for a clock that is a client only.
@@ -139,7 +95,7 @@ impl Receiver {
                 if !foreign.is_qualified(now) && self.parent_on(index) != Some(foreign.source) {
                     continue;
                 }
-                let candidate = DataSet::new(&foreign.announce, foreign.source, port.identity);
+                let candidate = foreign.data_set(port.identity);
                 if best.as_ref().is_none_or(|(best, ..)| candidate.is_better_than(best)) {
                     best = Some((candidate, index, n));
                 }
@@ -153,8 +109,8 @@ impl Receiver {
             }
             return;
         };
-        let foreign = &self.ports[index].foreign[n];
-        let announce = &foreign.announce;
+        let Some(foreign) = self.ports[index].foreign.get(n) else { return };
+        let announce = &foreign.believed.announce;
         let mut new = ParentDataSet {
             port: PortIndex(index as u16),
             parent_port_identity: foreign.source,
@@ -164,7 +120,7 @@ impl Receiver {
             grandmaster_priority2: announce.grandmaster_priority2,
             steps_removed: announce.steps_removed,
             epoch: self.epoch,
-            time_properties: TimeProperties::new(foreign.flags, announce),
+            time_properties: TimeProperties::new(foreign.believed.flags, announce),
         };
         let old = self.parent;
         let same_port = old.is_some_and(|old| old.port == new.port);

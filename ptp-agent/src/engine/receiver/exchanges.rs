@@ -5,12 +5,14 @@ use super::{
     super::{
         Datagram, DelayMechanism, TxToken,
         counters::{Counters, Drop},
-        log_interval,
         sequence::{SequenceGuard, Verdict},
     },
     DelayObservation, Observation, Receiver, SyncObservation,
 };
-use crate::stamp::Stamp;
+use crate::{
+    limits::{self, Clamped},
+    stamp::Stamp,
+};
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
     wire::{Body, Flags, Header, MessageType, PortIdentity, Timestamp},
@@ -72,12 +74,17 @@ impl Receiver {
     ) -> Result<(), Drop> {
         self.check_parent(now, index, header)?;
         let sequence_id = header.sequence_id;
-        let log_interval = log_interval(header.log_message_interval);
+        let log_interval = limits::sync_interval(header.log_message_interval);
         // The first Sync shows that the time transmitter is at work: requests may start (9.5.11.2).
         self.start_delay_req(now, index);
         let port = &mut self.ports[index];
         let correction: Duration = header.correction.into();
-        if !header.flags.contains(Flags::TWO_STEP) {
+        // Some transmitters send a Follow_Up and forget the flag. That it was sent when the epoch began is
+        // no time that anybody means.
+        let is_one_step = !header.flags.contains(Flags::TWO_STEP)
+            && !port.config.assume_two_step
+            && origin != Timestamp::ZERO;
+        if is_one_step {
             let Some(t2) = rx else {
                 port.sync_sequence.accept(now, sequence_id);
                 return Err(Drop::MissingRxStamp);
@@ -132,7 +139,7 @@ impl Receiver {
         if self.parent_on(index) != Some(header.source_port_identity) {
             return Err(Drop::NotParent);
         }
-        let interval = log_interval(header.log_message_interval)
+        let interval = limits::sync_interval(header.log_message_interval)
             .map_or(UNKNOWN_INTERVAL, Duration::from_log_interval);
         match self.ports[index].sync_sequence.check(now, header.sequence_id, interval) {
             Verdict::Fresh => Ok(()),
@@ -199,6 +206,7 @@ impl Receiver {
         }
         port.counters.sync_exchanges += 1;
         sync.t1 += port.config.delay_asymmetry;
+        port.round_trip.sync(sync.t1, sync.t2.time);
         self.measured(index, Observation::Sync(sync));
     }
 
@@ -243,6 +251,7 @@ impl Receiver {
 
     pub(super) fn take_delay_resp(
         &mut self,
+        now: Time<Mono>,
         index: usize,
         header: &Header,
         receive: Timestamp,
@@ -266,8 +275,20 @@ impl Receiver {
         if port.delays[at].t4.is_some() {
             return Err(Drop::Duplicate);
         }
-        if let Some(log) = log_interval(header.log_message_interval) {
+        let configured = port.config.log_min_delay_req_interval;
+        let claimed = limits::delay_req_interval(
+            configured,
+            port.log_delay_req_interval,
+            header.log_message_interval,
+        );
+        if let Some(Clamped { log, is_clamped }) = claimed {
             port.log_delay_req_interval = log;
+            if is_clamped {
+                port.counters.count_drop(Drop::IntervalClamped);
+            }
+            // A request that an earlier answer has put far off does not wait for longer than this one asks.
+            let latest = now + Duration::from_log_interval(log) * 2;
+            port.next_delay_req = port.next_delay_req.map(|at| at.min(latest));
         }
         let correction: Duration = header.correction.into();
         let t4 = Time::<Ptp>::from(receive) - correction + port.config.delay_asymmetry;
@@ -285,6 +306,10 @@ impl Receiver {
         };
         port.delays.remove(at);
         port.last_answered = Some(sequence_id);
+        if !port.round_trip.delay(t3.time, t4) {
+            port.counters.count_drop(Drop::ImplausibleDelay);
+            return;
+        }
         port.counters.delay_exchanges += 1;
         let delay = DelayObservation { t3, t4, sequence_id, correction };
         self.measured(index, Observation::Delay(delay));

@@ -5,7 +5,7 @@ use super::{
     super::{Datagram, PortIndex, PortState, TxToken},
     PeerDelay,
 };
-use crate::stamp::Stamp;
+use crate::{limits, stamp::Stamp};
 use ptp_common::{
     time::{Duration, Ptp, Time},
     wire::{Announce, ClockIdentity, ClockQuality, Flags, PortIdentity, TimeSource},
@@ -197,11 +197,17 @@ pub struct TimeProperties {
 }
 
 impl TimeProperties {
-    /// From the flags and the body of an Announce.
-    pub const fn new(flags: Flags, announce: &Announce) -> Self {
+    /// From the flags and the body of an Announce. A UTC offset that cannot be is none
+    /// ([`limits::UTC_OFFSET`]).
+    pub fn new(flags: Flags, announce: &Announce) -> Self {
+        let is_plausible = limits::is_utc_offset(announce.current_utc_offset);
         Self {
-            current_utc_offset: announce.current_utc_offset,
-            current_utc_offset_valid: flags.contains(Flags::UTC_OFFSET_VALID),
+            current_utc_offset: if is_plausible {
+                announce.current_utc_offset
+            } else {
+                limits::USUAL_UTC_OFFSET
+            },
+            current_utc_offset_valid: is_plausible && flags.contains(Flags::UTC_OFFSET_VALID),
             leap59: flags.contains(Flags::LEAP59),
             leap61: flags.contains(Flags::LEAP61),
             time_traceable: flags.contains(Flags::TIME_TRACEABLE),
