@@ -137,7 +137,7 @@ impl Bench {
     /// Goes on to `millis`, stopping at each timer.
     fn go(&mut self, millis: i64) {
         while let Some(next) = self.receiver.next_wakeup().filter(|next| *next <= at(millis)) {
-            self.now = ((next - at(0)).as_nanos() as i64).div_euclid(1_000_000).max(self.now);
+            self.now = (next - at(0)).as_nanos().div_euclid(1_000_000).max(self.now);
             self.receiver.poll(next);
             self.collect();
         }
