@@ -25,7 +25,7 @@ use crate::{
     engine::{
         DelayMechanism, PortIndex,
         client::{Client, Event, Sample},
-        receiver::{Action, Measurement, Observation, PortConfig, ReceiverConfig},
+        receiver::{Acceptable, Action, Measurement, Observation, PortConfig, ReceiverConfig},
     },
     publish::{
         alarms::{Facts, Role, Totals},
@@ -90,6 +90,10 @@ pub struct RunConfig {
     pub grandmaster_accuracy: Option<Duration>,
     /// Which times are absurd, and how far a clock may go, be it the agent's or another program's.
     pub limits: Limits,
+    /// As for [`PortConfig::assume_two_step`].
+    pub assume_two_step: bool,
+    /// As for [`ReceiverConfig::acceptable`].
+    pub acceptable_masters: Vec<Acceptable>,
     /// What other programs are given.
     pub exporting: Exporting,
 }
@@ -111,6 +115,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         delay_asymmetry,
         grandmaster_accuracy,
         limits,
+        assume_two_step,
+        acceptable_masters,
         exporting,
     } = config;
     let exports = Exports::start(exporting, limits, monotonic());
@@ -133,10 +139,12 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
             .map(|port| PortConfig {
                 delay_mechanism,
                 delay_asymmetry,
+                assume_two_step,
                 link_up: io.is_up(*port),
                 ..PortConfig::default()
             })
             .collect(),
+        acceptable: acceptable_masters,
         ..ReceiverConfig::new(identity, seed)
     };
     let real_minus_mono = realtime_minus_monotonic();
@@ -535,7 +543,7 @@ impl Teller {
     }
 
     /// What the alarms are judged by.
-    fn facts(&self, runner: &Runner, trust: Option<&Trust>) -> Facts {
+    fn facts(&self, now: Time<Mono>, runner: &Runner, trust: Option<&Trust>) -> Facts {
         let receiver = runner.client.receiver();
         let parent = receiver.parent();
         let (ports_up, ports_down) = health::links(&runner.io, &self.ports);
@@ -567,6 +575,8 @@ impl Teller {
             is_clipped: trust.is_some_and(|trust| trust.is_clipped),
             is_in_doubt,
             withheld: self.withheld(runner),
+            round_trip: receiver.round_trip(),
+            hints: receiver.overheard(now).map(|hint| hint.to_string()).collect(),
         }
     }
 
@@ -575,7 +585,7 @@ impl Teller {
         self.services.look_after(now);
         let view = export::view(&runner.client, now, &self.known());
         self.exports.tick(&view);
-        let facts = self.facts(runner, view.trust.as_ref());
+        let facts = self.facts(now, runner, view.trust.as_ref());
         self.health.check(now, &facts);
         let receiver = runner.client.receiver();
         let domain = receiver.domain_number();

@@ -178,9 +178,31 @@ impl Estimator {
             return;
         };
         let second = change::runner_up(&hypotheses);
-        if std::env::var_os("PTPDBG").is_some() { // DBG
-            eprintln!("#{number} t={:.2} since {since} best since {} f={:.0} b={:.0} noise {:?}", self.bank.at().as_nanos() as f64*1e-9-1000.0, best.since, self.bank.middle().x[2], self.bank.middle().x[3], [0,1].map(|w| { let n=self.bank.noise()[w]; (n.fast_ns.round(), n.variance_ns2.sqrt().round()) })); // DBG
-            for h in hypotheses.iter().take(7) { eprintln!("    {:?}{:?} ev {:.1} x {:.0} f {:.0} b {:.0} y {:.1}", h.kind, h.opening.noise.map(|n| n.map(|n| n.fast_ns.round())), h.ln_evidence, h.filter.x[0]+(h.origin-self.bank.origin()).as_nanos_f64(), h.filter.x[2], h.filter.x[3], h.filter.x[1]); } // DBG
+        if std::env::var_os("PTPDBG").is_some() {
+            // DBG
+            eprintln!(
+                "#{number} t={:.2} since {since} best since {} f={:.0} b={:.0} noise {:?}",
+                self.bank.at().as_nanos() as f64 * 1e-9 - 1000.0,
+                best.since,
+                self.bank.middle().x[2],
+                self.bank.middle().x[3],
+                [0, 1].map(|w| {
+                    let n = self.bank.noise()[w];
+                    (n.fast_ns.round(), n.variance_ns2.sqrt().round())
+                })
+            ); // DBG
+            for h in hypotheses.iter().take(7) {
+                eprintln!(
+                    "    {:?}{:?} ev {:.1} x {:.0} f {:.0} b {:.0} y {:.1}",
+                    h.kind,
+                    h.opening.noise.map(|n| n.map(|n| n.fast_ns.round())),
+                    h.ln_evidence,
+                    h.filter.x[0] + (h.origin - self.bank.origin()).as_nanos_f64(),
+                    h.filter.x[2],
+                    h.filter.x[3],
+                    h.filter.x[1]
+                );
+            } // DBG
         } // DBG
         let lead = second.map_or(f64::INFINITY, |second| best.ln_evidence - second.ln_evidence);
         let needed = match age {
@@ -188,7 +210,8 @@ impl Estimator {
             age if age >= PATIENCE => 0.5 * LEAD,
             _ => LEAD,
         };
-        let is_nothing = best.kind == Kind::Nothing && best.opening.noise.iter().all(Option::is_none);
+        let is_nothing =
+            best.kind == Kind::Nothing && best.opening.noise.iter().all(Option::is_none);
         // What does not move the time is in no hurry.
         let each = if best.kind.is_of_time_or_rate() { EACH } else { EACH_WITHOUT_HURRY };
         if (lead < needed || self.fewest_since(best.since) < each) && !is_final {
