@@ -511,6 +511,7 @@ impl Teller {
                 .filter(|properties| properties.current_utc_offset_valid)
                 .map(|properties| i64::from(properties.current_utc_offset)),
             is_steered_elsewhere: self.is_stepped_elsewhere,
+            is_displaced: runner.io.is_displaced(),
             is_unserved: self.services.is_lacking() || self.exports.is_lacking(),
         }
     }

@@ -76,6 +76,8 @@ pub struct Facts {
     pub utc_offset: Option<i64>,
     /// Whether another program steers the clock that this one is to steer.
     pub is_steered_elsewhere: bool,
+    /// Whether packets of an interface do not reach the kernel programs.
+    pub is_displaced: bool,
     /// Whether metrics, a socket or an export that were asked for cannot be served.
     pub is_unserved: bool,
 }
@@ -169,6 +171,7 @@ impl Alarms {
                 Alarm::NoTxStamp => recent
                     .as_ref()
                     .is_some_and(|recent| recent.tx_stamps_missing > recent.tx_stamps),
+                Alarm::HooksDisplaced => facts.is_displaced,
                 Alarm::StampSourceDegraded => recent.as_ref().is_some_and(|recent| {
                     recent.fallbacks.saturating_mul(10)
                         > recent.rx_stamps.saturating_add(recent.tx_stamps)

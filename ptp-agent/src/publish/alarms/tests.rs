@@ -254,6 +254,7 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
             utc_offset: utc,
             is_steered_elsewhere: steered.0,
             is_unserved: steered.1,
+            is_displaced: steered.0,
         },
     )
 }
