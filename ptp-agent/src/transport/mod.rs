@@ -360,7 +360,8 @@ fn receive(
     buffer: &mut [u8; MAX_MESSAGE],
 ) -> io::Result<(Received, Option<Scope>)> {
     let mut parts = [IoSliceMut::new(buffer)];
-    let mut space = nix::cmsg_space!(nix::sys::time::TimeSpec, libc::in6_pktinfo);
+    // The stamp comes a second time where the driver's transmit stamps are asked for.
+    let mut space = nix::cmsg_space!([u8; 256]);
     let before = clock::realtime();
     // With MSG_TRUNC the kernel returns the length that the message really had.
     let message = recvmsg::<SockaddrStorage>(
