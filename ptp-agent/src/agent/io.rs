@@ -22,9 +22,10 @@ use tokio::time::sleep;
 use super::prime::{PrimeMode, Primer};
 use crate::{
     capture::{
-        AttachedHooks, Bracket, Candidates, CaptureError, Choice, ClockRelation, Latencies,
-        Options, Outcome, Pairing, PairingCounts, PointReport, Programs, Reach, RxSource, Selector,
-        SocketStamps, TcPlace, TxSource, is_before_socket, is_of_socket, rx_stamp, tx_stamp,
+        AttachedHooks, Bracket, Candidates, CaptureError, Choice, ClockRelation, Hearsay,
+        Latencies, Options, Outcome, Pairing, PairingCounts, PointReport, Programs, Reach,
+        RxSource, Selector, SocketStamps, TcPlace, TxSource, is_before_socket, is_of_socket,
+        rx_stamp, tx_stamp,
     },
     engine::{
         PortIndex, TxToken,
@@ -195,6 +196,8 @@ struct Port {
     bracket: Bracket,
     driver_stamps: bool,
     standby: Standby,
+    /// What passes the hook and is not for this port.
+    hearsay: Hearsay,
     counts: IoCounts,
 }
 
@@ -329,6 +332,7 @@ impl Io {
                 bracket: Bracket::default(),
                 driver_stamps,
                 standby: Standby::default(),
+                hearsay: Hearsay::default(),
                 counts: IoCounts::default(),
             });
         }
@@ -549,6 +553,7 @@ impl Io {
         let relation = ClockRelation::now();
         let stack = self.socket_stamps.stamp(now, &relation, received.stack);
         if !is_event(&bytes) {
+            port.hearsay.delivered(self.config.transport, &bytes);
             self.ready.push_back(Delivery::Message { port: index, bytes, stamp: None, source });
             return;
         }
@@ -679,6 +684,7 @@ impl Io {
             };
             let port = &mut ports[at];
             if !is_event(record.message()) {
+                port.hearsay.note(now, &record);
                 return;
             }
             let mut stamps = Candidates::default();

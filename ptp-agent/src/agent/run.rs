@@ -511,6 +511,10 @@ impl Teller {
                 .filter(|properties| properties.current_utc_offset_valid)
                 .map(|properties| i64::from(properties.current_utc_offset)),
             is_steered_elsewhere: self.is_stepped_elsewhere,
+            hint: parent
+                .is_none()
+                .then(|| runner.io.explain_silence(monotonic(), receiver.domain_number(), 0))
+                .flatten(),
             is_displaced: runner.io.is_displaced(),
             is_unserved: self.services.is_lacking() || self.exports.is_lacking(),
         }

@@ -5,6 +5,7 @@
 mod bracket;
 mod chain;
 mod clsact;
+mod hearsay;
 mod hints;
 mod latency;
 mod pairing;
@@ -14,6 +15,7 @@ mod select;
 mod socket_stamp;
 
 pub use chain::Place;
+pub use hearsay::{Channel as HeardChannel, Hearsay};
 pub use hints::{HINTS_OBJECT, Hints, HintsError};
 pub use latency::{Latencies, Latency};
 pub use pairing::{Outcome, Pairing, PairingCounts};

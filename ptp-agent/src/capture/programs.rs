@@ -21,6 +21,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use ptp_common::record::{Hook, Record, RecordError};
 
 use super::clsact::Clsact;
+use crate::sys::ifreq;
 
 mod place;
 
@@ -77,6 +78,11 @@ pub enum CaptureError {
     /// The interface is not there.
     #[error("interface {0} does not exist")]
     NoInterface(String),
+    /// Its packets are not what the programs look for.
+    #[error(
+        "packets of {0} have no Ethernet header, which the programs look for to find PTP: use the interface below the tunnel, or a tunnel that carries Ethernet (vxlan, gretap, tap)"
+    )]
+    NotEthernet(String),
     /// A hook refused the program.
     #[error("cannot attach {program} to {interface}: {source}")]
     Attach {
@@ -344,6 +350,10 @@ impl Programs {
     pub fn attach(&mut self, interface: &str) -> Result<AttachedHooks, CaptureError> {
         let ifindex = nix::net::if_::if_nametoindex(interface)
             .map_err(|_| CaptureError::NoInterface(interface.to_owned()))?;
+        // Where the kernel does not tell, the packets will.
+        if ifreq::has_ethernet_header(interface).is_ok_and(|has| !has) {
+            return Err(CaptureError::NotEthernet(interface.to_owned()));
+        }
         self.detach(ifindex);
         let tcx = self.features.tcx && self.options.tc == TcAttach::Auto;
         // What is attached so far is known from the beginning, so that a failure leaves nothing.

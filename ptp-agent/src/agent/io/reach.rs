@@ -8,7 +8,7 @@ use ptp_common::time::{Mono, Time};
 
 use super::{Io, Port, wants_driver_stamps};
 use crate::{
-    capture::{CaptureError, Place, TxSource},
+    capture::{CaptureError, HeardChannel, Place, TxSource},
     stamp::Stamp,
 };
 
@@ -81,6 +81,16 @@ impl Io {
     /// Whether packets of some port do not reach the kernel programs.
     pub fn is_displaced(&self) -> bool {
         self.ports.iter().any(|port| !port.displaced().is_empty())
+    }
+
+    /// Why the ports may hear no grandmaster in a domain, from what passes the hooks; `None` where nothing
+    /// does.
+    pub fn explain_silence(&self, now: Time<Mono>, domain: u8, sdo_id: u16) -> Option<String> {
+        let own = HeardChannel { transport: self.config.transport, domain, sdo_id };
+        let ports = self.ports.iter();
+        let all: Vec<_> =
+            ports.filter_map(|port| port.hearsay.explain(now, own, &port.interface)).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// Attaches programs again that packets do not reach, or that others stand in front of.

@@ -76,6 +76,8 @@ pub struct Facts {
     pub utc_offset: Option<i64>,
     /// Whether another program steers the clock that this one is to steer.
     pub is_steered_elsewhere: bool,
+    /// Where there is no time transmitter: what else is heard, which may be the one that is meant.
+    pub hint: Option<String>,
     /// Whether packets of an interface do not reach the kernel programs.
     pub is_displaced: bool,
     /// Whether metrics, a socket or an export that were asked for cannot be served.
@@ -205,6 +207,7 @@ impl Alarms {
                         (Some(old), Some(new)) => format!("from {old} to {new}"),
                         _ => String::new(),
                     },
+                    Alarm::NoAnnounce if is_raised => facts.hint.clone().unwrap_or_default(),
                     Alarm::RingLoss => format!("{} records in all", facts.totals.ring_lost),
                     _ => String::new(),
                 };

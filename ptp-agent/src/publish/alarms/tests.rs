@@ -255,6 +255,7 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
             is_steered_elsewhere: steered.0,
             is_unserved: steered.1,
             is_displaced: steered.0,
+            hint: None,
         },
     )
 }
