@@ -9,6 +9,7 @@ use crate::{
     engine::{
         PortIndex,
         counters::{Counters, Drop},
+        receiver::Receiver,
     },
     publish::{
         alarms::{Alarms, Facts, Limits, Role, Totals},
@@ -141,6 +142,18 @@ pub(super) fn totals<'a>(
         totals.fallbacks += io.sources(*port).map_or(0, |sources| sources.fallbacks);
     }
     totals
+}
+
+/// What is heard by somebody who has no time transmitter: what passes the hooks first, for they see more than
+/// the sockets, and then what only the engine can know.
+pub(super) fn hints(io: &Io, receiver: &Receiver, now: Time<Mono>) -> Vec<String> {
+    if receiver.parent().is_some() {
+        return Vec::new();
+    }
+    let passing = io.explain_silence(now, receiver.domain_number(), 0);
+    let is_told = passing.is_some();
+    let overheard = receiver.overheard(now).filter(|hint| !(is_told && hint.is_of_other_channel()));
+    passing.into_iter().chain(overheard.map(|hint| hint.to_string())).collect()
 }
 
 /// How many ports can be used, and how many cannot.

@@ -570,13 +570,14 @@ impl Teller {
                 .filter(|properties| properties.current_utc_offset_valid)
                 .map(|properties| i64::from(properties.current_utc_offset)),
             is_steered_elsewhere: self.is_stepped_elsewhere,
+            is_displaced: runner.io.is_displaced(),
             is_unserved: self.services.is_lacking() || self.exports.is_lacking(),
             is_software: matches!(runner.client.clock(), Followed::Virtual(_)),
             is_clipped: trust.is_some_and(|trust| trust.is_clipped),
             is_in_doubt,
             withheld: self.withheld(runner),
             round_trip: receiver.round_trip(),
-            hints: receiver.overheard(now).map(|hint| hint.to_string()).collect(),
+            hints: health::hints(&runner.io, receiver, now),
         }
     }
 

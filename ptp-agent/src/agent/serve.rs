@@ -172,7 +172,10 @@ pub async fn serve(
         let totals = health::totals(io, &ports, |port| transmitter.counters(port));
         services.look_after(now);
         let is_unserved = services.is_lacking();
-        health.check(now, &Facts { totals, ports_up, ports_down, is_unserved, ..Facts::default() });
+        let is_displaced = io.is_displaced();
+        let rest = Facts::default();
+        let facts = Facts { totals, ports_up, ports_down, is_unserved, is_displaced, ..rest };
+        health.check(now, &facts);
         for port in &ports {
             let counters = transmitter.counters(*port);
             let interface = io.interface(*port);

@@ -191,6 +191,14 @@ impl Pairing {
         )
     }
 
+    /// Drops the records that look like a message and are `another`'s: of packets that the stack did not
+    /// let pass. Counted as orphaned, as they are.
+    pub fn disown(&mut self, ifindex: u32, message: &[u8], another: impl Fn(&Candidates) -> bool) {
+        let before = self.waiting.len();
+        self.waiting.retain(|entry| !entry.is(ifindex, message) || !another(&entry.stamps));
+        self.counts.orphaned += (before - self.waiting.len()) as u64;
+    }
+
     /// The caller has given up waiting for the stamp of a message.
     pub fn give_up(&mut self) {
         self.counts.missing += 1;
@@ -340,6 +348,19 @@ mod tests {
         pairing.push(at(0), 7, &[1; 44], 0, stamps(10));
         pairing.expire(at(3_000_000_000));
         assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::NotYet);
+        assert_eq!(pairing.counts().orphaned, 1);
+    }
+
+    #[test]
+    fn record_that_is_not_the_messages_is_dropped_and_counted() {
+        let mut pairing = Pairing::new();
+        pairing.push(at(1), 7, &[1; 44], 0, stamps(10));
+        pairing.push(at(1), 7, &[2; 44], 0, stamps(10));
+        pairing.push(at(2), 7, &[1; 44], 0, stamps(20));
+        pairing.disown(7, &[1; 44], |candidates| *candidates == stamps(10));
+        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::Matched(stamps(20)));
+        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::NotYet);
+        assert_eq!(pairing.take(7, &[2; 44], false, |_| true), Outcome::Matched(stamps(10)));
         assert_eq!(pairing.counts().orphaned, 1);
     }
 

@@ -48,6 +48,14 @@ pub enum Hint {
     },
 }
 
+impl Hint {
+    /// Whether somebody speaks who does not speak to this port: what the hooks on the way in see as well, of
+    /// all transports and VLANs.
+    pub const fn is_of_other_channel(&self) -> bool {
+        matches!(self, Self::OtherDomain { .. } | Self::OtherSdoId { .. } | Self::Version1)
+    }
+}
+
 impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -92,6 +92,10 @@ alarms! {
     /// A queueing discipline may drop or hold them, or another program has replaced the hooks.
     NoTxStamp = "no_tx_stamp", "sent messages without timestamps",
         [Receiver Transmitter], raise 0 s, clear 5 s;
+    /// Packets pass an interface without reaching the kernel programs: another program on the hook ends
+    /// the chain before them. They are attached again; the kernel's own stamps stand in until that helps.
+    HooksDisplaced = "hooks_displaced", "packets do not reach the kernel programs",
+        [Receiver Transmitter Observer], raise 0 s, clear 5 s;
     /// More than one stamp in ten comes from another point than the chosen one.
     /// Accuracy suffers a little; the log says which points were compared.
     StampSourceDegraded = "stamp_source_degraded", "timestamps from a second choice of source",

@@ -122,6 +122,8 @@ pub struct Facts {
     pub utc_offset: Option<i64>,
     /// Whether another program steers the clock that this one is to steer.
     pub is_steered_elsewhere: bool,
+    /// Whether packets of an interface do not reach the kernel programs.
+    pub is_displaced: bool,
     /// Whether metrics, a socket or an export that were asked for cannot be served.
     pub is_unserved: bool,
     /// The clock is a software clock: until it first locks, what it shows is where it was begun.
@@ -134,7 +136,7 @@ pub struct Facts {
     pub withheld: Option<String>,
     /// How the round trip to the time transmitter has changed.
     pub round_trip: Option<RoundTripTrend>,
-    /// What is heard that cannot be followed, in words.
+    /// What is heard that cannot be followed and may be the time transmitter that is meant, in words.
     pub hints: Vec<String>,
 }
 
@@ -234,6 +236,7 @@ impl Alarms {
                 Alarm::NoTxStamp => recent
                     .as_ref()
                     .is_some_and(|recent| recent.tx_stamps_missing > recent.tx_stamps),
+                Alarm::HooksDisplaced => facts.is_displaced,
                 Alarm::StampSourceDegraded => recent.as_ref().is_some_and(|recent| {
                     recent.fallbacks.saturating_mul(10)
                         > recent.rx_stamps.saturating_add(recent.tx_stamps)

@@ -387,7 +387,7 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
         prop::option::of(any::<i64>()),
         prop::option::of(0usize..4),
         prop::option::of(any::<i64>()),
-        any::<[bool; 5]>(),
+        any::<[bool; 6]>(),
     );
     (totals, more).prop_map(|(t, (up, down, grandmaster, interval, offset, servo, utc, is))| {
         Facts {
@@ -427,6 +427,7 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
             is_software: is[2],
             is_clipped: is[3],
             is_in_doubt: is[4],
+            is_displaced: is[5],
             withheld: is[0].then(|| "why".to_owned()),
             round_trip: None,
             hints: Vec::new(),
