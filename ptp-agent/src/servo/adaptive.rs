@@ -31,7 +31,7 @@ use std::collections::VecDeque;
 const BOUND_SIGMAS: f64 = 12.0;
 /// The offset is removed within one Sync interval, or within this many where it is no mere error of
 /// the estimate: a Sync that is lost then must not turn a long slew into an overshoot ...
-const SLEW_INTERVALS: f64 = 4.0;
+const SLEW_INTERVALS: f64 = 2.0;
 /// ... which it is from so many standard deviations on ...
 const SLEW_SIGMAS: f64 = 20.0;
 /// ... and in no less than this, seconds: the estimate is smooth already, and at high rates a
@@ -125,7 +125,7 @@ impl AdaptiveServo {
                 return;
             }
         }
-        self.follow_changes();
+        self.follow_changes(at);
         self.remember_rate(at);
         self.clip(at);
     }
@@ -137,10 +137,14 @@ impl AdaptiveServo {
     }
 
     /// Where time has stepped, what bounded it before bounds it no more, and the clock may step too.
-    fn follow_changes(&mut self) {
+    fn follow_changes(&mut self, at: Time<Mono>) {
         let Some(change) = self.estimator.as_mut().and_then(Estimator::take_change) else { return };
         if change.is_of_time() {
+            let pace = self.pace();
             self.causal.forget_before(change.at);
+            if let Some(estimator) = &self.estimator {
+                self.causal.forget_contradicting(estimator.offset(at), at, pace);
+            }
             self.is_stepped = true;
         }
     }

@@ -265,6 +265,21 @@ impl Causal {
         self.backward.forget_before(at);
     }
 
+    /// The offset is known to be `offset` at `now`, though time has stepped: what contradicts that is of
+    /// before.
+    pub(super) fn forget_contradicting(&mut self, offset: Duration, now: Time<Mono>, pace: Pace) {
+        let Some(origin) = self.origin else { return };
+        let ns = (offset - origin).as_nanos_f64();
+        for side in [&mut self.forward, &mut self.backward] {
+            let sign = side.sign;
+            let mut samples = std::mem::take(&mut side.samples);
+            samples.retain(|sample| {
+                side.tightest([sample], now, pace).is_some_and(|bound| bound >= sign * ns)
+            });
+            side.samples = samples;
+        }
+    }
+
     /// Lower bound as such, in the sign of an upper one.
     fn lower(&self, now: Time<Mono>, pace: Pace) -> Option<f64> {
         let largest = self.peer_delays.iter().copied().reduce(f64::max);

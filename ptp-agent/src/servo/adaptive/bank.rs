@@ -11,7 +11,7 @@ use ptp_common::time::{Duration, Mono, Time};
 
 /// Levels of wander of the frequency: [`LEAST_WANDER`] ppb per root second, and each three times the
 /// last.
-const LEVELS: usize = 13;
+const LEVELS: usize = 16;
 const LEAST_WANDER: f64 = 1.0 / 729.0;
 const LEVEL_RATIO: f64 = 3.0;
 /// 1 ppb per root second, an ordinary crystal.

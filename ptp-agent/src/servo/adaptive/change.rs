@@ -11,14 +11,17 @@ use super::{
 };
 use ptp_common::time::Duration;
 
+/// Log evidence by which a hypothesis is so far behind the best that its rest is not looked at. Densities of
+/// packets are below one per nanosecond, so that evidence only falls.
+const HOPELESS: f64 = 60.0;
 /// Instants at which a change may have been.
 const INSTANTS: u64 = 4;
 /// Packets of a direction from which its noise is looked at afresh.
 const AFRESH: usize = 3;
 /// A floor is not below the least by more than so many standard deviations.
 const FLOOR_SIGMAS: f64 = 4.0;
-/// No oscillator's frequency steps by much more, parts per billion: a line through a few late packets may.
-const RATE_STEP_PPB: f64 = 10_000.0;
+/// A round trip is shorter than any before by this share.
+const SHORTER: f64 = 0.03;
 /// Two hypotheses that differ by less than so many of their standard deviations are one.
 const ALIKE_SIGMAS: f64 = 3.0;
 
@@ -43,58 +46,102 @@ pub(super) enum Kind {
     Alike,
     /// Other routes that have nothing to do with each other.
     Apart,
+    /// Another route forward, which is as long as the one backward while the old one was not.
+    ShorterForward,
+    /// The same backward.
+    ShorterBackward,
     /// The edge forward was never where it was believed to be; the ways are as alike as before.
     EdgeForward,
     /// The edge backward.
     EdgeBackward,
 }
 
-impl Kind {
-    const ALL: [Self; 11] = [
-        Self::Nothing,
-        Self::Time,
-        Self::Rate,
-        Self::TimeAndRate,
-        Self::Wander,
-        Self::Forward,
-        Self::Backward,
-        Self::Alike,
-        Self::Apart,
-        Self::EdgeForward,
-        Self::EdgeBackward,
-    ];
-
+/// A kind of change and how far it may go.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    kind: Kind,
     /// Log probability that a suspicion is of this kind, relative to nothing.
-    const fn ln_prior(self) -> f64 {
-        match self {
-            Self::Nothing => 0.0,
-            Self::Wander => -4.0,
-            Self::Rate => -5.0,
-            Self::Time | Self::Forward | Self::Backward | Self::Alike => -6.0,
-            Self::TimeAndRate => -10.0,
-            Self::Apart => -12.0,
-            Self::EdgeForward | Self::EdgeBackward => -4.0,
-        }
-    }
+    ln_prior: f64,
+    /// The frequency steps by no more, parts per billion.
+    rate_ppb: f64,
+    /// Levels by which the frequency wanders more.
+    levels: usize,
+}
 
+/// All that may be. No oscillator's frequency steps by more than a few ppm, though a line through a few late
+/// packets may; a kernel that slews a clock moves it by hundreds.
+const SHAPES: [Shape; 15] = {
+    const fn shape(kind: Kind, ln_prior: f64) -> Shape {
+        Shape { kind, ln_prior, rate_ppb: 0.0, levels: 0 }
+    }
+    [
+        shape(Kind::Nothing, 0.0),
+        shape(Kind::Time, -6.0),
+        Shape { rate_ppb: 1e4, levels: 1, ..shape(Kind::Rate, -5.0) },
+        Shape { rate_ppb: 1e6, levels: 1, ..shape(Kind::Rate, -14.0) },
+        Shape { rate_ppb: 1e4, levels: 1, ..shape(Kind::TimeAndRate, -10.0) },
+        Shape { levels: 3, ..shape(Kind::Wander, -4.0) },
+        Shape { levels: 6, ..shape(Kind::Wander, -7.0) },
+        shape(Kind::Forward, -6.0),
+        shape(Kind::Backward, -6.0),
+        shape(Kind::Alike, -6.0),
+        shape(Kind::Apart, -12.0),
+        shape(Kind::ShorterForward, -7.0),
+        shape(Kind::ShorterBackward, -7.0),
+        shape(Kind::EdgeForward, -4.0),
+        shape(Kind::EdgeBackward, -4.0),
+    ]
+};
+
+impl Shape {
     fn along(self, ns: f64, seconds: f64) -> Vec<(Vector, f64)> {
         const X: Vector = [1.0, 0.0, 0.0, 0.0];
         const Y: Vector = [0.0, 1.0, 0.0, 0.0];
         const F: Vector = [0.0, 0.0, 1.0, 0.0];
         const B: Vector = [0.0, 0.0, 0.0, 1.0];
-        let ppb = (4.0 * ns / seconds).min(RATE_STEP_PPB);
-        match self {
-            Self::Nothing => vec![],
-            Self::Time => vec![(X, ns)],
-            Self::Rate => vec![(Y, ppb)],
-            Self::TimeAndRate => vec![(X, ns), (Y, ppb)],
-            Self::Wander => vec![],
-            Self::Forward => vec![(F, ns)],
-            Self::Backward => vec![(B, ns)],
-            Self::Alike => vec![([0.0, 0.0, 1.0, 1.0], ns)],
-            Self::Apart => vec![(F, ns), (B, ns)],
-            Self::EdgeForward => vec![([0.5, 0.0, 0.5, 0.5], ns)],
-            Self::EdgeBackward => vec![([-0.5, 0.0, 0.5, 0.5], ns)],
+        let ppb = (4.0 * ns / seconds).min(self.rate_ppb);
+        match self.kind {
+            Kind::Nothing | Kind::Wander => vec![],
+            Kind::Time => vec![(X, ns)],
+            Kind::Rate => vec![(Y, ppb)],
+            Kind::TimeAndRate => vec![(X, ns), (Y, ppb)],
+            Kind::Forward => vec![(F, ns)],
+            Kind::Backward => vec![(B, ns)],
+            Kind::Alike => vec![([0.0, 0.0, 1.0, 1.0], ns)],
+            Kind::Apart => vec![(F, ns), (B, ns)],
+            Kind::ShorterForward | Kind::EdgeForward => vec![([0.5, 0.0, 0.5, 0.5], ns)],
+            Kind::ShorterBackward | Kind::EdgeBackward => vec![([-0.5, 0.0, 0.5, 0.5], ns)],
+        }
+    }
+}
+
+impl Kind {
+    /// Whether it is no change but an old error.
+    const fn is_of_old(self) -> bool {
+        matches!(self, Self::EdgeForward | Self::EdgeBackward)
+    }
+
+    /// Whether it matters when exactly it was.
+    const fn has_instant(self) -> bool {
+        matches!(
+            self,
+            Self::Time | Self::Rate | Self::TimeAndRate | Self::Forward | Self::Backward
+        )
+    }
+
+    /// Whether no packet can tell both apart: who knows which of two routes was the symmetric one?
+    fn is_mirror_of(self, other: Self) -> bool {
+        let pair = |a, b| (self, other) == (a, b) || (self, other) == (b, a);
+        pair(Self::Forward, Self::ShorterForward) || pair(Self::Backward, Self::ShorterBackward)
+    }
+
+    /// How probable that is where the round trip is `shorter` by that share than any that was known: of two
+    /// routes the shorter one is the symmetric one, if any is.
+    fn ln_symmetry(self, shorter: f64) -> f64 {
+        match (self, shorter > SHORTER) {
+            (Self::ShorterForward | Self::ShorterBackward, false) => -20.0,
+            (Self::Forward | Self::Backward, true) => -4.0,
+            _ => 0.0,
         }
     }
 
@@ -108,26 +155,13 @@ impl Kind {
         matches!(self, Self::Time | Self::TimeAndRate | Self::Rate | Self::Wander)
     }
 
-    /// Whether it is no change but an old error.
-    pub(super) const fn is_of_old(self) -> bool {
-        matches!(self, Self::EdgeForward | Self::EdgeBackward)
-    }
-
     /// Whether the edge of a way (forward is 0) is elsewhere than it was.
     const fn moves(self, way: usize) -> bool {
         match self {
             Self::Nothing | Self::Rate | Self::Wander => false,
             Self::Time | Self::TimeAndRate | Self::Alike | Self::Apart => true,
-            Self::Forward | Self::EdgeForward => way == 0,
-            Self::Backward | Self::EdgeBackward => way == 1,
-        }
-    }
-
-    const fn levels(self) -> usize {
-        match self {
-            Self::Wander => 3,
-            Self::Rate | Self::TimeAndRate => 1,
-            _ => 0,
+            Self::Forward | Self::ShorterForward | Self::EdgeForward => way == 0,
+            Self::Backward | Self::ShorterBackward | Self::EdgeBackward => way == 1,
         }
     }
 }
@@ -160,18 +194,26 @@ impl Hypothesis {
     }
 }
 
-/// All hypotheses on what is in `history`, the best first. What changes has done so at `since`; an edge that
-/// was never where it was believed to be was not there from the start. `least_floor` is what a delay is at the
-/// least.
-pub(super) fn hypotheses(history: &History, since: u64, least_floor: f64) -> Vec<Hypothesis> {
+/// What is known of delays.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// No floor is less, nanoseconds.
+    pub(super) least_floor_ns: f64,
+    /// The shortest round trip so far, nanoseconds.
+    pub(super) round_trip_ns: f64,
+}
+
+/// All hypotheses on what is in `history`, the best first. What changes has done so at `since` or after; an edge
+/// that was never where it was believed to be was not there from the start.
+pub(super) fn hypotheses(history: &History, since: u64, known: Known) -> Vec<Hypothesis> {
     let Some((from, bank)) = history.oldest() else { return Vec::new() };
     let since = since.max(*from);
     let all: Vec<&Observation> = history.since(*from).collect();
     let mut trial = Trial::new(bank);
     let mut hypotheses = Vec::new();
     if let Some(scene) = Scene::new(*from, trial.clone(), &all) {
-        for kind in Kind::ALL.into_iter().filter(|kind| kind.is_of_old()) {
-            scene.try_all(kind, bank, least_floor, &mut hypotheses);
+        for shape in SHAPES.into_iter().filter(|shape| shape.kind.is_of_old()) {
+            scene.try_all(shape, bank, known, &mut hypotheses);
         }
     }
     // When it changed is not known exactly either.
@@ -186,9 +228,9 @@ pub(super) fn hypotheses(history: &History, since: u64, least_floor: f64) -> Vec
         }
         let after = all.get((at - from) as usize..).unwrap_or_default();
         let Some(scene) = Scene::new(at, trial.clone(), after) else { continue };
-        for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_of_old()) {
-            if kind != Kind::Nothing || part == 0 {
-                scene.try_all(kind, bank, least_floor, &mut hypotheses);
+        for shape in SHAPES.into_iter().filter(|shape| !shape.kind.is_of_old()) {
+            if part == 0 || shape.kind.has_instant() {
+                scene.try_all(shape, bank, known, &mut hypotheses);
             }
         }
     }
@@ -215,27 +257,36 @@ impl<'a> Scene<'a> {
         Some(Self { since, trial, after, residuals, seconds, size })
     }
 
-    fn try_all(&self, kind: Kind, bank: &Bank, least_floor: f64, into: &mut Vec<Hypothesis>) {
+    fn try_all(&self, shape: Shape, bank: &Bank, known: Known, into: &mut Vec<Hypothesis>) {
         let Self { since, trial, after, residuals, seconds, size } = self;
-        let noise = residuals.noise(kind);
+        let noise = residuals.noise(shape.kind);
         for fresh in [[false, false], [true, false], [false, true], [true, true]] {
             let noise = [0, 1].map(|way| if fresh[way] { noise[way] } else { None });
             if [0, 1].iter().any(|way| fresh[*way] && noise[*way].is_none()) {
                 continue;
             }
-            let along = kind.along(*size, *seconds);
-            let opening = Opening { along, levels: kind.levels(), noise };
+            let along = shape.along(*size, *seconds);
+            let opening = Opening { along, levels: shape.levels, noise };
             let mut trial = trial.clone();
             trial.open(&opening, bank);
-            for observation in *after {
-                trial.observe(observation);
+            let best = into.iter().map(|known| known.ln_evidence).fold(f64::NEG_INFINITY, f64::max);
+            let is_hopeless = |trial: &Trial| trial.ln_evidence < best - HOPELESS;
+            for part in after.chunks(8) {
+                part.iter().for_each(|observation| trial.observe(observation));
+                if is_hopeless(&trial) {
+                    break;
+                }
+            }
+            if is_hopeless(&trial) {
+                continue;
             }
             let count = fresh.iter().filter(|fresh| **fresh).count() as f64;
-            let prior = kind.ln_prior() + LN_FRESH * count;
-            let ln_evidence = prior + trial.ln_evidence + trial.ln_floors(least_floor);
+            let shorter = 1.0 - (trial.filter.x[2] + trial.filter.x[3]) / known.round_trip_ns;
+            let prior = shape.ln_prior + shape.kind.ln_symmetry(shorter) + LN_FRESH * count;
+            let ln_evidence = prior + trial.ln_evidence + trial.ln_floors(known.least_floor_ns);
             into.push(Hypothesis {
                 since: *since,
-                kind,
+                kind: shape.kind,
                 opening,
                 ln_evidence,
                 filter: trial.filter,
@@ -248,7 +299,7 @@ impl<'a> Scene<'a> {
 /// The best of those that lead to another time than the best of all.
 pub(super) fn runner_up(hypotheses: &[Hypothesis]) -> Option<&Hypothesis> {
     let (best, others) = hypotheses.split_first()?;
-    others.iter().find(|other| !other.is_like(best))
+    others.iter().find(|other| !other.is_like(best) && !other.kind.is_mirror_of(best.kind))
 }
 
 /// One filter with fixed noise on its way through observations.

@@ -58,11 +58,67 @@ impl Drift {
     }
 }
 
+/// What is odd about a packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Oddity {
+    /// It is earlier than what most packets are.
+    pub(super) is_early: bool,
+    /// It follows no model.
+    pub(super) is_wild: bool,
+    /// Log probability of a packet to be later.
+    pub(super) ln_later: f64,
+}
+
+impl Oddity {
+    pub(super) fn of(seen: &Seen, noise: &Noise) -> Self {
+        let excess = seen.residual - 2.0 * seen.variance.sqrt();
+        Self {
+            is_early: seen.residual < 0.0 && seen.posterior.early + seen.posterior.wild > 0.5,
+            is_wild: seen.posterior.wild > 0.5,
+            ln_later: if excess > 0.0 { noise.ln_later(excess) } else { 0.0 },
+        }
+    }
+
+    /// Log likelihood ratio of its being early.
+    fn early(&self, noise: &Noise) -> f64 {
+        let before = noise.early_share().clamp(EARLY_BEFORE.0, EARLY_BEFORE.1);
+        match (self.is_early, self.is_wild) {
+            (true, true) => WILD,
+            (true, false) => (EARLY_AFTER / before).ln(),
+            (false, _) => ((1.0 - EARLY_AFTER) / (1.0 - before)).ln(),
+        }
+    }
+
+    /// Log likelihood ratio of its being late.
+    fn late(&self) -> f64 {
+        (LATE_POWER.ln() - (1.0 - LATE_POWER) * self.ln_later).min(MOST)
+    }
+}
+
+/// What the packets of a change are like, forward and backward: time that moves makes one way late and the
+/// other early.
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Early,
+    Late,
+    Any,
+}
+
+const PATTERNS: [[Side; 2]; 8] = [
+    [Side::Early, Side::Any],
+    [Side::Any, Side::Early],
+    [Side::Late, Side::Any],
+    [Side::Any, Side::Late],
+    [Side::Late, Side::Early],
+    [Side::Early, Side::Late],
+    [Side::Late, Side::Late],
+    [Side::Early, Side::Early],
+];
+
 /// Both directions, watched.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Detector {
-    early: [Cusum; 2],
-    late: [Cusum; 2],
+    patterns: [Cusum; PATTERNS.len()],
     /// For each memory: along the offset, and along either floor.
     drifts: [[Drift; 3]; MEMORIES.len()],
     seen: u64,
@@ -75,6 +131,7 @@ impl Detector {
         number: u64,
         way: Way,
         seen: &Seen,
+        oddity: &Oddity,
         noise: &Noise,
     ) -> Option<u64> {
         let sign = match way {
@@ -87,21 +144,15 @@ impl Detector {
         let mut suspect = |number: u64| {
             since = Some(since.map_or(number, |other: u64| other.min(number)));
         };
-        let is_early = seen.residual < 0.0 && seen.posterior.early + seen.posterior.wild > 0.5;
-        let before = noise.early_share().clamp(EARLY_BEFORE.0, EARLY_BEFORE.1);
-        let by = match (is_early, seen.posterior.wild > 0.5) {
-            (true, true) => WILD,
-            (true, false) => (EARLY_AFTER / before).ln(),
-            (false, _) => ((1.0 - EARLY_AFTER) / (1.0 - before)).ln(),
-        };
-        if self.early[way as usize].push(number, by) {
-            suspect(self.early[way as usize].since);
-        }
-        let excess = seen.residual - 2.0 * seen.variance.sqrt();
-        let ln_p = if excess > 0.0 { noise.ln_later(excess) } else { 0.0 };
-        let by = LATE_POWER.ln() - (1.0 - LATE_POWER) * ln_p;
-        if self.late[way as usize].push(number, by.min(MOST)) {
-            suspect(self.late[way as usize].since);
+        for (pattern, cusum) in PATTERNS.iter().zip(&mut self.patterns) {
+            let by = match pattern[way as usize] {
+                Side::Early => oddity.early(noise),
+                Side::Late => oddity.late(),
+                Side::Any => continue,
+            };
+            if cusum.push(number, by) {
+                suspect(cusum.since);
+            }
         }
         // The score of the edge, by Tweedie's formula.
         let score = (seen.posterior.mean - seen.mean) / seen.variance;

@@ -3,9 +3,9 @@
 
 use super::{
     bank::Bank,
-    change::{self, Hypothesis, Kind},
+    change::{self, Hypothesis, Kind, Known},
     confirmation::Fit,
-    detect::Detector,
+    detect::{Detector, Oddity},
     filter::{Filter, Observation, Seen, WAYS, Way},
     history::History,
     noise::Noise,
@@ -14,9 +14,13 @@ use ptp_common::time::{Duration, Mono, Time};
 
 /// Packets of each direction since a change before it is judged.
 const EACH: usize = 3;
+const EACH_IF_CERTAIN: usize = 2;
+const CERTAIN: f64 = 16.0;
 const EACH_WITHOUT_HURRY: usize = 6;
-/// A suspicion is looked at again after so many more.
-const AGAIN: u64 = 3;
+/// A suspicion is looked at again after this part of its age.
+const AGAIN: u64 = 4;
+/// That nothing has changed is believed sooner from so many packets on.
+const AT_ONCE: u64 = 8;
 /// Log evidence by which the best hypothesis must be ahead while there is time ...
 const LEAD: f64 = 8.0;
 /// ... which there is for so many packets; then half of it will do, and after twice as many the best wins.
@@ -25,6 +29,11 @@ const PATIENCE: u64 = 48;
 /// right after all.
 const WATCHED: u64 = 1_000;
 const OVERTURNED: f64 = 10.0;
+
+/// Log probability below which a late packet leaves open whether time has stepped, until the next one.
+const INEXPLICABLE: f64 = -12.0;
+/// Observations after which what is believed since a change is known.
+const SETTLED: u64 = 64;
 
 /// Something that may have changed, since which observation, and when to look at it again.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +79,11 @@ pub(super) struct Estimator {
     suspicion: Option<Suspicion>,
     rival: Option<Rival>,
     change: Option<Change>,
-    least_floor: f64,
+    known: Known,
+    /// Observations since the last change.
+    settled: u64,
+    /// The latest packet of each direction, where it was one that nothing explains.
+    doubted: [Option<Time<Mono>>; 2],
 }
 
 impl Estimator {
@@ -90,7 +103,9 @@ impl Estimator {
             suspicion: None,
             rival: None,
             change: None,
-            least_floor: floor.min(0.0),
+            known: Known { least_floor_ns: floor.min(0.0), round_trip_ns: f64::INFINITY },
+            settled: 0,
+            doubted: [None; 2],
         }
     }
 
@@ -119,6 +134,13 @@ impl Estimator {
         self.bank.error_ns(at, shown)
     }
 
+    /// Free-running minus PTP time at `at`.
+    pub(super) fn offset(&self, at: Time<Mono>) -> Duration {
+        let since_s = (at - self.bank.at()).as_secs_f64();
+        let ns = self.bank.offset_ns() + self.bank.rate_ppb() * since_s;
+        self.bank.origin() + Duration::from_nanos_f64(ns)
+    }
+
     /// Standard deviation of the offset as predicted for `now`, nanoseconds.
     pub(super) fn sigma_ns(&self, now: Time<Mono>) -> f64 {
         self.bank.sigma_ns(now)
@@ -129,10 +151,12 @@ impl Estimator {
         self.change.take()
     }
 
-    /// When something may have changed that has not been judged yet.
+    /// Since when something may be different that has not been judged yet.
     pub(super) fn suspected(&self) -> Option<Time<Mono>> {
-        let suspicion = self.suspicion?;
-        self.history.since(suspicion.since).next().map(|observation| observation.at)
+        let suspicion = self.suspicion.and_then(|suspicion| {
+            self.history.since(suspicion.since).next().map(|observation| observation.at)
+        });
+        self.doubted.into_iter().chain([suspicion]).flatten().min()
     }
 
     /// The estimate was impossible by `by` nanoseconds.
@@ -148,7 +172,18 @@ impl Estimator {
         let noise = self.bank.noise()[way as usize];
         let seen = self.bank.observe(&observation);
         self.watch_rival(&observation, &seen, &noise);
-        let since = self.detector.push(number, way, &seen, &noise);
+        let oddity = Oddity::of(&seen, &noise);
+        if way != Way::Peer {
+            let is_odd = oddity.is_early || oddity.ln_later < INEXPLICABLE;
+            let doubted = &mut self.doubted[way as usize];
+            *doubted = if is_odd { doubted.or(Some(at)) } else { None };
+        }
+        self.settled += 1;
+        if self.settled >= SETTLED && self.suspicion.is_none() {
+            let round_trip_ns = 2.0 * self.bank.delay_ns();
+            self.known.round_trip_ns = self.known.round_trip_ns.min(round_trip_ns);
+        }
+        let since = self.detector.push(number, way, &seen, &oddity, &noise);
         if self.suspicion.is_none()
             && let Some(since) = since
         {
@@ -160,62 +195,42 @@ impl Estimator {
         {
             self.judge(number, suspicion);
         }
-        let is_apart = seen.posterior.wild > 0.5
-            || (seen.residual < 0.0 && seen.posterior.early + seen.posterior.wild > 0.5);
-        if is_apart { Fit::Contradicts } else { Fit::Agrees }
+        if oddity.is_early || oddity.is_wild { Fit::Contradicts } else { Fit::Agrees }
     }
 
     fn judge(&mut self, number: u64, suspicion: Suspicion) {
         let Suspicion { since, opened, .. } = suspicion;
         let age = number - opened;
         let is_final = age >= 2 * PATIENCE;
-        if self.fewest_since(since) < EACH && !is_final {
+        if self.fewest_since(since) == 0 && !is_final {
             return;
         }
-        let hypotheses = change::hypotheses(&self.history, since, self.least_floor);
+        let hypotheses = change::hypotheses(&self.history, since, self.known);
         let Some(best) = hypotheses.first() else {
             self.dismiss();
             return;
         };
         let second = change::runner_up(&hypotheses);
-        if std::env::var_os("PTPDBG").is_some() {
-            // DBG
-            eprintln!(
-                "#{number} t={:.2} since {since} best since {} f={:.0} b={:.0} noise {:?}",
-                self.bank.at().as_nanos() as f64 * 1e-9 - 1000.0,
-                best.since,
-                self.bank.middle().x[2],
-                self.bank.middle().x[3],
-                [0, 1].map(|w| {
-                    let n = self.bank.noise()[w];
-                    (n.fast_ns.round(), n.variance_ns2.sqrt().round())
-                })
-            ); // DBG
-            for h in hypotheses.iter().take(7) {
-                eprintln!(
-                    "    {:?}{:?} ev {:.1} x {:.0} f {:.0} b {:.0} y {:.1}",
-                    h.kind,
-                    h.opening.noise.map(|n| n.map(|n| n.fast_ns.round())),
-                    h.ln_evidence,
-                    h.filter.x[0] + (h.origin - self.bank.origin()).as_nanos_f64(),
-                    h.filter.x[2],
-                    h.filter.x[3],
-                    h.filter.x[1]
-                );
-            } // DBG
+        if std::env::var_os("PTPDBG").is_some() { // DBG
+            eprintln!("#{number} t={:.2} since {since} best since {} f={:.0} b={:.0} noise {:?}", self.bank.at().as_nanos() as f64*1e-9-1000.0, best.since, self.bank.middle().x[2], self.bank.middle().x[3], [0,1].map(|w| { let n=self.bank.noise()[w]; (n.fast_ns.round(), n.variance_ns2.sqrt().round()) })); // DBG
+            for h in hypotheses.iter().take(7) { eprintln!("    {:?}{:?} ev {:.1} x {:.0} f {:.0} b {:.0} y {:.1}", h.kind, h.opening.noise.map(|n| n.map(|n| n.fast_ns.round())), h.ln_evidence, h.filter.x[0]+(h.origin-self.bank.origin()).as_nanos_f64(), h.filter.x[2], h.filter.x[3], h.filter.x[1]); } // DBG
         } // DBG
         let lead = second.map_or(f64::INFINITY, |second| best.ln_evidence - second.ln_evidence);
+        let is_nothing = best.kind == Kind::Nothing && best.opening.noise.iter().all(Option::is_none);
         let needed = match age {
             _ if is_final => 0.0,
-            age if age >= PATIENCE => 0.5 * LEAD,
+            age if age >= PATIENCE || (is_nothing && age >= AT_ONCE) => 0.5 * LEAD,
             _ => LEAD,
         };
-        let is_nothing =
-            best.kind == Kind::Nothing && best.opening.noise.iter().all(Option::is_none);
-        // What does not move the time is in no hurry.
-        let each = if best.kind.is_of_time_or_rate() { EACH } else { EACH_WITHOUT_HURRY };
+        let each = match best.kind {
+            // What does not move the time is in no hurry.
+            kind if !kind.is_of_time_or_rate() => EACH_WITHOUT_HURRY,
+            _ if lead > CERTAIN => EACH_IF_CERTAIN,
+            _ => EACH,
+        };
         if (lead < needed || self.fewest_since(best.since) < each) && !is_final {
-            self.suspicion = Some(Suspicion { again: number + AGAIN, ..suspicion });
+            let again = number + 1 + age / AGAIN;
+            self.suspicion = Some(Suspicion { again, ..suspicion });
             return;
         }
         if is_nothing {
@@ -269,6 +284,7 @@ impl Estimator {
         }
         self.dismiss();
         self.rival = None;
+        self.settled = 0;
         let at = again.first().map_or(now, |first| first.at);
         let offset_ns = self.bank.offset_above(&would_be);
         tracing::debug!(kind = ?hypothesis.kind, noise = ?hypothesis.opening.noise.map(|n| n.is_some()), offset_ns, "judged a change");
