@@ -96,6 +96,11 @@ impl Party {
         Self::to(&self.event, PRIMARY, EVENT, bytes);
     }
 
+    /// Sends to the event port of one host alone.
+    pub fn event_to(&self, host: Ipv4Addr, bytes: &[u8]) {
+        Self::to(&self.event, host, EVENT, bytes);
+    }
+
     /// Sends to the general port.
     pub fn general(&self, bytes: &[u8]) {
         Self::to(&self.general, PRIMARY, GENERAL, bytes);

@@ -1,5 +1,6 @@
-//! Somebody else's program on TC egress, beside the agent's: tags packets, or drops them. Written as
-//! instructions (RFC 9669), because two of them do not deserve a compiler.
+//! Somebody else's program on TC, beside the agent's: tags packets, drops them, or lets them pass and
+//! nobody behind it see them. Written as instructions (RFC 9669), because two of them do not deserve a
+//! compiler.
 
 use std::{
     io,
@@ -7,14 +8,16 @@ use std::{
     ptr,
 };
 
+use aya::programs::TcAttachType;
 use libbpf_sys as sys;
 use nix::net::if_::if_nametoindex;
 
 /// `BPF_FUNC_skb_vlan_push` of linux/bpf.h.
 const SKB_VLAN_PUSH: i32 = 18;
-/// `TCX_NEXT` and `TCX_DROP` of linux/bpf.h.
+/// `TCX_NEXT`, `TCX_DROP` and `TCX_PASS` (which is `TC_ACT_OK`) of linux/bpf.h.
 const NEXT: i32 = -1;
 const DROP: i32 = 2;
+const PASS: i32 = 0;
 
 /// What it does to each packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub enum Act {
     Tag(u16),
     /// Drops it.
     Drop,
+    /// Lets it pass, and ends the chain: what network policy agents do with what they permit.
+    Accept,
 }
 
 /// The attached program. Detached when dropped.
@@ -39,6 +44,27 @@ impl Neighbour {
     /// # Errors
     /// The kernel has no TCX (before Linux 6.6), or something else that it says.
     pub fn attach(interface: &str, act: Act) -> io::Result<Self> {
+        Self::attach_to(interface, sys::BPF_TCX_EGRESS, 0, act)
+    }
+
+    /// Attaches it in front of everything that is attached so far to TC ingress or egress.
+    ///
+    /// # Errors
+    /// As [`Neighbour::attach`].
+    pub fn attach_in_front(interface: &str, hook: TcAttachType, act: Act) -> io::Result<Self> {
+        let hook = match hook {
+            TcAttachType::Ingress => sys::BPF_TCX_INGRESS,
+            _ => sys::BPF_TCX_EGRESS,
+        };
+        Self::attach_to(interface, hook, sys::BPF_F_BEFORE, act)
+    }
+
+    fn attach_to(
+        interface: &str,
+        hook: sys::bpf_attach_type,
+        flags: u32,
+        act: Act,
+    ) -> io::Result<Self> {
         let instructions = match act {
             Act::Tag(tci) => vec![
                 // r1 is the packet already; the EtherType is wanted in network order.
@@ -49,6 +75,7 @@ impl Neighbour {
                 exit(),
             ],
             Act::Drop => vec![set(0, DROP), exit()],
+            Act::Accept => vec![set(0, PASS), exit()],
         };
         // SAFETY: name and licence are C strings, the instructions are as many as is said; the
         // kernel checks what they do.
@@ -63,13 +90,18 @@ impl Neighbour {
             ))?
         };
         let index = if_nametoindex(interface)?;
-        // SAFETY: an open descriptor; no options.
+        let options = sys::bpf_link_create_opts {
+            sz: size_of::<sys::bpf_link_create_opts>() as sys::size_t,
+            flags,
+            ..sys::bpf_link_create_opts::default()
+        };
+        // SAFETY: an open descriptor; the options live through the call and say how long they are.
         let link = unsafe {
             owned(sys::bpf_link_create(
                 program.as_raw_fd(),
                 index as i32,
-                sys::BPF_TCX_EGRESS,
-                ptr::null(),
+                hook,
+                &raw const options,
             ))?
         };
         Ok(Self { _link: link, _program: program })

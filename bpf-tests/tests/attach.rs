@@ -3,9 +3,11 @@
 //! attached; and nothing stays attached when the process ends, however it ends.
 
 use std::{
+    env,
     io::{BufRead as _, BufReader},
     net::{Ipv4Addr, UdpSocket},
     os::fd::AsRawFd as _,
+    path::PathBuf,
     process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
@@ -439,10 +441,15 @@ fn clsact_that_was_there_before_stays() {
     assert_eq!(hooks::clsact(&wire.grandmaster, "gm0"), Clsact { present: true, filters: 0 });
 }
 
+/// The program that attaches for a test: where cargo has put it, or where a guest has it.
+fn helper() -> PathBuf {
+    env::var_os("PTP_ATTACH_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_attach").into(), Into::into)
+}
+
 /// A process that has attached its programs.
 fn other_process(namespace: &Namespace, arguments: [&str; 2]) -> Child {
     let mut child = namespace
-        .command(env!("CARGO_BIN_EXE_attach"))
+        .command(helper())
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -559,10 +566,40 @@ fn interface_that_does_not_exist_is_named() {
 }
 
 #[test]
+fn too_few_files_are_named_and_not_taken_for_an_old_kernel() {
+    let wire = need!(wire());
+    let prlimit = need!(program("prlimit"));
+    for limit in [10, 12, 16, 24] {
+        let output = wire
+            .client
+            .command(&prlimit)
+            .args([format!("--nofile={limit}:{limit}").as_ref(), helper().as_os_str()])
+            .args(["ptp0", "tcx"])
+            .output()
+            .unwrap();
+        let message = String::from_utf8_lossy(&output.stdout);
+        if output.status.success() {
+            assert!(limit > 12, "{message}");
+            continue;
+        }
+        assert!(message.contains(&format!("may have {limit} files open")), "{limit}: {message}");
+    }
+    // A soft limit is raised as far as the hard one permits.
+    let output = wire
+        .client
+        .command(&prlimit)
+        .args(["--nofile=12:1024".as_ref(), helper().as_os_str()])
+        .args(["ptp0", "tcx"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
 fn missing_privileges_are_named() {
     let wire = need!(wire());
-    let output =
-        wire.client.command(env!("CARGO_BIN_EXE_attach")).arg("unprivileged").output().unwrap();
+    let output = wire.client.command(helper()).arg("unprivileged").output().unwrap();
     assert!(!output.status.success());
     let message = String::from_utf8(output.stdout).unwrap();
     assert!(message.contains("CAP_BPF"), "{message}");

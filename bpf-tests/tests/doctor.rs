@@ -1,15 +1,24 @@
 //! `ptp-agent doctor` on real interfaces of each kind, in namespaces. Needs root.
 
-use std::{collections::BTreeMap, process::ExitStatus, time::Duration};
+use std::{
+    collections::BTreeMap,
+    process::ExitStatus,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use bpf_tests::{
     agent::{Agent, binary, run_to_end},
+    forge::{announce, message, port},
+    frames::{Payload, Recipe},
     in_company,
     links::{Wire, ip, output},
     need, program,
     ptp4l::{CLIENT, Ptp4l},
+    raw::FrameSocket,
 };
 use ptp_agent::lab::netns::Namespace;
+use ptp_common::{classify::ETHERTYPE_CTAG, wire::Header};
 use serde_json::Value;
 
 struct Report {
@@ -275,6 +284,76 @@ fn running_agents_tell_of_grandmaster_alarms_losses_and_groups() {
     assert_eq!(other.status("grandmaster"), "SKIP", "{:#?}", other.checks["grandmaster"]);
     agent.finish();
     server.finish();
+}
+
+#[test]
+fn grandmaster_that_run_would_drop_is_not_ok() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let options = ["network_transport L2", "transportSpecific 0x1", "logAnnounceInterval -1"];
+    let _gptp = need!(Ptp4l::grandmaster(&wire.grandmaster, &["gm0"], &options));
+    let report = doctor(&wire.client, &["-i", "ptp0", "--listen", "3"]);
+    let reason = report.reason("announces");
+    assert_eq!(report.status("announces"), "WARN", "{reason}");
+    assert!(reason.contains("sdoId 0x100 (gPTP)"), "{reason}");
+}
+
+#[test]
+fn announce_in_another_vlan_and_dropped_by_the_kernel_are_told() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let filter = "/proc/sys/net/ipv4/conf/ptp0/rp_filter";
+    wire.client.run(|| std::fs::write(filter, "1")).unwrap().unwrap();
+    let socket = wire.grandmaster.run(|| FrameSocket::open("gm0")).unwrap().unwrap();
+    let announce = message(Header::new(port(7), 1), announce(port(7).clock_identity, 1));
+    let tags = vec![(ETHERTYPE_CTAG, 100)];
+    let tagged = Recipe { tags, message: announce.clone(), ..Recipe::sync_on_ethernet() }.frame();
+    let mut strange = Recipe { message: announce, ..Recipe::sync_on_udp4() };
+    if let Payload::Ipv4 { addresses, ports, .. } = &mut strange.payload {
+        // Nobody here knows a way to it.
+        *addresses = [[203, 0, 113, 9], addresses[1]];
+        *ports = [320, 320];
+    }
+    let (strange, end) = (strange.frame(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !end.load(Ordering::Relaxed) {
+                socket.send(&tagged).unwrap();
+                socket.send(&strange).unwrap();
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        });
+        let report = doctor(&wire.client, &["-i", "ptp0", "--listen", "2"]);
+        let reason = report.reason("announces");
+        assert_eq!(report.status("announces"), "WARN", "{reason}");
+        assert!(reason.contains("Announce in VLAN 100 over l2"), "{reason}");
+        assert!(reason.contains("from 203.0.113.9 pass the hook"), "{reason}");
+        // A running agent says the same with its alarm.
+        let mut agent = Agent::start(&wire.client, &["run", "-i", "ptp0", "--clock", "virtual"]);
+        let alarm = agent.wait_for_text(0, Duration::from_secs(30), "alarm=\"no_announce\"");
+        for words in ["ipv4.conf.ptp0.rp_filter", "in VLAN 100"] {
+            assert!(alarm.text.contains(words), "{}", alarm.text);
+        }
+        agent.finish();
+        end.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn interface_without_ethernet_headers_is_refused_by_every_command() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    ip(&wire.client, "tuntap add dev tun0 mode tun");
+    ip(&wire.client, "link set tun0 up");
+    ip(&wire.client, "address add 198.51.100.9/24 dev tun0");
+    assert_eq!(doctor(&wire.client, &["-i", "tun0"]).status("link_type"), "FAIL");
+    for command in ["run --clock virtual", "serve", "observe"] {
+        let mut process = wire.client.command(binary());
+        process.args(command.split(' ')).args(["-i", "tun0", "--duration", "1"]);
+        let (status, output, log) = run_to_end(process);
+        assert_eq!(status.code(), Some(3), "{command}: {output}{log}");
+        assert!(log.contains("packets of tun0 have no Ethernet header"), "{command}: {log}");
+    }
 }
 
 #[test]

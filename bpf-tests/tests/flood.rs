@@ -2,7 +2,7 @@
 //! networks send: every one is accounted for, as recorded or as lost, and the agent lives. Needs root.
 
 use std::{
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -29,6 +29,15 @@ fn sync(sequence_id: u16) -> Vec<u8> {
     Recipe { message, ..Recipe::sync_on_ethernet() }.frame()
 }
 
+/// Packets that the kernel itself had no room for between two interfaces, since it was started: the
+/// second column of each processor. On a busy machine a veth pair is drained by a thread that has to wait
+/// its turn.
+fn dropped_by_backlog() -> u64 {
+    let table = fs::read_to_string("/proc/net/softnet_stat").expect("every Linux has it");
+    let dropped = table.lines().filter_map(|line| line.split_whitespace().nth(1));
+    dropped.filter_map(|count| u64::from_str_radix(count, 16).ok()).sum()
+}
+
 /// Sends at the rate, catching up where it falls behind; how long it took.
 fn flood(socket: &FrameSocket) -> Duration {
     let begin = Instant::now();
@@ -45,13 +54,14 @@ fn flood(socket: &FrameSocket) -> Duration {
 #[test]
 fn every_one_of_a_million_packets_is_recorded_or_counted_as_lost() {
     let wire = need!(Wire::new());
+    let before = dropped_by_backlog();
     let mut observer = Agent::start(&wire.client, &["observe", "-i", "ptp0"]);
     let took = wire
         .grandmaster
         .run(|| FrameSocket::open("gm0").map(|socket| flood(&socket)))
         .expect("the namespace is there")
         .expect("needs a packet socket");
-    // The agent looks into the ring every 20 ms.
+    // What is on its way through the kernel still arrives; the agent looks a last time when it ends.
     thread::sleep(Duration::from_millis(200));
     let summary = observer.finish();
     let recorded = summary["ports"]
@@ -68,6 +78,13 @@ fn every_one_of_a_million_packets_is_recorded_or_counted_as_lost() {
         took.as_secs_f64(),
         sent as f64 / took.as_secs_f64()
     );
-    assert_eq!(recorded + lost, sent, "{summary}");
+    match dropped_by_backlog() - before {
+        0 => assert_eq!(recorded + lost, sent, "{summary}"),
+        // Others' packets may be among them.
+        dropped => assert!(
+            recorded + lost <= sent && sent <= recorded + lost + dropped,
+            "{dropped} dropped before the hook: {summary}"
+        ),
+    }
     assert!(recorded > 0, "{summary}");
 }

@@ -365,12 +365,12 @@ fn base_image(programs: &Programs) -> Result<Vec<u8>> {
     for (name, program) in &programs.tests {
         image.add_program(program, &format!("/tests/{name}"))?;
     }
-    image.add_program(&programs.helper, &programs.helper.display().to_string())?;
+    image.add_program(&programs.helper, "/usr/bin/attach")?;
     for tool in TOOLS {
         image.add_tool(tool)?;
     }
-    for directory in ["proc", "sys", "dev", "tmp", "run"] {
-        image.add_directory(format!("/{directory}"));
+    for directory in image::MOUNTED {
+        image.add_directory(directory);
     }
     let mut bytes = Vec::new();
     image.write(&mut bytes)?;

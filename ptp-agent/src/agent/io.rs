@@ -2,6 +2,8 @@
 //! them, and the interfaces' coming and going. Upwards it deals in messages with stamps and in
 //! tokens with stamps; engines neither know nor care where those came from.
 
+mod reach;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     future::{Future, pending, poll_fn},
@@ -20,9 +22,10 @@ use tokio::time::sleep;
 use super::prime::{PrimeMode, Primer};
 use crate::{
     capture::{
-        AttachedHooks, Bracket, Candidates, CaptureError, Choice, ClockRelation, Latencies,
-        Options, Outcome, Pairing, PairingCounts, PointReport, Programs, RxSource, Selector,
-        TxSource, rx_stamp, tx_stamp,
+        AttachedHooks, Bracket, Candidates, CaptureError, Choice, ClockRelation, Hearsay,
+        Latencies, Options, Outcome, Pairing, PairingCounts, PointReport, Programs, Reach,
+        RxSource, Selector, SocketStamps, TcPlace, TxSource, is_before_socket, is_of_socket,
+        rx_stamp, tx_stamp,
     },
     engine::{
         PortIndex, TxToken,
@@ -36,6 +39,7 @@ use crate::{
         TransportKind, link_state,
     },
 };
+use reach::Standby;
 
 /// How long a received event message waits for its stamp. On the hook's side the stamp is there
 /// before the socket is; this covers a record that another CPU is still writing.
@@ -91,6 +95,11 @@ pub struct Sources {
     pub fallbacks: u64,
     /// Messages whose transmit stamps were not used, because something came between them.
     pub interrupted: u64,
+    /// Directions in which packets do not reach the kernel programs, so that only the kernel's own stamps
+    /// are left.
+    pub displaced: Vec<&'static str>,
+    /// How often the kernel programs were attached again because of others.
+    pub attached_again: u64,
 }
 
 /// Why the agent cannot start.
@@ -186,6 +195,9 @@ struct Port {
     primer: Primer,
     bracket: Bracket,
     driver_stamps: bool,
+    standby: Standby,
+    /// What passes the hook and is not for this port.
+    hearsay: Hearsay,
     counts: IoCounts,
 }
 
@@ -193,6 +205,7 @@ struct Port {
 #[derive(Debug)]
 struct Side {
     pairing: Pairing,
+    reach: Reach,
     selector: Selector,
     matched: BTreeMap<StampSource, u64>,
     differences: BTreeMap<StampSource, Histogram>,
@@ -202,7 +215,8 @@ struct Side {
 impl Side {
     fn new(selector: Selector) -> Self {
         let (matched, differences) = Default::default();
-        Self { pairing: Pairing::new(), selector, matched, interrupted: 0, differences }
+        let (pairing, reach) = Default::default();
+        Self { pairing, reach, selector, matched, interrupted: 0, differences }
     }
 
     /// Counts how far the programs' own stamps of a packet are from the kernel's, which are the
@@ -255,6 +269,8 @@ struct Waiting {
     port: PortIndex,
     bytes: Vec<u8>,
     source: Option<Source>,
+    /// As the socket has it.
+    stack: Option<Stamp>,
     token: Option<TxToken>,
 }
 
@@ -269,6 +285,8 @@ pub struct Io {
     waiting_tx: VecDeque<Waiting>,
     ready: VecDeque<Delivery>,
     drained: Time<Mono>,
+    socket_stamps: SocketStamps,
+    lost: u64,
 }
 
 impl Io {
@@ -288,13 +306,14 @@ impl Io {
             ring_bytes: config.ring_bytes,
             xdp,
             xmit,
+            place: TcPlace::InFront,
             ..Options::default()
         })?;
         let watch = LinkWatch::new().map_err(IoError::Watch)?;
         let mut ports = Vec::new();
         let mut hooks = Vec::new();
         for interface in &config.interfaces {
-            let attached = programs.attach(interface)?;
+            let attached = programs.attach_beside_xdp(interface)?;
             hooks.push(attached);
             let transport = Transport::open(config.transport, interface)?;
             let up = matches!(link_state(interface), LinkState::Up(_));
@@ -312,6 +331,8 @@ impl Io {
                 primer: Primer::new(config.prime, interface),
                 bracket: Bracket::default(),
                 driver_stamps,
+                standby: Standby::default(),
+                hearsay: Hearsay::default(),
                 counts: IoCounts::default(),
             });
         }
@@ -325,6 +346,8 @@ impl Io {
             waiting_tx: VecDeque::new(),
             ready: VecDeque::new(),
             drained: Time::ZERO,
+            socket_stamps: SocketStamps::default(),
+            lost: 0,
         })
     }
 
@@ -355,6 +378,8 @@ impl Io {
             primed: port.primer.is_on(),
             fallbacks: port.rx.selector.fallbacks + port.tx.selector.fallbacks,
             interrupted: port.tx.interrupted,
+            displaced: port.displaced(),
+            attached_again: port.attached_again(),
         })
     }
 
@@ -443,6 +468,7 @@ impl Io {
             port,
             bytes: message.to_vec(),
             source: None,
+            stack: None,
             token: Some(token),
         });
         self.look(now);
@@ -453,12 +479,25 @@ impl Io {
         self.send(port, Channel::General, peer, message);
     }
 
+    /// Sends a general message to one address alone.
+    pub fn send_unicast(&mut self, port: PortIndex, to: Source, message: &[u8]) {
+        self.send_by(port, |transport| transport.send_unicast(to, message));
+    }
+
     fn send(&mut self, index: PortIndex, channel: Channel, peer: bool, message: &[u8]) -> bool {
+        self.send_by(index, |transport| transport.send(channel, peer, message))
+    }
+
+    fn send_by(
+        &mut self,
+        index: PortIndex,
+        send: impl FnOnce(&Transport) -> io::Result<()>,
+    ) -> bool {
         let Some(port) = self.ports.get_mut(usize::from(index.0)) else {
             return false;
         };
         let result = match &port.transport {
-            Some(transport) => transport.send(channel, peer, message),
+            Some(transport) => send(transport),
             None => Err(io::Error::from(io::ErrorKind::NetworkDown)),
         };
         match result {
@@ -524,7 +563,10 @@ impl Io {
         }
         let bytes = port.buffer[..received.length].to_vec();
         let source = received.source;
+        let relation = ClockRelation::now();
+        let stack = self.socket_stamps.stamp(now, &relation, received.stack);
         if !is_event(&bytes) {
+            port.hearsay.delivered(self.config.transport, &bytes);
             self.ready.push_back(Delivery::Message { port: index, bytes, stamp: None, source });
             return;
         }
@@ -535,7 +577,8 @@ impl Io {
             return;
         }
         let until = now + RX_PATIENCE;
-        self.waiting_rx.push_back(Waiting { until, port: index, bytes, source, token: None });
+        let waiting = Waiting { until, port: index, bytes, source, stack, token: None };
+        self.waiting_rx.push_back(waiting);
     }
 
     /// Reads the ring and serves those who wait.
@@ -564,6 +607,7 @@ impl Io {
                 _ => self.waiting_tx.push_back(waiting),
             }
         }
+        self.attach_again(now);
     }
 
     fn find(&mut self, waiting: &Waiting, now: Time<Mono>) -> Found {
@@ -576,8 +620,29 @@ impl Io {
         let retry = waiting.until - now < patience - RETRY;
         let given_up = now >= waiting.until;
         let chosen = side.selector.chosen();
-        let enough = |stamps: &Candidates| given_up || stamps.time(chosen).is_some();
-        match side.pairing.take(port.ifindex, &waiting.bytes, retry, enough) {
+        if let Some(socket) = &waiting.stack {
+            let another = |stamps: &Candidates| is_before_socket(stamps, socket);
+            side.pairing.disown(port.ifindex, &waiting.bytes, another);
+        }
+        let enough = |stamps: &Candidates| {
+            (given_up || stamps.time(chosen).is_some())
+                && waiting.stack.is_none_or(|socket| is_of_socket(stamps, &socket))
+        };
+        let seen = side.pairing.take(port.ifindex, &waiting.bytes, retry, enough);
+        let outcome = match seen {
+            // No program has seen it. The kernel has a stamp of its own.
+            Outcome::NotYet if given_up => {
+                let stamp = waiting.stack.or_else(|| port.standby.take(&waiting.bytes));
+                stamp.map_or(seen, |stamp| Outcome::Matched(Candidates::one(stamp)))
+            }
+            seen => seen,
+        };
+        match seen {
+            Outcome::Matched(_) => side.reach.reached(),
+            Outcome::NotYet if given_up => side.reach.missed(),
+            Outcome::NotYet => {}
+        }
+        match outcome {
             Outcome::Matched(stamps) => {
                 side.compare(&stamps);
                 if sent {
@@ -632,6 +697,7 @@ impl Io {
             };
             let port = &mut ports[at];
             if !is_event(record.message()) {
+                port.hearsay.note(now, &record);
                 return;
             }
             let mut stamps = Candidates::default();
@@ -708,6 +774,7 @@ impl Io {
                 self.ready.push_back(Delivery::Link { port: number, up });
             }
         }
+        self.check_places();
     }
 
     /// What was lost on all ports, by cause, for a summary.
@@ -731,10 +798,10 @@ fn rx_selector(wanted: Option<RxSource>, hooks: AttachedHooks) -> Selector {
         None => Selector::automatic(&[Stack, TcIngress]),
         Some(RxSource::Stack) => Selector::fixed(&[Stack, TcIngress]),
         Some(RxSource::TcIngress) => Selector::fixed(&[TcIngress, Stack]),
-        Some(xdp @ RxSource::Xdp(_)) => {
-            let xdp = hooks.xdp.map_or(xdp, RxSource::Xdp).source();
-            Selector::fixed(&[xdp, Stack, TcIngress])
-        }
+        Some(RxSource::Xdp(_)) => match hooks.xdp {
+            Some(hook) => Selector::fixed(&[RxSource::Xdp(hook).source(), Stack, TcIngress]),
+            None => Selector::fixed(&[Stack, TcIngress]),
+        },
     }
 }
 
@@ -758,9 +825,14 @@ fn tx_selector(wanted: Option<TxSource>) -> Selector {
         Some(TxSource::DriverSoftware) => {
             Selector::fixed(&[DriverSoftware, XmitDone, StartXmit, TcEgress])
         }
-        Some(TxSource::XmitDone) => Selector::fixed(&[XmitDone, StartXmit, TcEgress]),
-        Some(TxSource::StartXmit) => Selector::fixed(&[StartXmit, XmitDone, TcEgress]),
-        Some(TxSource::TcEgress) => Selector::fixed(&[TcEgress]),
+        // The driver's is asked for only where packets do not reach the programs.
+        Some(TxSource::XmitDone) => {
+            Selector::fixed(&[XmitDone, StartXmit, TcEgress, DriverSoftware])
+        }
+        Some(TxSource::StartXmit) => {
+            Selector::fixed(&[StartXmit, XmitDone, TcEgress, DriverSoftware])
+        }
+        Some(TxSource::TcEgress) => Selector::fixed(&[TcEgress, DriverSoftware]),
     }
 }
 
@@ -786,7 +858,9 @@ impl Port {
         while let Some((message, real)) = transport.next_driver_stamp(&mut self.buffer) {
             let source = StampSource::DriverSoftware;
             let stamp = Stamp::new(relation.mono_at(real), source);
-            self.tx.pairing.amend_message(self.ifindex, message, stamp);
+            if !self.tx.pairing.amend_message(self.ifindex, message, stamp) {
+                self.standby.keep(message, stamp);
+            }
         }
     }
 
@@ -804,6 +878,7 @@ impl Port {
 
     fn stop_driver_stamps(&mut self) {
         if self.driver_stamps
+            && !self.tx.reach.is_displaced()
             && let Some(transport) = &self.transport
         {
             self.driver_stamps = transport.ask_for_driver_stamps(false).is_err();
@@ -824,7 +899,7 @@ fn reopen(
     kind: TransportKind,
     interface: &str,
 ) -> Result<(Transport, AttachedHooks), IoError> {
-    let hooks = programs.attach(interface)?;
+    let hooks = programs.attach_beside_xdp(interface)?;
     Ok((Transport::open(kind, interface)?, hooks))
 }
 

@@ -1,44 +1,40 @@
 //! `ptp-agent run`: a time receiver that follows the best grandmaster its ports hear, with a clock
 //! of its own or watching the host's.
 
-use std::{collections::BTreeMap, io::Write as _, path::PathBuf, time::Instant};
+mod telling;
 
-use ptp_common::{
-    time::{Duration, Mono, Time},
-    wire::ClockIdentity,
-};
-use serde_json::{Value, json};
+use std::path::PathBuf;
+
+use ptp_common::time::{Duration, Mono, Time};
 
 use super::{
-    AgentError, Asked, Common, Ending, Reload, bound, clock_identity, clock_line, data_sets,
-    export::{self, Known},
-    health::{self, Health},
+    AgentError, Asked, Common, Ending, Reload, clock_identity, clock_line,
+    health::Health,
     io::{Delivery, Io},
-    print, sample_line, sample_text, seed,
+    seed,
     services::Services,
-    set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, start_output,
+    start_output,
     steer::{self, Steering},
-    unix_seconds,
 };
 use crate::{
-    clock::{Clock, ClockError, followed::Followed, policy::Limits},
+    clock::{ClockError, followed::Followed, policy::Limits},
     engine::{
         DelayMechanism, PortIndex,
-        client::{Client, Event, Sample},
-        receiver::{Action, Measurement, Observation, PortConfig, ReceiverConfig},
+        client::{Client, Event},
+        receiver::{Acceptable, Action, PortConfig, ReceiverConfig},
     },
     publish::{
-        alarms::{Facts, Role, Totals},
+        alarms::Role,
         export::{Exporting, Exports},
         http::Publication,
-        json::{self, Output},
-        metrics::Direction,
+        json,
     },
     recording::{self, Addresses, FollowedClock, Recorder, RecordingFile},
-    servo::{Options, Servo, ServoState, Trust},
+    servo::{Options, Servo},
     sys::clock::{monotonic, realtime_minus_monotonic},
     transport::{interface_addresses, interface_mac},
 };
+use telling::Teller;
 
 /// Between two looks at the counters, and two lines of text.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -90,6 +86,10 @@ pub struct RunConfig {
     pub grandmaster_accuracy: Option<Duration>,
     /// Which times are absurd, and how far a clock may go, be it the agent's or another program's.
     pub limits: Limits,
+    /// As for [`PortConfig::assume_two_step`].
+    pub assume_two_step: bool,
+    /// As for [`ReceiverConfig::acceptable`].
+    pub acceptable_masters: Vec<Acceptable>,
     /// What other programs are given.
     pub exporting: Exporting,
 }
@@ -111,6 +111,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         delay_asymmetry,
         grandmaster_accuracy,
         limits,
+        assume_two_step,
+        acceptable_masters,
         exporting,
     } = config;
     let exports = Exports::start(exporting, limits, monotonic());
@@ -133,10 +135,12 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
             .map(|port| PortConfig {
                 delay_mechanism,
                 delay_asymmetry,
+                assume_two_step,
                 link_up: io.is_up(*port),
                 ..PortConfig::default()
             })
             .collect(),
+        acceptable: acceptable_masters,
         ..ReceiverConfig::new(identity, seed)
     };
     let real_minus_mono = realtime_minus_monotonic();
@@ -237,24 +241,6 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         tracing::info!(notes = totals.recorded, lost = totals.lost, "recorded");
     }
     Ok(())
-}
-
-/// A sample as ptp4l tells it. Its frequency is what is taken away from the clock's.
-fn ptp4l_line(sample: &Sample) -> String {
-    let mono = sample.mono.as_nanos();
-    let state = match sample.state {
-        ServoState::Unlocked => 0,
-        ServoState::Jump => 1,
-        ServoState::Locked | ServoState::Holdover => 2,
-    };
-    format!(
-        "ptp4l[{}.{:03}]: master offset {:10} s{state} freq {:+7.0} path delay {:10}",
-        mono / 1_000_000_000,
-        mono / 1_000_000 % 1_000,
-        sample.offset.as_nanos(),
-        -sample.frequency_ppb + 0.0,
-        sample.delay.as_nanos(),
-    )
 }
 
 fn addresses(interface: &str) -> Addresses {
@@ -390,351 +376,6 @@ impl Runner {
                 }
                 client.handle_link(now, port, up);
             }
-        }
-    }
-}
-
-/// Tells the world: log, standard output, metrics, status.
-struct Teller {
-    output: Option<Output>,
-    publication: Publication,
-    services: Services,
-    health: Health,
-    /// What the time transmitter says.
-    sync_interval: Option<Duration>,
-    clock_errors: u64,
-    /// What the clock's policy said last.
-    refusal: Option<String>,
-    grandmaster_accuracy: Option<Duration>,
-    rate_error_ppb: f64,
-    /// Since the last look.
-    is_stepped_elsewhere: bool,
-    ports: Vec<PortIndex>,
-    samples: u64,
-    steps: u64,
-    last: Option<Sample>,
-    log_ptp4l: bool,
-    /// When the last sample in the history came.
-    remembered: Option<Time<Mono>>,
-    port_configs: Vec<PortConfig>,
-    printed: Time<Mono>,
-    start: Time<Mono>,
-    identity: ClockIdentity,
-    exports: Exports,
-}
-
-impl Teller {
-    fn tell(&mut self, event: &Event, runner: &Runner) -> Result<(), AgentError> {
-        match event {
-            Event::Sample(sample) => self.sample(sample, runner)?,
-            Event::Adjusted { mono, stepped, .. } => {
-                if let Some(by) = stepped {
-                    self.steps += 1;
-                    tracing::info!(by_ns = by.as_nanos(), "clock stepped");
-                }
-                if let (Followed::Virtual(clock), Some(output)) =
-                    (runner.client.clock(), &self.output)
-                {
-                    output.emit(&json::Event::Clock(clock_line(clock, *mono)))?;
-                }
-                let view = export::view(&runner.client, *mono, &self.known());
-                self.exports.adjusted(&view);
-            }
-            Event::ServoState { old, new } => {
-                tracing::info!(from = old.name(), to = new.name(), "servo state");
-            }
-            Event::ClockError(error) => {
-                self.clock_errors += 1;
-                if let ClockError::Refused { .. } = error {
-                    self.refusal = Some(error.to_string());
-                }
-                tracing::warn!(%error, "clock");
-            }
-            Event::Engine(Action::PortState { port, old, new, reason }) => {
-                let interface = runner.io.interface(*port);
-                tracing::info!(
-                    interface,
-                    from = old.name(),
-                    to = new.name(),
-                    reason = reason.name(),
-                    "port state"
-                );
-            }
-            Event::Engine(Action::ParentChanged { parent }) => match parent {
-                Some(parent) => tracing::info!(
-                    grandmaster = %parent.grandmaster_identity,
-                    port = %parent.parent_port_identity,
-                    steps_removed = parent.steps_removed,
-                    "following"
-                ),
-                None => tracing::warn!("no grandmaster"),
-            },
-            Event::Engine(_) => {}
-        }
-        Ok(())
-    }
-
-    fn known(&self) -> Known {
-        Known {
-            last: self.last,
-            steps: self.steps,
-            grandmaster_accuracy: self.grandmaster_accuracy,
-            rate_error_ppb: self.rate_error_ppb,
-        }
-    }
-
-    /// Why time is withheld from the clock or from other programs.
-    fn withheld(&self, runner: &Runner) -> Option<String> {
-        let is_refused =
-            runner.client.clock().is_refused() && runner.client.receiver().parent().is_some();
-        let refused = self.refusal.as_deref().filter(|_| is_refused);
-        bound::withheld(refused, self.exports.withheld())
-    }
-
-    fn measured(&mut self, measurement: &Measurement) {
-        if let Observation::Sync(sync) = measurement.observation {
-            self.sync_interval = sync.log_interval.map(Duration::from_log_interval);
-        }
-    }
-
-    fn sample(&mut self, sample: &Sample, runner: &Runner) -> Result<(), AgentError> {
-        self.samples += 1;
-        self.last = Some(*sample);
-        let interface = runner.io.interface(sample.port);
-        if self.log_ptp4l {
-            let line = ptp4l_line(sample);
-            if self.output.is_some() {
-                // The samples are what matters.
-                let _ = writeln!(std::io::stderr(), "{line}");
-            } else {
-                print(&line)?;
-            }
-        }
-        match &self.output {
-            Some(output) => output.emit(&json::Event::Sample(sample_line(interface, sample)))?,
-            None if self.log_ptp4l => {}
-            None => {
-                if sample.mono - self.printed >= HOUSEKEEPING {
-                    self.printed = sample.mono;
-                    print(&sample_text(interface, sample))?;
-                }
-            }
-        }
-        // Samples alone are no following: before the first lock the clock may be seconds off.
-        if sample.state == ServoState::Locked {
-            self.publication
-                .set_followed_until(Instant::now() + health::freshness(self.sync_interval));
-        }
-        self.publication.metrics.update(interface, sample.domain_number, |figures| {
-            figures.offset_from_master_seconds = Some(sample.offset.as_secs_f64());
-            figures.mean_path_delay_seconds = Some(sample.delay.as_secs_f64());
-            figures.clock_frequency_adjustment_ratio = Some(sample.frequency_ppb * 1e-9);
-            figures.last_sample_timestamp_seconds = Some(unix_seconds());
-        });
-        Ok(())
-    }
-
-    /// What the alarms are judged by.
-    fn facts(&self, runner: &Runner, trust: Option<&Trust>) -> Facts {
-        let receiver = runner.client.receiver();
-        let parent = receiver.parent();
-        let (ports_up, ports_down) = health::links(&runner.io, &self.ports);
-        let delay_interval = parent
-            .and_then(|parent| receiver.log_min_delay_req_interval(parent.port))
-            .map(Duration::from_log_interval);
-        let totals = health::totals(&runner.io, &self.ports, |port| receiver.counters(port));
-        let (contradictions, is_in_doubt) = bound::doubt(runner.client.servo());
-        Facts {
-            totals: Totals {
-                clock_errors: self.clock_errors,
-                clock_steps: self.steps,
-                contradictions,
-                ..totals
-            },
-            ports_up,
-            ports_down,
-            grandmaster: parent.map(|parent| parent.grandmaster_identity),
-            interval: self.sync_interval.max(delay_interval),
-            offset: self.last.map(|sample| sample.offset),
-            servo: Some(runner.client.servo().state()),
-            utc_offset: parent
-                .map(|parent| parent.time_properties)
-                .filter(|properties| properties.current_utc_offset_valid)
-                .map(|properties| i64::from(properties.current_utc_offset)),
-            is_steered_elsewhere: self.is_stepped_elsewhere,
-            is_unserved: self.services.is_lacking() || self.exports.is_lacking(),
-            is_software: matches!(runner.client.clock(), Followed::Virtual(_)),
-            is_clipped: trust.is_some_and(|trust| trust.is_clipped),
-            is_in_doubt,
-            withheld: self.withheld(runner),
-        }
-    }
-
-    fn housekeep(&mut self, runner: &Runner) {
-        let now = monotonic();
-        self.services.look_after(now);
-        let view = export::view(&runner.client, now, &self.known());
-        self.exports.tick(&view);
-        let facts = self.facts(runner, view.trust.as_ref());
-        self.health.check(now, &facts);
-        let receiver = runner.client.receiver();
-        let domain = receiver.domain_number();
-        let servo = runner.client.servo().state().name();
-        for port in &self.ports {
-            let interface = runner.io.interface(*port);
-            let counters = receiver.counters(*port);
-            let state = receiver.port_state(*port).name();
-            self.publication.metrics.update(interface, domain, |figures| {
-                figures.port_state = Some(state);
-                figures.servo_state = Some(servo);
-                figures.clock_steps = self.steps;
-                bound::set_figures(figures, view.trust.as_ref(), runner.client.origin());
-                set_message_figures(figures, counters);
-                if let Some((rx, tx)) = runner.io.stamp_counts(*port) {
-                    set_stamp_figures(figures, Direction::Rx, &rx);
-                    set_stamp_figures(figures, Direction::Tx, &tx);
-                }
-                figures.priming = runner.io.is_primed(*port);
-                figures.set_exchanges("sync", counters.sync_exchanges);
-                figures.set_exchanges("delay", counters.delay_exchanges);
-                figures.set_exchanges("peer_delay", counters.peer_delay_exchanges);
-                // There is one servo, and its samples come from this port.
-                if runner.client.origin().parent.is_some_and(|parent| parent.port == *port) {
-                    figures.set_exchanges("contradicting", facts.totals.contradictions);
-                }
-                set_drop_figures(figures, counters, runner.io.counts(*port));
-            });
-        }
-        self.publication.metrics.set_ring_lost(runner.io.ring_lost());
-        let parent = receiver.parent();
-        let mut status = json!({
-            "command": "run",
-            "uptime_s": (now - self.start).as_secs_f64(),
-            "clock": runner.client.clock().name(),
-            "clock_identity": self.identity.to_string(),
-            "domain": domain,
-            "servo": runner.client.servo().name(),
-            "servo_state": servo,
-            "grandmaster": parent.map(|parent| parent.grandmaster_identity.to_string()),
-            "parent_port": parent.map(|parent| parent.parent_port_identity.to_string()),
-            "grandmaster_class": parent.map(|parent| parent.grandmaster_clock_quality.clock_class),
-            "time_scale": parent.map(|parent| parent.time_properties.to_string()),
-            "steps_removed": parent.map(|parent| parent.steps_removed),
-            "samples": self.samples,
-            "sample_age_s": self.last.map(|sample| (now - sample.mono).as_secs_f64()),
-            "offset_ns": self.last.map(|sample| sample.offset.as_nanos()),
-            "delay_ns": self.last.map(|sample| sample.delay.as_nanos()),
-            "frequency_ppb": self.last.map(|sample| sample.frequency_ppb),
-            "ports": self.ports.iter().map(|port| json!({
-                "interface": runner.io.interface(*port),
-                "state": receiver.port_state(*port).name(),
-                "sources": runner.io.sources(*port),
-                "timestamps": runner.io.stamp_counts(*port).as_ref().map(stamp_counts),
-            })).collect::<Vec<_>>(),
-            "lost": self.losses(runner),
-            "alarms": self.health.status(now),
-        });
-        if let (Some(status), Value::Object(more)) =
-            (status.as_object_mut(), bound::status(&view, facts.withheld))
-        {
-            status.extend(more);
-        }
-        if let Err(error) = self.publication.set_status(&status) {
-            tracing::debug!(%error, "status");
-        }
-        let interval = self.sync_interval;
-        self.publication.set_data_sets(data_sets::of_client(
-            &self.port_configs,
-            &runner.client,
-            self.last.as_ref(),
-            interval,
-        ));
-        if let Some(sample) = self.last.filter(|sample| self.remembered < Some(sample.mono)) {
-            self.remembered = Some(sample.mono);
-            let at_s = (sample.mono - self.start).as_secs_f64();
-            let (offset, delay) = (sample.offset.as_nanos(), sample.delay.as_nanos());
-            self.publication.add_history(at_s, offset, Some(delay));
-        }
-    }
-
-    fn losses(&self, runner: &Runner) -> BTreeMap<String, u64> {
-        let mut lost = runner.io.losses();
-        for port in &self.ports {
-            for (cause, total) in runner.client.receiver().counters(*port).drops() {
-                *lost.entry(cause.name().to_owned()).or_default() += total;
-            }
-        }
-        lost.retain(|_, total| *total > 0);
-        lost
-    }
-
-    fn summarise(self, runner: &Runner) -> Result<(), AgentError> {
-        let lost = self.losses(runner);
-        let duration_s = (monotonic() - self.start).as_secs_f64();
-        match self.output {
-            Some(output) => {
-                let mut more = serde_json::Map::new();
-                if let Some(port) = self.ports.first()
-                    && let Some(counts) = runner.io.stamp_counts(*port)
-                {
-                    more.insert("timestamps".into(), stamp_counts(&counts));
-                    more.insert("sources".into(), json!(runner.io.sources(*port)));
-                }
-                output.emit(&json::Event::Summary(json::Summary {
-                    duration_s,
-                    samples: self.samples,
-                    lost,
-                    more,
-                }))?;
-                output.finish()?;
-            }
-            None => {
-                let matched = |counts: &super::io::SideCounts| counts.matched.values().sum::<u64>();
-                let counts = || self.ports.iter().filter_map(|port| runner.io.stamp_counts(*port));
-                print(&format!(
-                    "{} samples in {duration_s:.1} s; stamps matched: {} received, {} sent; lost: {}",
-                    self.samples,
-                    counts().map(|(rx, _)| matched(&rx)).sum::<u64>(),
-                    counts().map(|(_, tx)| matched(&tx)).sum::<u64>(),
-                    if lost.is_empty() { "nothing".to_owned() } else { format!("{lost:?}") },
-                ))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::stamp::StampSource;
-    use ptp_common::wire::PortIdentity;
-
-    #[test]
-    fn sample_is_told_in_the_words_and_columns_of_ptp4l() {
-        let sample = Sample {
-            port: PortIndex(0),
-            domain_number: 0,
-            mono: Time::from_nanos(5_374_017_999_999),
-            offset: Duration::from_nanos(-12),
-            raw_offset: Duration::from_nanos(7),
-            delay: Duration::from_nanos(4_210),
-            frequency_ppb: -3_450.2,
-            state: ServoState::Locked,
-            trust: None,
-            rx_source: StampSource::Stack,
-            tx_source: None,
-            parent: PortIdentity::ALL,
-            grandmaster: None,
-            sequence_id: 1,
-        };
-        assert_eq!(
-            ptp4l_line(&sample),
-            "ptp4l[5374.017]: master offset        -12 s2 freq   +3450 path delay       4210"
-        );
-        let states = [ServoState::Unlocked, ServoState::Jump, ServoState::Holdover];
-        for (state, word) in states.into_iter().zip([" s0 ", " s1 ", " s2 "]) {
-            assert!(ptp4l_line(&Sample { state, ..sample }).contains(word));
         }
     }
 }

@@ -15,8 +15,8 @@ use tokio::time::sleep;
 use super::io::{IoError, is_event};
 use crate::{
     capture::{
-        AttachedHooks, CaptureError, ClockRelation, EgressJoin, Options, Programs, RxSource,
-        TxSource, rx_stamp, tx_stamp,
+        AttachedHooks, CaptureError, ClockRelation, EgressJoin, Options, Place, Programs, Reach,
+        RxSource, TcPlace, TxSource, rx_stamp, tx_stamp,
     },
     stamp::{Stamp, StampSource},
     sys::clock::monotonic,
@@ -74,6 +74,7 @@ struct Port {
     /// `None` while the interface is gone.
     hooks: Option<AttachedHooks>,
     state: LinkState,
+    reach: Reach,
     last_problem: Option<String>,
 }
 
@@ -106,6 +107,8 @@ impl Tap {
             ring_bytes: config.ring_bytes,
             xdp,
             xmit: config.tx_source.hook() == Some(Hook::Xmit),
+            // Nothing would tell that packets do not reach the programs.
+            place: TcPlace::InFront,
             ..Options::default()
         })?;
         let watch = LinkWatch::new().map_err(IoError::Watch)?;
@@ -120,6 +123,7 @@ impl Tap {
                 ifindex,
                 hooks: Some(hooks),
                 state: link_state(interface),
+                reach: Reach::default(),
                 last_problem: None,
             });
         }
@@ -157,6 +161,8 @@ impl Tap {
     fn rx_source(&self, port: &Port) -> RxSource {
         match (self.config.rx_source, port.hooks) {
             (RxSource::Xdp(_), Some(AttachedHooks { xdp: Some(hook), .. })) => RxSource::Xdp(hook),
+            // Another program has the place of XDP.
+            (RxSource::Xdp(_), Some(_)) => RxSource::Stack,
             (source, _) => source,
         }
     }
@@ -164,6 +170,11 @@ impl Tap {
     /// The transmit source in use.
     pub(super) const fn tx_source(&self) -> TxSource {
         self.config.tx_source
+    }
+
+    /// Whether other programs stand in front of ours on some interface, and may keep packets from them.
+    pub(super) fn is_displaced(&self) -> bool {
+        self.ports.iter().any(|port| port.hooks.is_some() && port.reach.is_behind())
     }
 
     /// Totals of what went wrong.
@@ -237,6 +248,27 @@ impl Tap {
         }
     }
 
+    /// Looks who stands in front of our programs, and attaches these again.
+    fn check_places(&mut self, now: Time<Mono>) {
+        for port in self.ports.iter_mut().filter(|port| port.hooks.is_some()) {
+            let Ok(places) = self.programs.places(port.ifindex) else { continue };
+            port.reach.set_behind(places.iter().any(|place| *place != Place::Front));
+            if port.reach.wants_again(now) {
+                let interface = &port.interface;
+                match self.programs.attach_again(port.ifindex) {
+                    Ok(()) => tracing::warn!(
+                        interface,
+                        ?places,
+                        "attached again, in front of other programs"
+                    ),
+                    Err(error) => {
+                        tracing::warn!(interface, %error, "cannot attach the programs again");
+                    }
+                }
+            }
+        }
+    }
+
     /// Compares what the interfaces are with what they were, and attaches to what has come back.
     fn check_links(&mut self, now: Time<Mono>) {
         self.reattach_at = None;
@@ -282,6 +314,7 @@ impl Tap {
                 tracing::info!(interface = port.interface, state, "interface");
             }
         }
+        self.check_places(now);
     }
 }
 
@@ -292,7 +325,7 @@ impl Port {
 }
 
 fn attach(programs: &mut Programs, interface: &str) -> Result<(AttachedHooks, u32), CaptureError> {
-    let hooks = programs.attach(interface)?;
+    let hooks = programs.attach_beside_xdp(interface)?;
     let ifindex = nix::net::if_::if_nametoindex(interface)
         .map_err(|_| CaptureError::NoInterface(interface.to_owned()))?;
     Ok((hooks, ifindex))

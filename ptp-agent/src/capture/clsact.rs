@@ -55,6 +55,16 @@ impl Clsact {
         Ok(Self { ifindex, ours: made || left_behind, _claim: claim })
     }
 
+    /// Makes it again where somebody has removed it.
+    pub(super) fn renew(&mut self, interface: &str) -> Result<(), TcError> {
+        match tc::qdisc_add_clsact(interface) {
+            Ok(()) => self.ours = true,
+            Err(error) if exists(&error) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// Removes the clsact if it is ours and nobody hangs on it, this process's programs having been
     /// detached before. Must be called in the network namespace where it was prepared.
     pub(super) fn release(self) -> io::Result<()> {

@@ -3,24 +3,33 @@
 //! a message that came through a socket or was sent by the agent itself.
 
 mod bracket;
+mod chain;
 mod clsact;
+mod hearsay;
 mod hints;
 mod latency;
 mod pairing;
 mod programs;
+mod reach;
 mod select;
+mod socket_stamp;
 
+pub use chain::Place;
+pub use hearsay::{Channel as HeardChannel, Hearsay};
 pub use hints::{HINTS_OBJECT, Hints, HintsError};
 pub use latency::{Latencies, Latency};
 pub use pairing::{Outcome, Pairing, PairingCounts};
 pub use programs::{
-    AttachedHooks, CaptureError, Features, HookCounts, OBJECT, Options, Programs, TcAttach, XdpHook,
+    AttachedHooks, CaptureError, Features, HookCounts, OBJECT, Options, Programs, TcAttach,
+    TcPlace, XdpHook,
 };
+pub use reach::Reach;
 
 pub(crate) use bracket::Bracket;
 pub(crate) use programs::XMIT;
 pub(crate) use select::median;
 pub use select::{Candidates, Choice, PointReport, Selector};
+pub use socket_stamp::{SocketStamps, is_before_socket, is_of_socket};
 
 use std::{collections::VecDeque, str::FromStr};
 

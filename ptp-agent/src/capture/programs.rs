@@ -2,14 +2,13 @@
 //! end with the process, however it ends; only the clsact queueing discipline of kernels before 6.6
 //! can survive a SIGKILL, and is tidied up at the next start.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, os::unix::net::UnixDatagram};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, MapError, PerCpuArray, RingBuf},
     programs::{
-        LinkOrder, ProgramError, ProgramType, RawTracePoint, SchedClassifier, TcAttachType, Xdp,
-        XdpMode,
+        ProgramError, ProgramType, RawTracePoint, SchedClassifier, TcAttachType, Xdp, XdpMode,
         tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, TcHandle},
         xdp::XdpLinkId,
     },
@@ -18,16 +17,23 @@ use aya::{
 };
 use aya_obj::generated::bpf_func_id;
 use caps::{CapSet, Capability};
-use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use ptp_common::record::{Hook, Record, RecordError};
 
 use super::clsact::Clsact;
+use crate::sys::ifreq;
+
+mod place;
+
+pub use place::TcPlace;
 
 /// The kernel programs as compiled by `cargo xtask ebpf build`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-agent.bpf.o");
 
 /// Our filters on a clsact queueing discipline, so that ones left behind can be told from others'.
 const CLSACT_PRIORITY: u16 = 0x5054;
+/// Files that an agent with some hundred interfaces has open.
+const ENOUGH_FILES: u64 = 4096;
 const INGRESS: &str = "ptp_tc_ingress";
 const EGRESS: &str = "ptp_tc_egress";
 const XDP: &str = "ptp_xdp_ingress";
@@ -61,9 +67,22 @@ pub enum CaptureError {
         /// What failed.
         reason: String,
     },
+    /// The process may open no more files, and each program and map is one.
+    #[error(
+        "cannot load the eBPF programs: this process may have {limit} files open, which is too few; raise the limit (ulimit -n 256, or LimitNOFILE= of the service)"
+    )]
+    Descriptors {
+        /// `RLIMIT_NOFILE`.
+        limit: u64,
+    },
     /// The interface is not there.
     #[error("interface {0} does not exist")]
     NoInterface(String),
+    /// Its packets are not what the programs look for.
+    #[error(
+        "packets of {0} have no Ethernet header, which the programs look for to find PTP: use the interface below the tunnel, or a tunnel that carries Ethernet (vxlan, gretap, tap)"
+    )]
+    NotEthernet(String),
     /// A hook refused the program.
     #[error("cannot attach {program} to {interface}: {source}")]
     Attach {
@@ -89,16 +108,26 @@ impl CaptureError {
         // The verifier says EACCES, for programs that are wrong and for programs that may not do what
         // they do without CAP_PERFMON.
         let missing = missing_capabilities();
-        let forbidden = causes(&error).any(|cause| {
-            let code = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-            code == Some(libc::EPERM) || code == Some(libc::EACCES) && !missing.is_empty()
-        });
-        if forbidden {
-            return Self::Privilege { missing, source: Box::new(error) };
+        match error_code(&error) {
+            Some(libc::EPERM) => return Self::Privilege { missing, source: Box::new(error) },
+            Some(libc::EACCES) if !missing.is_empty() => {
+                return Self::Privilege { missing, source: Box::new(error) };
+            }
+            Some(libc::EMFILE | libc::ENFILE) => {
+                let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+                return Self::Descriptors { limit };
+            }
+            _ => {}
         }
         let kernel = kernel_release();
         Self::Kernel { kernel, reason: chain(&error) }
     }
+}
+
+/// The first error number of the kernel's in an error and what caused it.
+fn error_code(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    causes(error)
+        .find_map(|cause| cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error))
 }
 
 /// Which of the needed capabilities the process has not, for a message; empty where it has them all,
@@ -203,6 +232,8 @@ pub struct Options {
     pub xmit: bool,
     /// Way of TC.
     pub tc: TcAttach,
+    /// Where on TC, if others are there too.
+    pub place: TcPlace,
     /// What the kernel is taken to have; `None` asks it. For tests of what older kernels get.
     pub features: Option<Features>,
 }
@@ -247,6 +278,8 @@ pub struct Programs {
     features: Features,
     options: Options,
     attached: BTreeMap<u32, Attachment>,
+    /// What tells other agents that our programs are an agent's.
+    claims: Vec<UnixDatagram>,
     malformed: u64,
 }
 
@@ -266,6 +299,13 @@ impl Programs {
     pub fn load_object(object: &[u8], options: Options) -> Result<Self, CaptureError> {
         // Before Linux 5.11 maps count against this limit; later it does not matter.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+        // The default of 1024, or whatever somebody has lowered it to, is a soft limit: programs, maps and
+        // sockets of many interfaces need more. That it cannot be raised shows when they run out.
+        if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+            && soft < hard.min(ENOUGH_FILES)
+        {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(ENOUGH_FILES), hard);
+        }
         let features = options.features.unwrap_or_else(Features::probe);
         let flags = [
             ("HAS_TAI", u8::from(features.tai)),
@@ -299,7 +339,8 @@ impl Programs {
             .ok_or(MapError::InvalidName { name: "RECORDS".to_owned() })
             .and_then(RingBuf::try_from)
             .map_err(|error| CaptureError::Map("RECORDS", error))?;
-        Ok(Self { ebpf, ring, features, options, attached: BTreeMap::new(), malformed: 0 })
+        let (attached, claims) = Default::default();
+        Ok(Self { ebpf, ring, features, options, attached, claims, malformed: 0 })
     }
 
     /// Attaches the programs to an interface.
@@ -309,10 +350,15 @@ impl Programs {
     pub fn attach(&mut self, interface: &str) -> Result<AttachedHooks, CaptureError> {
         let ifindex = nix::net::if_::if_nametoindex(interface)
             .map_err(|_| CaptureError::NoInterface(interface.to_owned()))?;
+        // Where the kernel does not tell, the packets will.
+        if ifreq::has_ethernet_header(interface).is_ok_and(|has| !has) {
+            return Err(CaptureError::NotEthernet(interface.to_owned()));
+        }
         self.detach(ifindex);
         let tcx = self.features.tcx && self.options.tc == TcAttach::Auto;
         // What is attached so far is known from the beginning, so that a failure leaves nothing.
         self.attached.insert(ifindex, Attachment::new(interface));
+        self.claim();
         let attached = self.attach_all(interface, ifindex, tcx);
         if attached.is_err() {
             self.detach(ifindex);
@@ -355,22 +401,24 @@ impl Programs {
         kind: TcAttachType,
         tcx: bool,
     ) -> Result<SchedClassifierLinkId, CaptureError> {
-        let options = if tcx {
-            // First on the way in and last on the way out is nearest to the wire.
-            TcAttachOptions::TcxOrder(match kind {
-                TcAttachType::Ingress => LinkOrder::first(),
-                _ => LinkOrder::last(),
-            })
-        } else {
-            TcAttachOptions::Netlink(NlOptions {
-                priority: CLSACT_PRIORITY,
-                handle: TcHandle::AUTO_ASSIGN,
-                classid: None,
-            })
+        let place = self.options.place;
+        let program = program::<SchedClassifier>(&mut self.ebpf, name)?;
+        let failed = |error| attach_error(name, interface)(error);
+        if tcx {
+            let order = TcAttachOptions::TcxOrder(place.order(kind));
+            return program.attach_with_options(interface, kind, order).map_err(failed);
+        }
+        let mut attach = |priority| {
+            let handle = TcHandle::AUTO_ASSIGN;
+            let options = NlOptions { priority, handle, classid: None };
+            program.attach_with_options(interface, kind, TcAttachOptions::Netlink(options))
         };
-        program::<SchedClassifier>(&mut self.ebpf, name)?
-            .attach_with_options(interface, kind, options)
-            .map_err(|error| attach_error(name, interface)(error))
+        let priority = place.priority(interface, kind);
+        match attach(priority) {
+            // A filter of another kind has that very priority, and is the only one that may.
+            Err(_) if priority != CLSACT_PRIORITY => attach(CLSACT_PRIORITY).map_err(failed),
+            attached => attached.map_err(failed),
+        }
     }
 
     fn attach_xdp(
@@ -494,11 +542,30 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     let interface = interface.to_owned();
-    move |error| match CaptureError::load(error) {
-        CaptureError::Kernel { reason, .. } => {
-            CaptureError::Attach { program, interface, source: reason.into() }
+    move |error| {
+        let code = error_code(&error);
+        match CaptureError::load(error) {
+            CaptureError::Kernel { reason, .. } => {
+                let source = Box::new(Refusal { reason, code });
+                CaptureError::Attach { program, interface, source }
+            }
+            other => other,
         }
-        other => other,
+    }
+}
+
+/// What the kernel said when it refused to attach a program.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+struct Refusal {
+    reason: String,
+    code: Option<i32>,
+}
+
+impl Refusal {
+    /// Whether somebody else has the place. XDP in the driver and behind it exclude each other.
+    fn is_taken(&self) -> bool {
+        matches!(self.code, Some(libc::EBUSY | libc::EEXIST))
     }
 }
 

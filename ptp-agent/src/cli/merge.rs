@@ -235,6 +235,8 @@ pub(super) fn run_config(
         ),
         grandmaster_accuracy: knowledge.grandmaster_accuracy,
         limits,
+        assume_two_step: section.assume_two_step.unwrap_or(false),
+        acceptable_masters: section.acceptable_masters.unwrap_or_default(),
         exporting,
     })
 }

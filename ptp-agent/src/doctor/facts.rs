@@ -247,6 +247,8 @@ pub(super) struct Heard {
     pub best: Vec<Heralded>,
     /// Transports on which nobody could listen, and why.
     pub deaf: Vec<String>,
+    /// What passes the hook and `run` would not follow, in words.
+    pub unheard: Vec<String>,
 }
 
 /// An announced grandmaster.
@@ -256,6 +258,8 @@ pub(super) struct Heralded {
     pub transport: TransportKind,
     /// In which domain.
     pub domain: u8,
+    /// In which profile: `sdoId`, 12 bits.
+    pub sdo_id: u16,
     /// Itself, and the port that told of it.
     pub data_set: DataSet,
     /// Its time scale.

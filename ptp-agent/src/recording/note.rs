@@ -16,7 +16,7 @@ use super::{
 use crate::{
     engine::{
         DelayMechanism,
-        receiver::{PortConfig, ReceiverConfig},
+        receiver::{Acceptable, PortConfig, ReceiverConfig},
     },
     stamp::{Stamp, StampSource},
     transport::TransportKind,
@@ -178,6 +178,9 @@ pub struct Start {
     /// What a software clock may do; anything, where there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsNote>,
+    /// Who may be followed, where not everybody may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acceptable: Vec<Acceptable>,
     /// The ports, in the order of their numbers.
     pub ports: Vec<PortNote>,
 }
@@ -214,6 +217,9 @@ pub struct PortNote {
     /// `delayAsymmetry`.
     #[serde(with = "exact::span")]
     pub delay_asymmetry_ns: Duration,
+    /// Whether every Sync was taken for the first of two steps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub assume_two_step: bool,
     /// Whether the link was up at the start.
     pub link_up: bool,
 }
@@ -246,6 +252,7 @@ impl Start {
             servo,
             options: OptionsNote::default(),
             limits: None,
+            acceptable: receiver.acceptable.clone(),
             ports: ports
                 .map(|(port, interface)| PortNote {
                     interface: interface.clone(),
@@ -255,6 +262,7 @@ impl Start {
                     log_min_delay_req_interval: port.log_min_delay_req_interval,
                     log_min_pdelay_req_interval: port.log_min_pdelay_req_interval,
                     delay_asymmetry_ns: port.delay_asymmetry,
+                    assume_two_step: port.assume_two_step,
                     link_up: port.link_up,
                 })
                 .collect(),
@@ -268,6 +276,7 @@ impl Start {
             domain_number: self.domain,
             sdo_id: self.sdo_id,
             minor_version: self.minor_version,
+            acceptable: self.acceptable.clone(),
             ports: self
                 .ports
                 .iter()
@@ -278,6 +287,7 @@ impl Start {
                     log_min_delay_req_interval: port.log_min_delay_req_interval,
                     log_min_pdelay_req_interval: port.log_min_pdelay_req_interval,
                     delay_asymmetry: port.delay_asymmetry_ns,
+                    assume_two_step: port.assume_two_step,
                     link_up: port.link_up,
                 })
                 .collect(),

@@ -386,6 +386,26 @@ fn a_recording_that_never_begins_leaves_the_disk_as_it_was() {
     assert_eq!(std::fs::read(&old).unwrap(), b"precious");
 }
 
+#[test]
+fn a_symbolic_link_does_not_choose_the_file_that_is_overwritten() {
+    let directory = tempfile::tempdir().unwrap();
+    let (precious, link) = (directory.path().join("precious"), directory.path().join("link"));
+    std::fs::write(&precious, "precious").unwrap();
+    std::os::unix::fs::symlink(&precious, &link).unwrap();
+    let error = RecordingFile::open(&link).unwrap_err().to_string();
+    assert!(error.contains("symbolic link to a file"), "{error}");
+    // Nor does it choose where one is made.
+    std::os::unix::fs::symlink(directory.path().join("none"), directory.path().join("dangling"))
+        .unwrap();
+    assert!(RecordingFile::open(&directory.path().join("dangling")).is_err());
+    assert!(!directory.path().join("none").exists());
+    assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
+    // What cannot be overwritten may be reached as people do.
+    std::os::unix::fs::symlink("/dev/null", directory.path().join("null")).unwrap();
+    drop(RecordingFile::open(&directory.path().join("null")).unwrap());
+    assert!(directory.path().join("null").exists());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]

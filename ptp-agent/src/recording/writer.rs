@@ -6,6 +6,7 @@ use std::{
     collections::VecDeque,
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError},
     thread,
@@ -84,9 +85,22 @@ impl RecordingFile {
     /// # Errors
     /// [`RecordError::Open`].
     pub fn open(path: &Path) -> Result<Self, RecordError> {
-        let is_new = fs::symlink_metadata(path).is_err();
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
-        let file = file.map_err(|error| RecordError::Open { path: path.to_owned(), error })?;
+        let failed = |error| RecordError::Open { path: path.to_owned(), error };
+        // A link that somebody else has put there must not choose the file that is overwritten.
+        let mut options = OpenOptions::new();
+        options.write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY);
+        let (file, is_new) = match options.clone().create_new(true).open(path) {
+            Ok(file) => (file, true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                match options.open(path) {
+                    Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+                        (behind_link(path).map_err(failed)?, false)
+                    }
+                    opened => (opened.map_err(failed)?, false),
+                }
+            }
+            Err(error) => return Err(failed(error)),
+        };
         Ok(Self { path: path.to_owned(), file: Some(file), is_new })
     }
 
@@ -98,6 +112,16 @@ impl RecordingFile {
         }
         Ok((self.path.clone(), file))
     }
+}
+
+/// What a symbolic link leads to, if it is nothing that could be overwritten: `/dev/stdout` is one to a
+/// pipe or a terminal.
+fn behind_link(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).custom_flags(libc::O_NOCTTY).open(path)?;
+    if file.metadata()?.is_file() {
+        return Err(io::Error::other("it is a symbolic link to a file; name the file itself"));
+    }
+    Ok(file)
 }
 
 impl Drop for RecordingFile {

@@ -27,7 +27,7 @@ mod world;
 
 /// Runs a scenario to its end.
 pub fn run(scenario: &Scenario) -> Report {
-    let servo = servo::build(&scenario.servo, &servo::Options::default());
+    let servo = servo::build(&scenario.servo, &scenario.servo_settings.options());
     let course = world::World::new(scenario, servo).run(scenario);
     Report::new(scenario, course)
 }

@@ -5,7 +5,10 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1, Gamma, StandardNormal};
 
-use super::scenario::Noise;
+use super::scenario::{Noise, Seconds};
+
+/// Longest value of a tail that has no end, nanoseconds.
+const LONGEST_NS: f64 = 1e10;
 
 /// A noise while it is drawn from.
 #[derive(Clone, Debug)]
@@ -37,6 +40,21 @@ pub(super) enum Source {
     },
     /// Ascending.
     Empirical(Vec<f64>),
+    Pareto {
+        shape: f64,
+        scale: f64,
+    },
+    Cold {
+        /// After a pause, and soon after another packet.
+        ns: [f64; 2],
+        within_s: f64,
+        last_s: f64,
+    },
+    Sum(Vec<Source>),
+    Schedule {
+        parts: Vec<(f64, Source)>,
+        every_s: Option<f64>,
+    },
 }
 
 impl Source {
@@ -66,6 +84,31 @@ impl Source {
                 period_s: period_s.get(),
             },
             Noise::Empirical { values, .. } => Self::Empirical(values.clone()),
+            Noise::Pareto { shape, scale_ns } => {
+                Self::Pareto { shape: shape.get(), scale: scale_ns.get() }
+            }
+            Noise::Cold { cold_ns, warm_ns, within_ms } => Self::Cold {
+                ns: [cold_ns.get(), warm_ns.get()],
+                within_s: within_ms.get() * 1e-3,
+                last_s: f64::NEG_INFINITY,
+            },
+            Noise::Sum(parts) => Self::Sum(parts.iter().map(Self::new).collect()),
+            Noise::Schedule { parts, every_s } => Self::Schedule {
+                parts: parts.iter().map(|part| (part.at_s.get(), Self::new(&part.noise))).collect(),
+                every_s: every_s.map(Seconds::get),
+            },
+        }
+    }
+
+    /// Something else has used the path that this is of: it is warm now.
+    pub(super) fn touch(&mut self, now_s: f64) {
+        match self {
+            Self::Cold { last_s, .. } => *last_s = now_s,
+            Self::Sum(parts) => parts.iter_mut().for_each(|part| part.touch(now_s)),
+            Self::Schedule { parts, .. } => {
+                parts.iter_mut().for_each(|(_, part)| part.touch(now_s));
+            }
+            _ => {}
         }
     }
 
@@ -101,6 +144,24 @@ impl Source {
                 let above = values[(below + 1).min(last)];
                 values[below] + (above - values[below]) * (at - below as f64)
             }
+            Self::Pareto { shape, scale } => {
+                let survival = 1.0 - rng.random::<f64>();
+                (*scale * (survival.powf(-1.0 / *shape) - 1.0)).min(LONGEST_NS)
+            }
+            Self::Cold { ns, within_s, last_s } => {
+                let is_warm = now_s - *last_s <= *within_s;
+                *last_s = now_s;
+                ns[usize::from(is_warm)]
+            }
+            Self::Sum(parts) => parts.iter_mut().map(|part| part.draw(now_s, rng)).sum(),
+            Self::Schedule { parts, every_s } => {
+                let at_s = every_s.map_or(now_s, |every_s| now_s % every_s);
+                let begun = parts.partition_point(|(from_s, _)| *from_s <= at_s);
+                match begun.checked_sub(1) {
+                    Some(part) => parts[part].1.draw(now_s, rng),
+                    None => 0.0,
+                }
+            }
         }
     }
 }
@@ -109,7 +170,7 @@ pub(super) fn normal(rng: &mut ChaCha8Rng) -> f64 {
     StandardNormal.sample(rng)
 }
 
-fn exponential(rng: &mut ChaCha8Rng) -> f64 {
+pub(super) fn exponential(rng: &mut ChaCha8Rng) -> f64 {
     Exp1.sample(rng)
 }
 
@@ -143,6 +204,24 @@ mod tests {
                 200.0,
                 60_000_f64.sqrt(),
             ),
+            // Lomax: mean scale / (shape - 1), variance mean^2 shape / (shape - 2).
+            (
+                "noise.pareto = { shape = 5.0, scale-ns = 400 }",
+                100.0,
+                100.0 * (5.0_f64 / 3.0).sqrt(),
+            ),
+            (
+                "noise.sum = [{ constant.ns = 50 }, { normal.sd-ns = 3 }, { normal.sd-ns = 4 }]",
+                50.0,
+                5.0,
+            ),
+            // A quarter of the time nothing, a quarter 40, half 100.
+            (
+                "noise.schedule = { every-s = 4, parts = [{ at-s = 1, noise.constant.ns = 40 }, \
+                 { at-s = 2, noise.constant.ns = 100 }] }",
+                60.0,
+                (0.25 * 1_600.0 + 0.5 * 10_000.0 - 3_600_f64).sqrt(),
+            ),
             // M/M/1: mean rho s / (1 - rho), mean square 2 rho s^2 / (1 - rho)^2.
             ("noise.load = { service-ns = 100, utilisation = 0.5 }", 100.0, 30_000_f64.sqrt()),
         ] {
@@ -150,5 +229,19 @@ mod tests {
             assert!((m - mean).abs() < 0.03 * (mean.abs() + sd) + 1e-9, "{noise}: mean {m}");
             assert!((s - sd).abs() < 0.03 * sd + 1e-9, "{noise}: sd {s}");
         }
+    }
+
+    #[test]
+    fn a_cold_path_is_warm_for_a_while_after_any_use() {
+        let text = "noise.sum = [{ cold = { cold-ns = 2000, warm-ns = 600, within-ms = 5 } }]";
+        let noise: std::collections::BTreeMap<String, Noise> = toml::from_str(text).unwrap();
+        let mut source = Source::new(&noise["noise"]);
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let mut draw = |source: &mut Source, at_s| source.draw(at_s, &mut rng);
+        assert_eq!(draw(&mut source, 1.0), 2000.0);
+        assert_eq!(draw(&mut source, 1.004), 600.0);
+        assert_eq!(draw(&mut source, 1.010), 2000.0);
+        source.touch(1.018);
+        assert_eq!(draw(&mut source, 1.022), 600.0);
     }
 }

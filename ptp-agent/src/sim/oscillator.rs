@@ -27,20 +27,32 @@ pub(super) struct Oscillator {
     /// The part of the frequency that wanders.
     wander_ppb: f64,
     flicker: [f64; FLICKER],
+    /// Steps and ramps that are over; both are in order of time.
+    steps_done: usize,
+    ramps_done: usize,
+    /// What the ramps that are over have changed.
+    settled_ppb: f64,
 }
 
 impl Oscillator {
     pub(super) fn new(settings: &OscillatorSettings, seed: u64) -> Self {
+        let mut settings = settings.clone();
+        settings.steps.sort_by(|a, b| a.at_s.get().total_cmp(&b.at_s.get()));
+        settings.temperature.sort_by(|a, b| a.from_s.get().total_cmp(&b.from_s.get()));
+        let wander_ppb = settings.frequency_ppb.get();
         let mut oscillator = Self {
-            settings: settings.clone(),
+            settings,
             rng: ChaCha8Rng::seed_from_u64(seed),
             at_ns: 0,
             phase_ns: 0.0,
             frequency_ppb: 0.0,
-            wander_ppb: settings.frequency_ppb.get(),
+            wander_ppb,
             flicker: [0.0; FLICKER],
+            steps_done: 0,
+            ramps_done: 0,
+            settled_ppb: 0.0,
         };
-        if settings.flicker_phase_ns.get() > 0.0 {
+        if oscillator.settings.flicker_phase_ns.get() > 0.0 {
             for state in &mut oscillator.flicker {
                 *state = normal(&mut oscillator.rng);
             }
@@ -49,14 +61,22 @@ impl Oscillator {
         oscillator
     }
 
-    fn frequency(&self, at_s: f64) -> f64 {
-        let ramps = self.settings.temperature.iter().map(|ramp| {
+    fn frequency(&mut self, at_s: f64) -> f64 {
+        let ramps = &self.settings.temperature;
+        while let Some(ramp) = ramps.get(self.ramps_done).filter(|ramp| ramp.to_s.get() <= at_s) {
+            self.settled_ppb += ramp.change_ppb.get();
+            self.ramps_done += 1;
+        }
+        let begun = ramps[self.ramps_done..].iter().take_while(|ramp| ramp.from_s.get() < at_s);
+        let changes = begun.map(|ramp| {
             let (from, to) = (ramp.from_s.get(), ramp.to_s.get());
-            let share =
-                if to > from { (at_s - from) / (to - from) } else { f64::from(at_s >= from) };
-            ramp.change_ppb.get() * share.clamp(0.0, 1.0)
+            ramp.change_ppb.get() * ((at_s - from) / (to - from)).clamp(0.0, 1.0)
         });
-        self.wander_ppb + ramps.sum::<f64>()
+        let swing = self.settings.cycle.map_or(0.0, |cycle| {
+            let turns = at_s / cycle.period_s.get() + cycle.phase.get();
+            cycle.amplitude_ppb.get() * (std::f64::consts::TAU * turns).sin()
+        });
+        self.wander_ppb + (self.settled_ppb + changes.sum::<f64>()) + swing
     }
 
     /// Moves on to the grid step that holds `true_ns`.
@@ -65,17 +85,17 @@ impl Oscillator {
         let wander = self.settings.random_walk_ppb.get() * GRID_S.sqrt();
         while true_ns >= self.at_ns + GRID_NS {
             self.phase_ns += self.frequency_ppb * GRID_S;
-            let before_s = self.at_ns as f64 * 1e-9;
             self.at_ns += GRID_NS;
             let at_s = self.at_ns as f64 * 1e-9;
             if wander > 0.0 {
                 self.wander_ppb += wander * normal(&mut self.rng);
             }
-            for step in &self.settings.steps {
-                if (before_s..at_s).contains(&step.at_s.get()) {
-                    self.phase_ns += step.phase_ns.get();
-                    self.wander_ppb += step.frequency_ppb.get();
-                }
+            let steps = &self.settings.steps;
+            while let Some(step) = steps.get(self.steps_done).filter(|step| step.at_s.get() < at_s)
+            {
+                self.phase_ns += step.phase_ns.get();
+                self.wander_ppb += step.frequency_ppb.get();
+                self.steps_done += 1;
             }
             if flicker {
                 let mut tau = 1.0 / 16.0;
@@ -143,5 +163,16 @@ mod tests {
             square += oscillator.frequency_ppb().powi(2) / 200.0;
         }
         assert!((square.sqrt() / 20.0 - 1.0).abs() < 0.15, "{square}");
+    }
+
+    #[test]
+    fn a_cycle_swings_and_comes_back() {
+        let mut oscillator =
+            oscillator("cycle = { amplitude-ppb = 100, period-s = 400, phase = 0.25 }");
+        assert!((oscillator.frequency_ppb() - 100.0).abs() < 1e-9);
+        // A quarter of the period: the integral of a cosine, A T / 2 pi.
+        let quarter = oscillator.phase_ns(100_000_000_000);
+        assert!((quarter - 100.0 * 400.0 / std::f64::consts::TAU).abs() < 2.0, "{quarter}");
+        assert!(oscillator.phase_ns(400_000_000_000).abs() < 2.0);
     }
 }

@@ -1,5 +1,6 @@
-//! The two bpf(2) commands that loading a device-bound XDP program takes. The library that loads all
-//! other programs can neither name a device nor call a function of the kernel.
+//! The bpf(2) commands that the library which loads all other programs has no words for: loading a
+//! device-bound XDP program, which can neither name a device there nor call a function of the kernel;
+//! and asking who is attached without asking for their names, which takes less privilege.
 
 use std::{
     ffi::CStr,
@@ -9,8 +10,8 @@ use std::{
 };
 
 use aya_obj::generated::{
-    bpf_attach_type::BPF_XDP,
-    bpf_cmd::{self, BPF_LINK_CREATE, BPF_PROG_LOAD},
+    bpf_attach_type::{self, BPF_XDP},
+    bpf_cmd::{self, BPF_LINK_CREATE, BPF_PROG_LOAD, BPF_PROG_QUERY},
     bpf_prog_type::BPF_PROG_TYPE_XDP,
 };
 
@@ -49,6 +50,23 @@ struct LinkCreate {
     flags: u32,
 }
 
+/// The same for BPF_PROG_QUERY, of TCX hooks.
+#[repr(C)]
+#[derive(Default)]
+struct ProgQuery {
+    ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    program_ids: u64,
+    count: u32,
+    padding: u32,
+    program_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
 /// Loads an XDP program that may run on one device only, and there ask the driver for metadata.
 /// `code` is whole instructions.
 ///
@@ -81,7 +99,7 @@ pub fn load_device_bound_xdp(
     }
     // SAFETY: the structure begins as the command's attributes do and has no padding. The buffers
     // that it points to live through the call and are as long as it says; only the log is written.
-    unsafe { bpf(BPF_PROG_LOAD, &mut attributes) }.map_err(|error| {
+    unsafe { descriptor(BPF_PROG_LOAD, &mut attributes) }.map_err(|error| {
         let log = CStr::from_bytes_until_nul(&log).unwrap_or_default().to_string_lossy();
         (error, log.lines().rfind(|line| !line.starts_with("processed ")).unwrap_or("").to_owned())
     })
@@ -100,15 +118,49 @@ pub fn link_native_xdp(program: impl AsFd, ifindex: u32) -> io::Result<OwnedFd> 
         flags: DRIVER_MODE,
     };
     // SAFETY: as above, without further pointers.
-    unsafe { bpf(BPF_LINK_CREATE, &mut attributes) }
+    unsafe { descriptor(BPF_LINK_CREATE, &mut attributes) }
+}
+
+/// The numbers of the programs on a TCX hook, in the order in which packets pass them. Needs
+/// CAP_NET_ADMIN only.
+///
+/// # Errors
+/// What the kernel says: EINVAL before Linux 6.6, ENODEV without such an interface, ENOSPC where there are
+/// more than it lets attach.
+pub fn tcx_programs(ifindex: u32, hook: bpf_attach_type) -> io::Result<Vec<u32>> {
+    /// `BPF_MPROG_MAX` (linux/bpf_mprog.h).
+    const MOST: usize = 64;
+    let mut ids = [0_u32; MOST];
+    let mut attributes = ProgQuery {
+        ifindex,
+        attach_type: hook as u32,
+        program_ids: ids.as_mut_ptr().expose_provenance() as u64,
+        count: MOST as u32,
+        ..ProgQuery::default()
+    };
+    // SAFETY: the structure begins as the command's attributes do and has no padding. The buffer that it
+    // points to lives through the call and has room for as many numbers as it says.
+    unsafe { bpf(BPF_PROG_QUERY, &mut attributes) }?;
+    Ok(ids[..MOST.min(attributes.count as usize)].to_vec())
 }
 
 /// A command that returns a new descriptor.
 ///
 /// # Safety
+/// As [`bpf`].
+unsafe fn descriptor<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's promise.
+    let fd = unsafe { bpf(command, attributes) }?;
+    // SAFETY: a descriptor that the kernel has just made for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A command; returns what the kernel does, which is no error.
+///
+/// # Safety
 /// `T` is laid out as the command's attributes, without padding, and its pointers are good for what
 /// the command does with them.
-unsafe fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<OwnedFd> {
+unsafe fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<i32> {
     // SAFETY: a structure that lives through the call, and its size; the rest is the caller's promise.
     let result = unsafe {
         libc::syscall(
@@ -119,8 +171,7 @@ unsafe fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<OwnedFd> {
         )
     };
     match i32::try_from(result) {
-        // SAFETY: a descriptor that the kernel has just made for us.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        Ok(result) if result >= 0 => Ok(result),
         _ => Err(io::Error::last_os_error()),
     }
 }
@@ -137,5 +188,8 @@ mod tests {
         assert_eq!(mem::offset_of!(ProgLoad, ifindex), 64);
         assert_eq!(mem::size_of::<ProgLoad>(), 72);
         assert_eq!(mem::size_of::<LinkCreate>(), 16);
+        assert_eq!(mem::offset_of!(ProgQuery, program_ids), 16);
+        assert_eq!(mem::offset_of!(ProgQuery, link_ids), 40);
+        assert_eq!(mem::size_of::<ProgQuery>(), 64);
     }
 }

@@ -1,7 +1,7 @@
 //! What requests about an interface are sent in: `struct ifreq` with the interface's name and a pointer
 //! to a structure of the request's own, and a socket that takes them.
 
-use std::{io, mem};
+use std::{io, mem, os::fd::AsRawFd as _};
 
 use socket2::{Domain, Socket, Type};
 
@@ -22,6 +22,23 @@ pub(super) fn addressed<T>(interface: &str, request: &mut T) -> io::Result<libc:
     }
     envelope.ifr_ifru.ifru_data = (&raw mut *request).cast();
     Ok(envelope)
+}
+
+/// Whether packets of an interface begin with an Ethernet header, as the programs see them. Those of the
+/// loopback interface do.
+///
+/// # Errors
+/// What the kernel reports.
+pub fn has_ethernet_header(interface: &str) -> io::Result<bool> {
+    let socket = socket()?;
+    let mut envelope = addressed(interface, &mut ())?;
+    // SAFETY: a valid descriptor, and a structure that lives through the call and that the kernel fills.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut envelope) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: any bits are a valid address; the request fills this member.
+    let kind = unsafe { envelope.ifr_ifru.ifru_hwaddr.sa_family };
+    Ok(matches!(kind, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK))
 }
 
 /// Belongs to the network namespace in which it is made, and so do the names that it is asked about.

@@ -9,7 +9,7 @@ pub mod child;
 pub mod clock;
 pub mod ethtool;
 pub mod hwtstamp;
-mod ifreq;
+pub mod ifreq;
 pub mod packet;
 pub mod phc;
 pub mod shared;

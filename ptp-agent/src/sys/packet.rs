@@ -24,13 +24,31 @@ fn address(ifindex: u32, ethertype: u16, mac: [u8; 6]) -> io::Result<libc::socka
     })
 }
 
+/// What the kernel says of a frame to somebody else (`PACKET_OTHERHOST`). It says the same of a frame in
+/// a VLAN that has no interface of its own here, whatever its address; priority tags (VID 0) are taken
+/// off before.
+const OTHER_HOST: u32 = libc::PACKET_OTHERHOST as u32;
+
+/// Lets pass what is this host's, in this VLAN: on a trunk a socket would otherwise receive the frames of
+/// all VLANs, and could tell none of them from its own.
+const OWN_FRAMES: [SockFilter; 4] = [
+    // ld [SKF_AD_OFF + SKF_AD_PKTTYPE]
+    SockFilter::new(0x20, 0, 0, (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32),
+    // jeq OTHER_HOST
+    SockFilter::new(0x15, 0, 1, OTHER_HOST),
+    // ret 0, ret all
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
+
 /// A socket that receives the PTP frames of one interface, without their Ethernet headers, and joins
-/// the given multicast groups on it.
+/// the given multicast groups on it. Frames to other hosts and frames in other VLANs are not received.
 ///
 /// # Errors
 /// What the kernel reports; EPERM without CAP_NET_RAW.
 pub fn open(ifindex: u32, groups: &[[u8; 6]]) -> io::Result<Socket> {
     let socket = open_sender()?;
+    socket.attach_filter(&OWN_FRAMES)?;
     let local = bind(&socket, ifindex, ETHERTYPE_PTP)?;
     for group in groups {
         let mut mac = [0; 8];

@@ -104,6 +104,38 @@ pub fn segment_id(key: i32) -> Option<i32> {
     segment(key, 0, 0).ok()
 }
 
+/// Whose a System V segment is, and who may touch it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentAccess {
+    /// User that owns it.
+    pub owner: u32,
+    /// User that made it; may be another.
+    pub creator: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// Whose the segment of `key` is.
+///
+/// # Errors
+/// What the kernel reports: ENOENT where there is none.
+pub fn segment_access(key: i32) -> io::Result<SegmentAccess> {
+    let id = segment(key, 0, 0)?;
+    // SAFETY: a plain structure of integers for which zero is a valid value.
+    let mut status: libc::shmid_ds = unsafe { std::mem::zeroed() };
+    // SAFETY: a pointer to a structure that lives through the call, of the kind that the command fills.
+    if unsafe { libc::shmctl(id, libc::IPC_STAT, &raw mut status) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let access = status.shm_perm;
+    // The mode has 16 bits in some C libraries and 32 in others.
+    Ok(SegmentAccess {
+        owner: access.uid,
+        creator: access.cuid,
+        mode: u32::from(access.mode) & 0o777,
+    })
+}
+
 /// Removes the segment of `key`, for tests.
 #[cfg(test)]
 pub(crate) fn remove_segment(key: i32) {

@@ -1,11 +1,13 @@
 //! The sockets of one port: UDP over IPv4 (IEEE 1588-2019 Annex C) and IPv6 (Annex D), and Ethernet
 //! (Annex E), all multicast. What is received here has passed the host's firewall and checksums.
 //!
-//! The event socket also asks the stack for its own receive stamps: nobody reads them from the
-//! socket, but it is this wish that makes the stack stamp packets before TC ingress sees them.
+//! The event socket also asks the stack for its own receive stamps. It is this wish that makes the
+//! stack stamp packets before TC ingress sees them; and as the socket has the very same stamp, it says
+//! which record of a kernel program is this message's, and stands in where there is none.
 
 pub(crate) mod driver_stamp;
 mod link;
+mod scope;
 
 pub use link::{LinkState, LinkWatch, interface_addresses, interface_mac, link_state};
 
@@ -18,21 +20,21 @@ use std::{
 };
 
 use nix::sys::socket::{
-    MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt::ReceiveTimestampns,
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
+    sockopt::{Ipv6RecvPacketInfo, ReceiveTimestampns},
 };
 use ptp_common::{
     classify::{ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL},
-    time::{Real, Time},
+    time::{Duration, Real, Time},
 };
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
-use crate::sys::{self, packet};
+use crate::sys::{self, clock, packet};
+use scope::{Scope, Scopes};
 
 const PRIMARY_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 1, 129);
 const PEER_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 107);
-/// Global scope, the default of other implementations; every scope is received (D.3).
-const PRIMARY_V6: Ipv6Addr = Ipv6Addr::new(0xff0e, 0, 0, 0, 0, 0, 0, 0x181);
 const PEER_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x6b);
 const PRIMARY_MAC: [u8; 6] = [0x01, 0x1b, 0x19, 0x00, 0x00, 0x00];
 const PEER_MAC: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
@@ -40,7 +42,18 @@ const PEER_MAC: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
 pub const MAX_MESSAGE: usize = 2048;
 
 /// What carries the messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum TransportKind {
     /// UDP over IPv4.
@@ -146,6 +159,8 @@ pub struct Transport {
     event: AsyncFd<Socket>,
     /// `None` on Ethernet, which has one socket.
     general: Option<AsyncFd<Socket>>,
+    /// Of IPv6 groups.
+    scopes: Scopes,
 }
 
 /// One received message.
@@ -157,6 +172,9 @@ pub struct Received {
     pub oversized: bool,
     /// Who sent it.
     pub source: Option<Source>,
+    /// The stack's own stamp, CLOCK_REALTIME; only event messages have one, and not even they where the
+    /// stack has only just been asked for stamps.
+    pub stack: Option<Time<Real>>,
 }
 
 /// The sender of a message.
@@ -192,7 +210,7 @@ pub const fn destination(kind: TransportKind, peer: bool) -> ([u8; 6], Option<Ip
             ([0x01, 0x00, 0x5e, b & 0x7f, c, d], Some(IpAddr::V4(ip)))
         }
         TransportKind::Udp6 => {
-            let ip = if peer { PEER_V6 } else { PRIMARY_V6 };
+            let ip = if peer { PEER_V6 } else { Scope::GLOBAL.primary() };
             // RFC 2464 section 7: the low 32 bits.
             let [.., a, b, c, d] = ip.octets();
             ([0x33, 0x33, a, b, c, d], Some(IpAddr::V6(ip)))
@@ -251,6 +269,7 @@ impl Transport {
             ifindex,
             event: register(event)?,
             general: general.map(register).transpose()?,
+            scopes: Scopes::default(),
         })
     }
 
@@ -301,7 +320,13 @@ impl Transport {
                 None => (self.event.readable().await?, self.event.get_ref()),
             };
             match guard.try_io(|_| receive(socket, buffer)) {
-                Ok(result) => return result,
+                Ok(Ok((received, group))) => {
+                    if let Some(scope) = group {
+                        self.scopes.heard(scope, &buffer[..received.length]);
+                    }
+                    return Ok(received);
+                }
+                Ok(Err(error)) => return Err(error),
                 Err(_would_block) => {}
             }
         }
@@ -327,7 +352,7 @@ impl Transport {
                 socket.send_to(message, &to.into()).map(drop)
             }
             TransportKind::Udp6 => {
-                let to = if peer { PEER_V6 } else { PRIMARY_V6 };
+                let to = if peer { PEER_V6 } else { self.scopes.of(message).primary() };
                 let to = SocketAddrV6::new(to, port, 0, self.ifindex);
                 // Two octets behind the message, so that a transparent clock can keep the checksum
                 // right (D.2).
@@ -340,14 +365,64 @@ impl Transport {
     }
 }
 
-fn receive(socket: &Socket, buffer: &mut [u8; MAX_MESSAGE]) -> io::Result<Received> {
+impl Transport {
+    /// Sends one general message to one address alone, without waiting.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn send_unicast(&self, to: Source, message: &[u8]) -> io::Result<()> {
+        let socket = self.general.as_ref().unwrap_or(&self.event).get_ref();
+        match to {
+            Source::Mac(mac) => packet::send(socket, self.ifindex, mac, ETHERTYPE_PTP, message),
+            Source::Socket(from) => match from.ip() {
+                IpAddr::V4(ip) => {
+                    let to = SocketAddrV4::new(ip, PORT_GENERAL);
+                    socket.send_to(message, &to.into()).map(drop)
+                }
+                IpAddr::V6(ip) => {
+                    let to = SocketAddrV6::new(ip, PORT_GENERAL, 0, self.ifindex);
+                    socket.send_to(message, &to.into()).map(drop)
+                }
+            },
+        }
+    }
+}
+
+/// The message, and the scope of the primary group of IPv6 that it was sent to.
+fn receive(
+    socket: &Socket,
+    buffer: &mut [u8; MAX_MESSAGE],
+) -> io::Result<(Received, Option<Scope>)> {
     let mut parts = [IoSliceMut::new(buffer)];
+    // The stamp comes a second time where the driver's transmit stamps are asked for.
+    let mut space = nix::cmsg_space!([u8; 256]);
+    let before = clock::realtime();
     // With MSG_TRUNC the kernel returns the length that the message really had.
-    let message =
-        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, None, MsgFlags::MSG_TRUNC)?;
+    let message = recvmsg::<SockaddrStorage>(
+        socket.as_raw_fd(),
+        &mut parts,
+        Some(&mut space),
+        MsgFlags::MSG_TRUNC,
+    )?;
+    let (mut stack, mut scope) = (None, None);
+    for further in message.cmsgs().into_iter().flatten() {
+        match further {
+            ControlMessageOwned::ScmTimestampns(time) => {
+                // A packet that the stack has not stamped gets its stamp from this call.
+                stack = driver_stamp::nanos(time)
+                    .map(|nanos| Time::from_epoch(Duration::from_nanos(nanos)))
+                    .filter(|stamp| *stamp <= before);
+            }
+            ControlMessageOwned::Ipv6PacketInfo(info) => {
+                scope = Scope::of_primary(Ipv6Addr::from(info.ipi6_addr.s6_addr));
+            }
+            _ => {}
+        }
+    }
     let full = message.bytes;
     let source = message.address.as_ref().and_then(Source::from_kernel);
-    Ok(Received { length: full.min(MAX_MESSAGE), oversized: full > MAX_MESSAGE, source })
+    let (length, oversized) = (full.min(MAX_MESSAGE), full > MAX_MESSAGE);
+    Ok((Received { length, oversized, source, stack }, scope))
 }
 
 fn udp_socket(
@@ -378,7 +453,11 @@ fn udp_socket(
         socket.set_multicast_loop_v6(false).map_err(step(groups))?;
         socket.set_multicast_hops_v6(1).map_err(step(groups))?;
         socket.set_multicast_if_v6(ifindex).map_err(step(groups))?;
-        socket.join_multicast_v6(&PRIMARY_V6, ifindex).map_err(step(groups))?;
+        for scope in Scope::ALL {
+            socket.join_multicast_v6(&scope.primary(), ifindex).map_err(step(groups))?;
+        }
+        setsockopt(&socket, Ipv6RecvPacketInfo, &true)
+            .map_err(|error| ("ask for destination addresses", error.into()))?;
         socket.join_multicast_v6(&PEER_V6, ifindex).map_err(step(groups))?;
     } else {
         socket.set_multicast_loop_v4(false).map_err(step(groups))?;

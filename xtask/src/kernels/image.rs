@@ -16,6 +16,8 @@ use crate::process::{command, find};
 
 const FILE: u32 = 0o100_755;
 const DIRECTORY: u32 = 0o040_755;
+/// Where a guest mounts other file systems: what an image has below them is not to be seen.
+pub(super) const MOUNTED: [&str; 5] = ["/proc", "/sys", "/dev", "/tmp", "/run"];
 
 /// A file system under construction.
 #[derive(Debug, Default)]
@@ -92,6 +94,9 @@ impl Image {
             }
         }
         for (path, bytes) in &self.files {
+            if let Some(mounted) = MOUNTED.iter().find(|directory| path.starts_with(directory)) {
+                bail!("{} would be hidden: guests mount something on {mounted}", path.display());
+            }
             entry(path, FILE, bytes, out)?;
         }
         cpio::newc::trailer(out).context("cannot write the archive")?;
@@ -152,6 +157,14 @@ mod tests {
         assert_eq!(names, ["usr", "usr/bin", "init", "usr/bin/b"]);
         assert_eq!(bytes.len() % 4, 0, "another archive can follow");
         Ok(())
+    }
+
+    #[test]
+    fn file_that_a_guest_would_not_see_is_refused() {
+        let mut image = Image::default();
+        image.add("/tmp/checkout/target/attach", Vec::new());
+        let error = image.write(&mut Vec::new()).unwrap_err().to_string();
+        assert!(error.contains("/tmp/checkout/target/attach would be hidden"), "{error}");
     }
 
     #[test]

@@ -151,7 +151,7 @@ impl Qemu {
         command.arg("-kernel").arg(&guest.kernel.vmlinux).arg("-initrd").arg(guest.initrd);
         let line = format!(
             "console=ttyS0 quiet loglevel=3 panic=-1 nokaslr norandmaps random.trust_cpu=off \
-             mitigations=off cryptomgr.notests PATH=/usr/sbin:/usr/bin:/sbin:/bin PTP_AGENT_BINARY=/usr/bin/ptp-agent PTP_GUEST_TESTS={}",
+             mitigations=off cryptomgr.notests PATH=/usr/sbin:/usr/bin:/sbin:/bin PTP_AGENT_BINARY=/usr/bin/ptp-agent PTP_ATTACH_BINARY=/usr/bin/attach PTP_GUEST_TESTS={}",
             guest.tests.join(",")
         );
         command.arg("-append").arg(line).args(guest.devices);

@@ -11,7 +11,7 @@ use crate::process::{cargo, workspace};
 
 /// Test programs of the kernel group that mostly wait: each of their tests says itself whether it wants the
 /// machine for itself.
-const WAITING: [&str; 4] = ["compare", "doctor", "hints", "recording"];
+const WAITING: [&str; 5] = ["chain", "compare", "doctor", "hints", "recording"];
 
 /// Names of the test programs by group.
 #[derive(Debug, Default, PartialEq, Eq)]

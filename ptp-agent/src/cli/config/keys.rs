@@ -144,6 +144,17 @@ const SECTIONS: [Section; 5] = [
             option("rate-error", Default("1000")),
             live(option("boundary-clock-error", Example("100"))),
             live(option("grandmaster-accuracy", Example("1000"))),
+            alone(
+                "assume-two-step",
+                Default("false"),
+                "Every Sync has a Follow_Up, whatever its twoStepFlag says.",
+            ),
+            alone(
+                "acceptable-masters",
+                Example("[\"001122.fffe.334455\", \"001122.fffe.667788-1\"]"),
+                "Only these are followed: clocks (as grandmaster or as sender of Announce) or ports; \
+                 default: anybody.",
+            ),
         ],
     },
     Section {

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     agent::prime::PrimeMode,
     capture::{Latencies, RxSource, TxSource},
+    engine::receiver::Acceptable,
     servo::Choice,
     transport::TransportKind,
 };
@@ -83,6 +84,8 @@ pub(super) struct RunSection {
     pub(super) rate_error: Option<f64>,
     pub(super) boundary_clock_error: Option<u32>,
     pub(super) grandmaster_accuracy: Option<u32>,
+    pub(super) assume_two_step: Option<bool>,
+    pub(super) acceptable_masters: Option<Vec<Acceptable>>,
 }
 
 /// `[serve]`.

@@ -13,32 +13,45 @@ pub(super) fn check(heard: Option<&Heard>) -> Check {
         return Check::skip(NAME, "not listened for: --listen 5 does");
     };
     let deaf = heard.deaf.join("; ");
-    if heard.best.is_empty() {
-        return match heard.deaf.is_empty() {
-            true => Check::warn(
+    // `run` follows the common profile only.
+    let (followable, others): (Vec<_>, Vec<_>) =
+        heard.best.iter().partition(|heralded| heralded.sdo_id == 0);
+    let mut beside: Vec<_> = others.into_iter().map(describe).collect();
+    // The hook tells of those too, with fewer words.
+    beside.extend(heard.unheard.iter().filter(|text| !text.contains("sdoId")).cloned());
+    if followable.is_empty() {
+        return match (heard.deaf.is_empty(), beside.is_empty()) {
+            (_, false) => Check::warn(
+                NAME,
+                format!("no grandmaster that `run` follows, but: {}", beside.join("; ")),
+                "`run` follows version 2 with sdoId 0, in the VLAN of its interface, and what the kernel lets through",
+            ),
+            (true, true) => Check::warn(
                 NAME,
                 format!("no grandmaster on udp4, udp6 or l2 in {} s", heard.seconds),
                 "is there one on this link, does a switch or a filter keep multicast away, does it announce more rarely than this was?",
             ),
-            false => Check::skip(NAME, deaf),
+            (false, true) => Check::skip(NAME, deaf),
         };
     }
-    let mut all = heard.best.iter().map(describe).collect::<Vec<_>>().join("; ");
+    let mut all = followable.iter().map(|it| describe(it)).collect::<Vec<_>>().join("; ");
+    if !beside.is_empty() {
+        all += &format!(" (and what `run` does not follow: {})", beside.join("; "));
+    }
     if !deaf.is_empty() {
         all += &format!(" (not everywhere: {deaf})");
     }
     let has_reference =
         |it: &&Heralded| REFERENCED.contains(&u64::from(it.data_set.clock_quality.clock_class));
-    if !heard.best.iter().any(|it| has_reference(&it)) {
+    let followable = || followable.iter().copied();
+    if !followable().any(|it| has_reference(&it)) {
         return Check::warn(
             NAME,
             all,
             "none says that it has a reference: fine where all that matters is that clocks agree",
         );
     }
-    if let Some(it) = heard
-        .best
-        .iter()
+    if let Some(it) = followable()
         .filter(has_reference)
         .find(|it| it.time.ptp_timescale && !it.time.current_utc_offset_valid)
     {
@@ -55,11 +68,16 @@ pub(super) fn check(heard: Option<&Heard>) -> Check {
 }
 
 fn describe(it: &Heralded) -> String {
-    let Heralded { transport, domain, data_set, time } = it;
+    let Heralded { transport, domain, sdo_id, data_set, time } = it;
+    let profile = match sdo_id {
+        0 => String::new(),
+        0x100 => " with sdoId 0x100 (gPTP)".to_owned(),
+        other => format!(" with sdoId {other:#05x}"),
+    };
     let class = data_set.clock_quality.clock_class;
     let steps = data_set.steps_removed;
     format!(
-        "domain {domain} over {transport}: {} with clockClass {class}, {steps} steps away, time scale {time}",
+        "domain {domain}{profile} over {transport}: {} with clockClass {class}, {steps} steps away, time scale {time}",
         data_set.grandmaster_identity,
     )
 }
@@ -96,6 +114,7 @@ mod tests {
         Heralded {
             transport: TransportKind::L2,
             domain: 5,
+            sdo_id: 0,
             data_set: DataSet::new(&announce, port, port),
             time: TimeProperties::new(flags, &announce),
         }
@@ -103,7 +122,8 @@ mod tests {
 
     fn judged(best: &[Heralded], deaf: &[&str]) -> (Status, String) {
         let deaf = deaf.iter().map(|text| (*text).to_owned()).collect();
-        let check = check(Some(&Heard { seconds: 5, best: best.to_vec(), deaf }));
+        let (best, unheard) = (best.to_vec(), Vec::new());
+        let check = check(Some(&Heard { seconds: 5, best, deaf, unheard }));
         (check.status, check.reason)
     }
 
@@ -116,6 +136,28 @@ mod tests {
         assert!(reason.contains("domain 5 over l2") && reason.contains("udp4: taken"), "{reason}");
         assert_eq!(judged(&[heralded(248, tai)], &[]).0, Status::Warn);
         assert_eq!(judged(&[heralded(6, Flags::PTP_TIMESCALE)], &[]).0, Status::Warn);
+    }
+
+    #[test]
+    fn grandmaster_of_another_profile_is_not_ok_because_run_drops_it() {
+        let tai = Flags::PTP_TIMESCALE | Flags::UTC_OFFSET_VALID;
+        let gptp = Heralded { sdo_id: 0x100, ..heralded(6, tai) };
+        let (status, reason) = judged(&[gptp], &[]);
+        assert_eq!(status, Status::Warn);
+        assert!(reason.contains("no grandmaster that `run` follows"), "{reason}");
+        assert!(reason.contains("sdoId 0x100 (gPTP) over l2"), "{reason}");
+        // Beside one that it follows it is worth a word.
+        let (status, reason) = judged(&[gptp, heralded(6, tai)], &[]);
+        assert_eq!(status, Status::Ok);
+        assert!(reason.contains("does not follow: domain 5 with sdoId 0x100"), "{reason}");
+    }
+
+    #[test]
+    fn what_only_the_hook_sees_is_told() {
+        let unheard = vec!["Announce in VLAN 100 over l2".to_owned()];
+        let check = check(Some(&Heard { seconds: 5, unheard, ..Heard::default() }));
+        assert_eq!(check.status, Status::Warn);
+        assert!(check.reason.contains("VLAN 100"), "{check:?}");
     }
 
     #[test]

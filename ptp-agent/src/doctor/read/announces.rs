@@ -1,7 +1,8 @@
 //! Listening for grandmasters before any agent runs: Announce messages of every domain, on every
-//! transport. Nothing is sent but the memberships of the multicast groups.
+//! transport; and beside the sockets what passes the hook and reaches none of them. Nothing is sent but the
+//! memberships of the multicast groups.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, time::Duration};
 
 use ptp_common::wire::{Body, MessageView, PortIdentity};
 use tokio::{
@@ -10,14 +11,19 @@ use tokio::{
 };
 
 use crate::{
+    capture::{Hearsay, Options, Programs, TcPlace},
     doctor::facts::{Heard, Heralded},
     engine::{bmca::DataSet, receiver::TimeProperties},
+    sys::clock::monotonic,
     transport::{MAX_MESSAGE, Transport, TransportKind},
 };
 
+/// Domains and profiles that are told apart: more are a flood.
+const MOST: usize = 256;
+
 /// Listens on all interfaces at once, for `seconds`; in their order.
 pub(super) fn listen(interfaces: &[String], seconds: u16) -> Vec<Heard> {
-    let silence = |error: &str| Heard { seconds, best: Vec::new(), deaf: vec![error.to_owned()] };
+    let silence = |error: &str| Heard { seconds, deaf: vec![error.to_owned()], ..Heard::default() };
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return vec![silence(&error.to_string()); interfaces.len()],
@@ -30,32 +36,77 @@ pub(super) fn listen(interfaces: &[String], seconds: u16) -> Vec<Heard> {
 }
 
 async fn on_interface(interface: &str, seconds: u16, until: Instant) -> Heard {
-    let all = TransportKind::ALL.map(|kind| on_transport(kind, interface, until));
+    let ear = RefCell::new(Ear::new(interface));
+    let all = TransportKind::ALL.map(|kind| on_transport(kind, interface, until, &ear));
     let mut heard = Heard { seconds, ..Heard::default() };
-    for outcome in futures_util::future::join_all(all).await {
+    let mut listened = Vec::new();
+    for (transport, outcome) in
+        TransportKind::ALL.into_iter().zip(futures_util::future::join_all(all).await)
+    {
         match outcome {
-            Ok(best) => heard.best.extend(best),
+            Ok(best) => {
+                heard.best.extend(best);
+                listened.push(transport);
+            }
             Err(problem) => heard.deaf.push(problem),
         }
     }
+    tokio::time::sleep_until(until).await;
+    let mut ear = ear.into_inner();
+    ear.drain();
+    heard.unheard = ear.hearsay.unheard(interface, &listened);
     heard
+}
+
+/// What passes the hook, where this process may have programs there.
+struct Ear {
+    programs: Option<Programs>,
+    hearsay: Hearsay,
+}
+
+impl Ear {
+    fn new(interface: &str) -> Self {
+        let options = Options { place: TcPlace::InFront, ..Options::default() };
+        let programs = Programs::load(options).ok().and_then(|mut programs| {
+            // Before Linux 6.6 that would leave a queueing discipline behind.
+            let may = programs.features().tcx;
+            (may && programs.attach(interface).is_ok()).then_some(programs)
+        });
+        Self { programs, hearsay: Hearsay::default() }
+    }
+
+    fn drain(&mut self) {
+        if let Some(programs) = &mut self.programs {
+            programs.drain(|record| self.hearsay.note(monotonic(), &record));
+        }
+    }
+
+    fn delivered(&mut self, transport: TransportKind, message: &[u8]) {
+        self.drain();
+        self.hearsay.delivered(transport, message);
+    }
 }
 
 async fn on_transport(
     transport: TransportKind,
     interface: &str,
     until: Instant,
+    ear: &RefCell<Ear>,
 ) -> Result<Vec<Heralded>, String> {
     let sockets = Transport::open(transport, interface).map_err(|error| error.to_string())?;
-    // At most one for each domain.
-    let mut best: BTreeMap<u8, Heralded> = BTreeMap::new();
+    // At most one for each domain and profile.
+    let mut best: BTreeMap<(u8, u16), Heralded> = BTreeMap::new();
     let mut buffer = [0; MAX_MESSAGE];
     while Instant::now() < until
         && let Ok(received) = timeout_at(until, sockets.receive(&mut buffer)).await
     {
         let length = received.map_err(|error| format!("{transport}: {error}"))?.length;
+        ear.borrow_mut().delivered(transport, &buffer[..length]);
         let Some(heralded) = heralded(transport, &buffer[..length]) else { continue };
-        let known = best.entry(heralded.domain).or_insert(heralded);
+        if best.len() == MOST {
+            break;
+        }
+        let known = best.entry((heralded.domain, heralded.sdo_id)).or_insert(heralded);
         // The latest of the same one counts, for its time properties may have changed.
         if !known.data_set.is_better_than(&heralded.data_set) {
             *known = heralded;
@@ -71,6 +122,7 @@ fn heralded(transport: TransportKind, bytes: &[u8]) -> Option<Heralded> {
     Some(Heralded {
         transport,
         domain: header.domain_number,
+        sdo_id: header.sdo_id,
         data_set: DataSet::new(&announce, header.source_port_identity, PortIdentity::default()),
         time: TimeProperties::new(header.flags, &announce),
     })

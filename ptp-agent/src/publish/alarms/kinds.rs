@@ -92,6 +92,10 @@ alarms! {
     /// A queueing discipline may drop or hold them, or another program has replaced the hooks.
     NoTxStamp = "no_tx_stamp", "sent messages without timestamps",
         [Receiver Transmitter], raise 0 s, clear 5 s;
+    /// Packets pass an interface without reaching the kernel programs: another program on the hook ends
+    /// the chain before them. They are attached again; the kernel's own stamps stand in until that helps.
+    HooksDisplaced = "hooks_displaced", "packets do not reach the kernel programs",
+        [Receiver Transmitter Observer], raise 0 s, clear 5 s;
     /// More than one stamp in ten comes from another point than the chosen one.
     /// Accuracy suffers a little; the log says which points were compared.
     StampSourceDegraded = "stamp_source_degraded", "timestamps from a second choice of source",
@@ -145,6 +149,25 @@ alarms! {
     /// from the clock, or from the other programs that are to be given it. Log and status have the reason.
     TimeWithheld = "time_withheld", "time is not passed on",
         [Receiver], raise 5 s, clear 5 s;
+    /// Messages that nobody sends by himself: repeated or old ones, answers to nothing, messages in this
+    /// clock's or the time transmitter's name that contradict the others. None of them was used.
+    /// Somebody may be playing; a loop, a cloned machine or a doubled packet looks the same. The detail says what
+    /// was counted.
+    SpoofingSuspected = "spoofing_suspected", "messages that are not what they say",
+        [Receiver], raise 10 s, clear 60 s;
+    /// More clocks announce themselves than there is room for; the best are kept.
+    /// No network has so many time transmitters: somebody invents them, or many clocks run as masters.
+    TablePressure = "table_pressure", "too many clocks announce themselves",
+        [Receiver], raise 5 s, clear 60 s;
+    /// The shortest round trip to the time transmitter has changed by more than its noise for half a minute.
+    /// Another route or a new load does that; so does somebody who delays messages in one direction, which moves
+    /// the clock by up to half of the change.
+    DelayAttackSuspected = "delay_attack_suspected", "the round trip has changed",
+        [Receiver], raise 0 s, clear 60 s;
+    /// More requests come than are answered. Clients that ask regularly still get their answers.
+    /// Somebody floods, or there are more clients than one server can have.
+    RequestFlood = "request_flood", "more delay requests than are answered",
+        [Transmitter], raise 5 s, clear 30 s;
     /// Metrics, the status socket, the management socket or an export for other programs cannot be had; the
     /// log says which and why. Time is kept all the same, and the agent tries again every ten seconds.
     EndpointUnavailable = "endpoint_unavailable", "metrics, a socket or an export cannot be served",

@@ -12,7 +12,7 @@ use std::{
 use ptp_common::time::{Duration, Ptp, Time};
 
 use super::SegmentError;
-use crate::sys::shared::{SharedMemory, segment_id};
+use crate::sys::shared::{SegmentAccess, SharedMemory, segment_access, segment_id};
 
 /// `SOCK_MAGIC` of chrony's refclock_sock.c.
 const SOCK_MAGIC: i32 = 0x534f_434b;
@@ -95,15 +95,20 @@ pub struct NtpSegment {
 }
 
 impl NtpSegment {
-    /// Makes the segment of `unit`, or uses the one that is there. Only root reads units 0 and 1.
+    /// Makes the segment of `unit`, for this user alone whatever the unit, or uses the one that is there
+    /// if it is a system account's and nobody else may write to it. ntpd makes units from 2 on for
+    /// everybody, who could then step the clock.
     ///
     /// # Errors
-    /// [`SegmentError::Attach`].
+    /// [`SegmentError::Attach`], [`SegmentError::Untrusted`].
     pub fn open(unit: u8) -> Result<Self, SegmentError> {
         let key = key(unit);
-        let mode = if unit < 2 { 0o600 } else { 0o666 };
-        let memory = SharedMemory::attach(key, NTP_BYTES, mode)
-            .map_err(|error| SegmentError::Attach { unit, key, error })?;
+        let failed = |error| SegmentError::Attach { unit, key, error };
+        let memory = SharedMemory::attach(key, NTP_BYTES, 0o600).map_err(failed)?;
+        let access = segment_access(key).map_err(failed)?;
+        if let Some(problem) = distrust(access, nix::unistd::geteuid().as_raw()) {
+            return Err(SegmentError::Untrusted { unit, key, problem });
+        }
         Ok(Self { unit, id: segment_id(key), memory })
     }
 
@@ -117,6 +122,19 @@ impl NtpSegment {
     pub fn write(&self, real: Time<Ptp>, error: Duration, precision: Option<Duration>, leap: i8) {
         write(self.memory.words32(), real - error, real, log_precision(precision), leap);
     }
+}
+
+/// Why a segment cannot be trusted; `None` where it can. The daemon that reads may have made it, under an
+/// account of its own.
+fn distrust(access: SegmentAccess, own: u32) -> Option<String> {
+    /// `SYS_UID_MAX` of login.defs: people's accounts come behind it.
+    const LAST_SYSTEM_ACCOUNT: u32 = 999;
+    let SegmentAccess { owner, creator, mode } = access;
+    let stranger = [owner, creator].into_iter().find(|id| *id > LAST_SYSTEM_ACCOUNT && *id != own);
+    if let Some(stranger) = stranger {
+        return Some(format!("user {stranger}'s"));
+    }
+    (mode & 0o022 != 0).then(|| format!("writable for others (mode {mode:o})"))
 }
 
 pub(super) const fn key(unit: u8) -> i32 {
@@ -199,6 +217,32 @@ mod tests {
             std::fs::remove_file(&path).unwrap();
             socket.send(REAL, Duration::ZERO, 0);
         }
+    }
+
+    #[test]
+    fn segment_that_others_could_write_to_is_refused_and_a_new_one_is_private() {
+        let unit = 213;
+        drop(SharedMemory::attach(key(unit), NTP_BYTES, 0o666).unwrap());
+        let error = NtpSegment::open(unit).unwrap_err();
+        assert!(matches!(error, SegmentError::Untrusted { .. }), "{error}");
+        assert!(error.to_string().contains("mode 666"), "{error}");
+        remove_segment(key(unit));
+        let segment = NtpSegment::open(unit).unwrap();
+        assert_eq!(segment_access(key(unit)).unwrap().mode, 0o600);
+        remove_segment(key(unit));
+        drop(segment);
+    }
+
+    #[test]
+    fn segment_of_a_daemon_is_trusted_and_that_of_a_person_is_not() {
+        let access = |owner, creator, mode| SegmentAccess { owner, creator, mode };
+        assert_eq!(distrust(access(0, 0, 0o600), 0), None);
+        assert_eq!(distrust(access(123, 123, 0o644), 0), None);
+        assert_eq!(distrust(access(1000, 1000, 0o600), 1000), None);
+        assert!(distrust(access(1000, 1000, 0o600), 0).is_some());
+        // Given away by its maker, who may take it back.
+        assert!(distrust(access(0, 1000, 0o600), 0).is_some());
+        assert!(distrust(access(0, 0, 0o620), 0).is_some());
     }
 
     #[test]

@@ -53,6 +53,18 @@ pub enum SegmentError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// A System V segment that others could write to.
+    #[error(
+        "the shared memory of NTP unit {unit} (key {key:#x}) is {problem}: others could set the clock by it. Remove it (ipcrm -M {key:#x}) and start the agent before the daemon, or use another unit"
+    )]
+    Untrusted {
+        /// The unit.
+        unit: u8,
+        /// Its key.
+        key: i32,
+        /// What is wrong.
+        problem: String,
+    },
     /// A socket.
     #[error("cannot open a socket for {path}: {error}")]
     Socket {

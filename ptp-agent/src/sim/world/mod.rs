@@ -10,11 +10,15 @@ use ptp_common::{
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use self::{
+    grandmaster::{Grandmaster, corrected, one_step},
+    host::{Departure, Host},
+    windows::nanos,
+};
 use super::{
     kernel::SimulatedKernel,
-    noise::Source,
     oscillator::Oscillator,
-    scenario::{Direction, Host, Outage, RouteChange, Scenario, SteeredClock},
+    scenario::{Scenario, SteeredClock},
 };
 use crate::{
     clock::{Clock, followed::Followed, policy::Limits, system::SystemClock},
@@ -22,11 +26,22 @@ use crate::{
         Datagram, PortIndex, TxToken,
         client::{Client, Event},
         receiver::{Action, ReceiverConfig},
-        transmitter::{Transmitter, TransmitterConfig},
     },
-    servo::{Servo, ServoState, Trust},
+    servo::Servo,
     stamp::{Stamp, StampSource},
 };
+
+mod grandmaster;
+mod host;
+mod path;
+mod queue;
+#[cfg(test)]
+mod tests;
+mod truth;
+mod windows;
+
+pub(super) use truth::Course;
+pub use truth::{Trusted, Truth};
 
 const PORT: PortIndex = PortIndex(0);
 /// The index of the time receiver among the nodes; grandmasters are counted from zero.
@@ -37,155 +52,17 @@ const START: Time<Mono> = Time::from_nanos(1_000_000_000_000);
 const EPOCH: Time<Ptp> = Time::from_seconds_nanos(1_700_000_000, 0);
 /// From the departure of an event message to the news of its stamp.
 const STAMP_LATENCY_NS: i64 = 20_000;
-/// Longest detour of a packet that is overtaken.
-const DETOUR_NS: f64 = 1e8;
 /// A sample of the clock's error every so often at the start, whatever the scenario says, so that
 /// convergence is timed to a tenth of a second.
 const FINE_NS: i64 = 100_000_000;
 /// For so long.
 const FINE_UNTIL_NS: i64 = 120_000_000_000;
 
-/// The truth at one instant.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Truth {
-    /// True time since the start, seconds.
-    pub at_s: f64,
-    /// Clock minus the grandmaster that is, or was last, followed; nanoseconds.
-    pub error_ns: f64,
-    /// What the servo took it for at the last Sync; `None` before the first estimate.
-    pub offset_ns: Option<f64>,
-    /// How far the clock can be trusted, as the servo says; `None` where it says nothing.
-    pub trust: Option<Trusted>,
-    /// State of the servo.
-    pub state: ServoState,
-}
-
-/// What a servo says about the error, nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Trusted {
-    /// Bound on its magnitude.
-    pub bound_ns: f64,
-    /// The spread alone.
-    pub precision_ns: f64,
-    /// Where it can be by causality: the least and the most.
-    pub interval_ns: [f64; 2],
-    /// The estimate had left the interval.
-    pub is_clipped: bool,
-}
-
-impl Trusted {
-    fn new(trust: &Trust) -> Self {
-        Self {
-            bound_ns: trust.bound.as_nanos_f64(),
-            precision_ns: trust.precision.as_nanos_f64(),
-            interval_ns: [trust.interval.lo, trust.interval.hi].map(Duration::as_nanos_f64),
-            is_clipped: trust.is_clipped,
-        }
-    }
-
-    /// Half of the interval's width.
-    pub fn half_width_ns(&self) -> f64 {
-        (self.interval_ns[1] - self.interval_ns[0]) / 2.0
-    }
-}
-
-impl Truth {
-    /// Bound on the magnitude of the error, where there is one.
-    pub fn bound_ns(&self) -> Option<f64> {
-        self.trust.map(|trust| trust.bound_ns)
-    }
-
-    /// Whether the error is within the bound, where there is one.
-    pub fn is_within_bound(&self) -> Option<bool> {
-        self.trust.map(|trust| self.error_ns.abs() <= trust.bound_ns)
-    }
-}
-
-/// What a run has left behind.
-#[derive(Debug, Default)]
-pub(super) struct Course {
-    /// At the scenario's interval.
-    pub(super) truth: Vec<Truth>,
-    /// Over the first two minutes, ten per second.
-    pub(super) start: Vec<Truth>,
-    /// Steps of the clock: when, seconds, and by how much, nanoseconds.
-    pub(super) steps: Vec<(f64, f64)>,
-    /// Sync messages that were used.
-    pub(super) samples: u64,
-    /// Changes of the grandmaster that is followed.
-    pub(super) changes: u64,
-}
-
-struct Path {
-    settings: Direction,
-    jitter: Source,
-    outliers: Option<(f64, Source)>,
-    routes: Vec<RouteChange>,
-}
-
-impl Path {
-    fn new(settings: &Direction) -> Self {
-        Self {
-            jitter: Source::new(&settings.jitter),
-            outliers: settings
-                .outliers
-                .as_ref()
-                .map(|outliers| (outliers.probability.get(), Source::new(&outliers.delay))),
-            routes: settings.route_changes.clone(),
-            settings: settings.clone(),
-        }
-    }
-
-    /// The delay of a packet that leaves now.
-    fn draw(&mut self, now_s: f64, rng: &mut ChaCha8Rng) -> f64 {
-        let route = self.routes.iter().rev().find(|route| route.at_s.get() <= now_s);
-        let mut delay =
-            route.map_or(self.settings.base_delay_ns, |route| route.base_delay_ns).get();
-        delay += self.jitter.draw(now_s, rng);
-        if let Some((probability, source)) = &mut self.outliers
-            && rng.random_bool(*probability)
-        {
-            delay += source.draw(now_s, rng);
-        }
-        if self.settings.reordering.get() > 0.0 && rng.random_bool(self.settings.reordering.get()) {
-            delay += DETOUR_NS * rng.random::<f64>();
-        }
-        delay.max(0.0)
-    }
-}
-
-struct Stamps {
-    receive: Source,
-    transmit: Source,
-}
-
-impl Stamps {
-    fn new(host: &Host) -> Self {
-        Self { receive: Source::new(&host.receive), transmit: Source::new(&host.transmit) }
-    }
-}
-
-struct Grandmaster {
-    transmitter: Transmitter,
-    oscillator: Oscillator,
-    stamps: Stamps,
-    forward: Path,
-    backward: Path,
-    outages: Vec<Outage>,
-    last: Time<Mono>,
-}
-
-impl Grandmaster {
-    fn is_alive(&self, now_s: f64) -> bool {
-        !self.outages.iter().any(|outage| (outage.from_s.get()..outage.to_s.get()).contains(&now_s))
-    }
-}
-
 #[derive(Debug)]
 enum Happening {
     Arrives {
         to: usize,
-        event_stamp_ns: Option<f64>,
+        stamp: Option<ReceiveStamp>,
         bytes: Datagram,
     },
     /// `at` is the local reading since the start.
@@ -194,6 +71,19 @@ enum Happening {
         token: TxToken,
         at: Duration,
     },
+    /// A grandmaster begins anew.
+    Restarts {
+        n: usize,
+    },
+}
+
+/// What is wrong with the stamp of an arrival, nanoseconds.
+#[derive(Clone, Copy, Debug)]
+struct ReceiveStamp {
+    /// Before it is put on a tick.
+    noise_ns: f64,
+    /// After.
+    bad_ns: f64,
 }
 
 #[derive(Debug)]
@@ -224,15 +114,20 @@ impl Ord for Entry {
 /// The network.
 pub(super) struct World {
     now_ns: i64,
+    /// For what every scenario has.
     rng: ChaCha8Rng,
+    /// For all else, so that what is the same in two scenarios is drawn alike.
+    extra: ChaCha8Rng,
     grandmasters: Vec<Grandmaster>,
     client: Client<Followed>,
     /// Whose clock the client steers, if that is not a software clock.
     kernel: Option<SimulatedKernel>,
     oscillator: Oscillator,
-    stamps: Stamps,
+    host: Host,
     client_last: Time<Mono>,
     followed: usize,
+    /// The error is counted against the grandmaster, not against the boundary clock before it.
+    is_against_grandmaster: bool,
     /// The latest estimate.
     offset_ns: Option<f64>,
     queue: BinaryHeap<Entry>,
@@ -287,39 +182,40 @@ impl World {
         let (clock, kernel) = followed(scenario.time_receiver.clock, EPOCH + offset);
         let config = ReceiverConfig::new(identity(0xcb), seeds.random());
         let oscillator = Oscillator::new(&oscillator, seeds.random());
-        let grandmasters = scenario.grandmaster.iter().enumerate().map(|(n, settings)| {
-            let mut config = TransmitterConfig::new(identity(n));
-            config.priority1 = settings.priority1;
-            config.log_sync_interval = settings.log_sync_interval.get();
-            config.log_min_delay_req_interval = settings.log_min_delay_req_interval.get();
-            config.log_announce_interval = settings.log_announce_interval.get();
-            let backward = settings.link.backward.as_ref().unwrap_or(&settings.link.forward);
-            Grandmaster {
-                transmitter: Transmitter::new(config, START),
-                oscillator: Oscillator::new(&settings.oscillator, seeds.random()),
-                stamps: Stamps::new(&settings.host),
-                forward: Path::new(&settings.link.forward),
-                backward: Path::new(backward),
-                outages: settings.outages.clone(),
-                last: START,
-            }
-        });
-        let grandmasters = grandmasters.collect();
-        Self {
+        let gm_seeds: Vec<u64> = scenario.grandmaster.iter().map(|_| seeds.random()).collect();
+        let rng = ChaCha8Rng::seed_from_u64(seeds.random());
+        let mut extra = ChaCha8Rng::seed_from_u64(seeds.random());
+        let grandmasters = scenario.grandmaster.iter().zip(gm_seeds).enumerate();
+        let grandmasters = grandmasters
+            .map(|(n, (settings, seed))| {
+                Grandmaster::new(settings, identity(n), START, seed, &mut extra)
+            })
+            .collect();
+        let receiver = &scenario.time_receiver;
+        let mut world = Self {
             now_ns: 0,
-            rng: ChaCha8Rng::seed_from_u64(seeds.random()),
+            rng,
+            host: Host::new(&receiver.host, &receiver.suspends, extra.random()),
+            extra,
             grandmasters,
             client: Client::new(config, servo, clock, START),
             kernel,
             oscillator,
-            stamps: Stamps::new(&scenario.time_receiver.host),
             client_last: START,
             followed: 0,
+            is_against_grandmaster: scenario.servo_settings.boundary_clock_error_ns.is_some(),
             offset_ns: None,
             queue: BinaryHeap::new(),
             order: 0,
             course: Course::default(),
+        };
+        for (n, settings) in scenario.grandmaster.iter().enumerate() {
+            for restart in &settings.restarts {
+                let at_s = restart.at_s.get() + restart.silent_s.get();
+                world.later(nanos(at_s), Happening::Restarts { n });
+            }
         }
+        world
     }
 
     fn now_s(&self) -> f64 {
@@ -355,100 +251,145 @@ impl World {
     }
 
     /// `token` for event messages: stamped on departure here and on arrival there.
-    fn send(&mut self, from: usize, bytes: Datagram, token: Option<TxToken>) {
-        let now_s = self.now_s();
-        let mut departure_ns = self.now_ns;
+    fn send(&mut self, from: usize, mut bytes: Datagram, token: Option<TxToken>) {
+        let (now_ns, now_s) = (self.now_ns, self.now_s());
+        let mut departure_ns = now_ns;
         if let Some(token) = token {
-            let (oscillator, stamps) = match from {
-                CLIENT => (&mut self.oscillator, &mut self.stamps),
+            let (oscillator, host, served_ns) = match from {
+                CLIENT => (&mut self.oscillator, &mut self.host, 0.0),
                 n => {
                     let gm = &mut self.grandmasters[n];
-                    (&mut gm.oscillator, &mut gm.stamps)
+                    let served_ns = gm.served_ns(now_ns);
+                    (&mut gm.oscillator, &mut gm.host, served_ns)
                 }
             };
-            let phase_ns = oscillator.phase_ns(self.now_ns) + oscillator.reading_noise_ns();
-            let at = after(Duration::ZERO, self.now_ns, phase_ns);
-            // A stamp is of now; the packet leaves later by its error.
-            departure_ns += stamps.transmit.draw(now_s, &mut self.rng).max(0.0).round() as i64;
-            let news_ns = departure_ns + STAMP_LATENCY_NS;
-            self.later(news_ns, Happening::Stamped { by: from, token, at });
+            let phase_ns = oscillator.phase_ns(now_ns) + oscillator.reading_noise_ns();
+            let Departure { wire_ns, stamped_ns, error_ns } =
+                host.depart(now_ns, phase_ns, &mut self.rng, &mut self.extra);
+            let at = after(Duration::ZERO, now_ns, phase_ns + (served_ns + error_ns));
+            departure_ns = wire_ns;
+            let is_one_step = from != CLIENT && self.grandmasters[from].is_one_step;
+            if is_one_step {
+                bytes = one_step(bytes, EPOCH + at);
+            } else {
+                let news_ns = departure_ns.max(stamped_ns) + STAMP_LATENCY_NS;
+                let news_ns = self.runs_at(from, news_ns);
+                self.later(news_ns, Happening::Stamped { by: from, token, at });
+            }
         }
         match from {
             CLIENT => {
+                self.host.touch(now_s);
                 for n in 0..self.grandmasters.len() {
                     self.carry(from, n, departure_ns, bytes, token.is_some());
                 }
             }
-            n => self.carry(n, CLIENT, departure_ns, bytes, token.is_some()),
+            n => {
+                self.grandmasters[n].host.touch(now_s);
+                self.carry(n, CLIENT, departure_ns, bytes, token.is_some());
+            }
         }
     }
 
+    fn host_mut(&mut self, node: usize) -> &mut Host {
+        match node {
+            CLIENT => &mut self.host,
+            n => &mut self.grandmasters[n].host,
+        }
+    }
+
+    /// The first instant from `at_ns` on at which a node runs.
+    fn runs_at(&mut self, node: usize, at_ns: i64) -> i64 {
+        let now_ns = self.now_ns;
+        self.host_mut(node).runs_at(now_ns, at_ns)
+    }
+
     fn carry(&mut self, from: usize, to: usize, departure_ns: i64, bytes: Datagram, event: bool) {
-        let now_s = self.now_s();
+        let (now_ns, now_s) = (self.now_ns, self.now_s());
         let path = match to {
             CLIENT => &mut self.grandmasters[from].forward,
             n => &mut self.grandmasters[n].backward,
         };
-        let loss = path.settings.loss.get();
-        if loss > 0.0 && self.rng.random_bool(loss) {
-            return;
-        }
-        let duplication = path.settings.duplication.get();
-        let copies = if duplication > 0.0 && self.rng.random_bool(duplication) { 2 } else { 1 };
-        for _ in 0..copies {
+        for _ in 0..path.copies(now_s, &mut self.rng, &mut self.extra) {
             let path = match to {
                 CLIENT => &mut self.grandmasters[from].forward,
                 n => &mut self.grandmasters[n].backward,
             };
-            let mut arrival_ns = departure_ns + path.draw(now_s, &mut self.rng).round() as i64;
-            let mut event_stamp_ns = None;
-            if event {
-                let (oscillator, stamps) = match to {
-                    CLIENT => (&mut self.oscillator, &mut self.stamps),
-                    n => {
-                        let gm = &mut self.grandmasters[n];
-                        (&mut gm.oscillator, &mut gm.stamps)
-                    }
-                };
-                arrival_ns += stamps.receive.draw(now_s, &mut self.rng).max(0.0).round() as i64;
-                event_stamp_ns = Some(oscillator.reading_noise_ns());
+            let passage = path.pass(now_s, departure_ns, &mut self.rng, &mut self.extra);
+            let Some(passage) = passage else { continue };
+            if !event {
+                let at_ns = self.host_mut(to).goes_on_at(now_ns, passage.arrival_ns);
+                self.later(at_ns, Happening::Arrives { to, stamp: None, bytes });
+                continue;
             }
-            self.later(arrival_ns, Happening::Arrives { to, event_stamp_ns, bytes });
+            let (oscillator, host) = match to {
+                CLIENT => (&mut self.oscillator, &mut self.host),
+                n => {
+                    let gm = &mut self.grandmasters[n];
+                    (&mut gm.oscillator, &mut gm.host)
+                }
+            };
+            let ahead_s = (passage.arrival_ns - now_ns) as f64 * 1e-9;
+            let phase_ns = oscillator.phase_ns(now_ns) + oscillator.frequency_ppb() * ahead_s;
+            let (rng, extra) = (&mut self.rng, &mut self.extra);
+            let arrival = host.arrive(now_ns, passage.arrival_ns, phase_ns, rng, extra);
+            let noise_ns = oscillator.reading_noise_ns() - arrival.early_ns;
+            let stamp = Some(ReceiveStamp { noise_ns, bad_ns: arrival.bad_ns });
+            let bytes = corrected(bytes, passage.correction_ns);
+            self.later(arrival.at_ns, Happening::Arrives { to, stamp, bytes });
         }
     }
 
     fn happen(&mut self, what: Happening) {
-        let now_ns = self.now_ns;
+        let (now_ns, now_s) = (self.now_ns, self.now_s());
         match what {
-            Happening::Arrives { to: CLIENT, event_stamp_ns, bytes } => {
+            Happening::Arrives { to: CLIENT, stamp, bytes } => {
+                if self.host.is_asleep(now_s) {
+                    return;
+                }
+                self.host.touch(now_s);
                 let now = self.client_now();
                 let phase_ns = self.oscillator.phase_ns(now_ns);
-                let stamp = event_stamp_ns.map(|noise_ns| {
-                    Stamp::new(
-                        self.client_stamp(mono(now_ns, phase_ns + noise_ns)),
-                        StampSource::Simulated,
-                    )
+                let stamp = stamp.map(|ReceiveStamp { noise_ns, bad_ns }| {
+                    let phase_ns = phase_ns + noise_ns;
+                    let tick_ns = self.host.to_tick_ns(now_ns as f64 + phase_ns);
+                    let raw = mono(now_ns, phase_ns + (tick_ns + bad_ns));
+                    Stamp {
+                        doubt: self.host.receive_doubt,
+                        ..Stamp::new(self.client_stamp(raw), StampSource::Simulated)
+                    }
                 });
                 self.client.handle_message(now, PORT, &bytes, stamp);
             }
-            Happening::Arrives { to, event_stamp_ns, bytes } => {
-                if !self.grandmasters[to].is_alive(self.now_s()) {
+            Happening::Arrives { to, stamp, bytes } => {
+                if !self.grandmasters[to].is_alive(now_s) {
                     return;
                 }
                 let now = self.gm_now(to);
                 let gm = &mut self.grandmasters[to];
+                gm.host.touch(now_s);
                 let phase_ns = gm.oscillator.phase_ns(now_ns);
-                let stamp = event_stamp_ns.map(|noise_ns| ptp(now_ns, phase_ns + noise_ns));
+                let served_ns = gm.served_ns(now_ns);
+                let stamp = stamp.map(|ReceiveStamp { noise_ns, bad_ns }| {
+                    let phase_ns = phase_ns + noise_ns;
+                    let tick_ns = gm.host.to_tick_ns(now_ns as f64 + phase_ns);
+                    ptp(now_ns, phase_ns + (served_ns + tick_ns + bad_ns))
+                });
                 gm.transmitter.handle_message(now, PORT, &bytes, stamp);
             }
             Happening::Stamped { by: CLIENT, token, at } => {
                 let now = self.client_now();
                 let time = self.client_stamp(START + at);
-                let stamp = Stamp::new(time, StampSource::Simulated);
+                let doubt = self.host.transmit_doubt;
+                let stamp = Stamp { doubt, ..Stamp::new(time, StampSource::Simulated) };
                 self.client.handle_tx_stamp(now, token, Some(stamp));
             }
             Happening::Stamped { by, token, at } => {
                 self.grandmasters[by].transmitter.handle_tx_stamp(token, Some(EPOCH + at));
+            }
+            Happening::Restarts { n } => {
+                let now = self.gm_now(n);
+                self.grandmasters[n].restart(now);
             }
         }
     }
@@ -482,17 +423,28 @@ impl World {
     }
 
     fn act(&mut self, from: usize, action: Action) {
-        match action {
-            Action::SendEvent { token, message, .. } => self.send(from, message, Some(token)),
-            Action::SendGeneral { message, .. } => self.send(from, message, None),
-            _ => {}
+        let (message, token) = match action {
+            Action::SendEvent { token, message, .. } => (message, Some(token)),
+            Action::SendGeneral { message, .. } => (message, None),
+            _ => return,
+        };
+        let message = match from {
+            CLIENT => Some(message),
+            n => self.grandmasters[n].filter(self.now_s(), message, &mut self.extra),
+        };
+        if let Some(message) = message {
+            self.send(from, message, token);
         }
     }
 
     fn truth(&mut self) -> Truth {
         let now = self.client_now();
         let gm = &mut self.grandmasters[self.followed];
-        let reference = ptp(self.now_ns, gm.oscillator.phase_ns(self.now_ns));
+        let mut set_ns = gm.time_set_ns(self.now_ns as f64 * 1e-9);
+        if !self.is_against_grandmaster {
+            set_ns += gm.boundary_ns(self.now_ns);
+        }
+        let reference = ptp(self.now_ns, gm.oscillator.phase_ns(self.now_ns) + set_ns);
         Truth {
             at_s: self.now_s(),
             error_ns: (self.client.domain_time(now) - reference).as_nanos_f64(),
@@ -510,7 +462,8 @@ impl World {
             let steered_ppb =
                 self.kernel.as_ref().map_or(0.0, |_| self.client.clock().frequency_ppb());
             let frequency_ppb = self.oscillator.frequency_ppb() + steered_ppb;
-            next = next.min(when(wakeup, now, frequency_ppb, now_ns));
+            let wakeup_ns = when(wakeup, now, frequency_ppb, now_ns);
+            next = next.min(self.runs_at(CLIENT, wakeup_ns));
         }
         for n in 0..self.grandmasters.len() {
             if self.grandmasters[n].is_alive(self.now_s())
@@ -518,7 +471,8 @@ impl World {
             {
                 let now = self.gm_now(n);
                 let frequency_ppb = self.grandmasters[n].oscillator.frequency_ppb();
-                next = next.min(when(wakeup, now, frequency_ppb, now_ns));
+                let wakeup_ns = when(wakeup, now, frequency_ppb, now_ns);
+                next = next.min(self.runs_at(n, wakeup_ns));
             }
         }
         next.max(now_ns)
@@ -526,16 +480,22 @@ impl World {
 
     /// To the end of the scenario.
     pub(super) fn run(mut self, scenario: &Scenario) -> Course {
-        let nanos = |seconds: f64| (seconds * 1e9) as i64;
-        let end_ns = nanos(scenario.duration_s.get());
-        let interval_ns = nanos(scenario.sample_interval_s.get()).max(1);
+        self.proceed(scenario);
+        self.course
+    }
+
+    fn proceed(&mut self, scenario: &Scenario) {
+        // Rounded down, so that an end that is a sample's instant has it.
+        let whole = |seconds: f64| (seconds * 1e9) as i64;
+        let end_ns = whole(scenario.duration_s.get());
+        let interval_ns = whole(scenario.sample_interval_s.get()).max(1);
         let (mut next_sample_ns, mut next_fine_ns) = (0, 0);
         self.drain();
         loop {
             let fine_ns = if next_fine_ns <= FINE_UNTIL_NS { next_fine_ns } else { i64::MAX };
             let next = self.next_event_ns().min(next_sample_ns).min(fine_ns);
             if next > end_ns {
-                return self.course;
+                return;
             }
             self.now_ns = next;
             while self.queue.peek().is_some_and(|entry| entry.at_ns <= self.now_ns) {
@@ -544,23 +504,32 @@ impl World {
                 }
             }
             for n in 0..self.grandmasters.len() {
-                if self.grandmasters[n].is_alive(self.now_s()) {
+                let runs = self.grandmasters[n].host.runs(self.now_ns);
+                if runs && self.grandmasters[n].is_alive(self.now_s()) {
                     let now = self.gm_now(n);
                     self.grandmasters[n].transmitter.poll(now);
                 }
             }
-            let now = self.client_now();
-            self.client.poll(now);
+            if self.host.runs(self.now_ns) {
+                let now = self.client_now();
+                self.client.poll(now);
+            }
             self.drain();
+            // Nobody reads the clock of a host that sleeps.
+            let is_asleep = self.host.is_asleep(self.now_s());
             if self.now_ns >= next_sample_ns {
                 next_sample_ns += interval_ns;
-                let truth = self.truth();
-                self.course.truth.push(truth);
+                if !is_asleep {
+                    let truth = self.truth();
+                    self.course.truth.push(truth);
+                }
             }
             if self.now_ns >= fine_ns {
                 next_fine_ns += FINE_NS;
-                let truth = self.truth();
-                self.course.start.push(truth);
+                if !is_asleep {
+                    let truth = self.truth();
+                    self.course.start.push(truth);
+                }
             }
         }
     }

@@ -1,0 +1,406 @@
+//! What a running time receiver tells the world: samples and events as they come, and once a second the
+//! alarms, metrics, status and exports that are made of all that is known by then.
+
+use std::{collections::BTreeMap, io::Write as _, time::Instant};
+
+use ptp_common::{
+    time::{Duration, Mono, Time},
+    wire::ClockIdentity,
+};
+use serde_json::{Value, json};
+
+use super::{
+    super::{
+        AgentError, bound, clock_line, data_sets,
+        export::{self, Known},
+        health::{self, Health},
+        io::SideCounts,
+        print, sample_line, sample_text,
+        services::Services,
+        set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, unix_seconds,
+    },
+    HOUSEKEEPING, Runner,
+};
+use crate::{
+    clock::{Clock, ClockError, followed::Followed},
+    engine::{
+        PortIndex,
+        client::{Event, Sample},
+        receiver::{Action, Measurement, Observation, PortConfig},
+    },
+    publish::{
+        alarms::{Facts, Totals},
+        export::Exports,
+        http::Publication,
+        json::{self, Output},
+        metrics::Direction,
+    },
+    servo::{ServoState, Trust},
+    sys::clock::monotonic,
+};
+
+/// Tells the world: log, standard output, metrics, status.
+pub(super) struct Teller {
+    pub(super) output: Option<Output>,
+    pub(super) publication: Publication,
+    pub(super) services: Services,
+    pub(super) health: Health,
+    /// What the time transmitter says.
+    pub(super) sync_interval: Option<Duration>,
+    pub(super) clock_errors: u64,
+    /// What the clock's policy said last.
+    pub(super) refusal: Option<String>,
+    pub(super) grandmaster_accuracy: Option<Duration>,
+    pub(super) rate_error_ppb: f64,
+    /// Since the last look.
+    pub(super) is_stepped_elsewhere: bool,
+    pub(super) ports: Vec<PortIndex>,
+    pub(super) samples: u64,
+    pub(super) steps: u64,
+    pub(super) last: Option<Sample>,
+    pub(super) log_ptp4l: bool,
+    /// When the last sample in the history came.
+    pub(super) remembered: Option<Time<Mono>>,
+    pub(super) port_configs: Vec<PortConfig>,
+    pub(super) printed: Time<Mono>,
+    pub(super) start: Time<Mono>,
+    pub(super) identity: ClockIdentity,
+    pub(super) exports: Exports,
+}
+
+impl Teller {
+    pub(super) fn tell(&mut self, event: &Event, runner: &Runner) -> Result<(), AgentError> {
+        match event {
+            Event::Sample(sample) => self.sample(sample, runner)?,
+            Event::Adjusted { mono, stepped, .. } => {
+                if let Some(by) = stepped {
+                    self.steps += 1;
+                    tracing::info!(by_ns = by.as_nanos(), "clock stepped");
+                }
+                if let (Followed::Virtual(clock), Some(output)) =
+                    (runner.client.clock(), &self.output)
+                {
+                    output.emit(&json::Event::Clock(clock_line(clock, *mono)))?;
+                }
+                let view = export::view(&runner.client, *mono, &self.known());
+                self.exports.adjusted(&view);
+            }
+            Event::ServoState { old, new } => {
+                tracing::info!(from = old.name(), to = new.name(), "servo state");
+            }
+            Event::ClockError(error) => {
+                self.clock_errors += 1;
+                if let ClockError::Refused { .. } = error {
+                    self.refusal = Some(error.to_string());
+                }
+                tracing::warn!(%error, "clock");
+            }
+            Event::Engine(Action::PortState { port, old, new, reason }) => {
+                let interface = runner.io.interface(*port);
+                tracing::info!(
+                    interface,
+                    from = old.name(),
+                    to = new.name(),
+                    reason = reason.name(),
+                    "port state"
+                );
+            }
+            Event::Engine(Action::ParentChanged { parent }) => match parent {
+                Some(parent) => tracing::info!(
+                    grandmaster = %parent.grandmaster_identity,
+                    port = %parent.parent_port_identity,
+                    steps_removed = parent.steps_removed,
+                    "following"
+                ),
+                None => tracing::warn!("no grandmaster"),
+            },
+            Event::Engine(_) => {}
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> Known {
+        Known {
+            last: self.last,
+            steps: self.steps,
+            grandmaster_accuracy: self.grandmaster_accuracy,
+            rate_error_ppb: self.rate_error_ppb,
+        }
+    }
+
+    /// Why time is withheld from the clock or from other programs.
+    fn withheld(&self, runner: &Runner) -> Option<String> {
+        let is_refused =
+            runner.client.clock().is_refused() && runner.client.receiver().parent().is_some();
+        let refused = self.refusal.as_deref().filter(|_| is_refused);
+        bound::withheld(refused, self.exports.withheld())
+    }
+
+    pub(super) fn measured(&mut self, measurement: &Measurement) {
+        if let Observation::Sync(sync) = measurement.observation {
+            self.sync_interval = sync.log_interval.map(Duration::from_log_interval);
+        }
+    }
+
+    fn sample(&mut self, sample: &Sample, runner: &Runner) -> Result<(), AgentError> {
+        self.samples += 1;
+        self.last = Some(*sample);
+        let interface = runner.io.interface(sample.port);
+        if self.log_ptp4l {
+            let line = ptp4l_line(sample);
+            if self.output.is_some() {
+                // The samples are what matters.
+                let _ = writeln!(std::io::stderr(), "{line}");
+            } else {
+                print(&line)?;
+            }
+        }
+        match &self.output {
+            Some(output) => output.emit(&json::Event::Sample(sample_line(interface, sample)))?,
+            None if self.log_ptp4l => {}
+            None => {
+                if sample.mono - self.printed >= HOUSEKEEPING {
+                    self.printed = sample.mono;
+                    print(&sample_text(interface, sample))?;
+                }
+            }
+        }
+        // Samples alone are no following: before the first lock the clock may be seconds off.
+        if sample.state == ServoState::Locked {
+            self.publication
+                .set_followed_until(Instant::now() + health::freshness(self.sync_interval));
+        }
+        self.publication.metrics.update(interface, sample.domain_number, |figures| {
+            figures.offset_from_master_seconds = Some(sample.offset.as_secs_f64());
+            figures.mean_path_delay_seconds = Some(sample.delay.as_secs_f64());
+            figures.clock_frequency_adjustment_ratio = Some(sample.frequency_ppb * 1e-9);
+            figures.last_sample_timestamp_seconds = Some(unix_seconds());
+        });
+        Ok(())
+    }
+
+    /// What the alarms are judged by.
+    fn facts(&self, now: Time<Mono>, runner: &Runner, trust: Option<&Trust>) -> Facts {
+        let receiver = runner.client.receiver();
+        let parent = receiver.parent();
+        let (ports_up, ports_down) = health::links(&runner.io, &self.ports);
+        let delay_interval = parent
+            .and_then(|parent| receiver.log_min_delay_req_interval(parent.port))
+            .map(Duration::from_log_interval);
+        let totals = health::totals(&runner.io, &self.ports, |port| receiver.counters(port));
+        let (contradictions, is_in_doubt) = bound::doubt(runner.client.servo());
+        Facts {
+            totals: Totals {
+                clock_errors: self.clock_errors,
+                clock_steps: self.steps,
+                contradictions,
+                ..totals
+            },
+            ports_up,
+            ports_down,
+            grandmaster: parent.map(|parent| parent.grandmaster_identity),
+            interval: self.sync_interval.max(delay_interval),
+            offset: self.last.map(|sample| sample.offset),
+            servo: Some(runner.client.servo().state()),
+            utc_offset: parent
+                .map(|parent| parent.time_properties)
+                .filter(|properties| properties.current_utc_offset_valid)
+                .map(|properties| i64::from(properties.current_utc_offset)),
+            is_steered_elsewhere: self.is_stepped_elsewhere,
+            is_displaced: runner.io.is_displaced(),
+            is_unserved: self.services.is_lacking() || self.exports.is_lacking(),
+            is_software: matches!(runner.client.clock(), Followed::Virtual(_)),
+            is_clipped: trust.is_some_and(|trust| trust.is_clipped),
+            is_in_doubt,
+            withheld: self.withheld(runner),
+            round_trip: receiver.round_trip(),
+            hints: health::hints(&runner.io, receiver, now),
+        }
+    }
+
+    pub(super) fn housekeep(&mut self, runner: &Runner) {
+        let now = monotonic();
+        self.services.look_after(now);
+        let view = export::view(&runner.client, now, &self.known());
+        self.exports.tick(&view);
+        let facts = self.facts(now, runner, view.trust.as_ref());
+        self.health.check(now, &facts);
+        let receiver = runner.client.receiver();
+        let domain = receiver.domain_number();
+        let servo = runner.client.servo().state().name();
+        for port in &self.ports {
+            let interface = runner.io.interface(*port);
+            let counters = receiver.counters(*port);
+            let state = receiver.port_state(*port).name();
+            self.publication.metrics.update(interface, domain, |figures| {
+                figures.port_state = Some(state);
+                figures.servo_state = Some(servo);
+                figures.clock_steps = self.steps;
+                bound::set_figures(figures, view.trust.as_ref(), runner.client.origin());
+                set_message_figures(figures, counters);
+                if let Some((rx, tx)) = runner.io.stamp_counts(*port) {
+                    set_stamp_figures(figures, Direction::Rx, &rx);
+                    set_stamp_figures(figures, Direction::Tx, &tx);
+                }
+                figures.priming = runner.io.is_primed(*port);
+                figures.set_exchanges("sync", counters.sync_exchanges);
+                figures.set_exchanges("delay", counters.delay_exchanges);
+                figures.set_exchanges("peer_delay", counters.peer_delay_exchanges);
+                // There is one servo, and its samples come from this port.
+                if runner.client.origin().parent.is_some_and(|parent| parent.port == *port) {
+                    figures.set_exchanges("contradicting", facts.totals.contradictions);
+                }
+                set_drop_figures(figures, counters, runner.io.counts(*port));
+            });
+        }
+        self.publication.metrics.set_ring_lost(runner.io.ring_lost());
+        let parent = receiver.parent();
+        let mut status = json!({
+            "command": "run",
+            "uptime_s": (now - self.start).as_secs_f64(),
+            "clock": runner.client.clock().name(),
+            "clock_identity": self.identity.to_string(),
+            "domain": domain,
+            "servo": runner.client.servo().name(),
+            "servo_state": servo,
+            "grandmaster": parent.map(|parent| parent.grandmaster_identity.to_string()),
+            "parent_port": parent.map(|parent| parent.parent_port_identity.to_string()),
+            "grandmaster_class": parent.map(|parent| parent.grandmaster_clock_quality.clock_class),
+            "time_scale": parent.map(|parent| parent.time_properties.to_string()),
+            "steps_removed": parent.map(|parent| parent.steps_removed),
+            "samples": self.samples,
+            "sample_age_s": self.last.map(|sample| (now - sample.mono).as_secs_f64()),
+            "offset_ns": self.last.map(|sample| sample.offset.as_nanos()),
+            "delay_ns": self.last.map(|sample| sample.delay.as_nanos()),
+            "frequency_ppb": self.last.map(|sample| sample.frequency_ppb),
+            "ports": self.ports.iter().map(|port| json!({
+                "interface": runner.io.interface(*port),
+                "state": receiver.port_state(*port).name(),
+                "sources": runner.io.sources(*port),
+                "timestamps": runner.io.stamp_counts(*port).as_ref().map(stamp_counts),
+            })).collect::<Vec<_>>(),
+            "lost": self.losses(runner),
+            "alarms": self.health.status(now),
+        });
+        if let (Some(status), Value::Object(more)) =
+            (status.as_object_mut(), bound::status(&view, facts.withheld))
+        {
+            status.extend(more);
+        }
+        if let Err(error) = self.publication.set_status(&status) {
+            tracing::debug!(%error, "status");
+        }
+        let interval = self.sync_interval;
+        self.publication.set_data_sets(data_sets::of_client(
+            &self.port_configs,
+            &runner.client,
+            self.last.as_ref(),
+            interval,
+        ));
+        if let Some(sample) = self.last.filter(|sample| self.remembered < Some(sample.mono)) {
+            self.remembered = Some(sample.mono);
+            let at_s = (sample.mono - self.start).as_secs_f64();
+            let (offset, delay) = (sample.offset.as_nanos(), sample.delay.as_nanos());
+            self.publication.add_history(at_s, offset, Some(delay));
+        }
+    }
+
+    fn losses(&self, runner: &Runner) -> BTreeMap<String, u64> {
+        let mut lost = runner.io.losses();
+        for port in &self.ports {
+            for (cause, total) in runner.client.receiver().counters(*port).drops() {
+                *lost.entry(cause.name().to_owned()).or_default() += total;
+            }
+        }
+        lost.retain(|_, total| *total > 0);
+        lost
+    }
+
+    pub(super) fn summarise(self, runner: &Runner) -> Result<(), AgentError> {
+        let lost = self.losses(runner);
+        let duration_s = (monotonic() - self.start).as_secs_f64();
+        match self.output {
+            Some(output) => {
+                let mut more = serde_json::Map::new();
+                if let Some(port) = self.ports.first()
+                    && let Some(counts) = runner.io.stamp_counts(*port)
+                {
+                    more.insert("timestamps".into(), stamp_counts(&counts));
+                    more.insert("sources".into(), json!(runner.io.sources(*port)));
+                }
+                output.emit(&json::Event::Summary(json::Summary {
+                    duration_s,
+                    samples: self.samples,
+                    lost,
+                    more,
+                }))?;
+                output.finish()?;
+            }
+            None => {
+                let matched = |counts: &SideCounts| counts.matched.values().sum::<u64>();
+                let counts = || self.ports.iter().filter_map(|port| runner.io.stamp_counts(*port));
+                print(&format!(
+                    "{} samples in {duration_s:.1} s; stamps matched: {} received, {} sent; lost: {}",
+                    self.samples,
+                    counts().map(|(rx, _)| matched(&rx)).sum::<u64>(),
+                    counts().map(|(_, tx)| matched(&tx)).sum::<u64>(),
+                    if lost.is_empty() { "nothing".to_owned() } else { format!("{lost:?}") },
+                ))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A sample as ptp4l tells it. Its frequency is what is taken away from the clock's.
+fn ptp4l_line(sample: &Sample) -> String {
+    let mono = sample.mono.as_nanos();
+    let state = match sample.state {
+        ServoState::Unlocked => 0,
+        ServoState::Jump => 1,
+        ServoState::Locked | ServoState::Holdover => 2,
+    };
+    format!(
+        "ptp4l[{}.{:03}]: master offset {:10} s{state} freq {:+7.0} path delay {:10}",
+        mono / 1_000_000_000,
+        mono / 1_000_000 % 1_000,
+        sample.offset.as_nanos(),
+        -sample.frequency_ppb + 0.0,
+        sample.delay.as_nanos(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stamp::StampSource;
+    use ptp_common::wire::PortIdentity;
+
+    #[test]
+    fn sample_is_told_in_the_words_and_columns_of_ptp4l() {
+        let sample = Sample {
+            port: PortIndex(0),
+            domain_number: 0,
+            mono: Time::from_nanos(5_374_017_999_999),
+            offset: Duration::from_nanos(-12),
+            raw_offset: Duration::from_nanos(7),
+            delay: Duration::from_nanos(4_210),
+            frequency_ppb: -3_450.2,
+            state: ServoState::Locked,
+            trust: None,
+            rx_source: StampSource::Stack,
+            tx_source: None,
+            parent: PortIdentity::ALL,
+            grandmaster: None,
+            sequence_id: 1,
+        };
+        assert_eq!(
+            ptp4l_line(&sample),
+            "ptp4l[5374.017]: master offset        -12 s2 freq   +3450 path delay       4210"
+        );
+        let states = [ServoState::Unlocked, ServoState::Jump, ServoState::Holdover];
+        for (state, word) in states.into_iter().zip([" s0 ", " s1 ", " s2 "]) {
+            assert!(ptp4l_line(&Sample { state, ..sample }).contains(word));
+        }
+    }
+}
