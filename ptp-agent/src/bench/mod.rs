@@ -8,6 +8,7 @@
 mod clocks;
 mod hooks;
 pub mod servo;
+mod suite;
 mod throughput;
 mod tracepoints;
 

@@ -1,10 +1,11 @@
 //! `ptp-agent bench servo`: how near the servos come to the truth, beside the figures that they are to
 //! reach. Simulated links first, all processors at once; then what an exchange costs; then the
-//! laboratory, alone on the machine, with ptp4l beside the agent.
+//! laboratory, alone on the machine, with ptp4l beside the agent. Scenarios and events are in `suite`.
 
 use std::{
     fmt::Write as _,
     io::{self, IsTerminal, Write as _},
+    path::PathBuf,
     process::{Command, ExitCode, Stdio},
     time::Instant,
 };
@@ -14,9 +15,13 @@ use ptp_common::time::{Duration, Mono, Time};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::suite;
 use crate::{
     servo::{Choice, DelayInput, LocalTime, Options, Servo, SyncInput, build},
-    sim::bench::{Extent, Row, Target, table},
+    sim::{
+        bench::{Extent, Row, Target, table},
+        suite::SERVOS,
+    },
     stamp::StampSource,
     sys::{child, clock},
 };
@@ -37,7 +42,7 @@ const LAB_RATIO: f64 = 0.1;
 const LAB_P99_NS: f64 = 150.0;
 
 /// Arguments of the command.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// One seed and 30 s of laboratory instead of three and 120 s.
     #[arg(long, conflicts_with = "full")]
@@ -51,6 +56,32 @@ pub struct Args {
     /// Leave out the simulated links.
     #[arg(long)]
     pub no_simulator: bool,
+    /// Instead of all that, run the scenarios of this directory with all servos: whether the error bound
+    /// holds, whether the first servo is as good as the best of the others, whether the clock is
+    /// stepped where no time steps.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["quick", "full", "no_lab", "no_simulator"])]
+    pub scenarios: Option<PathBuf>,
+    /// Instead of all that, let one thing happen on a quiet link: how long it takes until the error is
+    /// small again, and whether the bound held.
+    #[arg(long, conflicts_with_all = ["quick", "full", "no_lab", "no_simulator", "scenarios"])]
+    pub events: bool,
+    /// Seeds of each scenario (default 3) or event (default 20).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub seeds: Option<u64>,
+    /// Servos to run, as --servo takes them, the first of which is judged (default: all for scenarios,
+    /// adaptive for events).
+    #[arg(long, value_name = "SERVO,...", value_delimiter = ',')]
+    pub servos: Vec<Choice>,
+}
+
+impl Args {
+    fn servos_or(&self, defaults: &[&str]) -> Vec<Choice> {
+        if self.servos.is_empty() {
+            defaults.iter().filter_map(|servo| servo.parse().ok()).collect()
+        } else {
+            self.servos.clone()
+        }
+    }
 }
 
 /// A line of the table that was no simulation.
@@ -74,11 +105,23 @@ enum Line<'a> {
     Summary { lines: usize, missed: usize, skipped: usize },
 }
 
-/// The command. The exit code is 0 when everything that was measured is what it is to be, else 1.
+/// The command: the table, or the scenarios or events that are asked for. The exit code is 0 when everything that was measured is what it is to be, else 1.
 ///
 /// # Errors
 /// When a laboratory cannot be started, or standard output cannot be written to.
 pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
+    if let Some(directory) = &args.scenarios {
+        let servos = args.servos_or(&SERVOS);
+        return suite::scenarios(directory, args.seeds.unwrap_or(3), &servos, json);
+    }
+    if args.events {
+        let servos = args.servos_or(&SERVOS[..1]);
+        return suite::events(args.seeds.unwrap_or(20), &servos, json);
+    }
+    if args.seeds.is_some() || !args.servos.is_empty() {
+        eprintln!("ptp-agent bench servo: --seeds and --servos are for --scenarios and --events");
+        return Ok(ExitCode::from(2));
+    }
     let mut teller = Teller { json, lines: 0, missed: 0, skipped: 0 };
     if !args.no_simulator {
         let extent = match (args.quick, args.full) {
@@ -113,17 +156,17 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 /// Says how far the simulations are, on standard error.
-struct Progress {
+pub(super) struct Progress {
     terminal: bool,
     begun: Instant,
 }
 
 impl Progress {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { terminal: io::stderr().is_terminal(), begun: Instant::now() }
     }
 
-    fn tell(&self, done: usize, all: usize, what: &str) {
+    pub(super) fn tell(&self, done: usize, all: usize, what: &str) {
         let seconds = self.begun.elapsed().as_secs();
         if self.terminal {
             // Over the last one, to the end of the line.
@@ -133,11 +176,15 @@ impl Progress {
         }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         if self.terminal {
             eprint!("\r\x1b[K");
         }
     }
+}
+
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
 }
 
 /// Prints the lines.
@@ -149,17 +196,12 @@ struct Teller {
 }
 
 impl Teller {
-    fn print(&self, text: &str) -> anyhow::Result<()> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes()).context("cannot write to standard output")
-    }
-
     fn emit(&self, line: &Line<'_>) -> anyhow::Result<()> {
-        self.print(&(serde_json::to_string(line)? + "\n"))
+        print(&(serde_json::to_string(line)? + "\n"))
     }
 
     fn heading(&self, text: &str) -> anyhow::Result<()> {
-        if self.json { Ok(()) } else { self.print(&format!("\n{text}\n")) }
+        if self.json { Ok(()) } else { print(&format!("\n{text}\n")) }
     }
 
     fn simulated(&mut self, row: &Row) -> anyhow::Result<()> {
@@ -168,7 +210,7 @@ impl Teller {
         if self.json {
             return self.emit(&Line::Simulated(row));
         }
-        self.print(&format!(
+        print(&format!(
             "{:<38}{:<15}{:<22}{:>24}  {:<18}{}\n",
             row.case,
             row.servo,
@@ -190,7 +232,7 @@ impl Teller {
         let target = line.target.map(|target| target.to_string()).unwrap_or_default();
         let verdict = if line.value.is_some() { verdict(line.met) } else { "" };
         let note = &line.note;
-        self.print(&format!(
+        print(&format!(
             "{:<38}{:<37}{value:>24}  {target:<18}{verdict:<8}{note}\n",
             line.case, line.figure
         ))
@@ -201,7 +243,7 @@ impl Teller {
         if self.json {
             self.emit(&Line::Summary { lines, missed, skipped })?;
         } else {
-            self.print(&format!("\n{lines} figures, {missed} missed, {skipped} skipped\n"))?;
+            print(&format!("\n{lines} figures, {missed} missed, {skipped} skipped\n"))?;
         }
         Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

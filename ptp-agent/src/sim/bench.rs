@@ -1,19 +1,11 @@
 //! The servo benchmark: what each servo reaches on simulated links, beside the figures that are to be
 //! reached. The simulated part of what `cargo xtask bench servo` prints.
 
-use std::{
-    fmt,
-    path::Path,
-    sync::{
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
-    thread,
-};
+use std::{fmt, path::Path};
 
 use serde::Serialize;
 
-use super::{Report, Scenario, run};
+use super::{Report, Scenario, parallel, run};
 
 /// What is read off a simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -155,39 +147,17 @@ pub fn table(extent: Extent, mut each: impl FnMut(usize, usize, &str)) -> Vec<Ro
         .enumerate()
         .flat_map(|(at, case)| case.scenarios.iter().map(move |scenario| (at, scenario)))
         .collect();
-    let next = AtomicUsize::new(0);
-    let (sender, done) = mpsc::channel();
-    let workers = thread::available_parallelism().map_or(1, usize::from);
-    let mut reports: Vec<Option<Report>> = tasks.iter().map(|_| None).collect();
-    thread::scope(|scope| {
-        for _ in 0..workers {
-            let (sender, next, tasks, cases) = (sender.clone(), &next, &tasks, &cases);
-            scope.spawn(move || {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some((case, scenario)) = tasks.get(at) else { return };
-                    let mut scenario = (*scenario).clone();
-                    if let Ok(servo) = cases[*case].servo.parse() {
-                        scenario.servo = servo;
-                    }
-                    if sender.send((at, run(&scenario))).is_err() {
-                        return;
-                    }
-                }
-            });
+    let work = |(case, scenario): &(usize, &Scenario)| {
+        let mut scenario = (*scenario).clone();
+        if let Ok(servo) = cases[*case].servo.parse() {
+            scenario.servo = servo;
         }
-        drop(sender);
-        for (count, (at, report)) in done.iter().enumerate() {
-            let case = &cases[tasks[at].0];
-            each(count + 1, tasks.len(), &format!("{}, {}", case.name, case.servo));
-            reports[at] = Some(report);
-        }
+        (*case, run(&scenario))
+    };
+    let reports = parallel::map(&tasks, work, |done, (case, _)| {
+        let case = &cases[*case];
+        each(done, tasks.len(), &format!("{}, {}", case.name, case.servo));
     });
-    let reports: Vec<(usize, Report)> = tasks
-        .iter()
-        .zip(reports)
-        .filter_map(|((case, _), report)| Some((*case, report?)))
-        .collect();
     rows(&cases, &reports)
 }
 

@@ -17,19 +17,25 @@ pub use world::{Trusted, Truth};
 use crate::servo;
 
 pub mod bench;
+pub mod events;
 pub mod kernel;
 mod noise;
 mod oscillator;
+mod parallel;
 pub mod report;
 pub mod scenario;
 pub mod stability;
+pub mod suite;
 mod world;
 
 /// Runs a scenario to its end.
 pub fn run(scenario: &Scenario) -> Report {
+    Report::new(scenario, course(scenario))
+}
+
+fn course(scenario: &Scenario) -> world::Course {
     let servo = servo::build(&scenario.servo, &scenario.servo_settings.options());
-    let course = world::World::new(scenario, servo).run(scenario);
-    Report::new(scenario, course)
+    world::World::new(scenario, servo).run(scenario)
 }
 
 /// `lab --simulate`: runs the scenario in `path`, with another servo and another seed where they are
