@@ -82,14 +82,14 @@ const SHAPES: [Shape; 15] = {
         Shape { rate_ppb: 1e4, levels: 1, ..shape(Kind::TimeAndRate, -10.0) },
         Shape { levels: 3, ..shape(Kind::Wander, -4.0) },
         Shape { levels: 6, ..shape(Kind::Wander, -7.0) },
-        shape(Kind::Forward, -6.0),
-        shape(Kind::Backward, -6.0),
-        shape(Kind::Alike, -6.0),
-        shape(Kind::Apart, -12.0),
-        shape(Kind::ShorterForward, -7.0),
-        shape(Kind::ShorterBackward, -7.0),
-        shape(Kind::EdgeForward, -4.0),
-        shape(Kind::EdgeBackward, -4.0),
+        shape(Kind::Forward, -9.0),
+        shape(Kind::Backward, -9.0),
+        shape(Kind::Alike, -9.0),
+        shape(Kind::Apart, -15.0),
+        shape(Kind::ShorterForward, -10.0),
+        shape(Kind::ShorterBackward, -10.0),
+        shape(Kind::EdgeForward, -12.0),
+        shape(Kind::EdgeBackward, -12.0),
     ]
 };
 
@@ -123,10 +123,7 @@ impl Kind {
 
     /// Whether it matters when exactly it was.
     const fn has_instant(self) -> bool {
-        matches!(
-            self,
-            Self::Time | Self::Rate | Self::TimeAndRate | Self::Forward | Self::Backward
-        )
+        matches!(self, Self::Time | Self::Rate | Self::TimeAndRate | Self::Forward | Self::Backward)
     }
 
     /// Whether no packet can tell both apart: who knows which of two routes was the symmetric one?
@@ -167,7 +164,7 @@ impl Kind {
 }
 
 /// Log probability that a change comes with other noise on one way.
-const LN_FRESH: f64 = -6.0;
+const LN_FRESH: f64 = -9.0;
 
 /// A hypothesis and what became of it.
 #[derive(Clone, Debug)]
