@@ -125,7 +125,9 @@ impl AdaptiveServo {
         }
         self.follow_changes(at);
         self.remember_rate(at);
-        self.clip(at);
+        if way == Way::Forward {
+            self.clip(at);
+        }
     }
 
     fn begin_anew(&mut self) {

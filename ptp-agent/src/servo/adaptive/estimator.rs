@@ -17,7 +17,7 @@ const EACH: usize = 3;
 const EACH_IF_CERTAIN: usize = 2;
 const CERTAIN: f64 = 16.0;
 const EACH_IF_OBVIOUS: usize = 1;
-const OBVIOUS: f64 = 30.0;
+const OBVIOUS: f64 = 24.0;
 const EACH_WITHOUT_HURRY: usize = 6;
 /// A suspicion is looked at again after this part of its age.
 const AGAIN: u64 = 4;
@@ -232,6 +232,15 @@ impl Estimator {
         }
         if self.fewest_since(since) == 0 {
             // One way alone cannot tell what has changed.
+            return;
+        }
+        let lead = change::lead_of_nothing(&self.history, since, self.known).unwrap_or(0.0);
+        if lead > 0.5 * LEAD && age >= AT_ONCE {
+            self.dismiss();
+            return;
+        }
+        if lead > 0.0 && age < PATIENCE {
+            self.suspicion = Some(Suspicion { again: number + 1 + age / AGAIN, ..suspicion });
             return;
         }
         let hypotheses = change::hypotheses(&self.history, since, self.known);
