@@ -12,6 +12,8 @@ use ptp_common::time::{Duration, Mono, Time};
 /// Levels of wander of the frequency: [`LEAST_WANDER`] ppb per root second, and each three times the
 /// last.
 const LEVELS: usize = 16;
+/// So far up the filters go by themselves: beyond is no oscillator, but something that has been judged.
+const OWN_LEVELS: usize = 13;
 const LEAST_WANDER: f64 = 1.0 / 729.0;
 const LEVEL_RATIO: f64 = 3.0;
 /// 1 ppb per root second, an ordinary crystal.
@@ -276,7 +278,7 @@ impl Bank {
             self.filters[0].score -= MOVE_AT;
             self.filters[2].score -= MOVE_AT;
             self.noise.swap(0, 1);
-        } else if c.score - b.score > MOVE_AT && self.level + 2 < LEVELS {
+        } else if c.score - b.score > MOVE_AT && self.level + 2 < OWN_LEVELS {
             self.level += 1;
             self.filters = [*b, *c, *c, *challenger];
             self.filters[2].score -= MOVE_AT;
