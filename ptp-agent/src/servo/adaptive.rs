@@ -45,6 +45,8 @@ const ABSURD_NS: f64 = 1e18;
 const RATE_SIGMAS: f64 = 4.0;
 /// For how long, and how often, the believed rate is kept: samples of the causal interval are as old.
 const RATES_KEPT: Duration = Duration::from_secs(16);
+/// What a clipped estimate says of the rate fades with this time constant, seconds.
+const CLIPPED_FOR_S: f64 = 64.0;
 const RATES_EVERY: Duration = Duration::from_secs(2);
 /// An estimate is outside of what is possible if it is so by more than this, nanoseconds: rounding.
 const CLIPPED_NS: f64 = 1.0;
@@ -69,6 +71,8 @@ pub struct AdaptiveServo {
     latest: Latest,
     causal: Causal,
     is_clipped: bool,
+    /// Rate error that would explain why estimates were clipped lately, parts per billion.
+    clipped_ppb: f64,
     /// The rates that were believed lately, parts per billion.
     rates: VecDeque<(Time<Mono>, f64)>,
 }
@@ -99,6 +103,7 @@ impl AdaptiveServo {
             latest: Latest::default(),
             causal: Causal::new(&options),
             is_clipped: false,
+            clipped_ppb: 0.0,
             rates: VecDeque::new(),
         }
     }
@@ -162,6 +167,7 @@ impl AdaptiveServo {
     fn clip(&mut self, at: Time<Mono>) {
         let pace = self.pace();
         self.is_clipped = false;
+        self.clipped_ppb *= 1.0 - self.interval.seconds().min(1.0) / CLIPPED_FOR_S;
         let Some(estimator) = &mut self.estimator else { return };
         if self.causal.is_contradicted() || estimator.suspected().is_some() {
             return;
@@ -181,6 +187,8 @@ impl AdaptiveServo {
         if by.abs() > CLIPPED_NS {
             estimator.clip(by);
             self.is_clipped = true;
+            // It may well be the rate that is wrong, with which older packets are carried along.
+            self.clipped_ppb = self.clipped_ppb.max(by.abs() / RATES_KEPT.as_secs_f64());
         }
     }
 
@@ -233,7 +241,8 @@ impl AdaptiveServo {
                 let apart = self.rates.iter().map(|(_, believed)| (believed - rate_ppb).abs());
                 let error_ppb = self.options.rate_error_ppb
                     + RATE_SIGMAS * estimator.rate_sigma_ppb()
-                    + apart.fold(0.0, f64::max);
+                    + apart.fold(0.0, f64::max)
+                    + self.clipped_ppb;
                 Pace { rate_ppb, error_ppb }
             }
             None => Pace { rate_ppb: -self.frequency_ppb, error_ppb: UNKNOWN_RATE_PPB },
