@@ -21,8 +21,11 @@ use self::toolchain::{LINKER_VERSION, Toolchain, cargo_home, linker_is_installed
 use crate::process::{target_directory, workspace};
 
 /// The binaries of `ptp-ebpf`, each of which gives an object: the programs that stamp packets, those
-/// that `ptp-agent bench` measures with, and the one that asks the driver for the NIC's time.
-const BINARIES: [&str; 3] = [AGENT, "ptp-bench", HINTS];
+/// that `ptp-agent bench` measures with, the one that asks the driver for the NIC's time, and those that
+/// `ptp-agent doctor` sends packets through.
+const BINARIES: [&str; 4] = [AGENT, "ptp-bench", HINTS, PROBE];
+/// Has no maps either.
+const PROBE: &str = "ptp-probe";
 /// Has no maps, so that it can be loaded without the machinery for them.
 const HINTS: &str = "ptp-hints";
 const AGENT: &str = "ptp-agent";
@@ -190,7 +193,7 @@ mod tests {
             let description = disassembly::describe(&bytes)?;
             assert!(description.contains("\nprogram "), "{object}: {description}");
             let has_maps = description.contains("\nmap ");
-            assert_eq!(has_maps, binary != HINTS, "{object}: {description}");
+            assert_eq!(has_maps, ![HINTS, PROBE].contains(&binary), "{object}: {description}");
             assert!(!String::from_utf8_lossy(&bytes).contains(".debug_"), "{object}");
         }
         Ok(())

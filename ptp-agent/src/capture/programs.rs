@@ -230,6 +230,8 @@ pub struct Options {
     pub xdp: Option<XdpHook>,
     /// Attach the raw tracepoints around the driver as well.
     pub xmit: bool,
+    /// Stamp the frames of `doctor` as well.
+    pub probe: bool,
     /// Way of TC.
     pub tc: TcAttach,
     /// Where on TC, if others are there too.
@@ -312,6 +314,7 @@ impl Programs {
             ("HAS_XDP_LOAD_BYTES", u8::from(features.xdp_load_bytes)),
             ("HAS_HWTSTAMP", u8::from(features.hwtstamp)),
             ("WANT_XMIT", u8::from(options.xmit)),
+            ("WANT_PROBE", u8::from(options.probe)),
         ];
         let mut loader = EbpfLoader::new();
         for (name, value) in &flags {
