@@ -17,7 +17,10 @@ pub fn find(ctx: &TcContext) -> Option<Location> {
         Ok(location) => Some(location),
         Err(Reject::NotPtp) if enabled(&WANT_PROBE) => probe(&frame),
         Err(Reject::NotPtp) => None,
-        Err(Reject::Truncated) => classify(&Loaded { ctx }).ok(),
+        Err(Reject::Truncated) => {
+            say!(ctx, "the linear part of the packet ends before the decision");
+            classify(&Loaded { ctx }).ok()
+        }
     }
 }
 

@@ -12,6 +12,9 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+#[macro_use]
+mod say;
+
 mod direct;
 mod find;
 mod in_flight;
@@ -49,7 +52,7 @@ const NETDEV_TX_OK: i32 = 0;
 pub fn ptp_tc_ingress(ctx: TcContext) -> i32 {
     if let Some(location) = find(&ctx) {
         let stamps = Stamps::now();
-        with_slot(Hook::TcIngress, |slot, _| {
+        let _recorded = with_slot(Hook::TcIngress, |slot, _| {
             let skb = ctx.skb.skb;
             let hardware_ns = match hint(&ctx) {
                 Some(hardware_ns) => hardware_ns,
@@ -62,6 +65,15 @@ pub fn ptp_tc_ingress(ctx: TcContext) -> i32 {
             slot.describe_skb(&ctx, &location, Hook::TcIngress, Direction::Ingress);
             slot.stamp(stamps);
         });
+        say!(
+            &ctx,
+            "TC ingress: message at byte {}, {} tags in the packet, recorded {}",
+            location.ptp_offset,
+            location.vlan_count,
+            u8::from(_recorded)
+        );
+    } else {
+        say!(&ctx, "TC ingress: no PTP, EtherType 0x{:x}, {} bytes", ethertype(&ctx), ctx.len());
     }
     NEXT
 }
@@ -90,7 +102,7 @@ fn hint(ctx: &TcContext) -> Option<u64> {
 #[classifier]
 pub fn ptp_tc_egress(ctx: TcContext) -> i32 {
     if let Some(location) = find(&ctx) {
-        with_slot(Hook::TcEgress, |slot, seen| {
+        let _recorded = with_slot(Hook::TcEgress, |slot, seen| {
             let address = slot.address_of(&ctx);
             // SAFETY: a helper without arguments.
             let cpu = u64::from(unsafe { bpf_get_smp_processor_id() });
@@ -102,8 +114,25 @@ pub fn ptp_tc_egress(ctx: TcContext) -> i32 {
             }
             slot.stamp(Stamps::now());
         });
+        say!(
+            &ctx,
+            "TC egress: message at byte {}, {} tags in the packet, recorded {}",
+            location.ptp_offset,
+            location.vlan_count,
+            u8::from(_recorded)
+        );
+    } else {
+        say!(&ctx, "TC egress: no PTP, EtherType 0x{:x}, {} bytes", ethertype(&ctx), ctx.len());
     }
     NEXT
+}
+
+/// What the packet carries, for the log.
+#[cfg(feature = "log")]
+#[inline(always)]
+fn ethertype(ctx: &TcContext) -> u16 {
+    // SAFETY: the program's context; the verifier checks the field access.
+    u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16)
 }
 
 /// XDP: native where the driver can, generic otherwise.
@@ -112,10 +141,19 @@ pub fn ptp_xdp_ingress(ctx: XdpContext) -> u32 {
     let frame = Direct { data: ctx.data(), end: ctx.data_end() };
     if let Ok(location) = classify(&frame) {
         let stamps = Stamps::now();
-        with_slot(Hook::XdpIngress, |slot, _| {
+        let _recorded = with_slot(Hook::XdpIngress, |slot, _| {
             slot.describe_xdp(&ctx, &frame, &location);
             slot.stamp(stamps);
         });
+        say!(
+            &ctx,
+            "XDP: message at byte {}, {} tags in the packet, recorded {}",
+            location.ptp_offset,
+            location.vlan_count,
+            u8::from(_recorded)
+        );
+    } else {
+        say!(&ctx, "XDP: no PTP");
     }
     XDP_PASS
 }
@@ -128,6 +166,7 @@ pub fn ptp_xdp_ingress(ctx: XdpContext) -> u32 {
 pub fn ptp_start_xmit(ctx: RawTracePointContext) -> i32 {
     let address: u64 = ctx.arg(0);
     if IN_FLIGHT.has(address) {
+        say!(&ctx, "net_dev_start_xmit: a message goes to the driver");
         return ptp_on_start_xmit(address);
     }
     0
@@ -139,6 +178,7 @@ pub fn ptp_start_xmit(ctx: RawTracePointContext) -> i32 {
 pub fn ptp_xmit_done(ctx: RawTracePointContext) -> i32 {
     let address: u64 = ctx.arg(0);
     if IN_FLIGHT.has(address) {
+        say!(&ctx, "net_dev_xmit: the driver has answered {} to a message", ctx.arg::<i32>(1));
         return ptp_on_xmit_done(address, ctx.arg(1));
     }
     0
@@ -150,6 +190,7 @@ pub fn ptp_xmit_done(ctx: RawTracePointContext) -> i32 {
 pub fn ptp_dropped(ctx: RawTracePointContext) -> i32 {
     let address: u64 = ctx.arg(0);
     if IN_FLIGHT.has(address) {
+        say!(&ctx, "kfree_skb: a message was dropped behind the hook");
         IN_FLIGHT.forget(address);
     }
     0

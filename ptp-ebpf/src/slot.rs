@@ -45,11 +45,11 @@ pub struct Counts {
 pub struct Slot<'a>(&'a mut MaybeUninit<RawRecord>);
 
 /// Reserves a record, lets `fill` write it and submits it, without waking anybody up. `fill` is also told how
-/// many packets this hook has seen on this CPU. Nothing is written where the ring is full.
+/// many packets this hook has seen on this CPU. Whether there was room in the ring.
 #[inline(always)]
-pub fn with_slot(hook: Hook, fill: impl FnOnce(&mut Slot, u64)) {
+pub fn with_slot(hook: Hook, fill: impl FnOnce(&mut Slot, u64)) -> bool {
     let Some(counts) = COUNTS.get_ptr_mut(hook as u32) else {
-        return;
+        return false;
     };
     // SAFETY: a per-CPU slot, which the program has for itself as said at the map. Where it has not, a count
     // is lost and nothing else.
@@ -60,10 +60,11 @@ pub fn with_slot(hook: Hook, fill: impl FnOnce(&mut Slot, u64)) {
     let Some(mut entry) = RECORDS.reserve_untyped::<RawRecord>(0) else {
         // SAFETY: as above.
         unsafe { (*counts).lost += 1 };
-        return;
+        return false;
     };
     fill(&mut Slot(&mut entry), seen);
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    true
 }
 
 /// Writes fields of a record. Volatile: the compiler would make a call of a byte-wise `memset` of

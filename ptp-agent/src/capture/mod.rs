@@ -28,7 +28,7 @@ pub use programs::{
 pub use reach::Reach;
 
 pub(crate) use bracket::Bracket;
-pub(crate) use programs::XMIT;
+pub(crate) use programs::{KERNEL_LOG, XMIT};
 pub(crate) use select::median;
 pub use select::{Candidates, Choice, PointReport, Selector};
 pub use socket_stamp::{SocketStamps, is_before_socket, is_of_socket};
