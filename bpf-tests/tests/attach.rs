@@ -15,6 +15,7 @@ use std::{
 
 use aya::programs::tc;
 use bpf_tests::{
+    agent::Agent,
     frames::{Expected, Payload, Recipe, sync},
     hooks::{self, Clsact},
     links::{Wire, ip, tagged},
@@ -563,6 +564,22 @@ fn interface_that_does_not_exist_is_named() {
     let mut programs = Programs::load(Options::default()).unwrap();
     let error = programs.attach("nowhere0").unwrap_err();
     assert_eq!(error.to_string(), "interface nowhere0 does not exist");
+}
+
+#[test]
+fn programs_say_why_a_packet_is_not_seen_to_those_who_ask() {
+    let wire = need!(wire());
+    let mut agent = Agent::start(&wire.client, &["-vvv", "observe", "-i", "ptp0"]);
+    let socket = socket(&wire.grandmaster, "gm0");
+    socket.send(&Recipe::sync_on_udp4().frame()).unwrap();
+    let other = Payload::Other { ethertype: 0x88cc };
+    socket.send(&Recipe { payload: other, ..Recipe::sync_on_ethernet() }.frame()).unwrap();
+    for line in ["TC ingress: message at byte 42, 0 tags", "TC ingress: no PTP, EtherType 0x88cc, "]
+    {
+        agent.wait_for_text(0, PATIENCE, line);
+    }
+    let summary = agent.finish();
+    assert_eq!(summary["ports"].as_array().map(Vec::len), Some(1), "stamped as ever: {summary}");
 }
 
 #[test]

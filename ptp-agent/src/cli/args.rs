@@ -32,7 +32,8 @@ pub(super) struct Cli {
     /// Configuration file (TOML); options on the command line win over it.
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// More detail in the log: -v for debug, -vv for trace.
+    /// More detail in the log: -v for debug, -vv for trace, -vvv for what the kernel programs say of each
+    /// packet too.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
     /// How log lines look: human (default) or json.

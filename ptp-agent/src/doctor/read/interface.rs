@@ -15,8 +15,10 @@ use rtnetlink::packet_route::link::{
 
 use super::{file, multicast, netdev, parse_cpu_list};
 use crate::{
-    capture::{CaptureError, Options, Programs, XdpHook},
-    doctor::facts::{Bridge, Capture, Interface, Interrupt, Interrupts, Link, Multicast, Trial},
+    capture::{CaptureError, Features, Options, Programs, XdpHook},
+    doctor::facts::{
+        Bridge, Capture, Interface, Interrupt, Interrupts, Link, Multicast, Probe, Trial,
+    },
     sys::ethtool,
 };
 
@@ -84,7 +86,7 @@ fn link(name: &str, message: &LinkMessage, try_xdp: bool) -> Link {
         xdp_features: netdev::xdp_features(header.index).ok(),
         xdp_busy,
         multicast: multicast(name, message),
-        capture: capture(name, try_xdp, xdp_busy),
+        capture: Capture { probe: probe(name, header.flags), ..capture(name, try_xdp, xdp_busy) },
         heard: None,
     }
 }
@@ -227,7 +229,22 @@ fn capture(interface: &str, try_xdp: bool, xdp_busy: bool) -> Capture {
         }
         Ok(mut programs) => (attach(&mut programs, interface), Trial::Loaded(STAYS_OFF)),
     };
-    Capture { tc, xmit, xdp_native, xdp_generic, tcx }
+    let probe = Probe::NotSent(String::new());
+    Capture { tc, xmit, xdp_native, xdp_generic, tcx, probe }
+}
+
+/// Sends packets through the programs, where that leaves nothing behind.
+fn probe(interface: &str, flags: LinkFlags) -> Probe {
+    if !flags.contains(LinkFlags::Up | LinkFlags::LowerUp) {
+        return Probe::NotSent("the interface is down".to_owned());
+    }
+    if !Features::probe().tcx {
+        return Probe::NotSent(LEAVES_TRACES.to_owned());
+    }
+    match crate::capture::probe(interface) {
+        Ok(report) => Probe::Sent(report),
+        Err(error) => Probe::NotSent(error.to_string()),
+    }
 }
 
 fn attach(programs: &mut Programs, interface: &str) -> Trial {
