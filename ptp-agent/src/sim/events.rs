@@ -6,12 +6,14 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Scenario, Truth, course, parallel};
-use crate::servo::Choice;
+use crate::servo::{Choice, ServoState};
 
 /// The error is to be below so many times the jitter.
 const JITTERS: f64 = 2.0;
 /// After the event, the error is followed for so long, seconds.
 const FOLLOWED_S: f64 = 600.0;
+/// A grandmaster that restarts is silent for so long, seconds.
+const SILENT_S: f64 = 3.0;
 /// From here on after the event it is judged whether the servo has gone wrong altogether, seconds.
 const SETTLED_S: f64 = 300.0;
 
@@ -27,6 +29,9 @@ enum What {
     Ramp(f64, f64),
     /// The forward way becomes longer by so many nanoseconds: time does not change.
     Route(f64),
+    /// The grandmaster restarts with a time that is so many nanoseconds ahead, where requests are so many
+    /// octaves rarer than Sync.
+    Restart(f64, i8),
 }
 
 /// A kind of event on a link.
@@ -43,8 +48,8 @@ const fn event(what: What, log_interval: i8, jitter_ns: f64, wander_ppb: f64) ->
 }
 
 /// Once and 16 times a second, from 0.1 to 10 us of jitter.
-const EVENTS: [Event; 27] = {
-    use What::{Frequency, Ramp, Route, Time};
+const EVENTS: [Event; 37] = {
+    use What::{Frequency, Ramp, Restart, Route, Time};
     [
         event(Frequency(100.0), 0, 1e3, 0.3),
         event(Frequency(300.0), 0, 1e3, 0.3),
@@ -64,6 +69,7 @@ const EVENTS: [Event; 27] = {
         event(Time(5e3), -4, 1e3, 0.3),
         event(Time(20e3), -4, 1e3, 0.3),
         event(Time(-20e3), -4, 1e3, 0.3),
+        event(Time(90e3), -4, 1e3, 0.3),
         event(Time(1e6), -4, 1e3, 0.3),
         event(Ramp(3.0, 200.0), 0, 1e3, 0.03),
         event(Ramp(8.0, 600.0), 0, 1e4, 0.03),
@@ -73,6 +79,15 @@ const EVENTS: [Event; 27] = {
         event(Route(70e3), 0, 1e3, 0.3),
         event(Route(-20e3), -4, 1e3, 0.3),
         event(Route(70e3), -4, 1e3, 0.3),
+        event(Restart(1e6, 0), -2, 1e3, 0.3),
+        event(Restart(1e6, 2), -2, 1e3, 0.3),
+        event(Restart(1e6, 4), -2, 1e3, 0.3),
+        event(Restart(1e9, 0), -2, 1e3, 0.3),
+        event(Restart(1e9, 2), -2, 1e3, 0.3),
+        event(Restart(1e9, 4), -2, 1e3, 0.3),
+        event(Restart(1e11, 0), -2, 1e3, 0.3),
+        event(Restart(1e11, 2), -2, 1e3, 0.3),
+        event(Restart(1e11, 4), -2, 1e3, 0.3),
     ]
 };
 
@@ -84,6 +99,14 @@ impl Event {
             What::Time(ns) => format!("grandmaster steps {} us", signed(ns / 1e3)),
             What::Ramp(ppb, s) => format!("ramp of {} ppb/s for {s} s", signed(ppb)),
             What::Route(ns) => format!("forward way {} us", signed(ns / 1e3)),
+            What::Restart(ns, octaves) => {
+                let slower = if octaves > 0 {
+                    format!(", requests {} times slower", 1 << octaves)
+                } else {
+                    String::new()
+                };
+                format!("restart {} s away{slower}", signed(ns * 1e-9))
+            }
         };
         let rate = 1 << -self.log_interval;
         format!("{what}, {rate}/s, J {} us", self.jitter_ns / 1e3)
@@ -97,13 +120,45 @@ impl Event {
     fn ends_s(&self) -> f64 {
         match self.what {
             What::Ramp(_, length_s) => self.begins_s() + length_s,
+            What::Restart(..) => self.begins_s() + SILENT_S,
             _ => self.begins_s(),
         }
     }
 
-    /// The error is to be small after so long, seconds.
-    const fn limit_s(&self) -> f64 {
-        if self.log_interval < 0 { 10.0 } else { 60.0 }
+    /// Interval of requests, log2 seconds.
+    const fn log_request_interval(&self) -> i8 {
+        match self.what {
+            What::Restart(_, octaves) => self.log_interval + octaves,
+            _ => self.log_interval,
+        }
+    }
+
+    /// The error is to be small after so long, seconds: after a restart when the new numbers are believed
+    /// and there were ten exchanges of either kind.
+    fn limit_s(&self) -> f64 {
+        match self.what {
+            What::Restart(..) => 1.0 + 10.0 * f64::from(self.log_request_interval()).exp2(),
+            _ if self.log_interval < 0 => 10.0,
+            _ => 60.0,
+        }
+    }
+
+    /// Until then after the event, seconds, no packet can have told of it.
+    fn unknown_s(&self) -> f64 {
+        2.0 * f64::from(self.log_interval.max(self.log_request_interval())).exp2()
+    }
+
+    /// Whether an instant is as it is to be once the event is over: the error is small. After a restart it is
+    /// enough that the bound, or the state, says that it is not.
+    fn is_well(&self, truth: &Truth) -> bool {
+        let is_admitted = match self.what {
+            What::Restart(..) => match truth.is_within_bound() {
+                Some(is_within) => is_within,
+                None => truth.state != ServoState::Locked,
+            },
+            _ => false,
+        };
+        is_admitted || truth.error_ns.abs() < JITTERS * self.jitter_ns
     }
 
     fn scenario(&self, seed: u64, servo: Choice) -> Option<Scenario> {
@@ -128,6 +183,11 @@ impl Event {
                 link =
                     format!("route-changes = [{{ at-s = {at_s:?}, base-delay-ns = {delay:?} }}]");
             }
+            What::Restart(ns, _) => {
+                grandmaster = format!(
+                    "restarts = [{{ at-s = {at_s:?}, silent-s = {SILENT_S:?}, by-ns = {ns:?} }}]"
+                );
+            }
         }
         let Self { log_interval, jitter_ns, wander_ppb, .. } = self;
         let text = format!(
@@ -135,13 +195,14 @@ impl Event {
              [time-receiver.oscillator]\noffset-ns = 3e8\nfrequency-ppb = 15000\n\
              random-walk-ppb = {wander_ppb:?}\n{receiver}\n\
              [[grandmaster]]\nlog-sync-interval = {log_interval}\n\
-             log-min-delay-req-interval = {log_interval}\n{grandmaster}\n\
+             log-min-delay-req-interval = {}\n{grandmaster}\n\
              [grandmaster.link.forward]\nbase-delay-ns = 50000\n\
              jitter.exponential.mean-ns = {jitter_ns:?}\n{link}\n\
              [grandmaster.link.backward]\nbase-delay-ns = 50000\n\
              jitter.exponential.mean-ns = {jitter_ns:?}\n",
             self.ends_s() + FOLLOWED_S + 1.0,
             at_s - 50.0,
+            self.log_request_interval(),
         );
         let scenario = Scenario::parse("event", &text, Path::new(".")).ok()?;
         Some(Scenario { servo, ..scenario })
@@ -149,16 +210,21 @@ impl Event {
 
     fn outcome(&self, truth: &[Truth]) -> Outcome {
         let (begins_s, ends_s) = (self.begins_s(), self.ends_s());
-        let limit_ns = JITTERS * self.jitter_ns;
+        let known_s = match self.what {
+            What::Ramp(..) => begins_s,
+            _ => ends_s + self.unknown_s(),
+        };
         let after = || truth.iter().filter(|truth| truth.at_s >= begins_s);
-        let last_bad = after().rfind(|truth| truth.error_ns.abs() >= limit_ns);
+        let last_bad = after().rfind(|truth| !self.is_well(truth));
         let settled =
             || after().filter(|truth| truth.at_s >= ends_s + SETTLED_S).map(|truth| truth.error_ns);
         let square = settled().map(|error| error * error).sum::<f64>();
         Outcome {
             settled_after_s: last_bad.map_or(0.0, |truth| (truth.at_s - ends_s).max(0.0)),
             later_rms_ns: (square / settled().count().max(1) as f64).sqrt(),
-            violated: after().filter(|truth| truth.is_within_bound() == Some(false)).count() as f64
+            violated: after()
+                .filter(|truth| truth.at_s >= known_s && truth.is_within_bound() == Some(false))
+                .count() as f64
                 / after().count().max(1) as f64,
         }
     }
@@ -197,7 +263,7 @@ pub struct Row {
     /// Seeds in which it was beyond twice the jitter.
     pub wrong: usize,
     /// Seeds in which the error was beyond its bound for more than a thousandth of the time after the
-    /// event.
+    /// event, the first two intervals not counted: no packet has told of it yet.
     pub violated: usize,
     /// Whether all is well.
     pub met: bool,
@@ -261,12 +327,13 @@ fn median_and_worst(outcomes: &[Outcome], read: fn(&Outcome) -> f64) -> [f64; 2]
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::Trusted;
 
     #[test]
     fn every_event_is_a_scenario_with_a_name_of_its_own() {
         let mut names: Vec<String> = EVENTS.iter().map(Event::name).collect();
         for event in EVENTS {
-            let scenario = event.scenario(1, Choice::default()).expect(&event.name());
+            let scenario = event.scenario(1, Choice::default()).unwrap();
             assert!(scenario.duration_s.get() > event.ends_s() + FOLLOWED_S);
         }
         names.sort();
@@ -282,7 +349,7 @@ mod tests {
             error_ns,
             offset_ns: None,
             trust: None,
-            state: crate::servo::ServoState::Locked,
+            state: ServoState::Locked,
         };
         let course = [
             truth(100.0, 1e9),
@@ -296,5 +363,34 @@ mod tests {
         assert_eq!((outcome.later_rms_ns, outcome.violated), (300.0, 0.0));
         let row = row(&event, &Choice::default(), &[outcome; 3]);
         assert!(row.met && row.late == 0 && row.seeds == 3, "{row:?}");
+    }
+
+    #[test]
+    fn after_a_restart_it_is_enough_to_say_that_the_time_is_another() {
+        let restart = event(What::Restart(1e9, 2), -2, 1e3, 0.3);
+        let truth = |bound_ns: Option<f64>, state| Truth {
+            at_s: 300.0,
+            error_ns: 1e9,
+            offset_ns: None,
+            trust: bound_ns.map(|bound_ns| Trusted {
+                bound_ns,
+                precision_ns: 0.0,
+                interval_ns: [0.0; 2],
+                is_clipped: false,
+            }),
+            state,
+        };
+        for (bound_ns, state, is_well) in [
+            (Some(1.1e9), ServoState::Locked, true),
+            (Some(1e5), ServoState::Locked, false),
+            (Some(1e5), ServoState::Unlocked, false),
+            (None, ServoState::Unlocked, true),
+            (None, ServoState::Locked, false),
+        ] {
+            assert_eq!(restart.is_well(&truth(bound_ns, state)), is_well, "{bound_ns:?} {state:?}");
+        }
+        assert_eq!(restart.limit_s(), 11.0);
+        let step = event(What::Time(1e9), -2, 1e3, 0.3);
+        assert!(!step.is_well(&truth(Some(1.1e9), ServoState::Locked)));
     }
 }
