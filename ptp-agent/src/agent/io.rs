@@ -34,6 +34,7 @@ use crate::{
     transport::{
         Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Source, Transport, TransportError,
         TransportKind, link_state,
+        wire::{FarEnd, WireTap},
     },
 };
 
@@ -72,6 +73,8 @@ pub struct IoConfig {
     pub egress_latency: Latencies,
     /// Size of the ring, bytes.
     pub ring_bytes: Option<u32>,
+    /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
+    pub wire: Vec<FarEnd>,
 }
 
 /// What a port's stamps come from; for status and logs.
@@ -105,6 +108,14 @@ pub enum IoError {
     /// No news of interfaces.
     #[error("cannot watch the interfaces through netlink: {0}")]
     Watch(#[source] io::Error),
+    /// No stamps at the other end of a wire.
+    #[error("cannot listen at the other end of the wire, {far_end}: {source}")]
+    Wire {
+        /// Which.
+        far_end: FarEnd,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// No socket to ask for the stack's stamps.
     #[error("cannot ask the kernel for receive timestamps: {0}")]
     StackStamps(#[source] io::Error),
@@ -186,6 +197,7 @@ struct Port {
     primer: Primer,
     bracket: Bracket,
     driver_stamps: bool,
+    wire: Option<WireTap>,
     counts: IoCounts,
 }
 
@@ -293,7 +305,12 @@ impl Io {
         let watch = LinkWatch::new().map_err(IoError::Watch)?;
         let mut ports = Vec::new();
         let mut hooks = Vec::new();
-        for interface in &config.interfaces {
+        for (index, interface) in config.interfaces.iter().enumerate() {
+            let wire = config.wire.get(index).map(|far_end| {
+                WireTap::open(far_end, config.transport)
+                    .map_err(|source| IoError::Wire { far_end: far_end.clone(), source })
+            });
+            let wire = wire.transpose()?;
             let attached = programs.attach(interface)?;
             hooks.push(attached);
             let transport = Transport::open(config.transport, interface)?;
@@ -308,10 +325,14 @@ impl Io {
                 reopen_at: None,
                 last_problem: None,
                 rx: Side::new(rx_selector(config.rx_source, attached)),
-                tx: Side::new(tx_selector(config.tx_source)),
+                tx: Side::new(match wire {
+                    Some(_) => Selector::fixed(&[StampSource::Stack, StampSource::XmitDone]),
+                    None => tx_selector(config.tx_source),
+                }),
                 primer: Primer::new(config.prime, interface),
                 bracket: Bracket::default(),
                 driver_stamps,
+                wire,
                 counts: IoCounts::default(),
             });
         }
@@ -779,6 +800,17 @@ impl Port {
 
     /// Reads the driver's stamps. The ring has been read before, so their packets are known.
     fn collect_driver_stamps(&mut self) {
+        if let Some(wire) = &self.wire {
+            let relation = ClockRelation::now();
+            while let Some((message, real)) = wire.next(&mut self.buffer) {
+                // A frame may have been padded.
+                let said = message.get(2..4).map_or(0, |said| {
+                    usize::from(u16::from_be_bytes([said[0], said[1]])).min(message.len())
+                });
+                let stamp = Stamp::new(relation.mono_at(real), StampSource::Stack);
+                self.tx.pairing.amend_message(self.ifindex, &message[..said], stamp);
+            }
+        }
         let Some(transport) = self.transport.as_ref().filter(|_| self.driver_stamps) else {
             return;
         };

@@ -18,7 +18,7 @@ use crate::{
     publish::local::StatusSocket,
     servo::choice::Choice,
     status,
-    transport::TransportKind,
+    transport::{TransportKind, wire::FarEnd},
 };
 
 /// Portable PTP agent: eBPF timestamps on any interface, no help needed from NIC or driver.
@@ -333,6 +333,9 @@ pub(super) struct ServeArgs {
     /// clockClass of the data set comparison: 248 is a clock without reference.
     #[arg(long)]
     pub(super) clock_class: Option<u8>,
+    /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
+    #[arg(long, hide = true, value_name = "NAMESPACE=IFACE")]
+    pub(super) wire: Vec<FarEnd>,
     /// Let pmc set priority1 and priority2 through the management socket, which is then for this user
     /// alone.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]

@@ -141,6 +141,7 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
             ingress_latency: latencies(&args.ingress_latency, &config.ingress_latency),
             egress_latency: latencies(&args.egress_latency, &config.egress_latency),
             ring_bytes: ring_bytes(&args.tap, config),
+            wire: Vec::new(),
         },
         domain: args.domain.or(config.domain).unwrap_or(0),
         duration: args.tap.duration,
@@ -248,6 +249,7 @@ pub(super) fn serve_config(
     json: bool,
 ) -> Result<ServeConfig, UsageError> {
     let mut common = common(&args.port, &config, json)?;
+    common.io.wire = args.wire;
     let section = config.serve;
     if args.management_set.or(section.management_set).unwrap_or(false) {
         common.serving.management_access = Access::SetPriorities;

@@ -6,6 +6,7 @@
 
 pub(crate) mod driver_stamp;
 mod link;
+pub mod wire;
 
 pub use link::{LinkState, LinkWatch, interface_addresses, interface_mac, link_state};
 
