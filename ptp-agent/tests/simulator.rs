@@ -33,9 +33,12 @@ fn the_default_reaches_its_figures_from_1_to_100_us_of_jitter_without_a_setting(
         let report = with_servo(Scenario::two_nodes(jitter_ns, wander, 0, 1), "adaptive");
         let rms = report.summary.true_error_ns.rms;
         assert!(rms <= target_ns, "J = {jitter_ns}, {wander} ppb: {rms} ns");
-        let bound = report.summary.bound;
+        let sim::report::Summary { bound, precision, .. } = report.summary;
         assert!(bound.coverage >= 0.999 && bound.known > 0.999, "{bound:?}");
-        assert!(bound.over_p99 <= 10.0, "{bound:?}");
+        assert!(precision.coverage >= 0.999 && precision.over_p99 <= 10.0, "{precision:?}");
+        if jitter_ns <= 1e3 {
+            assert!(bound.over_half_width <= 1.3, "{bound:?}");
+        }
     }
 }
 
@@ -155,7 +158,7 @@ fn packets_that_seem_too_early_do_not_bend_the_time() {
 
 /// The whole matrix is `ptp-agent bench servo --full`; here its edges and its middle.
 #[test]
-fn the_bound_holds_and_is_tight_at_every_rate_with_every_jitter() {
+fn bound_and_precision_hold_and_precision_is_tight_at_every_rate_with_every_jitter() {
     for (log, jitter_ns) in [
         (3, 100.0),
         (3, 1e6),
@@ -179,9 +182,13 @@ fn the_bound_holds_and_is_tight_at_every_rate_with_every_jitter() {
             warm_up_s + measured_s,
             interval_s / 2.0,
         )));
-        let bound = report.summary.bound;
+        let sim::report::Summary { bound, precision, .. } = report.summary;
         assert!(bound.coverage >= 0.999, "2^{log} s, {jitter_ns} ns: {bound:?}");
-        assert!(bound.over_p99 <= 10.0, "2^{log} s, {jitter_ns} ns: {bound:?}");
+        let is_tight = precision.over_p99 <= 10.0;
+        assert!(
+            precision.coverage >= 0.999 && is_tight,
+            "2^{log} s, {jitter_ns} ns: {precision:?}"
+        );
     }
 }
 
@@ -214,7 +221,7 @@ fn the_bound_grows_while_nothing_arrives() {
             .truth
             .iter()
             .find(|truth| truth.at_s >= at_s)
-            .and_then(|truth| truth.bound_ns)
+            .and_then(ptp_agent::sim::Truth::bound_ns)
             .unwrap()
     };
     assert!(bound(1_290.0) > 2.0 * bound(1_100.0));
@@ -267,6 +274,38 @@ fn the_example_scenarios_can_be_read_and_reported() {
     let json = serde_json::to_value(&report.summary).unwrap();
     assert_eq!(json["event"], "summary");
     assert!(json["true_error_ns"]["rms"].is_f64());
+}
+
+#[test]
+fn json_is_a_line_for_each_sample_and_the_summary_last() {
+    let report = sim::run(&Scenario::two_nodes(1e3, 1.0, 3, 1));
+    let mut out = Vec::new();
+    report.write_json(&mut out).unwrap();
+    let lines: Vec<serde_json::Value> = out
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect();
+    let (summary, samples) = lines.split_last().unwrap();
+    assert_eq!((samples.len(), &summary["event"]), (report.truth.len(), &"summary".into()));
+    let last = samples.last().unwrap();
+    assert_eq!((&last["event"], &last["state"]), (&"sample".into(), &"locked".into()));
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    let (error, interval) = (number(&last["error_ns"]), &last["interval_ns"]);
+    assert!(number(&interval[0]) < error && error < number(&interval[1]), "{last}");
+    assert!(number(&last["precision_ns"]) < number(&last["error_bound_ns"]), "{last}");
+    assert!(samples[0]["error_bound_ns"].is_null() && samples[0]["interval_ns"].is_null());
+}
+
+#[test]
+fn the_summary_tells_how_long_and_how_often_the_bound_was_exceeded() {
+    let report = sim::run(&Scenario::two_nodes(1e3, 1.0, 3, 1));
+    let bound = report.summary.bound;
+    let judged = || report.truth.iter().filter(|truth| truth.at_s >= report.summary.from_s);
+    let beyond = judged().filter(|truth| truth.is_within_bound() == Some(false)).count();
+    assert!((bound.violated_s - beyond as f64 * 0.25).abs() < 1e-9, "{bound:?}");
+    assert!(bound.longest_violation_s <= bound.violated_s);
+    assert_eq!(bound.violations == 0, beyond == 0);
+    assert_eq!(report.summary.interval.coverage, 1.0);
 }
 
 #[test]

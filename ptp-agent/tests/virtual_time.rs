@@ -11,7 +11,7 @@ use ptp_agent::{
         receiver::{Action, PortConfig, ReceiverConfig},
         transmitter::{Transmitter, TransmitterConfig},
     },
-    servo::{Options, Servo, ServoState, build, watch::WatchServo},
+    servo::{Options, Purpose, Servo, ServoState, build},
     stamp::{Stamp, StampSource},
 };
 use ptp_common::{
@@ -447,7 +447,8 @@ fn watching_a_utc_clock_applies_the_utc_offset_only_on_the_ptp_time_scale() {
         let gm = gm(config, Duration::ZERO, 0.0);
         let utc: Time<Ptp> = Time::from_seconds_nanos(1_700_000_000, 5_000);
         let clock = WatchClock::new(ClockScale::Utc, start(), utc, Duration::ZERO);
-        let servo: Box<dyn Servo> = Box::new(WatchServo::new());
+        let servo: Box<dyn Servo> =
+            build(&Default::default(), &Options { purpose: Purpose::Watch, ..Options::default() });
         let client = Client::new(client_config(), servo, clock, start());
         let mut world = World::new(client, vec![gm], Link::default());
         world.run_for(Duration::from_secs(10));

@@ -27,7 +27,7 @@ use crate::{
         management::Access,
     },
     recording::{RecordError, RecordingFile},
-    servo::{Servo, choice, watch::WatchServo},
+    servo::{Options, Purpose, Servo, choice},
 };
 
 /// What stands between the command line and a working command.
@@ -211,7 +211,7 @@ pub(super) fn run_config(
     }
     let servo_options = options.unwrap_or_default();
     let (servo, servo_name) = match options {
-        None => (watching_servo(), WATCH.to_owned()),
+        None => (watching_servo(&servo_options), WATCH.to_owned()),
         Some(options) => {
             let choice = args.servo.or(section.servo).unwrap_or_default();
             (choice::build(&choice, &options), choice.to_string())
@@ -239,8 +239,10 @@ pub(super) fn run_config(
 /// What a recording says of the servo where the clock is only watched.
 const WATCH: &str = "watch";
 
-pub(super) fn watching_servo() -> Box<dyn Servo> {
-    Box::new(WatchServo::new())
+/// `options` as for a clock that is steered.
+pub(super) fn watching_servo(options: &Options) -> Box<dyn Servo> {
+    let options = Options { purpose: Purpose::Watch, ..*options };
+    choice::build(&choice::Choice::default(), &options)
 }
 
 pub(super) fn serve_config(

@@ -263,7 +263,7 @@ fn run_replay(args: ReplayArgs, json: bool) -> anyhow::Result<ExitCode> {
 
 fn recorded_servo(start: &Start) -> Result<Box<dyn Servo>, UsageError> {
     if start.clock == FollowedClock::None {
-        return Ok(watching_servo());
+        return Ok(watching_servo(&choice::Options::default()));
     }
     match start.servo.parse() {
         Ok(choice) => Ok(choice::build(&choice, &choice::Options::default())),

@@ -11,6 +11,9 @@ pub struct Args {
     /// and oscillators; needs no privilege.
     #[arg(long, value_name = "SCENARIO.toml")]
     pub simulate: Option<PathBuf>,
+    /// Simulate with this seed instead of the scenario's.
+    #[arg(long, value_name = "N", requires = "simulate")]
+    pub seed: Option<u64>,
     /// How long to run, seconds.
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub duration: u32,

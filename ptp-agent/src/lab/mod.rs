@@ -69,7 +69,7 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
             }
         };
         let html = (!args.no_html).then(|| args.html.clone());
-        return crate::sim::command(scenario, servo, json, html);
+        return crate::sim::command(scenario, servo, args.seed, json, html);
     }
     if !args.no_html {
         // Now rather than after the run.

@@ -5,17 +5,25 @@
 //! its sources are in `docs/servo.md`.
 
 mod acquisition;
+mod bank;
+mod change;
+mod confirmation;
+mod detect;
 mod estimator;
+mod filter;
+mod history;
 mod noise;
 
 use super::{
-    DelayInput, Interval, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
-    Trust,
+    DelayInput, Interval, Options, PeerDelayInput, Purpose, Servo, ServoOutput, ServoState,
+    SyncInput, Trust,
     causal::{Causal, Pace, trust},
     interval::{LONGEST_S, SyncInterval},
 };
 use acquisition::Acquisition;
-use estimator::{Estimator, Way};
+use confirmation::Confirmation;
+use estimator::Estimator;
+use filter::Way;
 use ptp_common::time::{Duration, Mono, Ptp, Time};
 
 /// Standard deviations in the error bound.
@@ -34,6 +42,11 @@ const UNKNOWN_RATE_PPB: f64 = 1e5;
 /// input is nonsense and the servo begins anew.
 const ABSURD_NS: f64 = 1e18;
 
+/// Standard deviations of the rate within which it is known.
+const RATE_SIGMAS: f64 = 4.0;
+/// An estimate is outside of what is possible if it is so by more than this, nanoseconds: rounding.
+const CLIPPED_NS: f64 = 1.0;
+
 /// The servo. See the module's documentation.
 #[derive(Debug)]
 pub struct AdaptiveServo {
@@ -41,18 +54,19 @@ pub struct AdaptiveServo {
     max_frequency_ppb: f64,
     acquisition: Acquisition,
     estimator: Option<Estimator>,
+    confirmation: Confirmation,
     state: ServoState,
-    /// The clock has been followed before.
+    /// The clock has not been followed before.
     is_first: bool,
-    /// A grandmaster was left behind: nanoseconds that the clock may have been wrong by since.
-    left_behind: Option<Coasting>,
+    /// Time itself has stepped.
+    is_stepped: bool,
+    /// What was known of a grandmaster that was left behind.
+    left_behind: Option<Estimator>,
     frequency_ppb: f64,
     interval: SyncInterval,
-    /// Clock minus time transmitter at [`Self::error_at`], as estimated.
-    error_ns: f64,
-    error_at: Time<Mono>,
     latest: Latest,
     causal: Causal,
+    is_clipped: bool,
 }
 
 /// The latest observation of each kind, for the raw offset.
@@ -63,12 +77,6 @@ struct Latest {
     peer: Option<Duration>,
 }
 
-/// What was known when the grandmaster was left.
-#[derive(Clone, Copy, Debug)]
-struct Coasting {
-    estimator: Estimator,
-}
-
 impl AdaptiveServo {
     /// A servo for a clock that is now adjusted by `options.frequency_ppb`.
     pub fn new(options: Options) -> Self {
@@ -77,29 +85,81 @@ impl AdaptiveServo {
             max_frequency_ppb: 1e8,
             acquisition: Acquisition::default(),
             estimator: None,
+            confirmation: Confirmation::default(),
             state: ServoState::Unlocked,
             is_first: true,
+            is_stepped: false,
             left_behind: None,
             frequency_ppb: options.frequency_ppb,
             interval: SyncInterval::new(LONGEST_S),
-            error_ns: 0.0,
-            error_at: Time::ZERO,
             latest: Latest::default(),
             causal: Causal::new(&options),
+            is_clipped: false,
         }
     }
 
     fn observe(&mut self, way: Way, at: Time<Mono>, value: Duration) {
-        match &mut self.estimator {
-            Some(estimator) => {
-                estimator.observe(way, at, value);
-                let absurd = |x: f64| !x.is_finite() || x.abs() > ABSURD_NS;
-                if absurd(estimator.offset_ns()) || absurd(estimator.rate_ppb()) {
-                    self.estimator = None;
-                    self.acquisition = Acquisition::default();
-                }
+        let Some(estimator) = &mut self.estimator else {
+            self.acquisition.push(way, at, value);
+            return;
+        };
+        let fit = estimator.observe(way, at, value);
+        let absurd = |x: f64| !x.is_finite() || x.abs() > ABSURD_NS;
+        if absurd(estimator.offset_ns()) || absurd(estimator.rate_ppb()) {
+            self.begin_anew();
+            return;
+        }
+        if !self.confirmation.is_given() {
+            self.confirmation.push(way, fit);
+            if self.confirmation.is_refused() {
+                tracing::debug!("a first estimate is not confirmed");
+                self.begin_anew();
+                self.acquisition.push(way, at, value);
+                return;
             }
-            None => self.acquisition.push(way, at, value),
+        }
+        self.follow_changes();
+        self.clip(at);
+    }
+
+    fn begin_anew(&mut self) {
+        self.estimator = None;
+        self.acquisition = Acquisition::default();
+        self.confirmation = Confirmation::default();
+    }
+
+    /// Where time has stepped, what bounded it before bounds it no more, and the clock may step too.
+    fn follow_changes(&mut self) {
+        let Some(change) = self.estimator.as_mut().and_then(Estimator::take_change) else { return };
+        if change.is_of_time() {
+            self.causal.forget_before(change.at);
+            self.is_stepped = true;
+        }
+    }
+
+    /// The estimate lies inside the causal interval, or it is wrong.
+    fn clip(&mut self, at: Time<Mono>) {
+        let pace = self.pace();
+        self.is_clipped = false;
+        let Some(estimator) = &mut self.estimator else { return };
+        if self.causal.is_contradicted() || estimator.suspected().is_some() {
+            return;
+        }
+        let Some(interval) = self.causal.interval(at, pace, None) else { return };
+        // Of a clock that shows what the free-running scale shows.
+        let error = Duration::from_nanos_f64(estimator.error_ns(at, Duration::ZERO - interval.lo));
+        let width = interval.hi - interval.lo;
+        let by = if error < Duration::ZERO {
+            Duration::ZERO - error
+        } else if error > width {
+            width - error
+        } else {
+            return;
+        };
+        let by = by.as_nanos_f64();
+        if by.abs() > CLIPPED_NS {
+            estimator.clip(by);
+            self.is_clipped = true;
         }
     }
 
@@ -114,23 +174,24 @@ impl AdaptiveServo {
         let delay = match (self.latest.peer, self.latest.backward) {
             (Some(peer), _) => peer,
             (None, Some((at, backward))) => {
-                let rate_ppb =
-                    self.estimator.as_ref().map_or(-self.frequency_ppb, Estimator::rate_ppb);
                 let apart_s = (input.t2.mono - at).as_secs_f64();
-                (forward + backward - Duration::from_nanos_f64(rate_ppb * apart_s)).half()
+                let gained = Duration::from_nanos_f64(self.pace().rate_ppb * apart_s);
+                (forward + backward - gained).half()
             }
             (None, None) => return None,
         };
         Some((input.t2.clock - input.t1 - delay, delay))
     }
 
-    /// By how much an offset has to exceed to be stepped.
-    fn step_limit(&self, bound_ns: f64) -> Option<f64> {
+    /// By how much an offset has to exceed to be stepped, nanoseconds.
+    fn step_limit(&self, now: Time<Mono>) -> Option<f64> {
         let nanos = |limit: Option<Duration>| limit.map(Duration::as_nanos_f64);
         let first = if self.is_first { nanos(self.options.first_step_threshold) } else { None };
         let change = match &self.left_behind {
             // What may well be the error of holdover is no reason for a step.
-            Some(_) => nanos(self.options.change_step_threshold).map(|limit| limit.max(bound_ns)),
+            Some(before) => nanos(self.options.change_step_threshold)
+                .map(|limit| limit.max(BOUND_SIGMAS * before.sigma_ns(now))),
+            None if self.is_stepped => nanos(self.options.change_step_threshold),
             None => None,
         };
         let any = nanos(self.options.step_threshold);
@@ -139,22 +200,43 @@ impl AdaptiveServo {
 
     /// The estimator, or that of the grandmaster that was left.
     fn known(&self) -> Option<&Estimator> {
-        self.estimator.as_ref().or(self.left_behind.as_ref().map(|c| &c.estimator))
+        let confirmed = self.estimator.as_ref().filter(|_| self.confirmation.is_given());
+        confirmed.or(self.left_behind.as_ref())
     }
 
     fn pace(&self) -> Pace {
         match self.known() {
-            Some(estimator) => {
-                Pace { rate_ppb: estimator.rate_ppb(), error_ppb: self.options.rate_error_ppb }
-            }
+            Some(estimator) => Pace {
+                rate_ppb: estimator.rate_ppb(),
+                error_ppb: self.options.rate_error_ppb + RATE_SIGMAS * estimator.rate_sigma_ppb(),
+            },
             None => Pace { rate_ppb: -self.frequency_ppb, error_ppb: UNKNOWN_RATE_PPB },
         }
+    }
+
+    /// How the clock is to run, parts per billion, by how much it is to be stepped, nanoseconds, and the
+    /// state in which it is then, where its error is `error_ns`.
+    fn steer(&self, at: Time<Mono>, error_ns: f64, known: &Estimator) -> (f64, f64, ServoState) {
+        let rate_ppb = -known.rate_ppb();
+        if self.options.purpose == Purpose::Watch {
+            return (rate_ppb, 0.0, ServoState::Locked);
+        }
+        if self.step_limit(at).is_some_and(|limit| error_ns.abs() > limit) {
+            return (rate_ppb, -error_ns, ServoState::Jump);
+        }
+        let is_slew = error_ns.abs() > SLEW_SIGMAS * known.sigma_ns(at);
+        let intervals = if is_slew { SLEW_INTERVALS } else { 1.0 };
+        let correction_s = (intervals * self.interval.seconds()).max(MIN_CORRECTION_S);
+        (rate_ppb - error_ns / correction_s, 0.0, ServoState::Locked)
     }
 }
 
 impl Servo for AdaptiveServo {
     fn name(&self) -> &'static str {
-        "adaptive"
+        match self.options.purpose {
+            Purpose::Steer => "adaptive",
+            Purpose::Watch => "watch",
+        }
     }
 
     fn sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
@@ -164,22 +246,21 @@ impl Servo for AdaptiveServo {
         let forward = one_way(t2.mono, t1);
         self.latest.forward = Some((t2.mono, forward));
         self.observe(Way::Forward, t2.mono, forward);
-        if self.estimator.is_none()
-            && let Some(estimator) = self.acquisition.finish(self.left_behind.map(|c| c.estimator))
-        {
-            self.estimator = Some(estimator);
+        if self.estimator.is_none() {
+            self.estimator = self.acquisition.finish(self.left_behind.as_ref());
+            self.confirmation = Confirmation::default();
         }
-        let (raw_offset, raw_delay) = self.raw(&input)?;
+        let (raw_offset, delay) = self.raw(&input)?;
         // Clock minus monotonic; with monotonic minus time transmitter it makes the error.
         let shown = t2.clock.since_epoch() - t2.mono.since_epoch();
-        let Some(estimator) = &self.estimator else {
-            let coasting = &self.left_behind;
+        let Some(estimator) = self.estimator.as_ref().filter(|_| self.confirmation.is_given())
+        else {
             return Some(ServoOutput {
                 offset: raw_offset,
                 raw_offset,
-                delay: raw_delay,
-                frequency_ppb: match coasting {
-                    Some(coasting) => self.clamp(-coasting.estimator.rate_ppb()),
+                delay,
+                frequency_ppb: match &self.left_behind {
+                    Some(before) => self.clamp(-before.rate_ppb()),
                     None => self.frequency_ppb,
                 },
                 step: None,
@@ -187,41 +268,23 @@ impl Servo for AdaptiveServo {
                 trust: self.trust(t2.mono, shown),
             });
         };
-        let mut error_ns = estimator.error_ns(t2.mono, shown);
-        let bound_ns = match &self.left_behind {
-            Some(coasting) => BOUND_SIGMAS * coasting.estimator.sigma_ns(t2.mono),
-            None => 0.0,
-        };
-        let steps = self.step_limit(bound_ns).is_some_and(|limit| error_ns.abs() > limit);
-        let offset = Duration::from_nanos_f64(error_ns);
-        let mut frequency_ppb = -estimator.rate_ppb();
-        let mut step = None;
-        if steps {
-            step = Some(-offset);
-            error_ns = 0.0;
-            self.state = ServoState::Jump;
-        } else {
-            let is_slew = error_ns.abs() > SLEW_SIGMAS * estimator.sigma_ns(t2.mono);
-            let intervals = if is_slew { SLEW_INTERVALS } else { 1.0 };
-            let correction_s = (intervals * self.interval.seconds()).max(MIN_CORRECTION_S);
-            frequency_ppb -= error_ns / correction_s;
-            self.state = ServoState::Locked;
-        }
+        let error_ns = estimator.error_ns(t2.mono, shown);
+        let (frequency_ppb, step_ns, state) = self.steer(t2.mono, error_ns, estimator);
+        let step = (state == ServoState::Jump).then(|| Duration::from_nanos_f64(step_ns));
+        let delay = Duration::from_nanos_f64(estimator.delay_ns());
+        self.state = state;
         self.is_first = false;
+        self.is_stepped = false;
         self.left_behind = None;
-        self.error_ns = error_ns;
-        self.error_at = t2.mono;
-        let mut output = ServoOutput {
-            offset,
+        Some(ServoOutput {
+            offset: Duration::from_nanos_f64(error_ns),
             raw_offset,
-            delay: Duration::from_nanos_f64(estimator.delay_ns()),
+            delay,
             frequency_ppb: self.clamp(frequency_ppb),
             step,
-            state: self.state,
-            trust: None,
-        };
-        output.trust = self.trust(t2.mono, shown + step.unwrap_or(Duration::ZERO));
-        Some(output)
+            state,
+            trust: self.trust(t2.mono, shown + step.unwrap_or(Duration::ZERO)),
+        })
     }
 
     fn delay(&mut self, input: DelayInput) {
@@ -239,18 +302,7 @@ impl Servo for AdaptiveServo {
         self.observe(Way::Peer, input.mono, input.mean_link_delay);
     }
 
-    fn adjusted(&mut self, now: Time<Mono>, frequency_ppb: f64, stepped: Option<Duration>) {
-        // The clock ran on as before until now.
-        let estimator = self.estimator.as_ref().or(self.left_behind.as_ref().map(|c| &c.estimator));
-        if let Some(estimator) = estimator {
-            let since_s = (now - self.error_at).as_secs_f64().max(0.0);
-            self.error_ns += (self.frequency_ppb + estimator.rate_ppb()) * since_s;
-            self.error_at = self.error_at.max(now);
-        }
-        if self.state == ServoState::Jump && stepped.is_none() {
-            // The clock refused: the offset is still there, to be slewed.
-            self.is_first = false;
-        }
+    fn adjusted(&mut self, _now: Time<Mono>, frequency_ppb: f64, _stepped: Option<Duration>) {
         self.frequency_ppb = frequency_ppb;
     }
 
@@ -263,21 +315,17 @@ impl Servo for AdaptiveServo {
     }
 
     fn parent_changed(&mut self) {
-        self.acquisition = Acquisition::default();
-        self.latest = Latest::default();
-        self.causal = Causal::new(&self.options);
-        if let Some(estimator) = self.estimator.take() {
-            self.left_behind = Some(Coasting { estimator });
-        }
-        if self.left_behind.is_some() {
+        if let Some(known) = self.known().cloned() {
+            self.left_behind = Some(known);
             self.state = ServoState::Holdover;
         }
+        self.begin_anew();
+        self.latest = Latest::default();
+        self.causal = Causal::new(&self.options);
     }
 
     fn holdover(&mut self, _now: Time<Mono>) -> Option<f64> {
-        let estimator =
-            self.estimator.as_ref().or(self.left_behind.as_ref().map(|c| &c.estimator))?;
-        let frequency_ppb = self.clamp(-estimator.rate_ppb());
+        let frequency_ppb = self.clamp(-self.known()?.rate_ppb());
         self.state = ServoState::Holdover;
         Some(frequency_ppb)
     }
@@ -291,12 +339,13 @@ impl Servo for AdaptiveServo {
             return None;
         }
         let estimator = self.known()?;
-        let offset = self.causal.interval(now, self.pace())?;
+        let doubted = self.estimator.as_ref().and_then(Estimator::suspected);
+        let offset = self.causal.interval(now, self.pace(), doubted)?;
         let interval = Interval { lo: offset.lo + shown, hi: offset.hi + shown };
         let error_ns = estimator.error_ns(now, shown);
         let precision_ns = BOUND_SIGMAS * estimator.sigma_ns(now) + error_ns.abs();
         let [error, precision] = [error_ns, precision_ns].map(Duration::from_nanos_f64);
-        Some(trust(interval, error, precision, false, &self.options))
+        Some(trust(interval, error, precision, self.is_clipped, &self.options))
     }
 }
 

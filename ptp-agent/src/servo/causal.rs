@@ -6,6 +6,8 @@
 //! A sample that contradicts the others is a stamp that lies or a time that has stepped. Until the
 //! next one has told which, both are possible, and the interval has both in it.
 
+use std::collections::VecDeque;
+
 use ptp_common::time::{Duration, Mono, Time};
 
 use super::{
@@ -15,6 +17,10 @@ use super::{
 
 /// Samples of each direction that the interval is made of.
 const WINDOW: usize = 64;
+/// Older ones do not count ...
+const OLDEST: Duration = Duration::from_secs(16);
+/// ... but for the latest few.
+const FEWEST: usize = 8;
 /// Contradictions in a row after which what was before is given up.
 const CONTRADICTIONS: usize = 8;
 /// Rate error of a transparent clock over what it adds to a correction field (IEEE 1588-2019, 7.3.4.3:
@@ -37,41 +43,47 @@ struct Sample {
 #[derive(Clone, Debug)]
 struct Side {
     sign: f64,
-    samples: Vec<Sample>,
-    next: usize,
+    samples: VecDeque<Sample>,
     contradicting: Vec<Sample>,
 }
 
 impl Side {
     const fn new(sign: f64) -> Self {
-        Self { sign, samples: Vec::new(), next: 0, contradicting: Vec::new() }
+        Self { sign, samples: VecDeque::new(), contradicting: Vec::new() }
     }
 
     fn push(&mut self, sample: Sample) {
-        if self.samples.len() < WINDOW {
-            self.samples.push(sample);
-        } else {
-            self.samples[self.next % WINDOW] = sample;
+        let full = self.samples.len() == WINDOW;
+        let is_old = |old: &Sample| sample.at - old.at > OLDEST;
+        if full || self.samples.len() >= FEWEST && self.samples.front().is_some_and(is_old) {
+            self.samples.pop_front();
         }
-        self.next = (self.next + 1) % WINDOW;
+        self.samples.push_back(sample);
+        // Two at a time, so that those of a faster time go as well.
+        if self.samples.len() > FEWEST && self.samples.front().is_some_and(is_old) {
+            self.samples.pop_front();
+        }
     }
 
     fn forget_before(&mut self, at: Time<Mono>) {
         self.samples.retain(|sample| sample.at >= at);
         self.contradicting.retain(|sample| sample.at >= at);
-        self.next = self.samples.len() % WINDOW;
     }
 
     /// What was taken for contradictions is what holds.
     fn turn_over(&mut self) {
-        self.samples = std::mem::take(&mut self.contradicting);
-        self.next = self.samples.len() % WINDOW;
+        self.samples = std::mem::take(&mut self.contradicting).into();
     }
 
     /// The tightest of `samples` at `now`, in the sign of an upper bound.
-    fn tightest(&self, samples: &[Sample], now: Time<Mono>, pace: Pace) -> Option<f64> {
+    fn tightest<'a>(
+        &self,
+        samples: impl IntoIterator<Item = &'a Sample>,
+        now: Time<Mono>,
+        pace: Pace,
+    ) -> Option<f64> {
         let drift = self.sign * pace.rate_ppb;
-        let bounds = samples.iter().map(|sample| {
+        let bounds = samples.into_iter().map(|sample| {
             let age_s = (now - sample.at).as_secs_f64();
             sample.ns + drift * age_s + pace.error_ppb * age_s.abs()
         });
@@ -80,6 +92,11 @@ impl Side {
 
     fn bound(&self, now: Time<Mono>, pace: Pace) -> Option<f64> {
         self.tightest(&self.samples, now, pace)
+    }
+
+    fn bound_since(&self, since: Time<Mono>, now: Time<Mono>, pace: Pace) -> Option<f64> {
+        let recent = self.samples.iter().rev().take_while(|sample| sample.at >= since);
+        self.tightest(recent, now, pace)
     }
 
     fn contradiction(&self, now: Time<Mono>, pace: Pace) -> Option<f64> {
@@ -260,8 +277,14 @@ impl Causal {
         }
     }
 
-    /// Where free-running minus PTP time is at `now`; `None` before both ways have been seen.
-    pub(super) fn interval(&self, now: Time<Mono>, pace: Pace) -> Option<Interval> {
+    /// Where free-running minus PTP time is at `now`; `None` before both ways have been seen. Where time may
+    /// have stepped at `doubted`, what has been seen since counts for itself too.
+    pub(super) fn interval(
+        &self,
+        now: Time<Mono>,
+        pace: Pace,
+        doubted: Option<Time<Mono>>,
+    ) -> Option<Interval> {
         let origin = self.origin?;
         let (mut hi, mut lo) = (self.forward.bound(now, pace)?, -self.lower(now, pace)?);
         if lo > hi {
@@ -269,15 +292,16 @@ impl Causal {
             std::mem::swap(&mut lo, &mut hi);
         }
         let width = hi - lo;
-        let other_hi = self.forward.contradiction(now, pace);
-        let other_lo = self.backward.contradiction(now, pace).map(|ns| -ns);
-        for (other_lo, other_hi) in [
-            other_hi.map(|hi| (other_lo.unwrap_or(hi - width), hi)),
-            other_lo.map(|lo| (lo, other_hi.unwrap_or(lo + width))),
-        ]
-        .into_iter()
-        .flatten()
-        {
+        let since = |side: &Side| doubted.and_then(|since| side.bound_since(since, now, pace));
+        for (other_hi, other_lo) in [
+            (self.forward.contradiction(now, pace), self.backward.contradiction(now, pace)),
+            (since(&self.forward), since(&self.backward)),
+        ] {
+            let (other_lo, other_hi) = match (other_lo.map(|ns| -ns), other_hi) {
+                (None, None) => continue,
+                (other_lo, Some(hi)) => (other_lo.unwrap_or(hi - width), hi),
+                (Some(lo), None) => (lo, lo + width),
+            };
             lo = lo.min(other_lo).min(other_hi);
             hi = hi.max(other_lo).max(other_hi);
         }
@@ -358,7 +382,7 @@ mod tests {
         }
 
         fn interval(&self) -> Interval {
-            self.causal.interval(Time::from_nanos(self.now), PACE).unwrap()
+            self.causal.interval(Time::from_nanos(self.now), PACE, None).unwrap()
         }
 
         fn holds(&self) -> bool {
@@ -383,7 +407,7 @@ mod tests {
     fn nothing_is_said_before_both_ways_are_known() {
         let mut bench = Bench::new();
         bench.sync(10_000);
-        assert_eq!(bench.causal.interval(Time::from_nanos(bench.now), PACE), None);
+        assert_eq!(bench.causal.interval(Time::from_nanos(bench.now), PACE, None), None);
     }
 
     #[test]

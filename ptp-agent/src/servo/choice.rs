@@ -132,6 +132,16 @@ impl fmt::Display for Choice {
     }
 }
 
+/// What is done with the clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// It is made to follow.
+    #[default]
+    Steer,
+    /// It is left alone; only its error is estimated.
+    Watch,
+}
+
 /// What is the same for all servos.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
@@ -155,6 +165,8 @@ pub struct Options {
     pub boundary_clock_error: Option<Duration>,
     /// The frequency adjustment in effect at the start, parts per billion.
     pub frequency_ppb: f64,
+    /// What is done with the clock.
+    pub purpose: Purpose,
 }
 
 impl Default for Options {
@@ -168,6 +180,7 @@ impl Default for Options {
             rate_error_ppb: 1_000.0,
             boundary_clock_error: None,
             frequency_ppb: 0.0,
+            purpose: Purpose::Steer,
         }
     }
 }
@@ -186,6 +199,8 @@ pub fn build(choice: &Choice, options: &Options) -> Box<dyn Servo> {
     let length = usize::from(choice.delay_filter_length);
     let Choice { mode, delay_filter: kind, .. } = *choice;
     match choice.method {
+        // Whoever only watches wants to know, not to see what a controller would do.
+        _ if options.purpose == Purpose::Watch => Box::new(AdaptiveServo::new(*options)),
         Method::Adaptive => Box::new(AdaptiveServo::new(*options)),
         Method::Pi => Box::new(Classic::new(Pi::default(), *options, mode, kind, length)),
         Method::LinReg => Box::new(Classic::new(LinReg::default(), *options, mode, kind, length)),

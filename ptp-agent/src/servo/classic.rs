@@ -321,7 +321,7 @@ impl<C: Controller> Servo for Classic<C> {
         if self.state == ServoState::Unlocked {
             return None;
         }
-        let offset = self.causal.interval(now, self.pace())?;
+        let offset = self.causal.interval(now, self.pace(), None)?;
         let interval = Interval { lo: offset.lo + shown, hi: offset.hi + shown };
         let noise = Duration::from_nanos_f64(4.0 * self.variance_ns2.sqrt());
         let error = self.last_offset;

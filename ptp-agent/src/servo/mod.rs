@@ -14,9 +14,8 @@ mod linreg;
 mod ntp;
 mod pi;
 pub mod trust;
-pub mod watch;
 
-pub use choice::{Choice, Method, Options, UnknownServo, build};
+pub use choice::{Choice, Method, Options, Purpose, UnknownServo, build};
 pub use trust::{Basis, Interval, Trust};
 
 use crate::stamp::StampSource;

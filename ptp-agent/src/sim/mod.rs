@@ -3,7 +3,7 @@
 //! takes seconds.
 
 use std::{
-    io::Write as _,
+    io::{self, BufWriter, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -12,7 +12,7 @@ use anyhow::Context;
 
 pub use report::Report;
 pub use scenario::{Scenario, ScenarioError};
-pub use world::Truth;
+pub use world::{Trusted, Truth};
 
 use crate::servo;
 
@@ -32,8 +32,9 @@ pub fn run(scenario: &Scenario) -> Report {
     Report::new(scenario, course)
 }
 
-/// `lab --simulate`: runs the scenario in `path`, with another servo if one is given, prints the
-/// result as text or as one JSON line, and writes an HTML page if asked. The exit code is 0 when the
+/// `lab --simulate`: runs the scenario in `path`, with another servo and another seed where they are
+/// given, prints the result as text or as JSON lines (one for each sample, the summary last), and writes
+/// an HTML page if asked. The exit code is 0 when the
 /// clock converged, 1 when it did not, 2 when the scenario cannot be used (the problem and its place
 /// on standard error; nothing is written then).
 ///
@@ -42,6 +43,7 @@ pub fn run(scenario: &Scenario) -> Report {
 pub fn command(
     path: &Path,
     servo: Option<servo::Choice>,
+    seed: Option<u64>,
     json: bool,
     html: Option<PathBuf>,
 ) -> anyhow::Result<ExitCode> {
@@ -55,6 +57,9 @@ pub fn command(
     if let Some(servo) = servo {
         scenario.servo = servo;
     }
+    if let Some(seed) = seed {
+        scenario.seed = seed;
+    }
     let report = run(&scenario);
     if let Some(html) = html {
         report
@@ -62,7 +67,16 @@ pub fn command(
             .write(&html)
             .with_context(|| format!("cannot write the report to {}", html.display()))?;
     }
-    let text = if json { serde_json::to_string(&report.summary)? + "\n" } else { report.text() };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
+    let mut stdout = BufWriter::new(io::stdout().lock());
+    let written = if json {
+        report.write_json(&mut stdout)
+    } else {
+        stdout.write_all(report.text().as_bytes()).and_then(|()| stdout.flush())
+    };
+    match written {
+        // `head` has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written.context("cannot write the result")?,
+    }
     Ok(if report.summary.converged_s.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

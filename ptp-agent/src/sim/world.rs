@@ -24,7 +24,7 @@ use crate::{
         receiver::{Action, ReceiverConfig},
         transmitter::{Transmitter, TransmitterConfig},
     },
-    servo::{Servo, ServoState},
+    servo::{Servo, ServoState, Trust},
     stamp::{Stamp, StampSource},
 };
 
@@ -52,10 +52,53 @@ pub struct Truth {
     pub at_s: f64,
     /// Clock minus the grandmaster that is, or was last, followed; nanoseconds.
     pub error_ns: f64,
-    /// What the servo says about it.
-    pub bound_ns: Option<f64>,
+    /// What the servo took it for at the last Sync; `None` before the first estimate.
+    pub offset_ns: Option<f64>,
+    /// How far the clock can be trusted, as the servo says; `None` where it says nothing.
+    pub trust: Option<Trusted>,
     /// State of the servo.
     pub state: ServoState,
+}
+
+/// What a servo says about the error, nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Trusted {
+    /// Bound on its magnitude.
+    pub bound_ns: f64,
+    /// The spread alone.
+    pub precision_ns: f64,
+    /// Where it can be by causality: the least and the most.
+    pub interval_ns: [f64; 2],
+    /// The estimate had left the interval.
+    pub is_clipped: bool,
+}
+
+impl Trusted {
+    fn new(trust: &Trust) -> Self {
+        Self {
+            bound_ns: trust.bound.as_nanos_f64(),
+            precision_ns: trust.precision.as_nanos_f64(),
+            interval_ns: [trust.interval.lo, trust.interval.hi].map(Duration::as_nanos_f64),
+            is_clipped: trust.is_clipped,
+        }
+    }
+
+    /// Half of the interval's width.
+    pub fn half_width_ns(&self) -> f64 {
+        (self.interval_ns[1] - self.interval_ns[0]) / 2.0
+    }
+}
+
+impl Truth {
+    /// Bound on the magnitude of the error, where there is one.
+    pub fn bound_ns(&self) -> Option<f64> {
+        self.trust.map(|trust| trust.bound_ns)
+    }
+
+    /// Whether the error is within the bound, where there is one.
+    pub fn is_within_bound(&self) -> Option<bool> {
+        self.trust.map(|trust| self.error_ns.abs() <= trust.bound_ns)
+    }
 }
 
 /// What a run has left behind.
@@ -190,6 +233,8 @@ pub(super) struct World {
     stamps: Stamps,
     client_last: Time<Mono>,
     followed: usize,
+    /// The latest estimate.
+    offset_ns: Option<f64>,
     queue: BinaryHeap<Entry>,
     order: u64,
     course: Course,
@@ -270,6 +315,7 @@ impl World {
             stamps: Stamps::new(&scenario.time_receiver.host),
             client_last: START,
             followed: 0,
+            offset_ns: None,
             queue: BinaryHeap::new(),
             order: 0,
             course: Course::default(),
@@ -423,7 +469,10 @@ impl World {
                     self.followed = n.min(self.grandmasters.len() - 1);
                 }
                 Event::Engine(action) => self.act(CLIENT, action),
-                Event::Sample(_) => self.course.samples += 1,
+                Event::Sample(sample) => {
+                    self.course.samples += 1;
+                    self.offset_ns = Some(sample.offset.as_nanos_f64());
+                }
                 Event::Adjusted { stepped: Some(by), .. } => {
                     self.course.steps.push((self.now_s(), by.as_nanos_f64()));
                 }
@@ -447,7 +496,8 @@ impl World {
         Truth {
             at_s: self.now_s(),
             error_ns: (self.client.domain_time(now) - reference).as_nanos_f64(),
-            bound_ns: self.client.error_bound(now).map(Duration::as_nanos_f64),
+            offset_ns: self.offset_ns,
+            trust: self.client.trust(now).as_ref().map(Trusted::new),
             state: self.client.servo().state(),
         }
     }

@@ -3,7 +3,8 @@
 //! delays, it needs to know nothing about them, and late packets cannot bend it.
 
 use super::{
-    estimator::{Estimator, Filter, Way},
+    estimator::Estimator,
+    filter::{Filter, Way},
     noise::Noise,
 };
 use ptp_common::time::{Duration, Mono, Time};
@@ -12,6 +13,12 @@ use ptp_common::time::{Duration, Mono, Time};
 const NEEDED: usize = 8;
 /// And for so long, seconds: many packets in a short time tell little about frequency.
 const NEEDED_S: f64 = 2.0;
+/// Where answers are rare, fewer of them have to do after so many seconds.
+const FEWER: usize = 4;
+const PATIENT_S: f64 = 24.0;
+/// A packet is too early to be true by so many times the median distance from the median, and so much more.
+const TOO_EARLY: f64 = 30.0;
+const TOO_EARLY_NS: f64 = 1_000.0;
 /// Packets that are kept of each direction; with so many, time does not matter.
 const CAPACITY: usize = 512;
 /// Fastest and slowest clock that is looked for, parts per billion.
@@ -54,25 +61,37 @@ impl Acquisition {
     }
 
     /// The estimator, once there is enough. `before` is one that followed the same oscillator.
-    pub(super) fn finish(&mut self, before: Option<Estimator>) -> Option<Estimator> {
+    pub(super) fn finish(&mut self, before: Option<&Estimator>) -> Option<Estimator> {
         let (first, origin) = self.first?;
         let last_s = self.forward.last()?.0;
         let is_peer = !self.peer.is_empty();
         let backward = if is_peer { self.peer.len() } else { self.backward.len() };
         let full = self.forward.len() >= CAPACITY;
-        if self.forward.len() < NEEDED || backward < NEEDED || (last_s < NEEDED_S && !full) {
+        let backward_needed = if last_s >= PATIENT_S { FEWER } else { NEEDED };
+        let enough = self.forward.len() >= NEEDED && backward >= backward_needed;
+        if !enough || (last_s < NEEDED_S && !full) {
             return None;
         }
         if is_peer {
             self.backward.clear();
         }
-        let rate = self.rate();
-        let forward = Edge::new(&self.forward, rate, last_s);
+        let rough = median_slope(&self.forward, &self.backward);
+        let sound_forward = without_too_early(&self.forward, rough);
+        let sound_backward = without_too_early(&self.backward, -rough);
+        let mostly = |sound: &[_], all: &[_]| 2 * sound.len() >= all.len();
+        if !mostly(&sound_forward, &self.forward) || !mostly(&sound_backward, &self.backward) {
+            if full {
+                *self = Self::default();
+            }
+            return None;
+        }
+        let rate = common_slope(&sound_forward, &sound_backward);
+        let forward = Edge::new(&sound_forward, rate, last_s);
         let backward = if is_peer {
             let points: Vec<(f64, f64)> = self.peer.iter().map(|delay| (0.0, *delay)).collect();
             Edge::new(&points, 0.0, 0.0)
         } else {
-            Edge::new(&self.backward, -rate, last_s)
+            Edge::new(&sound_backward, -rate, last_s)
         };
         let at = first + Duration::from_nanos_f64(last_s * 1e9);
         let beliefs = [0, 1].map(|kind| {
@@ -82,37 +101,67 @@ impl Acquisition {
         });
         Some(Estimator::new(origin, at, beliefs, before))
     }
+}
 
-    /// The common slope of both directions, ns/s: the cost is convex in it.
-    fn rate(&self) -> f64 {
-        let cost = |rate: f64| {
-            let excess = |points: &[(f64, f64)], rate: f64| {
-                let (mut sum, mut least) = (0.0, f64::INFINITY);
-                for (at, value) in points {
-                    let value = value - rate * at;
-                    sum += value;
-                    least = least.min(value);
-                }
-                if points.is_empty() { 0.0 } else { sum - least * points.len() as f64 }
-            };
-            excess(&self.forward, rate) + excess(&self.backward, -rate)
-        };
-        let (mut low, mut high) = (-RATE_LIMIT_PPB, RATE_LIMIT_PPB);
-        let mut inner = [high - GOLDEN * (high - low), low + GOLDEN * (high - low)];
-        let mut costs = inner.map(cost);
-        for _ in 0..SEARCH_STEPS {
-            if costs[0] < costs[1] {
-                high = inner[1];
-                inner = [high - GOLDEN * (high - low), inner[0]];
-                costs = [cost(inner[0]), costs[0]];
-            } else {
-                low = inner[0];
-                inner = [inner[1], low + GOLDEN * (high - low)];
-                costs = [costs[1], cost(inner[1])];
-            }
+/// Median of the slopes between points half of the time apart, ns/s: rough, but no single stamp can
+/// bend it (Theil and Sen).
+fn median_slope(forward: &[(f64, f64)], backward: &[(f64, f64)]) -> f64 {
+    let slopes = |points: &[(f64, f64)], sign: f64| {
+        let half = points.len() / 2;
+        let pairs = points.iter().zip(points.iter().skip(half));
+        pairs
+            .filter(|(a, b)| b.0 > a.0)
+            .map(|(a, b)| sign * (b.1 - a.1) / (b.0 - a.0))
+            .collect::<Vec<_>>()
+    };
+    let mut all = slopes(forward, 1.0);
+    all.extend(slopes(backward, -1.0));
+    median(all)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// The points without those that are before all others by far more than these spread: stamps that lie.
+/// Late ones may stay, they move no edge.
+fn without_too_early(points: &[(f64, f64)], rate: f64) -> Vec<(f64, f64)> {
+    let flat = |point: &(f64, f64)| point.1 - rate * point.0;
+    let middle = median(points.iter().map(flat).collect());
+    let spread = median(points.iter().map(|point| (flat(point) - middle).abs()).collect());
+    let earliest = middle - TOO_EARLY * spread - TOO_EARLY_NS;
+    points.iter().copied().filter(|point| flat(point) >= earliest).collect()
+}
+
+/// The common slope of both directions, ns/s, of points in seconds and nanoseconds: the mean delay beyond
+/// the lines is convex in it.
+pub(super) fn common_slope(forward: &[(f64, f64)], backward: &[(f64, f64)]) -> f64 {
+    let excess = |points: &[(f64, f64)], rate: f64| {
+        let (mut sum, mut least) = (0.0, f64::INFINITY);
+        for (at, value) in points {
+            let value = value - rate * at;
+            sum += value;
+            least = least.min(value);
         }
-        0.5 * (low + high)
+        if points.is_empty() { 0.0 } else { sum - least * points.len() as f64 }
+    };
+    let cost = |rate: f64| excess(forward, rate) + excess(backward, -rate);
+    let (mut low, mut high) = (-RATE_LIMIT_PPB, RATE_LIMIT_PPB);
+    let mut inner = [high - GOLDEN * (high - low), low + GOLDEN * (high - low)];
+    let mut costs = inner.map(cost);
+    for _ in 0..SEARCH_STEPS {
+        if costs[0] < costs[1] {
+            high = inner[1];
+            inner = [high - GOLDEN * (high - low), inner[0]];
+            costs = [cost(inner[0]), costs[0]];
+        } else {
+            low = inner[0];
+            inner = [inner[1], low + GOLDEN * (high - low)];
+            costs = [costs[1], cost(inner[1])];
+        }
     }
+    0.5 * (low + high)
 }
 
 /// The belief that the edges make, at the end of the time.

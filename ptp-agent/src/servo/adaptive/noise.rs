@@ -72,7 +72,8 @@ pub(super) struct Posterior {
     /// Probability that the packet follows no model.
     pub(super) wild: f64,
     slow: f64,
-    early: f64,
+    /// Probability that the packet is an early one.
+    pub(super) early: f64,
     fast_mean: f64,
     slow_mean: f64,
     early_mean: f64,
@@ -131,6 +132,11 @@ impl Noise {
     fn early_ns(&self) -> f64 {
         let least = EARLY_RATIO * (self.fast_ns + self.variance_ns2.sqrt());
         (self.early_sum / self.early_share).max(least).min(MAX_MEAN_NS * EARLY_RATIO)
+    }
+
+    /// Share of early packets.
+    pub(super) const fn early_share(&self) -> f64 {
+        self.early_share
     }
 
     /// Variance of an edge that was found among `count` packets.
@@ -326,6 +332,11 @@ fn truncated(value: f64, edge: &Edge, tail: &Tail) -> Truncated {
 fn mirrored(value: f64, edge: &Edge, tail: &Tail) -> Truncated {
     let seen = truncated(-value, &Edge { mean: -edge.mean, ..*edge }, tail);
     Truncated { mean: -seen.mean, ..seen }
+}
+
+/// Log probability that a standard normal value is below `z`.
+pub(super) fn ln_normal_below(z: f64) -> f64 {
+    (0.5 * libm::erfc(-z * FRAC_1_SQRT_2)).max(1e-300).ln()
 }
 
 #[cfg(test)]
