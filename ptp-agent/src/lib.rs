@@ -14,6 +14,7 @@ pub mod compare;
 pub mod doctor;
 pub mod engine;
 pub mod lab;
+pub mod limits;
 pub mod linuxptp;
 pub mod publish;
 pub mod recording;

@@ -96,6 +96,7 @@ impl Health {
                 "alarm": alarm.name(),
                 "for_s": (now - since).as_secs_f64(),
                 "meaning": alarm.summary(),
+                "detail": self.alarms.detail(alarm),
                 "explanation": alarm.explanation(),
                 "runbook": alarm.runbook(),
             })
@@ -116,11 +117,24 @@ pub(super) fn totals<'a>(
         totals.syncs += counters.sync_exchanges;
         totals.follow_ups_missing += counters.dropped(Drop::SyncWithoutFollowUp);
         totals.delays += counters.delay_exchanges + counters.peer_delay_exchanges;
+        let of = |cause| counters.dropped(cause);
+        totals.replayed += of(Drop::Replayed);
+        totals.duplicate += of(Drop::Duplicate);
+        totals.self_sent += of(Drop::SelfSent);
+        totals.unmatched += of(Drop::UnmatchedDelayResp)
+            + of(Drop::UnmatchedPdelayResp)
+            + of(Drop::MultipleResponders);
+        totals.unconfirmed += of(Drop::Unconfirmed);
+        totals.table_full += of(Drop::ForeignTableFull);
+        totals.implausible += of(Drop::ImplausibleDelay);
+        totals.refused += of(Drop::RateLimited);
         totals.delays_unanswered += counters.dropped(Drop::UnansweredDelayReq)
             + counters.dropped(Drop::UnansweredPdelayReq);
         if let Some((rx, tx)) = io.stamp_counts(*port) {
             totals.rx_stamps += rx.matched.values().sum::<u64>();
             totals.rx_stamps_missing += rx.pairing.missing;
+            totals.rx_orphaned += rx.pairing.orphaned;
+            totals.duplicate += rx.pairing.duplicate;
             totals.tx_stamps += tx.matched.values().sum::<u64>();
             totals.tx_stamps_missing += tx.pairing.missing;
         }

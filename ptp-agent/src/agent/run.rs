@@ -24,7 +24,7 @@ use crate::{
     engine::{
         DelayMechanism, PortIndex,
         client::{Client, Event, Sample},
-        receiver::{Action, Measurement, Observation, PortConfig, ReceiverConfig},
+        receiver::{Acceptable, Action, Measurement, Observation, PortConfig, ReceiverConfig},
     },
     publish::{
         alarms::{Facts, Role, Totals},
@@ -85,6 +85,10 @@ pub struct RunConfig {
     pub record: Option<RecordingFile>,
     /// As for [`PortConfig::delay_asymmetry`].
     pub delay_asymmetry: Duration,
+    /// As for [`PortConfig::assume_two_step`].
+    pub assume_two_step: bool,
+    /// As for [`ReceiverConfig::acceptable`].
+    pub acceptable_masters: Vec<Acceptable>,
     /// What other programs are given.
     pub exporting: Exporting,
 }
@@ -104,6 +108,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         servo_name,
         record,
         delay_asymmetry,
+        assume_two_step,
+        acceptable_masters,
         exporting,
     } = config;
     let exports = Exports::start(exporting, monotonic());
@@ -126,10 +132,12 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
             .map(|port| PortConfig {
                 delay_mechanism,
                 delay_asymmetry,
+                assume_two_step,
                 link_up: io.is_up(*port),
                 ..PortConfig::default()
             })
             .collect(),
+        acceptable: acceptable_masters,
         ..ReceiverConfig::new(identity, seed)
     };
     let real_minus_mono = realtime_minus_monotonic();
@@ -490,7 +498,7 @@ impl Teller {
     }
 
     /// What the alarms are judged by.
-    fn facts(&self, runner: &Runner) -> Facts {
+    fn facts(&self, now: Time<Mono>, runner: &Runner) -> Facts {
         let receiver = runner.client.receiver();
         let parent = receiver.parent();
         let (ports_up, ports_down) = health::links(&runner.io, &self.ports);
@@ -512,13 +520,15 @@ impl Teller {
                 .map(|properties| i64::from(properties.current_utc_offset)),
             is_steered_elsewhere: self.is_stepped_elsewhere,
             is_unserved: self.services.is_lacking() || self.exports.is_lacking(),
+            round_trip: receiver.round_trip(),
+            hints: receiver.overheard(now).map(|hint| hint.to_string()).collect(),
         }
     }
 
     fn housekeep(&mut self, runner: &Runner) {
         let now = monotonic();
         self.services.look_after(now);
-        let facts = self.facts(runner);
+        let facts = self.facts(now, runner);
         self.health.check(now, &facts);
         self.exports.tick(&export::view(&runner.client, now, self.last.as_ref(), self.steps));
         let receiver = runner.client.receiver();

@@ -232,6 +232,8 @@ pub(super) fn run_config(
         delay_asymmetry: Duration::from_nanos(
             args.delay_asymmetry.or(section.delay_asymmetry).unwrap_or(0),
         ),
+        assume_two_step: section.assume_two_step.unwrap_or(false),
+        acceptable_masters: section.acceptable_masters.unwrap_or_default(),
         exporting,
     })
 }

@@ -40,7 +40,17 @@ causes! {
     AlternateMaster = "alternate_master",
     /// Announce with `stepsRemoved` of 255 or more (9.3.2.5).
     StepsRemoved = "steps_removed",
-    /// No room for another foreign time transmitter.
+    /// Announce that contradicts what its sender has said, until further ones confirm it.
+    Unconfirmed = "unconfirmed",
+    /// Announce of a time transmitter that may not be followed.
+    NotAcceptable = "not_acceptable",
+    /// An interval that is not adopted as it was asked for; the message itself counts.
+    IntervalClamped = "interval_clamped",
+    /// A UTC offset that cannot be; the message itself counts.
+    ImplausibleUtcOffset = "implausible_utc_offset",
+    /// An exchange whose path delay cannot be.
+    ImplausibleDelay = "implausible_delay",
+    /// No room for another foreign time transmitter: all candidates are better.
     ForeignTableFull = "foreign_table_full",
     /// Sync, Follow_Up or Delay_Resp from a port that is not the parent.
     NotParent = "not_parent",
@@ -70,7 +80,7 @@ causes! {
     UnmatchedPdelayResp = "unmatched_pdelay_resp",
     /// A second port answered one Pdelay_Req (11.4.4); the known peer is believed.
     MultipleResponders = "multiple_responders",
-    /// A correction that says "too large to represent", or a sum out of range.
+    /// A correction that says "too large to represent", or is longer than anything forwards a message.
     Correction = "correction",
     /// A message type that this role has no use for.
     NotForRole = "not_for_role",

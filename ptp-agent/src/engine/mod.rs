@@ -3,6 +3,8 @@
 //! simulator and `replay`. This file holds what the parts share: port and token numbers, the bytes
 //! of a message to send, and port states.
 
+#[cfg(test)]
+mod attacks;
 pub mod bmca;
 pub mod client;
 pub mod counters;
@@ -125,11 +127,6 @@ impl fmt::Debug for Datagram {
         }
         f.write_str(")")
     }
-}
-
-/// A received `logMessageInterval`, if it is one that may be adopted (-10..=22).
-pub(crate) fn log_interval(log: i8) -> Option<i8> {
-    (-10..=22).contains(&log).then_some(log)
 }
 
 /// How many whole intervals there are in a span; never negative.

@@ -238,9 +238,9 @@ fn delay_asymmetry_moves_both_directions() {
     let (now, token, request) = bench.request(1_100);
     bench.receiver.handle_tx_stamp(at(now), token, stamp(at(now)));
     bench.actions.clear();
-    bench.put(now + 1, &delay_resp(request.sequence_id, time(200, 0), OWN_PORT, 0));
+    bench.put(now + 1, &delay_resp(request.sequence_id, time(100, 0), OWN_PORT, 0));
     let [Observation::Delay(delay)] = bench.observations()[..] else { panic!() };
-    assert_eq!(delay.t4, Time::from_seconds_nanos(200, 100));
+    assert_eq!(delay.t4, Time::from_seconds_nanos(100, 100));
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn delay_resp_for_another_port_is_ignored() {
 
 #[test]
 fn the_delay_req_interval_is_adopted_from_delay_resp_if_it_is_sane() {
-    for (log, expected) in [(-3, -3), (3, 3), (22, 22), (-10, -10), (23, 0), (-11, 0), (127, 0)] {
+    for (log, expected) in [(-3, -3), (3, 3), (22, 3), (-10, -7), (23, 0), (-11, 0), (127, 0)] {
         let mut bench = Bench::following(config());
         bench.put(1_100, &sync(1, 0));
         let (now, _, request) = bench.request(1_100);

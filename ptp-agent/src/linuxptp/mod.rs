@@ -304,6 +304,9 @@ impl File {
         if let Some((_, asymmetry)) = self.integer("delayAsymmetry") {
             run.insert("delay-asymmetry".into(), asymmetry.into());
         }
+        if self.integer("assume_two_step").is_some_and(|(_, value)| value == 1) {
+            run.insert("assume-two-step".into(), true.into());
+        }
         let clock = self.clock();
         let serve = self.serve();
         for (name, section) in

@@ -176,7 +176,7 @@ const KNOWN: &[Known] = &[
     ),
     global("free_running", FLAG, "0", Translated),
     global("freq_est_interval", Integer(0, i32::MAX as i64), "1", Missing("the servo chooses it")),
-    global("assume_two_step", FLAG, "0", Missing("what a Sync says of itself counts")),
+    global("assume_two_step", FLAG, "0", Translated),
     global("tc_spanning_tree", FLAG, "0", Missing("there is no transparent clock")),
     global(
         "tx_timestamp_timeout",

@@ -13,7 +13,7 @@ use super::{MAX_PORTS, VERSION};
 use crate::{
     engine::{
         DelayMechanism,
-        receiver::{PortConfig, ReceiverConfig},
+        receiver::{Acceptable, PortConfig, ReceiverConfig},
     },
     stamp::{Stamp, StampSource},
     transport::TransportKind,
@@ -165,6 +165,9 @@ pub struct Start {
     pub clock: FollowedClock,
     /// What steered it, as `--servo` takes it; `watch` where the clock is only watched.
     pub servo: String,
+    /// Who may be followed, where not everybody may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acceptable: Vec<Acceptable>,
     /// The ports, in the order of their numbers.
     pub ports: Vec<PortNote>,
 }
@@ -201,6 +204,9 @@ pub struct PortNote {
     /// `delayAsymmetry`.
     #[serde(with = "exact::span")]
     pub delay_asymmetry_ns: Duration,
+    /// Whether every Sync was taken for the first of two steps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub assume_two_step: bool,
     /// Whether the link was up at the start.
     pub link_up: bool,
 }
@@ -230,6 +236,7 @@ impl Start {
             transport,
             clock,
             servo,
+            acceptable: receiver.acceptable.clone(),
             ports: ports
                 .map(|(port, interface)| PortNote {
                     interface: interface.clone(),
@@ -239,6 +246,7 @@ impl Start {
                     log_min_delay_req_interval: port.log_min_delay_req_interval,
                     log_min_pdelay_req_interval: port.log_min_pdelay_req_interval,
                     delay_asymmetry_ns: port.delay_asymmetry,
+                    assume_two_step: port.assume_two_step,
                     link_up: port.link_up,
                 })
                 .collect(),
@@ -252,6 +260,7 @@ impl Start {
             domain_number: self.domain,
             sdo_id: self.sdo_id,
             minor_version: self.minor_version,
+            acceptable: self.acceptable.clone(),
             ports: self
                 .ports
                 .iter()
@@ -262,6 +271,7 @@ impl Start {
                     log_min_delay_req_interval: port.log_min_delay_req_interval,
                     log_min_pdelay_req_interval: port.log_min_pdelay_req_interval,
                     delay_asymmetry: port.delay_asymmetry_ns,
+                    assume_two_step: port.assume_two_step,
                     link_up: port.link_up,
                 })
                 .collect(),

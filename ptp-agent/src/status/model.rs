@@ -46,6 +46,8 @@ pub(super) struct Alarm {
     pub(super) alarm: String,
     pub(super) for_s: f64,
     pub(super) meaning: String,
+    /// The figures behind it; may be empty.
+    pub(super) detail: String,
     pub(super) explanation: String,
     /// Path of the page about it.
     pub(super) runbook: Option<String>,

@@ -79,6 +79,9 @@ pub(super) fn page(status: &Status) -> String {
     }
     for alarm in &status.alarms {
         line("ALARM", format!("{} for {}: {}", alarm.alarm, span(alarm.for_s), alarm.meaning));
+        if !alarm.detail.is_empty() {
+            line("", alarm.detail.clone());
+        }
         for explanation in alarm.explanation.lines() {
             line("", explanation.trim().into());
         }

@@ -138,6 +138,17 @@ const SECTIONS: [Section; 5] = [
             option("delay", Default("\"e2e\"")),
             option("servo", Default("\"adaptive\"")),
             live(option("delay-asymmetry", Default("0"))),
+            alone(
+                "assume-two-step",
+                Default("false"),
+                "Every Sync has a Follow_Up, whatever its twoStepFlag says.",
+            ),
+            alone(
+                "acceptable-masters",
+                Example("[\"001122.fffe.334455\", \"001122.fffe.667788-1\"]"),
+                "Only these are followed: clocks (as grandmaster or as sender of Announce) or ports; \
+                 default: anybody.",
+            ),
         ],
     },
     Section {

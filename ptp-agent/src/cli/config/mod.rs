@@ -20,6 +20,7 @@ use super::{
 use crate::{
     agent::prime::PrimeMode,
     capture::{Latencies, RxSource, TxSource},
+    engine::receiver::Acceptable,
     servo::Choice,
     transport::TransportKind,
 };
@@ -77,6 +78,8 @@ pub(super) struct RunSection {
     pub(super) delay: Option<Delay>,
     pub(super) servo: Option<Choice>,
     pub(super) delay_asymmetry: Option<i64>,
+    pub(super) assume_two_step: Option<bool>,
+    pub(super) acceptable_masters: Option<Vec<Acceptable>>,
 }
 
 /// `[serve]`.

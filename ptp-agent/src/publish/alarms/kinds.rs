@@ -133,6 +133,25 @@ alarms! {
     /// Stop one of the two: chronyd, ntpd, systemd-timesyncd, phc2sys, ptp4l ...
     SteeredElsewhere = "steered_elsewhere", "another program steers the clock",
         [Receiver], raise 0 s, clear 60 s;
+    /// Messages that nobody sends by himself: repeated or old ones, answers to nothing, messages in this
+    /// clock's or the time transmitter's name that contradict the others. None of them was used.
+    /// Somebody may be playing; a loop, a cloned machine or a doubled packet looks the same. The detail says what
+    /// was counted.
+    SpoofingSuspected = "spoofing_suspected", "messages that are not what they say",
+        [Receiver], raise 10 s, clear 60 s;
+    /// More clocks announce themselves than there is room for; the best are kept.
+    /// No network has so many time transmitters: somebody invents them, or many clocks run as masters.
+    TablePressure = "table_pressure", "too many clocks announce themselves",
+        [Receiver], raise 5 s, clear 60 s;
+    /// The shortest round trip to the time transmitter has changed by more than its noise for half a minute.
+    /// Another route or a new load does that; so does somebody who delays messages in one direction, which moves
+    /// the clock by up to half of the change.
+    DelayAttackSuspected = "delay_attack_suspected", "the round trip has changed",
+        [Receiver], raise 0 s, clear 60 s;
+    /// More requests come than are answered. Clients that ask regularly still get their answers.
+    /// Somebody floods, or there are more clients than one server can have.
+    RequestFlood = "request_flood", "more delay requests than are answered",
+        [Transmitter], raise 5 s, clear 30 s;
     /// Metrics, the status socket, the management socket or an export for other programs cannot be had; the
     /// log says which and why. Time is kept all the same, and the agent tries again every ten seconds.
     EndpointUnavailable = "endpoint_unavailable", "metrics, a socket or an export cannot be served",

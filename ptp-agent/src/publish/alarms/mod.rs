@@ -9,12 +9,14 @@ mod kinds;
 mod tests;
 mod window;
 
+use std::collections::BTreeMap;
+
 use ptp_common::{
     time::{Duration, Mono, Time},
     wire::ClockIdentity,
 };
 
-use crate::{publish::text::nanos, servo::ServoState};
+use crate::{engine::receiver::RoundTripTrend, publish::text::nanos, servo::ServoState};
 use hysteresis::Hysteresis;
 pub use kinds::{Alarm, Role};
 use window::Window;
@@ -25,6 +27,11 @@ pub const DEFAULT_OFFSET_LIMIT: Duration = Duration::from_nanos(100_000);
 const USUAL_UTC_OFFSET: i64 = 37;
 /// An offset this near to TAI minus UTC is no offset but a confusion of time scales.
 const TIME_SCALE_SLACK: Duration = Duration::from_millis(100);
+
+/// Fewer messages in the window that nobody sends by himself are an accident,
+const ODDITIES: u64 = 5;
+/// and so are fewer than one in so many that are used.
+const ODD_SHARE: u64 = 50;
 
 /// Totals since the start, over all ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +60,41 @@ pub struct Totals {
     pub clock_errors: u64,
     /// Steps of the clock.
     pub clock_steps: u64,
+    /// Messages whose number had passed already.
+    pub replayed: u64,
+    /// Messages that said again what had been said, and packets seen twice.
+    pub duplicate: u64,
+    /// Messages in this clock's own name.
+    pub self_sent: u64,
+    /// Answers that nobody had asked for, or that a second one gave.
+    pub unmatched: u64,
+    /// Announce messages that contradicted what their sender had said.
+    pub unconfirmed: u64,
+    /// Announce messages for which there was no room.
+    pub table_full: u64,
+    /// Exchanges whose path delay cannot be.
+    pub implausible: u64,
+    /// Requests that were not answered because there were too many.
+    pub refused: u64,
+    /// Packets that were stamped and never came out of the socket.
+    pub rx_orphaned: u64,
+}
+
+impl Totals {
+    /// What nobody sends by himself.
+    const fn oddities(&self) -> u64 {
+        self.replayed
+            .saturating_add(self.duplicate)
+            .saturating_add(self.self_sent)
+            .saturating_add(self.unmatched)
+            .saturating_add(self.unconfirmed)
+    }
+
+    /// There are several, and they are no rounding error of what is used.
+    const fn are_odd(&self) -> bool {
+        let used = self.syncs.saturating_add(self.delays);
+        self.oddities() >= ODDITIES && self.oddities().saturating_mul(ODD_SHARE) > used
+    }
 }
 
 /// What is known at one time.
@@ -78,6 +120,10 @@ pub struct Facts {
     pub is_steered_elsewhere: bool,
     /// Whether metrics, a socket or an export that were asked for cannot be served.
     pub is_unserved: bool,
+    /// How the round trip to the time transmitter has changed.
+    pub round_trip: Option<RoundTripTrend>,
+    /// What is heard that cannot be followed, in words.
+    pub hints: Vec<String>,
 }
 
 /// What is tolerated.
@@ -111,6 +157,8 @@ pub struct Change {
 pub struct Alarms {
     limits: Limits,
     states: Vec<(Alarm, Hysteresis)>,
+    /// The figures behind each raised alarm, where there are any.
+    details: BTreeMap<Alarm, String>,
     window: Window,
     grandmaster: Option<ClockIdentity>,
     has_been_locked: bool,
@@ -123,6 +171,7 @@ impl Alarms {
         Self {
             limits,
             states: alarms.map(|alarm| (*alarm, Hysteresis::new(now))).collect(),
+            details: BTreeMap::new(),
             window: Window::default(),
             grandmaster: None,
             has_been_locked: false,
@@ -163,9 +212,10 @@ impl Alarms {
                 Alarm::NoDelayResp => {
                     recent.as_ref().is_some_and(|recent| recent.delays_unanswered > recent.delays)
                 }
-                Alarm::NoRxStamp => recent
-                    .as_ref()
-                    .is_some_and(|recent| recent.rx_stamps_missing > recent.rx_stamps),
+                // In a flood it is the flood that loses them.
+                Alarm::NoRxStamp => recent.as_ref().is_some_and(|recent| {
+                    recent.rx_stamps_missing > recent.rx_stamps && recent.refused == 0
+                }),
                 Alarm::NoTxStamp => recent
                     .as_ref()
                     .is_some_and(|recent| recent.tx_stamps_missing > recent.tx_stamps),
@@ -190,21 +240,31 @@ impl Alarms {
                 Alarm::ClockError => recent.as_ref().is_some_and(|recent| recent.clock_errors > 0),
                 Alarm::SteeredElsewhere => facts.is_steered_elsewhere,
                 Alarm::EndpointUnavailable => facts.is_unserved,
+                Alarm::SpoofingSuspected => recent.as_ref().is_some_and(Totals::are_odd),
+                Alarm::TablePressure => recent.as_ref().is_some_and(|recent| recent.table_full > 0),
+                Alarm::DelayAttackSuspected => {
+                    facts.round_trip.is_some_and(|trend| trend.has_changed)
+                }
+                Alarm::RequestFlood => recent.as_ref().is_some_and(|recent| recent.refused > 0),
             };
-            if let Some(after) = state.update(now, condition, alarm.patience()) {
-                let (alarm, is_raised) = (*alarm, state.is_raised());
-                let detail = match alarm {
-                    Alarm::OffsetAboveThreshold | Alarm::TimeScaleMismatch => facts
-                        .offset
-                        .map(|offset| format!("offset {}", nanos(offset.as_nanos() as f64)))
-                        .unwrap_or_default(),
-                    Alarm::GrandmasterChanged if is_raised => match (before, facts.grandmaster) {
-                        (Some(old), Some(new)) => format!("from {old} to {new}"),
-                        _ => String::new(),
-                    },
-                    Alarm::RingLoss => format!("{} records in all", facts.totals.ring_lost),
+            let change = state.update(now, condition, alarm.patience());
+            let (alarm, is_raised) = (*alarm, state.is_raised());
+            if change.is_none() && !(condition && is_raised) {
+                continue;
+            }
+            let detail = match alarm {
+                Alarm::GrandmasterChanged if is_raised => match (before, facts.grandmaster) {
+                    (Some(old), Some(new)) => format!("from {old} to {new}"),
                     _ => String::new(),
-                };
+                },
+                _ => detail(alarm, facts, recent.as_ref()),
+            };
+            if is_raised && !detail.is_empty() {
+                self.details.insert(alarm, detail.clone());
+            } else if !is_raised {
+                self.details.remove(&alarm);
+            }
+            if let Some(after) = change {
                 changes.push(Change { alarm, is_raised, after, detail });
             }
         }
@@ -221,6 +281,63 @@ impl Alarms {
         let raised = self.states.iter().filter(|(_, state)| state.is_raised());
         raised.map(|(alarm, state)| (*alarm, state.since()))
     }
+
+    /// The figures behind an alarm that is raised; may be empty.
+    pub fn detail(&self, alarm: Alarm) -> &str {
+        self.details.get(&alarm).map_or("", String::as_str)
+    }
+}
+
+/// The figures behind an alarm; may be empty.
+fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
+    match alarm {
+        Alarm::OffsetAboveThreshold | Alarm::TimeScaleMismatch => facts
+            .offset
+            .map(|offset| format!("offset {}", nanos(offset.as_nanos() as f64)))
+            .unwrap_or_default(),
+        Alarm::RingLoss => format!("{} records in all", facts.totals.ring_lost),
+        Alarm::NoAnnounce => {
+            let mut hints = facts.hints.clone();
+            if let Some(recent) = recent.filter(|recent| recent.rx_orphaned > 0) {
+                hints.push(format!(
+                    "{} packets were stamped and did not pass the host's firewall or rp_filter",
+                    recent.rx_orphaned
+                ));
+            }
+            hints.join("; ")
+        }
+        Alarm::NotSynchronized => recent
+            .filter(|recent| recent.implausible > 0)
+            .map(|recent| {
+                format!("{} exchanges with a path delay that cannot be", recent.implausible)
+            })
+            .unwrap_or_default(),
+        Alarm::SpoofingSuspected => recent.map(oddities).unwrap_or_default(),
+        Alarm::TablePressure => format!("{} in all", facts.totals.table_full),
+        Alarm::DelayAttackSuspected => facts
+            .round_trip
+            .map(|trend| {
+                let [usual, present] =
+                    [trend.usual, trend.present].map(|trip| nanos(trip.as_nanos() as f64));
+                format!("round trip {present}, usually {usual}")
+            })
+            .unwrap_or_default(),
+        Alarm::RequestFlood => format!("{} not answered in all", facts.totals.refused),
+        _ => String::new(),
+    }
+}
+
+/// What was counted of that which nobody sends by himself.
+fn oddities(recent: &Totals) -> String {
+    let counts = [
+        ("replayed", recent.replayed),
+        ("duplicate", recent.duplicate),
+        ("self_sent", recent.self_sent),
+        ("unmatched", recent.unmatched),
+        ("unconfirmed", recent.unconfirmed),
+    ];
+    let counts = counts.iter().filter(|(_, count)| *count > 0);
+    counts.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Before the first lock the offset is not yet one that anybody relies on.

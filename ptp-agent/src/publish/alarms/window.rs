@@ -69,6 +69,15 @@ impl Window {
             ring_lost: new.ring_lost.saturating_sub(old.ring_lost),
             clock_errors: new.clock_errors.saturating_sub(old.clock_errors),
             clock_steps: new.clock_steps.saturating_sub(old.clock_steps),
+            replayed: new.replayed.saturating_sub(old.replayed),
+            duplicate: new.duplicate.saturating_sub(old.duplicate),
+            self_sent: new.self_sent.saturating_sub(old.self_sent),
+            unmatched: new.unmatched.saturating_sub(old.unmatched),
+            unconfirmed: new.unconfirmed.saturating_sub(old.unconfirmed),
+            table_full: new.table_full.saturating_sub(old.table_full),
+            implausible: new.implausible.saturating_sub(old.implausible),
+            refused: new.refused.saturating_sub(old.refused),
+            rx_orphaned: new.rx_orphaned.saturating_sub(old.rx_orphaned),
         })
     }
 
