@@ -30,7 +30,7 @@ use crate::{
     },
     publish::metrics::Histogram,
     stamp::{Stamp, StampSource},
-    sys::clock::monotonic,
+    sys::{clock::monotonic, timer::Timer},
     transport::{
         Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Source, Transport, TransportError,
         TransportKind, link_state,
@@ -116,6 +116,9 @@ pub enum IoError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// No timer.
+    #[error("cannot make a timer: {0}")]
+    Timer(#[source] io::Error),
     /// No socket to ask for the stack's stamps.
     #[error("cannot ask the kernel for receive timestamps: {0}")]
     StackStamps(#[source] io::Error),
@@ -281,6 +284,7 @@ pub struct Io {
     waiting_tx: VecDeque<Waiting>,
     ready: VecDeque<Delivery>,
     drained: Time<Mono>,
+    timer: Timer,
 }
 
 impl Io {
@@ -346,6 +350,7 @@ impl Io {
             waiting_tx: VecDeque::new(),
             ready: VecDeque::new(),
             drained: Time::ZERO,
+            timer: Timer::new().map_err(IoError::Timer)?,
         })
     }
 
@@ -392,6 +397,19 @@ impl Io {
         };
         let ingress = self.config.ingress_latency.of(port.rx.selector.reference());
         let egress = self.config.egress_latency.of(port.tx.selector.reference());
+        if std::env::var("PTP_EXP_TRACE").is_ok() {
+            let r = ClockRelation::now().real_minus_mono.as_nanos();
+            let (d, used, remote, c) = match measurement.observation {
+                Observation::Sync(s) => ("S", s.t2.time, s.t1, port.rx.selector.candidates(s.t2.time + ingress)),
+                Observation::Delay(s) => ("D", s.t3.time, s.t4, port.tx.selector.candidates(s.t3.time - egress)),
+                Observation::PeerDelay(_) => return,
+            };
+            let mut line = format!("EXP {d} {} {}", used.as_nanos(), (remote.since_epoch().as_nanos() - r - used.as_nanos()));
+            for stamp in c.into_iter().flat_map(|c| c.iter()) {
+                line += &format!(" {}={}", stamp.source.name(), remote.since_epoch().as_nanos() - r - stamp.time.as_nanos());
+            }
+            eprintln!("{line}");
+        }
         let (direction, choice) = match measurement.observation {
             Observation::Sync(sync) => {
                 ("receive", port.rx.selector.learn(sync.t2.time + ingress, sync.t1))
@@ -509,13 +527,16 @@ impl Io {
         for reopen in self.ports.iter().filter_map(|port| port.reopen_at) {
             wake = wake.min(reopen);
         }
-        let patience =
-            std::time::Duration::from_nanos(u64::try_from((wake - now).as_nanos()).unwrap_or(0));
         let event = tokio::select! {
             biased;
             received = receive_any(&mut self.ports) => Some(received),
             () = self.watch.changed() => None,
-            () = sleep(patience) => {
+            over = self.timer.until(wake) => {
+                if let Err(error) = over {
+                    // Cannot be; and to go round without a pause would be worse than to be late.
+                    tracing::warn!(%error, "timer");
+                    sleep(std::time::Duration::from_millis(1)).await;
+                }
                 let now = monotonic();
                 if self.ports.iter().any(|port| port.reopen_at.is_some_and(|at| at <= now)) {
                     self.check_links(now);

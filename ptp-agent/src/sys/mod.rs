@@ -13,6 +13,7 @@ mod ifreq;
 pub mod packet;
 pub mod phc;
 pub mod shared;
+pub mod timer;
 
 use std::{io, mem, os::fd::AsRawFd};
 
