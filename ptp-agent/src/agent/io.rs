@@ -492,12 +492,25 @@ impl Io {
         self.send(port, Channel::General, peer, message);
     }
 
+    /// Sends a general message to one address alone.
+    pub fn send_unicast(&mut self, port: PortIndex, to: Source, message: &[u8]) {
+        self.send_by(port, |transport| transport.send_unicast(to, message));
+    }
+
     fn send(&mut self, index: PortIndex, channel: Channel, peer: bool, message: &[u8]) -> bool {
+        self.send_by(index, |transport| transport.send(channel, peer, message))
+    }
+
+    fn send_by(
+        &mut self,
+        index: PortIndex,
+        send: impl FnOnce(&Transport) -> io::Result<()>,
+    ) -> bool {
         let Some(port) = self.ports.get_mut(usize::from(index.0)) else {
             return false;
         };
         let result = match &port.transport {
-            Some(transport) => transport.send(channel, peer, message),
+            Some(transport) => send(transport),
             None => Err(io::Error::from(io::ErrorKind::NetworkDown)),
         };
         match result {

@@ -125,6 +125,7 @@ pub async fn serve(
         log_sync_interval: config.log_sync_interval,
         log_announce_interval: config.log_announce_interval,
         log_min_delay_req_interval: config.log_min_delay_req_interval,
+        seed: seed(common.seed),
         ..TransmitterConfig::new(identity)
     };
     transmitter.clock_quality.clock_class = config.clock_class;
@@ -303,6 +304,7 @@ fn carry(io: &mut Io, transmitter: &mut Transmitter, served: &mut Served) {
                 Action::SendGeneral { port, peer_multicast, message } => {
                     io.send_general(port, peer_multicast, &message);
                 }
+                Action::SendUnicast { port, to, message } => io.send_unicast(port, to, &message),
                 _ => {}
             }
         }
@@ -311,9 +313,9 @@ fn carry(io: &mut Io, transmitter: &mut Transmitter, served: &mut Served) {
         };
         let now = monotonic();
         match delivery {
-            Delivery::Message { port, bytes, stamp, .. } => {
+            Delivery::Message { port, bytes, stamp, source } => {
                 let received = stamp.map(|stamp| served.at(stamp.time));
-                transmitter.handle_message(now, port, &bytes, received);
+                transmitter.handle_message_from(now, port, &bytes, received, source);
             }
             Delivery::TxStamp { token, stamp } => {
                 let sent = stamp.map(|stamp| served.at(stamp.time));

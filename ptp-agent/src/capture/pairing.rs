@@ -19,6 +19,10 @@ const CAPACITY: usize = 1024;
 /// How long a record waits for its message.
 const LIFETIME: Duration = Duration::from_secs(2);
 
+/// Two records that look like one message and are farther apart leave it open whose they are. Packets that
+/// a network doubles are nearer, and the first of them is the one that counts.
+const AMBIGUOUS: Duration = Duration::from_micros(100);
+
 /// What became of stamps so far. Totals since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PairingCounts {
@@ -153,6 +157,14 @@ impl Pairing {
         let Some(at) = self.waiting.iter().position(|entry| entry.is(ifindex, message)) else {
             return Outcome::NotYet;
         };
+        if self.is_ambiguous(at, ifindex, message) {
+            // One may be of a packet that the stack has dropped. Without a stamp an exchange is lost; with
+            // the wrong one it is false.
+            let before = self.waiting.len();
+            self.waiting.retain(|entry| !entry.is(ifindex, message));
+            self.counts.orphaned += (before - self.waiting.len()) as u64;
+            return Outcome::NotYet;
+        }
         if !enough(&self.waiting[at].stamps) {
             return Outcome::NotYet;
         }
@@ -164,6 +176,19 @@ impl Pairing {
             }
             None => Outcome::NotYet,
         }
+    }
+
+    /// Whether records behind the one at `first` look the same and are of another time.
+    fn is_ambiguous(&self, first: usize, ifindex: u32, message: &[u8]) -> bool {
+        let stamps = self.waiting[first].stamps;
+        self.waiting.iter().skip(first + 1).filter(|entry| entry.is(ifindex, message)).any(
+            |other| {
+                stamps.iter().any(|stamp| {
+                    let other = other.stamps.time(stamp.source);
+                    other.is_some_and(|other| (other - stamp.time).abs() > AMBIGUOUS)
+                })
+            },
+        )
     }
 
     /// The caller has given up waiting for the stamp of a message.
@@ -247,6 +272,28 @@ mod tests {
         assert_eq!(pairing.take(7, &[1; 44], true, |_| true), Outcome::Matched(stamps(20)));
         let counts = pairing.counts();
         assert_eq!((counts.duplicate, counts.late), (1, 1));
+    }
+
+    #[test]
+    fn message_with_two_records_far_apart_gets_neither() {
+        let mut pairing = Pairing::new();
+        // The first of a packet that the stack dropped for its checksum, 50 ms early.
+        pairing.push(at(0), 7, &[1; 44], 0, stamps(10));
+        pairing.push(at(50_000_000), 7, &[1; 44], 0, stamps(50_000_010));
+        pairing.push(at(50_000_000), 7, &[2; 44], 0, stamps(50_000_020));
+        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::NotYet);
+        assert_eq!(pairing.take(7, &[1; 44], true, |_| true), Outcome::NotYet);
+        let other = pairing.take(7, &[2; 44], false, |_| true);
+        assert_eq!(other, Outcome::Matched(stamps(50_000_020)));
+        assert_eq!((pairing.counts().duplicate, pairing.counts().orphaned), (1, 2));
+    }
+
+    #[test]
+    fn packet_that_a_network_doubles_keeps_its_first_record() {
+        let mut pairing = Pairing::new();
+        pairing.push(at(0), 7, &[1; 44], 0, stamps(10));
+        pairing.push(at(30_000), 7, &[1; 44], 0, stamps(30_010));
+        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::Matched(stamps(10)));
     }
 
     #[test]

@@ -6,7 +6,11 @@ use super::{
     counters::Drop,
     receiver::{Acceptable, Action, Hint, Observation, Receiver, ReceiverConfig},
 };
-use crate::stamp::{Stamp, StampSource};
+use crate::{
+    engine::transmitter::{Transmitter, TransmitterConfig},
+    stamp::{Stamp, StampSource},
+    transport::Source,
+};
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
     wire::{
@@ -531,4 +535,31 @@ fn own_requests_that_come_back_are_no_twin() {
     assert_eq!(bench.receiver.overheard(at(10_000)).count(), 0);
     bench.put(&request(requests[0].2.wrapping_add(0x4000)));
     assert_eq!(bench.receiver.overheard(at(10_000)).count(), 1);
+}
+
+#[test]
+fn unicast_request_is_answered_by_unicast_and_nobody_else_hears_it() {
+    let mut transmitter = Transmitter::new(TransmitterConfig::new(GM.clock_identity), at(0));
+    let client = Source::Mac([2, 0, 0, 0, 0, 7]);
+    for (flags, is_unicast) in [(Flags::UNICAST, true), (Flags(0), false)] {
+        let mut header = Header::new(OWN_PORT, 9);
+        header.flags = flags;
+        let request = wire(header, Body::DelayReq { origin_timestamp: Timestamp::ZERO });
+        let received = Some(Time::from_seconds_nanos(77, 5));
+        transmitter.handle_message_from(at(5), PORT, &request, received, Some(client));
+        match transmitter.next_action().unwrap() {
+            Action::SendUnicast { to, message, .. } if is_unicast => {
+                assert_eq!(to, client);
+                let answer = Message::parse(&message).unwrap();
+                assert!(answer.header.flags.contains(Flags::UNICAST));
+                assert_eq!(answer.header.log_message_interval, 0x7f);
+            }
+            Action::SendGeneral { message, .. } if !is_unicast => {
+                let answer = Message::parse(&message).unwrap();
+                assert!(!answer.header.flags.contains(Flags::UNICAST));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(transmitter.next_action().is_none());
+    }
 }

@@ -8,6 +8,7 @@ mod attacks;
 pub mod bmca;
 pub mod client;
 pub mod counters;
+mod fair;
 pub mod observer;
 mod pdelay;
 pub mod receiver;

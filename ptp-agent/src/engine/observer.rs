@@ -16,8 +16,10 @@
 //!
 //! The engine is sans I/O and its memory is bounded whatever arrives.
 
+mod figures;
 mod path;
 mod pending;
+mod seen;
 #[cfg(test)]
 mod tests;
 
@@ -31,13 +33,15 @@ use pending::{
 use ptp_common::{
     record::Direction,
     time::{Duration, Mono, Ptp, Real, Time},
-    wire::{
-        Announce, Body, Flags, Header, MessageType, MessageView, PortIdentity, TimeInterval,
-        WireError,
-    },
+    wire::{Body, Flags, Header, MessageType, MessageView, PortIdentity, TimeInterval, WireError},
 };
-use serde::Serialize;
 use std::num::NonZeroUsize;
+
+pub use figures::{Exchanges, Losses, Refusals, Spread};
+pub use seen::{
+    Announced, ClaimSample, DelaySample, DomainKey, Observation, ObservedPacket, OffsetSample,
+    PortKey, PortSnapshot,
+};
 
 /// Ports that are followed at a time, over all interfaces and domains.
 pub const MAX_PORTS: usize = 1024;
@@ -48,326 +52,11 @@ const MAX_LINKS: usize = 64;
 /// How many Sync may be missing at once without any time having passed.
 const GAP_SLACK: i128 = 16;
 
-/// A PTP message that passed a hook.
-#[derive(Clone, Copy, Debug)]
-pub struct ObservedPacket<'a> {
-    /// Interface index.
-    pub interface: u32,
-    /// Whether it came in or went out.
-    pub direction: Direction,
-    /// VLAN identifier of the outermost tag; 0 (a priority tag) is the same as none.
-    pub vlan: Option<u16>,
-    /// The PTP message or its beginning, as long as header and fixed body are there.
-    pub bytes: &'a [u8],
-    /// When it passed, on CLOCK_MONOTONIC; `None` where the stamp was lost.
-    pub stamp: Option<Stamp>,
-    /// The same instant on CLOCK_REALTIME. Without meaning where there is no stamp.
-    pub real: Time<Real>,
-}
-
-/// A domain as seen on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct DomainKey {
-    /// Interface index.
-    pub interface: u32,
-    /// VLAN identifier, if the packets are tagged.
-    pub vlan: Option<u16>,
-    /// `domainNumber`.
-    pub domain_number: u8,
-    /// `sdoId`, 12 bits.
-    pub sdo_id: u16,
-}
-
-/// A port of a domain as seen on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PortKey {
-    /// The domain.
-    pub domain: DomainKey,
-    /// Which way its messages go: [`Direction::Egress`] for a port on this side of the interface.
-    pub direction: Direction,
-    /// `sourcePortIdentity`.
-    pub port_identity: PortIdentity,
-}
-
 /// The stamp of a packet on both clocks.
 #[derive(Clone, Copy, Debug)]
 struct PacketStamp {
     stamp: Stamp,
     real: Time<Real>,
-}
-
-macro_rules! figures {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-        pub struct $name { $($(#[$field_doc])* pub $field: u64,)* }
-
-        impl $name {
-            /// Every figure with its name, in the order of their declaration.
-            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-                [$((stringify!($field), self.$field),)*].into_iter()
-            }
-        }
-    };
-}
-
-figures! {
-    /// What arrived at the observer and was no message of a port that it follows.
-    Refusals {
-        /// Shorter than its header, its fixed part or its own length says.
-        truncated,
-        /// `versionPTP` is not 2.
-        wrong_version,
-        /// Reserved type, or a timestamp out of range.
-        malformed,
-        /// A correction field that says "too large to represent".
-        correction,
-        /// From a port for which there was no room.
-        table_full,
-    }
-}
-
-figures! {
-    /// Exchanges that were complete, stamps included, of one port.
-    Exchanges {
-        /// Sync of this port with the time of its transmission.
-        sync,
-        /// Delay_Req of this port and the Delay_Resp to it.
-        delay,
-        /// Delay_Resp of this port and the Delay_Req of another one.
-        delay_answered,
-        /// Pdelay_Req of this port and the answer to it.
-        peer_delay,
-        /// Delay_Req and Delay_Resp that went the same way, so that nothing can be measured: between
-        /// two others on a multicast network, or forwarded.
-        foreign_delay,
-    }
-}
-
-figures! {
-    /// What was lost of the exchanges of one port.
-    Losses {
-        /// Two-step Sync whose Follow_Up did not come.
-        sync_without_follow_up,
-        /// Follow_Up whose Sync did not come.
-        follow_up_without_sync,
-        /// Sync that are missing from the sequence.
-        sync_gap,
-        /// Sync that came after a later one.
-        sync_reordered,
-        /// Sync sequences that began anew.
-        sync_restart,
-        /// Delay_Req without an answer.
-        delay_req_without_resp,
-        /// Delay_Resp to a request of this port that was not seen.
-        delay_resp_without_req,
-        /// Pdelay_Req without an answer.
-        pdelay_req_without_resp,
-        /// Two-step Pdelay_Resp to this port whose Pdelay_Resp_Follow_Up did not come.
-        pdelay_resp_without_follow_up,
-        /// Answers to peer delay requests that are not known, or from a second port.
-        pdelay_resp_refused,
-        /// Answers of this port to requests of ports that are not known.
-        unknown_requester,
-        /// Messages that say again what has been said.
-        duplicate,
-        /// Exchanges that were complete but for the stamp of this host.
-        stamp_missing,
-        /// Sync so far from the others that the filter left it out.
-        outlier,
-        /// Sync after which one of the clocks had been set.
-        clock_jump,
-    }
-}
-
-/// Mean, spread and ends of a quantity in nanoseconds, without memory of its single values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Spread {
-    /// How many values.
-    pub count: u64,
-    /// Arithmetic mean, ns.
-    pub mean_ns: f64,
-    /// Smallest, ns.
-    pub min_ns: f64,
-    /// Largest, ns.
-    pub max_ns: f64,
-    #[serde(skip)]
-    squares: f64,
-}
-
-impl Spread {
-    fn record(&mut self, value: Duration) {
-        let value = value.as_nanos_f64();
-        self.count += 1;
-        if self.count == 1 {
-            (self.min_ns, self.max_ns) = (value, value);
-        }
-        // Welford's recurrence: exact enough where a large mean would eat the digits of a sum of
-        // squares.
-        let before = value - self.mean_ns;
-        self.mean_ns += before / self.count as f64;
-        self.squares += before * (value - self.mean_ns);
-        self.min_ns = self.min_ns.min(value);
-        self.max_ns = self.max_ns.max(value);
-    }
-
-    /// Standard deviation of the values, ns.
-    pub fn sd_ns(&self) -> f64 {
-        if self.count == 0 { 0.0 } else { (self.squares.max(0.0) / self.count as f64).sqrt() }
-    }
-}
-
-/// The offset of the host's real-time clock, from one Sync.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct OffsetSample {
-    /// Domain and interface.
-    pub domain: DomainKey,
-    /// The time transmitter.
-    pub source: PortIdentity,
-    /// `sequenceId` of the Sync.
-    pub sequence_id: u16,
-    /// When the Sync was stamped, t2.
-    pub at: Time<Mono>,
-    /// `offsetFromMaster` of the host's CLOCK_REALTIME, filtered: from the fastest Sync of the last
-    /// seconds. Before the first measurement of the delay it contains that delay.
-    pub offset: Duration,
-    /// The same with this Sync alone: t2 minus t1 minus the filtered delay.
-    pub raw_offset: Duration,
-    /// `meanPathDelay` (or `meanLinkDelay`) of the fastest of the last exchanges; `None` before the
-    /// first one.
-    pub delay: Option<Duration>,
-    /// How much faster the host's clock runs than the transmitter's, parts per billion; `None`
-    /// during the first seconds.
-    pub frequency_ppb: Option<f64>,
-    /// Where Sync was stamped.
-    pub rx_source: StampSource,
-    /// Where the request of the latest delay exchange was stamped.
-    pub tx_source: Option<StampSource>,
-}
-
-/// The delay of the path to a time transmitter, from one exchange.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct DelaySample {
-    /// Domain and interface.
-    pub domain: DomainKey,
-    /// The time transmitter, or the peer.
-    pub source: PortIdentity,
-    /// The port that asked.
-    pub requester: PortIdentity,
-    /// `sequenceId` of the request.
-    pub sequence_id: u16,
-    /// When the request was stamped.
-    pub at: Time<Mono>,
-    /// Unfiltered. `meanPathDelay` with the Sync next to the request, or `meanLinkDelay`; `None`
-    /// before the first Sync.
-    pub delay: Option<Duration>,
-}
-
-/// A time that a local time transmitter claims, against the stamp that this host took.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ClaimSample {
-    /// Domain and interface.
-    pub domain: DomainKey,
-    /// The time transmitter.
-    pub source: PortIdentity,
-    /// The time receiver, where the claim is the receipt of its Delay_Req (t4); `None` where it is
-    /// the transmission of Sync (t1).
-    pub requester: Option<PortIdentity>,
-    /// `sequenceId` of the exchange.
-    pub sequence_id: u16,
-    /// When this host took its stamp.
-    pub at: Time<Mono>,
-    /// Claimed time minus stamp on CLOCK_REALTIME.
-    pub difference: Duration,
-}
-
-/// What a packet completed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Observation {
-    /// A Sync from outside.
-    Offset(OffsetSample),
-    /// A Delay_Req of a local time receiver.
-    Delay(DelaySample),
-    /// A Pdelay_Req of a local port.
-    PeerDelay(DelaySample),
-    /// A Sync of a local time transmitter.
-    SyncClaim(ClaimSample),
-    /// A Delay_Req to a local time transmitter.
-    DelayClaim(ClaimSample),
-}
-
-/// What a port announces.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Announced {
-    /// `flagField`.
-    pub flags: Flags,
-    /// The body.
-    pub announce: Announce,
-}
-
-impl Announced {
-    /// What is to be added to UTC to get the time of the domain: `currentUtcOffset` only where
-    /// `ptpTimescale` is set. Elsewhere the time scale is arbitrary (7.2.1), in practice UTC
-    /// (ptp4l with software stamps says 37 s all the same). That `currentUtcOffsetValid` is not set
-    /// changes nothing: it is so in ptp4l's default configuration.
-    fn utc_offset(&self) -> Duration {
-        if self.flags.contains(Flags::PTP_TIMESCALE) {
-            Duration::from_secs(i64::from(self.announce.current_utc_offset))
-        } else {
-            Duration::ZERO
-        }
-    }
-}
-
-/// Everything about one port, for the closing summary.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PortSnapshot {
-    /// Which port.
-    pub key: PortKey,
-    /// First message of the port.
-    pub first_seen: Time<Mono>,
-    /// Last message of the port.
-    pub last_seen: Time<Mono>,
-    /// Messages that the port sent, in the order of [`MessageType::ALL`].
-    pub messages: [u64; MessageType::ALL.len()],
-    /// What it announced last.
-    pub announced: Option<Announced>,
-    /// Complete exchanges.
-    pub exchanges: Exchanges,
-    /// What was lost.
-    pub losses: Losses,
-    /// The last offset of this host's clock from this port.
-    pub sample: Option<OffsetSample>,
-    /// Raw offsets of this host's clock from this port.
-    pub offset: Spread,
-    /// Unfiltered delays of the path to this port, or of the link for a port that sends Pdelay_Req.
-    pub delay: Spread,
-    /// Claimed minus stamped transmission of Sync, for a local time transmitter.
-    pub sync_claim: Spread,
-    /// Claimed minus stamped receipt of Delay_Req, for a local time transmitter.
-    pub delay_claim: Spread,
-}
-
-impl PortSnapshot {
-    /// How many messages of this type the port sent.
-    pub fn sent(&self, kind: MessageType) -> u64 {
-        self.messages[slot(kind)]
-    }
-
-    /// Whether the port is on this side of the interface.
-    pub fn is_local(&self) -> bool {
-        self.key.direction == Direction::Egress
-    }
-
-    /// Whether the port is a time transmitter.
-    pub fn is_time_transmitter(&self) -> bool {
-        self.sent(MessageType::Sync) > 0
-    }
-
-    /// Whether the port is a time receiver that measures its delay end to end.
-    pub fn is_time_receiver(&self) -> bool {
-        self.sent(MessageType::DelayReq) > 0
-    }
 }
 
 #[derive(Debug)]
@@ -792,7 +481,12 @@ impl Observer {
         requester: PortIdentity,
         enter: impl FnOnce(&mut PeerRequests) -> Option<Result<Option<CompletePdelay>, Duplicate>>,
     ) -> Option<Observation> {
-        let asked = PortKey { direction: opposite(key.direction), port_identity: requester, ..key };
+        let asked = |direction| PortKey { direction, port_identity: requester, ..key };
+        let asked = if self.ports.contains(&asked(opposite(key.direction))) {
+            asked(opposite(key.direction))
+        } else {
+            asked(key.direction)
+        };
         let Some(port) = self.ports.peek_mut(&asked) else {
             self.ports.peek_mut(&key)?.seen.losses.unknown_requester += 1;
             return None;
@@ -810,6 +504,10 @@ impl Observer {
             }
             Some(Ok(complete)) => complete?,
         };
+        if asked.direction == key.direction {
+            seen.exchanges.foreign_peer_delay += 1;
+            return None;
+        }
         let (Some(request), Some(response)) = (complete.request, complete.response) else {
             seen.losses.stamp_missing += 1;
             return None;

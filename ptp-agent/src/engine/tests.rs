@@ -1,4 +1,9 @@
-//! The receiver and the transmitter message by message.
+//! The receiver message by message, and in rooms of their own the peer delay, the transmitter and what
+//! holds whatever arrives.
+
+mod anything;
+mod peer_delay;
+mod server;
 
 use super::{
     DelayMechanism, PortIndex, PortState, TxToken,
@@ -10,7 +15,6 @@ use super::{
     transmitter::{Transmitter, TransmitterConfig},
 };
 use crate::stamp::{Stamp, StampSource};
-use proptest::prelude::*;
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
     wire::{
@@ -169,6 +173,37 @@ impl Bench {
         }
         panic!("no request within 10 s");
     }
+}
+
+fn pdelay_resp(from: PortIdentity, sequence_id: u16, receipt: Timestamp) -> Vec<u8> {
+    let mut header = Header::new(from, sequence_id);
+    header.flags = Flags::TWO_STEP;
+    wire(
+        header,
+        Body::PdelayResp { request_receipt_timestamp: receipt, requesting_port_identity: OWN_PORT },
+    )
+}
+
+fn pdelay_follow_up(from: PortIdentity, sequence_id: u16, origin: Timestamp) -> Vec<u8> {
+    wire(
+        Header::new(from, sequence_id),
+        Body::PdelayRespFollowUp {
+            response_origin_timestamp: origin,
+            requesting_port_identity: OWN_PORT,
+        },
+    )
+}
+
+fn grandmaster() -> Transmitter {
+    let mut config = TransmitterConfig::new(GM.clock_identity);
+    config.max_requests_per_second = 10;
+    Transmitter::new(config, at(0))
+}
+
+fn delay_req(sequence_id: u16, correction: i64) -> Vec<u8> {
+    let mut header = Header::new(OWN_PORT, sequence_id);
+    header.correction = TimeInterval(correction);
+    wire(header, Body::DelayReq { origin_timestamp: Timestamp::ZERO })
 }
 
 fn config() -> ReceiverConfig {
@@ -483,173 +518,6 @@ fn a_flood_of_announcing_clocks_is_bounded_and_does_not_unseat_the_parent() {
     assert!(bench.dropped(Drop::ForeignTableFull) > 9_000);
 }
 
-fn pdelay_resp(from: PortIdentity, sequence_id: u16, receipt: Timestamp) -> Vec<u8> {
-    let mut header = Header::new(from, sequence_id);
-    header.flags = Flags::TWO_STEP;
-    wire(
-        header,
-        Body::PdelayResp { request_receipt_timestamp: receipt, requesting_port_identity: OWN_PORT },
-    )
-}
-
-fn pdelay_follow_up(from: PortIdentity, sequence_id: u16, origin: Timestamp) -> Vec<u8> {
-    wire(
-        Header::new(from, sequence_id),
-        Body::PdelayRespFollowUp {
-            response_origin_timestamp: origin,
-            requesting_port_identity: OWN_PORT,
-        },
-    )
-}
-
-/// One exchange over a link of 50 us with a peer that answers after 1 ms.
-fn exchange(bench: &mut Bench, millis: i64, peer: PortIdentity) -> (i64, Header) {
-    let (now, token, request) = bench.request(millis);
-    bench.actions.clear();
-    let sequence_id = request.sequence_id;
-    bench.receiver.handle_tx_stamp(at(now), token, stamp(at(now)));
-    let t4 = at(now) + Duration::from_micros(1_100);
-    let response = pdelay_resp(peer, sequence_id, time(500, 0));
-    bench.receiver.handle_message(t4, PORT, &response, stamp(t4));
-    bench.put(now + 2, &pdelay_follow_up(peer, sequence_id, time(500, 1_000_000)));
-    (now, request)
-}
-
-#[test]
-fn the_link_delay_is_half_the_round_trip_less_the_turnaround() {
-    let mut bench = Bench::following(p2p());
-    exchange(&mut bench, 1_000, GM);
-    let [Observation::PeerDelay(peer)] = bench.observations()[..] else { panic!() };
-    assert_eq!(peer.mean_link_delay, Duration::from_micros(50));
-    assert_eq!(peer.turnaround, Duration::from_millis(1));
-}
-
-#[test]
-fn a_one_step_pdelay_responder_is_understood() {
-    let mut bench = Bench::following(p2p());
-    let (now, token, request) = bench.request(1_000);
-    bench.actions.clear();
-    bench.receiver.handle_tx_stamp(at(now), token, stamp(at(now)));
-    let mut header = Header::new(GM, request.sequence_id);
-    header.correction = Duration::from_micros(900).into();
-    let body = Body::PdelayResp {
-        request_receipt_timestamp: Timestamp::ZERO,
-        requesting_port_identity: OWN_PORT,
-    };
-    bench.put(now + 1, &wire(header, body));
-    let [Observation::PeerDelay(peer)] = bench.observations()[..] else { panic!() };
-    assert_eq!(peer.mean_link_delay, Duration::from_micros(50));
-    assert_eq!(peer.neighbor_rate_ratio, None);
-}
-
-#[test]
-fn spoofed_pdelay_resps_are_counted_and_stop_nothing() {
-    let mut bench = Bench::following(p2p());
-    let peer = PortIdentity { clock_identity: ClockIdentity([0x77; 8]), port_number: 3 };
-    let mut now = 1_000;
-    let mut measured = 0;
-    let mut announced = 2;
-    for round in 0..20 {
-        let (sent, request) = exchange(&mut bench, now, peer);
-        if round > 0 {
-            for spoofer in 1..=10 {
-                let clock_identity = ClockIdentity([spoofer; 8]);
-                let from = PortIdentity { clock_identity, port_number: 9 };
-                bench.put(sent + 3, &pdelay_resp(from, request.sequence_id, time(1, 0)));
-                bench.put(sent + 3, &pdelay_follow_up(from, request.sequence_id, time(9, 0)));
-                bench.put(sent + 3, &pdelay_resp(from, request.sequence_id + 77, time(9, 0)));
-            }
-        }
-        measured += bench.observations().len();
-        for observation in bench.observations() {
-            let Observation::PeerDelay(done) = observation else { panic!() };
-            assert_eq!(done.responder, peer);
-        }
-        announced += 1;
-        bench.put(sent + 4, &announce(GM, announced));
-        now = sent + 5;
-    }
-    assert_eq!(measured, 20);
-    assert!(bench.dropped(Drop::MultipleResponders) >= 19);
-    assert!(bench.dropped(Drop::UnmatchedPdelayResp) >= 19);
-    assert_eq!(bench.receiver.port_state(PORT), PortState::Uncalibrated);
-    assert!(bench.receiver.stored() < 40);
-}
-
-#[test]
-fn a_crowd_that_answers_before_the_peer_does_not_keep_it_out() {
-    let mut bench = Bench::following(p2p());
-    let peer = PortIdentity { clock_identity: ClockIdentity([0x77; 8]), port_number: 3 };
-    let (now, _) = exchange(&mut bench, 1_000, peer);
-    bench.put(now + 3, &announce(GM, 3));
-    let (now, token, request) = bench.request(now + 4);
-    for spoofer in 1..=10 {
-        let from = PortIdentity { clock_identity: ClockIdentity([spoofer; 8]), port_number: 9 };
-        bench.put(now, &pdelay_resp(from, request.sequence_id, time(1, 0)));
-        bench.put(now, &pdelay_follow_up(from, request.sequence_id, time(9, 0)));
-    }
-    bench.actions.clear();
-    bench.receiver.handle_tx_stamp(at(now), token, stamp(at(now)));
-    bench.put(now + 1, &pdelay_resp(peer, request.sequence_id, time(500, 0)));
-    bench.put(now + 2, &pdelay_follow_up(peer, request.sequence_id, time(500, 500_000)));
-    let [Observation::PeerDelay(done)] = bench.observations()[..] else { panic!() };
-    assert_eq!(done.responder, peer);
-}
-
-#[test]
-fn a_replaced_neighbour_is_believed_after_a_few_requests() {
-    let mut bench = Bench::following(p2p());
-    let first = PortIdentity { clock_identity: ClockIdentity([0x77; 8]), port_number: 3 };
-    let second = PortIdentity { clock_identity: ClockIdentity([0x78; 8]), port_number: 3 };
-    let mut now = 1_000;
-    let mut believed = Vec::new();
-    for round in 0..20_u16 {
-        let (sent, _) = exchange(&mut bench, now, if round < 5 { first } else { second });
-        believed.extend(bench.observations());
-        bench.put(sent + 4, &announce(GM, 3 + round));
-        now = sent + 5;
-    }
-    let Some(Observation::PeerDelay(last)) = believed.last() else { panic!() };
-    assert_eq!(last.responder, second);
-    assert!(believed.len() >= 12, "{}", believed.len());
-}
-
-#[test]
-fn a_pdelay_req_is_answered_in_two_steps() {
-    let mut bench = Bench::new(p2p());
-    bench.poll(0);
-    bench.actions.clear();
-    let mut header = Header::new(GM, 4_711);
-    header.correction = TimeInterval(5);
-    let body = Body::PdelayReq { origin_timestamp: Timestamp::ZERO };
-    bench.put(10, &wire(header, body));
-    let [Action::SendEvent { token, peer_multicast: true, message, .. }] = bench.actions[..] else {
-        panic!("{:?}", bench.actions)
-    };
-    let response = Message::parse(&message).unwrap();
-    assert_eq!(response.header.sequence_id, 4_711);
-    assert!(response.header.flags.contains(Flags::TWO_STEP));
-    let Body::PdelayResp { request_receipt_timestamp, requesting_port_identity } = response.body
-    else {
-        panic!()
-    };
-    assert_eq!(requesting_port_identity, GM);
-    bench.actions.clear();
-    bench.receiver.handle_tx_stamp(at(12), token, stamp(at(11)));
-    bench.collect();
-    let [Action::SendGeneral { peer_multicast: true, message, .. }] = &bench.actions[..] else {
-        panic!()
-    };
-    let follow_up = Message::parse(message).unwrap();
-    let Body::PdelayRespFollowUp { response_origin_timestamp, .. } = follow_up.body else {
-        panic!()
-    };
-    let turnaround =
-        Time::<Ptp>::from(response_origin_timestamp) - Time::from(request_receipt_timestamp);
-    assert_eq!(turnaround, Duration::from_millis(1));
-    assert_eq!(follow_up.header.correction, TimeInterval(5));
-}
-
 #[test]
 fn a_correction_that_is_too_large_to_represent_is_dropped() {
     let mut bench = Bench::following(config());
@@ -668,202 +536,4 @@ fn announce_intervals_out_of_range_are_ignored() {
     assert_eq!(bench.receiver.port_state(PORT), PortState::Uncalibrated);
     // Three of the configured 2 s.
     assert_eq!(bench.receiver.next_wakeup(), Some(at(12_000)));
-}
-
-fn grandmaster() -> Transmitter {
-    let mut config = TransmitterConfig::new(GM.clock_identity);
-    config.max_requests_per_second = 10;
-    Transmitter::new(config, at(0))
-}
-
-fn delay_req(sequence_id: u16, correction: i64) -> Vec<u8> {
-    let mut header = Header::new(OWN_PORT, sequence_id);
-    header.correction = TimeInterval(correction);
-    wire(header, Body::DelayReq { origin_timestamp: Timestamp::ZERO })
-}
-
-fn messages(transmitter: &mut Transmitter) -> Vec<(Option<TxToken>, Vec<u8>)> {
-    let mut messages = Vec::new();
-    while let Some(action) = transmitter.next_action() {
-        match action {
-            Action::SendEvent { token, message, .. } => {
-                messages.push((Some(token), message.to_vec()));
-            }
-            Action::SendGeneral { message, .. } => messages.push((None, message.to_vec())),
-            _ => panic!(),
-        }
-    }
-    messages
-}
-
-#[test]
-fn a_follow_up_carries_the_stamp_of_its_sync_to_the_fraction() {
-    let mut transmitter = grandmaster();
-    transmitter.poll(at(0));
-    let sent = messages(&mut transmitter);
-    let (token, sync) = sent.iter().find(|(token, _)| token.is_some()).unwrap();
-    let sync = Message::parse(sync).unwrap();
-    assert_eq!(sync.message_type(), MessageType::Sync);
-    let when = Time::<Ptp>::from_seconds_nanos(77, 5) + Duration::from_scaled_nanos(0x1234);
-    transmitter.handle_tx_stamp(token.unwrap(), Some(when));
-    let sent = messages(&mut transmitter);
-    let follow_up = Message::parse(&sent[0].1).unwrap();
-    assert_eq!(follow_up.header.sequence_id, sync.header.sequence_id);
-    assert_eq!(follow_up.header.correction, TimeInterval(0x1234));
-    assert_eq!(follow_up.body, Body::FollowUp { precise_origin_timestamp: time(77, 5) });
-}
-
-#[test]
-fn a_delay_resp_returns_correction_and_receive_time_to_the_fraction() {
-    let mut transmitter = grandmaster();
-    let when = Time::<Ptp>::from_seconds_nanos(77, 5) + Duration::from_scaled_nanos(0x1234);
-    transmitter.handle_message(at(5), PORT, &delay_req(9, 7 << 16), Some(when));
-    let sent = messages(&mut transmitter);
-    let answer = Message::parse(&sent[0].1).unwrap();
-    assert_eq!(answer.header.correction, TimeInterval((7 << 16) - 0x1234));
-    assert_eq!(
-        answer.body,
-        Body::DelayResp { receive_timestamp: time(77, 5), requesting_port_identity: OWN_PORT }
-    );
-}
-
-#[test]
-fn ntp_over_ptp_in_domain_123_is_not_answered() {
-    let mut transmitter = grandmaster();
-    let mut bytes = delay_req(9, 0);
-    bytes[4] = 123;
-    transmitter.handle_message(at(5), PORT, &bytes, Some(Time::ZERO));
-    assert!(transmitter.next_action().is_none());
-    assert_eq!(transmitter.counters(PORT).dropped(Drop::WrongDomain), 1);
-}
-
-#[test]
-fn requests_beyond_the_limit_are_counted_and_dropped_and_the_limit_recovers() {
-    let mut transmitter = grandmaster();
-    for n in 0..100 {
-        transmitter.handle_message(at(5), PORT, &delay_req(n, 0), Some(Time::ZERO));
-    }
-    assert_eq!(messages(&mut transmitter).len(), 10);
-    assert_eq!(transmitter.counters(PORT).dropped(Drop::RateLimited), 90);
-    transmitter.handle_message(at(205), PORT, &delay_req(200, 0), Some(Time::ZERO));
-    assert_eq!(messages(&mut transmitter).len(), 1);
-}
-
-#[test]
-fn sync_messages_keep_their_grid_when_polled_late() {
-    let mut transmitter = grandmaster();
-    let mut sent = 0;
-    for millis in (0..100_000).step_by(37) {
-        transmitter.poll(at(millis));
-        sent += messages(&mut transmitter).iter().filter(|(token, _)| token.is_some()).count();
-    }
-    assert_eq!(sent, 100);
-}
-
-/// Messages that are right, so that changes of them get deep into the engine.
-fn templates() -> Vec<Vec<u8>> {
-    let mut templates = vec![announce(GM, 1), sync(1, 0), follow_up(1, time(1, 0), 0)];
-    templates.push(delay_resp(1, time(1, 0), OWN_PORT, 0));
-    templates.push(pdelay_resp(GM, 1, time(1, 0)));
-    templates.push(pdelay_follow_up(GM, 1, time(1, 0)));
-    templates.push(delay_req(1, 0));
-    let request = Body::PdelayReq { origin_timestamp: Timestamp::ZERO };
-    templates.push(wire(Header::new(GM, 1), request));
-    templates
-}
-
-#[derive(Clone, Debug)]
-struct Input {
-    wait_ms: i64,
-    bytes: Vec<u8>,
-    stamped: bool,
-    token: Option<u64>,
-    link: Option<bool>,
-}
-
-fn mutated() -> impl Strategy<Value = Vec<u8>> {
-    let changes = prop::collection::vec((0usize..64, any::<u8>()), 0..4);
-    (0..templates().len(), 0u16..40, changes, any::<bool>()).prop_map(
-        |(which, sequence_id, changes, cut)| {
-            let mut bytes = templates().swap_remove(which);
-            bytes[30..32].copy_from_slice(&sequence_id.to_be_bytes());
-            for (at, value) in changes {
-                let at = at % bytes.len();
-                bytes[at] = value;
-                if cut && value < 8 {
-                    bytes.truncate(at);
-                }
-                if bytes.is_empty() {
-                    break;
-                }
-            }
-            bytes
-        },
-    )
-}
-
-fn inputs() -> impl Strategy<Value = Vec<Input>> {
-    let bytes = prop_oneof![9 => mutated(), 1 => prop::collection::vec(any::<u8>(), 0..100)];
-    let input = (
-        prop_oneof![Just(0), 0i64..50, 0i64..3_000, Just(1_000_000_000_000)],
-        bytes,
-        any::<bool>(),
-        prop::option::of(0u64..50),
-        prop::option::weighted(0.02, any::<bool>()),
-    )
-        .prop_map(|(wait_ms, bytes, stamped, token, link)| Input {
-            wait_ms,
-            bytes,
-            stamped,
-            token,
-            link,
-        });
-    prop::collection::vec(input, 1..300)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
-
-    #[test]
-    fn nothing_that_arrives_panics_the_receiver_or_makes_it_grow(
-        inputs in inputs(),
-        peer in any::<bool>(),
-    ) {
-        let mut receiver = Receiver::new(if peer { p2p() } else { config() }, at(0));
-        let mut now = 0_i64;
-        for input in inputs {
-            now = now.saturating_add(input.wait_ms).min(9_000_000_000_000);
-            let stamped = if input.stamped { stamp(at(now)) } else { None };
-            receiver.handle_message(at(now), PORT, &input.bytes, stamped);
-            receiver.handle_message(at(now), PortIndex(9), &input.bytes, stamped);
-            if let Some(token) = input.token {
-                receiver.handle_tx_stamp(at(now), TxToken(token), stamped);
-            }
-            if let Some(up) = input.link {
-                receiver.handle_link(at(now), PORT, up);
-            }
-            receiver.poll(at(now));
-            // Nobody collects the actions, on purpose.
-            prop_assert!(receiver.stored() <= 1_024 + 16 + 8 + 16 + 4 * 5);
-        }
-        if let Some(next) = receiver.next_wakeup() {
-            receiver.poll(next);
-        }
-    }
-
-    #[test]
-    fn nothing_that_arrives_panics_the_transmitter(inputs in inputs()) {
-        let mut transmitter = grandmaster();
-        let mut now = 0_i64;
-        for input in inputs {
-            now = now.saturating_add(input.wait_ms).min(9_000_000_000_000);
-            let stamped = input.stamped.then(|| Time::from_nanos(now));
-            transmitter.handle_message(at(now), PORT, &input.bytes, stamped);
-            if let Some(token) = input.token {
-                transmitter.handle_tx_stamp(TxToken(token), stamped);
-            }
-            transmitter.poll(at(now));
-            while transmitter.next_action().is_some() {}
-        }
-    }
 }

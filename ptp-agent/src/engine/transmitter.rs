@@ -5,9 +5,11 @@
 use super::{
     Datagram, PortIndex, TxToken,
     counters::{Counters, Drop},
+    fair::FairShare,
     pdelay::Responder,
     receiver::Action,
 };
+use crate::{limits, transport::Source};
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
     wire::{
@@ -15,10 +17,12 @@ use ptp_common::{
         MessageType, MessageView, PortIdentity, TimeInterval, TimeSource, Timestamp,
     },
 };
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::IpAddr};
 
 /// Sync messages that wait for their stamp, per port.
 const PENDING_SYNCS: usize = 16;
+/// `logMessageInterval` that says no interval.
+const UNICAST_INTERVAL: i8 = 0x7f;
 /// Actions that wait to be collected.
 const ACTION_CAPACITY: usize = 4096;
 
@@ -53,8 +57,10 @@ pub struct TransmitterConfig {
     pub current_utc_offset: i16,
     /// `timeSource`.
     pub time_source: TimeSource,
-    /// Delay_Req and Pdelay_Req answered per second; more are counted and dropped.
+    /// Delay_Req and Pdelay_Req answered per second, shared by client; more are counted and dropped.
     pub max_requests_per_second: u32,
+    /// Makes it unforeseeable which clients share a place in the tables.
+    pub seed: u64,
 }
 
 impl TransmitterConfig {
@@ -81,6 +87,7 @@ impl TransmitterConfig {
             current_utc_offset: 37,
             time_source: TimeSource::INTERNAL_OSCILLATOR,
             max_requests_per_second: 10_000,
+            seed: 0,
         }
     }
 }
@@ -105,9 +112,7 @@ pub struct Transmitter {
     ports: Vec<Port>,
     next_token: u64,
     actions: VecDeque<Action>,
-    /// Requests that may be answered at `refilled`; one second's worth at the most.
-    tokens: f64,
-    refilled: Time<Mono>,
+    requests: FairShare,
     stray: Counters,
 }
 
@@ -127,14 +132,13 @@ impl Transmitter {
                 responder: Responder::default(),
             })
             .collect();
-        let tokens = f64::from(config.max_requests_per_second);
+        let requests = FairShare::new(config.max_requests_per_second, config.seed, now);
         Self {
             config,
             ports,
             next_token: 0,
             actions: VecDeque::new(),
-            tokens,
-            refilled: now,
+            requests,
             stray: Counters::default(),
         }
     }
@@ -291,8 +295,21 @@ impl Transmitter {
         bytes: &[u8],
         rx: Option<Time<Ptp>>,
     ) {
+        self.handle_message_from(now, port, bytes, rx, None);
+    }
+
+    /// As [`Self::handle_message`], from whom: a unicast request is then answered by unicast, and two
+    /// senders with one identity are told apart.
+    pub fn handle_message_from(
+        &mut self,
+        now: Time<Mono>,
+        port: PortIndex,
+        bytes: &[u8],
+        rx: Option<Time<Ptp>>,
+        source: Option<Source>,
+    ) {
         let index = usize::from(port.0);
-        if let Err(cause) = self.take(now, index, bytes, rx) {
+        if let Err(cause) = self.take(now, index, bytes, rx, source) {
             self.count_drop(index, cause);
         }
     }
@@ -303,6 +320,7 @@ impl Transmitter {
         index: usize,
         bytes: &[u8],
         rx: Option<Time<Ptp>>,
+        source: Option<Source>,
     ) -> Result<(), Drop> {
         let view = MessageView::new(bytes)?;
         let header = view.header();
@@ -323,18 +341,19 @@ impl Transmitter {
             Body::DelayReq { .. } | Body::PdelayReq { .. } => {}
             _ => return Err(Drop::NotForRole),
         }
-        if header.correction == TimeInterval(i64::MAX) {
+        if !limits::is_correction(header.correction.into()) {
             return Err(Drop::Correction);
         }
-        let rx = rx.ok_or(Drop::MissingRxStamp)?;
-        if !self.admit(now) {
+        let who = (header.source_port_identity, source.map(address));
+        if !self.requests.admit(now, &who) {
             return Err(Drop::RateLimited);
         }
+        let rx = rx.ok_or(Drop::MissingRxStamp)?;
         if matches!(message.body, Body::DelayReq { .. }) {
-            self.answer_delay_req(index, &header, rx);
+            self.answer_delay_req(index, &header, rx, source);
         } else {
             let token = self.token();
-            let template = self.header(index, header.sequence_id, 0x7f);
+            let template = self.header(index, header.sequence_id, UNICAST_INTERVAL);
             let responder = &mut self.ports[index].responder;
             let port = PortIndex(index as u16);
             let message = responder.answer(token, port, template, &header, rx);
@@ -343,8 +362,19 @@ impl Transmitter {
         Ok(())
     }
 
-    fn answer_delay_req(&mut self, index: usize, request: &Header, received: Time<Ptp>) {
-        let log = self.config.log_min_delay_req_interval;
+    fn answer_delay_req(
+        &mut self,
+        index: usize,
+        request: &Header,
+        received: Time<Ptp>,
+        source: Option<Source>,
+    ) {
+        let asked_alone = source.filter(|_| request.flags.contains(Flags::UNICAST));
+        // The interval of what is unicast is a matter of its negotiation (table 42).
+        let log = match asked_alone {
+            Some(_) => UNICAST_INTERVAL,
+            None => self.config.log_min_delay_req_interval,
+        };
         let mut header = self.header(index, request.sequence_id, log);
         let (receive_timestamp, fraction) = Timestamp::from_time(received);
         // 11.3.2 c) 3): the request's correction, less the fraction that the timestamp leaves out.
@@ -354,20 +384,18 @@ impl Transmitter {
             requesting_port_identity: request.source_port_identity,
         };
         self.ports[index].counters.delay_exchanges += 1;
-        self.send_general(index, MessageType::DelayResp, false, Datagram::new(header, body));
-    }
-
-    /// A token bucket over all ports, one second deep.
-    fn admit(&mut self, now: Time<Mono>) -> bool {
-        let most = f64::from(self.config.max_requests_per_second);
-        let passed = (now - self.refilled).as_secs_f64().max(0.0);
-        self.refilled = self.refilled.max(now);
-        self.tokens = (self.tokens + passed * most).min(most);
-        if self.tokens < 1.0 {
-            return false;
+        match asked_alone {
+            Some(to) => {
+                header.flags |= Flags::UNICAST;
+                self.ports[index].counters.count_sent(MessageType::DelayResp);
+                let port = PortIndex(index as u16);
+                self.push(Action::SendUnicast { port, to, message: Datagram::new(header, body) });
+            }
+            None => {
+                let message = Datagram::new(header, body);
+                self.send_general(index, MessageType::DelayResp, false, message);
+            }
         }
-        self.tokens -= 1.0;
-        true
     }
 
     fn header(&self, index: usize, sequence_id: u16, log_interval: i8) -> Header {
@@ -422,6 +450,14 @@ impl Transmitter {
             .get_mut(index)
             .map_or(&mut self.stray, |port| &mut port.counters)
             .count_drop(cause);
+    }
+}
+
+/// Where a message came from, whatever the port: a client may change that at will.
+fn address(source: Source) -> (Option<[u8; 6]>, Option<IpAddr>) {
+    match source {
+        Source::Mac(mac) => (Some(mac), None),
+        Source::Socket(socket) => (None, Some(socket.ip())),
     }
 }
 

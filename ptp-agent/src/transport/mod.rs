@@ -341,6 +341,29 @@ impl Transport {
     }
 }
 
+impl Transport {
+    /// Sends one general message to one address alone, without waiting.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn send_unicast(&self, to: Source, message: &[u8]) -> io::Result<()> {
+        let socket = self.general.as_ref().unwrap_or(&self.event).get_ref();
+        match to {
+            Source::Mac(mac) => packet::send(socket, self.ifindex, mac, ETHERTYPE_PTP, message),
+            Source::Socket(from) => match from.ip() {
+                IpAddr::V4(ip) => {
+                    let to = SocketAddrV4::new(ip, PORT_GENERAL);
+                    socket.send_to(message, &to.into()).map(drop)
+                }
+                IpAddr::V6(ip) => {
+                    let to = SocketAddrV6::new(ip, PORT_GENERAL, 0, self.ifindex);
+                    socket.send_to(message, &to.into()).map(drop)
+                }
+            },
+        }
+    }
+}
+
 fn receive(socket: &Socket, buffer: &mut [u8; MAX_MESSAGE]) -> io::Result<Received> {
     let mut parts = [IoSliceMut::new(buffer)];
     // With MSG_TRUNC the kernel returns the length that the message really had.

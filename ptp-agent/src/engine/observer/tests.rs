@@ -4,7 +4,7 @@
 use super::*;
 use proptest::{collection::vec, prelude::*};
 use ptp_common::wire::{
-    ClockAccuracy, ClockIdentity, ClockQuality, Message, TimeSource, Timestamp, Tlvs,
+    Announce, ClockAccuracy, ClockIdentity, ClockQuality, Message, TimeSource, Timestamp, Tlvs,
 };
 
 const GRANDMASTER: PortIdentity = port(1);
@@ -595,6 +595,28 @@ fn peer_delay_is_measured_for_the_local_initiator() {
         assert_eq!(sample.offset, Duration::ZERO);
         let client = world.port(CLIENT);
         assert_eq!((client.exchanges.peer_delay, client.losses.pdelay_resp_refused), (5, 1));
+    }
+}
+
+#[test]
+fn peer_delay_exchange_of_others_is_complete_and_nobodys_loss() {
+    let mut world = World::new();
+    for n in 0..4 {
+        world.at(i64::from(n) * SECOND);
+        let body = Body::PdelayReq { origin_timestamp: Timestamp::ZERO };
+        world.see(Direction::Ingress, header(OTHER, n), body);
+        let resp = Header { flags: Flags::TWO_STEP, ..header(GRANDMASTER, n) };
+        let (request_receipt_timestamp, requesting_port_identity) = (world.timestamp(), OTHER);
+        let body = Body::PdelayResp { request_receipt_timestamp, requesting_port_identity };
+        world.see(Direction::Ingress, resp, body);
+        let response_origin_timestamp = world.timestamp();
+        let body = Body::PdelayRespFollowUp { response_origin_timestamp, requesting_port_identity };
+        assert_eq!(world.see(Direction::Ingress, header(GRANDMASTER, n), body), None);
+    }
+    world.settle();
+    assert_eq!(world.port(OTHER).exchanges.foreign_peer_delay, 4);
+    for port in [OTHER, GRANDMASTER] {
+        assert_eq!(world.port(port).losses, Losses::default());
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     super::{Datagram, PortIndex, PortState, TxToken},
     PeerDelay,
 };
-use crate::{limits, stamp::Stamp};
+use crate::{limits, stamp::Stamp, transport::Source};
 use ptp_common::{
     time::{Duration, Ptp, Time},
     wire::{Announce, ClockIdentity, ClockQuality, Flags, PortIdentity, TimeSource},
@@ -34,6 +34,15 @@ pub enum Action {
         port: PortIndex,
         /// As with `SendEvent`.
         peer_multicast: bool,
+        /// The message.
+        message: Datagram,
+    },
+    /// Send a general message to one address alone.
+    SendUnicast {
+        /// The port to send on.
+        port: PortIndex,
+        /// Who asked; a port number is not used.
+        to: Source,
         /// The message.
         message: Datagram,
     },
