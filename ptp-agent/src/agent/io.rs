@@ -27,6 +27,7 @@ use crate::{
     engine::{
         PortIndex, TxToken,
         receiver::{Measurement, Observation},
+        strategy::Priming,
     },
     publish::metrics::Histogram,
     stamp::{Stamp, StampSource},
@@ -49,8 +50,6 @@ const RETRY: Duration = Duration::from_millis(1);
 const DRAIN: Duration = Duration::from_millis(100);
 /// Between two attempts to open an interface that has come back.
 const REOPEN: Duration = Duration::from_secs(1);
-/// Comparisons of the capture points that the driver's stamp takes part in.
-const DRIVER_TRIAL: u32 = 2;
 /// Messages that may wait for stamps at one time.
 const WAITING: usize = 256;
 
@@ -198,7 +197,8 @@ struct Port {
     rx: Side,
     tx: Side,
     primer: Primer,
-    bracket: Bracket,
+    /// Around the driver, of messages that were not primed and of those that were.
+    brackets: [Bracket; 2],
     driver_stamps: bool,
     wire: Option<WireTap>,
     counts: IoCounts,
@@ -271,6 +271,8 @@ struct Waiting {
     bytes: Vec<u8>,
     source: Option<Source>,
     token: Option<TxToken>,
+    /// It went behind a throwaway frame.
+    primed: bool,
 }
 
 /// See the module's paragraph.
@@ -334,7 +336,7 @@ impl Io {
                     None => tx_selector(config.tx_source),
                 }),
                 primer: Primer::new(config.prime, interface),
-                bracket: Bracket::default(),
+                brackets: Default::default(),
                 driver_stamps,
                 wire,
                 counts: IoCounts::default(),
@@ -384,6 +386,13 @@ impl Io {
         })
     }
 
+    /// Says which event messages of a port are to be primed.
+    pub fn set_priming(&mut self, port: PortIndex, priming: Priming) {
+        if let Some(port) = self.ports.get_mut(usize::from(port.0)) {
+            port.primer.set(priming);
+        }
+    }
+
     /// Whether event messages of a port are primed, or it is being tried.
     pub fn is_primed(&self, port: PortIndex) -> Option<bool> {
         self.ports.get(usize::from(port.0)).map(|port| port.primer.is_on())
@@ -397,36 +406,15 @@ impl Io {
         };
         let ingress = self.config.ingress_latency.of(port.rx.selector.reference());
         let egress = self.config.egress_latency.of(port.tx.selector.reference());
-        if std::env::var("PTP_EXP_TRACE").is_ok() {
-            let r = ClockRelation::now().real_minus_mono.as_nanos();
-            let (d, used, remote, c) = match measurement.observation {
-                Observation::Sync(s) => ("S", s.t2.time, s.t1, port.rx.selector.candidates(s.t2.time + ingress)),
-                Observation::Delay(s) => ("D", s.t3.time, s.t4, port.tx.selector.candidates(s.t3.time - egress)),
-                Observation::PeerDelay(_) => return,
-            };
-            let mut line = format!("EXP {d} {} {}", used.as_nanos(), (remote.since_epoch().as_nanos() - r - used.as_nanos()));
-            for stamp in c.into_iter().flat_map(|c| c.iter()) {
-                line += &format!(" {}={}", stamp.source.name(), remote.since_epoch().as_nanos() - r - stamp.time.as_nanos());
-            }
-            eprintln!("{line}");
-        }
         let (direction, choice) = match measurement.observation {
             Observation::Sync(sync) => {
                 ("receive", port.rx.selector.learn(sync.t2.time + ingress, sync.t1))
             }
             Observation::Delay(delay) => {
-                let choice = port.tx.selector.learn(delay.t3.time - egress, delay.t4);
-                port.end_driver_trial(self.config.tx_source);
-                ("transmit", choice)
+                ("transmit", port.tx.selector.learn(delay.t3.time - egress, delay.t4))
             }
-            Observation::PeerDelay(_) => {
-                // No answer says when a Pdelay_Req arrived by a clock that could be compared with:
-                // the driver's stamp would be asked for in vain.
-                if self.config.tx_source.is_none() {
-                    port.stop_driver_stamps();
-                }
-                return;
-            }
+            // No answer says when a Pdelay_Req arrived by a clock that could be compared with.
+            Observation::PeerDelay(_) => return,
         };
         if let Some(Choice { from, to, noise_ns }) = choice {
             tracing::info!(
@@ -464,9 +452,8 @@ impl Io {
     /// Sends an event message; its stamp comes as a [`Delivery::TxStamp`], mostly at once.
     pub fn send_event(&mut self, port: PortIndex, token: TxToken, peer: bool, message: &[u8]) {
         let failed = Delivery::TxStamp { token, stamp: None };
-        if let Some(port) = self.ports.get_mut(usize::from(port.0)) {
-            port.primer.before_event();
-        }
+        let primed =
+            self.ports.get_mut(usize::from(port.0)).is_some_and(|port| port.primer.before_event());
         if !self.send(port, Channel::Event, peer, message) {
             self.ready.push_back(failed);
             return;
@@ -483,6 +470,7 @@ impl Io {
             bytes: message.to_vec(),
             source: None,
             token: Some(token),
+            primed,
         });
         self.look(now);
     }
@@ -590,7 +578,14 @@ impl Io {
             return;
         }
         let until = now + RX_PATIENCE;
-        self.waiting_rx.push_back(Waiting { until, port: index, bytes, source, token: None });
+        self.waiting_rx.push_back(Waiting {
+            until,
+            port: index,
+            bytes,
+            source,
+            token: None,
+            primed: false,
+        });
     }
 
     /// Reads the ring and serves those who wait.
@@ -637,8 +632,8 @@ impl Io {
                 side.compare(&stamps);
                 if sent {
                     port.primer.after_event(&stamps);
-                    // During the trial every other bracket is wide, and should be.
-                    if !port.primer.is_trying() && !port.bracket.is_sound_around(&stamps) {
+                    let bracket = &mut port.brackets[usize::from(waiting.primed)];
+                    if !bracket.is_sound_around(&stamps) {
                         side.interrupted += 1;
                         return Found::Stamp(None);
                     }
@@ -651,6 +646,7 @@ impl Io {
                 Found::Stamp(stamp.map(|mut stamp| {
                     // What was used, against all that was seen: the moving to the reference included.
                     stamp.doubt = stamps.doubt(stamp.time, sent);
+                    stamp.primed = waiting.primed;
                     let time = stamp.time;
                     stamp.time = if sent {
                         time + self.config.egress_latency.of(reference)
@@ -746,7 +742,7 @@ impl Io {
                         port.rx.selector = rx_selector(self.config.rx_source, hooks);
                         port.tx.selector = tx_selector(self.config.tx_source);
                         port.primer = Primer::new(self.config.prime, &port.interface);
-                        port.bracket = Bracket::default();
+                        port.brackets = Default::default();
                     }
                     Err(error) => {
                         port.report(format!(
@@ -793,10 +789,10 @@ fn rx_selector(wanted: Option<RxSource>, hooks: AttachedHooks) -> Selector {
     }
 }
 
-/// Whether the driver is to stamp as well: where its stamp is asked for, or has to be compared.
-/// That it cannot be asked for leaves the other points.
+/// Whether the driver is to stamp as well: only where its stamp is asked for, because taking it costs the
+/// packet half a microsecond on its way. That it cannot be asked for leaves the other points.
 fn wants_driver_stamps(wanted: Option<TxSource>, transport: &Transport, interface: &str) -> bool {
-    if !matches!(wanted, None | Some(TxSource::DriverSoftware)) {
+    if wanted != Some(TxSource::DriverSoftware) {
         return false;
     }
     let asked = transport.ask_for_driver_stamps(true);
@@ -809,7 +805,9 @@ fn wants_driver_stamps(wanted: Option<TxSource>, transport: &Transport, interfac
 fn tx_selector(wanted: Option<TxSource>) -> Selector {
     use StampSource::{DriverSoftware, StartXmit, TcEgress, XmitDone};
     match wanted {
-        None => Selector::automatic(&[XmitDone, StartXmit, TcEgress, DriverSoftware]),
+        // What is behind the driver is later than the wire by nobody knows how much: it only shows how far
+        // before the wire the others are at the most.
+        None => Selector::automatic(&[StartXmit, TcEgress]),
         Some(TxSource::DriverSoftware) => {
             Selector::fixed(&[DriverSoftware, XmitDone, StartXmit, TcEgress])
         }
@@ -853,26 +851,6 @@ impl Port {
             let source = StampSource::DriverSoftware;
             let stamp = Stamp::new(relation.mono_at(real), source);
             self.tx.pairing.amend_message(self.ifindex, message, stamp);
-        }
-    }
-
-    /// Once the points have been compared, a driver's stamp that is not the best one is no longer
-    /// asked for: taking it costs the packet time on its way.
-    fn end_driver_trial(&mut self, wanted: Option<TxSource>) {
-        let selector = &self.tx.selector;
-        let is_over = wanted.is_none()
-            && selector.rounds() >= DRIVER_TRIAL
-            && selector.chosen() != StampSource::DriverSoftware;
-        if is_over {
-            self.stop_driver_stamps();
-        }
-    }
-
-    fn stop_driver_stamps(&mut self) {
-        if self.driver_stamps
-            && let Some(transport) = &self.transport
-        {
-            self.driver_stamps = transport.ask_for_driver_stamps(false).is_err();
         }
     }
 

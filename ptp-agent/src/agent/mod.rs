@@ -107,7 +107,12 @@ impl AgentError {
             Self::Io(IoError::Transport(error)) => !matches!(error, TransportError::Socket { .. }),
             Self::Phc(error) => matches!(error, PhcError::Missing(_) | PhcError::ReadOnly(_)),
             Self::Clock(ClockError::NotPermitted { .. }) => true,
-            Self::Io(IoError::Watch(_) | IoError::StackStamps(_) | IoError::Wire { .. } | IoError::Timer(_))
+            Self::Io(
+                IoError::Watch(_)
+                | IoError::StackStamps(_)
+                | IoError::Wire { .. }
+                | IoError::Timer(_),
+            )
             | Self::Output(_)
             | Self::Clock(_)
             | Self::Record(_)

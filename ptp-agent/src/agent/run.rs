@@ -25,6 +25,7 @@ use crate::{
         DelayMechanism, PortIndex,
         client::{Client, Event, Sample},
         receiver::{Acceptable, Action, Measurement, Observation, PortConfig, ReceiverConfig},
+        strategy::{self, Findings},
     },
     publish::{
         alarms::{Facts, Role, Totals},
@@ -73,6 +74,8 @@ pub struct RunConfig {
     pub log_ptp4l: bool,
     /// How the path delay is measured.
     pub delay_mechanism: DelayMechanism,
+    /// How requests are sent and which Sync messages are learnt from.
+    pub strategy: strategy::Choice,
     /// Which clock follows.
     pub clock: ClockChoice,
     /// What steers it.
@@ -102,6 +105,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         common,
         log_ptp4l,
         delay_mechanism,
+        strategy,
         clock,
         servo,
         servo_options: _,
@@ -138,6 +142,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
             })
             .collect(),
         acceptable: acceptable_masters,
+        strategy,
         ..ReceiverConfig::new(identity, seed)
     };
     let real_minus_mono = realtime_minus_monotonic();
@@ -349,6 +354,10 @@ impl Runner {
                     event => teller.tell(&event, self)?,
                 }
             }
+            let priming = self.client.strategist().priming();
+            for port in &teller.ports {
+                self.io.set_priming(*port, priming);
+            }
             let Some(delivery) = self.io.next_delivery() else {
                 return Ok(());
             };
@@ -425,6 +434,27 @@ impl Teller {
             }
             Event::ServoState { old, new } => {
                 tracing::info!(from = old.name(), to = new.name(), "servo state");
+            }
+            Event::Strategy(change) => {
+                let Findings {
+                    remote_priming_ns,
+                    own_priming_ns,
+                    round_trip_ns,
+                    sync_noise_ns,
+                    request_noise_ns,
+                    is_primeable,
+                } = change.findings;
+                tracing::info!(
+                    from = change.from.name(),
+                    to = change.to.name(),
+                    remote_priming_ns,
+                    own_priming_ns,
+                    round_trip_ns,
+                    sync_noise_ns,
+                    request_noise_ns,
+                    is_primeable,
+                    "strategy"
+                );
             }
             Event::ClockError(error) => {
                 self.clock_errors += 1;
@@ -584,6 +614,10 @@ impl Teller {
                 "timestamps": runner.io.stamp_counts(*port).as_ref().map(stamp_counts),
             })).collect::<Vec<_>>(),
             "lost": self.losses(runner),
+            "strategy": {
+                "name": runner.client.strategist().strategy().name(),
+                "findings": runner.client.strategist().findings(),
+            },
             "alarms": self.health.status(now),
         });
         if let Err(error) = self.publication.set_status(&status) {
@@ -654,6 +688,7 @@ impl Teller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::strategy::Strategy;
     use crate::stamp::StampSource;
     use ptp_common::wire::PortIdentity;
 
@@ -673,6 +708,7 @@ mod tests {
             tx_source: None,
             parent: PortIdentity::ALL,
             sequence_id: 1,
+            strategy: Strategy::Plain,
         };
         assert_eq!(
             ptp4l_line(&sample),

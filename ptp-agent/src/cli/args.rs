@@ -14,7 +14,9 @@ use crate::{
     agent::prime::PrimeMode,
     bench,
     capture::{Latency, RxSource, TxSource},
-    compare, doctor, lab,
+    compare, doctor,
+    engine::strategy,
+    lab,
     publish::local::StatusSocket,
     servo::choice::Choice,
     status,
@@ -257,6 +259,11 @@ pub(super) struct FollowArgs {
     /// How the path delay is measured.
     #[arg(long)]
     pub(super) delay: Option<Delay>,
+    /// How requests are sent and which Sync messages are learnt from: auto (default; whatever is truest
+    /// for the grandmaster), primed, cold, remote (requests shortly before a Sync, which then leaves
+    /// sooner) or plain (prime where it helps, learn from all).
+    #[arg(long)]
+    pub(super) strategy: Option<strategy::Choice>,
     /// What steers the clock: adaptive (default), pi, linreg or rfc5905, and how pi and linreg
     /// filter, as in pi:raw-weight:median:10.
     #[arg(long, value_name = "SERVO")]

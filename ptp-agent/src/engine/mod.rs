@@ -13,6 +13,7 @@ pub mod observer;
 mod pdelay;
 pub mod receiver;
 mod sequence;
+pub mod strategy;
 #[cfg(test)]
 mod tests;
 pub mod transmitter;

@@ -178,7 +178,11 @@ impl Service {
     fn ptpd(&self, args: &Args, server: &Server) -> Command {
         let mut command = self.foreign(server);
         command.args(["--global:foreground=Y", "--global:verbose_foreground=Y"]);
-        command.args(["--clock:no_adjust=Y", "--clock:no_reset=Y", "--ptpengine:preset=masteronly"]);
+        command.args([
+            "--clock:no_adjust=Y",
+            "--clock:no_reset=Y",
+            "--ptpengine:preset=masteronly",
+        ]);
         let transport = if args.transport == "l2" { "ethernet" } else { "ipv4" };
         command.arg(format!("--ptpengine:transport={transport}"));
         for interface in &server.interfaces {

@@ -89,10 +89,8 @@ impl Network {
         // TEST-NET-1 and 2 of RFC 5737: nobody has a route to them.
         server.add_address(first, Ipv4Addr::new(192, 0, 2, 1).into(), 24)?;
         client.add_address(CLIENT_INTERFACE, Ipv4Addr::new(192, 0, 2, 2).into(), 24)?;
-        let far_end = |namespace: &Namespace, interface| FarEnd {
-            namespace: namespace.clone(),
-            interface,
-        };
+        let far_end =
+            |namespace: &Namespace, interface| FarEnd { namespace: namespace.clone(), interface };
         let mut servers = vec![Server {
             namespace: server.clone(),
             interfaces: vec![first],

@@ -67,8 +67,7 @@ impl Timer {
         let (fd, flags) = (self.descriptor.as_raw_fd(), libc::TFD_TIMER_ABSTIME);
         // SAFETY: the pointer is to a structure that lives through the call; the old value is not asked
         // for.
-        let result =
-            unsafe { libc::timerfd_settime(fd, flags, &raw const value, ptr::null_mut()) };
+        let result = unsafe { libc::timerfd_settime(fd, flags, &raw const value, ptr::null_mut()) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }

@@ -89,10 +89,7 @@ impl WireTap {
     }
 
     /// The next message that has arrived, and when, CLOCK_REALTIME.
-    pub fn next<'a>(
-        &self,
-        buffer: &'a mut [u8; MAX_MESSAGE],
-    ) -> Option<(&'a [u8], Time<Real>)> {
+    pub fn next<'a>(&self, buffer: &'a mut [u8; MAX_MESSAGE]) -> Option<(&'a [u8], Time<Real>)> {
         loop {
             let (length, stamp) = self.receive(&mut buffer[ETHERNET_HEADER..]).ok()?;
             let end = ETHERNET_HEADER + length;

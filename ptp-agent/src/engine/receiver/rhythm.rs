@@ -74,7 +74,8 @@ impl Rhythm {
         let Some((last, interval, lead)) = self.prediction() else { return wanted };
         let first = last + interval - lead;
         let steps = (wanted - first).as_nanos_f64() / interval.as_nanos_f64();
-        let mut aimed = first + Duration::from_nanos_f64(interval.as_nanos_f64() * steps.round().max(0.0));
+        let mut aimed =
+            first + Duration::from_nanos_f64(interval.as_nanos_f64() * steps.round().max(0.0));
         if aimed <= now {
             aimed += interval;
         }
@@ -130,7 +131,10 @@ mod tests {
         assert_eq!(aimed, last + INTERVAL * 3 - LEAST_LEAD);
         // What has passed cannot be reached any more.
         let late = last + INTERVAL - Duration::from_micros(10);
-        assert_eq!(rhythm.aim(late, late, Duration::from_secs(1)), last + INTERVAL * 2 - LEAST_LEAD);
+        assert_eq!(
+            rhythm.aim(late, late, Duration::from_secs(1)),
+            last + INTERVAL * 2 - LEAST_LEAD
+        );
     }
 
     #[test]
