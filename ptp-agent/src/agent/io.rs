@@ -31,7 +31,7 @@ use crate::{
     },
     publish::metrics::Histogram,
     stamp::{Stamp, StampSource},
-    sys::{clock::monotonic, timer::Timer},
+    sys::{clock::monotonic, schedule, timer::Timer},
     transport::{
         Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Source, Transport, TransportError,
         TransportKind, link_state,
@@ -296,6 +296,9 @@ impl Io {
     /// # Errors
     /// [`IoError`], each naming what is missing.
     pub fn open(config: IoConfig) -> Result<Self, IoError> {
+        if let Err(error) = schedule::ask_for_short_turns() {
+            tracing::debug!(%error, "short turns");
+        }
         let xdp = match config.rx_source {
             Some(RxSource::Xdp(hook)) => Some(hook),
             Some(RxSource::Stack | RxSource::TcIngress) | None => None,

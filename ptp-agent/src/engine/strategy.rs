@@ -16,6 +16,8 @@
 
 mod evidence;
 mod line;
+#[cfg(test)]
+mod tests;
 
 use crate::servo::{DelayInput, SyncInput};
 use evidence::Evidence;
@@ -27,7 +29,7 @@ use std::collections::VecDeque;
 /// Requests remembered.
 const REQUESTS: usize = 64;
 /// Sync messages remembered.
-const SYNCS: usize = 256;
+const SYNCS: usize = 512;
 /// How long either is.
 const MEMORY: Duration = Duration::from_secs(120);
 /// Of each way, before a servo can begin anew with them.
@@ -50,7 +52,7 @@ const QUIET_NS: f64 = 150.0;
 /// or no more than this many times as much as the own requests.
 const QUIET_FACTOR: f64 = 3.0;
 /// Within this share of the distance from the fastest to the usual Sync one is fast,
-const FAST_SHARE: f64 = 0.15;
+const FAST_SHARE: f64 = 0.3;
 /// but within no less and no more than this, nanoseconds.
 const FAST_NS: (f64, f64) = (100.0, 1_000.0);
 /// Fast Sync messages that must be left of [`ENOUGH`] for `remote` to go on.
@@ -472,17 +474,25 @@ impl Strategist {
             is_primeable,
         };
         self.fast_ns = Some(fast);
-        let is_quiet = usual - fastest <= QUIET_NS.max(QUIET_FACTOR * request_noise + 50.0);
-        let fast_syncs = rounds.iter().filter(|round| **round <= fast).count();
         let is_remote = self.strategy == Strategy::Remote;
+        let quiet_ns = QUIET_NS.max(QUIET_FACTOR * request_noise + 50.0);
+        let is_quiet = usual - fastest <= if is_remote { 0.5 * quiet_ns } else { quiet_ns };
+        let fast_syncs = rounds.iter().filter(|round| **round <= fast).count();
+        tracing::debug!(
+            findings = ?self.findings,
+            fast_ns = fast,
+            fast_syncs,
+            syncs = rounds.len(),
+            asked = self.asked,
+            "strategy"
+        );
+        let needed = if is_remote { STILL_FAST } else { ENOUGH };
         Some(match is_primeable {
             _ if self.choice == Choice::Remote => Strategy::Remote,
             Some(false) => Strategy::Primed,
-            Some(true) if fast_syncs >= if is_remote { STILL_FAST } else { ENOUGH } => {
-                Strategy::Remote
-            }
-            Some(true) if is_remote => Strategy::Trial,
             _ if is_quiet => Strategy::Primed,
+            _ if fast_syncs >= needed => Strategy::Remote,
+            _ if is_remote => Strategy::Trial,
             _ if self.strategy == Strategy::Primed && self.asked > TRIAL * 4 => Strategy::Trial,
             _ => Strategy::Cold,
         })

@@ -12,6 +12,7 @@ pub mod hwtstamp;
 mod ifreq;
 pub mod packet;
 pub mod phc;
+pub mod schedule;
 pub mod shared;
 pub mod timer;
 
