@@ -141,6 +141,11 @@ impl Selector {
         }
     }
 
+    /// The stamps of the packet that was given the stamp `used` and is not answered yet.
+    pub fn candidates(&self, used: Time<Mono>) -> Option<&Candidates> {
+        self.waiting.iter().find(|(time, _)| *time == used).map(|(_, candidates)| candidates)
+    }
+
     /// The point in use.
     pub const fn chosen(&self) -> StampSource {
         self.chosen
