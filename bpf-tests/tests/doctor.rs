@@ -19,7 +19,10 @@ use bpf_tests::{
     ptp4l::{CLIENT, Ptp4l},
     raw::FrameSocket,
 };
-use ptp_agent::{capture::Features, lab::netns::Namespace};
+use ptp_agent::{
+    capture::{Features, Options, Programs, XdpHook},
+    lab::netns::Namespace,
+};
 use ptp_common::{
     classify::{ETHERTYPE_CTAG, ETHERTYPE_PROBE, classify},
     wire::Header,
@@ -132,6 +135,21 @@ fn point_that_packets_do_not_reach_is_found_by_sending_one() {
         assert_eq!(report.status(point), status, "{:#}", report.checks[point]);
     }
     assert_eq!(report.status.code(), Some(0));
+}
+
+#[test]
+fn xdp_program_of_others_is_told_with_its_number() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let options = Options { xdp: Some(XdpHook::Native), ..Options::default() };
+    let mut other = Programs::load(options).unwrap();
+    wire.client.run(|| other.attach("ptp0")).unwrap().unwrap();
+    let report = doctor(&wire.client, &["-i", "ptp0"]);
+    assert_eq!(report.status("xdp_mode"), "WARN");
+    let reason = report.reason("xdp_mode");
+    assert!(reason.contains("another program (program "), "{reason}");
+    assert!(reason.contains("redirects or drops"), "{reason}");
+    wire.client.run(|| drop(other)).unwrap();
 }
 
 #[test]

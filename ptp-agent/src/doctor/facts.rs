@@ -234,6 +234,8 @@ pub(super) struct Link {
     pub xdp_features: Option<u64>,
     /// Whether some XDP program is attached already.
     pub xdp_busy: bool,
+    /// Its number.
+    pub xdp_program: Option<u32>,
     /// Multicast.
     pub multicast: Multicast,
     /// What became of our own programs.

@@ -154,10 +154,13 @@ fn timestamping(link: &Link) -> Check {
 fn xdp_mode(link: &Link) -> Check {
     const NAME: &str = "xdp_mode";
     if link.xdp_busy {
+        let which = link.xdp_program.map_or(String::new(), |id| format!(" (program {id})"));
         return Check::warn(
             NAME,
-            "another program is attached by XDP already",
-            "use --rx-source stack or tc_ingress beside it",
+            format!(
+                "another program{which} is attached by XDP already; PTP that it redirects or drops reaches neither sockets nor the programs behind it"
+            ),
+            "the agent uses the stack's stamps beside it; where no PTP arrives, let it pass UDP ports 319 and 320 and EtherType 0x88F7 (XDP_PASS)",
         );
     }
     match (&link.capture.xdp_native, link.xdp_features) {
@@ -292,6 +295,7 @@ mod tests {
             interrupts: Interrupts::None,
             xdp_features: Some(XDP_BASIC),
             xdp_busy: false,
+            xdp_program: None,
             multicast: Multicast::default(),
             capture: Capture {
                 tc: Trial::Attached,

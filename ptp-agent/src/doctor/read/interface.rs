@@ -60,11 +60,16 @@ fn link(name: &str, message: &LinkMessage, try_xdp: bool) -> Link {
     let mut mtu = None;
     let mut mac = None;
     let mut xdp_busy = false;
+    let mut xdp_program = None;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Mtu(bytes) => mtu = Some(*bytes),
             LinkAttribute::Address(bytes) => mac = bytes.as_slice().try_into().ok(),
             LinkAttribute::Xdp(xdp) => {
+                xdp_program = xdp.iter().find_map(|xdp| match xdp {
+                    LinkXdp::ProgId(id) => Some(*id),
+                    _ => None,
+                });
                 xdp_busy = xdp.iter().any(|xdp| {
                     matches!(xdp, LinkXdp::Attached(attached) if *attached != XdpAttached::None)
                 });
@@ -85,6 +90,7 @@ fn link(name: &str, message: &LinkMessage, try_xdp: bool) -> Link {
         interrupts: interrupts(name, header.index, mac),
         xdp_features: netdev::xdp_features(header.index).ok(),
         xdp_busy,
+        xdp_program,
         multicast: multicast(name, message),
         capture: Capture { probe: probe(name, header.flags), ..capture(name, try_xdp, xdp_busy) },
         heard: None,
