@@ -863,12 +863,12 @@ fn tx_selector(wanted: Option<TxSource>) -> Selector {
     use StampSource::{DriverSoftware, StartXmit, TcEgress, XmitDone};
     match wanted {
         // What is behind the driver is later than the wire by nobody knows how much: it only shows how far
-        // before the wire the others are at the most.
-        None => Selector::automatic(&[StartXmit, TcEgress]),
+        // before the wire the others are at the most. The driver's is asked for only where packets do not
+        // reach the programs.
+        None => Selector::automatic(&[StartXmit, TcEgress]).with_stand_in(DriverSoftware),
         Some(TxSource::DriverSoftware) => {
             Selector::fixed(&[DriverSoftware, XmitDone, StartXmit, TcEgress])
         }
-        // The driver's is asked for only where packets do not reach the programs.
         Some(TxSource::XmitDone) => {
             Selector::fixed(&[XmitDone, StartXmit, TcEgress, DriverSoftware])
         }
