@@ -29,8 +29,11 @@ use std::collections::VecDeque;
 
 /// Standard deviations in the error bound.
 const BOUND_SIGMAS: f64 = 12.0;
-/// An offset is removed within a Sync interval, as far as those come, and in no less than this, seconds: the estimate is smooth already, and at high rates a
-/// faster correction would only make the frequency noisy.
+/// An offset of so many standard deviations is no mere error of the estimate, and removed within a Sync
+/// interval, as far as those come ...
+const SLEW_SIGMAS: f64 = 20.0;
+/// ... others in no less than this, seconds: the estimate is smooth already, and at high rates a faster
+/// correction would only make the frequency noisy.
 const MIN_CORRECTION_S: f64 = 1.0;
 /// How wrong a rate may be that nobody has measured yet, parts per billion (IEEE 1588-2019, 7.3.4.3).
 const UNKNOWN_RATE_PPB: f64 = 1e5;
@@ -245,7 +248,9 @@ impl AdaptiveServo {
         if self.step_limit(at).is_some_and(|limit| error_ns.abs() > limit) {
             return (rate_ppb, -error_ns, ServoState::Jump);
         }
-        let correction_s = self.interval.correction_s().max(MIN_CORRECTION_S);
+        let is_slew = error_ns.abs() > SLEW_SIGMAS * known.sigma_ns(at);
+        let least_s = if is_slew { 0.0 } else { MIN_CORRECTION_S };
+        let correction_s = self.interval.correction_s().max(least_s);
         (rate_ppb - error_ns / correction_s, 0.0, ServoState::Locked)
     }
 

@@ -331,7 +331,10 @@ impl Bank {
             }
             let by = least + above;
             let believed = self.noise[0][way as usize];
-            if by.abs() > NOISE_MOVES * (believed.fast_ns + believed.variance_ns2.sqrt()) {
+            let is_far = by.abs() > NOISE_MOVES * (believed.fast_ns + believed.variance_ns2.sqrt());
+            // But a faster mode that was there all along may be far away.
+            let is_mode = by < 0.0 && noise.has_two_modes() && !believed.has_two_modes();
+            if is_far && !is_mode {
                 continue;
             }
             self.noise[1][way as usize] = noise;

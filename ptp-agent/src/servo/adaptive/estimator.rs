@@ -29,6 +29,11 @@ const LEAD: f64 = 8.0;
 const PATIENCE: u64 = 48;
 /// Log probability below which a late packet leaves open whether time has stepped, until the next one.
 const INEXPLICABLE: f64 = -12.0;
+/// Where stamps lie now and then, some lie in a row by chance: so improbable must it be that they did,
+const LN_BY_CHANCE: f64 = -14.0;
+/// with the share of them that was seen, within these limits, over so many packets.
+const WILD_SHARE: (f64, f64) = (1e-3, 0.5);
+const WILD_MEMORY: f64 = 256.0;
 /// Observations after which what is believed since a change is known.
 const SETTLED: u64 = 64;
 
@@ -38,6 +43,8 @@ struct Suspicion {
     since: u64,
     opened: u64,
     again: u64,
+    /// Observations in a row that must say that time has stepped.
+    run: u64,
 }
 
 /// A change that was judged to have happened.
@@ -76,6 +83,8 @@ pub(super) struct Estimator {
     judged: Option<Judged>,
     change: Option<Change>,
     known: Known,
+    /// Share of packets that nothing explains.
+    wild_share: f64,
     /// Observations since the last change.
     settled: u64,
     /// The latest packet of each direction, where it was one that nothing explains.
@@ -100,6 +109,7 @@ impl Estimator {
             judged: None,
             change: None,
             known: Known { least_floor_ns: floor.min(0.0), round_trip_ns: f64::INFINITY },
+            wild_share: WILD_SHARE.0,
             settled: 0,
             doubted: [None; 2],
         }
@@ -184,11 +194,17 @@ impl Estimator {
             let round_trip_ns = 2.0 * self.bank.delay_ns();
             self.known.round_trip_ns = self.known.round_trip_ns.min(round_trip_ns);
         }
+        if self.suspicion.is_none() {
+            let is_apart = oddity.is_wild || oddity.ln_later < INEXPLICABLE;
+            self.wild_share += (f64::from(is_apart) - self.wild_share) / WILD_MEMORY;
+            self.wild_share = self.wild_share.clamp(WILD_SHARE.0, WILD_SHARE.1);
+        }
         let since = self.detector.push(number, way, &seen, &oddity, &noise);
         if self.suspicion.is_none()
             && let Some(since) = since
         {
-            self.suspicion = Some(Suspicion { since, opened: number, again: number });
+            let run = (LN_BY_CHANCE / self.wild_share.ln()).ceil() as u64;
+            self.suspicion = Some(Suspicion { since, opened: number, again: number, run });
             self.bank.is_in_question = true;
         }
         if let Some(suspicion) = self.suspicion
@@ -200,10 +216,16 @@ impl Estimator {
     }
 
     fn judge(&mut self, number: u64, suspicion: Suspicion) {
-        let Suspicion { since, opened, .. } = suspicion;
+        let Suspicion { since, opened, run, .. } = suspicion;
         let age = number - opened;
         let is_final = age >= 2 * PATIENCE;
-        if self.fewest_since(since) == 0 && !is_final {
+        if self.history.oldest().is_none_or(|(at, _)| *at > since) {
+            // Too long ago to be judged.
+            self.dismiss();
+            return;
+        }
+        if self.fewest_since(since) == 0 {
+            // One way alone cannot tell what has changed.
             return;
         }
         let hypotheses = change::hypotheses(&self.history, since, self.known);
@@ -230,7 +252,8 @@ impl Estimator {
             _ if lead > CERTAIN => EACH_IF_CERTAIN,
             _ => EACH,
         };
-        if (lead < needed || self.fewest_since(best.since) < each) && !is_final {
+        let is_chance = best.kind.is_of_time() && number + 1 - best.since < run;
+        if (lead < needed || is_chance || self.fewest_since(best.since) < each) && !is_final {
             let again = number + 1 + age / AGAIN;
             self.suspicion = Some(Suspicion { again, ..suspicion });
             return;

@@ -16,8 +16,19 @@ const MIN_SIGMA_NS: f64 = 0.5;
 const SHARP: f64 = 0.05;
 /// Spreads of two directions whose logarithms differ by less are the same.
 const SAME_SPREAD: f64 = 0.5;
+/// How much a soft edge is believed to have no tail, in observations.
+const SYMMETRY: f64 = 1.0;
 /// How fast shapes are drawn together, per packet.
 const RECONCILE: f64 = 0.05;
+/// Share of slow packets: at the least, at the most, and of a slow mode apart from the fast one.
+const MIN_SLOW_SHARE: f64 = 0.002;
+const MAX_SLOW_SHARE: f64 = 0.4;
+const MOST_OF_TWO: f64 = 0.97;
+/// A gap between two modes is so many times as wide as what is before it, and as the mean of what is after it
+/// beyond its first.
+const GAP_RATIO: f64 = 4.0;
+/// Packets of the fast mode at the least.
+const FAST_MODE: usize = 4;
 /// Slow packets are slower than the others by at least this factor in the mean.
 const SLOW_RATIO: f64 = 4.0;
 /// Share of early packets that is believed before any is seen, and the least and the largest.
@@ -42,8 +53,10 @@ const IMPOSSIBLE_SIGMAS: f64 = -12.0;
 pub(super) struct Noise {
     /// Mean of most packets, nanoseconds.
     pub(super) fast_ns: f64,
-    /// Mean of slow packets, nanoseconds.
+    /// Mean of slow packets beyond [`Self::slow_from_ns`], nanoseconds.
     slow_ns: f64,
+    /// Where slow packets begin: another mode of the delay, or zero.
+    slow_from_ns: f64,
     /// Share of slow packets.
     slow_share: f64,
     /// Mean by which early packets are early, nanoseconds.
@@ -83,6 +96,9 @@ impl Noise {
     /// From delays beyond the fastest one, with a sharp lower edge there.
     pub(super) fn sharp(excess: &mut [f64]) -> Self {
         excess.sort_unstable_by(f64::total_cmp);
+        if let Some(at) = second_mode(excess) {
+            return Self::two_modes(excess, at);
+        }
         let count = excess.len().max(1);
         let median = excess.get(count / 2).copied().unwrap_or(0.0);
         let fast_ns = (median / LN_2).clamp(MIN_MEAN_NS, MAX_MEAN_NS);
@@ -94,6 +110,7 @@ impl Noise {
         Self {
             fast_ns,
             slow_ns,
+            slow_from_ns: 0.0,
             slow_share,
             early_ns: EARLY_RATIO * fast_ns,
             early_share: EARLY_SHARE,
@@ -104,6 +121,39 @@ impl Noise {
             slow_sum: slow_ns * slow_share,
             early_sum: EARLY_RATIO * fast_ns * EARLY_SHARE,
         }
+    }
+
+    /// Two modes: from the delay at `at` on it is the slow one. Ascending.
+    fn two_modes(excess: &[f64], at: usize) -> Self {
+        let (fast, slow) = excess.split_at(at);
+        let count = excess.len() as f64;
+        let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len().max(1) as f64;
+        let first = slow.first().copied().unwrap_or(0.0);
+        let fast_ns = mean(fast).clamp(MIN_MEAN_NS, MAX_MEAN_NS);
+        let slow_ns = (mean(slow) - first).max(fast_ns).clamp(MIN_MEAN_NS, MAX_MEAN_NS);
+        let slow_share = (slow.len() as f64 / count).clamp(MIN_SLOW_SHARE, MOST_OF_TWO);
+        // The first of them is no edge.
+        let slow_from_ns = (first - slow_ns).max(0.0);
+        let slow_ns = slow_ns + first - slow_from_ns;
+        Self {
+            fast_ns,
+            slow_ns,
+            slow_from_ns,
+            slow_share,
+            early_ns: EARLY_RATIO * fast_ns,
+            early_share: EARLY_SHARE,
+            variance_ns2: (0.003 * fast_ns).max(MIN_SIGMA_NS).powi(2),
+            is_sharp: true,
+            count,
+            fast_sum: fast_ns * (1.0 - slow_share),
+            slow_sum: (slow_from_ns + slow_ns) * slow_share,
+            early_sum: EARLY_RATIO * fast_ns * EARLY_SHARE,
+        }
+    }
+
+    /// Whether there are two modes of delay.
+    pub(super) fn has_two_modes(&self) -> bool {
+        self.slow_from_ns > 0.0
     }
 
     /// The same delays, ascending, with a soft edge in the middle of the densest half of them, which
@@ -124,6 +174,7 @@ impl Noise {
             fast_sum: fast_ns * (1.0 - sharp.slow_share),
             variance_ns2: (0.75 * sd * sd).max(MIN_SIGMA_NS * MIN_SIGMA_NS),
             is_sharp: false,
+            slow_from_ns: 0.0,
             ..*sharp
         };
         (soft, middle - fast_ns)
@@ -146,13 +197,15 @@ impl Noise {
 
     /// What is needed to judge packets by this noise.
     pub(super) fn prior(&self) -> Prior {
-        let usual = 1.0 - self.slow_share - self.early_share;
+        let usual = (1.0 - self.slow_share - self.early_share).max(1.0 - MOST_OF_TWO);
         let tail = |scale_ns: f64, share: f64| Tail { scale_ns, density: share / scale_ns };
+        let slow_from_ns = self.slow_from_ns;
         Prior {
             variance_ns2: self.variance_ns2,
             fast: tail(self.fast_ns, usual),
             slow: tail(self.slow_ns, self.slow_share),
             early: tail(self.early_ns, self.early_share),
+            slow_from_ns,
         }
     }
 
@@ -181,7 +234,8 @@ impl Noise {
     /// Log probability that a packet is later than `excess`.
     pub(super) fn ln_later(&self, excess: f64) -> f64 {
         let fast = (1.0 - self.slow_share) * (-excess / self.fast_ns).exp();
-        (fast + self.slow_share * (-excess / self.slow_ns).exp()).max(1e-300).ln().min(0.0)
+        let beyond = (excess - self.slow_from_ns).max(0.0);
+        (fast + self.slow_share * (-beyond / self.slow_ns).exp()).max(1e-300).ln().min(0.0)
     }
 
     /// Learns from a packet; `mean` and `variance` as for [`Self::posterior`].
@@ -193,17 +247,22 @@ impl Noise {
         let gain = 1.0 / self.count;
         let fast = 1.0 - seen.slow - seen.early - seen.wild;
         self.slow_share += gain * (seen.slow - self.slow_share);
-        self.slow_share = self.slow_share.clamp(0.002, 0.4);
+        let most = if self.has_two_modes() { MOST_OF_TWO } else { MAX_SLOW_SHARE };
+        self.slow_share = self.slow_share.clamp(MIN_SLOW_SHARE, most);
         self.fast_sum += gain * (fast * (value - seen.fast_mean) - self.fast_sum);
         self.slow_sum += gain * (seen.slow * (value - seen.slow_mean) - self.slow_sum);
         self.early_share += gain * (seen.early - self.early_share);
         self.early_share = self.early_share.clamp(MIN_EARLY_SHARE, MAX_EARLY_SHARE);
         self.early_sum += gain * (seen.early * (seen.early_mean - value) - self.early_sum);
         self.early_ns = self.early_ns();
-        let usual = (1.0 - self.slow_share - self.early_share).max(0.1);
+        let usual = (1.0 - self.slow_share - self.early_share).max(1.0 - MOST_OF_TWO);
         self.fast_ns = (self.fast_sum / usual).clamp(MIN_MEAN_NS, MAX_MEAN_NS);
-        self.slow_ns = (self.slow_sum / self.slow_share)
-            .clamp(SLOW_RATIO * self.fast_ns, SLOW_RATIO * MAX_MEAN_NS);
+        let slow_ns = self.slow_sum / self.slow_share;
+        self.slow_ns = if self.has_two_modes() {
+            (slow_ns - self.slow_from_ns).clamp(MIN_MEAN_NS, MAX_MEAN_NS)
+        } else {
+            slow_ns.clamp(SLOW_RATIO * self.fast_ns, SLOW_RATIO * MAX_MEAN_NS)
+        };
         // The share of the innovation that is this packet's own Gaussian error.
         let share = self.variance_ns2 / variance;
         let square = share * share * (seen.variance + (seen.mean - mean).powi(2))
@@ -211,9 +270,28 @@ impl Noise {
         self.variance_ns2 += gain * (square - self.variance_ns2);
         if self.is_sharp {
             self.variance_ns2 = self.variance_ns2.min((SHARP * self.fast_ns).powi(2));
+        } else {
+            // Whether a soft edge has a tail at all is told by the third moment alone, and hardly: without
+            // evidence it has none, and the delay is symmetric about the edge.
+            let spread = (self.fast_ns * self.fast_ns + self.variance_ns2).sqrt();
+            let kept = 1.0 - gain * SYMMETRY * (self.fast_ns / spread);
+            self.fast_sum *= kept;
+            self.fast_ns = (self.fast_ns * kept).max(MIN_MEAN_NS);
         }
         self.variance_ns2 = self.variance_ns2.max(MIN_SIGMA_NS * MIN_SIGMA_NS);
     }
+}
+
+/// Where a second mode of delay begins in delays beyond the fastest one, ascending.
+fn second_mode(excess: &[f64]) -> Option<usize> {
+    let gap = |at: usize| excess[at] - excess[at - 1];
+    let at = (FAST_MODE..excess.len().saturating_sub(FAST_MODE)).max_by(|a, b| {
+        gap(*a).total_cmp(&gap(*b))
+    })?;
+    let after = &excess[at..];
+    let spread_after = after[after.len() / 2] - after[0];
+    let is_wide = gap(at) > GAP_RATIO * excess[at - 1].max(spread_after).max(MIN_MEAN_NS);
+    is_wide.then_some(at)
 }
 
 /// One of the exponential distributions.
@@ -232,6 +310,7 @@ pub(super) struct Prior {
     fast: Tail,
     slow: Tail,
     early: Tail,
+    slow_from_ns: f64,
 }
 
 impl Prior {
@@ -240,7 +319,7 @@ impl Prior {
     pub(super) fn posterior(&self, value: f64, mean: f64, variance: f64) -> Posterior {
         let edge = Edge { mean, variance, sd: variance.sqrt() };
         let fast = truncated(value, &edge, &self.fast);
-        let slow = truncated(value, &edge, &self.slow);
+        let slow = truncated(value - self.slow_from_ns, &edge, &self.slow);
         let early = mirrored(value, &edge, &self.early);
         let exponents = [fast.exponent, slow.exponent, early.exponent, LN_WILD];
         let factors = [fast.factor, slow.factor, early.factor, 1.0];
