@@ -658,7 +658,10 @@ impl Io {
         // A message is looked for once on arrival; whatever comes later is a retry. When patience is
         // at its end, any point's stamp will do.
         let retry = waiting.until - now < patience - RETRY;
-        let given_up = now >= waiting.until;
+        // What reaches no program, as it is known by then, is not waited for where the kernel's stamp is there.
+        let stands_in = side.reach.is_displaced()
+            && (waiting.stack.is_some() || port.standby.has(&waiting.bytes));
+        let given_up = now >= waiting.until || stands_in;
         let chosen = side.selector.chosen();
         if let Some(socket) = &waiting.stack {
             let another = |stamps: &Candidates| is_before_socket(stamps, socket);
