@@ -162,13 +162,13 @@ fn event_table(rows: &[Row]) -> String {
     let _ = writeln!(
         text,
         "One event: seconds until the error is below twice J for good, and rms 300 to 600 s later\n\n\
-         {:<52}{:<24}{:>16}{:>8}{:>7}{:>20}{:>8}{:>10}",
+         {:<62}{:<24}{:>16}{:>8}{:>7}{:>20}{:>8}{:>10}",
         "event", "servo", "median, worst", "limit", "late", "rms median, worst", "wrong", "bound"
     );
     for row in rows {
         let _ = writeln!(
             text,
-            "{:<52}{:<24}{:>16}{:>8}{:>7}{:>20}{:>8}{:>10}  {}",
+            "{:<62}{:<24}{:>16}{:>8}{:>7}{:>20}{:>8}{:>10}  {}",
             row.name,
             row.servo,
             format!("{:.1} {:.1} s", row.settled_median_s, row.settled_worst_s),

@@ -125,7 +125,9 @@ impl AdaptiveServo {
         }
         self.follow_changes(at);
         self.remember_rate(at);
-        self.clip(at);
+        if way == Way::Forward {
+            self.clip(at);
+        }
     }
 
     fn begin_anew(&mut self) {
@@ -377,6 +379,14 @@ impl Servo for AdaptiveServo {
 
     fn state(&self) -> ServoState {
         self.state
+    }
+
+    fn contradictions(&self) -> u64 {
+        self.causal.contradictions()
+    }
+
+    fn is_contradicted(&self) -> bool {
+        self.causal.is_contradicted()
     }
 
     fn trust(&self, now: Time<Mono>, shown: Duration) -> Option<Trust> {

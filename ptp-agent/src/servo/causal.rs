@@ -35,7 +35,15 @@ const FAR_NS: f64 = 1e12;
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     at: Time<Mono>,
+    /// The same, seconds.
+    at_s: f64,
     ns: f64,
+}
+
+impl Sample {
+    fn new(at: Time<Mono>, ns: f64) -> Self {
+        Self { at, at_s: at.since_epoch().as_secs_f64(), ns }
+    }
 }
 
 /// The latest bounds of one direction. `sign` is 1 where they are upper ones, -1 for lower ones, and
@@ -83,8 +91,10 @@ impl Side {
         pace: Pace,
     ) -> Option<f64> {
         let drift = self.sign * pace.rate_ppb;
+        // To 100 ns after years of uptime, which is nothing beside the rates of change.
+        let now_s = now.since_epoch().as_secs_f64();
         let bounds = samples.into_iter().map(|sample| {
-            let age_s = (now - sample.at).as_secs_f64();
+            let age_s = now_s - sample.at_s;
             sample.ns + drift * age_s + pace.error_ppb * age_s.abs()
         });
         bounds.reduce(f64::min)
@@ -125,7 +135,6 @@ pub(super) struct Causal {
     peer_delays: Vec<f64>,
     next_peer: usize,
     contradictions: u64,
-    turned_over: u64,
 }
 
 impl Causal {
@@ -139,18 +148,12 @@ impl Causal {
             peer_delays: Vec::new(),
             next_peer: 0,
             contradictions: 0,
-            turned_over: 0,
         }
     }
 
     /// How many samples there were that contradicted the others.
     pub(super) const fn contradictions(&self) -> u64 {
         self.contradictions
-    }
-
-    /// How often the contradicting ones have become the rule.
-    pub(super) const fn turned_over(&self) -> u64 {
-        self.turned_over
     }
 
     /// The latest sample fits none of the others, and nobody knows yet which are right.
@@ -178,7 +181,7 @@ impl Causal {
     pub(super) fn sync(&mut self, input: &SyncInput, pace: Pace) {
         let slack = input.t2.doubt.as_nanos_f64() + doubt_of(input.correction);
         let ns = self.count(input.t2.mono.since_epoch() - input.t1.since_epoch());
-        let sample = Sample { at: input.t2.mono, ns: ns - self.least_delay_ns[0] + slack };
+        let sample = Sample::new(input.t2.mono, ns - self.least_delay_ns[0] + slack);
         let other = self.lower(sample.at, pace);
         Self::take(&mut self.forward, sample, other, pace, &mut self.contradictions);
         self.settle();
@@ -189,7 +192,7 @@ impl Causal {
         let slack = input.t3.doubt.as_nanos_f64() + doubt_of(input.correction);
         self.peer_delays.clear();
         let ns = -self.count(input.t3.mono.since_epoch() - input.t4.since_epoch());
-        let sample = Sample { at: input.t3.mono, ns: ns - self.least_delay_ns[1] + slack };
+        let sample = Sample::new(input.t3.mono, ns - self.least_delay_ns[1] + slack);
         let other = self.forward.bound(sample.at, pace);
         Self::take(&mut self.backward, sample, other, pace, &mut self.contradictions);
         self.settle();
@@ -259,13 +262,6 @@ impl Causal {
         } else {
             return;
         }
-        self.turned_over += 1;
-    }
-
-    /// The time has stepped, or what was before is another clock's: only what is from `at` on counts.
-    pub(super) fn forget_before(&mut self, at: Time<Mono>) {
-        self.forward.forget_before(at);
-        self.backward.forget_before(at);
     }
 
     /// The offset is known to be `offset` at `now`, though time has stepped: what contradicts that is of

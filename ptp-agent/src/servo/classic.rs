@@ -317,6 +317,14 @@ impl<C: Controller> Servo for Classic<C> {
         self.state
     }
 
+    fn contradictions(&self) -> u64 {
+        self.causal.contradictions()
+    }
+
+    fn is_contradicted(&self) -> bool {
+        self.causal.is_contradicted()
+    }
+
     fn trust(&self, now: Time<Mono>, shown: Duration) -> Option<Trust> {
         if self.state == ServoState::Unlocked {
             return None;

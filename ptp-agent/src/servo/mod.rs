@@ -171,6 +171,16 @@ pub trait Servo: Send {
     /// The state.
     fn state(&self) -> ServoState;
 
+    /// How many samples there were that contradicted the others: stamps that lie, or a time that stepped.
+    fn contradictions(&self) -> u64 {
+        0
+    }
+
+    /// The latest samples contradict the others, and nobody knows yet which are right.
+    fn is_contradicted(&self) -> bool {
+        false
+    }
+
     /// How far a clock that shows `shown` more than the free-running scale can be trusted at `now`: less
     /// and less while nothing arrives. `None` before it is followed.
     fn trust(&self, now: Time<Mono>, shown: Duration) -> Option<Trust>;
@@ -212,6 +222,12 @@ impl<S: Servo + ?Sized> Servo for Box<S> {
     }
     fn state(&self) -> ServoState {
         (**self).state()
+    }
+    fn contradictions(&self) -> u64 {
+        (**self).contradictions()
+    }
+    fn is_contradicted(&self) -> bool {
+        (**self).is_contradicted()
     }
     fn trust(&self, now: Time<Mono>, shown: Duration) -> Option<Trust> {
         (**self).trust(now, shown)

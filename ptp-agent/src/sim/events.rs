@@ -148,16 +148,16 @@ impl Event {
         2.0 * f64::from(self.log_interval.max(self.log_request_interval())).exp2()
     }
 
-    /// Whether an instant is as it is to be once the event is over: the error is small. After a restart it is
-    /// enough that the bound, or the state, says that it is not.
+    /// Whether an instant is as it is to be once the event is over: the error is small. A restart may be so far
+    /// away that the clock is slewed for hours: it is enough that the servo knows most of the error, or that
+    /// its state says that it does not follow, and in both cases that the bound holds.
     fn is_well(&self, truth: &Truth) -> bool {
-        let is_admitted = match self.what {
-            What::Restart(..) => match truth.is_within_bound() {
-                Some(is_within) => is_within,
-                None => truth.state != ServoState::Locked,
-            },
-            _ => false,
-        };
+        let is_known = truth.offset_ns.is_some_and(|offset_ns| {
+            (offset_ns - truth.error_ns).abs() < truth.error_ns.abs() / 2.0
+        });
+        let is_admitted = matches!(self.what, What::Restart(..))
+            && truth.is_within_bound() != Some(false)
+            && (is_known || truth.state != ServoState::Locked);
         is_admitted || truth.error_ns.abs() < JITTERS * self.jitter_ns
     }
 
@@ -366,12 +366,12 @@ mod tests {
     }
 
     #[test]
-    fn after_a_restart_it_is_enough_to_say_that_the_time_is_another() {
+    fn after_a_restart_it_is_enough_to_know_the_error_or_to_say_that_it_is_not_followed() {
         let restart = event(What::Restart(1e9, 2), -2, 1e3, 0.3);
-        let truth = |bound_ns: Option<f64>, state| Truth {
+        let truth = |offset_ns, bound_ns: Option<f64>, state| Truth {
             at_s: 300.0,
             error_ns: 1e9,
-            offset_ns: None,
+            offset_ns: Some(offset_ns),
             trust: bound_ns.map(|bound_ns| Trusted {
                 bound_ns,
                 precision_ns: 0.0,
@@ -380,17 +380,22 @@ mod tests {
             }),
             state,
         };
-        for (bound_ns, state, is_well) in [
-            (Some(1.1e9), ServoState::Locked, true),
-            (Some(1e5), ServoState::Locked, false),
-            (Some(1e5), ServoState::Unlocked, false),
-            (None, ServoState::Unlocked, true),
-            (None, ServoState::Locked, false),
+        for (offset_ns, bound_ns, state, is_well) in [
+            // Slewed, and said so.
+            (0.9e9, Some(1.1e9), ServoState::Locked, true),
+            (0.9e9, Some(1e5), ServoState::Locked, false),
+            // It believes in the old time, and says so.
+            (0.0, Some(1.1e9), ServoState::Unlocked, true),
+            (0.0, None, ServoState::Unlocked, true),
+            (0.0, Some(1.1e9), ServoState::Locked, false),
+            (0.0, Some(1e5), ServoState::Holdover, false),
+            (0.0, None, ServoState::Locked, false),
         ] {
-            assert_eq!(restart.is_well(&truth(bound_ns, state)), is_well, "{bound_ns:?} {state:?}");
+            let truth = truth(offset_ns, bound_ns, state);
+            assert_eq!(restart.is_well(&truth), is_well, "{truth:?}");
         }
         assert_eq!(restart.limit_s(), 11.0);
         let step = event(What::Time(1e9), -2, 1e3, 0.3);
-        assert!(!step.is_well(&truth(Some(1.1e9), ServoState::Locked)));
+        assert!(!step.is_well(&truth(0.9e9, Some(1.1e9), ServoState::Locked)));
     }
 }

@@ -162,17 +162,6 @@ impl Bank {
         self.seen = [0; 2];
     }
 
-    /// Begins again from another belief, `filter`, of now.
-    pub(super) fn replace(&mut self, filter: &Filter, origin: Duration) {
-        let mut filter = *filter;
-        filter.x[0] += (origin - self.origin).as_nanos_f64();
-        filter.score = 0.0;
-        self.filters = [filter; 4];
-        self.filters[CHALLENGER].score = -HANDICAP;
-        self.seen = [0; 2];
-        self.weigh();
-    }
-
     /// The offset is `by` more, and by so much less certain.
     pub(super) fn shift(&mut self, by: f64) {
         for filter in &mut self.filters {

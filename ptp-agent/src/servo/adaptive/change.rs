@@ -9,11 +9,12 @@ use super::{
     history::History,
     noise::{Noise, ln_normal_below},
 };
-use ptp_common::time::Duration;
+use ptp_common::time::{Duration, Mono, Time};
+use std::cell::OnceCell;
 
 /// Log evidence by which a hypothesis is so far behind the best that its rest is not looked at. Densities of
 /// packets are below one per nanosecond, so that evidence only falls.
-const HOPELESS: f64 = 60.0;
+const HOPELESS: f64 = 40.0;
 /// Instants at which a change may have been.
 const INSTANTS: u64 = 4;
 /// Packets of a direction from which its noise is looked at afresh.
@@ -82,14 +83,14 @@ const SHAPES: [Shape; 15] = {
         Shape { rate_ppb: 1e4, levels: 1, ..shape(Kind::TimeAndRate, -10.0) },
         Shape { levels: 3, ..shape(Kind::Wander, -4.0) },
         Shape { levels: 6, ..shape(Kind::Wander, -7.0) },
-        shape(Kind::Forward, -6.0),
-        shape(Kind::Backward, -6.0),
-        shape(Kind::Alike, -6.0),
-        shape(Kind::Apart, -12.0),
-        shape(Kind::ShorterForward, -7.0),
-        shape(Kind::ShorterBackward, -7.0),
-        shape(Kind::EdgeForward, -4.0),
-        shape(Kind::EdgeBackward, -4.0),
+        shape(Kind::Forward, -9.0),
+        shape(Kind::Backward, -9.0),
+        shape(Kind::Alike, -9.0),
+        shape(Kind::Apart, -15.0),
+        shape(Kind::ShorterForward, -10.0),
+        shape(Kind::ShorterBackward, -10.0),
+        shape(Kind::EdgeForward, -12.0),
+        shape(Kind::EdgeBackward, -12.0),
     ]
 };
 
@@ -121,12 +122,17 @@ impl Kind {
         matches!(self, Self::EdgeForward | Self::EdgeBackward)
     }
 
-    /// Whether it matters when exactly it was.
-    const fn has_instant(self) -> bool {
+    /// Whether it is among the first that are looked at.
+    const fn is_plain(self) -> bool {
         matches!(
             self,
-            Self::Time | Self::Rate | Self::TimeAndRate | Self::Forward | Self::Backward
+            Self::Nothing | Self::Time | Self::Rate | Self::Forward | Self::Backward | Self::Alike
         )
+    }
+
+    /// Whether it matters when exactly it was.
+    const fn has_instant(self) -> bool {
+        matches!(self, Self::Time | Self::Rate | Self::TimeAndRate | Self::Forward | Self::Backward)
     }
 
     /// Whether no packet can tell both apart: who knows which of two routes was the symmetric one?
@@ -167,7 +173,7 @@ impl Kind {
 }
 
 /// Log probability that a change comes with other noise on one way.
-const LN_FRESH: f64 = -6.0;
+const LN_FRESH: f64 = -9.0;
 
 /// A hypothesis and what became of it.
 #[derive(Clone, Debug)]
@@ -192,6 +198,31 @@ impl Hypothesis {
         let variance = self.filter.p[0][0] + other.filter.p[0][0];
         apart * apart <= ALIKE_SIGMAS * ALIKE_SIGMAS * variance
     }
+}
+
+/// By how much nothing explains what is in `history` since `since` better than the plainest changes, log
+/// evidence: a first look that costs little, for most suspicions are none.
+pub(super) fn lead_of_nothing(history: &History, since: u64, known: Known) -> Option<f64> {
+    let (from, bank) = history.before(since)?;
+    let mut trial = Trial::new(bank);
+    let mut observations = history.since(*from);
+    for _ in *from..since {
+        trial.observe(observations.next()?);
+    }
+    trial.ln_evidence = 0.0;
+    let after: Vec<&Observation> = observations.collect();
+    let scene = Scene::new(since, trial, &after)?;
+    let mut hypotheses = Vec::new();
+    for shape in SHAPES.into_iter().filter(|shape| shape.kind.is_plain()) {
+        scene.try_one(shape, [None; 2], bank, known, &mut hypotheses);
+    }
+    let (nothing, others) =
+        hypotheses.split_first().filter(|(first, _)| first.kind == Kind::Nothing)?;
+    let noise = scene.residuals.noise(Kind::Nothing);
+    let mut noisier = Vec::new();
+    scene.try_one(SHAPES[0], noise, bank, known, &mut noisier);
+    let best = others.iter().chain(&noisier).map(|other| other.ln_evidence);
+    Some(nothing.ln_evidence - best.fold(f64::NEG_INFINITY, f64::max))
 }
 
 /// What is known of delays.
@@ -258,41 +289,42 @@ impl<'a> Scene<'a> {
     }
 
     fn try_all(&self, shape: Shape, bank: &Bank, known: Known, into: &mut Vec<Hypothesis>) {
-        let Self { since, trial, after, residuals, seconds, size } = self;
-        let noise = residuals.noise(shape.kind);
+        let noise = self.residuals.noise(shape.kind);
         for fresh in [[false, false], [true, false], [false, true], [true, true]] {
             let noise = [0, 1].map(|way| if fresh[way] { noise[way] } else { None });
             if [0, 1].iter().any(|way| fresh[*way] && noise[*way].is_none()) {
                 continue;
             }
-            let along = shape.along(*size, *seconds);
-            let opening = Opening { along, levels: shape.levels, noise };
-            let mut trial = trial.clone();
-            trial.open(&opening, bank);
-            let best = into.iter().map(|known| known.ln_evidence).fold(f64::NEG_INFINITY, f64::max);
-            let is_hopeless = |trial: &Trial| trial.ln_evidence < best - HOPELESS;
-            for part in after.chunks(8) {
-                part.iter().for_each(|observation| trial.observe(observation));
-                if is_hopeless(&trial) {
-                    break;
-                }
-            }
-            if is_hopeless(&trial) {
-                continue;
-            }
-            let count = fresh.iter().filter(|fresh| **fresh).count() as f64;
-            let shorter = 1.0 - (trial.filter.x[2] + trial.filter.x[3]) / known.round_trip_ns;
-            let prior = shape.ln_prior + shape.kind.ln_symmetry(shorter) + LN_FRESH * count;
-            let ln_evidence = prior + trial.ln_evidence + trial.ln_floors(known.least_floor_ns);
-            into.push(Hypothesis {
-                since: *since,
-                kind: shape.kind,
-                opening,
-                ln_evidence,
-                filter: trial.filter,
-                origin: trial.origin,
-            });
+            self.try_one(shape, noise, bank, known, into);
         }
+    }
+
+    fn try_one(
+        &self,
+        shape: Shape,
+        noise: [Option<Noise>; 2],
+        bank: &Bank,
+        known: Known,
+        into: &mut Vec<Hypothesis>,
+    ) {
+        let along = shape.along(self.size, self.seconds);
+        let opening = Opening { along, levels: shape.levels, noise };
+        let mut trial = self.trial.clone();
+        trial.open(&opening, bank);
+        let best = into.iter().map(|known| known.ln_evidence).fold(f64::NEG_INFINITY, f64::max);
+        for part in self.after.chunks(8) {
+            part.iter().for_each(|observation| trial.observe(observation));
+            if trial.ln_evidence < best - HOPELESS {
+                return;
+            }
+        }
+        let count = noise.iter().flatten().count() as f64;
+        let shorter = 1.0 - (trial.filter.x[2] + trial.filter.x[3]) / known.round_trip_ns;
+        let prior = shape.ln_prior + shape.kind.ln_symmetry(shorter) + LN_FRESH * count;
+        let ln_evidence = prior + trial.ln_evidence + trial.ln_floors(known.least_floor_ns);
+        let Trial { filter, origin, .. } = trial;
+        let (since, kind) = (self.since, shape.kind);
+        into.push(Hypothesis { since, kind, opening, ln_evidence, filter, origin });
     }
 }
 
@@ -307,7 +339,7 @@ pub(super) fn runner_up(hypotheses: &[Hypothesis]) -> Option<&Hypothesis> {
 struct Trial {
     filter: Filter,
     origin: Duration,
-    at: ptp_common::time::Time<ptp_common::time::Mono>,
+    at: Time<Mono>,
     wander: f64,
     noise: [Noise; 3],
     ln_evidence: f64,
@@ -366,6 +398,8 @@ impl Trial {
 /// nanoseconds.
 struct Residuals {
     points: [Vec<(f64, f64)>; 2],
+    /// The slope of both, once it is known.
+    slope: OnceCell<f64>,
 }
 
 impl Residuals {
@@ -380,7 +414,7 @@ impl Residuals {
             let mean: f64 = h.iter().zip(&trial.filter.x).map(|(h, x)| h * x).sum();
             points[observation.way as usize].push((at_s, value - mean));
         }
-        Self { points }
+        Self { points, slope: OnceCell::new() }
     }
 
     /// How large the change may be.
@@ -396,7 +430,8 @@ impl Residuals {
     /// What the noise of each direction looks like by itself, if what has changed is of this kind.
     fn noise(&self, kind: Kind) -> [Option<Noise>; 2] {
         let has_slope = matches!(kind, Kind::Rate | Kind::TimeAndRate | Kind::Wander);
-        let slope = if has_slope { common_slope(&self.points[0], &self.points[1]) } else { 0.0 };
+        let common = || common_slope(&self.points[0], &self.points[1]);
+        let slope = if has_slope { *self.slope.get_or_init(common) } else { 0.0 };
         [0, 1].map(|way| {
             let points = &self.points[way];
             let sign = if way == 0 { 1.0 } else { -1.0 };

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Log likelihood ratio at which a suspicion is one.
-const SUSPICIOUS: f64 = 8.0;
+const SUSPICIOUS: f64 = 7.5;
 /// Share of early packets that a change is compared with.
 const EARLY_AFTER: f64 = 0.5;
 /// Early packets are never taken for rarer or for more frequent than this by habit.
@@ -17,9 +17,10 @@ const EARLY_BEFORE: (f64, f64) = (0.02, 0.15);
 /// A packet that follows no model counts so much.
 const WILD: f64 = 4.5;
 /// What a single late packet may count.
-const MOST: f64 = 4.0;
+const MOST: f64 = 4.5;
 /// Under a change, the probability p of a packet to be as late has the density b p^(b - 1).
 const LATE_POWER: f64 = 0.25;
+const LN_LATE_POWER: f64 = -2.0 * std::f64::consts::LN_2;
 /// Memories of the sums of the score, packets, ...
 const MEMORIES: [f64; 3] = [16.0, 64.0, 256.0];
 /// ... and the number of standard deviations at which each is suspicious.
@@ -91,7 +92,7 @@ impl Oddity {
 
     /// Log likelihood ratio of its being late.
     fn late(&self) -> f64 {
-        (LATE_POWER.ln() - (1.0 - LATE_POWER) * self.ln_later).min(MOST)
+        (LN_LATE_POWER - (1.0 - LATE_POWER) * self.ln_later).min(MOST)
     }
 }
 
@@ -144,10 +145,11 @@ impl Detector {
         let mut suspect = |number: u64| {
             since = Some(since.map_or(number, |other: u64| other.min(number)));
         };
+        let (early, late) = (oddity.early(noise), oddity.late());
         for (pattern, cusum) in PATTERNS.iter().zip(&mut self.patterns) {
             let by = match pattern[way as usize] {
-                Side::Early => oddity.early(noise),
-                Side::Late => oddity.late(),
+                Side::Early => early,
+                Side::Late => late,
                 Side::Any => continue,
             };
             if cusum.push(number, by) {

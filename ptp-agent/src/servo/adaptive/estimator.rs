@@ -6,7 +6,7 @@ use super::{
     change::{self, Hypothesis, Kind, Known},
     confirmation::Fit,
     detect::{Detector, Oddity},
-    filter::{Filter, Observation, Seen, WAYS, Way},
+    filter::{Filter, Observation, WAYS, Way},
     history::History,
     noise::Noise,
 };
@@ -17,7 +17,7 @@ const EACH: usize = 3;
 const EACH_IF_CERTAIN: usize = 2;
 const CERTAIN: f64 = 16.0;
 const EACH_IF_OBVIOUS: usize = 1;
-const OBVIOUS: f64 = 30.0;
+const OBVIOUS: f64 = 24.0;
 const EACH_WITHOUT_HURRY: usize = 6;
 /// A suspicion is looked at again after this part of its age.
 const AGAIN: u64 = 4;
@@ -34,6 +34,8 @@ const LN_BY_CHANCE: f64 = -14.0;
 /// with the share of them that was seen, within these limits, over so many packets.
 const WILD_SHARE: (f64, f64) = (1e-3, 0.5);
 const WILD_MEMORY: f64 = 256.0;
+/// Log probability below which a late packet is odd.
+const UNUSUAL: f64 = -3.0;
 /// Observations after which what is believed since a change is known.
 const SETTLED: u64 = 64;
 
@@ -85,6 +87,7 @@ pub(super) struct Estimator {
     known: Known,
     /// Share of packets that nothing explains.
     wild_share: f64,
+    odd_in_a_row: u64,
     /// Observations since the last change.
     settled: u64,
     /// The latest packet of each direction, where it was one that nothing explains.
@@ -110,6 +113,7 @@ impl Estimator {
             change: None,
             known: Known { least_floor_ns: floor.min(0.0), round_trip_ns: f64::INFINITY },
             wild_share: WILD_SHARE.0,
+            odd_in_a_row: 0,
             settled: 0,
             doubted: [None; 2],
         }
@@ -194,6 +198,8 @@ impl Estimator {
             let round_trip_ns = 2.0 * self.bank.delay_ns();
             self.known.round_trip_ns = self.known.round_trip_ns.min(round_trip_ns);
         }
+        let is_odd = oddity.is_early || oddity.is_wild || oddity.ln_later < UNUSUAL;
+        self.odd_in_a_row = if is_odd { self.odd_in_a_row + 1 } else { 0 };
         if self.suspicion.is_none() {
             let is_apart = oddity.is_wild || oddity.ln_later < INEXPLICABLE;
             self.wild_share += (f64::from(is_apart) - self.wild_share) / WILD_MEMORY;
@@ -228,18 +234,24 @@ impl Estimator {
             // One way alone cannot tell what has changed.
             return;
         }
+        let lead = change::lead_of_nothing(&self.history, since, self.known).unwrap_or(0.0);
+        if lead > 0.5 * LEAD && age >= AT_ONCE {
+            self.dismiss();
+            return;
+        }
+        if lead > 0.0 && age < PATIENCE {
+            self.suspicion = Some(Suspicion { again: number + 1 + age / AGAIN, ..suspicion });
+            return;
+        }
         let hypotheses = change::hypotheses(&self.history, since, self.known);
         let Some(best) = hypotheses.first() else {
             self.dismiss();
             return;
         };
         let second = change::runner_up(&hypotheses);
-        if std::env::var_os("PTPDBG").is_some() { // DBG
-            eprintln!("#{number} t={:.2} since {since} best since {} f={:.0} b={:.0} noise {:?}", self.bank.at().as_nanos() as f64*1e-9-1000.0, best.since, self.bank.middle().x[2], self.bank.middle().x[3], [0,1].map(|w| { let n=self.bank.noise()[w]; (n.fast_ns.round(), n.variance_ns2.sqrt().round()) })); // DBG
-            for h in hypotheses.iter().take(7) { eprintln!("    {:?}{:?} ev {:.1} x {:.0} f {:.0} b {:.0} y {:.1}", h.kind, h.opening.noise.map(|n| n.map(|n| n.fast_ns.round())), h.ln_evidence, h.filter.x[0]+(h.origin-self.bank.origin()).as_nanos_f64(), h.filter.x[2], h.filter.x[3], h.filter.x[1]); } // DBG
-        } // DBG
         let lead = second.map_or(f64::INFINITY, |second| best.ln_evidence - second.ln_evidence);
-        let is_nothing = best.kind == Kind::Nothing && best.opening.noise.iter().all(Option::is_none);
+        let is_nothing =
+            best.kind == Kind::Nothing && best.opening.noise.iter().all(Option::is_none);
         let needed = match age {
             _ if is_final => 0.0,
             age if age >= PATIENCE || (is_nothing && age >= AT_ONCE) => 0.5 * LEAD,
@@ -252,7 +264,7 @@ impl Estimator {
             _ if lead > CERTAIN => EACH_IF_CERTAIN,
             _ => EACH,
         };
-        let is_chance = best.kind.is_of_time() && number + 1 - best.since < run;
+        let is_chance = best.kind.is_of_time() && self.run_since(best.since) < run;
         if (lead < needed || is_chance || self.fewest_since(best.since) < each) && !is_final {
             let again = number + 1 + age / AGAIN;
             self.suspicion = Some(Suspicion { again, ..suspicion });
@@ -284,9 +296,17 @@ impl Estimator {
         let other = again.first()?;
         let before = again.iter().find(|hypothesis| hypothesis.kind == judged.kind)?;
         let nothing = hypotheses.iter().find(|hypothesis| hypothesis.kind == Kind::Nothing);
-        let gained = nothing.map_or(f64::INFINITY, |nothing| best.ln_evidence - nothing.ln_evidence);
-        let is_better = other.kind != judged.kind && other.ln_evidence > before.ln_evidence + gained;
+        let gained =
+            nothing.map_or(f64::INFINITY, |nothing| best.ln_evidence - nothing.ln_evidence);
+        let is_better =
+            other.kind != judged.kind && other.ln_evidence > before.ln_evidence + gained;
         is_better.then(|| (judged.history.clone(), other.clone()))
+    }
+
+    /// Odd packets in a row up to the latest, since `number`: where stamps lie, others agree with what was
+    /// believed before.
+    fn run_since(&self, number: u64) -> u64 {
+        self.odd_in_a_row.min(self.history.next() - number)
     }
 
     /// Packets since `number` of the direction with fewer of them.

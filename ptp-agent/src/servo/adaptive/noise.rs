@@ -285,9 +285,8 @@ impl Noise {
 /// Where a second mode of delay begins in delays beyond the fastest one, ascending.
 fn second_mode(excess: &[f64]) -> Option<usize> {
     let gap = |at: usize| excess[at] - excess[at - 1];
-    let at = (FAST_MODE..excess.len().saturating_sub(FAST_MODE)).max_by(|a, b| {
-        gap(*a).total_cmp(&gap(*b))
-    })?;
+    let at = (FAST_MODE..excess.len().saturating_sub(FAST_MODE))
+        .max_by(|a, b| gap(*a).total_cmp(&gap(*b)))?;
     let after = &excess[at..];
     let spread_after = after[after.len() / 2] - after[0];
     let is_wide = gap(at) > GAP_RATIO * excess[at - 1].max(spread_after).max(MIN_MEAN_NS);
