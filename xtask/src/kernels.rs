@@ -53,7 +53,7 @@ const CARD_SERIES: Series = Series::LongTerm("6.12");
 /// Test programs of this workspace that are also run in the guests.
 const TESTS: [&str; 1] = ["attach"];
 /// Programs of this machine that the tests use.
-const TOOLS: [&str; 5] = ["ptp4l", "phc2sys", "phc_ctl", "ip", "sh"];
+const TOOLS: [&str; 4] = ["ptp4l", "phc2sys", "phc_ctl", "ip"];
 
 /// What there is to boot, all of it on this machine.
 pub(crate) struct Ready {
