@@ -583,37 +583,6 @@ fn programs_say_why_a_packet_is_not_seen_to_those_who_ask() {
 }
 
 #[test]
-fn too_few_files_are_named_and_not_taken_for_an_old_kernel() {
-    let wire = need!(wire());
-    let prlimit = need!(program("prlimit"));
-    for limit in [10, 12, 16, 24] {
-        let output = wire
-            .client
-            .command(&prlimit)
-            .args([format!("--nofile={limit}:{limit}").as_ref(), helper().as_os_str()])
-            .args(["ptp0", "tcx"])
-            .output()
-            .unwrap();
-        let message = String::from_utf8_lossy(&output.stdout);
-        if output.status.success() {
-            assert!(limit > 12, "{message}");
-            continue;
-        }
-        assert!(message.contains(&format!("may have {limit} files open")), "{limit}: {message}");
-    }
-    // A soft limit is raised as far as the hard one permits.
-    let output = wire
-        .client
-        .command(&prlimit)
-        .args(["--nofile=12:1024".as_ref(), helper().as_os_str()])
-        .args(["ptp0", "tcx"])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-}
-
-#[test]
 fn missing_privileges_are_named() {
     let wire = need!(wire());
     let output = wire.client.command(helper()).arg("unprivileged").output().unwrap();
