@@ -15,6 +15,7 @@ use std::{
 
 use aya::programs::tc;
 use bpf_tests::{
+    agent::Agent,
     frames::{Expected, Payload, Recipe, sync},
     hooks::{self, Clsact},
     links::{Wire, ip, tagged},
@@ -566,34 +567,19 @@ fn interface_that_does_not_exist_is_named() {
 }
 
 #[test]
-fn too_few_files_are_named_and_not_taken_for_an_old_kernel() {
+fn programs_say_why_a_packet_is_not_seen_to_those_who_ask() {
     let wire = need!(wire());
-    let prlimit = need!(program("prlimit"));
-    for limit in [10, 12, 16, 24] {
-        let output = wire
-            .client
-            .command(&prlimit)
-            .args([format!("--nofile={limit}:{limit}").as_ref(), helper().as_os_str()])
-            .args(["ptp0", "tcx"])
-            .output()
-            .unwrap();
-        let message = String::from_utf8_lossy(&output.stdout);
-        if output.status.success() {
-            assert!(limit > 12, "{message}");
-            continue;
-        }
-        assert!(message.contains(&format!("may have {limit} files open")), "{limit}: {message}");
+    let mut agent = Agent::start(&wire.client, &["-vvv", "observe", "-i", "ptp0"]);
+    let socket = socket(&wire.grandmaster, "gm0");
+    socket.send(&Recipe::sync_on_udp4().frame()).unwrap();
+    let other = Payload::Other { ethertype: 0x88cc };
+    socket.send(&Recipe { payload: other, ..Recipe::sync_on_ethernet() }.frame()).unwrap();
+    for line in ["TC ingress: message at byte 42, 0 tags", "TC ingress: no PTP, EtherType 0x88cc, "]
+    {
+        agent.wait_for_text(0, PATIENCE, line);
     }
-    // A soft limit is raised as far as the hard one permits.
-    let output = wire
-        .client
-        .command(&prlimit)
-        .args(["--nofile=12:1024".as_ref(), helper().as_os_str()])
-        .args(["ptp0", "tcx"])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let summary = agent.finish();
+    assert_eq!(summary["ports"].as_array().map(Vec::len), Some(1), "stamped as ever: {summary}");
 }
 
 #[test]

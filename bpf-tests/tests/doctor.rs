@@ -13,13 +13,22 @@ use bpf_tests::{
     frames::{Payload, Recipe},
     in_company,
     links::{Wire, ip, output},
-    need, program,
+    need,
+    neighbour::{Act, Neighbour},
+    program,
     ptp4l::{CLIENT, Ptp4l},
     raw::FrameSocket,
 };
-use ptp_agent::lab::netns::Namespace;
-use ptp_common::{classify::ETHERTYPE_CTAG, wire::Header};
+use ptp_agent::{
+    capture::{Features, Options, Programs, XdpHook},
+    lab::netns::Namespace,
+};
+use ptp_common::{
+    classify::{ETHERTYPE_CTAG, ETHERTYPE_PROBE, classify},
+    wire::Header,
+};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 struct Report {
     status: ExitStatus,
@@ -96,6 +105,7 @@ fn veth_bridge_and_loopback_have_working_capture_points_and_are_left_as_they_wer
         assert_eq!(report.summary["fail"], 0);
         for point in POINTS {
             assert_eq!(report.status(point), "OK", "{interface} {:#}", report.checks[point]);
+            assert!(report.reason(point).contains("a packet sent through it was stamped"));
         }
         for fine in ["interface", "link_type", "mtu", "ptp_ports", "ring_buffer", "btf"] {
             assert_eq!(report.status(fine), "OK", "{interface} {:#}", report.checks[fine]);
@@ -105,6 +115,72 @@ fn veth_bridge_and_loopback_have_working_capture_points_and_are_left_as_they_wer
         let mac = if interface == "lo" { "WARN" } else { "OK" };
         assert_eq!(report.status("mac"), mac);
     }
+}
+
+#[test]
+fn point_that_packets_do_not_reach_is_found_by_sending_one() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    if !Features::probe().tcx {
+        return bpf_tests::skipped("TCX, by which the test drops packets, came with Linux 6.6");
+    }
+    let attach = |act| wire.client.run(|| Neighbour::attach("ptp0", act)).unwrap().unwrap();
+    let accepts = attach(Act::Accept);
+    let report = doctor(&wire.client, &["-i", "ptp0"]);
+    assert!(POINTS.iter().all(|point| report.status(point) == "OK"), "{:#?}", report.checks);
+    drop(accepts);
+    let _drops = attach(Act::Drop);
+    let report = doctor(&wire.client, &["-i", "ptp0"]);
+    for (point, status) in POINTS.into_iter().zip(["OK", "OK", "OK", "WARN", "WARN"]) {
+        assert_eq!(report.status(point), status, "{:#}", report.checks[point]);
+    }
+    assert_eq!(report.status.code(), Some(0));
+}
+
+#[test]
+fn xdp_program_of_others_is_told_with_its_number() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let options = Options { xdp: Some(XdpHook::Native), ..Options::default() };
+    let mut other = Programs::load(options).unwrap();
+    wire.client.run(|| other.attach("ptp0")).unwrap().unwrap();
+    let report = doctor(&wire.client, &["-i", "ptp0"]);
+    assert_eq!(report.status("xdp_mode"), "WARN");
+    let reason = report.reason("xdp_mode");
+    assert!(reason.contains("another program (program "), "{reason}");
+    assert!(reason.contains("redirects or drops"), "{reason}");
+    wire.client.run(|| drop(other)).unwrap();
+}
+
+#[test]
+fn nobody_can_take_the_packets_of_the_doctor_for_ptp() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let party = wire.grandmaster.run(|| packet_tap("gm0")).unwrap().unwrap();
+    doctor(&wire.client, &["-i", "ptp0"]);
+    let mut frame = [0; 2048];
+    let (mut experimental, mut buffer) = (0, [std::mem::MaybeUninit::uninit(); 2048]);
+    while let Ok(length) = party.recv(&mut buffer) {
+        for (to, from) in frame.iter_mut().zip(&buffer[..length]) {
+            // SAFETY: the kernel has written the first `length` bytes.
+            *to = unsafe { from.assume_init() };
+        }
+        assert!(classify(&frame[..length]).is_err(), "{:02x?}", &frame[..length]);
+        let is_probe = frame[12..14] == ETHERTYPE_PROBE.to_be_bytes();
+        // Goes to its own sender: a switch has no port for it.
+        assert!(!is_probe || frame[..6] == frame[6..12], "{:02x?}", &frame[..length]);
+        experimental += u32::from(is_probe);
+    }
+    assert_eq!(experimental, 1, "the one that goes out");
+}
+
+/// Every frame that comes in, with its header; what is there already is read without waiting.
+fn packet_tap(interface: &str) -> std::io::Result<Socket> {
+    const ALL: u16 = libc::ETH_P_ALL as u16;
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(i32::from(ALL.to_be()).into()))?;
+    socket.bind_device(Some(interface.as_bytes()))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 #[test]

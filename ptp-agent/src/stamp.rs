@@ -54,11 +54,13 @@ pub struct Stamp {
     /// How far on the wrong side of the wire the stamp may lie: a receive stamp by so much before the
     /// arrival, a transmit stamp by so much after the departure. Mostly zero.
     pub doubt: Duration,
+    /// Of a message that was sent: a throwaway frame went right before it.
+    pub primed: bool,
 }
 
 impl Stamp {
     /// A stamp that is on its side of the wire for certain.
     pub const fn new(time: Time<Mono>, source: StampSource) -> Self {
-        Self { time, source, doubt: Duration::ZERO }
+        Self { time, source, doubt: Duration::ZERO, primed: false }
     }
 }

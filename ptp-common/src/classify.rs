@@ -13,6 +13,9 @@
 
 /// EtherType of PTP over Ethernet (IEEE 1588-2019 Annex E).
 pub const ETHERTYPE_PTP: u16 = 0x88f7;
+/// EtherType of the frames by which `doctor` looks whether packets reach the capture points: IEEE 802 local
+/// experimental EtherType 2, so that nobody takes them for PTP.
+pub const ETHERTYPE_PROBE: u16 = 0x88b6;
 /// EtherType of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// EtherType of IPv6.
@@ -140,6 +143,21 @@ pub fn classify_ethertype<F: Frame + ?Sized>(
         return Err(Reject::Truncated);
     };
     network(frame, ETHERNET_HEADER + 2 * VLAN_TAG, ethertype, [outer, inner], 2)
+}
+
+/// Finds what stands in the place of a message in a frame of [`ETHERTYPE_PROBE`] without tags; `None` in
+/// any other frame.
+#[inline(always)]
+pub fn probe<F: Frame + ?Sized>(frame: &F) -> Option<Location> {
+    (frame.be16(12)? == ETHERTYPE_PROBE).then_some(Location {
+        network: Network::Ethernet,
+        l3_offset: ETHERNET_HEADER,
+        ptp_offset: ETHERNET_HEADER,
+        source_port: 0,
+        destination_port: 0,
+        vlan: [0; 2],
+        vlan_count: 0,
+    })
 }
 
 /// The network header, which begins at `l3_offset`, and the ports behind it.

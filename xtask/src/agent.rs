@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     package::{self, Built},
     process::{cargo, cargo_program, command, find, is_root, target_directory, workspace},
+    truth,
 };
 
 #[derive(clap::Args)]
@@ -33,6 +34,9 @@ pub(crate) enum Bench {
     Agent(Arguments),
     /// What the servos reach where the truth is known, beside the targets (`ptp-agent bench servo`)
     Servo(Arguments),
+    /// How true the agent is against other grandmasters, with ptp4l's client beside it; writes the tables
+    /// of docs/truth.md
+    Truth(truth::Arguments),
 }
 
 pub(crate) fn demo(arguments: &Arguments) -> Result<ExitCode> {
@@ -44,6 +48,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
         Bench::Hooks(arguments) => run(&["bench"], arguments),
         Bench::Agent(arguments) => footprint(arguments),
         Bench::Servo(arguments) => run(&["bench", "servo"], arguments),
+        Bench::Truth(arguments) => truth::run(arguments),
     }
 }
 

@@ -21,8 +21,15 @@ use self::toolchain::{LINKER_VERSION, Toolchain, cargo_home, linker_is_installed
 use crate::process::{target_directory, workspace};
 
 /// The binaries of `ptp-ebpf`, each of which gives an object: the programs that stamp packets, those
-/// that `ptp-agent bench` measures with, and the one that asks the driver for the NIC's time.
-const BINARIES: [&str; 3] = [AGENT, "ptp-bench", HINTS];
+/// that `ptp-agent bench` measures with, the one that asks the driver for the NIC's time, and those that
+/// `ptp-agent doctor` sends packets through.
+const BINARIES: [&str; 4] = [AGENT, "ptp-bench", HINTS, PROBE];
+/// The programs that stamp packets once more, saying where they decide: the source with feature `log`.
+const DEBUG: &str = "ptp-agent-debug";
+/// All objects that are committed.
+const OBJECTS: [&str; 5] = [AGENT, "ptp-bench", HINTS, PROBE, DEBUG];
+/// Has no maps either.
+const PROBE: &str = "ptp-probe";
 /// Has no maps, so that it can be loaded without the machinery for them.
 const HINTS: &str = "ptp-hints";
 const AGENT: &str = "ptp-agent";
@@ -45,7 +52,7 @@ pub(crate) fn run(command: &Command) -> Result<ExitCode> {
     match command {
         Command::Build => {
             build(&toolchain)?;
-            for binary in BINARIES {
+            for binary in OBJECTS {
                 let committed = committed(binary);
                 fs::copy(fresh(binary), workspace().join(&committed))
                     .with_context(|| format!("cannot write {committed}"))?;
@@ -71,7 +78,7 @@ pub(crate) fn ready() -> Result<Toolchain> {
 /// programs that stamp packets is.
 pub(crate) fn check(toolchain: &Toolchain) -> Result<PathBuf> {
     build(toolchain)?;
-    for binary in BINARIES {
+    for binary in OBJECTS {
         compare(binary)?;
     }
     Ok(fresh(AGENT))
@@ -130,16 +137,26 @@ fn build(toolchain: &Toolchain) -> Result<()> {
         "--config".to_owned(),
         format!("target.bpfel-unknown-none.rustflags=[{}]", flags.join(",")),
     ];
-    let status = toolchain.cargo(&source, arguments).stream(|_| ())?;
-    ensure!(status.success(), "ptp-ebpf could not be built ({status})");
-
-    for binary in BINARIES {
+    // The one with the log first: what is linked in the end is what everything else reads.
+    let take = |binary: &str, object: &str| {
         let linked = target.join("bpfel-unknown-none/release").join(binary);
-        let object =
+        let bytes =
             fs::read(&linked).with_context(|| format!("cannot read {}", linked.display()))?;
-        let stripped = fresh(binary);
-        fs::write(&stripped, strip::without_debug_information(&object)?)
-            .with_context(|| format!("cannot write {}", stripped.display()))?;
+        let stripped = fresh(object);
+        fs::write(&stripped, strip::without_debug_information(&bytes)?)
+            .with_context(|| format!("cannot write {}", stripped.display()))
+    };
+    let mut with_log = arguments.clone();
+    with_log.extend(["--bin", AGENT, "--features", "log"].map(str::to_owned));
+    for (arguments, objects) in [
+        (with_log, &[(AGENT, DEBUG)][..]),
+        (arguments, &BINARIES.map(|binary| (binary, binary))[..]),
+    ] {
+        let status = toolchain.cargo(&source, arguments).stream(|_| ())?;
+        ensure!(status.success(), "ptp-ebpf could not be built ({status})");
+        for (binary, object) in objects {
+            take(binary, object)?;
+        }
     }
     Ok(())
 }
@@ -170,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_committed_objects_name_no_directory_of_the_machine_that_built_them() -> Result<()> {
-        for object in BINARIES.map(committed) {
+        for object in OBJECTS.map(committed) {
             let bytes = fs::read(workspace().join(&object))?;
             let text = String::from_utf8_lossy(&bytes);
             let here = workspace().display().to_string();
@@ -184,13 +201,13 @@ mod tests {
 
     #[test]
     fn the_committed_objects_have_programs_and_maps_and_no_debug_information() -> Result<()> {
-        for binary in BINARIES {
+        for binary in OBJECTS {
             let object = committed(binary);
             let bytes = fs::read(workspace().join(&object))?;
             let description = disassembly::describe(&bytes)?;
             assert!(description.contains("\nprogram "), "{object}: {description}");
             let has_maps = description.contains("\nmap ");
-            assert_eq!(has_maps, binary != HINTS, "{object}: {description}");
+            assert_eq!(has_maps, ![HINTS, PROBE].contains(&binary), "{object}: {description}");
             assert!(!String::from_utf8_lossy(&bytes).contains(".debug_"), "{object}");
         }
         Ok(())

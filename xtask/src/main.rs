@@ -11,6 +11,7 @@ mod setup;
 mod suite;
 #[cfg(test)]
 mod tidy;
+mod truth;
 
 use std::process::ExitCode;
 

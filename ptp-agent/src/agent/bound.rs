@@ -78,9 +78,8 @@ pub(super) fn text(trust: Option<&Trust>) -> String {
 }
 
 /// Samples that contradicted the others so far, and whether the latest does, so that time is in doubt.
-pub(super) fn doubt(_servo: &dyn Servo) -> (u64, bool) {
-    // FOR THE LEAD: the causal interval's contradictions(), is_contradicted(), once a servo tells them.
-    (0, false)
+pub(super) fn doubt(servo: &dyn Servo) -> (u64, bool) {
+    (servo.contradictions(), servo.is_contradicted())
 }
 
 /// Why time is withheld from the clock, or from other programs; the clock comes first.

@@ -138,6 +138,7 @@ pub(super) fn totals<'a>(
             totals.duplicate += rx.pairing.duplicate;
             totals.tx_stamps += tx.matched.values().sum::<u64>();
             totals.tx_stamps_missing += tx.pairing.missing;
+            totals.tx_interrupted += tx.interrupted;
         }
         totals.fallbacks += io.sources(*port).map_or(0, |sources| sources.fallbacks);
     }

@@ -30,13 +30,15 @@ use crate::{
     engine::{
         PortIndex, TxToken,
         receiver::{Measurement, Observation},
+        strategy::Priming,
     },
     publish::metrics::Histogram,
     stamp::{Stamp, StampSource},
-    sys::clock::monotonic,
+    sys::{clock::monotonic, schedule, timer::Timer},
     transport::{
         Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Source, Transport, TransportError,
         TransportKind, link_state,
+        wire::{FarEnd, WireTap},
     },
 };
 use reach::Standby;
@@ -52,8 +54,6 @@ const RETRY: Duration = Duration::from_millis(1);
 const DRAIN: Duration = Duration::from_millis(100);
 /// Between two attempts to open an interface that has come back.
 const REOPEN: Duration = Duration::from_secs(1);
-/// Comparisons of the capture points that the driver's stamp takes part in.
-const DRIVER_TRIAL: u32 = 2;
 /// Messages that may wait for stamps at one time.
 const WAITING: usize = 256;
 
@@ -76,6 +76,8 @@ pub struct IoConfig {
     pub egress_latency: Latencies,
     /// Size of the ring, bytes.
     pub ring_bytes: Option<u32>,
+    /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
+    pub wire: Vec<FarEnd>,
 }
 
 /// What a port's stamps come from; for status and logs.
@@ -114,6 +116,17 @@ pub enum IoError {
     /// No news of interfaces.
     #[error("cannot watch the interfaces through netlink: {0}")]
     Watch(#[source] io::Error),
+    /// No stamps at the other end of a wire.
+    #[error("cannot listen at the other end of the wire, {far_end}: {source}")]
+    Wire {
+        /// Which.
+        far_end: FarEnd,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No timer.
+    #[error("cannot make a timer: {0}")]
+    Timer(#[source] io::Error),
     /// No socket to ask for the stack's stamps.
     #[error("cannot ask the kernel for receive timestamps: {0}")]
     StackStamps(#[source] io::Error),
@@ -193,11 +206,13 @@ struct Port {
     rx: Side,
     tx: Side,
     primer: Primer,
-    bracket: Bracket,
+    /// Around the driver, of messages that were not primed and of those that were.
+    brackets: [Bracket; 2],
     driver_stamps: bool,
     standby: Standby,
     /// What passes the hook and is not for this port.
     hearsay: Hearsay,
+    wire: Option<WireTap>,
     counts: IoCounts,
 }
 
@@ -272,6 +287,8 @@ struct Waiting {
     /// As the socket has it.
     stack: Option<Stamp>,
     token: Option<TxToken>,
+    /// It went behind a throwaway frame.
+    primed: bool,
 }
 
 /// See the module's paragraph.
@@ -287,6 +304,7 @@ pub struct Io {
     drained: Time<Mono>,
     socket_stamps: SocketStamps,
     lost: u64,
+    timer: Timer,
 }
 
 impl Io {
@@ -296,6 +314,9 @@ impl Io {
     /// # Errors
     /// [`IoError`], each naming what is missing.
     pub fn open(config: IoConfig) -> Result<Self, IoError> {
+        if let Err(error) = schedule::ask_for_short_turns() {
+            tracing::debug!(%error, "short turns");
+        }
         let xdp = match config.rx_source {
             Some(RxSource::Xdp(hook)) => Some(hook),
             Some(RxSource::Stack | RxSource::TcIngress) | None => None,
@@ -312,7 +333,12 @@ impl Io {
         let watch = LinkWatch::new().map_err(IoError::Watch)?;
         let mut ports = Vec::new();
         let mut hooks = Vec::new();
-        for interface in &config.interfaces {
+        for (index, interface) in config.interfaces.iter().enumerate() {
+            let wire = config.wire.get(index).map(|far_end| {
+                WireTap::open(far_end, config.transport)
+                    .map_err(|source| IoError::Wire { far_end: far_end.clone(), source })
+            });
+            let wire = wire.transpose()?;
             let attached = programs.attach_beside_xdp(interface)?;
             hooks.push(attached);
             let transport = Transport::open(config.transport, interface)?;
@@ -327,12 +353,16 @@ impl Io {
                 reopen_at: None,
                 last_problem: None,
                 rx: Side::new(rx_selector(config.rx_source, attached)),
-                tx: Side::new(tx_selector(config.tx_source)),
+                tx: Side::new(match wire {
+                    Some(_) => Selector::fixed(&[StampSource::Stack, StampSource::XmitDone]),
+                    None => tx_selector(config.tx_source),
+                }),
                 primer: Primer::new(config.prime, interface),
-                bracket: Bracket::default(),
+                brackets: Default::default(),
                 driver_stamps,
                 standby: Standby::default(),
                 hearsay: Hearsay::default(),
+                wire,
                 counts: IoCounts::default(),
             });
         }
@@ -348,6 +378,7 @@ impl Io {
             drained: Time::ZERO,
             socket_stamps: SocketStamps::default(),
             lost: 0,
+            timer: Timer::new().map_err(IoError::Timer)?,
         })
     }
 
@@ -383,6 +414,13 @@ impl Io {
         })
     }
 
+    /// Says which event messages of a port are to be primed.
+    pub fn set_priming(&mut self, port: PortIndex, priming: Priming) {
+        if let Some(port) = self.ports.get_mut(usize::from(port.0)) {
+            port.primer.set(priming);
+        }
+    }
+
     /// Whether event messages of a port are primed, or it is being tried.
     pub fn is_primed(&self, port: PortIndex) -> Option<bool> {
         self.ports.get(usize::from(port.0)).map(|port| port.primer.is_on())
@@ -401,18 +439,10 @@ impl Io {
                 ("receive", port.rx.selector.learn(sync.t2.time + ingress, sync.t1))
             }
             Observation::Delay(delay) => {
-                let choice = port.tx.selector.learn(delay.t3.time - egress, delay.t4);
-                port.end_driver_trial(self.config.tx_source);
-                ("transmit", choice)
+                ("transmit", port.tx.selector.learn(delay.t3.time - egress, delay.t4))
             }
-            Observation::PeerDelay(_) => {
-                // No answer says when a Pdelay_Req arrived by a clock that could be compared with:
-                // the driver's stamp would be asked for in vain.
-                if self.config.tx_source.is_none() {
-                    port.stop_driver_stamps();
-                }
-                return;
-            }
+            // No answer says when a Pdelay_Req arrived by a clock that could be compared with.
+            Observation::PeerDelay(_) => return,
         };
         if let Some(Choice { from, to, noise_ns }) = choice {
             tracing::info!(
@@ -450,9 +480,8 @@ impl Io {
     /// Sends an event message; its stamp comes as a [`Delivery::TxStamp`], mostly at once.
     pub fn send_event(&mut self, port: PortIndex, token: TxToken, peer: bool, message: &[u8]) {
         let failed = Delivery::TxStamp { token, stamp: None };
-        if let Some(port) = self.ports.get_mut(usize::from(port.0)) {
-            port.primer.before_event();
-        }
+        let primed =
+            self.ports.get_mut(usize::from(port.0)).is_some_and(|port| port.primer.before_event());
         if !self.send(port, Channel::Event, peer, message) {
             self.ready.push_back(failed);
             return;
@@ -470,6 +499,7 @@ impl Io {
             source: None,
             stack: None,
             token: Some(token),
+            primed,
         });
         self.look(now);
     }
@@ -527,13 +557,16 @@ impl Io {
         for reopen in self.ports.iter().filter_map(|port| port.reopen_at) {
             wake = wake.min(reopen);
         }
-        let patience =
-            std::time::Duration::from_nanos(u64::try_from((wake - now).as_nanos()).unwrap_or(0));
         let event = tokio::select! {
             biased;
             received = receive_any(&mut self.ports) => Some(received),
             () = self.watch.changed() => None,
-            () = sleep(patience) => {
+            over = self.timer.until(wake) => {
+                if let Err(error) = over {
+                    // Cannot be; and to go round without a pause would be worse than to be late.
+                    tracing::warn!(%error, "timer");
+                    sleep(std::time::Duration::from_millis(1)).await;
+                }
                 let now = monotonic();
                 if self.ports.iter().any(|port| port.reopen_at.is_some_and(|at| at <= now)) {
                     self.check_links(now);
@@ -577,8 +610,15 @@ impl Io {
             return;
         }
         let until = now + RX_PATIENCE;
-        let waiting = Waiting { until, port: index, bytes, source, stack, token: None };
-        self.waiting_rx.push_back(waiting);
+        self.waiting_rx.push_back(Waiting {
+            until,
+            port: index,
+            bytes,
+            source,
+            stack,
+            token: None,
+            primed: false,
+        });
     }
 
     /// Reads the ring and serves those who wait.
@@ -618,7 +658,10 @@ impl Io {
         // A message is looked for once on arrival; whatever comes later is a retry. When patience is
         // at its end, any point's stamp will do.
         let retry = waiting.until - now < patience - RETRY;
-        let given_up = now >= waiting.until;
+        // What reaches no program, as it is known by then, is not waited for where the kernel's stamp is there.
+        let stands_in = side.reach.is_displaced()
+            && (waiting.stack.is_some() || port.standby.has(&waiting.bytes));
+        let given_up = now >= waiting.until || stands_in;
         let chosen = side.selector.chosen();
         if let Some(socket) = &waiting.stack {
             let another = |stamps: &Candidates| is_before_socket(stamps, socket);
@@ -647,8 +690,8 @@ impl Io {
                 side.compare(&stamps);
                 if sent {
                     port.primer.after_event(&stamps);
-                    // During the trial every other bracket is wide, and should be.
-                    if !port.primer.is_trying() && !port.bracket.is_sound_around(&stamps) {
+                    let bracket = &mut port.brackets[usize::from(waiting.primed)];
+                    if !bracket.is_sound_around(&stamps) {
                         side.interrupted += 1;
                         return Found::Stamp(None);
                     }
@@ -661,6 +704,7 @@ impl Io {
                 Found::Stamp(stamp.map(|mut stamp| {
                     // What was used, against all that was seen: the moving to the reference included.
                     stamp.doubt = stamps.doubt(stamp.time, sent);
+                    stamp.primed = waiting.primed;
                     let time = stamp.time;
                     stamp.time = if sent {
                         time + self.config.egress_latency.of(reference)
@@ -757,7 +801,7 @@ impl Io {
                         port.rx.selector = rx_selector(self.config.rx_source, hooks);
                         port.tx.selector = tx_selector(self.config.tx_source);
                         port.primer = Primer::new(self.config.prime, &port.interface);
-                        port.bracket = Bracket::default();
+                        port.brackets = Default::default();
                     }
                     Err(error) => {
                         port.report(format!(
@@ -805,10 +849,10 @@ fn rx_selector(wanted: Option<RxSource>, hooks: AttachedHooks) -> Selector {
     }
 }
 
-/// Whether the driver is to stamp as well: where its stamp is asked for, or has to be compared.
-/// That it cannot be asked for leaves the other points.
+/// Whether the driver is to stamp as well: only where its stamp is asked for, because taking it costs the
+/// packet half a microsecond on its way. That it cannot be asked for leaves the other points.
 fn wants_driver_stamps(wanted: Option<TxSource>, transport: &Transport, interface: &str) -> bool {
-    if !matches!(wanted, None | Some(TxSource::DriverSoftware)) {
+    if wanted != Some(TxSource::DriverSoftware) {
         return false;
     }
     let asked = transport.ask_for_driver_stamps(true);
@@ -821,11 +865,13 @@ fn wants_driver_stamps(wanted: Option<TxSource>, transport: &Transport, interfac
 fn tx_selector(wanted: Option<TxSource>) -> Selector {
     use StampSource::{DriverSoftware, StartXmit, TcEgress, XmitDone};
     match wanted {
-        None => Selector::automatic(&[XmitDone, StartXmit, TcEgress, DriverSoftware]),
+        // What is behind the driver is later than the wire by nobody knows how much: it only shows how far
+        // before the wire the others are at the most. The driver's is asked for only where packets do not
+        // reach the programs.
+        None => Selector::automatic(&[StartXmit, TcEgress]).with_stand_in(DriverSoftware),
         Some(TxSource::DriverSoftware) => {
             Selector::fixed(&[DriverSoftware, XmitDone, StartXmit, TcEgress])
         }
-        // The driver's is asked for only where packets do not reach the programs.
         Some(TxSource::XmitDone) => {
             Selector::fixed(&[XmitDone, StartXmit, TcEgress, DriverSoftware])
         }
@@ -851,6 +897,17 @@ impl Port {
 
     /// Reads the driver's stamps. The ring has been read before, so their packets are known.
     fn collect_driver_stamps(&mut self) {
+        if let Some(wire) = &self.wire {
+            let relation = ClockRelation::now();
+            while let Some((message, real)) = wire.next(&mut self.buffer) {
+                // A frame may have been padded.
+                let said = message.get(2..4).map_or(0, |said| {
+                    usize::from(u16::from_be_bytes([said[0], said[1]])).min(message.len())
+                });
+                let stamp = Stamp::new(relation.mono_at(real), StampSource::Stack);
+                self.tx.pairing.amend_message(self.ifindex, &message[..said], stamp);
+            }
+        }
         let Some(transport) = self.transport.as_ref().filter(|_| self.driver_stamps) else {
             return;
         };
@@ -861,18 +918,6 @@ impl Port {
             if !self.tx.pairing.amend_message(self.ifindex, message, stamp) {
                 self.standby.keep(message, stamp);
             }
-        }
-    }
-
-    /// Once the points have been compared, a driver's stamp that is not the best one is no longer
-    /// asked for: taking it costs the packet time on its way.
-    fn end_driver_trial(&mut self, wanted: Option<TxSource>) {
-        let selector = &self.tx.selector;
-        let is_over = wanted.is_none()
-            && selector.rounds() >= DRIVER_TRIAL
-            && selector.chosen() != StampSource::DriverSoftware;
-        if is_over {
-            self.stop_driver_stamps();
         }
     }
 

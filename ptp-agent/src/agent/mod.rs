@@ -108,7 +108,12 @@ impl AgentError {
             Self::Io(IoError::Transport(error)) => !matches!(error, TransportError::Socket { .. }),
             Self::Phc(error) => matches!(error, PhcError::Missing(_) | PhcError::ReadOnly(_)),
             Self::Clock(ClockError::NotPermitted { .. }) => true,
-            Self::Io(IoError::Watch(_) | IoError::StackStamps(_))
+            Self::Io(
+                IoError::Watch(_)
+                | IoError::StackStamps(_)
+                | IoError::Wire { .. }
+                | IoError::Timer(_),
+            )
             | Self::Output(_)
             | Self::Clock(_)
             | Self::Record(_)
@@ -263,7 +268,7 @@ fn sample_line(interface: &str, sample: &client::Sample) -> Sample {
         state: sample.state.name().into(),
         rx_source: Some(sample.rx_source.name().into()),
         tx_source: sample.tx_source.map(|source| source.name().into()),
-        strategy: None,
+        strategy: Some(sample.strategy.name().into()),
         source: Some(PTP.into()),
         grandmaster: sample.grandmaster.map(|identity| identity.to_string()),
     }

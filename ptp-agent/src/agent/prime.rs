@@ -11,6 +11,7 @@ use socket2::Socket;
 
 use crate::{
     capture::{Candidates, median},
+    engine::strategy::Priming,
     stamp::StampSource,
     sys::packet,
     transport::interface_mac,
@@ -39,6 +40,11 @@ pub enum PrimeMode {
 #[derive(Debug)]
 enum State {
     Off,
+    /// Told to, without a trial: every message, or every other one.
+    Told {
+        every_other: bool,
+        last: bool,
+    },
     /// Alternates, and collects the widths of brackets with priming and without, ns.
     Trial {
         primed: Vec<i64>,
@@ -73,21 +79,40 @@ impl Primer {
         Self { interface: interface.to_owned(), target, state }
     }
 
+    /// Leaves it to the trial what is primed, or says it.
+    pub fn set(&mut self, priming: Priming) {
+        if self.target.is_none() {
+            return;
+        }
+        let every_other = match (priming, &self.state) {
+            (Priming::Free, _) => return,
+            (Priming::Alternate, _) => true,
+            (Priming::Always, _) => false,
+            (Priming::Never, _) => {
+                self.state = State::Off;
+                return;
+            }
+        };
+        match &mut self.state {
+            State::Told { every_other: told, .. } => *told = every_other,
+            _ => self.state = State::Told { every_other, last: false },
+        }
+    }
+
     /// Whether messages are primed, or it is being tried.
     pub const fn is_on(&self) -> bool {
         !matches!(self.state, State::Off)
     }
 
-    /// Whether it is being tried, so that only every other message is primed.
-    pub const fn is_trying(&self) -> bool {
-        matches!(self.state, State::Trial { .. })
-    }
-
-    /// To be called right before an event message is sent.
-    pub fn before_event(&mut self) {
+    /// To be called right before an event message is sent. Whether it is primed.
+    pub fn before_event(&mut self) -> bool {
         let prime = match &mut self.state {
             State::Off => false,
             State::On => true,
+            State::Told { every_other, last } => {
+                *last = !(*every_other && *last);
+                *last
+            }
             State::Trial { sent, last, .. } => {
                 *sent += 1;
                 *last = sent.is_multiple_of(2);
@@ -97,6 +122,7 @@ impl Primer {
         if prime && let Some(target) = &self.target {
             target.send();
         }
+        prime
     }
 
     /// The stamps of that message, as far as they came.

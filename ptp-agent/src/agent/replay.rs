@@ -249,6 +249,9 @@ impl Teller<'_> {
             Event::ServoState { old, new } => {
                 tracing::info!(from = old.name(), to = new.name(), "servo state");
             }
+            Event::Strategy(change) => {
+                tracing::info!(from = change.from.name(), to = change.to.name(), "strategy");
+            }
             Event::ClockError(error) => tracing::warn!(%error, "clock"),
             Event::Engine(Action::ParentChanged { parent: Some(parent) }) => tracing::info!(
                 grandmaster = %parent.grandmaster_identity,

@@ -22,6 +22,7 @@ use crate::{
         DelayMechanism, PortIndex,
         client::{Client, Event},
         receiver::{Acceptable, Action, PortConfig, ReceiverConfig},
+        strategy,
     },
     publish::{
         alarms::Role,
@@ -70,6 +71,8 @@ pub struct RunConfig {
     pub log_ptp4l: bool,
     /// How the path delay is measured.
     pub delay_mechanism: DelayMechanism,
+    /// How requests are sent and which Sync messages are learnt from.
+    pub strategy: strategy::Choice,
     /// Which clock follows.
     pub clock: ClockChoice,
     /// What steers it.
@@ -103,6 +106,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         common,
         log_ptp4l,
         delay_mechanism,
+        strategy,
         clock,
         servo,
         servo_options,
@@ -141,6 +145,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
             })
             .collect(),
         acceptable: acceptable_masters,
+        strategy,
         ..ReceiverConfig::new(identity, seed)
     };
     let real_minus_mono = realtime_minus_monotonic();
@@ -347,6 +352,10 @@ impl Runner {
                     }
                     event => teller.tell(&event, self)?,
                 }
+            }
+            let priming = self.client.strategist().priming();
+            for port in &teller.ports {
+                self.io.set_priming(*port, priming);
             }
             let Some(delivery) = self.io.next_delivery() else {
                 return Ok(());

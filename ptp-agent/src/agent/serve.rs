@@ -109,7 +109,7 @@ pub async fn serve(
     // Nobody tells a grandmaster when its messages arrived, so there is nothing to compare points by.
     let mut io = Io::open(IoConfig {
         rx_source: Some(common.io.rx_source.unwrap_or(RxSource::Stack)),
-        tx_source: Some(common.io.tx_source.unwrap_or(TxSource::XmitDone)),
+        tx_source: Some(common.io.tx_source.unwrap_or(TxSource::StartXmit)),
         ..common.io.clone()
     })?;
     let output = start_output(common.json)?;

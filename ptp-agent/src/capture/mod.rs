@@ -9,6 +9,7 @@ mod hearsay;
 mod hints;
 mod latency;
 mod pairing;
+mod probe;
 mod programs;
 mod reach;
 mod select;
@@ -19,6 +20,7 @@ pub use hearsay::{Channel as HeardChannel, Hearsay};
 pub use hints::{HINTS_OBJECT, Hints, HintsError};
 pub use latency::{Latencies, Latency};
 pub use pairing::{Outcome, Pairing, PairingCounts};
+pub use probe::{ProbeError, ProbeReport, probe};
 pub use programs::{
     AttachedHooks, CaptureError, Features, HookCounts, OBJECT, Options, Programs, TcAttach,
     TcPlace, XdpHook,
@@ -26,7 +28,7 @@ pub use programs::{
 pub use reach::Reach;
 
 pub(crate) use bracket::Bracket;
-pub(crate) use programs::XMIT;
+pub(crate) use programs::{KERNEL_LOG, XMIT};
 pub(crate) use select::median;
 pub use select::{Candidates, Choice, PointReport, Selector};
 pub use socket_stamp::{SocketStamps, is_before_socket, is_of_socket};

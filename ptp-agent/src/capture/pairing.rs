@@ -4,7 +4,10 @@
 //! first message. Both sides are bounded in number and age, so traffic that a firewall drops behind
 //! the hook costs memory for two seconds and a count.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{HashMap, VecDeque, hash_map},
+    hash::{BuildHasher as _, RandomState},
+};
 
 use ptp_common::{
     record::MESSAGE_CAPACITY,
@@ -14,8 +17,10 @@ use ptp_common::{
 use super::Candidates;
 use crate::stamp::Stamp;
 
-/// Records kept at the most; at 128 Sync/s from 16 transmitters, half a second.
-const CAPACITY: usize = 1024;
+/// Records kept at the most: in a flood of 40,000 a second, those of 100 ms.
+const CAPACITY: usize = 4096;
+/// Bytes at the beginning that all messages have (header and one timestamp), by which they are found.
+const KEYED: usize = 44;
 /// How long a record waits for its message.
 const LIFETIME: Duration = Duration::from_secs(2);
 
@@ -72,7 +77,14 @@ impl Entry {
 /// The stamps of one direction that wait for their messages.
 #[derive(Debug, Default)]
 pub struct Pairing {
-    waiting: VecDeque<Entry>,
+    /// In the order of their coming; `None` where one has been taken out of the middle.
+    waiting: VecDeque<Option<Entry>>,
+    /// Name of the first of them; the others follow on it.
+    first: u64,
+    live: usize,
+    /// The names of those that begin alike, so that a flood costs no search.
+    index: HashMap<u64, Vec<u64>>,
+    hasher: RandomState,
     counts: PairingCounts,
 }
 
@@ -96,53 +108,53 @@ impl Pairing {
         self.expire(now);
         let length = bytes.len().min(MESSAGE_CAPACITY);
         let bytes = &bytes[..length];
-        let mut equal = self
-            .waiting
-            .iter_mut()
-            .filter(|other| other.ifindex == ifindex && other.bytes() == bytes)
-            .peekable();
-        if equal.peek().is_some() {
-            let is_new = |other: &Entry| {
-                stamps.iter().all(|stamp| other.stamps.time(stamp.source).is_none())
-            };
-            if let Some(other) = equal.find(|other| is_new(other)) {
+        let key = self.key(ifindex, bytes);
+        let known = self.index.get(&key).into_iter().flatten();
+        let equal = known.filter(|name| {
+            self.entry(**name)
+                .is_some_and(|other| other.ifindex == ifindex && other.bytes() == bytes)
+        });
+        let equal: Vec<u64> = equal.copied().collect();
+        let is_new =
+            |other: &Entry| stamps.iter().all(|stamp| other.stamps.time(stamp.source).is_none());
+        if let Some(name) = equal.iter().find(|name| self.entry(**name).is_some_and(is_new)) {
+            if let Some(other) = self.entry_mut(*name) {
                 stamps.iter().for_each(|stamp| other.stamps.add(stamp));
-                return;
             }
-            self.counts.duplicate += 1;
+            return;
         }
-        if self.waiting.len() == CAPACITY {
-            self.waiting.pop_front();
-            self.counts.orphaned += 1;
+        self.counts.duplicate += u64::from(!equal.is_empty());
+        if self.live == CAPACITY || self.waiting.len() == 2 * CAPACITY {
+            self.orphan(self.first);
         }
         let mut kept = [0; MESSAGE_CAPACITY];
         kept[..length].copy_from_slice(bytes);
         let length = u8::try_from(length).unwrap_or(u8::MAX);
-        self.waiting.push_back(Entry { at: now, ifindex, length, bytes: kept, serial, stamps });
+        let name = self.first + self.waiting.len() as u64;
+        let entry = Entry { at: now, ifindex, length, bytes: kept, serial, stamps };
+        self.waiting.push_back(Some(entry));
+        self.live += 1;
+        self.index.entry(key).or_default().push(name);
     }
 
     /// A further stamp of the packet with this serial; `false` where that packet does not wait here.
     pub fn amend(&mut self, serial: u64, stamp: Stamp) -> bool {
-        let found = self.waiting.iter_mut().rev().find(|entry| entry.serial == serial);
-        if let Some(entry) = found {
-            entry.stamps.add(stamp);
-            return true;
-        }
-        false
+        let mut waiting = self.waiting.iter_mut().rev().flatten();
+        let Some(entry) = waiting.find(|entry| entry.serial == serial) else { return false };
+        entry.stamps.add(stamp);
+        true
     }
 
     /// A further stamp of the packet that carries this message, for a source that does not know the
     /// serial; `false` where no such packet waits for it.
     pub fn amend_message(&mut self, ifindex: u32, message: &[u8], stamp: Stamp) -> bool {
-        let found = self
-            .waiting
-            .iter_mut()
-            .find(|entry| entry.is(ifindex, message) && entry.stamps.time(stamp.source).is_none());
-        if let Some(entry) = found {
-            entry.stamps.add(stamp);
-            return true;
-        }
-        false
+        let lacks = |name: &u64| {
+            self.entry(*name).is_some_and(|entry| entry.stamps.time(stamp.source).is_none())
+        };
+        let found = self.alike(ifindex, message).into_iter().find(lacks);
+        let Some(entry) = found.and_then(|name| self.entry_mut(name)) else { return false };
+        entry.stamps.add(stamp);
+        true
     }
 
     /// The stamps of a message that came through the socket, or was sent. Stamps of which `enough`
@@ -154,49 +166,39 @@ impl Pairing {
         retry: bool,
         enough: impl Fn(&Candidates) -> bool,
     ) -> Outcome {
-        let Some(at) = self.waiting.iter().position(|entry| entry.is(ifindex, message)) else {
+        let alike = self.alike(ifindex, message);
+        let Some((name, entry)) = alike.first().and_then(|name| Some((*name, self.entry(*name)?)))
+        else {
             return Outcome::NotYet;
         };
-        if self.is_ambiguous(at, ifindex, message) {
+        let stamps = entry.stamps;
+        let is_ambiguous = alike[1..]
+            .iter()
+            .filter_map(|name| self.entry(*name))
+            .any(|other| is_of_another_time(&stamps, &other.stamps));
+        if is_ambiguous {
             // One may be of a packet that the stack has dropped. Without a stamp an exchange is lost; with
             // the wrong one it is false.
-            let before = self.waiting.len();
-            self.waiting.retain(|entry| !entry.is(ifindex, message));
-            self.counts.orphaned += (before - self.waiting.len()) as u64;
+            alike.into_iter().for_each(|name| self.orphan(name));
             return Outcome::NotYet;
         }
-        if !enough(&self.waiting[at].stamps) {
+        if !enough(&stamps) {
             return Outcome::NotYet;
         }
-        match self.waiting.remove(at) {
-            Some(entry) => {
-                self.counts.matched += 1;
-                self.counts.late += u64::from(retry);
-                Outcome::Matched(entry.stamps)
-            }
-            None => Outcome::NotYet,
-        }
-    }
-
-    /// Whether records behind the one at `first` look the same and are of another time.
-    fn is_ambiguous(&self, first: usize, ifindex: u32, message: &[u8]) -> bool {
-        let stamps = self.waiting[first].stamps;
-        self.waiting.iter().skip(first + 1).filter(|entry| entry.is(ifindex, message)).any(
-            |other| {
-                stamps.iter().any(|stamp| {
-                    let other = other.stamps.time(stamp.source);
-                    other.is_some_and(|other| (other - stamp.time).abs() > AMBIGUOUS)
-                })
-            },
-        )
+        self.remove(name);
+        self.counts.matched += 1;
+        self.counts.late += u64::from(retry);
+        Outcome::Matched(stamps)
     }
 
     /// Drops the records that look like a message and are `another`'s: of packets that the stack did not
     /// let pass. Counted as orphaned, as they are.
     pub fn disown(&mut self, ifindex: u32, message: &[u8], another: impl Fn(&Candidates) -> bool) {
-        let before = self.waiting.len();
-        self.waiting.retain(|entry| !entry.is(ifindex, message) || !another(&entry.stamps));
-        self.counts.orphaned += (before - self.waiting.len()) as u64;
+        for name in self.alike(ifindex, message) {
+            if self.entry(name).is_some_and(|entry| another(&entry.stamps)) {
+                self.orphan(name);
+            }
+        }
     }
 
     /// The caller has given up waiting for the stamp of a message.
@@ -206,9 +208,13 @@ impl Pairing {
 
     /// Drops what has waited too long. [`Pairing::push`] does it too; this is for quiet times.
     pub fn expire(&mut self, now: Time<Mono>) {
-        while self.waiting.front().is_some_and(|entry| now - entry.at > LIFETIME) {
-            self.waiting.pop_front();
-            self.counts.orphaned += 1;
+        // What was taken out at the front is gone, so the first is one that waits.
+        while self
+            .waiting
+            .front()
+            .is_some_and(|first| first.as_ref().is_none_or(|entry| now - entry.at > LIFETIME))
+        {
+            self.orphan(self.first);
         }
     }
 
@@ -216,6 +222,70 @@ impl Pairing {
     pub const fn counts(&self) -> PairingCounts {
         self.counts
     }
+
+    /// The same for all that begin alike, as far as every message has bytes.
+    fn key(&self, ifindex: u32, bytes: &[u8]) -> u64 {
+        self.hasher.hash_one((ifindex, &bytes[..bytes.len().min(KEYED)]))
+    }
+
+    /// The names of the records that look like a message, oldest first.
+    fn alike(&self, ifindex: u32, message: &[u8]) -> Vec<u64> {
+        let is_alike =
+            |name: &u64| self.entry(*name).is_some_and(|entry| entry.is(ifindex, message));
+        if message.len() < KEYED {
+            // Too short for any message of PTP, and for the index.
+            let end = self.first + self.waiting.len() as u64;
+            return (self.first..end).filter(is_alike).collect();
+        }
+        let known = self.index.get(&self.key(ifindex, message));
+        known.into_iter().flatten().copied().filter(is_alike).collect()
+    }
+
+    fn place(&self, name: u64) -> Option<usize> {
+        usize::try_from(name.checked_sub(self.first)?).ok()
+    }
+
+    fn entry(&self, name: u64) -> Option<&Entry> {
+        self.waiting.get(self.place(name)?)?.as_ref()
+    }
+
+    fn entry_mut(&mut self, name: u64) -> Option<&mut Entry> {
+        let at = self.place(name)?;
+        self.waiting.get_mut(at)?.as_mut()
+    }
+
+    /// Takes out one that found no message.
+    fn orphan(&mut self, name: u64) {
+        self.counts.orphaned += u64::from(self.remove(name));
+    }
+
+    /// Whether there was such a one.
+    fn remove(&mut self, name: u64) -> bool {
+        let taken = self.place(name).and_then(|at| self.waiting.get_mut(at)?.take());
+        if let Some(entry) = &taken {
+            self.live -= 1;
+            let key = self.key(entry.ifindex, entry.bytes());
+            if let hash_map::Entry::Occupied(mut alike) = self.index.entry(key) {
+                alike.get_mut().retain(|other| *other != name);
+                if alike.get().is_empty() {
+                    alike.remove();
+                }
+            }
+        }
+        while self.waiting.front().is_some_and(Option::is_none) {
+            self.waiting.pop_front();
+            self.first += 1;
+        }
+        taken.is_some()
+    }
+}
+
+/// Whether two records cannot be of one packet, nor of one that a network has doubled.
+fn is_of_another_time(one: &Candidates, other: &Candidates) -> bool {
+    one.iter().any(|stamp| {
+        let other = other.time(stamp.source);
+        other.is_some_and(|other| (other - stamp.time).abs() > AMBIGUOUS)
+    })
 }
 
 #[cfg(test)]
@@ -365,12 +435,28 @@ mod tests {
     }
 
     #[test]
+    fn holes_of_a_flood_are_bounded_too() {
+        let mut pairing = Pairing::new();
+        pairing.push(at(1), 7, &[0xff; 44], 0, stamps(10));
+        for n in 0..50_000_u32 {
+            let mut message = [0; 44];
+            message[..4].copy_from_slice(&n.to_be_bytes());
+            pairing.push(at(1), 7, &message, 0, stamps(10));
+            // All but the first are taken at once.
+            assert!(matches!(pairing.take(7, &message, false, |_| true), Outcome::Matched(_)));
+            assert!(pairing.waiting.len() <= 2 * CAPACITY);
+        }
+        assert!(pairing.index.len() <= 1 && pairing.live <= 1);
+        assert_eq!(pairing.counts().matched, 50_000);
+    }
+
+    #[test]
     fn flood_of_records_is_bounded() {
         let mut pairing = Pairing::new();
         for n in 0..10_000_u32 {
             pairing.push(at(1), 7, &n.to_be_bytes(), 0, stamps(10));
         }
-        assert_eq!(pairing.waiting.len(), CAPACITY);
+        assert_eq!((pairing.waiting.len(), pairing.index.len()), (CAPACITY, CAPACITY));
         assert_eq!(pairing.counts().orphaned, 10_000 - CAPACITY as u64);
     }
 }

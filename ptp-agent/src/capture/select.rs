@@ -103,6 +103,8 @@ pub struct Selector {
     reference: StampSource,
     automatic: bool,
     differences: Vec<VecDeque<i64>>,
+    /// See [`Selector::with_stand_in`].
+    stand_in: Option<StampSource>,
     waiting: VecDeque<(Time<Mono>, Candidates)>,
     round: Vec<(Time<Ptp>, Candidates)>,
     noise: Vec<Option<f64>>,
@@ -131,6 +133,7 @@ impl Selector {
             reference: first,
             automatic,
             differences: vec![VecDeque::new(); points.len()],
+            stand_in: None,
             waiting: VecDeque::new(),
             round: Vec::new(),
             noise: vec![None; points.len()],
@@ -139,6 +142,17 @@ impl Selector {
             points,
             fallbacks: 0,
         }
+    }
+
+    /// A point whose stamp is used, as it is, where none of the others has one. Nobody waits for it, and it
+    /// is not compared with the others: their absence makes it no better than they are.
+    pub fn with_stand_in(self, source: StampSource) -> Self {
+        Self { stand_in: Some(source), ..self }
+    }
+
+    /// The stamps of the packet that was given the stamp `used` and is not answered yet.
+    pub fn candidates(&self, used: Time<Mono>) -> Option<&Candidates> {
+        self.waiting.iter().find(|(time, _)| *time == used).map(|(_, candidates)| candidates)
     }
 
     /// The point in use.
@@ -160,8 +174,14 @@ impl Selector {
     pub fn choose(&mut self, candidates: &Candidates) -> Option<Stamp> {
         self.compare(candidates);
         let order = std::iter::once(self.chosen).chain(self.points.iter().copied());
-        let (source, time) =
-            order.into_iter().find_map(|point| Some((point, candidates.time(point)?)))?;
+        let Some((source, time)) =
+            order.into_iter().find_map(|point| Some((point, candidates.time(point)?)))
+        else {
+            let source = self.stand_in?;
+            let stamp = Stamp::new(candidates.time(source)?, source);
+            self.fallbacks += 1;
+            return Some(stamp);
+        };
         if source == self.chosen {
             self.missed = 0;
         } else {
@@ -355,6 +375,17 @@ mod tests {
         assert_eq!(selector.chosen(), NOISY);
         assert_eq!(feed(&mut selector, 40).len(), 1);
         assert_eq!(selector.chosen(), QUIET);
+    }
+
+    #[test]
+    fn stand_in_is_used_as_it_is_and_never_chosen() {
+        let mut selector = Selector::automatic(&[QUIET]).with_stand_in(NOISY);
+        let stamp = Stamp::new(Time::from_nanos(7), NOISY);
+        for n in 1..=u64::from(MISSED) + 1 {
+            assert_eq!(selector.choose(&Candidates::one(stamp)), Some(stamp));
+            assert_eq!((selector.chosen(), selector.fallbacks), (QUIET, n));
+        }
+        assert_eq!(selector.choose(&packet(1, 0)).map(|stamp| stamp.source), Some(QUIET));
     }
 
     #[test]

@@ -15,11 +15,13 @@ use crate::{
     agent::prime::PrimeMode,
     bench,
     capture::{Latency, RxSource, TxSource},
-    compare, doctor, lab,
+    compare, doctor,
+    engine::strategy,
+    lab,
     publish::local::StatusSocket,
     servo::choice::Choice,
     status,
-    transport::TransportKind,
+    transport::{TransportKind, wire::FarEnd},
 };
 
 /// Portable PTP agent: eBPF timestamps on any interface, no help needed from NIC or driver.
@@ -32,7 +34,8 @@ pub(super) struct Cli {
     /// Configuration file (TOML); options on the command line win over it.
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// More detail in the log: -v for debug, -vv for trace.
+    /// More detail in the log: -v for debug, -vv for trace, -vvv for what the kernel programs say of each
+    /// packet too.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
     /// How log lines look: human (default) or json.
@@ -258,6 +261,11 @@ pub(super) struct FollowArgs {
     /// How the path delay is measured.
     #[arg(long)]
     pub(super) delay: Option<Delay>,
+    /// How requests are sent and which Sync messages are learnt from: auto (default; whatever is truest
+    /// for the grandmaster), primed, cold, remote (requests shortly before a Sync, which then leaves
+    /// sooner) or plain (prime where it helps, learn from all).
+    #[arg(long)]
+    pub(super) strategy: Option<strategy::Choice>,
     /// What steers the clock: adaptive (default), pi, linreg or rfc5905, and how pi and linreg
     /// filter, as in pi:raw-weight:median:10.
     #[arg(long, value_name = "SERVO")]
@@ -336,6 +344,9 @@ pub(super) struct ServeArgs {
     /// clockClass of the data set comparison: 248 is a clock without reference.
     #[arg(long)]
     pub(super) clock_class: Option<u8>,
+    /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
+    #[arg(long, hide = true, value_name = "NAMESPACE=IFACE")]
+    pub(super) wire: Vec<FarEnd>,
     /// Let pmc set priority1 and priority2 through the management socket, which is then for this user
     /// alone.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]

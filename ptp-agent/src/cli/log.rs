@@ -17,6 +17,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use crate::capture::KERNEL_LOG;
+
 /// Lines of one place that come through at once,
 const BURST: u32 = 20;
 /// and then one in this time.
@@ -78,7 +80,12 @@ pub(super) fn start(verbose: u8, format: LogFormat) {
     };
     let environment = EnvFilter::try_from_env("PTP_AGENT_LOG");
     let is_settable = verbose == 0 && environment.is_err();
-    let filter = environment.unwrap_or_else(|_| EnvFilter::new(level.name()));
+    // The kernel programs speak of each packet of the host: only for those who ask a third time.
+    let directives = match verbose {
+        2 => format!("{},{KERNEL_LOG}=debug", level.name()),
+        _ => level.name().to_owned(),
+    };
+    let filter = environment.unwrap_or_else(|_| EnvFilter::new(directives));
     let (filter, handle) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let lines = match format {
@@ -108,6 +115,10 @@ impl<S: Subscriber> Filter<S> for RateLimit {
 
     fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
         let metadata = event.metadata();
+        // Asked for by name, and all of it comes from one place of the program.
+        if metadata.target() == KERNEL_LOG {
+            return true;
+        }
         let now = Instant::now();
         let verdict = {
             let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);

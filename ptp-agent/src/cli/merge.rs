@@ -21,7 +21,7 @@ use crate::{
     },
     capture::{Latencies, Latency, RxSource, TxSource},
     compare,
-    engine::DelayMechanism,
+    engine::{DelayMechanism, strategy},
     publish::{
         alarms::{DEFAULT_OFFSET_LIMIT, Limits},
         management::Access,
@@ -141,6 +141,7 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
             ingress_latency: latencies(&args.ingress_latency, &config.ingress_latency),
             egress_latency: latencies(&args.egress_latency, &config.egress_latency),
             ring_bytes: ring_bytes(&args.tap, config),
+            wire: Vec::new(),
         },
         domain: args.domain.or(config.domain).unwrap_or(0),
         duration: args.tap.duration,
@@ -225,6 +226,7 @@ pub(super) fn run_config(
             Delay::E2e => DelayMechanism::E2e,
             Delay::P2p => DelayMechanism::P2p,
         },
+        strategy: args.strategy.or(section.strategy).unwrap_or(strategy::Choice::Auto),
         clock,
         servo,
         servo_options,
@@ -256,6 +258,7 @@ pub(super) fn serve_config(
     json: bool,
 ) -> Result<ServeConfig, UsageError> {
     let mut common = common(&args.port, &config, json)?;
+    common.io.wire = args.wire;
     let section = config.serve;
     if args.management_set.or(section.management_set).unwrap_or(false) {
         common.serving.management_access = Access::SetPriorities;

@@ -141,7 +141,10 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
             let build = move |config| serve_config(again.clone(), config, json);
             let reload = reload::reload(file, invocation, build)?;
             let config = serve_config(args, config, json)?;
-            privileges::keep_only(privileges::PORTS);
+            // To enter the namespace at the other end of a wire takes more than a server needs.
+            if config.common.io.wire.is_empty() {
+                privileges::keep_only(privileges::PORTS);
+            }
             block_on(serve::serve(config, reload))?
         }
         Command::Observe(args) => {

@@ -10,8 +10,8 @@ use ptp_common::{
 
 use super::{CompareError, join::Sighting, point::Point, socket::Copies};
 use crate::capture::{
-    ClockRelation, EgressJoin, Hints, Options, Programs, RxSource, TxSource, XdpHook, rx_stamp,
-    tx_stamp,
+    ClockRelation, EgressJoin, Hints, Options, Programs, RxSource, TcPlace, TxSource, XdpHook,
+    rx_stamp, tx_stamp,
 };
 
 /// After so many event messages at TC ingress without a copy of one, there will be none.
@@ -53,8 +53,10 @@ impl Side {
     /// # Errors
     /// [`CompareError`], naming what is missing.
     pub(super) fn open(interface: &str, options: SideOptions) -> Result<Self, CompareError> {
+        // Where the agent has them.
+        let place = TcPlace::InFront;
         let mut programs =
-            Programs::load(Options { xdp: options.xdp, xmit: true, ..Options::default() })?;
+            Programs::load(Options { xdp: options.xdp, xmit: true, place, ..Options::default() })?;
         let hooks = programs.attach(interface)?;
         let hints = options.hints.then(|| Hints::attach(interface)).transpose()?;
         let ifindex = index(interface)?;

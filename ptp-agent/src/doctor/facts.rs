@@ -4,6 +4,7 @@
 use aya::util::KernelVersion;
 
 use crate::{
+    capture::ProbeReport,
     engine::{bmca::DataSet, receiver::TimeProperties},
     sys::{
         clock::KernelClock,
@@ -139,6 +140,8 @@ pub(super) struct Kernel {
     pub release: String,
     /// The same as numbers.
     pub version: KernelVersion,
+    /// Whether nearly everything can be preempted (PREEMPT_RT).
+    pub realtime: bool,
     /// Type information, without which no program loads.
     pub btf: bool,
     /// Whether eBPF becomes machine code.
@@ -156,6 +159,7 @@ impl Default for Kernel {
         Self {
             release: String::new(),
             version: KernelVersion::new(0, 0, 0),
+            realtime: false,
             btf: false,
             jit: None,
             ring_buffer: None,
@@ -230,6 +234,8 @@ pub(super) struct Link {
     pub xdp_features: Option<u64>,
     /// Whether some XDP program is attached already.
     pub xdp_busy: bool,
+    /// Its number.
+    pub xdp_program: Option<u32>,
     /// Multicast.
     pub multicast: Multicast,
     /// What became of our own programs.
@@ -299,6 +305,17 @@ pub(super) struct Capture {
     pub xdp_generic: Trial,
     /// How TC was attached, where it was.
     pub tcx: bool,
+    /// What became of packets that were sent through.
+    pub probe: Probe,
+}
+
+/// Whether packets were sent through the programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// They were not, for this reason.
+    NotSent(String),
+    /// At these points they were stamped.
+    Sent(ProbeReport),
 }
 
 /// What became of one program.

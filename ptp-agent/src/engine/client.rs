@@ -2,11 +2,13 @@
 //! clock, still sans-I/O. `run`, the simulator and `replay` use it unchanged.
 
 use super::{
-    PortIndex, TxToken,
+    DelayMechanism, PortIndex, TxToken,
     origin::Origin,
     receiver::{
-        Action, DelayObservation, Measurement, Observation, ParentDataSet, Receiver, ReceiverConfig,
+        Action, DelayObservation, Measurement, Observation, ParentDataSet, PortConfig, Receiver,
+        ReceiverConfig,
     },
+    strategy::{self, Observed, Strategist, Strategy, Use},
 };
 use crate::{
     clock::{Clock, ClockError, ClockScale, Consent},
@@ -57,6 +59,8 @@ pub enum Event {
         /// Its state now.
         new: ServoState,
     },
+    /// Requests are sent, or Sync messages chosen, in another way.
+    Strategy(strategy::Change),
     /// The clock could not be adjusted; the measurement goes on.
     ClockError(ClockError),
 }
@@ -92,6 +96,8 @@ pub struct Sample {
     pub grandmaster: Option<ClockIdentity>,
     /// `sequenceId` of the Sync.
     pub sequence_id: u16,
+    /// How requests are sent and Sync messages chosen.
+    pub strategy: Strategy,
 }
 
 /// Whose time it is.
@@ -118,6 +124,7 @@ impl Reference {
 pub struct Client<C> {
     receiver: Receiver,
     servo: Box<dyn Servo>,
+    strategist: Strategist,
     clock: C,
     events: VecDeque<Event>,
     epoch: u64,
@@ -145,7 +152,14 @@ impl<C: Clock> Client<C> {
         if clock.is_adjustable() {
             servo.limit_frequency(clock.max_frequency_ppb());
         }
+        let is_peer = |port: &PortConfig| port.delay_mechanism == DelayMechanism::P2p;
+        let choice = if config.ports.iter().any(is_peer) {
+            strategy::Choice::Plain
+        } else {
+            config.strategy
+        };
         let mut client = Self {
+            strategist: Strategist::new(choice),
             receiver: Receiver::new(config, now),
             state: servo.state(),
             servo,
@@ -203,6 +217,11 @@ impl<C: Clock> Client<C> {
     /// [`PortConfig::delay_asymmetry`](super::receiver::PortConfig::delay_asymmetry), of all ports.
     pub fn set_delay_asymmetry(&mut self, asymmetry: Duration) {
         self.receiver.set_delay_asymmetry(asymmetry);
+    }
+
+    /// How requests are sent and which Sync messages are learnt from.
+    pub const fn strategist(&self) -> &Strategist {
+        &self.strategist
     }
 
     /// How far the clock can be trusted at `now`, against the grandmaster where boundary clocks between
@@ -321,7 +340,11 @@ impl<C: Clock> Client<C> {
                     log_interval: sync.log_interval,
                     correction: sync.correction,
                 };
-                if let Some(output) = self.servo.sync(input) {
+                let output = match self.strategist.sync(input) {
+                    Use::Learn => self.servo.sync(input),
+                    Use::Bound => self.servo.bound_by_sync(input),
+                };
+                if let Some(output) = output {
                     self.apply(now, output);
                     self.sample(measurement, sync.t2, sync.sequence_id, output);
                 }
@@ -334,7 +357,15 @@ impl<C: Clock> Client<C> {
                 }
                 let t3 = self.local(delay.t3);
                 let DelayObservation { t4, sequence_id, correction, .. } = delay;
-                self.servo.delay(DelayInput { t3, t4, sequence_id, correction });
+                let input = DelayInput { t3, t4, sequence_id, correction };
+                let used = self.strategist.delay(input, delay.t3.primed);
+                self.receiver.set_aiming(measurement.port, self.strategist.is_aiming());
+                match (self.strategist.take_change(), used) {
+                    // It is part of the history.
+                    (Some(change), _) => self.change_strategy(change),
+                    (None, Use::Learn) => self.servo.delay(input),
+                    (None, Use::Bound) => self.servo.bound_by_delay(input),
+                }
             }
             Observation::PeerDelay(peer) => {
                 self.tx_source = Some(peer.t1.source);
@@ -347,6 +378,18 @@ impl<C: Clock> Client<C> {
         }
     }
 
+    /// What was learnt was of other paths: the servo begins anew with what was seen of those that count now.
+    fn change_strategy(&mut self, change: strategy::Change) {
+        self.servo.parent_changed();
+        for observed in self.strategist.history() {
+            match observed {
+                Observed::Sync(input) => drop(self.servo.sync(input)),
+                Observed::Delay(input) => self.servo.delay(input),
+            }
+        }
+        self.push(Event::Strategy(change));
+    }
+
     /// The parent is another one than before, or the same again. What was learnt of one that has only
     /// been silent for a while holds still.
     fn follow_reference(&mut self, now: Time<Mono>) {
@@ -357,6 +400,7 @@ impl<C: Clock> Client<C> {
         if !is_back {
             self.reference = reference;
             self.tx_source = None;
+            self.strategist.clear();
             self.servo.parent_changed();
         }
     }
@@ -364,7 +408,7 @@ impl<C: Clock> Client<C> {
     /// A stamp on both scales, the clock's in the time scale of the domain.
     fn local(&self, stamp: Stamp) -> LocalTime {
         let clock = self.clock.at(stamp.time) + self.domain_offset();
-        let Stamp { time, source, doubt } = stamp;
+        let Stamp { time, source, doubt, .. } = stamp;
         LocalTime { mono: self.clock.free_running(time), clock, source, doubt }
     }
 
@@ -474,121 +518,11 @@ impl<C: Clock> Client<C> {
             parent: from.parent,
             grandmaster: self.origin.parent.map(|parent| parent.grandmaster_identity),
             sequence_id,
+            strategy: self.strategist.strategy(),
         };
         self.push(Event::Sample(sample));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        clock::virtual_clock::VirtualClock,
-        engine::receiver::{DelayObservation, Observation, SyncObservation},
-    };
-    use ptp_common::wire::ClockIdentity;
-    use std::sync::{Arc, Mutex};
-
-    /// What of an exchange came to the servo.
-    #[derive(Clone, Default)]
-    struct Listening(Arc<Mutex<Vec<&'static str>>>);
-
-    impl Listening {
-        fn heard(&self) -> Vec<&'static str> {
-            std::mem::take(&mut self.0.lock().unwrap())
-        }
-    }
-
-    impl Servo for Listening {
-        fn name(&self) -> &'static str {
-            "listening"
-        }
-        fn sync(&mut self, _: SyncInput) -> Option<ServoOutput> {
-            self.0.lock().unwrap().push("sync");
-            None
-        }
-        fn delay(&mut self, _: DelayInput) {
-            self.0.lock().unwrap().push("delay");
-        }
-        fn peer_delay(&mut self, _: PeerDelayInput) {}
-        fn adjusted(&mut self, _: Time<Mono>, _: f64, _: Option<Duration>) {}
-        fn limit_frequency(&mut self, _: f64) {}
-        fn set_step_thresholds(&mut self, _: &Options) {}
-        fn parent_changed(&mut self) {}
-        fn holdover(&mut self, _: Time<Mono>) -> Option<f64> {
-            None
-        }
-        fn state(&self) -> ServoState {
-            ServoState::Unlocked
-        }
-        fn trust(&self, _: Time<Mono>, _: Duration) -> Option<Trust> {
-            None
-        }
-    }
-
-    /// A software clock that follows when it is told to.
-    struct Obedient(VirtualClock, Consent);
-
-    impl Clock for Obedient {
-        fn name(&self) -> &str {
-            "obedient"
-        }
-        fn at(&self, mono: Time<Mono>) -> Time<Ptp> {
-            self.0.at(mono)
-        }
-        fn consent(&mut self, _: Time<Mono>, _: Duration) -> Result<Consent, ClockError> {
-            Ok(self.1)
-        }
-        fn frequency_ppb(&self) -> f64 {
-            self.0.frequency_ppb()
-        }
-        fn max_frequency_ppb(&self) -> f64 {
-            self.0.max_frequency_ppb()
-        }
-        fn set_frequency(&mut self, now: Time<Mono>, ppb: f64) -> Result<f64, ClockError> {
-            self.0.set_frequency(now, ppb)
-        }
-        fn step(&mut self, now: Time<Mono>, by: Duration) -> Result<(), ClockError> {
-            self.0.step(now, by)
-        }
-    }
-
-    #[test]
-    fn delays_are_withheld_for_as_long_as_sync_is() {
-        let now = Time::from_nanos(1_000_000_000);
-        let served = Time::from_seconds_nanos(1_900_000_000, 0);
-        let clock = Obedient(VirtualClock::new(now, served, 1e6), Consent::Given);
-        let servo = Listening::default();
-        let identity = ClockIdentity([1, 0, 0, 0xff, 0xfe, 0, 0, 1]);
-        let config = ReceiverConfig::new(identity, 1);
-        let mut client = Client::new(config, Box::new(servo.clone()), clock, now);
-        let stamp = Stamp::new(now, StampSource::Simulated);
-        let sync = Observation::Sync(SyncObservation {
-            t1: served,
-            t2: stamp,
-            sequence_id: 1,
-            log_interval: Some(0),
-            two_step: true,
-            correction: Duration::ZERO,
-        });
-        let delay = Observation::Delay(DelayObservation {
-            t3: stamp,
-            t4: served,
-            sequence_id: 1,
-            correction: Duration::ZERO,
-        });
-        for (consent, expected) in [
-            (Consent::Given, ["sync", "delay"].as_slice()),
-            (Consent::Later, &[]),
-            (Consent::Given, &["sync", "delay"]),
-        ] {
-            client.clock_mut().1 = consent;
-            for observation in [sync, delay] {
-                let parent = PortIdentity { clock_identity: identity, port_number: 1 };
-                let measurement = Measurement { port: PortIndex(0), epoch: 1, parent, observation };
-                client.measured(now, &measurement);
-            }
-            assert_eq!(servo.heard(), expected, "{consent:?}");
-        }
-    }
-}
+mod tests;

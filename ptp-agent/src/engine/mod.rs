@@ -14,6 +14,7 @@ pub mod origin;
 mod pdelay;
 pub mod receiver;
 mod sequence;
+pub mod strategy;
 #[cfg(test)]
 mod tests;
 pub mod transmitter;

@@ -8,6 +8,7 @@ mod exchanges;
 mod foreign;
 mod outcome;
 mod overheard;
+mod rhythm;
 mod round_trip;
 
 use super::{
@@ -38,6 +39,7 @@ pub use outcome::{
     SyncObservation, TimeProperties,
 };
 pub use overheard::Hint;
+use rhythm::Rhythm;
 use round_trip::RoundTrip;
 pub use round_trip::RoundTripTrend;
 
@@ -66,6 +68,9 @@ struct Port {
     initiator: Initiator,
     responder: Responder,
     round_trip: RoundTrip,
+    rhythm: Rhythm,
+    /// Requests are to arrive shortly before a Sync.
+    is_aiming: bool,
 }
 
 impl Port {
@@ -77,6 +82,7 @@ impl Port {
         self.log_delay_req_interval = self.config.log_min_delay_req_interval;
         self.next_delay_req = None;
         self.round_trip.clear();
+        self.rhythm = Rhythm::default();
     }
 }
 
@@ -126,6 +132,8 @@ impl Receiver {
                 initiator: Initiator::default(),
                 responder: Responder::default(),
                 round_trip: RoundTrip::default(),
+                rhythm: Rhythm::default(),
+                is_aiming: false,
                 config: port,
             })
             .collect::<Vec<_>>();
@@ -226,6 +234,13 @@ impl Receiver {
             (PortState::Uncalibrated, StateReason::SynchronizationLost)
         };
         self.set_state(usize::from(parent.port.0), state, reason);
+    }
+
+    /// Lets the requests of a port arrive shortly before a Sync is due, or at any time.
+    pub fn set_aiming(&mut self, port: PortIndex, is_aiming: bool) {
+        if let Some(port) = self.ports.get_mut(usize::from(port.0)) {
+            port.is_aiming = is_aiming;
+        }
     }
 
     /// As for [`PortConfig::delay_asymmetry`], for all ports.

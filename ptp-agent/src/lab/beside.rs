@@ -1,41 +1,23 @@
 //! `lab --beside-ptp4l`: linuxptp's ptp4l with software stamps as a second time receiver of the same
-//! grandmaster, on a veth pair like the agent's: on a common bridge, who is served first would be an
-//! error of one of them. It only measures (`free_running`); how far its offsets are from the truth is
+//! grandmaster, on a link like the agent's. It only measures (`free_running`); how far its offsets are from the truth is
 //! known exactly, because what it compares is CLOCK_REALTIME with the grandmaster's virtual clock.
 
-use std::{env, net::Ipv4Addr, path::PathBuf, process::Command};
+use std::{env, path::PathBuf, process::Command};
 
 use ptp_common::time::Duration;
 use serde::Serialize;
 
-use super::{
-    PTP4L_INTERFACES,
-    netns::{Namespace, NetnsError, veth},
-    truth::ClockHistory,
-};
+use super::{netns::Namespace, network::BESIDE_INTERFACE, trust::trimmed_rms, truth::ClockHistory};
 use crate::{publish::statistics::ErrorStatistics, sys::child};
 
 /// Debian keeps system programs off the path of users other than root.
 const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/// Where ptp4l is, if it is installed.
-pub(super) fn find() -> Option<PathBuf> {
+/// Where a program is, if it is installed.
+pub(super) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let directories = env::split_paths(&path).chain(SYSTEM_DIRECTORIES.map(PathBuf::from));
-    directories.map(|directory| directory.join("ptp4l")).find(|file| file.is_file())
-}
-
-/// A namespace for it, linked to the grandmaster's.
-///
-/// # Errors
-/// What the kernel said.
-pub(super) fn namespace(server: &Namespace) -> Result<Namespace, NetnsError> {
-    let namespace = Namespace::new()?;
-    veth(server, PTP4L_INTERFACES[0], &namespace, PTP4L_INTERFACES[1])?;
-    // TEST-NET-2 of RFC 5737: nobody has a route to it.
-    server.add_address(PTP4L_INTERFACES[0], Ipv4Addr::new(198, 51, 100, 1).into(), 24)?;
-    namespace.add_address(PTP4L_INTERFACES[1], Ipv4Addr::new(198, 51, 100, 2).into(), 24)?;
-    Ok(namespace)
+    directories.map(|directory| directory.join(program)).find(|file| file.is_file())
 }
 
 /// ptp4l as a client that touches no clock: free-running, and without the capability to do it. Its
@@ -44,16 +26,20 @@ pub(super) fn command(namespace: &Namespace, program: PathBuf, transport: &str) 
     let mut command = namespace.command(program);
     child::own_run_directory(&mut command);
     child::never_set_clocks(&mut command);
-    command.args(["-S", "-s", "-m", "-q", "-i", PTP4L_INTERFACES[1]]);
-    command.arg(match transport {
-        "l2" => "-2",
-        "udp6" => "-6",
-        _ => "-4",
-    });
+    command.args(["-S", "-s", "-m", "-q", self::transport(transport), "-i", BESIDE_INTERFACE]);
     command.args(["--free_running=1", "--kernel_leap=0"]);
     // As often as it can: once per second.
     command.args(["--freq_est_interval=0", "--summary_interval=-4"]);
     command
+}
+
+/// Its option for a transport.
+pub(super) fn transport(name: &str) -> &'static str {
+    match name {
+        "l2" => "-2",
+        "udp6" => "-6",
+        _ => "-4",
+    }
 }
 
 /// An offset that ptp4l has printed.
@@ -86,6 +72,8 @@ pub(super) struct Ptp4lSummary {
     pub samples: u64,
     /// Its offset minus the true one.
     pub offset_error_ns: ErrorStatistics,
+    /// Root of the mean square without the largest 5 %.
+    pub trimmed_rms_ns: f64,
 }
 
 /// The summary of the offsets from `from_ns` on (CLOCK_MONOTONIC); `real_minus_mono` is
@@ -105,7 +93,11 @@ pub(super) fn summary(
             Some((Duration::from_nanos(offset.offset_ns) - truth).as_nanos_f64())
         })
         .collect();
-    Ptp4lSummary { samples: errors.len() as u64, offset_error_ns: ErrorStatistics::of(&errors) }
+    Ptp4lSummary {
+        samples: errors.len() as u64,
+        offset_error_ns: ErrorStatistics::of(&errors),
+        trimmed_rms_ns: trimmed_rms(&errors),
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! The laboratory: the agent's main job on an embedded default. It makes two network namespaces and
-//! a veth pair, runs a grandmaster with a drifting virtual clock in one and an agent with a virtual
-//! clock in the other, both real processes of this binary, and knows the true error of the agent,
-//! because both clocks are lines over the one CLOCK_MONOTONIC of the host.
+//! The laboratory: the agent's main job on an embedded default. It makes network namespaces and links,
+//! runs a grandmaster in one and an agent in another, real processes both, and knows the true error of
+//! the agent: a virtual clock is a line over the one CLOCK_MONOTONIC of the host, and so is
+//! CLOCK_REALTIME, which other programs serve.
 
 use std::{
+    fmt::Write as _,
     fs::OpenOptions,
     io::{self, IsTerminal, Write},
-    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus},
     time::Duration,
@@ -21,96 +21,34 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
+pub use self::args::Args;
 use self::{
-    netns::{Namespace, NetnsError, veth},
+    grandmaster::{Grandmaster, Service},
+    netns::Namespace,
+    network::{CLIENT_INTERFACE, Network},
     observation::{Observation, Point},
     peers::{Load, News, OWN_BINARY, Peer, Role},
     view::{Progress, View},
 };
 use crate::publish::json::{Output, OutputError, Sample};
 
+mod args;
 mod beside;
+mod grandmaster;
 pub mod netns;
+mod network;
 mod observation;
 mod peers;
 mod report;
+mod trust;
 pub mod truth;
 mod view;
 
-/// Interface of the grandmaster.
-const SERVER_INTERFACE: &str = "ptp0";
-/// Interface of the agent.
-const CLIENT_INTERFACE: &str = "ptp1";
-/// The grandmaster's interface to ptp4l, and ptp4l's to the grandmaster.
-const PTP4L_INTERFACES: [&str; 2] = ["ptp2", "ptp3"];
 /// Between two drawings of the terminal view: often enough to look alive, seldom enough not to
 /// disturb what is measured.
 const TICK: Duration = Duration::from_millis(250);
 /// Time for the children to end, beyond what each is given by itself.
 const END_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Options of `lab`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Args {
-    /// Run this scenario in virtual time instead, with the same engine and servo on simulated links
-    /// and oscillators; needs no privilege.
-    #[arg(long, value_name = "SCENARIO.toml")]
-    pub simulate: Option<PathBuf>,
-    /// Simulate with this seed instead of the scenario's.
-    #[arg(long, value_name = "N", requires = "simulate")]
-    pub seed: Option<u64>,
-    /// How long to run, seconds.
-    #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    pub duration: u32,
-    /// Log2 of the Sync interval in seconds: -4 is 16 per second.
-    #[arg(long, alias = "rate", value_name = "LOG", default_value_t = -4, allow_negative_numbers = true,
-          value_parser = clap::value_parser!(i8).range(-7..=4))]
-    pub log_sync_interval: i8,
-    /// What carries the messages: udp4, udp6 or l2.
-    #[arg(long, default_value = "udp4", value_parser = ["udp4", "udp6", "l2"])]
-    pub transport: String,
-    /// How far the grandmaster's clock is ahead at the start, seconds.
-    #[arg(long, value_name = "S", default_value_t = 1.5, allow_negative_numbers = true)]
-    pub offset: f64,
-    /// How much too fast the grandmaster's clock runs, parts per million.
-    #[arg(long, value_name = "PPM", default_value_t = 37.0, allow_negative_numbers = true)]
-    pub drift: f64,
-    /// The agent's servo, as for `run`.
-    #[arg(long)]
-    pub servo: Option<String>,
-    /// How far the two ways of the link may differ, as for `run`, ns.
-    #[arg(long, value_name = "NS")]
-    pub asymmetry_limit: Option<u32>,
-    /// Receive stamps of both sides, as for `run`.
-    #[arg(long, value_name = "SOURCE")]
-    pub rx_source: Option<String>,
-    /// Transmit stamps of both sides, as for `run`.
-    #[arg(long, value_name = "SOURCE")]
-    pub tx_source: Option<String>,
-    /// Run linuxptp's ptp4l beside the agent, as a free-running client with software stamps on a
-    /// like link to the same grandmaster, and report the true error of its offsets too. Needs
-    /// CAP_SETPCAP besides, so that ptp4l can be denied the right to set clocks.
-    #[arg(long)]
-    pub beside_ptp4l: bool,
-    /// Record what the agent's engine is given, for `replay`, as `run --record` does.
-    #[arg(long, value_name = "FILE")]
-    pub record: Option<PathBuf>,
-    /// Busy loops to run beside it.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub load: u16,
-    /// Where to write the report, an HTML page.
-    #[arg(long, value_name = "FILE", default_value = "ptp-lab.html")]
-    pub html: PathBuf,
-    /// Write no report.
-    #[arg(long, conflicts_with = "html")]
-    pub no_html: bool,
-    /// One line per second instead of the terminal view.
-    #[arg(long)]
-    pub no_tui: bool,
-    /// Only keep one processor busy, until killed; how `--load` starts its children.
-    #[arg(long, hide = true)]
-    pub busy_loop: bool,
-}
 
 /// Runs the laboratory. The exit code is 0 when the agent converged or the user ended the run, 1
 /// when it did not converge, 3 when the host lacks what is needed (named on standard error).
@@ -138,21 +76,21 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
         check_writable(&args.html)
             .with_context(|| format!("cannot write the report to {}", args.html.display()))?;
     }
-    let ptp4l = if args.beside_ptp4l {
-        let Some(program) = beside::find() else {
-            eprintln!("ptp-agent lab: ptp4l is not installed; it comes with the package linuxptp");
+    let ptp4l = beside::find("ptp4l").filter(|_| args.wants_ptp4l());
+    if args.beside_ptp4l && ptp4l.is_none() {
+        eprintln!("ptp-agent lab: ptp4l is not installed; it comes with the package linuxptp");
+        return Ok(ExitCode::from(3));
+    }
+    let service = match Service::find(args) {
+        Ok(service) => service,
+        Err(error) if error.is_missing_on_host() => {
+            eprintln!("ptp-agent lab: {error}");
             return Ok(ExitCode::from(3));
-        };
-        Some(program)
-    } else {
-        None
+        }
+        Err(error) => return Err(error.into()),
     };
-    let made = namespaces().and_then(|(server, client)| {
-        let beside = ptp4l.map(|program| Ok((program, beside::namespace(&server)?))).transpose()?;
-        Ok((server, client, beside))
-    });
-    let (server, client, beside) = match made {
-        Ok(made) => made,
+    let network = match Network::new(args.link, ptp4l.is_some(), args.grandmaster.is_single()) {
+        Ok(network) => network,
         Err(error) if error.is_missing_on_host() => {
             eprintln!("ptp-agent lab: {error}");
             return Ok(ExitCode::from(3));
@@ -162,7 +100,7 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
     // The children are killed when the thread ends that starts them: this one, which stays.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let run = Run::start(args, json)?;
-    match runtime.block_on(run.attend(&server, &client, beside)) {
+    match runtime.block_on(run.attend(&network, service, ptp4l)) {
         Ok(outcome) => outcome.conclude(args),
         // Bad usage and what the host lacks are the same for the child and for the laboratory.
         Err(error) => {
@@ -197,16 +135,6 @@ struct ChildEnded {
     last_words: String,
 }
 
-/// The two ends, linked and addressed.
-fn namespaces() -> Result<(Namespace, Namespace), NetnsError> {
-    let (server, client) = (Namespace::new()?, Namespace::new()?);
-    veth(&server, SERVER_INTERFACE, &client, CLIENT_INTERFACE)?;
-    // TEST-NET-1 of RFC 5737: nobody has a route to it.
-    server.add_address(SERVER_INTERFACE, Ipv4Addr::new(192, 0, 2, 1).into(), 24)?;
-    client.add_address(CLIENT_INTERFACE, Ipv4Addr::new(192, 0, 2, 2).into(), 24)?;
-    Ok((server, client))
-}
-
 /// Sync messages per second.
 fn sync_rate(args: &Args) -> f64 {
     2f64.powi(-i32::from(args.log_sync_interval))
@@ -232,35 +160,41 @@ struct LabSample<'a> {
 
 impl<'a> Run<'a> {
     fn start(args: &'a Args, json: bool) -> anyhow::Result<Self> {
-        let title = format!(
-            "{}, {} Sync/s, grandmaster {:+} s and {:+} ppm",
-            args.transport,
-            sync_rate(args),
-            args.offset,
-            args.drift
-        );
+        let mut title =
+            format!("{}, {} Sync/s, {}", args.transport, sync_rate(args), args.grandmaster.name());
+        if args.grandmaster.is_own() {
+            let _ = write!(title, " {:+} s and {:+} ppm", args.offset, args.drift);
+        }
         let output = if json { Some(Output::stdout()?) } else { None };
-        Ok(Self { args, observation: Observation::default(), output, title, ended_early: false })
+        let observation = Observation::new(args);
+        Ok(Self { args, observation, output, title, ended_early: false })
     }
 
     async fn attend(
         mut self,
-        server: &Namespace,
-        client: &Namespace,
-        beside: Option<(PathBuf, Namespace)>,
+        network: &Network,
+        mut service: Service,
+        ptp4l: Option<PathBuf>,
     ) -> anyhow::Result<Self> {
         let mut signals = Signals::new()?;
         let (sender, mut news) = mpsc::channel(1024);
         let _load = Load::start(self.args.load, &["lab", "--busy-loop"])?;
-        let grandmaster =
-            Peer::start(Role::Grandmaster, self.serve_command(server), sender.clone())?;
         let mut others = Vec::new();
-        if let Some((program, namespace)) = beside {
-            let command = beside::command(&namespace, program, &self.args.transport);
+        for server in &network.servers {
+            if self.args.grandmaster == Grandmaster::Statime {
+                // It takes its identity from an address that is the world's, and veth's are local.
+                for (octet, interface) in (1..).zip(&server.interfaces) {
+                    server.namespace.set_mac(interface, [0x00, 0x00, 0x5e, 0x00, 0x53, octet])?;
+                }
+            }
+            let command = service.command(self.args, server)?;
+            others.push(Peer::start(Role::Grandmaster, command, sender.clone())?);
+        }
+        if let (Some(program), Some(namespace)) = (ptp4l, &network.beside) {
+            let command = beside::command(namespace, program, &self.args.transport);
             others.push(Peer::start(Role::Ptp4l, command, sender.clone())?);
         }
-        let mut agent = Peer::start(Role::Agent, self.run_command(client), sender)?;
-        others.push(grandmaster);
+        let mut agent = Peer::start(Role::Agent, self.run_command(&network.client), sender)?;
 
         let wants_view = self.output.is_none() && !self.args.no_tui && io::stdout().is_terminal();
         let mut view = if wants_view {
@@ -324,7 +258,7 @@ impl<'a> Run<'a> {
 
     /// Takes note of news; true when the run shall end.
     fn note(&mut self, news: News, ending: bool, others: &mut [Peer]) -> anyhow::Result<bool> {
-        let is_sample = matches!(&news, News::Event(Role::Agent, _));
+        let is_sample = matches!(&news, News::Event(Role::Agent, ..));
         let samples = self.observation.points.len();
         if let Some((role, status)) = self.observation.take(news) {
             if !ending || !status.success() {
@@ -359,34 +293,19 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn common(&self, command: &mut Command) {
-        command.args(["--transport", &self.args.transport]).args(["--clock", "virtual", "--json"]);
-    }
-
-    fn serve_command(&self, namespace: &Namespace) -> Command {
-        let mut command = namespace.command(OWN_BINARY);
-        command.args(["serve", "-i", SERVER_INTERFACE]);
-        if self.args.beside_ptp4l {
-            command.arg(PTP4L_INTERFACES[0]);
-        }
-        self.common(&mut command);
-        command
-            .arg(format!("--log-sync-interval={}", self.args.log_sync_interval))
-            // As many measurements of the delay as of the offset.
-            .arg(format!("--log-min-delay-req-interval={}", self.args.log_sync_interval))
-            // Found within a second, where the default would take four.
-            .arg("--log-announce-interval=-1")
-            .arg(format!("--offset={}", self.args.offset))
-            .arg(format!("--drift={}", self.args.drift));
-        command
-    }
-
     fn run_command(&self, namespace: &Namespace) -> Command {
         let mut command = namespace.command(OWN_BINARY);
         command.args(["run", "-i", CLIENT_INTERFACE]);
-        self.common(&mut command);
-        if let Some(servo) = &self.args.servo {
-            command.args(["--servo", servo]);
+        grandmaster::stamps(self.args, &mut command);
+        command.args(["--transport", &self.args.transport, "--clock", &self.args.clock, "--json"]);
+        for (option, value) in [
+            ("--servo", &self.args.servo),
+            ("--strategy", &self.args.strategy),
+            ("--prime", &self.args.prime),
+        ] {
+            if let Some(value) = value {
+                command.args([option, value]);
+            }
         }
         if let Some(nanos) = self.args.asymmetry_limit {
             command.arg(format!("--asymmetry-limit={nanos}"));

@@ -19,7 +19,8 @@ use std::{
     io,
     net::IpAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    process::Command,
+    path::PathBuf,
+    process::{self, Command},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -153,6 +154,21 @@ impl Namespace {
         let attempted = format!("add address {address}/{prefix_len} to {interface}");
         self.netlink(attempted, async |handle| {
             handle.address().add(index(interface)?, address, prefix_len).execute().await.map_err(io)
+        })
+    }
+
+    /// Where other processes find the namespace for as long as this one lives.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}", process::id(), self.fd.as_raw_fd()))
+    }
+
+    /// Gives an interface of the namespace a MAC address.
+    ///
+    /// # Errors
+    /// [`NetnsError`] naming the interface.
+    pub fn set_mac(&self, interface: &str, mac: [u8; 6]) -> Result<(), NetnsError> {
+        self.change(format!("set the MAC address of {interface}"), interface, |link| {
+            link.address(mac.to_vec())
         })
     }
 

@@ -10,23 +10,26 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
+    Args,
     beside::{self, Ptp4lSummary},
     peers::{News, Role},
+    trust::{Judged, Kept, Promise, trimmed_rms},
     truth::{ClockHistory, Truth, true_error},
 };
 use crate::{
     publish::{
-        json::{Event, Sample, Summary},
+        json::{ClockLine, Event, Sample, Summary},
         statistics::{ErrorStatistics, Statistics},
     },
-    sys::clock::realtime_minus_monotonic,
+    sys::clock::{monotonic, realtime_minus_monotonic},
 };
+use ptp_common::time::Duration;
 
 /// Log lines kept for the view and for messages.
 const LOG_LINES: usize = 200;
 
 /// The figures of a sample that the report is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Point {
     /// When, CLOCK_MONOTONIC nanoseconds.
     pub mono_ns: i64,
@@ -41,11 +44,19 @@ pub(super) struct Point {
     /// True error at that instant as known when the sample came, nanoseconds: for the live view. The
     /// report evaluates it again, with what became known later.
     pub true_error_ns: Option<f64>,
+    /// What the agent promised.
+    pub promise: Promise,
 }
 
 /// What is known of both children.
 #[derive(Debug, Default)]
 pub(super) struct Observation {
+    /// The grandmaster serves the host's time, perhaps on another time scale, whole seconds apart.
+    is_host_time: bool,
+    /// The agent has no clock: the host's minus the offset that it tells stands for it.
+    watches: bool,
+    /// When the agent's servo was locked first, CLOCK_MONOTONIC nanoseconds.
+    locked_ns: Option<i64>,
     /// The agent's clock.
     pub agent_clock: ClockHistory,
     /// The grandmaster's clock.
@@ -67,11 +78,31 @@ pub(super) struct Observation {
 }
 
 impl Observation {
+    /// Of a laboratory with these options.
+    pub(super) fn new(args: &Args) -> Self {
+        let mut this = Self {
+            is_host_time: !args.grandmaster.is_own(),
+            watches: args.watches(),
+            ..Self::default()
+        };
+        if this.is_host_time {
+            this.grandmaster_clock.push(host_clock());
+        }
+        if this.watches {
+            this.agent_clock.push(host_clock());
+        }
+        this
+    }
+
     /// Takes note of what a child sent; tells when one has ended.
     pub(super) fn take(&mut self, news: News) -> Option<(Role, std::process::ExitStatus)> {
         match news {
-            News::Event(role, event) => {
-                self.note(role, event);
+            News::Event(role, event, promise) => {
+                if self.note(role, event).is_some()
+                    && let Some(point) = self.points.last_mut()
+                {
+                    point.promise = promise;
+                }
                 None
             }
             News::Log(role, line) => {
@@ -85,7 +116,7 @@ impl Observation {
     /// Takes note of one event. Returns the point it made, if it was a sample.
     pub(super) fn note(&mut self, role: Role, event: Event) -> Option<&Point> {
         match (role, event) {
-            (Role::Agent, Event::Clock(line)) => self.agent_clock.push(line),
+            (Role::Agent, Event::Clock(line)) if !self.watches => self.agent_clock.push(line),
             (Role::Grandmaster, Event::Clock(line)) => self.grandmaster_clock.push(line),
             (Role::Agent, Event::Summary(summary)) => self.agent_summary = Some(summary),
             (Role::Grandmaster, Event::Summary(summary)) => {
@@ -95,18 +126,25 @@ impl Observation {
                 let name = |source: &Option<Cow<'_, str>>| source.as_deref().unwrap_or("-").into();
                 let sources = (name(&sample.rx_source), name(&sample.tx_source));
                 *self.sources.entry(sources).or_default() += 1;
+                if sample.state == "locked" {
+                    self.locked_ns.get_or_insert(sample.mono_ns);
+                }
                 self.points.push(Point {
                     mono_ns: sample.mono_ns,
                     offset_ns: sample.offset_ns,
                     raw_offset_ns: sample.raw_offset_ns,
                     delay_ns: sample.delay_ns,
                     frequency_ppb: sample.frequency_ppb,
-                    true_error_ns: self.true_error_ns(sample.mono_ns),
+                    true_error_ns: self.true_error_ns(&sample),
+                    promise: Promise::default(),
                 });
                 self.last = Some(sample);
                 return self.points.last();
             }
-            (Role::Grandmaster, Event::Sample(_)) | (Role::Ptp4l, _) | (_, Event::Unknown) => {}
+            (Role::Agent, Event::Clock(_))
+            | (Role::Grandmaster, Event::Sample(_))
+            | (Role::Ptp4l, _)
+            | (_, Event::Unknown) => {}
         }
         None
     }
@@ -129,9 +167,15 @@ impl Observation {
         lines[lines.len().saturating_sub(5)..].join("\n  ")
     }
 
-    fn true_error_ns(&self, mono_ns: i64) -> Option<f64> {
+    fn true_error_ns(&self, sample: &Sample) -> Option<f64> {
+        let truth = self.difference(sample.mono_ns)?.as_nanos_f64();
+        Some(if self.watches { truth - sample.offset_ns as f64 } else { truth })
+    }
+
+    /// The agent's clock minus the grandmaster's, where they are on one time scale.
+    fn difference(&self, mono_ns: i64) -> Option<Duration> {
         let error = true_error(&self.agent_clock, &self.grandmaster_clock, mono_ns)?;
-        Some(error.as_nanos_f64())
+        Some(if self.is_host_time { error - whole_seconds(error) } else { error })
     }
 
     /// When both clocks ran for the first time, CLOCK_MONOTONIC nanoseconds.
@@ -145,8 +189,32 @@ impl Observation {
         let Some(end) = last_sample.max(self.agent_clock.last_ns()) else {
             return Truth::default();
         };
+        if self.watches {
+            let locked = self.locked_ns.unwrap_or(i64::MAX);
+            let points = self.points.iter().filter(|point| point.mono_ns >= locked);
+            let errors = points.filter_map(|point| Some((point.mono_ns, point.true_error_ns?)));
+            return Truth::of_errors(errors);
+        }
         let instants = self.points.iter().map(|point| point.mono_ns);
-        Truth::evaluate(&self.agent_clock, &self.grandmaster_clock, instants, end)
+        let grandmaster = match true_error(&self.agent_clock, &self.grandmaster_clock, end) {
+            Some(error) if self.is_host_time => self.grandmaster_clock.moved(whole_seconds(error)),
+            _ => self.grandmaster_clock.clone(),
+        };
+        // An agent that starts with the host's time is right by chance until it has measured.
+        let begin = if self.is_host_time { self.locked_ns.unwrap_or(i64::MAX) } else { i64::MIN };
+        Truth::evaluate(&self.agent_clock, &grandmaster, instants, (begin, end))
+    }
+
+    /// How the agent's promises were kept, from `from_s` on.
+    fn kept(&self, truth: &Truth, from_s: f64) -> Kept {
+        let points = self
+            .points
+            .iter()
+            .filter(|point| seconds_since(truth.start_ns, point.mono_ns) >= from_s);
+        Kept::of(points.filter_map(|point| {
+            let truth_ns = self.difference(point.mono_ns)?.as_nanos_f64();
+            Some(Judged { truth_ns, promise: &point.promise })
+        }))
     }
 
     /// How far ptp4l was off, where it ran beside and the agent converged.
@@ -174,6 +242,7 @@ impl Observation {
             .filter(|point| seconds_since(truth.start_ns, point.mono_ns) >= from)
             .filter_map(|point| Some(point.delay_ns? as f64))
             .collect();
+        let ptp4l = self.ptp4l_summary(truth);
         let (rx_source, tx_source) = self.main_sources().cloned().unzip();
         let of = |summary: &Option<Summary>| summary.clone().unwrap_or_default();
         LabSummary {
@@ -191,9 +260,27 @@ impl Observation {
             agent: of(&self.agent_summary).more,
             grandmaster_lost: of(&self.grandmaster_summary).lost,
             grandmaster: of(&self.grandmaster_summary).more,
-            ptp4l: self.ptp4l_summary(truth),
+            trimmed_rms_ns: truth.judged_from_s.map(|_| trimmed_rms(&errors)),
+            promises: self.kept(truth, from),
+            strategy: self.points.last().and_then(|point| point.promise.strategy.clone()),
+            ratio_to_ptp4l: ptp4l
+                .filter(|ptp4l| ptp4l.samples > 0 && truth.judged_from_s.is_some())
+                .map(|ptp4l| trimmed_rms(&errors) / ptp4l.trimmed_rms_ns),
+            ptp4l,
         }
     }
+}
+
+/// CLOCK_REALTIME from now on.
+fn host_clock() -> ClockLine {
+    let mono_ns = monotonic().as_nanos();
+    let real = Duration::from_nanos(mono_ns) + realtime_minus_monotonic();
+    ClockLine { mono_ns, clock_ns: real.as_scaled_nanos() >> 16, frequency_ppb: 0.0 }
+}
+
+/// What of a difference is one of time scales.
+fn whole_seconds(difference: Duration) -> Duration {
+    Duration::from_secs(difference.as_secs_f64().round() as i64)
 }
 
 /// Seconds from one monotonic instant to another, both in nanoseconds.
@@ -232,6 +319,14 @@ pub(super) struct LabSummary {
     pub grandmaster_lost: BTreeMap<String, u64>,
     /// Further figures of the grandmaster.
     pub grandmaster: Map<String, Value>,
+    /// Root of the mean square of the true error without the largest 5 %.
+    pub trimmed_rms_ns: Option<f64>,
+    /// How its bounds and intervals were kept.
+    pub promises: Kept,
+    /// How the agent sent and stamped in the end.
+    pub strategy: Option<String>,
+    /// The agent's trimmed rms over that of ptp4l beside it.
+    pub ratio_to_ptp4l: Option<f64>,
     /// ptp4l beside it, where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ptp4l: Option<Ptp4lSummary>,

@@ -19,6 +19,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
+use super::trust::Promise;
 use crate::{publish::json::Event, sys::child};
 
 /// Time for a child to print its summary and end after SIGTERM.
@@ -56,7 +57,7 @@ impl Role {
 )]
 pub(super) enum News {
     /// A line of its standard output.
-    Event(Role, Event),
+    Event(Role, Event, Promise),
     /// A line of its standard error, or one of its standard output that is no event.
     Log(Role, String),
     /// It has ended; nothing more comes from it.
@@ -124,7 +125,11 @@ async fn attend(
     let output = async {
         tokio::join!(
             forward(stdout, &news, |line| match serde_json::from_str(&line) {
-                Ok(event) => News::Event(role, event),
+                Ok(event) => {
+                    // What is no sample promises nothing.
+                    let promise = serde_json::from_str(&line).unwrap_or_default();
+                    News::Event(role, event, promise)
+                }
                 Err(_) => News::Log(role, line),
             }),
             forward(stderr, &news, |line| News::Log(role, line)),

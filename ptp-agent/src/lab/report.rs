@@ -42,12 +42,25 @@ pub(super) fn text(summary: &LabSummary) -> String {
     if let Some(delay) = summary.delay_ns {
         line("path delay, p50", format!("{} (p99 {})", nanos(delay.p50), nanos(delay.p99)));
     }
+    let promises = summary.promises;
+    if let (Some(inside), Some(bound)) = (promises.inside_bound, promises.bound_ns) {
+        line("inside its bound", format!("{:.3} % (mean {})", inside * 100.0, nanos(bound)));
+    }
+    if let (Some(inside), Some(half)) = (promises.inside_interval, promises.half_width_ns) {
+        line("inside its interval", format!("{:.3} % (mean +-{})", inside * 100.0, nanos(half)));
+    }
+    if let Some(strategy) = &summary.strategy {
+        line("strategy", strategy.clone());
+    }
     if let Some(ptp4l) = &summary.ptp4l {
         let error = ptp4l.offset_error_ns;
         line(
             "ptp4l's offset error",
             format!("rms {} (p99 {}), n = {}", nanos(error.rms), nanos(error.p99), ptp4l.samples),
         );
+    }
+    if let Some(ratio) = summary.ratio_to_ptp4l {
+        line("rms over ptp4l's", format!("{ratio:.3} (largest 5 % left out of both)"));
     }
     let source = |source: &Option<String>| source.clone().unwrap_or_else(|| "none".into());
     line(
@@ -304,9 +317,12 @@ fn parameters(args: &Args) -> Vec<Vec<String>> {
         ("servo", args.servo.clone().unwrap_or_else(|| "default".into())),
         ("RX stamps", args.rx_source.clone().unwrap_or_else(|| "default".into())),
         ("TX stamps", args.tx_source.clone().unwrap_or_else(|| "default".into())),
-        ("ptp4l beside it", if args.beside_ptp4l { "yes" } else { "no" }.into()),
+        ("grandmaster", args.grandmaster.name().into()),
+        ("agent's clock", args.clock.clone()),
+        ("strategy", args.strategy.clone().unwrap_or_else(|| "default".into())),
+        ("ptp4l beside it", if args.wants_ptp4l() { "where installed" } else { "no" }.into()),
         ("busy loops beside it", args.load.to_string()),
-        ("link", "veth pair between two network namespaces".into()),
+        ("link", args.link.name().into()),
         ("kernel", kernel()),
         ("processors", processors),
     ]

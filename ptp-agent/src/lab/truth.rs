@@ -60,6 +60,15 @@ impl ClockHistory {
         self.lines.get(after.checked_sub(1)?)
     }
 
+    /// The same clock on a time scale that is `by` ahead.
+    pub fn moved(&self, by: Duration) -> Self {
+        let moved = |line: &ClockLine| ClockLine {
+            clock_ns: line.clock_ns.saturating_add(by.as_scaled_nanos() >> NANOS_BITS),
+            ..*line
+        };
+        Self { lines: self.lines.iter().map(moved).collect() }
+    }
+
     /// What the clock showed at `mono_ns`; `None` before its start.
     pub fn at(&self, mono_ns: i64) -> Option<Duration> {
         let line = self.line_at(mono_ns)?;
@@ -101,19 +110,21 @@ pub struct Truth {
 
 impl Truth {
     /// Evaluates both clocks every ten milliseconds, and at each of `instants` besides, from the
-    /// moment when both run until `end_ns` (CLOCK_MONOTONIC).
+    /// moment when both run, and no earlier than the first of `span_ns`, until the second
+    /// (CLOCK_MONOTONIC).
     pub fn evaluate(
         agent: &ClockHistory,
         grandmaster: &ClockHistory,
         instants: impl IntoIterator<Item = i64>,
-        end_ns: i64,
+        span_ns: (i64, i64),
     ) -> Self {
         let (Some(agent_start), Some(grandmaster_start)) =
             (agent.start_ns(), grandmaster.start_ns())
         else {
             return Self::default();
         };
-        let start_ns = agent_start.max(grandmaster_start);
+        let (begin_ns, end_ns) = span_ns;
+        let start_ns = agent_start.max(grandmaster_start).max(begin_ns);
         let span = end_ns.saturating_sub(start_ns).max(0);
         let step = GRID_NS.max(span / MAX_INSTANTS);
         let mut instants: Vec<i64> = (0..=span / step)
@@ -129,6 +140,21 @@ impl Truth {
                 Some(((instant - start_ns) as f64 * 1e-9, error.as_nanos_f64()))
             })
             .collect();
+        Self::judge(start_ns, errors)
+    }
+
+    /// Of errors (nanoseconds) that are known at single instants (CLOCK_MONOTONIC nanoseconds) only, in
+    /// order of time.
+    pub fn of_errors(errors: impl IntoIterator<Item = (i64, f64)>) -> Self {
+        let mut errors = errors.into_iter().peekable();
+        let start_ns = errors.peek().map_or(0, |(instant, _)| *instant);
+        let errors = errors
+            .map(|(instant, error)| (instant.saturating_sub(start_ns) as f64 * 1e-9, error))
+            .collect();
+        Self::judge(start_ns, errors)
+    }
+
+    fn judge(start_ns: i64, errors: Vec<(f64, f64)>) -> Self {
         let converged_s = converged(&errors);
         let settled_s = settled(&errors);
         let judged_from_s = converged_s.map(|since| {
@@ -235,7 +261,7 @@ mod tests {
         let second = 1_000_000_000;
         let grandmaster = history(&[(0, 1_500_000_000, 0.0)]);
         let agent = history(&[(0, 0, 0.0), (3 * second, 4_500_000_100, 0.0)]);
-        let truth = Truth::evaluate(&agent, &grandmaster, [second / 3], 10 * second);
+        let truth = Truth::evaluate(&agent, &grandmaster, [second / 3], (0, 10 * second));
         assert_eq!(truth.errors.len(), 1_002);
         assert_eq!(truth.converged_s, Some(3.0));
         assert_eq!(truth.settled_s, Some(3.0));
@@ -249,7 +275,7 @@ mod tests {
         let second = 1_000_000_000;
         let grandmaster = history(&[(0, 0, 0.0)]);
         let agent = history(&[(0, -50_000, 10_000.0)]);
-        let truth = Truth::evaluate(&agent, &grandmaster, [], 10 * second);
+        let truth = Truth::evaluate(&agent, &grandmaster, [], (0, 10 * second));
         assert_eq!((truth.converged_s, truth.settled_s), (None, None));
         assert_eq!(truth.judged_errors().count(), 0);
     }
@@ -257,7 +283,7 @@ mod tests {
     #[test]
     fn long_run_is_evaluated_at_a_bounded_number_of_instants() {
         let clock = history(&[(0, 0, 0.0)]);
-        let truth = Truth::evaluate(&clock, &clock, [], 86_400_000_000_000);
+        let truth = Truth::evaluate(&clock, &clock, [], (0, 86_400_000_000_000));
         assert!(truth.errors.len() as i64 <= MAX_INSTANTS + 1);
     }
 }

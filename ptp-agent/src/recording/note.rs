@@ -17,6 +17,7 @@ use crate::{
     engine::{
         DelayMechanism,
         receiver::{Acceptable, PortConfig, ReceiverConfig},
+        strategy,
     },
     stamp::{Stamp, StampSource},
     transport::TransportKind,
@@ -124,6 +125,9 @@ pub struct RecordedStamp {
     /// [`Stamp::doubt`], where there is any.
     #[serde(default, skip_serializing_if = "is_zero", with = "exact::span")]
     pub doubt_ns: Duration,
+    /// [`Stamp::primed`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub primed: bool,
 }
 
 fn is_zero(duration: &Duration) -> bool {
@@ -131,14 +135,14 @@ fn is_zero(duration: &Duration) -> bool {
 }
 
 impl From<Stamp> for RecordedStamp {
-    fn from(Stamp { time, source, doubt }: Stamp) -> Self {
-        Self { mono_ns: time, source, doubt_ns: doubt }
+    fn from(Stamp { time, source, doubt, primed }: Stamp) -> Self {
+        Self { mono_ns: time, source, doubt_ns: doubt, primed }
     }
 }
 
 impl From<RecordedStamp> for Stamp {
-    fn from(RecordedStamp { mono_ns, source, doubt_ns }: RecordedStamp) -> Self {
-        Self { time: mono_ns, source, doubt: doubt_ns }
+    fn from(RecordedStamp { mono_ns, source, doubt_ns, primed }: RecordedStamp) -> Self {
+        Self { time: mono_ns, source, doubt: doubt_ns, primed }
     }
 }
 
@@ -178,6 +182,9 @@ pub struct Start {
     /// What a software clock may do; anything, where there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsNote>,
+    /// `--strategy`; older recordings have none.
+    #[serde(default)]
+    pub strategy: strategy::Choice,
     /// Who may be followed, where not everybody may.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub acceptable: Vec<Acceptable>,
@@ -252,6 +259,7 @@ impl Start {
             servo,
             options: OptionsNote::default(),
             limits: None,
+            strategy: receiver.strategy,
             acceptable: receiver.acceptable.clone(),
             ports: ports
                 .map(|(port, interface)| PortNote {
@@ -276,6 +284,7 @@ impl Start {
             domain_number: self.domain,
             sdo_id: self.sdo_id,
             minor_version: self.minor_version,
+            strategy: self.strategy,
             acceptable: self.acceptable.clone(),
             ports: self
                 .ports

@@ -134,6 +134,18 @@ pub trait Servo: Send {
     /// A Delay_Req has been answered.
     fn delay(&mut self, input: DelayInput);
 
+    /// A Sync that is known to have been slower than others: it bounds the time by causality, and its sample
+    /// is told, but nothing is learnt from it. `None` where a servo has nothing to say without learning.
+    fn bound_by_sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
+        let _ = input;
+        None
+    }
+
+    /// The same for a Delay_Req.
+    fn bound_by_delay(&mut self, input: DelayInput) {
+        let _ = input;
+    }
+
     /// A link delay has been measured.
     fn peer_delay(&mut self, input: PeerDelayInput);
 
@@ -183,6 +195,12 @@ impl<S: Servo + ?Sized> Servo for Box<S> {
     }
     fn delay(&mut self, input: DelayInput) {
         (**self).delay(input);
+    }
+    fn bound_by_sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
+        (**self).bound_by_sync(input)
+    }
+    fn bound_by_delay(&mut self, input: DelayInput) {
+        (**self).bound_by_delay(input);
     }
     fn peer_delay(&mut self, input: PeerDelayInput) {
         (**self).peer_delay(input);

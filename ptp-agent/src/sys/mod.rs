@@ -12,7 +12,9 @@ pub mod hwtstamp;
 pub mod ifreq;
 pub mod packet;
 pub mod phc;
+pub mod schedule;
 pub mod shared;
+pub mod timer;
 
 use std::{io, mem, os::fd::AsRawFd};
 

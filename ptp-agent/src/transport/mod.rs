@@ -8,6 +8,7 @@
 pub(crate) mod driver_stamp;
 mod link;
 mod scope;
+pub mod wire;
 
 pub use link::{LinkState, LinkWatch, interface_addresses, interface_mac, link_state};
 

@@ -140,6 +140,7 @@ pub(crate) fn main(line: &str) {
             ingress_latency: Latencies::default(),
             egress_latency: Latencies::default(),
             ring_bytes: None,
+            wire: Vec::new(),
         })
         .expect("stamps on a wire of this kernel");
         let identity = ClockIdentity([2, 0, 0, 0xff, 0xfe, 0, 0, 1]);

@@ -31,6 +31,10 @@ impl Standby {
         self.strays.push_back((message.to_vec(), stamp));
     }
 
+    pub(super) fn has(&self, message: &[u8]) -> bool {
+        self.strays.iter().any(|(other, _)| other.as_slice() == message)
+    }
+
     pub(super) fn take(&mut self, message: &[u8]) -> Option<Stamp> {
         let at = self.strays.iter().position(|(other, _)| other.as_slice() == message)?;
         Some(self.strays.remove(at)?.1)

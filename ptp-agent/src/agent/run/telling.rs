@@ -27,6 +27,7 @@ use crate::{
         PortIndex,
         client::{Event, Sample},
         receiver::{Action, Measurement, Observation, PortConfig},
+        strategy::Findings,
     },
     publish::{
         alarms::{Facts, Totals},
@@ -87,6 +88,27 @@ impl Teller {
             }
             Event::ServoState { old, new } => {
                 tracing::info!(from = old.name(), to = new.name(), "servo state");
+            }
+            Event::Strategy(change) => {
+                let Findings {
+                    remote_priming_ns,
+                    own_priming_ns,
+                    round_trip_ns,
+                    sync_noise_ns,
+                    request_noise_ns,
+                    is_primeable,
+                } = change.findings;
+                tracing::info!(
+                    from = change.from.name(),
+                    to = change.to.name(),
+                    remote_priming_ns,
+                    own_priming_ns,
+                    round_trip_ns,
+                    sync_noise_ns,
+                    request_noise_ns,
+                    is_primeable,
+                    "strategy"
+                );
             }
             Event::ClockError(error) => {
                 self.clock_errors += 1;
@@ -280,6 +302,10 @@ impl Teller {
                 "timestamps": runner.io.stamp_counts(*port).as_ref().map(stamp_counts),
             })).collect::<Vec<_>>(),
             "lost": self.losses(runner),
+            "strategy": {
+                "name": runner.client.strategist().strategy().name(),
+                "findings": runner.client.strategist().findings(),
+            },
             "alarms": self.health.status(now),
         });
         if let (Some(status), Value::Object(more)) =
@@ -373,7 +399,7 @@ fn ptp4l_line(sample: &Sample) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stamp::StampSource;
+    use crate::{engine::strategy::Strategy, stamp::StampSource};
     use ptp_common::wire::PortIdentity;
 
     #[test]
@@ -393,6 +419,7 @@ mod tests {
             parent: PortIdentity::ALL,
             grandmaster: None,
             sequence_id: 1,
+            strategy: Strategy::Plain,
         };
         assert_eq!(
             ptp4l_line(&sample),

@@ -5,7 +5,10 @@ use std::io;
 
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 
-use super::{CLSACT_PRIORITY, CaptureError, EGRESS, INGRESS, Programs, Refusal, XDP, program};
+use super::{
+    CLSACT_PRIORITY, CaptureError, EGRESS, INGRESS, Programs, XDP, attach_error, error::Refusal,
+    program,
+};
 use crate::capture::{
     AttachedHooks,
     chain::{self, Place},
@@ -94,7 +97,7 @@ impl Programs {
         let is_tcx = attachment.clsact.is_none();
         let links = [attachment.ingress.take(), attachment.egress.take()];
         if let Some(clsact) = &mut attachment.clsact {
-            clsact.renew(&interface).map_err(super::attach_error(INGRESS, &interface))?;
+            clsact.renew(&interface).map_err(attach_error(INGRESS, &interface))?;
         }
         for ((name, hook), link) in HOOKS.into_iter().zip(links) {
             if let Some(link) = link {

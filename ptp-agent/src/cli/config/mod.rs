@@ -20,7 +20,7 @@ use super::{
 use crate::{
     agent::prime::PrimeMode,
     capture::{Latencies, RxSource, TxSource},
-    engine::receiver::Acceptable,
+    engine::{receiver::Acceptable, strategy},
     servo::Choice,
     transport::TransportKind,
 };
@@ -76,6 +76,7 @@ pub(super) struct Config {
 pub(super) struct RunSection {
     pub(super) clock: Option<RunClock>,
     pub(super) delay: Option<Delay>,
+    pub(super) strategy: Option<strategy::Choice>,
     pub(super) servo: Option<Choice>,
     pub(super) delay_asymmetry: Option<i64>,
     pub(super) asymmetry_limit: Option<u32>,

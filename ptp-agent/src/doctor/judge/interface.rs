@@ -3,9 +3,10 @@
 
 use super::cpu;
 use crate::{
+    capture::ProbeReport,
     doctor::{
         check::Check,
-        facts::{Capture, Cpu, Interface, Link, PortOwner, Trial},
+        facts::{Capture, Cpu, Interface, Link, PortOwner, Probe, Trial},
     },
     stamp::StampSource,
 };
@@ -153,10 +154,13 @@ fn timestamping(link: &Link) -> Check {
 fn xdp_mode(link: &Link) -> Check {
     const NAME: &str = "xdp_mode";
     if link.xdp_busy {
+        let which = link.xdp_program.map_or(String::new(), |id| format!(" (program {id})"));
         return Check::warn(
             NAME,
-            "another program is attached by XDP already",
-            "use --rx-source stack or tc_ingress beside it",
+            format!(
+                "another program{which} is attached by XDP already; PTP that it redirects or drops reaches neither sockets nor the programs behind it"
+            ),
+            "the agent uses the stack's stamps beside it; where no PTP arrives, let it pass UDP ports 319 and 320 and EtherType 0x88F7 (XDP_PASS)",
         );
     }
     match (&link.capture.xdp_native, link.xdp_features) {
@@ -174,7 +178,7 @@ fn xdp_mode(link: &Link) -> Check {
 }
 
 fn capture(link: &Link) -> Vec<Check> {
-    let Capture { tc, xmit, xdp_native, xdp_generic, tcx } = &link.capture;
+    let Capture { tc, xmit, xdp_native, xdp_generic, tcx, probe } = &link.capture;
     let how = if *tcx { "TCX" } else { "clsact" };
     let no_native = link.xdp_features.is_some_and(|features| features & XDP_BASIC == 0);
     let xdp = |name, trial: &Trial| {
@@ -194,15 +198,45 @@ fn capture(link: &Link) -> Vec<Check> {
             other => needed(name, other, "XDP"),
         }
     };
+    let through = |check: Check, trial: &Trial, is_stamped: fn(&ProbeReport) -> bool| match probe {
+        _ if *trial != Trial::Attached => check,
+        Probe::Sent(report) => sent_through(check, report, is_stamped),
+        Probe::NotSent(why) if !why.is_empty() => {
+            let reason = format!("{}; no packet was sent through it: {why}", check.reason);
+            Check { reason, ..check }
+        }
+        Probe::NotSent(_) => check,
+    };
     vec![
-        needed("capture_stack", tc, how),
-        needed("capture_tc_ingress", tc, how),
+        through(needed("capture_stack", tc, how), tc, |report| report.stack),
+        through(needed("capture_tc_ingress", tc, how), tc, |report| report.tc_ingress),
         xdp(NATIVE, xdp_native),
         xdp("capture_xdp_generic", xdp_generic),
-        needed("capture_tc_egress", tc, how),
-        optional("capture_start_xmit", xmit),
-        optional("capture_xmit_done", xmit),
+        through(needed("capture_tc_egress", tc, how), tc, |report| report.tc_egress),
+        through(optional("capture_start_xmit", xmit), xmit, |report| report.xmit),
+        through(optional("capture_xmit_done", xmit), xmit, |report| report.xmit),
     ]
+}
+
+/// A check of an attached program with what has become of a packet that was sent through it.
+fn sent_through(
+    check: Check,
+    report: &ProbeReport,
+    is_stamped: impl Fn(&ProbeReport) -> bool,
+) -> Check {
+    if is_stamped(report) {
+        let reason = format!("{}; a packet sent through it was stamped", check.reason);
+        return Check { reason, ..check };
+    }
+    let others = match report.in_front.is_empty() {
+        true => String::new(),
+        false => format!("; in front of ours are {}", report.in_front.join("; ")),
+    };
+    Check::warn(
+        check.name,
+        format!("attached, but a packet sent through it was not stamped{others}"),
+        "another program, filter or queueing discipline keeps packets from it (bpftool net, tc filter, tc qdisc): the agent would use the kernel's own stamps, where there are any",
+    )
 }
 
 const NATIVE: &str = "capture_xdp_native";
@@ -261,6 +295,7 @@ mod tests {
             interrupts: Interrupts::None,
             xdp_features: Some(XDP_BASIC),
             xdp_busy: false,
+            xdp_program: None,
             multicast: Multicast::default(),
             capture: Capture {
                 tc: Trial::Attached,
@@ -268,6 +303,7 @@ mod tests {
                 xdp_native: Trial::Loaded("only with --try"),
                 xdp_generic: Trial::Loaded("only with --try"),
                 tcx: true,
+                probe: Probe::NotSent(String::new()),
             },
             heard: None,
         }
@@ -327,6 +363,27 @@ mod tests {
         assert_eq!(check(xmit, "capture_xmit_done").status, Status::Warn);
         let unprivileged = with(Capture { tc: Trial::Unprivileged, ..healthy().capture });
         assert_eq!(check(unprivileged, "capture_stack").status, Status::Skip);
+    }
+
+    #[test]
+    fn point_that_a_packet_did_not_reach_is_a_warning_that_names_who_is_in_front() {
+        let in_front = vec!["egress: a u32 filter of priority 1".to_owned()];
+        let report =
+            ProbeReport { tc_ingress: true, stack: true, in_front, ..ProbeReport::default() };
+        let capture = Capture { probe: Probe::Sent(report), ..healthy().capture };
+        let link = Link { capture, ..healthy() };
+        let reached = check(link.clone(), "capture_stack");
+        assert_eq!(reached.status, Status::Ok);
+        assert!(reached.reason.contains("was stamped"), "{reached:?}");
+        for name in ["capture_tc_egress", "capture_start_xmit", "capture_xmit_done"] {
+            let missed = check(link.clone(), name);
+            assert_eq!(missed.status, Status::Warn);
+            assert!(missed.reason.contains("u32 filter of priority 1"), "{missed:?}");
+        }
+        // What could not be attached is not blamed on the packet.
+        let capture = Capture { xmit: Trial::Refused("no".to_owned()), ..link.capture.clone() };
+        let refused = check(Link { capture, ..link }, "capture_xmit_done");
+        assert!(refused.reason.contains("refused"), "{refused:?}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ const UNASKED: &str = "cannot be asked without CAP_BPF";
 pub(super) fn checks(kernel: &Kernel, privileges: &Privileges) -> Vec<Check> {
     vec![
         release(kernel),
+        preemption(kernel),
         btf(kernel),
         ring_buffer(kernel),
         jit(kernel),
@@ -38,6 +39,19 @@ fn release(kernel: &Kernel) -> Check {
         );
     }
     Check::ok(NAME, format!("Linux {}", kernel.release))
+}
+
+/// The programs count on bottom halves that do not interrupt each other.
+fn preemption(kernel: &Kernel) -> Check {
+    const NAME: &str = "preemption";
+    if kernel.realtime {
+        return Check::warn(
+            NAME,
+            "a real-time kernel (PREEMPT_RT): bottom halves interrupt each other, so counts of packets may miss some, and stamps are taken in threads that wait their turn",
+            "compare and lab say what that costs here; counts are exact on other kernels",
+        );
+    }
+    Check::ok(NAME, "bottom halves do not interrupt each other")
 }
 
 fn btf(kernel: &Kernel) -> Check {
@@ -150,6 +164,7 @@ mod tests {
 
     fn modern() -> Kernel {
         Kernel {
+            realtime: false,
             release: "6.12.1".to_owned(),
             version: KernelVersion::new(6, 12, 1),
             btf: true,
@@ -163,6 +178,13 @@ mod tests {
     fn status(kernel: &Kernel, privileges: &Privileges, name: &str) -> Status {
         let checks = checks(kernel, privileges);
         checks.iter().find(|check| check.name == name).expect("a check of this name").status
+    }
+
+    #[test]
+    fn real_time_kernel_is_a_warning() {
+        let kernel = Kernel { realtime: true, ..Kernel::default() };
+        assert_eq!(preemption(&kernel).status, Status::Warn);
+        assert_eq!(preemption(&Kernel::default()).status, Status::Ok);
     }
 
     #[test]

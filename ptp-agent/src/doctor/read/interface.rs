@@ -15,8 +15,10 @@ use rtnetlink::packet_route::link::{
 
 use super::{file, multicast, netdev, parse_cpu_list};
 use crate::{
-    capture::{CaptureError, Options, Programs, XdpHook},
-    doctor::facts::{Bridge, Capture, Interface, Interrupt, Interrupts, Link, Multicast, Trial},
+    capture::{CaptureError, Features, Options, Programs, XdpHook},
+    doctor::facts::{
+        Bridge, Capture, Interface, Interrupt, Interrupts, Link, Multicast, Probe, Trial,
+    },
     sys::ethtool,
 };
 
@@ -58,11 +60,16 @@ fn link(name: &str, message: &LinkMessage, try_xdp: bool) -> Link {
     let mut mtu = None;
     let mut mac = None;
     let mut xdp_busy = false;
+    let mut xdp_program = None;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Mtu(bytes) => mtu = Some(*bytes),
             LinkAttribute::Address(bytes) => mac = bytes.as_slice().try_into().ok(),
             LinkAttribute::Xdp(xdp) => {
+                xdp_program = xdp.iter().find_map(|xdp| match xdp {
+                    LinkXdp::ProgId(id) => Some(*id),
+                    _ => None,
+                });
                 xdp_busy = xdp.iter().any(|xdp| {
                     matches!(xdp, LinkXdp::Attached(attached) if *attached != XdpAttached::None)
                 });
@@ -83,8 +90,9 @@ fn link(name: &str, message: &LinkMessage, try_xdp: bool) -> Link {
         interrupts: interrupts(name, header.index, mac),
         xdp_features: netdev::xdp_features(header.index).ok(),
         xdp_busy,
+        xdp_program,
         multicast: multicast(name, message),
-        capture: capture(name, try_xdp, xdp_busy),
+        capture: Capture { probe: probe(name, header.flags), ..capture(name, try_xdp, xdp_busy) },
         heard: None,
     }
 }
@@ -227,7 +235,22 @@ fn capture(interface: &str, try_xdp: bool, xdp_busy: bool) -> Capture {
         }
         Ok(mut programs) => (attach(&mut programs, interface), Trial::Loaded(STAYS_OFF)),
     };
-    Capture { tc, xmit, xdp_native, xdp_generic, tcx }
+    let probe = Probe::NotSent(String::new());
+    Capture { tc, xmit, xdp_native, xdp_generic, tcx, probe }
+}
+
+/// Sends packets through the programs, where that leaves nothing behind.
+fn probe(interface: &str, flags: LinkFlags) -> Probe {
+    if !flags.contains(LinkFlags::Up | LinkFlags::LowerUp) {
+        return Probe::NotSent("the interface is down".to_owned());
+    }
+    if !Features::probe().tcx {
+        return Probe::NotSent(LEAVES_TRACES.to_owned());
+    }
+    match crate::capture::probe(interface) {
+        Ok(report) => Probe::Sent(report),
+        Err(error) => Probe::NotSent(error.to_string()),
+    }
 }
 
 fn attach(programs: &mut Programs, interface: &str) -> Trial {

@@ -19,13 +19,16 @@ use crate::{
 };
 
 pub(super) fn read() -> Kernel {
-    let release = nix::sys::utsname::uname()
-        .map(|name| name.release().to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let name = nix::sys::utsname::uname().ok();
+    let release =
+        name.as_ref().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let is_built_for_it =
+        name.is_some_and(|name| name.version().to_string_lossy().contains("PREEMPT_RT"));
     let helper = |kind, id| is_helper_supported(kind, id).ok();
     Kernel {
         release,
         version: KernelVersion::current().unwrap_or(KernelVersion::new(0, 0, 0)),
+        realtime: is_built_for_it || file("/sys/kernel/realtime").is_some_and(|is| is == "1"),
         btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
         jit: super::interface::is_compiled().or_else(|| {
             // Not there in network namespaces other than the first.

@@ -1,7 +1,7 @@
 //! How a receiver and its ports are to behave: the default profile of annex I unless something else is
 //! said.
 
-use super::super::DelayMechanism;
+use super::super::{DelayMechanism, strategy};
 use ptp_common::{
     time::Duration,
     wire::{ClockIdentity, PortIdentity},
@@ -62,6 +62,9 @@ pub struct ReceiverConfig {
     pub ports: Vec<PortConfig>,
     /// Who may be followed (`acceptableMasterTable`, 17.5); nobody in it: everybody may.
     pub acceptable: Vec<Acceptable>,
+    /// How requests are sent and which Sync messages are learnt from. Where a port measures its link by
+    /// the peer-to-peer mechanism it is [`strategy::Choice::Plain`] whatever this says.
+    pub strategy: strategy::Choice,
     /// Seed for the randomised intervals; the same seed and inputs give the same actions.
     pub seed: u64,
 }
@@ -76,6 +79,7 @@ impl ReceiverConfig {
             minor_version: 1,
             ports: vec![PortConfig::default()],
             acceptable: Vec::new(),
+            strategy: strategy::Choice::default(),
             seed,
         }
     }

@@ -206,6 +206,7 @@ impl Receiver {
         }
         port.counters.sync_exchanges += 1;
         sync.t1 += port.config.delay_asymmetry;
+        port.rhythm.sync(sync.t2.time);
         port.round_trip.sync(sync.t1, sync.t2.time);
         self.measured(index, Observation::Sync(sync));
     }
@@ -225,8 +226,20 @@ impl Receiver {
         Duration::from_nanos(self.rng.random_range(0..=most))
     }
 
+    /// At random, and with aiming shortly before the Sync that is nearest to that.
+    fn next_request(&mut self, now: Time<Mono>, index: usize) -> Time<Mono> {
+        let wanted = now + self.random_interval(index);
+        let port = &self.ports[index];
+        let share = port.rhythm.share();
+        if !port.is_aiming || (share < 1.0 && self.rng.random::<f64>() >= share) {
+            return wanted;
+        }
+        let mean = Duration::from_log_interval(port.log_delay_req_interval);
+        port.rhythm.aim(now, wanted, mean)
+    }
+
     pub(super) fn send_delay_req(&mut self, now: Time<Mono>, index: usize) {
-        let wait = self.random_interval(index);
+        let next = self.next_request(now, index);
         let token = self.token();
         let port = &mut self.ports[index];
         let mean = Duration::from_log_interval(port.log_delay_req_interval);
@@ -241,7 +254,7 @@ impl Receiver {
         }
         let sequence_id = port.delay_sequence_id;
         port.delay_sequence_id = sequence_id.wrapping_add(1);
-        port.next_delay_req = Some(now + wait);
+        port.next_delay_req = Some(next);
         port.delays.push_back(PendingDelay { sequence_id, token, sent: now, t3: None, t4: None });
         let header = self.header(index, sequence_id);
         let body = Body::DelayReq { origin_timestamp: Timestamp::ZERO };
@@ -257,10 +270,15 @@ impl Receiver {
         receive: Timestamp,
         requester: PortIdentity,
     ) -> Result<(), Drop> {
-        if requester != self.ports[index].identity {
+        let is_own = requester == self.ports[index].identity;
+        let is_parents = self.parent_on(index) == Some(header.source_port_identity);
+        if is_parents {
+            self.ports[index].rhythm.answered(now, is_own);
+        }
+        if !is_own {
             return Err(Drop::OtherRequester);
         }
-        if self.parent_on(index) != Some(header.source_port_identity) {
+        if !is_parents {
             return Err(Drop::NotParent);
         }
         let port = &mut self.ports[index];

@@ -100,6 +100,11 @@ alarms! {
     /// Accuracy suffers a little; the log says which points were compared.
     StampSourceDegraded = "stamp_source_degraded", "timestamps from a second choice of source",
         [Receiver Transmitter], raise 10 s, clear 30 s;
+    /// More than one sent event message in ten has stamps that lie too far apart to be used: the machine did
+    /// something else while it was being sent. A grandmaster's Sync then has no Follow_Up.
+    /// The host is overloaded, or its virtual processors are taken away; accuracy does not suffer, the rate does.
+    StampsInterrupted = "stamps_interrupted", "sent messages interrupted between their timestamps",
+        [Receiver Transmitter], raise 10 s, clear 30 s;
     /// The ring buffer between kernel and agent was full and records were lost.
     /// The host is overloaded or flooded with PTP packets; a larger ring (`--ring-kib`) may help.
     RingLoss = "ring_loss", "timestamp records lost in the ring buffer",

@@ -54,6 +54,8 @@ pub struct Totals {
     pub tx_stamps: u64,
     /// And without.
     pub tx_stamps_missing: u64,
+    /// Sent event messages whose stamps were not used because something came between them.
+    pub tx_interrupted: u64,
     /// Stamps that came from another point than the chosen one.
     pub fallbacks: u64,
     /// Records that the ring had no room for.
@@ -241,6 +243,10 @@ impl Alarms {
                     recent.fallbacks.saturating_mul(10)
                         > recent.rx_stamps.saturating_add(recent.tx_stamps)
                 }),
+                Alarm::StampsInterrupted => recent.as_ref().is_some_and(|recent| {
+                    recent.tx_interrupted.saturating_mul(10)
+                        > recent.tx_stamps.saturating_add(recent.tx_interrupted)
+                }),
                 Alarm::RingLoss => recent.as_ref().is_some_and(|recent| recent.ring_lost > 0),
                 Alarm::NotSynchronized => {
                     facts.grandmaster.is_some()
@@ -327,6 +333,12 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
             .offset
             .map(|offset| format!("offset {}", nanos(offset.as_nanos() as f64)))
             .unwrap_or_default(),
+        Alarm::StampsInterrupted => recent
+            .map(|recent| {
+                let sent = recent.tx_stamps.saturating_add(recent.tx_interrupted);
+                format!("{} of {sent} messages", recent.tx_interrupted)
+            })
+            .unwrap_or_default(),
         Alarm::RingLoss => format!("{} records in all", facts.totals.ring_lost),
         Alarm::TimeInDoubt => format!("{} contradictions in all", facts.totals.contradictions),
         Alarm::TimeWithheld => facts.withheld.clone().unwrap_or_default(),
@@ -334,7 +346,8 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
             let mut hints = facts.hints.clone();
             if let Some(recent) = recent.filter(|recent| recent.rx_orphaned > 0) {
                 hints.push(format!(
-                    "{} packets were stamped and did not pass the host's firewall or rp_filter",
+                    "{} packets were stamped and did not come out of the socket: firewall, rp_filter, \
+                     another transport or another VLAN",
                     recent.rx_orphaned
                 ));
             }

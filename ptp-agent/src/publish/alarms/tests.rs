@@ -368,6 +368,19 @@ fn flood_of_requests_is_told_as_a_flood() {
 }
 
 #[test]
+fn third_of_the_messages_without_usable_stamps_is_an_alarm_of_its_own() {
+    let mut alarms = Alarms::new(Role::Transmitter, Limits::default(), at(0));
+    let mut facts = Facts { ports_up: 1, ..Facts::default() };
+    let changes = run(&mut alarms, &mut facts, (0, 60), |facts| {
+        facts.totals.tx_stamps += 2;
+        facts.totals.tx_interrupted += 1;
+    });
+    let raised: Vec<_> = changes.iter().map(|(_, alarm, raised)| (*alarm, *raised)).collect();
+    assert_eq!(raised, [(Alarm::StampsInterrupted, true)]);
+    assert_eq!(alarms.detail(Alarm::StampsInterrupted), "5 of 15 messages");
+}
+
+#[test]
 fn no_announce_says_what_is_heard_instead() {
     let (mut alarms, mut facts) = (alarms(), Facts { ports_up: 1, ..Facts::default() });
     facts.hints = vec!["a time transmitter in domain 24".into()];
@@ -378,7 +391,7 @@ fn no_announce_says_what_is_heard_instead() {
 }
 
 fn arbitrary_facts() -> impl Strategy<Value = Facts> {
-    let totals = prop::array::uniform22(prop_oneof![0u64..100, any::<u64>()]);
+    let totals = prop::array::uniform23(prop_oneof![0u64..100, any::<u64>()]);
     let more = (
         0usize..3,
         0usize..3,
@@ -414,6 +427,7 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
                 implausible: t[19],
                 refused: t[20],
                 rx_orphaned: t[21],
+                tx_interrupted: t[22],
             },
             ports_up: up,
             ports_down: down,

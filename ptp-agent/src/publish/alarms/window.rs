@@ -65,6 +65,7 @@ impl Window {
             rx_stamps_missing: new.rx_stamps_missing.saturating_sub(old.rx_stamps_missing),
             tx_stamps: new.tx_stamps.saturating_sub(old.tx_stamps),
             tx_stamps_missing: new.tx_stamps_missing.saturating_sub(old.tx_stamps_missing),
+            tx_interrupted: new.tx_interrupted.saturating_sub(old.tx_interrupted),
             fallbacks: new.fallbacks.saturating_sub(old.fallbacks),
             ring_lost: new.ring_lost.saturating_sub(old.ring_lost),
             clock_errors: new.clock_errors.saturating_sub(old.clock_errors),
