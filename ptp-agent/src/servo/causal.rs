@@ -257,10 +257,7 @@ impl Causal {
                 late.forget_before(since);
             } else {
                 early.contradicting.drain(..CONTRADICTIONS / 2);
-                return;
             }
-        } else {
-            return;
         }
     }
 
