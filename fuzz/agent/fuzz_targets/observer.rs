@@ -22,10 +22,8 @@ fuzz_target!(|input: &[u8]| {
         if let Some(place) = bytes.get_mut(usize::from(at)) {
             *place = damage;
         }
-        let stamp = Stamp {
-            time: Time::from_nanos(now.saturating_sub(i64::from(nanos))),
-            source: StampSource::TcIngress,
-        };
+        let time = Time::from_nanos(now.saturating_sub(i64::from(nanos)));
+        let stamp = Stamp::new(time, StampSource::TcIngress);
         let packet = ObservedPacket {
             interface: 1,
             direction: if kind & 0x10 == 0 { Direction::Ingress } else { Direction::Egress },

@@ -60,7 +60,11 @@ fn cook(kind: u8, input: &[u8]) -> Vec<u8> {
             2 => i64::MAX,
             _ => i64::MIN + 1,
         };
-        let taken = RecordedStamp { mono_ns: Time::from_nanos(time), source: StampSource::Stack };
+        let taken = RecordedStamp {
+            mono_ns: Time::from_nanos(time),
+            source: StampSource::Stack,
+            doubt_ns: Duration::ZERO,
+        };
         let stamp = (what & 0x80 == 0).then_some(taken);
         let mut bytes = message(what, sequence_id, seconds);
         if let Some(place) = bytes.get_mut(usize::from(at)) {
