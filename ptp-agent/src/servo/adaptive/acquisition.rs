@@ -13,9 +13,9 @@ use ptp_common::time::{Duration, Mono, Time};
 const NEEDED: usize = 8;
 /// And for so long, seconds: many packets in a short time tell little about frequency.
 const NEEDED_S: f64 = 2.0;
-/// Where answers are rare, fewer of them have to do after so many seconds.
+/// Where so many Sync have told the rate, fewer answers have to do.
 const FEWER: usize = 4;
-const PATIENT_S: f64 = 24.0;
+const PLENTY: usize = 24;
 /// A packet is too early to be true by so many times the median distance from the median, and so much more.
 const TOO_EARLY: f64 = 30.0;
 const TOO_EARLY_NS: f64 = 1_000.0;
@@ -67,7 +67,7 @@ impl Acquisition {
         let is_peer = !self.peer.is_empty();
         let backward = if is_peer { self.peer.len() } else { self.backward.len() };
         let full = self.forward.len() >= CAPACITY;
-        let backward_needed = if last_s >= PATIENT_S { FEWER } else { NEEDED };
+        let backward_needed = if self.forward.len() >= PLENTY { FEWER } else { NEEDED };
         let enough = self.forward.len() >= NEEDED && backward >= backward_needed;
         if !enough || (last_s < NEEDED_S && !full) {
             return None;

@@ -5,6 +5,8 @@ use super::filter::Way;
 
 /// Packets of each direction that must agree.
 const AGREEING: u32 = 2;
+/// Of so many Sync, one answer may do.
+const PLENTY: u32 = 8;
 /// So many may contradict, and one more for so many that agree.
 const AGAINST: u32 = 2;
 
@@ -37,7 +39,9 @@ impl Confirmation {
 
     /// Enough packets of each direction agree.
     pub(super) const fn is_given(&self) -> bool {
-        self.forward >= AGREEING && self.backward >= AGREEING && !self.is_refused()
+        let enough = self.forward >= AGREEING && self.backward >= AGREEING;
+        let plenty = self.forward >= PLENTY && self.backward > 0;
+        (enough || plenty) && !self.is_refused()
     }
 
     /// Too many contradict.
