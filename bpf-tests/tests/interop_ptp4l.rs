@@ -374,6 +374,8 @@ fn promtool_finds_nothing_wrong_with_the_metrics_of_any_command() {
     for (_, agent, _) in &commands[1..] {
         agent.wait_for_samples(0, Duration::from_secs(20), 32);
     }
+    // Who only watches is healthy once he knows the time.
+    commands[1].1.wait_for_sample(0, Duration::from_secs(30), "lock", |s| s["state"] == "locked");
     // Counters are brought up to date once a second.
     thread::sleep(Duration::from_millis(1200));
     for (namespace, agent, port) in &commands {
