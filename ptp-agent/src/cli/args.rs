@@ -261,9 +261,9 @@ pub(super) struct FollowArgs {
     /// How the path delay is measured.
     #[arg(long)]
     pub(super) delay: Option<Delay>,
-    /// How requests are sent and which Sync messages are learnt from: auto (default; whatever is truest
-    /// for the grandmaster), primed, cold, remote (requests shortly before a Sync, which then leaves
-    /// sooner) or plain (prime where it helps, learn from all).
+    /// How requests are sent and which Sync messages are learnt from: plain (default; prime where it
+    /// helps, learn from all), primed, cold, remote (requests shortly before a Sync, which then leaves
+    /// sooner) or auto (whatever seems truest for the grandmaster; on trial).
     #[arg(long)]
     pub(super) strategy: Option<strategy::Choice>,
     /// What steers the clock: adaptive (default), pi, linreg or rfc5905, and how pi and linreg

@@ -21,7 +21,7 @@ use crate::{
     },
     capture::{Latencies, Latency, RxSource, TxSource},
     compare,
-    engine::{DelayMechanism, strategy},
+    engine::DelayMechanism,
     publish::{
         alarms::{DEFAULT_OFFSET_LIMIT, Limits},
         management::Access,
@@ -226,7 +226,7 @@ pub(super) fn run_config(
             Delay::E2e => DelayMechanism::E2e,
             Delay::P2p => DelayMechanism::P2p,
         },
-        strategy: args.strategy.or(section.strategy).unwrap_or(strategy::Choice::Auto),
+        strategy: args.strategy.or(section.strategy).unwrap_or_default(),
         clock,
         servo,
         servo_options,
