@@ -69,6 +69,27 @@ fn symbols<'data>(
     Ok(found)
 }
 
+/// A mangled name (Rust's v0 scheme, RFC 2603) without the hashes of crates, which differ from one
+/// directory to the next: `Cs1a2b_9ptp_agent` becomes `C9ptp_agent`.
+fn without_crate_hash(name: &str) -> String {
+    let Some(mangled) = name.strip_prefix("_R") else { return name.to_owned() };
+    let mut parts = mangled.split("Cs");
+    let mut text = format!("_R{}", parts.next().unwrap_or_default());
+    for part in parts {
+        match part.split_once('_') {
+            Some((hash, rest)) if hash.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                text += "C";
+                text += rest;
+            }
+            _ => {
+                text += "Cs";
+                text += part;
+            }
+        }
+    }
+    text
+}
+
 fn describe_code<'data>(
     text: &mut String,
     file: &'data ElfFile64<'data>,
@@ -89,6 +110,7 @@ fn describe_code<'data>(
     for (index, bytes) in section.data()?.chunks(INSTRUCTION).enumerate() {
         let offset = u64::try_from(index * INSTRUCTION)?;
         for (_, name, _) in functions.iter().filter(|(start, ..)| *start == offset) {
+            let name = without_crate_hash(name);
             writeln!(text, "\nprogram {name} in section {}", section.name()?)?;
         }
         let instruction = Instruction::parse(bytes).context("code ends within an instruction")?;
@@ -97,7 +119,7 @@ fn describe_code<'data>(
         let raw = bytes.iter().fold(String::new(), |raw, byte| raw + &format!("{byte:02x}"));
         write!(text, "{index:5}: {raw}  {meaning}")?;
         if let Some(name) = references.get(&offset) {
-            write!(text, "  <{name}>")?;
+            write!(text, "  <{}>", without_crate_hash(name))?;
         }
         text.push('\n');
     }
@@ -231,6 +253,16 @@ mod tests {
     }
 
     // The bytes and their meaning are what llvm-objdump shows of compiled programs.
+    #[test]
+    fn names_do_not_depend_on_where_a_crate_was_built() {
+        let here = without_crate_hash("_RNCNvNtCs5xWVBxfzUOL_9ptp_agent4find4find0B5_");
+        let there = without_crate_hash("_RNCNvNtCs10EFuydWgVZ_9ptp_agent4find4find0B5_");
+        assert_eq!(here, "_RNCNvNtC9ptp_agent4find4find0B5_");
+        assert_eq!(here, there);
+        assert_eq!(without_crate_hash("ptp_tc_egress"), "ptp_tc_egress");
+        assert_eq!(without_crate_hash("Cs1_"), "Cs1_");
+    }
+
     #[test]
     fn instructions_are_written_as_the_verifier_does() {
         assert_eq!(text([0xbf, 0x16, 0, 0, 0, 0, 0, 0]), "r6 = r1");
