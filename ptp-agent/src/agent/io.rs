@@ -29,6 +29,7 @@ use crate::{
     },
     engine::{
         PortIndex, TxToken,
+        address::Address,
         receiver::{Measurement, Observation},
         strategy::Priming,
     },
@@ -36,7 +37,7 @@ use crate::{
     stamp::{Stamp, StampSource},
     sys::{clock::monotonic, schedule, timer::Timer},
     transport::{
-        Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Source, Transport, TransportError,
+        Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Transport, TransportError,
         TransportKind, link_state,
         wire::{FarEnd, WireTap},
     },
@@ -144,7 +145,7 @@ pub enum Delivery {
         /// Its stamp; only event messages have one, and not even they always.
         stamp: Option<Stamp>,
         /// Who sent it.
-        source: Option<Source>,
+        source: Option<Address>,
     },
     /// What became of the stamp of a message sent.
     TxStamp {
@@ -283,7 +284,7 @@ struct Waiting {
     until: Time<Mono>,
     port: PortIndex,
     bytes: Vec<u8>,
-    source: Option<Source>,
+    source: Option<Address>,
     /// As the socket has it.
     stack: Option<Stamp>,
     token: Option<TxToken>,
@@ -510,7 +511,7 @@ impl Io {
     }
 
     /// Sends a general message to one address alone.
-    pub fn send_unicast(&mut self, port: PortIndex, to: Source, message: &[u8]) {
+    pub fn send_unicast(&mut self, port: PortIndex, to: Address, message: &[u8]) {
         self.send_by(port, |transport| transport.send_unicast(to, message));
     }
 

@@ -29,7 +29,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     clock::{
-        Clock, ClockError, followed::MAX_FREQUENCY_PPB, phc::PhcError, virtual_clock::VirtualClock,
+        Clock, ClockError, phc::PhcError, policy::MAX_FREQUENCY_PPB, virtual_clock::VirtualClock,
     },
     engine::{client, counters::Counters},
     publish::{

@@ -40,7 +40,7 @@ pub(super) async fn take_over_system(steering: &Steering) -> Result<Followed, Ag
             HostKernel.state().map_err(|source| ClockError::Os {
                 action: "read the state of",
                 clock: "system".into(),
-                source,
+                source: source.into(),
             })
         };
         let before = state()?;

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration as StdDuration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 
 use super::{
     clock::{ExportArgs, RunClock},
@@ -264,7 +267,7 @@ pub(super) struct FollowArgs {
     /// How requests are sent and which Sync messages are learnt from: plain (default; prime where it
     /// helps, learn from all), primed, cold, remote (requests shortly before a Sync, which then leaves
     /// sooner) or auto (whatever seems truest for the grandmaster; on trial).
-    #[arg(long)]
+    #[arg(long, value_parser = strategies())]
     pub(super) strategy: Option<strategy::Choice>,
     /// What steers the clock: adaptive (default), pi, linreg or rfc5905, and how pi and linreg
     /// filter, as in pi:raw-weight:median:10.
@@ -367,6 +370,29 @@ pub(super) enum Delay {
     E2e,
     /// Peer to peer: Pdelay_Req and Pdelay_Resp.
     P2p,
+}
+
+/// `--strategy` by name; its values and what they are for stand in the help.
+fn strategies() -> impl TypedValueParser<Value = strategy::Choice> {
+    let values = strategy::Choice::ALL.map(|choice| {
+        PossibleValue::new(choice.name()).help(match choice {
+            strategy::Choice::Auto => "Whatever is truest for the grandmaster that is followed",
+            strategy::Choice::Plain => {
+                "Prime where it makes the own path faster, and learn from each message"
+            }
+            strategy::Choice::Primed => "Prime each request",
+            strategy::Choice::Cold => {
+                "Prime no request, as a software grandmaster primes no Sync"
+            }
+            strategy::Choice::Remote => {
+                "Send requests shortly before a Sync is due, and learn from the Sync messages that were fast"
+            }
+        })
+    });
+    PossibleValuesParser::new(values).map(|name| {
+        let choice = strategy::Choice::ALL.into_iter().find(|choice| choice.name() == name);
+        choice.unwrap_or_default()
+    })
 }
 
 pub(super) fn seconds(text: &str) -> Result<StdDuration, String> {

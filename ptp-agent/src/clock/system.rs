@@ -305,7 +305,7 @@ impl SystemClock {
 fn failed(action: &'static str, source: io::Error) -> ClockError {
     match source.kind() {
         io::ErrorKind::PermissionDenied => ClockError::NotPermitted { action, clock: NAME.into() },
-        _ => ClockError::Os { action, clock: NAME.into(), source },
+        _ => ClockError::Os { action, clock: NAME.into(), source: source.into() },
     }
 }
 

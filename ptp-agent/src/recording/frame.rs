@@ -9,13 +9,16 @@ use ptp_common::{
     wire::{MessageType, MessageView},
 };
 
-use crate::transport::{Source, TransportKind, destination};
+use crate::{
+    engine::address::Address,
+    transport::{TransportKind, destination},
+};
 
 /// Where a frame came from or went to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// Received, from there if that is known.
-    Received(Option<Source>),
+    Received(Option<Address>),
     /// Sent, to the peer-delay multicast address or to the primary one.
     Sent {
         /// Which of the two.
@@ -60,8 +63,8 @@ pub(super) fn build(
             };
             (own.mac, ip.map(|ip| SocketAddr::new(ip, port)))
         }
-        Route::Received(Some(Source::Mac(mac))) => (Some(mac), None),
-        Route::Received(Some(Source::Socket(from))) => (sender_mac(message), Some(from)),
+        Route::Received(Some(Address::Mac(mac))) => (Some(mac), None),
+        Route::Received(Some(Address::Socket(from))) => (sender_mac(message), Some(from)),
         Route::Received(None) => (sender_mac(message), None),
     };
     let ethernet = PacketBuilder::ethernet2(from_mac.unwrap_or_default(), to_mac);

@@ -35,9 +35,9 @@ use super::{
     note::{Note, RecordedStamp, Start},
 };
 use crate::{
-    engine::{PortIndex, TxToken},
+    engine::{PortIndex, TxToken, address::Address},
     stamp::Stamp,
-    transport::{Source, TransportKind},
+    transport::TransportKind,
 };
 
 /// Notes that may wait for the disk: some ten seconds at 128 Sync/s.
@@ -345,7 +345,7 @@ impl Recorder {
         port: PortIndex,
         bytes: &[u8],
         stamp: Option<Stamp>,
-        source: Option<Source>,
+        source: Option<Address>,
     ) {
         let note = Note::Message { now_ns: now, stamp: stamp.map(RecordedStamp::from) };
         let message = Outgoing { port, route: Route::Received(source), bytes: bytes.to_vec() };

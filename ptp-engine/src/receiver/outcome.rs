@@ -1,0 +1,239 @@
+//! What a receiver says: actions for its caller, what it has measured, and the data sets of its time
+//! transmitter. Values only.
+
+use super::{
+    super::{Datagram, PortIndex, PortState, TxToken},
+    PeerDelay,
+};
+use crate::{address::Address, limits, stamp::Stamp};
+use core::fmt;
+use ptp_common::{
+    time::{Duration, Ptp, Time},
+    wire::{Announce, ClockIdentity, ClockQuality, Flags, PortIdentity, TimeSource},
+};
+use serde::Serialize;
+
+/// What the caller is to do, or may want to know.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Send an event message, and give its transmit stamp to `handle_tx_stamp` with this token.
+    SendEvent {
+        /// The port to send on.
+        port: PortIndex,
+        /// Goes with the stamp.
+        token: TxToken,
+        /// To the peer-delay multicast address (224.0.0.107, ff02::6b, 01-80-C2-00-00-0E) instead of
+        /// the primary one.
+        peer_multicast: bool,
+        /// The message.
+        message: Datagram,
+    },
+    /// Send a general message.
+    SendGeneral {
+        /// The port to send on.
+        port: PortIndex,
+        /// As with `SendEvent`.
+        peer_multicast: bool,
+        /// The message.
+        message: Datagram,
+    },
+    /// Send a general message to one address alone.
+    SendUnicast {
+        /// The port to send on.
+        port: PortIndex,
+        /// Who asked; a port number is not used.
+        to: Address,
+        /// The message.
+        message: Datagram,
+    },
+    /// Something has been measured.
+    Measurement(Measurement),
+    /// A port has changed its state.
+    PortState {
+        /// The port.
+        port: PortIndex,
+        /// Its state before.
+        old: PortState,
+        /// Its state now.
+        new: PortState,
+        /// Why.
+        reason: StateReason,
+    },
+    /// Another time transmitter, another grandmaster, or none.
+    ParentChanged {
+        /// The new one.
+        parent: Option<ParentDataSet>,
+    },
+}
+
+/// Why a port changed its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateReason {
+    /// The engine has started.
+    Started,
+    /// The link came up.
+    LinkUp,
+    /// The link went down.
+    LinkDown,
+    /// The port hears the best time transmitter.
+    BestTransmitter,
+    /// Another port hears a better one.
+    BetterElsewhere,
+    /// Announce messages stopped.
+    AnnounceTimeout,
+    /// The servo has locked.
+    Synchronized,
+    /// The servo has lost its lock.
+    SynchronizationLost,
+}
+
+impl StateReason {
+    /// Words for a log line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::LinkUp => "link up",
+            Self::LinkDown => "link down",
+            Self::BestTransmitter => "best time transmitter",
+            Self::BetterElsewhere => "better time transmitter elsewhere",
+            Self::AnnounceTimeout => "announce receipt timeout",
+            Self::Synchronized => "synchronized",
+            Self::SynchronizationLost => "synchronization lost",
+        }
+    }
+}
+
+/// One observation of the path between parent and port.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measurement {
+    /// The port that made it.
+    pub port: PortIndex,
+    /// Changes whenever times before and after it must not be compared: see
+    /// [`ParentDataSet::epoch`].
+    pub epoch: u64,
+    /// The time transmitter.
+    pub parent: PortIdentity,
+    /// What was seen.
+    pub observation: Observation,
+}
+
+/// One-way observations, because estimators filter each direction by itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Observation {
+    /// From the time transmitter: a Sync, with its Follow_Up if it is two-step.
+    Sync(SyncObservation),
+    /// To the time transmitter: a Delay_Req, with its Delay_Resp.
+    Delay(DelayObservation),
+    /// The link to the neighbour.
+    PeerDelay(PeerDelay),
+}
+
+/// One Sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncObservation {
+    /// When it left the grandmaster, all corrections and `delayAsymmetry` added: `t2 - t1` is path
+    /// delay plus offset, free of residence times.
+    pub t1: Time<Ptp>,
+    /// When it arrived here.
+    pub t2: Stamp,
+    /// `sequenceId`.
+    pub sequence_id: u16,
+    /// `logMessageInterval`, where it can be believed.
+    pub log_interval: Option<i8>,
+    /// Whether there was a Follow_Up.
+    pub two_step: bool,
+    /// The correction fields of both messages: what transparent clocks have added.
+    pub correction: Duration,
+}
+
+/// One Delay_Req.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DelayObservation {
+    /// When it left here.
+    pub t3: Stamp,
+    /// When it arrived at the time transmitter, corrections subtracted and `delayAsymmetry` added:
+    /// `t4 - t3` is path delay minus offset.
+    pub t4: Time<Ptp>,
+    /// `sequenceId`.
+    pub sequence_id: u16,
+    /// The correction field: what transparent clocks have added.
+    pub correction: Duration,
+}
+
+/// `parentDS` (8.2.3), and where it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParentDataSet {
+    /// The port that hears it.
+    pub port: PortIndex,
+    /// `parentPortIdentity`.
+    pub parent_port_identity: PortIdentity,
+    /// `grandmasterIdentity`.
+    pub grandmaster_identity: ClockIdentity,
+    /// `grandmasterClockQuality`.
+    pub grandmaster_clock_quality: ClockQuality,
+    /// `grandmasterPriority1`.
+    pub grandmaster_priority1: u8,
+    /// `grandmasterPriority2`.
+    pub grandmaster_priority2: u8,
+    /// `stepsRemoved` as announced; `currentDS.stepsRemoved` is one more.
+    pub steps_removed: u16,
+    /// Counts changes of port, parent, grandmaster and time scale since the start.
+    pub epoch: u64,
+    /// `timePropertiesDS`.
+    pub time_properties: TimeProperties,
+}
+
+/// `timePropertiesDS` (8.2.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeProperties {
+    /// `currentUtcOffset`, seconds.
+    pub current_utc_offset: i16,
+    /// `currentUtcOffsetValid`.
+    pub current_utc_offset_valid: bool,
+    /// `leap59`.
+    pub leap59: bool,
+    /// `leap61`.
+    pub leap61: bool,
+    /// `timeTraceable`.
+    pub time_traceable: bool,
+    /// `frequencyTraceable`.
+    pub frequency_traceable: bool,
+    /// `ptpTimescale`.
+    pub ptp_timescale: bool,
+    /// `timeSource`.
+    pub time_source: TimeSource,
+}
+
+impl TimeProperties {
+    /// From the flags and the body of an Announce. A UTC offset that cannot be is none
+    /// ([`limits::UTC_OFFSET`]).
+    pub fn new(flags: Flags, announce: &Announce) -> Self {
+        let is_plausible = limits::is_utc_offset(announce.current_utc_offset);
+        Self {
+            current_utc_offset: if is_plausible {
+                announce.current_utc_offset
+            } else {
+                limits::USUAL_UTC_OFFSET
+            },
+            current_utc_offset_valid: is_plausible && flags.contains(Flags::UTC_OFFSET_VALID),
+            leap59: flags.contains(Flags::LEAP59),
+            leap61: flags.contains(Flags::LEAP61),
+            time_traceable: flags.contains(Flags::TIME_TRACEABLE),
+            frequency_traceable: flags.contains(Flags::FREQUENCY_TRACEABLE),
+            ptp_timescale: flags.contains(Flags::PTP_TIMESCALE),
+            time_source: announce.time_source,
+        }
+    }
+}
+
+/// The time scale, in words.
+impl fmt::Display for TimeProperties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.ptp_timescale, self.current_utc_offset_valid) {
+            (true, true) => write!(f, "PTP (TAI), UTC {} s behind", self.current_utc_offset),
+            (true, false) => f.write_str("PTP (TAI), UTC offset unknown"),
+            (false, _) => f.write_str("arbitrary"),
+        }
+    }
+}
