@@ -242,7 +242,7 @@ impl<C: Clock> World<C> {
     }
 
     fn followed(&self) -> Option<ClockIdentity> {
-        self.client.receiver().parent().map(|parent| parent.grandmaster_identity)
+        self.client.receiver().parent().map(|parent| parent.set.grandmaster_identity)
     }
 
     fn dropped(&self, cause: Drop) -> u64 {
@@ -443,7 +443,9 @@ fn a_link_that_goes_down_disables_the_port_and_comes_back() {
 fn watching_a_utc_clock_applies_the_utc_offset_only_on_the_ptp_time_scale() {
     for flags in [Flags(0), Flags::PTP_TIMESCALE | Flags::UTC_OFFSET_VALID] {
         let mut config = gm_config(1);
-        config.time_flags = flags;
+        let ptp = flags.contains(Flags::PTP_TIMESCALE);
+        config.time_properties.ptp_timescale = ptp;
+        config.time_properties.current_utc_offset_valid = ptp;
         let gm = gm(config, Duration::ZERO, 0.0);
         let utc: Time<Ptp> = Time::from_seconds_nanos(1_700_000_000, 5_000);
         let clock = WatchClock::new(ClockScale::Utc, start(), utc, Duration::ZERO);

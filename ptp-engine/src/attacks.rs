@@ -161,7 +161,7 @@ impl Bench {
     }
 
     fn parent(&self) -> Option<PortIdentity> {
-        self.receiver.parent().map(|parent| parent.parent_port_identity)
+        self.receiver.parent().map(|parent| parent.set.parent_port_identity)
     }
 
     fn dropped(&self, cause: Drop) -> u64 {
@@ -324,8 +324,8 @@ fn flips_of_what_never_flips_are_held_and_counted() {
             });
             assert_eq!(bench.epochs, 1, "{what} {ahead}");
             let parent = bench.receiver.parent().unwrap();
-            assert_eq!(parent.parent_port_identity, GM, "{what} {ahead}");
-            assert_eq!(parent.grandmaster_identity, GM.clock_identity, "{what} {ahead}");
+            assert_eq!(parent.set.parent_port_identity, GM, "{what} {ahead}");
+            assert_eq!(parent.set.grandmaster_identity, GM.clock_identity, "{what} {ahead}");
             let properties = parent.time_properties;
             assert!(properties.ptp_timescale && !properties.leap61, "{what} {ahead}");
             assert_eq!(properties.current_utc_offset, 37, "{what} {ahead}");
@@ -352,8 +352,8 @@ fn honest_change_costs_a_few_announces() {
             bench.put(&change.bytes(second as u16));
             let now = *bench.receiver.parent().unwrap();
             announces += 1;
-            if (now.time_properties, now.grandmaster_priority1)
-                != (before.time_properties, before.grandmaster_priority1)
+            if (now.time_properties, now.set.grandmaster_priority1)
+                != (before.time_properties, before.set.grandmaster_priority1)
             {
                 break;
             }

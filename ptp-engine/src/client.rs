@@ -5,7 +5,7 @@ use super::{
     DelayMechanism, PortIndex, TxToken,
     origin::Origin,
     receiver::{
-        Action, DelayObservation, Measurement, Observation, ParentDataSet, PortConfig, Receiver,
+        Action, DelayObservation, Measurement, Observation, Parent, PortConfig, Receiver,
         ReceiverConfig,
     },
     strategy::{self, Observed, Strategist, Strategy, Use},
@@ -34,8 +34,6 @@ const HOLDOVER_AT_LEAST: Duration = Duration::from_secs(2);
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// Events that wait to be collected.
 const EVENT_CAPACITY: usize = 4096;
-/// TAI minus UTC since 2017, for a grandmaster on the PTP time scale that does not say.
-const DEFAULT_UTC_OFFSET: i16 = 37;
 
 /// What the caller is to do or may want to publish, in the order of its making.
 #[derive(Debug)]
@@ -111,11 +109,11 @@ struct Reference {
 }
 
 impl Reference {
-    const fn of(parent: &ParentDataSet) -> Self {
+    const fn of(parent: &Parent) -> Self {
         Self {
             port: parent.port,
-            parent: parent.parent_port_identity,
-            grandmaster: parent.grandmaster_identity,
+            parent: parent.set.parent_port_identity,
+            grandmaster: parent.set.grandmaster_identity,
             ptp_timescale: parent.time_properties.ptp_timescale,
         }
     }
@@ -229,7 +227,7 @@ impl<C: Clock> Client<C> {
     /// are known, else against the parent: [`Origin::bound_reference`] says which.
     pub fn trust(&self, now: Time<Mono>) -> Option<Trust> {
         let free = self.clock.free_running(now);
-        let shown = self.domain_time(now).since_epoch() - free.since_epoch();
+        let shown = self.domain_time(now).ahead_of(free);
         self.servo.trust(free, shown).map(|trust| self.origin.widen(trust))
     }
 
@@ -433,18 +431,10 @@ impl<C: Clock> Client<C> {
     fn domain_offset(&self) -> Duration {
         // A clock in holdover shows the time of the one that it has followed.
         let parent = self.origin.parent.as_ref().or(self.receiver.parent());
-        let Some(ParentDataSet { time_properties, .. }) = parent else {
-            return Duration::ZERO;
-        };
-        if self.clock.scale() == ClockScale::Ptp || !time_properties.ptp_timescale {
-            return Duration::ZERO;
+        match (parent, self.clock.scale()) {
+            (Some(parent), ClockScale::Utc) => parent.time_properties.utc_offset().best(),
+            _ => Duration::ZERO,
         }
-        let seconds = if time_properties.current_utc_offset_valid {
-            time_properties.current_utc_offset
-        } else {
-            DEFAULT_UTC_OFFSET
-        };
-        Duration::from_secs(i64::from(seconds))
     }
 
     /// The clock's reading in the time scale of the domain, for the true error of `lab` and tests.
@@ -517,7 +507,7 @@ impl<C: Clock> Client<C> {
             rx_source: t2.source,
             tx_source: self.tx_source,
             parent: from.parent,
-            grandmaster: self.origin.parent.map(|parent| parent.grandmaster_identity),
+            grandmaster: self.origin.parent.map(|parent| parent.set.grandmaster_identity),
             sequence_id,
             strategy: self.strategist.strategy(),
         };

@@ -4,6 +4,7 @@
 //! the two together.
 
 use core::ops::RangeInclusive;
+pub use ptp_common::data_set::{USUAL_UTC_OFFSET, UTC_OFFSET};
 use ptp_common::time::Duration;
 
 /// `logMessageInterval` that is an interval at all, log2 s; what is outside says nothing (7.7.2.1).
@@ -24,11 +25,6 @@ pub const LOG_SYNC_LONGEST: i8 = 5;
 pub const PATH_DELAY: Duration = Duration::from_secs(10);
 /// Farthest that the correction of one exchange may be from zero.
 pub const CORRECTION: Duration = Duration::from_secs(10);
-/// `currentUtcOffset` that can be true, seconds: 37 since 2017, and no leap second is in sight.
-pub const UTC_OFFSET: RangeInclusive<i16> = 30..=50;
-/// TAI minus UTC since 2017, seconds, where a grandmaster on the PTP time scale does not say it or cannot
-/// be right.
-pub const USUAL_UTC_OFFSET: i16 = 37;
 /// Announce messages in a row after which another grandmaster, time scale or UTC offset of the same
 /// sender is believed.
 pub const CONFIRM_TIME: u8 = 3;

@@ -437,10 +437,7 @@ impl Observer {
                 // clocks have added to it included (11.3.2).
                 let t4 = response.receive_timestamp - response.correction;
                 port.tx_source = Some(stamp.source);
-                let point = Point {
-                    at: stamp.time,
-                    difference: t4.since_epoch() - stamp.time.since_epoch(),
-                };
+                let point = Point { at: stamp.time, difference: t4.ahead_of(stamp.time) };
                 let delay = port.path.get_or_insert_default().request(point);
                 if let Some(delay) = delay {
                     port.seen.delay.record(delay);
@@ -549,7 +546,7 @@ impl Port {
         t1: Time<Ptp>,
     ) -> Option<OffsetSample> {
         let path = self.path.get_or_insert_default();
-        let difference = stamp.time.since_epoch() - t1.since_epoch();
+        let difference = stamp.time.ahead_of(t1);
         match path.sync(Point { at: stamp.time, difference }) {
             Taken::Yes => {}
             Taken::Outlier => self.seen.losses.outlier += 1,
@@ -560,7 +557,7 @@ impl Port {
         let delay = path.delay(stamp.time).or(link_delay);
         // Before the first Announce nobody knows what the transmitter's time means.
         let utc_offset = self.seen.announced?.utc_offset();
-        let to_real = real.since_epoch() - stamp.time.since_epoch() + utc_offset;
+        let to_real = real.ahead_of(stamp.time) + utc_offset;
         let offset = |difference: Duration| difference + to_real - delay.unwrap_or_default();
         let sample = OffsetSample {
             domain: self.seen.key.domain,
@@ -582,7 +579,7 @@ impl Port {
 
 /// The host's time on the scale of the domain.
 fn on_ptp_scale(real: Time<Real>, announced: &Announced) -> Time<Ptp> {
-    Time::from_epoch(real.since_epoch() + announced.utc_offset())
+    real.at_offset(announced.utc_offset())
 }
 
 const fn opposite(direction: Direction) -> Direction {

@@ -5,7 +5,7 @@
 use ptp_common::time::Duration;
 use serde::Serialize;
 
-use super::receiver::ParentDataSet;
+use super::receiver::Parent;
 use crate::servo::Trust;
 
 /// What a bound on the clock's error is against.
@@ -35,7 +35,7 @@ impl BoundReference {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Origin {
     /// Of the latest measurement.
-    pub parent: Option<ParentDataSet>,
+    pub parent: Option<Parent>,
     /// Error of each boundary clock between grandmaster and here, where it is known.
     pub boundary_clock_error: Option<Duration>,
 }
@@ -70,7 +70,7 @@ impl Origin {
         self.between()?;
         let parent = self.parent?;
         let is_utc = parent.time_properties.time_traceable && parent.time_properties.ptp_timescale;
-        let accuracy = parent.grandmaster_clock_quality.clock_accuracy;
+        let accuracy = parent.set.grandmaster_clock_quality.clock_accuracy;
         accuracy.bound().filter(|_| is_utc).or(configured)
     }
 
@@ -94,26 +94,36 @@ mod tests {
         PortIndex,
         client::Client,
         clock::{ClockScale, watch::WatchClock},
-        receiver::{ReceiverConfig, TimeProperties},
+        receiver::ReceiverConfig,
         servo::{Basis, Choice, Interval, Options, build},
     };
     use ptp_common::{
+        data_set::{ParentDataSet, TimeProperties},
         time::Time,
-        wire::{ClockAccuracy, ClockIdentity, ClockQuality, PortIdentity, TimeSource},
+        wire::{
+            Announce, ClockAccuracy, ClockIdentity, ClockQuality, PortIdentity, TimeSource,
+            Timestamp,
+        },
     };
 
     pub(crate) fn origin(steps_removed: u16, accuracy: u8, time_traceable: bool) -> Origin {
-        let parent = ParentDataSet {
-            port: PortIndex(0),
-            parent_port_identity: PortIdentity::default(),
-            grandmaster_identity: ClockIdentity::default(),
+        let announce = Announce {
+            origin_timestamp: Timestamp::ZERO,
+            current_utc_offset: 37,
+            grandmaster_priority1: 128,
             grandmaster_clock_quality: ClockQuality {
                 clock_class: 6,
                 clock_accuracy: ClockAccuracy(accuracy),
                 offset_scaled_log_variance: 0xffff,
             },
-            grandmaster_priority1: 128,
             grandmaster_priority2: 128,
+            grandmaster_identity: ClockIdentity::default(),
+            steps_removed,
+            time_source: TimeSource::GNSS,
+        };
+        let parent = Parent {
+            port: PortIndex(0),
+            set: ParentDataSet::of(&announce, PortIdentity::default()),
             steps_removed,
             epoch: 1,
             time_properties: TimeProperties {

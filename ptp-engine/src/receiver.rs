@@ -36,8 +36,7 @@ use rand_chacha::ChaCha8Rng;
 pub use super::pdelay::PeerDelay;
 pub use config::{Acceptable, NotAnIdentity, PortConfig, ReceiverConfig};
 pub use outcome::{
-    Action, DelayObservation, Measurement, Observation, ParentDataSet, StateReason,
-    SyncObservation, TimeProperties,
+    Action, DelayObservation, Measurement, Observation, Parent, StateReason, SyncObservation,
 };
 pub use overheard::Hint;
 use rhythm::Rhythm;
@@ -96,7 +95,7 @@ pub struct Receiver {
     minor_version: u8,
     acceptable: Vec<Acceptable>,
     ports: Vec<Port>,
-    parent: Option<ParentDataSet>,
+    parent: Option<Parent>,
     epoch: u64,
     synchronized: bool,
     rng: ChaCha8Rng,
@@ -179,7 +178,7 @@ impl Receiver {
     }
 
     /// `parentDS` and `timePropertiesDS`; `None` while there is no time transmitter.
-    pub const fn parent(&self) -> Option<&ParentDataSet> {
+    pub const fn parent(&self) -> Option<&Parent> {
         self.parent.as_ref()
     }
 
@@ -312,7 +311,7 @@ impl Receiver {
 
     /// The transmit stamp of an event message, or the news that there is none.
     pub fn handle_tx_stamp(&mut self, _now: Time<Mono>, token: TxToken, stamp: Option<Stamp>) {
-        let parent = self.parent.map(|parent| parent.parent_port_identity);
+        let parent = self.parent.map(|parent| parent.set.parent_port_identity);
         for index in 0..self.ports.len() {
             let port = &mut self.ports[index];
             if let Some(at) = port.delays.iter().position(|delay| delay.token == token) {
@@ -439,7 +438,7 @@ impl Receiver {
     fn parent_on(&self, index: usize) -> Option<PortIdentity> {
         self.parent
             .filter(|parent| usize::from(parent.port.0) == index)
-            .map(|parent| parent.parent_port_identity)
+            .map(|parent| parent.set.parent_port_identity)
     }
 
     fn header(&self, index: usize, sequence_id: u16) -> Header {
@@ -513,7 +512,7 @@ impl Receiver {
         self.push(Action::Measurement(Measurement {
             port: PortIndex(index as u16),
             epoch: parent.epoch,
-            parent: parent.parent_port_identity,
+            parent: parent.set.parent_port_identity,
             observation,
         }));
     }
@@ -587,5 +586,5 @@ impl Receiver {
 /// A time receiver answers Pdelay_Req with times of its monotonic clock: only their difference and
 /// their rate mean anything to the peer (11.4.2), and this clock is never stepped.
 fn responder_time(mono: Time<Mono>) -> Time<Ptp> {
-    Time::from_epoch(mono.since_epoch())
+    mono.at_offset(Duration::ZERO)
 }

@@ -515,7 +515,7 @@ fn a_flood_of_announcing_clocks_is_bounded_and_does_not_unseat_the_parent() {
         bench.put(1_500, &announce(from, 1));
     }
     assert!(bench.receiver.stored() <= 16);
-    assert_eq!(bench.receiver.parent().unwrap().parent_port_identity, GM);
+    assert_eq!(bench.receiver.parent().unwrap().set.parent_port_identity, GM);
     assert!(bench.dropped(Drop::ForeignTableFull) > 9_000);
 }
 

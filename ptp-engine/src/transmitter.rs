@@ -14,10 +14,11 @@ use crate::{address::Address, limits};
 use alloc::collections::VecDeque;
 use core::net::IpAddr;
 use ptp_common::{
+    data_set::TimeProperties,
     time::{Duration, Mono, Ptp, Time},
     wire::{
         Announce, Body, ClockAccuracy, ClockIdentity, ClockQuality, Flags, Header, Message,
-        MessageType, MessageView, PortIdentity, TimeInterval, TimeSource, Timestamp,
+        MessageType, MessageView, PortIdentity, TimeInterval, Timestamp,
     },
 };
 
@@ -53,12 +54,8 @@ pub struct TransmitterConfig {
     pub log_sync_interval: i8,
     /// `logMinDelayReqInterval`, which clients adopt.
     pub log_min_delay_req_interval: i8,
-    /// What Announce says about the time, the flags of `timePropertiesDS` only.
-    pub time_flags: Flags,
-    /// `currentUtcOffset`, seconds.
-    pub current_utc_offset: i16,
-    /// `timeSource`.
-    pub time_source: TimeSource,
+    /// `timePropertiesDS`, which Announce tells.
+    pub time_properties: TimeProperties,
     /// Delay_Req and Pdelay_Req answered per second, shared by client; more are counted and dropped.
     pub max_requests_per_second: u32,
     /// Makes it unforeseeable which clients share a place in the tables.
@@ -85,9 +82,7 @@ impl TransmitterConfig {
             log_announce_interval: 1,
             log_sync_interval: 0,
             log_min_delay_req_interval: 0,
-            time_flags: Flags(0),
-            current_utc_offset: 37,
-            time_source: TimeSource::INTERNAL_OSCILLATOR,
+            time_properties: TimeProperties::UNKNOWN,
             max_requests_per_second: 10_000,
             seed: 0,
         }
@@ -165,12 +160,15 @@ impl Transmitter {
         &self.config
     }
 
-    /// What Announce says from now on about quality and time, for a served clock that is itself
+    /// What Announce says of the quality from the next one on, for a served clock that is itself
     /// synchronised or has lost its reference.
-    pub fn set_quality(&mut self, clock_quality: ClockQuality, time_flags: Flags, utc_offset: i16) {
+    pub const fn set_quality(&mut self, clock_quality: ClockQuality) {
         self.config.clock_quality = clock_quality;
-        self.config.time_flags = time_flags;
-        self.config.current_utc_offset = utc_offset;
+    }
+
+    /// What Announce says of the time from the next one on.
+    pub const fn set_time_properties(&mut self, time_properties: TimeProperties) {
+        self.config.time_properties = time_properties;
     }
 
     /// What the best master clock algorithm compares first and third, from the next Announce on.
@@ -227,16 +225,17 @@ impl Transmitter {
 
     fn send_announce(&mut self, index: usize, sequence_id: u16) {
         let mut header = self.header(index, sequence_id, self.config.log_announce_interval);
-        header.flags = self.config.time_flags;
+        let time_properties = &self.config.time_properties;
+        header.flags = time_properties.flags();
         let body = Body::Announce(Announce {
             origin_timestamp: Timestamp::ZERO,
-            current_utc_offset: self.config.current_utc_offset,
+            current_utc_offset: time_properties.current_utc_offset,
             grandmaster_priority1: self.config.priority1,
             grandmaster_clock_quality: self.config.clock_quality,
             grandmaster_priority2: self.config.priority2,
             grandmaster_identity: self.config.clock_identity,
             steps_removed: 0,
-            time_source: self.config.time_source,
+            time_source: time_properties.time_source,
         });
         self.send_general(index, MessageType::Announce, false, Datagram::new(header, body));
     }

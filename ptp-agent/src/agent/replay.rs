@@ -254,8 +254,8 @@ impl Teller<'_> {
             }
             Event::ClockError(error) => tracing::warn!(%error, "clock"),
             Event::Engine(Action::ParentChanged { parent: Some(parent) }) => tracing::info!(
-                grandmaster = %parent.grandmaster_identity,
-                port = %parent.parent_port_identity,
+                grandmaster = %parent.set.grandmaster_identity,
+                port = %parent.set.parent_port_identity,
                 "following"
             ),
             Event::Engine(Action::ParentChanged { parent: None }) => {

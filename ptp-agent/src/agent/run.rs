@@ -149,7 +149,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         ..ReceiverConfig::new(identity, seed)
     };
     let real_minus_mono = realtime_minus_monotonic();
-    let host = Time::from_epoch(start.since_epoch() + real_minus_mono);
+    let host = start.at_offset(real_minus_mono);
     let mut followed = match &clock {
         ClockChoice::Virtual => Followed::virtual_at(start, host),
         ClockChoice::None => Followed::watching(start, host),
@@ -318,7 +318,7 @@ impl Runner {
     /// Reads the host's time, and does what is due.
     fn poll(&mut self, now: Time<Mono>) {
         let real_minus_mono = realtime_minus_monotonic();
-        self.client.clock_mut().read(now, Time::from_epoch(now.since_epoch() + real_minus_mono));
+        self.client.clock_mut().read(now, now.at_offset(real_minus_mono));
         if let Some(recorder) = &mut self.recorder {
             recorder.reading(now, real_minus_mono);
             // To poll before anything is due changes nothing.

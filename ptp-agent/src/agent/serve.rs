@@ -7,8 +7,9 @@ use std::{
 };
 
 use ptp_common::{
+    data_set::TimeProperties,
     time::{Duration, Mono, Ptp, Time},
-    wire::{ClockQuality, Flags, TimeSource},
+    wire::ClockQuality,
 };
 use serde_json::json;
 
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     capture::{RxSource, TxSource},
-    clock::{Clock, virtual_clock::VirtualClock},
+    clock::{Clock, served::ServedTime, virtual_clock::VirtualClock},
     engine::{
         PortIndex,
         receiver::Action,
@@ -36,7 +37,7 @@ use crate::{
         management::Setting,
         metrics::Direction,
     },
-    sys::clock::{monotonic, realtime_minus_monotonic, tai_offset_seconds},
+    sys::clock::{host_reading, monotonic},
 };
 
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -79,17 +80,33 @@ pub struct ServeConfig {
 }
 
 enum Served {
-    System { tai_offset: Duration },
+    System(ServedTime),
     Virtual(VirtualClock),
 }
 
 impl Served {
-    fn at(&self, mono: Time<Mono>) -> Time<Ptp> {
-        match self {
-            Self::Virtual(clock) => clock.at(mono),
-            Self::System { tai_offset } => {
-                Time::from_epoch(mono.since_epoch() + realtime_minus_monotonic() + *tai_offset)
+    /// Reads the host's time anew, if that is what is served.
+    fn read(&mut self, now: Time<Mono>) {
+        if let Self::System(time) = self {
+            match host_reading() {
+                Ok(reading) => time.read(now, reading),
+                Err(error) => tracing::debug!(%error, "the kernel's clock"),
             }
+        }
+    }
+
+    /// The time that was served at `mono`, unless it was set around then.
+    fn at(&self, mono: Time<Mono>) -> Option<Time<Ptp>> {
+        match self {
+            Self::Virtual(clock) => Some(clock.at(mono)),
+            Self::System(time) => time.at(mono),
+        }
+    }
+
+    fn time_properties(&self) -> TimeProperties {
+        match self {
+            Self::Virtual(_) => TimeProperties::UNKNOWN,
+            Self::System(time) => time.latest().time_properties(),
         }
     }
 }
@@ -131,13 +148,9 @@ pub async fn serve(
     transmitter.clock_quality.clock_class = config.clock_class;
     let mut served = match *clock {
         ServedClock::System => {
-            let seconds = tai_offset_seconds().unwrap_or(0);
-            if seconds != 0 {
-                transmitter.time_flags = Flags::PTP_TIMESCALE | Flags::UTC_OFFSET_VALID;
-                transmitter.current_utc_offset = i16::try_from(seconds).unwrap_or(37);
-                transmitter.time_source = TimeSource::NTP;
-            }
-            Served::System { tai_offset: Duration::from_secs(i64::from(seconds)) }
+            let reading = host_reading()
+                .map_err(|source| AgentError::Os { attempt: "read the kernel's clock", source })?;
+            Served::System(ServedTime::new(start, reading))
         }
         ServedClock::Virtual { offset, drift_ppb } => {
             let mut clock = virtual_clock(start, offset);
@@ -147,6 +160,7 @@ pub async fn serve(
             Served::Virtual(clock)
         }
     };
+    transmitter.time_properties = served.time_properties();
     if let (Served::Virtual(clock), Some(output)) = (&served, &output) {
         output.emit(&json::Event::Clock(clock_line(clock, start)))?;
     }
@@ -215,6 +229,8 @@ pub async fn serve(
     };
     loop {
         let now = monotonic();
+        served.read(now);
+        transmitter.set_time_properties(served.time_properties());
         transmitter.poll(now);
         carry(&mut io, &mut transmitter, &mut served);
         if now >= housekeeping {
@@ -291,10 +307,8 @@ fn reconfigure(new: &ServeConfig, now: Time<Mono>, io: &mut Io, transmitter: &mu
         new.log_announce_interval,
         new.log_min_delay_req_interval,
     );
-    let TransmitterConfig { clock_quality, time_flags, current_utc_offset, .. } =
-        *transmitter.config();
-    let clock_quality = ClockQuality { clock_class: new.clock_class, ..clock_quality };
-    transmitter.set_quality(clock_quality, time_flags, current_utc_offset);
+    let clock_quality = transmitter.config().clock_quality;
+    transmitter.set_quality(ClockQuality { clock_class: new.clock_class, ..clock_quality });
 }
 
 fn carry(io: &mut Io, transmitter: &mut Transmitter, served: &mut Served) {
@@ -315,13 +329,15 @@ fn carry(io: &mut Io, transmitter: &mut Transmitter, served: &mut Served) {
             return;
         };
         let now = monotonic();
+        // What lies between the stamp and here is in the reading.
+        served.read(now);
         match delivery {
             Delivery::Message { port, bytes, stamp, source } => {
-                let received = stamp.map(|stamp| served.at(stamp.time));
+                let received = stamp.and_then(|stamp| served.at(stamp.time));
                 transmitter.handle_message_from(now, port, &bytes, received, source);
             }
             Delivery::TxStamp { token, stamp } => {
-                let sent = stamp.map(|stamp| served.at(stamp.time));
+                let sent = stamp.and_then(|stamp| served.at(stamp.time));
                 transmitter.handle_tx_stamp(token, sent);
             }
             Delivery::Link { port, up } => {

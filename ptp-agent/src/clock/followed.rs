@@ -52,7 +52,7 @@ impl Followed {
         match self {
             Self::Virtual(_) | Self::Phc(_) => {}
             Self::Watched(watch) => watch.update(now, host, Duration::ZERO),
-            Self::System(clock) => clock.read(now, host.since_epoch() - now.since_epoch()),
+            Self::System(clock) => clock.read(now, host.ahead_of(now)),
         }
     }
 

@@ -36,7 +36,7 @@ impl Replay {
     /// followed with a software clock that begins at the same time.
     pub fn new(start: &Start, servo: Box<dyn Servo>, steer: bool) -> Self {
         let now = start.now_ns;
-        let host = Time::from_epoch(now.since_epoch() + start.real_minus_mono_ns);
+        let host = now.at_offset(start.real_minus_mono_ns);
         let mut clock = match start.clock {
             FollowedClock::Virtual { reading_ns } => Followed::virtual_at(now, reading_ns),
             FollowedClock::None if steer => Followed::virtual_at(now, host),
@@ -72,7 +72,7 @@ impl Replay {
                 self.client.handle_link(*now_ns, PortIndex(*port), *up);
             }
             (Note::Reading { now_ns, real_minus_mono_ns }, _) => {
-                let host = Time::from_epoch(now_ns.since_epoch() + *real_minus_mono_ns);
+                let host = now_ns.at_offset(*real_minus_mono_ns);
                 self.client.clock_mut().read(*now_ns, host);
             }
             // No inputs of the engine.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 use ptp_common::{
-    time::{Duration, Mono, Real, Time},
+    time::{Duration, Mono, Time},
     wire::ClockIdentity,
 };
 use rand::{RngExt, SeedableRng};
@@ -77,7 +77,7 @@ fn live(
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let mut receiver = ReceiverConfig::new(ClockIdentity([2, 0, 0, 0xff, 0xfe, 0, 0, 2]), 7);
     receiver.ports[0].delay_mechanism = delay_mechanism;
-    let reading = Time::from_epoch(begin().since_epoch() + real_minus_mono());
+    let reading = begin().at_offset(real_minus_mono());
     let start = Start::new(
         begin(),
         real_minus_mono(),
@@ -103,7 +103,7 @@ fn live(
     let mut coming: VecDeque<Coming> = VecDeque::new();
     let end = begin() + Duration::from_secs(seconds);
     let mut now = begin();
-    let real = |time: Time<Mono>| Time::<Real>::from_epoch(time.since_epoch() + real_minus_mono());
+    let real = |time: Time<Mono>| time.at_offset(real_minus_mono());
     let sink = |encoder: &mut Encoder<_>, now, note, message: Option<Outgoing>| {
         encoder.write(real(now), &note, message.as_ref()).unwrap();
     };

@@ -202,7 +202,7 @@ impl<W: Write> Encoder<W> {
         })?;
         let events = u32::try_from(start.ports.len()).unwrap_or(u32::MAX);
         let mut encoder = Self { pcapng, transport: start.transport, addresses, events };
-        let real = Time::from_epoch(start.now_ns.since_epoch() + start.real_minus_mono_ns);
+        let real = start.now_ns.at_offset(start.real_minus_mono_ns);
         encoder.write(real, &Note::Start(start.clone()), None)?;
         Ok(encoder)
     }
@@ -399,7 +399,7 @@ impl Recorder {
 
     fn put(&mut self, now: Time<Mono>, at: Time<Mono>, note: Note, message: Option<Outgoing>) {
         self.now = now;
-        let real = Time::from_epoch(at.since_epoch() + self.real_minus_mono);
+        let real = at.at_offset(self.real_minus_mono);
         if self.unsaid > 0 {
             let lost = Entry { real, note: Note::Lost { inputs: self.unsaid }, message: None };
             if !self.send(lost) {
@@ -447,7 +447,7 @@ impl Recorder {
     /// # Errors
     /// When it could not be written.
     pub fn finish(mut self, now: Time<Mono>) -> Result<Totals, RecordError> {
-        let real = Time::from_epoch(now.since_epoch() + self.real_minus_mono);
+        let real = now.at_offset(self.real_minus_mono);
         let failed = |problem: String| RecordError::Write { path: self.path.clone(), problem };
         if let Some(entries) = self.entries.take() {
             let mut notes = vec![Note::End { now_ns: now, lost: self.totals.lost }];

@@ -3,9 +3,10 @@
 //! (the kernel's way), and the announced UTC offset changes within two announce intervals of midnight
 //! (IEEE 1588-2019 9.4), not at the same instant.
 
-use ptp_common::time::{Duration, Mono, Ptp, Time};
-
-use crate::receiver::TimeProperties;
+use ptp_common::{
+    data_set::TimeProperties,
+    time::{Duration, Mono, Ptp, Time},
+};
 
 const DAY_S: i64 = 86_400;
 /// From so long before midnight, UTC, nothing is measured ...

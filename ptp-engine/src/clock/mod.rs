@@ -5,6 +5,7 @@
 pub mod leap;
 pub mod policed;
 pub mod policy;
+pub mod served;
 pub mod virtual_clock;
 pub mod watch;
 

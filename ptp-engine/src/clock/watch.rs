@@ -15,7 +15,7 @@ impl WatchClock {
     /// A time scale that now reads `local` when the monotonic clock reads `mono`, give or take
     /// `error`.
     pub fn new(scale: ClockScale, mono: Time<Mono>, local: Time<Ptp>, error: Duration) -> Self {
-        Self { scale, offset: local.since_epoch() - mono.since_epoch(), error }
+        Self { scale, offset: local.ahead_of(mono), error }
     }
 
     /// A fresh pair of readings, as for [`Self::new`].
@@ -32,7 +32,7 @@ impl Clock for WatchClock {
         self.scale
     }
     fn at(&self, mono: Time<Mono>) -> Time<Ptp> {
-        Time::from_epoch(mono.since_epoch() + self.offset)
+        mono.at_offset(self.offset)
     }
     fn reading_error(&self) -> Duration {
         self.error

@@ -4,6 +4,7 @@ use super::figures::{Exchanges, Losses, Spread};
 use super::slot;
 use crate::stamp::{Stamp, StampSource};
 use ptp_common::{
+    data_set::TimeProperties,
     record::Direction,
     time::{Duration, Mono, Real, Time},
     wire::{Announce, Flags, MessageType, PortIdentity},
@@ -140,16 +141,9 @@ pub struct Announced {
 }
 
 impl Announced {
-    /// What is to be added to UTC to get the time of the domain: `currentUtcOffset` only where
-    /// `ptpTimescale` is set. Elsewhere the time scale is arbitrary (7.2.1), in practice UTC
-    /// (ptp4l with software stamps says 37 s all the same). That `currentUtcOffsetValid` is not set
-    /// changes nothing: it is so in ptp4l's default configuration.
+    /// What is to be added to UTC to get the time of the domain, as well as it can be told.
     pub(super) fn utc_offset(&self) -> Duration {
-        if self.flags.contains(Flags::PTP_TIMESCALE) {
-            Duration::from_secs(i64::from(self.announce.current_utc_offset))
-        } else {
-            Duration::ZERO
-        }
+        TimeProperties::new(self.flags, &self.announce).utc_offset().best()
     }
 }
 

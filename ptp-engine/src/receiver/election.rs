@@ -2,12 +2,13 @@
 
 use super::{
     super::{PortIndex, PortState, bmca::DataSet, counters::Drop},
-    Action, ParentDataSet, Receiver, StateReason, TimeProperties,
+    Action, Parent, Receiver, StateReason,
     foreign::{Announced, Foreign, Heard},
     overheard::Hint,
 };
 use crate::limits;
 use ptp_common::{
+    data_set::{ParentDataSet, TimeProperties},
     time::{Mono, Time},
     wire::{Announce, Flags, Header},
 };
@@ -111,13 +112,9 @@ impl Receiver {
         };
         let Some(foreign) = self.ports[index].foreign.get(n) else { return };
         let announce = &foreign.believed.announce;
-        let mut new = ParentDataSet {
+        let mut new = Parent {
             port: PortIndex(index as u16),
-            parent_port_identity: foreign.source,
-            grandmaster_identity: announce.grandmaster_identity,
-            grandmaster_clock_quality: announce.grandmaster_clock_quality,
-            grandmaster_priority1: announce.grandmaster_priority1,
-            grandmaster_priority2: announce.grandmaster_priority2,
+            set: ParentDataSet::of(announce, foreign.source),
             steps_removed: announce.steps_removed,
             epoch: self.epoch,
             time_properties: TimeProperties::new(foreign.believed.flags, announce),
@@ -125,10 +122,10 @@ impl Receiver {
         let old = self.parent;
         let same_port = old.is_some_and(|old| old.port == new.port);
         let same_parent = same_port
-            && old.is_some_and(|old| old.parent_port_identity == new.parent_port_identity);
+            && old.is_some_and(|old| old.set.parent_port_identity == new.set.parent_port_identity);
         let same_time = same_parent
             && old.is_some_and(|old| {
-                old.grandmaster_identity == new.grandmaster_identity
+                old.set.grandmaster_identity == new.set.grandmaster_identity
                     && old.time_properties.ptp_timescale == new.time_properties.ptp_timescale
             });
         if !same_time {

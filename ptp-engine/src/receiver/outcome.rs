@@ -5,11 +5,11 @@ use super::{
     super::{Datagram, PortIndex, PortState, TxToken},
     PeerDelay,
 };
-use crate::{address::Address, limits, stamp::Stamp};
-use core::fmt;
+use crate::{address::Address, stamp::Stamp};
 use ptp_common::{
+    data_set::{ParentDataSet, TimeProperties},
     time::{Duration, Ptp, Time},
-    wire::{Announce, ClockIdentity, ClockQuality, Flags, PortIdentity, TimeSource},
+    wire::PortIdentity,
 };
 use serde::Serialize;
 
@@ -62,7 +62,7 @@ pub enum Action {
     /// Another time transmitter, another grandmaster, or none.
     ParentChanged {
         /// The new one.
-        parent: Option<ParentDataSet>,
+        parent: Option<Parent>,
     },
 }
 
@@ -110,7 +110,7 @@ pub struct Measurement {
     /// The port that made it.
     pub port: PortIndex,
     /// Changes whenever times before and after it must not be compared: see
-    /// [`ParentDataSet::epoch`].
+    /// [`Parent::epoch`].
     pub epoch: u64,
     /// The time transmitter.
     pub parent: PortIdentity,
@@ -161,79 +161,17 @@ pub struct DelayObservation {
     pub correction: Duration,
 }
 
-/// `parentDS` (8.2.3), and where it came from.
+/// Who is followed: `parentDS` and what goes with it, and where it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ParentDataSet {
+pub struct Parent {
     /// The port that hears it.
     pub port: PortIndex,
-    /// `parentPortIdentity`.
-    pub parent_port_identity: PortIdentity,
-    /// `grandmasterIdentity`.
-    pub grandmaster_identity: ClockIdentity,
-    /// `grandmasterClockQuality`.
-    pub grandmaster_clock_quality: ClockQuality,
-    /// `grandmasterPriority1`.
-    pub grandmaster_priority1: u8,
-    /// `grandmasterPriority2`.
-    pub grandmaster_priority2: u8,
+    /// `parentDS`.
+    pub set: ParentDataSet,
     /// `stepsRemoved` as announced; `currentDS.stepsRemoved` is one more.
     pub steps_removed: u16,
     /// Counts changes of port, parent, grandmaster and time scale since the start.
     pub epoch: u64,
     /// `timePropertiesDS`.
     pub time_properties: TimeProperties,
-}
-
-/// `timePropertiesDS` (8.2.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeProperties {
-    /// `currentUtcOffset`, seconds.
-    pub current_utc_offset: i16,
-    /// `currentUtcOffsetValid`.
-    pub current_utc_offset_valid: bool,
-    /// `leap59`.
-    pub leap59: bool,
-    /// `leap61`.
-    pub leap61: bool,
-    /// `timeTraceable`.
-    pub time_traceable: bool,
-    /// `frequencyTraceable`.
-    pub frequency_traceable: bool,
-    /// `ptpTimescale`.
-    pub ptp_timescale: bool,
-    /// `timeSource`.
-    pub time_source: TimeSource,
-}
-
-impl TimeProperties {
-    /// From the flags and the body of an Announce. A UTC offset that cannot be is none
-    /// ([`limits::UTC_OFFSET`]).
-    pub fn new(flags: Flags, announce: &Announce) -> Self {
-        let is_plausible = limits::is_utc_offset(announce.current_utc_offset);
-        Self {
-            current_utc_offset: if is_plausible {
-                announce.current_utc_offset
-            } else {
-                limits::USUAL_UTC_OFFSET
-            },
-            current_utc_offset_valid: is_plausible && flags.contains(Flags::UTC_OFFSET_VALID),
-            leap59: flags.contains(Flags::LEAP59),
-            leap61: flags.contains(Flags::LEAP61),
-            time_traceable: flags.contains(Flags::TIME_TRACEABLE),
-            frequency_traceable: flags.contains(Flags::FREQUENCY_TRACEABLE),
-            ptp_timescale: flags.contains(Flags::PTP_TIMESCALE),
-            time_source: announce.time_source,
-        }
-    }
-}
-
-/// The time scale, in words.
-impl fmt::Display for TimeProperties {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.ptp_timescale, self.current_utc_offset_valid) {
-            (true, true) => write!(f, "PTP (TAI), UTC {} s behind", self.current_utc_offset),
-            (true, false) => f.write_str("PTP (TAI), UTC offset unknown"),
-            (false, _) => f.write_str("arbitrary"),
-        }
-    }
 }

@@ -25,8 +25,9 @@ use ptp_agent::{
     transport::TransportKind,
 };
 use ptp_common::{
+    data_set::TimeProperties,
     time::{Duration, Mono, Ptp, Time},
-    wire::{ClockIdentity, Flags},
+    wire::{ClockIdentity, Flags, TimeSource},
 };
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
@@ -156,7 +157,12 @@ pub(crate) fn main(line: &str) {
         let mut transmitter = Transmitter::new(config, monotonic());
         loop {
             while let Ok(announced) = orders.try_recv() {
-                transmitter.set_quality(quality, Flags(announced.flags), announced.utc_offset);
+                transmitter.set_quality(quality);
+                transmitter.set_time_properties(TimeProperties::told(
+                    announced.utc_offset,
+                    Flags(announced.flags),
+                    TimeSource::INTERNAL_OSCILLATOR,
+                ));
             }
             transmitter.poll(monotonic());
             carry(&mut io, &mut transmitter, &line);

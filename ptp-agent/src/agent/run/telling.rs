@@ -129,8 +129,8 @@ impl Teller {
             }
             Event::Engine(Action::ParentChanged { parent }) => match parent {
                 Some(parent) => tracing::info!(
-                    grandmaster = %parent.grandmaster_identity,
-                    port = %parent.parent_port_identity,
+                    grandmaster = %parent.set.grandmaster_identity,
+                    port = %parent.set.parent_port_identity,
                     steps_removed = parent.steps_removed,
                     "following"
                 ),
@@ -220,7 +220,7 @@ impl Teller {
             },
             ports_up,
             ports_down,
-            grandmaster: parent.map(|parent| parent.grandmaster_identity),
+            grandmaster: parent.map(|parent| parent.set.grandmaster_identity),
             interval: self.sync_interval.max(delay_interval),
             offset: self.last.map(|sample| sample.offset),
             servo: Some(runner.client.servo().state()),
@@ -285,9 +285,9 @@ impl Teller {
             "domain": domain,
             "servo": runner.client.servo().name(),
             "servo_state": servo,
-            "grandmaster": parent.map(|parent| parent.grandmaster_identity.to_string()),
-            "parent_port": parent.map(|parent| parent.parent_port_identity.to_string()),
-            "grandmaster_class": parent.map(|parent| parent.grandmaster_clock_quality.clock_class),
+            "grandmaster": parent.map(|parent| parent.set.grandmaster_identity.to_string()),
+            "parent_port": parent.map(|parent| parent.set.parent_port_identity.to_string()),
+            "grandmaster_class": parent.map(|parent| parent.set.grandmaster_clock_quality.clock_class),
             "time_scale": parent.map(|parent| parent.time_properties.to_string()),
             "steps_removed": parent.map(|parent| parent.steps_removed),
             "samples": self.samples,

@@ -405,7 +405,7 @@ impl World {
         while let Some(event) = self.client.next_event() {
             match event {
                 Event::Engine(Action::ParentChanged { parent: Some(parent) }) => {
-                    let n = usize::from(parent.grandmaster_identity.0[0]).saturating_sub(1);
+                    let n = usize::from(parent.set.grandmaster_identity.0[0]).saturating_sub(1);
                     self.course.changes += 1;
                     self.followed = n.min(self.grandmasters.len() - 1);
                 }
