@@ -2,9 +2,9 @@
 //! time, told by its public side alone.
 
 use super::{
-    PortIndex, PortState, TxToken,
+    Change, Command, Destination, PortIndex, PortState, SentToken, Transmit,
     counters::Drop,
-    receiver::{Acceptable, Action, Hint, Observation, Receiver, ReceiverConfig},
+    receiver::{Acceptable, Hint, Observation, Receiver, ReceiverConfig},
 };
 use crate::prelude::*;
 use crate::{
@@ -107,7 +107,7 @@ struct Bench {
     receiver: Receiver,
     epochs: usize,
     observations: Vec<Observation>,
-    requests: Vec<(i64, TxToken, u16)>,
+    requests: Vec<(i64, SentToken, u16)>,
     now: i64,
 }
 
@@ -118,11 +118,11 @@ impl Bench {
     }
 
     fn collect(&mut self) {
-        while let Some(action) = self.receiver.next_action() {
+        while let Some(action) = self.receiver.next_command() {
             match action {
-                Action::ParentChanged { .. } => self.epochs += 1,
-                Action::Measurement(measurement) => self.observations.push(measurement.observation),
-                Action::SendEvent { token, message, .. } => {
+                Command::Changed(Change::Parent(_)) => self.epochs += 1,
+                Command::Measured(measurement) => self.observations.push(measurement.observation),
+                Command::Send(Transmit { token: Some(token), message, .. }) => {
                     let sequence_id = Message::parse(&message).unwrap().header.sequence_id;
                     self.requests.push((self.now, token, sequence_id));
                 }
@@ -541,6 +541,7 @@ fn own_requests_that_come_back_are_no_twin() {
 #[test]
 fn unicast_request_is_answered_by_unicast_and_nobody_else_hears_it() {
     let mut transmitter = Transmitter::new(TransmitterConfig::new(GM.clock_identity), at(0));
+    assert!(matches!(transmitter.next_command(), Some(Command::Changed(_))));
     let client = Address::Mac([2, 0, 0, 0, 0, 7]);
     for (flags, is_unicast) in [(Flags::UNICAST, true), (Flags(0), false)] {
         let mut header = Header::new(OWN_PORT, 9);
@@ -548,19 +549,19 @@ fn unicast_request_is_answered_by_unicast_and_nobody_else_hears_it() {
         let request = wire(header, Body::DelayReq { origin_timestamp: Timestamp::ZERO });
         let received = Some(Time::from_seconds_nanos(77, 5));
         transmitter.handle_message_from(at(5), PORT, &request, received, Some(client));
-        match transmitter.next_action().unwrap() {
-            Action::SendUnicast { to, message, .. } if is_unicast => {
-                assert_eq!(to, client);
+        match transmitter.next_command().unwrap() {
+            Command::Send(Transmit { to, message, .. }) if is_unicast => {
+                assert_eq!(to, Destination::Unicast(client));
                 let answer = Message::parse(&message).unwrap();
                 assert!(answer.header.flags.contains(Flags::UNICAST));
                 assert_eq!(answer.header.log_message_interval, 0x7f);
             }
-            Action::SendGeneral { message, .. } if !is_unicast => {
+            Command::Send(Transmit { token: None, message, .. }) if !is_unicast => {
                 let answer = Message::parse(&message).unwrap();
                 assert!(!answer.header.flags.contains(Flags::UNICAST));
             }
             other => panic!("{other:?}"),
         }
-        assert!(transmitter.next_action().is_none());
+        assert!(transmitter.next_command().is_none());
     }
 }

@@ -2,7 +2,7 @@
 //! messages and stamps, and return actions. Nothing in here touches a socket, a clock of the host or a
 //! runtime, and `no_std` keeps it so; one and the same code runs under the agent, the simulator and
 //! `replay`. All stamps are on one CLOCK_MONOTONIC, so that several ports need no clock each. This file
-//! holds what the parts share: port and token numbers, the bytes of a message to send, and port states.
+//! holds what the parts share: port numbers and port states.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -17,32 +17,44 @@ pub mod address;
 #[cfg(test)]
 mod attacks;
 pub mod bmca;
-pub mod client;
 pub mod clock;
+pub mod config;
 pub mod counters;
+mod datagram;
+pub mod discipline;
 mod fair;
+pub mod instance;
 pub mod limits;
 #[cfg(any(test, target_os = "none"))]
 mod math;
+pub mod node;
 pub mod observer;
 pub mod origin;
+pub mod outcome;
 mod pdelay;
+mod port;
 mod prelude;
 pub mod receiver;
+mod seam;
+mod sent;
 mod sequence;
 pub mod servo;
 pub mod stamp;
 pub mod strategy;
 #[cfg(test)]
 mod tests;
+pub mod timers;
 pub mod transmitter;
 
-use core::{fmt, ops};
-use ptp_common::{
-    time::Duration,
-    wire::{Body, Header, Message, Tlvs},
-};
+use ptp_common::time::Duration;
 use serde::{Deserialize, Serialize};
+
+pub use datagram::Datagram;
+pub use seam::{
+    Change, Command, Commands, Context, Destination, Driven, Engine, Group, Input, LinkState,
+    Monotonic, NoEvent, Pushed, ReadClock, Transmit,
+};
+pub use sent::SentToken;
 
 /// Which of the clock's own ports, counted from 0. `portNumber` on the wire is one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -55,10 +67,6 @@ impl PortIndex {
     }
 }
 
-/// Names one event message on its way out, so that its transmit stamp can be handed back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TxToken(pub u64);
-
 /// `delayMechanism` (8.2.15.4.4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -70,7 +78,7 @@ pub enum DelayMechanism {
     P2p,
 }
 
-/// `portState` (table 20). The states of a time transmitter and FAULTY do not occur here.
+/// `portState` (table 20). FAULTY does not occur here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PortState {
@@ -80,6 +88,12 @@ pub enum PortState {
     Disabled,
     /// Waits for a time transmitter, or another port has the best one.
     Listening,
+    /// Will send its time soon: PRE_MASTER in the standard's table.
+    PreTimeTransmitter,
+    /// Sends its time: MASTER.
+    TimeTransmitter,
+    /// Neither, because another port of this clock or of another one serves here.
+    Passive,
     /// Follows a time transmitter, not locked yet.
     Uncalibrated,
     /// Follows a time transmitter and is locked: SLAVE in the standard's table.
@@ -88,10 +102,13 @@ pub enum PortState {
 
 impl PortState {
     /// All of them, for metrics.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::Initializing,
         Self::Disabled,
         Self::Listening,
+        Self::PreTimeTransmitter,
+        Self::TimeTransmitter,
+        Self::Passive,
         Self::Uncalibrated,
         Self::TimeReceiver,
     ];
@@ -102,51 +119,41 @@ impl PortState {
             Self::Initializing => "initializing",
             Self::Disabled => "disabled",
             Self::Listening => "listening",
+            Self::PreTimeTransmitter => "pre_time_transmitter",
+            Self::TimeTransmitter => "time_transmitter",
+            Self::Passive => "passive",
             Self::Uncalibrated => "uncalibrated",
             Self::TimeReceiver => "time_receiver",
         }
     }
-}
 
-/// The bytes of a message to send. No message that the agent sends is longer than Announce.
-#[derive(Clone, Copy)]
-pub struct Datagram {
-    bytes: [u8; Self::CAPACITY],
-    length: u8,
-}
-
-impl Datagram {
-    const CAPACITY: usize = 64;
-
-    /// A message without TLVs.
-    pub fn new(header: Header, body: Body) -> Self {
-        let mut bytes = [0; Self::CAPACITY];
-        let message = Message { header, body, tlvs: Tlvs::NONE };
-        // Cannot fail: the longest fixed part has 64 bytes, but an empty datagram beats a panic.
-        let length = message.emit(&mut bytes).unwrap_or(0) as u8;
-        Self { bytes, length }
-    }
-}
-
-impl ops::Deref for Datagram {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.length)]
-    }
-}
-impl PartialEq for Datagram {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
-    }
-}
-impl Eq for Datagram {}
-impl fmt::Debug for Datagram {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Datagram(")?;
-        for byte in self.iter() {
-            write!(f, "{byte:02x}")?;
+    /// Its number on the wire (table 20).
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Initializing => 1,
+            Self::Disabled => 3,
+            Self::Listening => 4,
+            Self::PreTimeTransmitter => 5,
+            Self::TimeTransmitter => 6,
+            Self::Passive => 7,
+            Self::Uncalibrated => 8,
+            Self::TimeReceiver => 9,
         }
-        f.write_str(")")
+    }
+
+    /// Whether a port may go from one state to the other (figure 30), to which a server-only port goes from the
+    /// start on.
+    pub const fn may_become(self, new: Self) -> bool {
+        match (self, new) {
+            (_, Self::Disabled) => true,
+            (Self::Initializing, Self::Initializing) => true,
+            (_, Self::Initializing) => false,
+            (Self::Initializing | Self::Disabled, Self::Listening | Self::TimeTransmitter) => true,
+            (Self::Initializing | Self::Disabled, _) => false,
+            (Self::Uncalibrated | Self::TimeReceiver, Self::TimeReceiver) => true,
+            (_, Self::TimeReceiver) => false,
+            _ => true,
+        }
     }
 }
 

@@ -92,8 +92,8 @@ mod tests {
     use super::*;
     use crate::{
         PortIndex,
-        client::Client,
         clock::{ClockScale, watch::WatchClock},
+        discipline::Client,
         receiver::ReceiverConfig,
         servo::{Basis, Choice, Interval, Options, build},
     };

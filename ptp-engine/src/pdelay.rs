@@ -5,7 +5,7 @@
 //! stop the clock. Neither may: answers are kept per responder, the known peer is believed, and
 //! another one takes over only after the known peer has been silent for several requests.
 
-use super::{Datagram, PortIndex, TxToken, counters::Drop};
+use super::{Datagram, SentToken, counters::Drop};
 use crate::prelude::*;
 use crate::stamp::Stamp;
 use alloc::collections::VecDeque;
@@ -31,8 +31,7 @@ pub(super) struct Responder {
 
 #[derive(Debug)]
 struct Answer {
-    token: TxToken,
-    port: PortIndex,
+    token: SentToken,
     header: Header,
     requesting_port_identity: PortIdentity,
 }
@@ -42,8 +41,7 @@ impl Responder {
     /// this clock sends with.
     pub(super) fn answer(
         &mut self,
-        token: TxToken,
-        port: PortIndex,
+        token: SentToken,
         template: Header,
         request: &Header,
         receipt: Time<Ptp>,
@@ -56,7 +54,7 @@ impl Responder {
         // 11.4.2 c) 7): Pdelay_Resp carries the receive time, its fraction of a nanosecond with the
         // sign reversed, and the follow-up the request's own correction.
         header.correction = request.correction;
-        self.pending.push_back(Answer { token, port, header, requesting_port_identity });
+        self.pending.push_back(Answer { token, header, requesting_port_identity });
         let (request_receipt_timestamp, fraction) = Timestamp::from_time(receipt);
         header.correction = TimeInterval(-fraction.0);
         header.flags |= Flags::TWO_STEP;
@@ -70,11 +68,11 @@ impl Responder {
     /// Without a stamp there is no follow-up, and the inner value is `None`.
     pub(super) fn stamped(
         &mut self,
-        token: TxToken,
+        token: SentToken,
         sent: Option<Time<Ptp>>,
-    ) -> Option<(PortIndex, Option<Datagram>)> {
+    ) -> Option<Option<Datagram>> {
         let at = self.pending.iter().position(|answer| answer.token == token)?;
-        let Answer { port, mut header, requesting_port_identity, .. } = self.pending.remove(at)?;
+        let Answer { mut header, requesting_port_identity, .. } = self.pending.remove(at)?;
         let follow_up = sent.map(|sent| {
             let (response_origin_timestamp, fraction) = Timestamp::from_time(sent);
             header.correction = TimeInterval(header.correction.0.saturating_add(fraction.0));
@@ -83,7 +81,7 @@ impl Responder {
                 Body::PdelayRespFollowUp { response_origin_timestamp, requesting_port_identity },
             )
         });
-        Some((port, follow_up))
+        Some(follow_up)
     }
 }
 
@@ -109,7 +107,7 @@ pub struct PeerDelay {
 
 #[derive(Debug)]
 struct Request {
-    token: TxToken,
+    token: SentToken,
     sequence_id: u16,
     t1: Option<Stamp>,
     responses: Vec<Response>,
@@ -138,7 +136,7 @@ pub(super) struct Initiator {
 
 impl Initiator {
     /// Notes a request that is sent now; returns how many unanswered ones it displaces.
-    pub(super) fn sent(&mut self, token: TxToken, sequence_id: u16) -> usize {
+    pub(super) fn sent(&mut self, token: SentToken, sequence_id: u16) -> usize {
         let mut unanswered = 0;
         while self.requests.len() >= PENDING_REQUESTS {
             if let Some(old) = self.requests.pop_front() {
@@ -173,7 +171,7 @@ impl Initiator {
     /// The stamp of a request; `None` if the token is none of ours.
     pub(super) fn stamped(
         &mut self,
-        token: TxToken,
+        token: SentToken,
         t1: Option<Stamp>,
         parent: Option<PortIdentity>,
     ) -> Option<Result<Option<PeerDelay>, Drop>> {

@@ -6,10 +6,12 @@ mod peer_delay;
 mod server;
 
 use super::{
-    DelayMechanism, PortIndex, PortState, TxToken,
+    Change, Command, DelayMechanism, Destination, Group, LinkState, NoEvent, PortIndex, PortState,
+    SentToken, Transmit,
     counters::{Counters, Drop},
+    instance::Synchronization,
     receiver::{
-        Action, DelayObservation, Observation, PortConfig, Receiver, ReceiverConfig, StateReason,
+        DelayObservation, Observation, PortConfig, Receiver, ReceiverConfig, StateReason,
         SyncObservation,
     },
     transmitter::{Transmitter, TransmitterConfig},
@@ -101,7 +103,7 @@ fn delay_resp(sequence_id: u16, receive: Timestamp, requester: PortIdentity, log
 
 struct Bench {
     receiver: Receiver,
-    actions: Vec<Action>,
+    actions: Vec<Command<NoEvent>>,
 }
 
 impl Bench {
@@ -124,7 +126,7 @@ impl Bench {
     }
 
     fn collect(&mut self) {
-        while let Some(action) = self.receiver.next_action() {
+        while let Some(action) = self.receiver.next_command() {
             self.actions.push(action);
         }
     }
@@ -154,20 +156,20 @@ impl Bench {
     }
 
     fn observations(&self) -> Vec<Observation> {
-        let observation = |action: &Action| match action {
-            Action::Measurement(measurement) => Some(measurement.observation),
+        let observation = |action: &Command<NoEvent>| match action {
+            Command::Measured(measurement) => Some(measurement.observation),
             _ => None,
         };
         self.actions.iter().filter_map(observation).collect()
     }
 
     /// The first event message that the receiver wants to send from `millis` on.
-    fn request(&mut self, millis: i64) -> (i64, TxToken, Header) {
+    fn request(&mut self, millis: i64) -> (i64, SentToken, Header) {
         for now in millis..millis + 10_000 {
             self.actions.clear();
             self.poll(now);
             for action in &self.actions {
-                if let Action::SendEvent { token, message, .. } = action {
+                if let Command::Send(Transmit { token: Some(token), message, .. }) = action {
                     return (now, *token, Message::parse(message).unwrap().header);
                 }
             }
@@ -198,7 +200,9 @@ fn pdelay_follow_up(from: PortIdentity, sequence_id: u16, origin: Timestamp) -> 
 fn grandmaster() -> Transmitter {
     let mut config = TransmitterConfig::new(GM.clock_identity);
     config.max_requests_per_second = 10;
-    Transmitter::new(config, at(0))
+    let mut transmitter = Transmitter::new(config, at(0));
+    assert!(matches!(transmitter.next_command(), Some(Command::Changed(_))));
+    transmitter
 }
 
 fn delay_req(sequence_id: u16, correction: i64) -> Vec<u8> {
@@ -402,7 +406,10 @@ fn delay_req_intervals_are_uniform_over_twice_the_mean() {
         }
         bench.actions.clear();
         bench.poll(now);
-        let requests = bench.actions.iter().filter(|a| matches!(a, Action::SendEvent { .. }));
+        let requests = bench
+            .actions
+            .iter()
+            .filter(|a| matches!(a, Command::Send(Transmit { token: Some(_), .. })));
         sent.extend(requests.map(|_| now as f64 / 1_000.0));
         now += 5;
     }
@@ -427,7 +434,7 @@ fn an_announce_is_not_enough_and_two_far_apart_are_not_either() {
 #[test]
 fn the_announce_receipt_timeout_ends_in_listening_after_three_intervals() {
     let mut bench = Bench::following(config());
-    bench.receiver.set_synchronized(true);
+    bench.receiver.synchronize(Synchronization::Locked);
     assert_eq!(bench.receiver.port_state(PORT), PortState::TimeReceiver);
     bench.collect();
     bench.actions.clear();
@@ -435,13 +442,13 @@ fn the_announce_receipt_timeout_ends_in_listening_after_three_intervals() {
     bench.poll(3_999);
     assert!(bench.actions.is_empty());
     bench.poll(4_000);
-    let state = Action::PortState {
+    let state = Command::Changed(Change::PortState {
         port: PORT,
         old: PortState::TimeReceiver,
         new: PortState::Listening,
         reason: StateReason::AnnounceTimeout,
-    };
-    assert_eq!(bench.actions, [state, Action::ParentChanged { parent: None }]);
+    });
+    assert_eq!(bench.actions, [state, Command::Changed(Change::Parent(None))]);
     assert_eq!(bench.receiver.next_wakeup(), None);
 }
 

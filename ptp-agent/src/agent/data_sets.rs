@@ -12,11 +12,10 @@ use ptp_common::{
 use crate::{
     clock::Clock,
     engine::{
-        DelayMechanism, PortState,
-        client::{Client, Sample},
+        DelayMechanism,
         counters::Counters,
-        receiver::PortConfig,
-        transmitter::Transmitter,
+        discipline::{Discipline, Sample},
+        instance::Instance,
     },
     publish::management::DataSets,
 };
@@ -27,8 +26,7 @@ const VERSION: u8 = 2;
 
 /// Of a time receiver.
 pub(super) fn of_client<C: Clock>(
-    configs: &[PortConfig],
-    client: &Client<C>,
+    client: &Discipline<C>,
     sample: Option<&Sample>,
     sync_interval: Option<Duration>,
 ) -> DataSets {
@@ -41,7 +39,8 @@ pub(super) fn of_client<C: Clock>(
         offset_scaled_log_variance: ParentDataSet::UNKNOWN_VARIANCE,
     };
     let sample = sample.filter(|_| parent.is_some());
-    let ports = receiver.ports().zip(configs).map(|(port, config)| {
+    let ports = receiver.ports().filter_map(|port| {
+        let config = receiver.port_config(port)?;
         let port_identity = PortIdentity { clock_identity, port_number: port.number() };
         let is_p2p = config.delay_mechanism == DelayMechanism::P2p;
         let delay = sample.filter(|sample| is_p2p && sample.port == port);
@@ -51,7 +50,7 @@ pub(super) fn of_client<C: Clock>(
         });
         let data = PortDataSet {
             port_identity,
-            port_state: number(receiver.port_state(port)),
+            port_state: receiver.port_state(port).number(),
             log_min_delay_req_interval: receiver.log_min_delay_req_interval(port).unwrap_or(0),
             mean_link_delay: delay.map_or(TimeInterval(0), |sample| sample.delay.into()),
             log_announce_interval: config.log_announce_interval,
@@ -61,7 +60,7 @@ pub(super) fn of_client<C: Clock>(
             log_min_pdelay_req_interval: config.log_min_pdelay_req_interval,
             version_number: VERSION,
         };
-        (data, stats(port_identity, receiver.counters(port)))
+        Some((data, stats(port_identity, receiver.counters(port))))
     });
     let ports: Vec<_> = ports.collect();
     let default = DefaultDataSet {
@@ -96,7 +95,7 @@ pub(super) fn of_client<C: Clock>(
 }
 
 /// Of a grandmaster.
-pub(super) fn of_transmitter(transmitter: &Transmitter) -> DataSets {
+pub(super) fn of_transmitter(transmitter: &Instance) -> DataSets {
     let config = transmitter.config();
     let clock_identity = config.clock_identity;
     let ports = (0..config.ports).map(|index| {
@@ -104,7 +103,7 @@ pub(super) fn of_transmitter(transmitter: &Transmitter) -> DataSets {
         let port_identity = PortIdentity { clock_identity, port_number: port.number() };
         let data = PortDataSet {
             port_identity,
-            port_state: 6,
+            port_state: transmitter.port_state(port).number(),
             log_min_delay_req_interval: config.log_min_delay_req_interval,
             mean_link_delay: TimeInterval(0),
             log_announce_interval: config.log_announce_interval,
@@ -133,17 +132,6 @@ pub(super) fn of_transmitter(transmitter: &Transmitter) -> DataSets {
         time_properties: config.time_properties,
         time_status: TimeStatus { gm_identity: clock_identity, ..TimeStatus::default() },
         ports: ports.collect(),
-    }
-}
-
-/// `portState` by its number (table 20).
-const fn number(state: PortState) -> u8 {
-    match state {
-        PortState::Initializing => 1,
-        PortState::Disabled => 3,
-        PortState::Listening => 4,
-        PortState::Uncalibrated => 8,
-        PortState::TimeReceiver => 9,
     }
 }
 

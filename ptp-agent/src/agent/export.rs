@@ -8,7 +8,7 @@ use ptp_common::{
 
 use crate::{
     clock::{Clock, followed::Followed},
-    engine::client::{Client, Sample},
+    engine::discipline::{Discipline, Sample},
     publish::export::View,
     servo::Trust,
     sys::clock::realtime_minus_monotonic,
@@ -31,7 +31,11 @@ pub(super) struct Known {
 }
 
 /// At `now`.
-pub(super) fn view<'a>(client: &'a Client<Followed>, now: Time<Mono>, known: &Known) -> View<'a> {
+pub(super) fn view<'a>(
+    client: &'a Discipline<Followed>,
+    now: Time<Mono>,
+    known: &Known,
+) -> View<'a> {
     let trust = client.trust(now);
     let error_bound = trust.map(|trust| trust.bound);
     let real = now.at_offset(realtime_minus_monotonic());

@@ -9,7 +9,7 @@ use crate::{
     engine::{
         PortIndex,
         counters::{Counters, Drop},
-        receiver::Receiver,
+        instance::Instance,
     },
     publish::{
         alarms::{Alarms, Facts, Limits, Role, Totals},
@@ -147,7 +147,7 @@ pub(super) fn totals<'a>(
 
 /// What is heard by somebody who has no time transmitter: what passes the hooks first, for they see more than
 /// the sockets, and then what only the engine can know.
-pub(super) fn hints(io: &Io, receiver: &Receiver, now: Time<Mono>) -> Vec<String> {
+pub(super) fn hints(io: &Io, receiver: &Instance, now: Time<Mono>) -> Vec<String> {
     if receiver.parent().is_some() {
         return Vec::new();
     }

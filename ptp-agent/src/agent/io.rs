@@ -28,7 +28,7 @@ use crate::{
         rx_stamp, tx_stamp,
     },
     engine::{
-        PortIndex, TxToken,
+        self, Destination, Input, PortIndex, SentToken, Transmit,
         address::Address,
         receiver::{Measurement, Observation},
         strategy::Priming,
@@ -149,8 +149,8 @@ pub enum Delivery {
     },
     /// What became of the stamp of a message sent.
     TxStamp {
-        /// From [`Io::send_event`].
-        token: TxToken,
+        /// From [`Transmit::token`].
+        token: SentToken,
         /// The stamp, or `None` when it did not come in time or the message could not be sent.
         stamp: Option<Stamp>,
     },
@@ -159,8 +159,21 @@ pub enum Delivery {
         /// Which.
         port: PortIndex,
         /// Whether it can be used now.
-        up: bool,
+        state: engine::LinkState,
     },
+}
+
+impl Delivery {
+    /// The same for an engine.
+    pub fn input(&self) -> Input<'_> {
+        match self {
+            Self::Message { port, bytes, stamp, source } => {
+                Input::Message { on: *port, from: *source, bytes, stamp: *stamp }
+            }
+            Self::TxStamp { token, stamp } => Input::Sent { token: *token, stamp: *stamp },
+            Self::Link { port, state } => Input::Link { on: *port, state: *state },
+        }
+    }
 }
 
 /// Totals of what went wrong on a port, by cause, beside the pairing counts.
@@ -287,7 +300,7 @@ struct Waiting {
     source: Option<Address>,
     /// As the socket has it.
     stack: Option<Stamp>,
-    token: Option<TxToken>,
+    token: Option<SentToken>,
     /// It went behind a throwaway frame.
     primed: bool,
 }
@@ -478,12 +491,17 @@ impl Io {
         self.ready.pop_front()
     }
 
-    /// Sends an event message; its stamp comes as a [`Delivery::TxStamp`], mostly at once.
-    pub fn send_event(&mut self, port: PortIndex, token: TxToken, peer: bool, message: &[u8]) {
+    /// Sends a message. The stamp of an event message comes as a [`Delivery::TxStamp`], mostly at once.
+    pub fn transmit(&mut self, transmit: &Transmit) {
+        let Transmit { on: port, to, message, token } = transmit;
+        let Some(token) = *token else {
+            self.send(*port, Channel::General, *to, message);
+            return;
+        };
         let failed = Delivery::TxStamp { token, stamp: None };
         let primed =
             self.ports.get_mut(usize::from(port.0)).is_some_and(|port| port.primer.before_event());
-        if !self.send(port, Channel::Event, peer, message) {
+        if !self.send(*port, Channel::Event, *to, message) {
             self.ready.push_back(failed);
             return;
         }
@@ -495,7 +513,7 @@ impl Io {
         }
         self.waiting_tx.push_back(Waiting {
             until: now + TX_PATIENCE,
-            port,
+            port: *port,
             bytes: message.to_vec(),
             source: None,
             stack: None,
@@ -505,18 +523,17 @@ impl Io {
         self.look(now);
     }
 
-    /// Sends a general message.
-    pub fn send_general(&mut self, port: PortIndex, peer: bool, message: &[u8]) {
-        self.send(port, Channel::General, peer, message);
-    }
-
-    /// Sends a general message to one address alone.
-    pub fn send_unicast(&mut self, port: PortIndex, to: Address, message: &[u8]) {
-        self.send_by(port, |transport| transport.send_unicast(to, message));
-    }
-
-    fn send(&mut self, index: PortIndex, channel: Channel, peer: bool, message: &[u8]) -> bool {
-        self.send_by(index, |transport| transport.send(channel, peer, message))
+    fn send(
+        &mut self,
+        index: PortIndex,
+        channel: Channel,
+        to: Destination,
+        message: &[u8],
+    ) -> bool {
+        self.send_by(index, |transport| match to {
+            Destination::Multicast(group) => transport.send(channel, group, message),
+            Destination::Unicast(to) => transport.send_unicast(to, message),
+        })
     }
 
     fn send_by(
@@ -816,7 +833,8 @@ impl Io {
             let up = wanted && port.transport.is_some();
             if up != port.up {
                 port.up = up;
-                self.ready.push_back(Delivery::Link { port: number, up });
+                let state = engine::LinkState::up_if(up);
+                self.ready.push_back(Delivery::Link { port: number, state });
             }
         }
         self.check_places();

@@ -3,6 +3,7 @@
 
 mod bound;
 mod data_sets;
+pub mod drive;
 mod export;
 mod health;
 pub mod io;
@@ -31,7 +32,7 @@ use crate::{
     clock::{
         Clock, ClockError, phc::PhcError, policy::MAX_FREQUENCY_PPB, virtual_clock::VirtualClock,
     },
-    engine::{client, counters::Counters},
+    engine::{counters::Counters, discipline},
     publish::{
         alarms::Limits,
         json::{ClockLine, Output, OutputError, PTP, Sample},
@@ -253,7 +254,7 @@ fn start_output(json: bool) -> Result<Option<Output>, AgentError> {
 }
 
 /// A sample as the JSON line of `run` and `replay`.
-fn sample_line(interface: &str, sample: &client::Sample) -> Sample {
+fn sample_line(interface: &str, sample: &discipline::Sample) -> Sample {
     Sample {
         interface: interface.to_owned(),
         domain: sample.domain_number,
@@ -281,7 +282,7 @@ pub(crate) fn print(line: &str) -> Result<(), OutputError> {
 }
 
 /// A sample as a line of text.
-fn sample_text(interface: &str, sample: &client::Sample) -> String {
+fn sample_text(interface: &str, sample: &discipline::Sample) -> String {
     format!(
         "{interface}: offset {:+} ns  delay {} ns  frequency {:+.1} ppb  {}  {}",
         sample.offset.as_nanos(),

@@ -32,7 +32,7 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 use crate::{
-    engine::address::Address,
+    engine::{Group, address::Address},
     sys::{self, clock, packet},
 };
 use scope::{Scope, Scopes};
@@ -192,9 +192,9 @@ fn sender(address: &SockaddrStorage) -> Option<Address> {
     address.as_link_addr()?.addr().map(Address::Mac)
 }
 
-/// Where multicast messages go: the MAC address and, on UDP, the IP address. `peer` is the address
-/// of the peer-delay messages instead of the primary one.
-pub const fn destination(kind: TransportKind, peer: bool) -> ([u8; 6], Option<IpAddr>) {
+/// Where messages to a group go: the MAC address and, on UDP, the IP address.
+pub const fn destination(kind: TransportKind, group: Group) -> ([u8; 6], Option<IpAddr>) {
+    let peer = matches!(group, Group::Peer);
     match kind {
         TransportKind::L2 => (if peer { PEER_MAC } else { PRIMARY_MAC }, None),
         TransportKind::Udp4 => {
@@ -330,7 +330,8 @@ impl Transport {
     ///
     /// # Errors
     /// What the kernel reports.
-    pub fn send(&self, channel: Channel, peer: bool, message: &[u8]) -> io::Result<()> {
+    pub fn send(&self, channel: Channel, group: Group, message: &[u8]) -> io::Result<()> {
+        let peer = group == Group::Peer;
         let event = self.event.get_ref();
         let (socket, port) = match (channel, &self.general) {
             (Channel::General, Some(general)) => (general.get_ref(), PORT_GENERAL),

@@ -81,10 +81,10 @@ proptest! {
             receiver.handle_message(at(now), PORT, &input.bytes, stamped);
             receiver.handle_message(at(now), PortIndex(9), &input.bytes, stamped);
             if let Some(token) = input.token {
-                receiver.handle_tx_stamp(at(now), TxToken(token), stamped);
+                receiver.handle_tx_stamp(at(now), SentToken(token), stamped);
             }
             if let Some(up) = input.link {
-                receiver.handle_link(at(now), PORT, up);
+                receiver.handle_link(at(now), PORT, LinkState::up_if(up));
             }
             receiver.poll(at(now));
             // Nobody collects the actions, on purpose.
@@ -104,10 +104,10 @@ proptest! {
             let stamped = input.stamped.then(|| Time::from_nanos(now));
             transmitter.handle_message(at(now), PORT, &input.bytes, stamped);
             if let Some(token) = input.token {
-                transmitter.handle_tx_stamp(TxToken(token), stamped);
+                transmitter.handle_tx_stamp(SentToken(token), stamped);
             }
             transmitter.poll(at(now));
-            while transmitter.next_action().is_some() {}
+            while transmitter.next_command().is_some() {}
         }
     }
 }

@@ -3,6 +3,8 @@
 use super::*;
 use crate::prelude::*;
 
+const PEERS: Destination = Destination::Multicast(Group::Peer);
+
 /// One exchange over a link of 50 us with a peer that answers after 1 ms.
 fn exchange(bench: &mut Bench, millis: i64, peer: PortIdentity) -> (i64, Header) {
     let (now, token, request) = bench.request(millis);
@@ -124,7 +126,9 @@ fn a_pdelay_req_is_answered_in_two_steps() {
     header.correction = TimeInterval(5);
     let body = Body::PdelayReq { origin_timestamp: Timestamp::ZERO };
     bench.put(10, &wire(header, body));
-    let [Action::SendEvent { token, peer_multicast: true, message, .. }] = bench.actions[..] else {
+    let [Command::Send(Transmit { token: Some(token), to: PEERS, message, .. })] =
+        bench.actions[..]
+    else {
         panic!("{:?}", bench.actions)
     };
     let response = Message::parse(&message).unwrap();
@@ -138,7 +142,8 @@ fn a_pdelay_req_is_answered_in_two_steps() {
     bench.actions.clear();
     bench.receiver.handle_tx_stamp(at(12), token, stamp(at(11)));
     bench.collect();
-    let [Action::SendGeneral { peer_multicast: true, message, .. }] = &bench.actions[..] else {
+    let [Command::Send(Transmit { token: None, to: PEERS, message, .. })] = &bench.actions[..]
+    else {
         panic!()
     };
     let follow_up = Message::parse(message).unwrap();

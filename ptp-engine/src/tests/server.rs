@@ -3,14 +3,16 @@
 use super::*;
 use crate::prelude::*;
 
-fn messages(transmitter: &mut Transmitter) -> Vec<(Option<TxToken>, Vec<u8>)> {
+fn messages(transmitter: &mut Transmitter) -> Vec<(Option<SentToken>, Vec<u8>)> {
     let mut messages = Vec::new();
-    while let Some(action) = transmitter.next_action() {
+    while let Some(action) = transmitter.next_command() {
         match action {
-            Action::SendEvent { token, message, .. } => {
+            Command::Send(Transmit { token: Some(token), message, .. }) => {
                 messages.push((Some(token), message.to_vec()));
             }
-            Action::SendGeneral { message, .. } => messages.push((None, message.to_vec())),
+            Command::Send(Transmit { token: None, message, .. }) => {
+                messages.push((None, message.to_vec()))
+            }
             _ => panic!(),
         }
     }
@@ -54,7 +56,7 @@ fn ntp_over_ptp_in_domain_123_is_not_answered() {
     let mut bytes = delay_req(9, 0);
     bytes[4] = 123;
     transmitter.handle_message(at(5), PORT, &bytes, Some(Time::ZERO));
-    assert!(transmitter.next_action().is_none());
+    assert!(transmitter.next_command().is_none());
     assert_eq!(transmitter.counters(PORT).dropped(Drop::WrongDomain), 1);
 }
 

@@ -1,70 +1,12 @@
-//! What a receiver says: actions for its caller, what it has measured, and the data sets of its time
-//! transmitter. Values only.
+//! What an instance has measured, whom it follows, and why a port changed its state. Values only.
 
-use super::{
-    super::{Datagram, PortIndex, PortState, TxToken},
-    PeerDelay,
-};
-use crate::{address::Address, stamp::Stamp};
+use crate::{PortIndex, pdelay::PeerDelay, stamp::Stamp};
 use ptp_common::{
     data_set::{ParentDataSet, TimeProperties},
     time::{Duration, Ptp, Time},
     wire::PortIdentity,
 };
 use serde::Serialize;
-
-/// What the caller is to do, or may want to know.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Send an event message, and give its transmit stamp to `handle_tx_stamp` with this token.
-    SendEvent {
-        /// The port to send on.
-        port: PortIndex,
-        /// Goes with the stamp.
-        token: TxToken,
-        /// To the peer-delay multicast address (224.0.0.107, ff02::6b, 01-80-C2-00-00-0E) instead of
-        /// the primary one.
-        peer_multicast: bool,
-        /// The message.
-        message: Datagram,
-    },
-    /// Send a general message.
-    SendGeneral {
-        /// The port to send on.
-        port: PortIndex,
-        /// As with `SendEvent`.
-        peer_multicast: bool,
-        /// The message.
-        message: Datagram,
-    },
-    /// Send a general message to one address alone.
-    SendUnicast {
-        /// The port to send on.
-        port: PortIndex,
-        /// Who asked; a port number is not used.
-        to: Address,
-        /// The message.
-        message: Datagram,
-    },
-    /// Something has been measured.
-    Measurement(Measurement),
-    /// A port has changed its state.
-    PortState {
-        /// The port.
-        port: PortIndex,
-        /// Its state before.
-        old: PortState,
-        /// Its state now.
-        new: PortState,
-        /// Why.
-        reason: StateReason,
-    },
-    /// Another time transmitter, another grandmaster, or none.
-    ParentChanged {
-        /// The new one.
-        parent: Option<Parent>,
-    },
-}
 
 /// Why a port changed its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -37,7 +37,7 @@ pub struct RoundTripTrend {
 
 /// See the module's paragraph.
 #[derive(Debug, Default)]
-pub(super) struct RoundTrip {
+pub(crate) struct RoundTrip {
     sync: Option<(Time<Ptp>, Time<Mono>)>,
     anchor: Option<(Time<Ptp>, Time<Mono>)>,
     /// How much faster the time transmitter's clock runs than the monotonic one.
@@ -51,7 +51,7 @@ pub(super) struct RoundTrip {
 
 impl RoundTrip {
     /// A Sync that left at `t1` arrived at `t2`.
-    pub(super) fn sync(&mut self, t1: Time<Ptp>, t2: Time<Mono>) {
+    pub(crate) fn sync(&mut self, t1: Time<Ptp>, t2: Time<Mono>) {
         self.sync = Some((t1, t2));
         let Some((first, arrived)) = self.anchor else {
             self.anchor = Some((t1, t2));
@@ -67,7 +67,7 @@ impl RoundTrip {
     }
 
     /// A Delay_Req left at `t3` and arrived at `t4`. Whether that can be true.
-    pub(super) fn delay(&mut self, t3: Time<Mono>, t4: Time<Ptp>) -> bool {
+    pub(crate) fn delay(&mut self, t3: Time<Mono>, t4: Time<Ptp>) -> bool {
         let Some((t1, t2)) = self.sync else { return true };
         let here = t3 - t2;
         let drift = Duration::from_nanos_f64(here.as_nanos_f64() * self.rate);
@@ -76,7 +76,7 @@ impl RoundTrip {
     }
 
     /// The round trip of a peer delay exchange. Whether that can be true.
-    pub(super) fn measured(&mut self, now: Time<Mono>, round_trip: Duration) -> bool {
+    pub(crate) fn measured(&mut self, now: Time<Mono>, round_trip: Duration) -> bool {
         if !limits::is_round_trip(round_trip) {
             return false;
         }
@@ -95,12 +95,12 @@ impl RoundTrip {
     }
 
     /// The time transmitter, or the grandmaster, is another one.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
 
     /// What has become of the floor; `None` while too little is known.
-    pub(super) fn trend(&self) -> Option<RoundTripTrend> {
+    pub(crate) fn trend(&self) -> Option<RoundTripTrend> {
         let past = self.floors.len().checked_sub(PRESENT).filter(|past| *past >= PAST)?;
         let mut known: Vec<Duration> = self.floors.iter().take(past).copied().collect();
         known.sort_unstable();

@@ -1,12 +1,13 @@
-//! How a receiver and its ports are to behave: the default profile of annex I unless something else is
+//! How an instance and its ports are to behave: the default profile of annex I unless something else is
 //! said.
 
-use super::super::{DelayMechanism, strategy};
 use crate::prelude::*;
+use crate::{DelayMechanism, strategy};
 use core::{fmt, str::FromStr};
 use ptp_common::{
+    data_set::TimeProperties,
     time::Duration,
-    wire::{ClockIdentity, PortIdentity},
+    wire::{ClockAccuracy, ClockIdentity, ClockQuality, PortIdentity},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -82,6 +83,66 @@ impl ReceiverConfig {
             acceptable: Vec::new(),
             strategy: strategy::Choice::default(),
             seed,
+        }
+    }
+}
+
+/// How the grandmaster behaves.
+#[derive(Clone, Debug)]
+pub struct TransmitterConfig {
+    /// `clockIdentity`.
+    pub clock_identity: ClockIdentity,
+    /// `domainNumber`.
+    pub domain_number: u8,
+    /// `sdoId`, 12 bits.
+    pub sdo_id: u16,
+    /// `minorVersionPTP`.
+    pub minor_version: u8,
+    /// How many ports.
+    pub ports: u16,
+    /// `priority1`.
+    pub priority1: u8,
+    /// `priority2`.
+    pub priority2: u8,
+    /// `clockQuality`.
+    pub clock_quality: ClockQuality,
+    /// `logAnnounceInterval`.
+    pub log_announce_interval: i8,
+    /// `logSyncInterval`.
+    pub log_sync_interval: i8,
+    /// `logMinDelayReqInterval`, which clients adopt.
+    pub log_min_delay_req_interval: i8,
+    /// `timePropertiesDS`, which Announce tells.
+    pub time_properties: TimeProperties,
+    /// Delay_Req and Pdelay_Req answered per second, shared by client; more are counted and dropped.
+    pub max_requests_per_second: u32,
+    /// Makes it unforeseeable which clients share a place in the tables.
+    pub seed: u64,
+}
+
+impl TransmitterConfig {
+    /// The default profile of annex I for a clock without reference (class 248), arbitrary time
+    /// scale, one port.
+    pub fn new(clock_identity: ClockIdentity) -> Self {
+        Self {
+            clock_identity,
+            domain_number: 0,
+            sdo_id: 0,
+            minor_version: 1,
+            ports: 1,
+            priority1: 128,
+            priority2: 128,
+            clock_quality: ClockQuality {
+                clock_class: 248,
+                clock_accuracy: ClockAccuracy::UNKNOWN,
+                offset_scaled_log_variance: 0xffff,
+            },
+            log_announce_interval: 1,
+            log_sync_interval: 0,
+            log_min_delay_req_interval: 0,
+            time_properties: TimeProperties::UNKNOWN,
+            max_requests_per_second: 10_000,
+            seed: 0,
         }
     }
 }

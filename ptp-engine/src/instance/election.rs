@@ -1,26 +1,35 @@
 //! Which time transmitter is followed: Announce messages in, the state decision out (9.3).
 
-use super::{
-    super::{PortIndex, PortState, bmca::DataSet, counters::Drop},
-    Action, Parent, Receiver, StateReason,
-    foreign::{Announced, Foreign, Heard},
-    overheard::Hint,
+use super::{Cx, Instance, overheard::Hint};
+use crate::prelude::*;
+use crate::{
+    PortIndex,
+    bmca::DataSet,
+    counters::Drop,
+    limits,
+    outcome::{Parent, StateReason},
+    port::{
+        Role,
+        foreign::{Announced, Foreign, Heard},
+        receiver::Following,
+    },
+    seam::Change,
 };
-use crate::limits;
 use ptp_common::{
     data_set::{ParentDataSet, TimeProperties},
     time::{Mono, Time},
-    wire::{Announce, Flags, Header},
+    wire::{Announce, Flags, Header, PortIdentity},
 };
 
-impl Receiver {
+impl Instance {
     pub(super) fn take_announce(
         &mut self,
-        now: Time<Mono>,
+        cx: &mut Cx<'_>,
         index: usize,
         header: &Header,
         announce: Announce,
     ) -> Result<(), Drop> {
+        let now = cx.now;
         if announce.grandmaster_identity == self.clock_identity {
             return Err(Drop::SelfGrandmaster);
         }
@@ -60,13 +69,14 @@ impl Receiver {
             port.identity,
             parent,
         );
+        self.expect_silence_on(index);
         match heard {
-            Heard::Believed => self.decide(now, StateReason::BestTransmitter),
+            Heard::Believed => self.decide(cx, StateReason::BestTransmitter),
             Heard::Noted => {}
             Heard::Late(kept) => self.overheard.hear(now, Hint::SlowAnnounce { source, kept }),
             // It was heard, and keeps its place.
             Heard::Unconfirmed => {
-                self.decide(now, StateReason::BestTransmitter);
+                self.decide(cx, StateReason::BestTransmitter);
                 return Err(Drop::Unconfirmed);
             }
             Heard::NoRoom => return Err(Drop::ForeignTableFull),
@@ -78,7 +88,7 @@ impl Receiver {
 
     /// When a foreign time transmitter is forgotten: the parent after the announce receipt timeout
     /// (9.2.6.12), others when their last Announce has left the window.
-    pub(super) fn expiry(&self, index: usize, foreign: &Foreign) -> Time<Mono> {
+    fn expiry(&self, index: usize, foreign: &Foreign) -> Time<Mono> {
         foreign.last_heard()
             + if self.parent_on(index) == Some(foreign.source) {
                 let timeout = self.ports[index].config.announce_receipt_timeout;
@@ -89,7 +99,8 @@ impl Receiver {
     }
 
     /// The state decision: E_best over all ports (9.3.2.2), for a clock that is a client only.
-    pub(super) fn decide(&mut self, now: Time<Mono>, reason: StateReason) {
+    pub(super) fn decide(&mut self, cx: &mut Cx<'_>, reason: StateReason) {
+        let now = cx.now;
         let mut best: Option<(DataSet, usize, usize)> = None;
         for (index, port) in self.ports.iter().enumerate() {
             for (n, foreign) in port.foreign.iter().enumerate() {
@@ -105,9 +116,10 @@ impl Receiver {
         let Some((_, index, n)) = best else {
             if let Some(old) = self.parent.take() {
                 self.epoch += 1;
-                self.leave(usize::from(old.port.0), reason);
-                self.push(Action::ParentChanged { parent: None });
+                self.leave(cx, usize::from(old.port.0), reason);
+                self.tell(cx.out, Change::Parent(None));
             }
+            self.expect_silence();
             return;
         };
         let Some(foreign) = self.ports[index].foreign.get(n) else { return };
@@ -133,30 +145,56 @@ impl Receiver {
             new.epoch = self.epoch;
         }
         self.parent = Some(new);
-        if !same_time {
-            // Halves of exchanges from before and after do not fit together.
-            self.ports[index].syncs.clear();
-            self.ports[index].delays.clear();
+        if let (false, Role::Receiver(following)) = (same_time, &mut self.ports[index].role) {
+            following.forget_halves();
         }
         if !same_parent {
             if let Some(old) = old.filter(|_| !same_port) {
-                self.leave(usize::from(old.port.0), StateReason::BetterElsewhere);
+                self.leave(cx, usize::from(old.port.0), StateReason::BetterElsewhere);
             }
-            self.ports[index].clear_parent();
-            self.synchronized = false;
-            self.set_state(index, PortState::Uncalibrated, StateReason::BestTransmitter);
+            let following = Following::new(&self.ports[index].config);
+            self.enter(cx, index, Role::Receiver(following), StateReason::BestTransmitter);
         }
         if !same_time {
-            self.push(Action::ParentChanged { parent: Some(new) });
+            self.tell(cx.out, Change::Parent(Some(new)));
         }
+        self.expect_silence();
     }
 
     /// A port stops following.
-    pub(super) fn leave(&mut self, index: usize, reason: StateReason) {
-        self.synchronized = false;
-        self.ports[index].clear_parent();
-        if self.ports[index].state != PortState::Disabled {
-            self.set_state(index, PortState::Listening, reason);
+    fn leave(&mut self, cx: &mut Cx<'_>, index: usize, reason: StateReason) {
+        if !matches!(self.ports[index].role, Role::Disabled) {
+            self.enter(cx, index, Role::Listening, reason);
         }
+    }
+
+    /// When the first of the foreign time transmitters of each port is forgotten: it depends on who is followed.
+    fn expect_silence(&mut self) {
+        for index in 0..self.ports.len() {
+            self.expect_silence_on(index);
+        }
+    }
+
+    pub(super) fn expect_silence_on(&mut self, index: usize) {
+        let foreign = self.ports[index].foreign.iter();
+        let first = foreign.map(|foreign| self.expiry(index, foreign)).min();
+        self.expiries.put(index as u16, first);
+    }
+
+    /// Forgets who has been silent for too long.
+    pub(super) fn expire(&mut self, cx: &mut Cx<'_>) {
+        if self.expiries.next().is_none_or(|at| at > cx.now) {
+            return;
+        }
+        for index in 0..self.ports.len() {
+            let gone: Vec<PortIdentity> = self.ports[index]
+                .foreign
+                .iter()
+                .filter(|foreign| self.expiry(index, foreign) <= cx.now)
+                .map(|foreign| foreign.source)
+                .collect();
+            self.ports[index].foreign.retain(|foreign| !gone.contains(&foreign.source));
+        }
+        self.decide(cx, StateReason::AnnounceTimeout);
     }
 }

@@ -1,25 +1,24 @@
 //! A time receiver with its servo and its clock: the loop from messages and stamps to a steered
-//! clock, still sans-I/O. `run`, the simulator and `replay` use it unchanged.
+//! clock, still sans-I/O. `run`, the simulator and `replay` use it unchanged. The protocol is the [`Node`]'s;
+//! here, and nowhere else, a clock is steered.
 
-use super::{
-    DelayMechanism, PortIndex, TxToken,
-    origin::Origin,
-    receiver::{
-        Action, DelayObservation, Measurement, Observation, Parent, PortConfig, Receiver,
-        ReceiverConfig,
-    },
-    strategy::{self, Observed, Strategist, Strategy, Use},
-};
 use crate::prelude::*;
 use crate::{
+    DelayMechanism, PortIndex,
     clock::{Clock, ClockError, ClockScale, Consent},
+    instance::{Aiming, Instance, Synchronization},
+    node::Node,
+    origin::Origin,
+    outcome::{DelayObservation, Measurement, Observation, Parent},
+    receiver::{PortConfig, ReceiverConfig},
+    seam::{Change, Command, Commands, Context, Driven, Engine, Input, Monotonic, NoEvent},
     servo::{
         DelayInput, LocalTime, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
         Trust,
     },
     stamp::{Stamp, StampSource},
+    strategy::{self, Observed, Strategist, Strategy, Use},
 };
-use alloc::collections::VecDeque;
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
     wire::{ClockIdentity, PortIdentity},
@@ -32,14 +31,10 @@ const HOLDOVER_AT_LEAST: Duration = Duration::from_secs(2);
 /// A time transmitter that is silent for no longer is the same when it is back: its time, its path and
 /// what both have taught.
 const REMEMBERED: Duration = Duration::from_secs(600);
-/// Events that wait to be collected.
-const EVENT_CAPACITY: usize = 4096;
 
-/// What the caller is to do or may want to publish, in the order of its making.
+/// What it tells beside what its node says.
 #[derive(Debug)]
 pub enum Event {
-    /// From the receiver: messages to send, measurements, states.
-    Engine(Action),
     /// A Sync has been used.
     Sample(Sample),
     /// The clock was adjusted. Has been done already; for logs and metrics.
@@ -120,12 +115,11 @@ impl Reference {
 }
 
 /// The time receiver. See the module's documentation.
-pub struct Client<C> {
-    receiver: Receiver,
+pub struct Discipline<C> {
+    node: Node,
     servo: Box<dyn Servo>,
     strategist: Strategist,
     clock: C,
-    events: VecDeque<Event>,
     epoch: u64,
     /// Whose time the servo has followed last, and when it was last measured.
     reference: Option<Reference>,
@@ -138,15 +132,44 @@ pub struct Client<C> {
     is_refused: bool,
     /// The clock does not follow at present: nothing is to be measured.
     is_paused: bool,
+    /// Room for what the node says of one input; empty between two.
+    said: Commands<NoEvent>,
 }
 
+/// The present, and where what is told goes: the caller, and behind that what the node has still to be heard of.
+struct Way<'a, 'b> {
+    now: Time<Mono>,
+    out: &'a mut Commands<Event>,
+    said: &'b mut Commands<NoEvent>,
+}
+
+impl Way<'_, '_> {
+    fn tell(&mut self, event: Event) {
+        self.out.push(Command::Event(event));
+    }
+}
+
+/// A time receiver and the commands that it has given.
+pub type Client<C> = Driven<Discipline<C>>;
+
 impl<C: Clock> Client<C> {
+    /// A time receiver that steers `clock`, or only watches it where it is not adjustable.
+    pub fn new(config: ReceiverConfig, servo: Box<dyn Servo>, clock: C, now: Time<Mono>) -> Self {
+        let mut commands = Commands::default();
+        let read = &Monotonic::default();
+        let mut cx = Context { now, clock: read, out: &mut commands };
+        let discipline = Discipline::new(config, servo, clock, &mut cx);
+        Self::new_with(discipline, commands)
+    }
+}
+
+impl<C: Clock> Discipline<C> {
     /// A time receiver that steers `clock`, or only watches it where it is not adjustable.
     pub fn new(
         config: ReceiverConfig,
         mut servo: Box<dyn Servo>,
         clock: C,
-        now: Time<Mono>,
+        cx: &mut Context<'_, Event>,
     ) -> Self {
         if clock.is_adjustable() {
             servo.limit_frequency(clock.max_frequency_ppb());
@@ -157,13 +180,15 @@ impl<C: Clock> Client<C> {
         } else {
             config.strategy
         };
-        let mut client = Self {
+        let mut said = Commands::default();
+        let mut inner = Context { now: cx.now, clock: cx.clock, out: &mut said };
+        let instance = Instance::client_only(config, &mut inner);
+        let mut discipline = Self {
             strategist: Strategist::new(choice),
-            receiver: Receiver::new(config, now),
+            node: Node::new(instance),
             state: servo.state(),
             servo,
             clock,
-            events: VecDeque::new(),
             epoch: 0,
             reference: None,
             measured_at: None,
@@ -172,24 +197,15 @@ impl<C: Clock> Client<C> {
             holdover_at: None,
             is_refused: false,
             is_paused: false,
+            said,
         };
-        client.collect(now);
-        client
-    }
-
-    /// The next event. To be called until `None` after every input.
-    pub fn next_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
-    }
-
-    /// When [`Self::poll`] has something to do.
-    pub fn next_wakeup(&self) -> Option<Time<Mono>> {
-        [self.receiver.next_wakeup(), self.holdover_at].into_iter().flatten().min()
+        discipline.give(cx, |_, _| ());
+        discipline
     }
 
     /// The protocol side: data sets, states and counters.
-    pub const fn receiver(&self) -> &Receiver {
-        &self.receiver
+    pub fn receiver(&self) -> &Instance {
+        self.node.instance()
     }
 
     /// The clock.
@@ -212,10 +228,9 @@ impl<C: Clock> Client<C> {
         self.servo.set_step_thresholds(options);
     }
 
-    /// How the two ways of the path differ, as for
-    /// [`PortConfig::delay_asymmetry`](super::receiver::PortConfig::delay_asymmetry), of all ports.
+    /// How the two ways of the path differ, as for [`PortConfig::delay_asymmetry`], of all ports.
     pub fn set_delay_asymmetry(&mut self, asymmetry: Duration) {
-        self.receiver.set_delay_asymmetry(asymmetry);
+        self.node.instance_mut().set_delay_asymmetry(asymmetry);
     }
 
     /// How requests are sent and which Sync messages are learnt from.
@@ -248,80 +263,52 @@ impl<C: Clock> Client<C> {
 
     /// Leaves the clock to run on with the frequency that was learnt, and without whatever slew was
     /// under way.
-    pub fn release(&mut self, now: Time<Mono>) {
-        self.hold(now);
+    pub fn release(&mut self, cx: &mut Context<'_, Event>) {
+        let mut said = core::mem::take(&mut self.said);
+        self.hold(&mut Way { now: cx.now, out: cx.out, said: &mut said });
+        self.said = said;
+        self.give(cx, |_, _| ());
     }
 
-    /// A PTP message came through the socket of `port`; `rx` is its stamp, for event messages.
-    pub fn handle_message(
+    /// Lets the node do something, and does what that leads to.
+    fn give(
         &mut self,
-        now: Time<Mono>,
-        port: PortIndex,
-        bytes: &[u8],
-        rx: Option<Stamp>,
+        cx: &mut Context<'_, Event>,
+        input: impl FnOnce(&mut Node, &mut Context<'_, NoEvent>),
     ) {
-        self.receiver.handle_message(now, port, bytes, rx);
-        self.collect(now);
-    }
-
-    /// The transmit stamp of an event message, or the news that there is none.
-    pub fn handle_tx_stamp(&mut self, now: Time<Mono>, token: TxToken, stamp: Option<Stamp>) {
-        self.receiver.handle_tx_stamp(now, token, stamp);
-        self.collect(now);
-    }
-
-    /// The link of a port came up or went down.
-    pub fn handle_link(&mut self, now: Time<Mono>, port: PortIndex, up: bool) {
-        self.receiver.handle_link(now, port, up);
-        self.collect(now);
-    }
-
-    /// Does what is due.
-    pub fn poll(&mut self, now: Time<Mono>) {
-        self.receiver.poll(now);
-        self.collect(now);
-        if self.holdover_at.is_some_and(|at| at <= now) {
-            self.hold(now);
-            self.collect(now);
-        }
-    }
-
-    fn collect(&mut self, now: Time<Mono>) {
-        while let Some(action) = self.receiver.next_action() {
-            match &action {
-                Action::Measurement(measurement) => {
-                    let measurement = *measurement;
-                    self.push(Event::Engine(action));
-                    self.measured(now, &measurement);
+        let mut said = core::mem::take(&mut self.said);
+        let mut inner = Context { now: cx.now, clock: cx.clock, out: &mut said };
+        input(&mut self.node, &mut inner);
+        let now = cx.now;
+        while let Some(command) = said.pop() {
+            let mut way = Way { now, out: cx.out, said: &mut said };
+            match command {
+                Command::Measured(measurement) => {
+                    way.out.push(Command::Measured(measurement));
+                    self.measured(&mut way, &measurement);
                 }
-                Action::ParentChanged { parent: None } => {
-                    self.push(Event::Engine(action));
-                    self.hold(now);
+                Command::Changed(Change::Parent(None)) => {
+                    way.out.push(Command::Changed(Change::Parent(None)));
+                    self.hold(&mut way);
                 }
-                _ => self.push(Event::Engine(action)),
+                command => drop(way.out.push(command.widen(|never| match never {}))),
             }
         }
+        self.said = said;
     }
 
-    /// A caller that never collects loses the oldest events, not its memory.
-    fn push(&mut self, event: Event) {
-        if self.events.len() >= EVENT_CAPACITY {
-            self.events.pop_front();
-        }
-        self.events.push_back(event);
-    }
-
-    fn measured(&mut self, now: Time<Mono>, measurement: &Measurement) {
+    fn measured(&mut self, way: &mut Way<'_, '_>, measurement: &Measurement) {
+        let now = way.now;
         if measurement.epoch != self.epoch {
             self.epoch = measurement.epoch;
             self.follow_reference(now);
         }
         self.measured_at = Some(now);
-        self.origin.parent = self.receiver.parent().copied().or(self.origin.parent);
+        self.origin.parent = self.receiver().parent().copied().or(self.origin.parent);
         match measurement.observation {
             Observation::Sync(sync) => {
                 let t2 = self.local(sync.t2);
-                let consent = self.consent(sync.t2.time, t2.clock - sync.t1);
+                let consent = self.consent(way, sync.t2.time, t2.clock - sync.t1);
                 if consent.is_some() {
                     let interval =
                         sync.log_interval.map_or(Duration::ZERO, Duration::from_log_interval);
@@ -344,8 +331,8 @@ impl<C: Clock> Client<C> {
                     Use::Bound => self.servo.bound_by_sync(input),
                 };
                 if let Some(output) = output {
-                    self.apply(now, output);
-                    self.sample(measurement, sync.t2, sync.sequence_id, output);
+                    self.apply(way, output);
+                    self.sample(way, measurement, sync.t2, sync.sequence_id, output);
                 }
             }
             Observation::Delay(delay) => {
@@ -358,10 +345,11 @@ impl<C: Clock> Client<C> {
                 let DelayObservation { t4, sequence_id, correction, .. } = delay;
                 let input = DelayInput { t3, t4, sequence_id, correction };
                 let used = self.strategist.delay(input, delay.t3.primed);
-                self.receiver.set_aiming(measurement.port, self.strategist.is_aiming());
+                let aiming = if self.strategist.is_aiming() { Aiming::On } else { Aiming::Off };
+                self.node.instance_mut().set_aiming(measurement.port, aiming);
                 match (self.strategist.take_change(), used) {
                     // It is part of the history.
-                    (Some(change), _) => self.change_strategy(change),
+                    (Some(change), _) => self.change_strategy(way, change),
                     (None, Use::Learn) => self.servo.delay(input),
                     (None, Use::Bound) => self.servo.bound_by_delay(input),
                 }
@@ -378,7 +366,7 @@ impl<C: Clock> Client<C> {
     }
 
     /// What was learnt was of other paths: the servo begins anew with what was seen of those that count now.
-    fn change_strategy(&mut self, change: strategy::Change) {
+    fn change_strategy(&mut self, way: &mut Way<'_, '_>, change: strategy::Change) {
         self.servo.parent_changed();
         for observed in self.strategist.history() {
             match observed {
@@ -386,13 +374,13 @@ impl<C: Clock> Client<C> {
                 Observed::Delay(input) => self.servo.delay(input),
             }
         }
-        self.push(Event::Strategy(change));
+        way.tell(Event::Strategy(change));
     }
 
     /// The parent is another one than before, or the same again. What was learnt of one that has only
     /// been silent for a while holds still.
     fn follow_reference(&mut self, now: Time<Mono>) {
-        let reference = self.receiver.parent().map(Reference::of);
+        let reference = self.receiver().parent().map(Reference::of);
         let is_back = reference.is_some()
             && reference == self.reference
             && self.measured_at.is_some_and(|at| now - at < REMEMBERED);
@@ -412,7 +400,12 @@ impl<C: Clock> Client<C> {
     }
 
     /// Whether the clock may follow; a refusal is told once.
-    fn consent(&mut self, at: Time<Mono>, offset: Duration) -> Option<Consent> {
+    fn consent(
+        &mut self,
+        way: &mut Way<'_, '_>,
+        at: Time<Mono>,
+        offset: Duration,
+    ) -> Option<Consent> {
         match self.clock.consent(at, offset) {
             Ok(consent) => {
                 self.is_refused = false;
@@ -420,7 +413,7 @@ impl<C: Clock> Client<C> {
             }
             Err(error) => {
                 if !core::mem::replace(&mut self.is_refused, true) {
-                    self.push(Event::ClockError(error));
+                    way.tell(Event::ClockError(error));
                 }
                 None
             }
@@ -430,7 +423,7 @@ impl<C: Clock> Client<C> {
     /// The domain's time minus the time that the clock is meant to show.
     fn domain_offset(&self) -> Duration {
         // A clock in holdover shows the time of the one that it has followed.
-        let parent = self.origin.parent.as_ref().or(self.receiver.parent());
+        let parent = self.origin.parent.as_ref().or(self.receiver().parent());
         match (parent, self.clock.scale()) {
             (Some(parent), ClockScale::Utc) => parent.time_properties.utc_offset().best(),
             _ => Duration::ZERO,
@@ -442,57 +435,69 @@ impl<C: Clock> Client<C> {
         self.clock.at(mono) + self.domain_offset()
     }
 
-    fn apply(&mut self, now: Time<Mono>, output: ServoOutput) {
+    fn apply(&mut self, way: &mut Way<'_, '_>, output: ServoOutput) {
         if self.clock.is_adjustable() && output.state != ServoState::Unlocked {
-            self.adjust(now, output.frequency_ppb, output.step);
+            self.adjust(way, output.frequency_ppb, output.step);
         }
-        self.follow_servo();
+        self.follow_servo(way);
     }
 
-    fn adjust(&mut self, now: Time<Mono>, frequency_ppb: f64, step: Option<Duration>) {
+    fn adjust(&mut self, way: &mut Way<'_, '_>, frequency_ppb: f64, step: Option<Duration>) {
+        let now = way.now;
         let frequency_ppb = match self.clock.set_frequency(now, frequency_ppb) {
             Ok(effective) => effective,
             Err(error) => {
-                self.push(Event::ClockError(error));
+                way.tell(Event::ClockError(error));
                 self.clock.frequency_ppb()
             }
         };
         let stepped = step.and_then(|by| match self.clock.step(now, by) {
             Ok(()) => Some(by),
             Err(error) => {
-                self.push(Event::ClockError(error));
+                way.tell(Event::ClockError(error));
                 None
             }
         });
         self.clock.followed();
         self.servo.adjusted(self.clock.free_running(now), frequency_ppb, stepped);
-        self.push(Event::Adjusted { mono: now, frequency_ppb, stepped });
+        way.tell(Event::Adjusted { mono: now, frequency_ppb, stepped });
     }
 
     /// No Sync comes any more.
-    fn hold(&mut self, now: Time<Mono>) {
+    fn hold(&mut self, way: &mut Way<'_, '_>) {
         self.holdover_at = None;
-        if let Some(frequency_ppb) = self.servo.holdover(self.clock.free_running(now))
+        if let Some(frequency_ppb) = self.servo.holdover(self.clock.free_running(way.now))
             && self.clock.is_adjustable()
         {
-            self.adjust(now, frequency_ppb, None);
+            self.adjust(way, frequency_ppb, None);
         }
-        self.follow_servo();
+        self.follow_servo(way);
     }
 
-    fn follow_servo(&mut self) {
+    fn follow_servo(&mut self, way: &mut Way<'_, '_>) {
         let (old, new) = (self.state, self.servo.state());
-        self.receiver.set_synchronized(new == ServoState::Locked);
+        let synchronization = match new {
+            ServoState::Locked => Synchronization::Locked,
+            _ => Synchronization::Unlocked,
+        };
+        self.node.instance_mut().set_synchronized(way.said, synchronization);
         if old != new {
             self.state = new;
-            self.push(Event::ServoState { old, new });
+            way.tell(Event::ServoState { old, new });
         }
     }
 
-    fn sample(&mut self, from: &Measurement, t2: Stamp, sequence_id: u16, output: ServoOutput) {
+    fn sample(
+        &self,
+        way: &mut Way<'_, '_>,
+        from: &Measurement,
+        t2: Stamp,
+        sequence_id: u16,
+        output: ServoOutput,
+    ) {
         let sample = Sample {
             port: from.port,
-            domain_number: self.receiver.domain_number(),
+            domain_number: self.receiver().domain_number(),
             mono: t2.time,
             offset: output.offset,
             raw_offset: output.raw_offset,
@@ -511,7 +516,26 @@ impl<C: Clock> Client<C> {
             sequence_id,
             strategy: self.strategist.strategy(),
         };
-        self.push(Event::Sample(sample));
+        way.tell(Event::Sample(sample));
+    }
+}
+
+impl<C: Clock> Engine for Discipline<C> {
+    type Event = Event;
+
+    fn handle(&mut self, cx: &mut Context<'_, Event>, input: Input<'_>) {
+        self.give(cx, |node, cx| node.handle(cx, input));
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Context<'_, Event>) {
+        self.give(cx, |node, cx| node.handle_timeout(cx));
+        if self.holdover_at.is_some_and(|at| at <= cx.now) {
+            self.release(cx);
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Time<Mono>> {
+        [self.node.next_timeout(), self.holdover_at].into_iter().flatten().min()
     }
 }
 

@@ -10,12 +10,12 @@
 //! sender said before, further messages must confirm it: an Announce that somebody else has sent in
 //! its name does not turn time scale, grandmaster or UTC offset.
 
-use super::super::{
+use crate::prelude::*;
+use crate::{
     bmca::DataSet,
+    limits,
     sequence::{SequenceGuard, Verdict},
 };
-use crate::limits;
-use crate::prelude::*;
 use core::hash::{Hash, Hasher};
 use ptp_common::{
     time::{Duration, Mono, Time},
@@ -24,11 +24,11 @@ use ptp_common::{
 use siphasher::sip::SipHasher13;
 
 /// FOREIGN_MASTER_TIME_WINDOW, announce intervals (9.3.2.4.5).
-pub(super) const FOREIGN_MASTER_TIME_WINDOW: i32 = 4;
+pub(crate) const FOREIGN_MASTER_TIME_WINDOW: i32 = 4;
 /// FOREIGN_MASTER_THRESHOLD, Announce messages within the window (9.3.2.4.5).
 const FOREIGN_MASTER_THRESHOLD: usize = 2;
 /// Candidates per port. The standard asks for at least five (9.3.2.4.6).
-pub(super) const CAPACITY: usize = 16;
+pub(crate) const CAPACITY: usize = 16;
 /// Announce messages of a candidate whose times are remembered.
 const HEARD: usize = 4;
 /// Places for senders that have been heard once, in sets of [`WAYS`].
@@ -39,9 +39,9 @@ const ADMISSION: u64 = 8;
 
 /// What an Announce says, and the flags that go with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Announced {
-    pub(super) announce: Announce,
-    pub(super) flags: Flags,
+pub(crate) struct Announced {
+    pub(crate) announce: Announce,
+    pub(crate) flags: Flags,
 }
 
 /// What never changes while nothing has happened to the grandmaster or its time.
@@ -65,7 +65,7 @@ impl Announced {
     }
 
     /// Where it claims to know what TAI minus UTC is, whether that can be.
-    pub(super) fn is_utc_offset_plausible(&self) -> bool {
+    pub(crate) fn is_utc_offset_plausible(&self) -> bool {
         !self.flags.contains(Flags::PTP_TIMESCALE)
             || !self.flags.contains(Flags::UTC_OFFSET_VALID)
             || limits::is_utc_offset(self.announce.current_utc_offset)
@@ -82,7 +82,7 @@ impl Announced {
 
 /// What became of an Announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(crate) enum Heard {
     /// It is believed.
     Believed,
     /// It contradicts what its sender said before, and is to be confirmed.
@@ -102,9 +102,9 @@ pub(super) enum Heard {
 
 /// One candidate.
 #[derive(Debug)]
-pub(super) struct Foreign {
-    pub(super) source: PortIdentity,
-    pub(super) believed: Announced,
+pub(crate) struct Foreign {
+    pub(crate) source: PortIdentity,
+    pub(crate) believed: Announced,
     /// Announce messages in a row that contradict what is believed, and when one last did not.
     contradictions: u8,
     agreed: Time<Mono>,
@@ -128,7 +128,7 @@ impl Foreign {
 
     /// The interval by which its silence is measured: what it keeps, between what it claims and what is
     /// configured.
-    pub(super) fn interval(&self) -> Duration {
+    pub(crate) fn interval(&self) -> Duration {
         let claimed = self.claimed_interval();
         let configured = Duration::from_log_interval(self.configured);
         let gaps = self.heard.windows(2).filter_map(|pair| Some(pair[0]? - pair[1]?));
@@ -136,21 +136,21 @@ impl Foreign {
         kept.max(claimed.min(configured)).min(claimed.max(configured))
     }
 
-    pub(super) fn last_heard(&self) -> Time<Mono> {
+    pub(crate) fn last_heard(&self) -> Time<Mono> {
         self.heard[0].unwrap_or(Time::ZERO)
     }
 
-    pub(super) fn window(&self) -> Duration {
+    pub(crate) fn window(&self) -> Duration {
         self.claimed_interval() * FOREIGN_MASTER_TIME_WINDOW
     }
 
     /// Enough Announce messages within the window.
-    pub(super) fn is_qualified(&self, now: Time<Mono>) -> bool {
+    pub(crate) fn is_qualified(&self, now: Time<Mono>) -> bool {
         let needed = &self.heard[..FOREIGN_MASTER_THRESHOLD];
         needed.iter().all(|heard| heard.is_some_and(|at| now - at <= self.window()))
     }
 
-    pub(super) fn data_set(&self, receiver: PortIdentity) -> DataSet {
+    pub(crate) fn data_set(&self, receiver: PortIdentity) -> DataSet {
         DataSet::new(&self.believed.announce, self.source, receiver)
     }
 
@@ -206,7 +206,7 @@ struct Newcomer {
 
 /// See the module's paragraph.
 #[derive(Debug)]
-pub(super) struct ForeignTable {
+pub(crate) struct ForeignTable {
     candidates: Vec<Foreign>,
     /// Empty until somebody is heard: most ports never need it.
     newcomers: Vec<Option<Newcomer>>,
@@ -217,29 +217,29 @@ pub(super) struct ForeignTable {
 }
 
 impl ForeignTable {
-    pub(super) const fn new(key: u64) -> Self {
+    pub(crate) const fn new(key: u64) -> Self {
         Self { candidates: Vec::new(), newcomers: Vec::new(), key, crowded: 0 }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Foreign> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Foreign> {
         self.candidates.iter()
     }
 
-    pub(super) fn get(&self, at: usize) -> Option<&Foreign> {
+    pub(crate) fn get(&self, at: usize) -> Option<&Foreign> {
         self.candidates.get(at)
     }
 
-    pub(super) fn retain(&mut self, keep: impl FnMut(&Foreign) -> bool) {
+    pub(crate) fn retain(&mut self, keep: impl FnMut(&Foreign) -> bool) {
         self.candidates.retain(keep);
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.candidates.clear();
         self.newcomers.clear();
     }
 
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.candidates.len()
     }
 
@@ -247,7 +247,7 @@ impl ForeignTable {
     /// claims, within its limits, both log2 s. `receiver` is the port's identity, `parent` is never
     /// pushed out.
     #[expect(clippy::too_many_arguments, reason = "one message with all that it is judged by")]
-    pub(super) fn hear(
+    pub(crate) fn hear(
         &mut self,
         now: Time<Mono>,
         source: PortIdentity,

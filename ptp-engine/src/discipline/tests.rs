@@ -105,7 +105,9 @@ fn delays_are_withheld_for_as_long_as_sync_is() {
         for observation in [sync, delay] {
             let parent = PortIdentity { clock_identity: identity, port_number: 1 };
             let measurement = Measurement { port: PortIndex(0), epoch: 1, parent, observation };
-            client.measured(now, &measurement);
+            let (mut out, mut said) = (Commands::default(), Commands::default());
+            let mut way = Way { now, out: &mut out, said: &mut said };
+            client.measured(&mut way, &measurement);
         }
         assert_eq!(servo.heard(), expected, "{consent:?}");
     }
