@@ -1,7 +1,9 @@
-//! The data set comparison of the best time transmitter algorithm (IEEE 1588-2019 9.3.4, figures 34
-//! and 35), on values only.
+//! The best time transmitter algorithm on values only (IEEE 1588-2019 9.3): the data set comparison, figures 34
+//! and 35, and the state decision, figure 33.
 
 use core::cmp::Ordering;
+
+use crate::PortState;
 use ptp_common::wire::{Announce, ClockIdentity, ClockQuality, PortIdentity};
 
 /// What figures 34 and 35 compare: one Announce, who sent it and which port took it (table 12).
@@ -112,9 +114,74 @@ pub enum Comparison {
     Worse,
 }
 
+/// What a port hears best: `E_rbest` of it, or `E_best` of all ports (9.3.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// What it says.
+    pub set: DataSet,
+    /// The port that hears it, counted from 0.
+    pub port: u16,
+}
+
+/// What the state decision recommends to one port (figure 33), by its decision code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recommended {
+    /// Stay LISTENING: nobody was heard, and the port listens still.
+    Listening,
+    /// M1: MASTER, of a clock of class 1 to 127 that is better than what the port hears.
+    M1,
+    /// M2: MASTER, of any other clock that is better than all that is heard.
+    M2,
+    /// M3: MASTER, because another port follows the best clock and this one passes its time on.
+    M3,
+    /// S1: SLAVE of the best clock that is heard.
+    S1,
+    /// P1: PASSIVE, because a clock of class 1 to 127 follows nobody.
+    P1,
+    /// P2: PASSIVE, because the best clock reaches this port too, only not as well as another.
+    P2,
+}
+
+/// The state decision algorithm (9.3.3, figure 33) for one port: `own` is this clock as it would be a grandmaster
+/// (`D_0`), `best` the best of all ports, `of_port` the best of this one.
+pub fn decide(
+    own: &DataSet,
+    best: Option<&Candidate>,
+    of_port: Option<&Candidate>,
+    state: PortState,
+) -> Recommended {
+    let Some(best) = best else {
+        return match state {
+            PortState::Listening => Recommended::Listening,
+            _ if is_reference(own) => Recommended::M1,
+            _ => Recommended::M2,
+        };
+    };
+    if is_reference(own) {
+        let is_better = of_port.is_none_or(|of_port| own.is_better_than(&of_port.set));
+        return if is_better { Recommended::M1 } else { Recommended::P1 };
+    }
+    if own.is_better_than(&best.set) {
+        return Recommended::M2;
+    }
+    match of_port {
+        Some(of_port) if of_port.port == best.port => Recommended::S1,
+        Some(of_port) if best.set.compare(&of_port.set) == Comparison::BetterByTopology => {
+            Recommended::P2
+        }
+        _ => Recommended::M3,
+    }
+}
+
+/// Classes 1 to 127: a clock that never follows (table 4).
+const fn is_reference(set: &DataSet) -> bool {
+    matches!(set.clock_quality.clock_class, 1..=127)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prelude::*;
     use proptest::prelude::*;
     use ptp_common::wire::ClockAccuracy;
 
@@ -244,6 +311,55 @@ mod tests {
         assert_eq!(a.compare(&set()), Comparison::Better);
     }
 
+    fn candidate(set: DataSet, port: u16) -> Candidate {
+        Candidate { set, port }
+    }
+
+    /// A clock that may serve and follow, of this class, on a port that serves.
+    fn own(clock_class: u8) -> DataSet {
+        other(|s| {
+            s.clock_quality.clock_class = clock_class;
+            s.steps_removed = 0;
+            (s.sender, s.receiver) = (port(OWN, 0), port(OWN, 0));
+        })
+    }
+
+    #[test]
+    fn figure_33_recommends_in_the_standards_order() {
+        use Recommended::{Listening, M1, M2, M3, P1, P2, S1};
+        let serving = PortState::TimeTransmitter;
+        let heard = candidate(set(), 0);
+        let worse = candidate(same(|s| s.steps_removed = 9), 1);
+        let as_good = candidate(same(|s| s.receiver = port(OWN, 2)), 1);
+        let another = candidate(other(|s| s.priority1 = 255), 1);
+        let bad = candidate(other(|s| s.priority1 = 255), 0);
+        let with_better = candidate(DataSet { priority1: 1, ..set() }, 0);
+        let cases = [
+            ("nobody, listening", own(248), None, None, PortState::Listening, Listening),
+            ("nobody, serving", own(248), None, None, serving, M2),
+            ("nobody, with a reference", own(6), None, None, serving, M1),
+            (
+                "a reference hears a better one",
+                own(127),
+                Some(&heard),
+                Some(&with_better),
+                serving,
+                P1,
+            ),
+            ("a reference hears a worse one", own(6), Some(&heard), Some(&heard), serving, M1),
+            ("a reference hears nobody here", own(6), Some(&heard), None, serving, M1),
+            ("better than all", own(248), Some(&bad), Some(&bad), serving, M2),
+            ("the best is heard here", own(248), Some(&heard), Some(&heard), serving, S1),
+            ("nobody here, another port follows", own(248), Some(&heard), None, serving, M3),
+            ("a worse one here", own(248), Some(&heard), Some(&another), serving, M3),
+            ("the same one, farther", own(248), Some(&heard), Some(&worse), serving, M3),
+            ("the same one, as near", own(248), Some(&heard), Some(&as_good), serving, P2),
+        ];
+        for (name, own, best, of_port, state, expected) in cases {
+            assert_eq!(decide(&own, best, of_port, state), expected, "{name}");
+        }
+    }
+
     prop_compose! {
         /// Few values, so that ties are common; qualities belong to the grandmaster.
         fn data_set()(
@@ -275,6 +391,26 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever is heard: exactly the port that hears the best follows it, or none does.
+        #[test]
+        fn at_most_one_port_is_recommended_to_follow(
+            heard in prop::collection::vec(prop::option::of(data_set()), 1..5), class in 1u8..=255,
+        ) {
+            let heard: Vec<Option<Candidate>> =
+                (0..).zip(&heard).map(|(port, set)| set.map(|set| candidate(set, port))).collect();
+            let best = heard.iter().flatten().copied().reduce(|best, each| {
+                if each.set.is_better_than(&best.set) { each } else { best }
+            });
+            let own = own(class);
+            let follow = heard.iter().filter(|of_port| {
+                let state = PortState::Listening;
+                decide(&own, best.as_ref(), of_port.as_ref(), state) == Recommended::S1
+            });
+            let follow = follow.count();
+            let follows = best.is_some_and(|best| class > 127 && !own.is_better_than(&best.set));
+            prop_assert_eq!(follow, usize::from(follows));
+        }
+
         #[test]
         fn the_other_way_round_the_outcome_is_mirrored(a in data_set(), b in data_set()) {
             prop_assert_eq!(a.compare(&b), mirrored(b.compare(&a)));

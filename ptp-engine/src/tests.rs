@@ -2,6 +2,7 @@
 //! holds whatever arrives.
 
 mod anything;
+mod node;
 mod peer_delay;
 mod server;
 

@@ -3,18 +3,6 @@
 
 use super::*;
 
-/// Runs the agent in a namespace, expects an exit code, and returns what it said.
-fn refused(namespace: &Namespace, arguments: &[&str], code: i32) -> String {
-    let mut command = namespace.command(binary());
-    command.args(arguments);
-    let (status, _, log) = run_to_end(command);
-    assert_eq!(status.code(), Some(code), "{arguments:?}: {log}");
-    assert!(log.contains("ptp-agent: "), "{log}");
-    // One message, not a chain of them, and no panic.
-    assert!(!log.contains("panicked") && log.matches("ptp-agent: ").count() == 1, "{log}");
-    log
-}
-
 #[test]
 fn interface_that_does_not_exist_is_one_message_and_exit_code_three() {
     let _machine = in_company();

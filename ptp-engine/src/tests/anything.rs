@@ -46,8 +46,13 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// A message that is nearly right, or not at all.
+pub(super) fn message() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![9 => mutated(), 1 => prop::collection::vec(any::<u8>(), 0..100)]
+}
+
 fn inputs() -> impl Strategy<Value = Vec<Input>> {
-    let bytes = prop_oneof![9 => mutated(), 1 => prop::collection::vec(any::<u8>(), 0..100)];
+    let bytes = message();
     let input = (
         prop_oneof![Just(0), 0i64..50, 0i64..3_000, Just(1_000_000_000_000)],
         bytes,
