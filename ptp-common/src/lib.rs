@@ -8,5 +8,6 @@
 pub mod classify;
 pub mod hint;
 pub mod record;
+pub mod residence;
 pub mod time;
 pub mod wire;

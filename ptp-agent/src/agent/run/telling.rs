@@ -237,6 +237,7 @@ impl Teller {
             withheld: self.withheld(runner),
             round_trip: receiver.round_trip(),
             hints: health::hints(&runner.io, receiver, now),
+            ..Facts::default()
         }
     }
 
