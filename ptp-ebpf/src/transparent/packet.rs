@@ -90,7 +90,7 @@ impl<'a> Packet<'a> {
         let end = u32::from(head.length());
         for _ in 0..TLVS {
             if at >= end {
-                return None;
+                break;
             }
             let Some([tlv_type, length]) = self.message::<[u16; 2]>(at as usize) else {
                 return Some(Outcome::Malformed);
