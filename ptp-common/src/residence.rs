@@ -93,11 +93,13 @@ pub enum Outcome {
     Terminated = 18,
     /// Sent by a program of this host in the name of a clock that was heard on a port.
     Relayed = 19,
+    /// An event message whose driver was interrupted: its residence may be too short by that.
+    Interrupted = 20,
 }
 
 impl Outcome {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Corrected,
         Self::Held,
         Self::CorrectedLate,
@@ -118,6 +120,7 @@ impl Outcome {
         Self::Expired,
         Self::Terminated,
         Self::Relayed,
+        Self::Interrupted,
     ];
 
     /// The name in metrics and status.
@@ -143,6 +146,7 @@ impl Outcome {
             Self::Expired => "expired",
             Self::Terminated => "terminated",
             Self::Relayed => "relayed",
+            Self::Interrupted => "interrupted",
         }
     }
 

@@ -254,13 +254,13 @@ impl Programs {
 
     /// How long an event message was inside.
     pub fn residence(&mut self, key: &Key) -> Residence {
-        let Ok(map) = self.map::<HashMap<_, Key, [u64; 2]>>("RESIDENCES") else {
+        let Ok(map) = self.map::<HashMap<_, Key, [u64; 3]>>("RESIDENCES") else {
             return Residence::Unknown;
         };
         match map.get(key, 0) {
-            Ok([_, 0]) => Residence::Pending,
-            Ok([_, LOST]) => Residence::Lost,
-            Ok([arrival, departure]) => Residence::Known(departure.wrapping_sub(arrival)),
+            Ok([_, 0, _]) => Residence::Pending,
+            Ok([_, LOST, _]) => Residence::Lost,
+            Ok([arrival, departure, _]) => Residence::Known(departure.wrapping_sub(arrival)),
             Err(_) => Residence::Unknown,
         }
     }

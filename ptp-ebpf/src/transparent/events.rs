@@ -22,8 +22,13 @@ use crate::{
     settings::{DEPARTURE, HAS_TAI, enabled, number},
 };
 
-/// The stack's stamp is taken so long before TC ingress at the most; another one is of another time.
-const STACK_NS: u64 = 10_000_000;
+/// The stack's stamp is taken so long before TC ingress at the most, even where the processor was taken away
+/// in between; another one is of another time.
+const STACK_NS: u64 = 1_000_000_000;
+/// The same where a step of the clock cannot be told from that.
+const STACK_UNSURE_NS: u64 = 10_000_000;
+/// A driver that takes longer was interrupted: nobody knows whether before it sent the message or after.
+const INTERRUPTED_NS: u64 = 50_000;
 /// A second, in which so many messages are allowed.
 const SECOND_NS: u64 = 1_000_000_000;
 /// A way from TC egress to the driver without a queue in between is shorter.
@@ -68,7 +73,8 @@ pub fn arrived(
             config.get(config::REAL_MINUS_MONO)
         };
         let stack_ns = stack_ns.wrapping_sub(real_minus_mono);
-        if now_ns.wrapping_sub(stack_ns) < STACK_NS {
+        let limit_ns = if enabled(&HAS_TAI) { STACK_NS } else { STACK_UNSURE_NS };
+        if now_ns.wrapping_sub(stack_ns) < limit_ns {
             arrival_ns = stack_ns;
         }
     }
@@ -139,7 +145,7 @@ pub fn leaves(
     } else {
         count(place, Outcome::Timed);
     }
-    let residence = [arrival_ns, 0];
+    let residence = [arrival_ns, 0, 0];
     let _ = RESIDENCES.insert(&key, &residence, u64::from(BPF_ANY));
     let departing = Departing { key, egress_ns: now(), start_ns: 0 };
     let address = number_of(ctx);
@@ -202,8 +208,9 @@ fn complete(
 pub enum Residence {
     /// Nothing.
     Unknown,
-    /// It is still inside.
-    Pending,
+    /// It is still inside, or so it seems: the driver has not said that it is done. With it, how long the
+    /// message had been inside when the driver was called; 0 where it was not called yet.
+    Pending(u64),
     /// It was dropped.
     Lost,
     /// Nanoseconds.
@@ -215,12 +222,17 @@ pub enum Residence {
 pub fn residence_ns(key: &[u64; 2]) -> Residence {
     let Some(value) = RESIDENCES.get_ptr(key) else { return Residence::Unknown };
     // SAFETY: a value in the map, each word of which is written as a whole, the arrival before the rest.
-    let (arrival_ns, departure_ns) = unsafe {
+    let (arrival_ns, departure_ns, start_ns) = unsafe {
         let words = value.cast::<u64>();
-        (ptr::read_volatile(words), ptr::read_volatile(words.add(1)))
+        (
+            ptr::read_volatile(words),
+            ptr::read_volatile(words.add(1)),
+            ptr::read_volatile(words.add(2)),
+        )
     };
     match departure_ns {
-        0 => Residence::Pending,
+        0 if start_ns == 0 => Residence::Pending(0),
+        0 => Residence::Pending(start_ns.wrapping_sub(arrival_ns)),
         LOST => Residence::Lost,
         _ => Residence::Known(departure_ns.wrapping_sub(arrival_ns)),
     }
@@ -232,6 +244,12 @@ pub fn started(address: u64, now_ns: u64) {
     if let Some(departing) = DEPARTING.get_ptr_mut(&address) {
         // SAFETY: a value in the map; the word is written as a whole.
         unsafe { ptr::write_volatile(&raw mut (*departing).start_ns, now_ns) };
+        // SAFETY: a value in the map, copied at once.
+        let key = unsafe { (*departing).key };
+        if let Some(value) = RESIDENCES.get_ptr_mut(&key) {
+            // SAFETY: as above.
+            unsafe { ptr::write_volatile(value.cast::<u64>().add(2), now_ns) };
+        }
     }
 }
 
@@ -256,7 +274,13 @@ pub fn done(address: u64, code: i32, now_ns: u64) {
         return;
     }
     let inside_ns = now_ns.wrapping_sub(start_ns);
+    let (went, event) = ((key[1] & 0xff) as u32, (key[1] >> 16) as u8 & 0x0f);
     let departure_ns = match number(&DEPARTURE) {
+        _ if inside_ns > INTERRUPTED_NS => {
+            // An event message's number among the types is its messageType.
+            count(place(went, u32::from(event)), Outcome::Interrupted);
+            start_ns
+        }
         0 => start_ns,
         1 => start_ns + inside_ns / 2,
         _ => now_ns,
@@ -268,7 +292,6 @@ pub fn done(address: u64, code: i32, now_ns: u64) {
         ptr::write_volatile(words.add(1), departure_ns);
         ptr::read_volatile(words)
     };
-    let (went, event) = ((key[1] & 0xff) as u32, (key[1] >> 16) as u8 & 0x0f);
     let way = u32::from(event == DELAY_REQ || event == PDELAY_REQ);
     note(went, way, departure_ns.wrapping_sub(arrival_ns));
     if let Some(state) = State::of(went) {

@@ -81,7 +81,7 @@ pub fn leaves(
     let mut more_ns = 0;
     if message_type == PDELAY_RESP_FOLLOW_UP {
         match residence_ns(&second) {
-            Residence::Known(nanos) => more_ns = nanos,
+            Residence::Known(nanos) | Residence::Pending(nanos @ 1..) => more_ns = nanos,
             _ => {
                 count(place, Outcome::Unrequested);
                 return NEXT;
@@ -90,7 +90,12 @@ pub fn leaves(
     } else if is_p2p {
         more_ns = link_delay_ns(came);
     }
-    let outcome = match residence_ns(&key) {
+    let residence = match residence_ns(&key) {
+        // Whoever answers has had the message, whatever has kept the driver from saying so.
+        Residence::Pending(nanos @ 1..) if message_type != FOLLOW_UP => Residence::Known(nanos),
+        residence => residence,
+    };
+    let outcome = match residence {
         Residence::Known(nanos) => {
             let rate = config.get(config::RATE) as i64;
             match scaled(nanos.wrapping_add(more_ns), rate)
@@ -101,7 +106,7 @@ pub fn leaves(
                 Some(_) => Outcome::TableFull,
             }
         }
-        Residence::Pending if now_ns < config.get(config::HOLD_UNTIL) => {
+        Residence::Pending(_) if now_ns < config.get(config::HOLD_UNTIL) => {
             let words = Words { key, second, place, offset: packet.location.ptp_offset as u64 };
             if hold(ctx, &words) {
                 count(place, Outcome::Held);
@@ -109,7 +114,7 @@ pub fn leaves(
             }
             Outcome::TableFull
         }
-        Residence::Pending => Outcome::NoResidence,
+        Residence::Pending(_) => Outcome::NoResidence,
         Residence::Lost => Outcome::EventLost,
         Residence::Unknown if message_type == FOLLOW_UP => Outcome::NoResidence,
         Residence::Unknown => Outcome::Unrequested,

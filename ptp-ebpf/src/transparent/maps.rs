@@ -20,9 +20,10 @@ pub static PORTS: HashMap<u32, u32, 1024> = HashMap::new();
 /// When event messages arrived: by key, without the port by which they leave.
 #[btf_map]
 pub static ARRIVALS: LruHashMap<Key, u64, 16384> = LruHashMap::new();
-/// When they arrived and left: by key with both ports, once they have passed TC egress.
+/// When they arrived and left, and when the driver was called: by key with both ports, once they have passed
+/// TC egress.
 #[btf_map]
-pub static RESIDENCES: LruHashMap<Key, [u64; 2], 65536> = LruHashMap::new();
+pub static RESIDENCES: LruHashMap<Key, [u64; 3], 65536> = LruHashMap::new();
 /// Messages between TC egress and the end of the driver's work: by their socket buffer's address.
 #[btf_map]
 pub static DEPARTING: LruHashMap<u64, Departing, 4096> = LruHashMap::new();
