@@ -197,10 +197,7 @@ pub fn sync(source: PortIdentity, sequence_id: u16) -> Vec<u8> {
 
 /// A one-step Sync.
 pub fn one_step(source: PortIdentity, sequence_id: u16) -> Vec<u8> {
-    message(
-        Header::new(source, sequence_id),
-        Body::Sync { origin_timestamp: Timestamp::default() },
-    )
+    message(Header::new(source, sequence_id), Body::Sync { origin_timestamp: Timestamp::default() })
 }
 
 /// Its Follow_Up, with a correction in 2^-16 ns.

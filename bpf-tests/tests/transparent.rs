@@ -44,7 +44,8 @@ fn slow(switch: &Namespace, port: &str) {
 /// A frame of no interest that fills a queue.
 fn stuffing() -> Vec<u8> {
     let mut frame = vec![0; 1_000];
-    frame[..14].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 9, 0x88, 0xb5]);
+    frame[..14]
+        .copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 9, 0x88, 0xb5]);
     frame
 }
 
@@ -119,10 +120,9 @@ fn nothing_is_altered_or_held_when_nobody_says_that_he_is_there() {
     slow(&star.switch, "port2");
     let mut clock = Clock::new(&star.switch, &PORTS, true);
     // Stopped a moment ago, then long ago.
-    for (number, stopped) in (1..).zip([
-        &[config::HOLD_UNTIL, config::ALTER_UNTIL][..],
-        &[config::TIME_UNTIL],
-    ]) {
+    for (number, stopped) in
+        (1..).zip([&[config::HOLD_UNTIL, config::ALTER_UNTIL][..], &[config::TIME_UNTIL]])
+    {
         clock.tell(&stopped.iter().map(|at| (*at, 1)).collect::<Vec<_>>());
         a.send(&stuffing());
         let (event, general) = (one_step(port(1), number), follow_up(port(1), number, 0));
@@ -135,7 +135,8 @@ fn nothing_is_altered_or_held_when_nobody_says_that_he_is_there() {
 }
 
 #[test]
-fn follow_up_that_overtakes_its_sync_is_taken_out_and_only_as_long_as_there_is_somebody_to_send_it() {
+fn follow_up_that_overtakes_its_sync_is_taken_out_and_only_as_long_as_there_is_somebody_to_send_it()
+{
     let (star, [a, b, _]) = need!(star());
     slow(&star.switch, "port2");
     let mut clock = Clock::new(&star.switch, &PORTS, false);
@@ -449,10 +450,7 @@ fn who_sends_in_the_name_of_a_clock_that_was_heard_relays() {
     let event = sync(port(1), 1);
     a.send(&Carrier::Ethernet.frame(&event));
     b.hear(&event);
-    let relay = star
-        .switch
-        .run(|| bpf_tests::raw::FrameSocket::open("port2").unwrap())
-        .unwrap();
+    let relay = star.switch.run(|| bpf_tests::raw::FrameSocket::open("port2").unwrap()).unwrap();
     relay.send(&Carrier::Ethernet.frame(&event)).unwrap();
     relay.send(&Carrier::Ethernet.frame(&sync(port(9), 1))).unwrap();
     b.hear(&sync(port(9), 1));

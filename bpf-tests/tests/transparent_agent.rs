@@ -207,6 +207,66 @@ fn client_and_grandmaster_that_know_nothing_of_it_profit_and_metrics_tell() {
 }
 
 #[test]
+fn peer_to_peer_with_an_agent_that_measures_the_links() {
+    let star = need!(star(2));
+    let sockets = tempfile::tempdir().unwrap();
+    let socket = sockets.path().join("links").display().to_string();
+    let measure = [
+        "run",
+        "-i",
+        "port1",
+        "port2",
+        "--transport",
+        "l2",
+        "--delay",
+        "p2p",
+        "--clock",
+        "none",
+        "--status-socket",
+        &socket,
+    ];
+    let _links = Agent::start(&star.switch, &measure);
+    let address = "127.0.0.1:9320";
+    let arguments = [
+        "transparent",
+        "--bridge",
+        "switch",
+        "--delay",
+        "p2p",
+        "--follow",
+        &socket,
+        "--status-socket",
+        "none",
+        "--metrics-address",
+        address,
+    ];
+    let mut agent = Agent::start_only(&star.switch, &arguments);
+    agent.wait_for_text(0, START, ": transparent ports=");
+    let options = ["network_transport L2", "delay_mechanism P2P"];
+    let _grandmaster = need!(Ptp4l::grandmaster(&star.leaves[0], &["eth0"], &options));
+    let client = need!(Ptp4l::start(&star.leaves[1], &["eth0"], &[CLIENT, options[0], options[1]]));
+    // It follows only once its own requests are answered.
+    client.wait_for(0, Duration::from_secs(30), "offset", |line| {
+        line.text.contains("master offset").then_some(())
+    });
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let status: Value =
+            serde_json::from_str(&http_get(&star.switch, address.parse().unwrap(), "/status"))
+                .unwrap();
+        let ports = status["ports"].as_array().unwrap();
+        if ports.len() == 2 && ports.iter().all(|port| port["link_delay_ns"].is_u64()) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{status}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let summary = agent.finish();
+    let corrected = &messages(&summary, "port2")["follow_up"]["corrected"];
+    assert!(corrected.as_u64() > Some(0), "{summary}");
+}
+
+#[test]
 fn doctor_tells_what_a_transparent_clock_would_gain_and_changes_nothing() {
     let star = need!(star(2));
     let [a, b] = [0, 1].map(|at| Side::of(&star.leaves[at]));

@@ -140,9 +140,9 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
     }
     metrics.set_ring_lost(0);
     metrics.set_alarms(Alarm::ALL.iter().map(|alarm| (alarm.name(), false)));
-    let messages = TYPES.iter().flat_map(|kind| {
-        Outcome::ALL.iter().map(move |outcome| ((*kind, outcome.name()), 1))
-    });
+    let messages = TYPES
+        .iter()
+        .flat_map(|kind| Outcome::ALL.iter().map(move |outcome| ((*kind, outcome.name()), 1)));
     let forwarding = Forwarding {
         residence: Way::ALL.map(|way| (way, (vec![1], 1))).into(),
         messages: messages.collect(),

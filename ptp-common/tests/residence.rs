@@ -4,8 +4,8 @@
 use proptest::prelude::*;
 use ptp_common::{
     residence::{
-        DELAY_REQ, FOLLOW_UP, HEAD, Head, Kind, MAX_RATE, MAX_RESIDENCE_NS, PORT_IDENTITY, RATE_BITS,
-        SYNC, TYPES, added, bucket, bucket_end_ns, checksum, is_authentication, scaled,
+        DELAY_REQ, FOLLOW_UP, HEAD, Head, Kind, MAX_RATE, MAX_RESIDENCE_NS, PORT_IDENTITY,
+        RATE_BITS, SYNC, TYPES, added, bucket, bucket_end_ns, checksum, is_authentication, scaled,
     },
     wire::TlvType,
 };
@@ -126,7 +126,8 @@ fn datagram_without_a_checksum_stays_without() {
 #[test]
 fn messages_are_told_apart_by_type() {
     let mut bytes = [0; HEAD];
-    for (message_type, name) in [(0, "sync"), (1, "delay_req"), (8, "follow_up"), (9, "delay_resp")] {
+    for (message_type, name) in [(0, "sync"), (1, "delay_req"), (8, "follow_up"), (9, "delay_resp")]
+    {
         bytes[0] = 0x10 | message_type;
         let (kind, sort) = Head::new(&bytes).kind().unwrap();
         assert_eq!(TYPES[kind as usize], name);

@@ -116,10 +116,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 /// The reader of standard output has gone.
 fn is_closed(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(CompareError::Output(OutputError::Closed))
-    )
+    matches!(error.downcast_ref(), Some(CompareError::Output(OutputError::Closed)))
 }
 
 fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {

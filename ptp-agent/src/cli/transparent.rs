@@ -24,10 +24,11 @@ pub(super) struct TransparentArgs {
     /// peer delay messages through.
     #[arg(long)]
     delay: Option<Delay>,
-    /// Of peer to peer: the delay of a port's link, ns.
+    /// Of peer to peer: the delay of a port's link, ns. Otherwise that which an agent of this host measures
+    /// there (`run --delay p2p`).
     #[arg(long, value_name = "PORT=NS", value_parser = link_delay)]
     link_delay: Vec<(String, u32)>,
-    /// By whose rate residence times are scaled: auto (default; an agent of this host that follows), the
+    /// Whose knowledge is used, of the time transmitter's rate and of links: auto (default; an agent of this host that follows), the
     /// status socket of one, or none.
     #[arg(long, value_name = "WHOM")]
     follow: Option<Follow>,
@@ -70,7 +71,8 @@ pub(super) fn config(
             if interfaces.is_empty() {
                 interfaces = file.interface.clone().unwrap_or_default();
             }
-            match interfaces.iter().enumerate().find(|(at, name)| interfaces[..*at].contains(name)) {
+            match interfaces.iter().enumerate().find(|(at, name)| interfaces[..*at].contains(name))
+            {
                 _ if interfaces.is_empty() => return Err(UsageError::NoPorts),
                 Some((_, twice)) => return Err(UsageError::TwiceTheSame(twice.clone())),
                 None => Wanted::Interfaces(interfaces),

@@ -224,6 +224,14 @@ impl Receiver {
         self.ports.get(usize::from(parent.port.0))?.round_trip.trend()
     }
 
+    /// `meanLinkDelay` of a port that measures it, peer to peer: the shortest of late. Also without a time
+    /// transmitter.
+    pub fn link_delay(&self, port: PortIndex) -> Option<Duration> {
+        let port = self.ports.get(usize::from(port.0))?;
+        let is_p2p = port.config.delay_mechanism == DelayMechanism::P2p;
+        port.round_trip.floor().filter(|_| is_p2p).map(Duration::half)
+    }
+
     /// The servo says whether the clock follows: the port with the parent is SLAVE or UNCALIBRATED.
     pub fn set_synchronized(&mut self, synchronized: bool) {
         self.synchronized = synchronized;

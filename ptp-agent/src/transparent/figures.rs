@@ -90,11 +90,7 @@ pub struct Lately {
 
 impl Lately {
     /// Takes the present figures of all ports.
-    pub fn add<'a>(
-        &mut self,
-        now: Time<Mono>,
-        ports: impl IntoIterator<Item = &'a Forwarding>,
-    ) {
+    pub fn add<'a>(&mut self, now: Time<Mono>, ports: impl IntoIterator<Item = &'a Forwarding>) {
         let mut totals = Totals::default();
         self.causes.clear();
         for ((_, name), total) in ports.into_iter().flat_map(|port| &port.messages) {
@@ -179,10 +175,8 @@ mod tests {
         let mut lately = Lately::default();
         lately.add(Time::ZERO, &[port(&[(4, Outcome::Corrected, 100)])]);
         let later = |secs| Time::ZERO + Duration::from_secs(secs);
-        lately.add(
-            later(1),
-            &[port(&[(4, Outcome::Corrected, 130), (4, Outcome::NoResidence, 2)])],
-        );
+        lately
+            .add(later(1), &[port(&[(4, Outcome::Corrected, 130), (4, Outcome::NoResidence, 2)])]);
         assert_eq!(lately.uncorrected(), None);
         let bad = port(&[
             (4, Outcome::Corrected, 140),

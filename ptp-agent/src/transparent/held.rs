@@ -309,7 +309,8 @@ mod tests {
     }
 
     fn pseudo(frame: &[u8]) -> u32 {
-        let words = frame[26..34].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+        let words =
+            frame[26..34].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
         words.sum::<u32>() + 52 + 17
     }
 

@@ -45,7 +45,7 @@ use figures::Lately;
 use held::Held;
 use ports::{Port, Wanted};
 use programs::{Departure, PortError, Programs};
-use rate::Follow;
+use rate::{Follow, Known};
 
 /// Between two signs of life to the programs.
 const HEARTBEAT: Duration = Duration::from_millis(100);
@@ -166,6 +166,8 @@ pub struct Transparent {
     ports: BTreeMap<String, (u8, Port)>,
     /// What was counted here, as the programs count.
     own_counts: BTreeMap<u32, u64>,
+    /// By port, ns: as given, or as another agent measures them.
+    link_delays: BTreeMap<String, u32>,
     rate: i64,
     rate_ppb: Option<f64>,
     /// Devices that could not be had, so that each is told once.
@@ -185,6 +187,7 @@ impl Transparent {
             .and_then(register_readable)
             .map_err(TransparentError::Socket)?;
         let mut this = Self {
+            link_delays: config.link_delays.clone(),
             config,
             programs,
             held: Held::default(),
@@ -283,7 +286,7 @@ impl Transparent {
                 let told = Some((number, port.has_no_queue));
                 self.programs.set_port(*ifindex, told).map_err(PortError::from)?;
             }
-            let link_ns = self.config.link_delays.get(&port.name).copied().unwrap_or(0);
+            let link_ns = self.link_delays.get(&port.name).copied().unwrap_or(0);
             self.programs.set_link_delay(number, link_ns.into()).map_err(PortError::from)?;
             self.ports.insert(port.name.clone(), (number, port));
         }
@@ -322,15 +325,19 @@ impl Transparent {
         if self.held.is_empty() {
             return;
         }
-        let Self { programs, held, config, ports, .. } = self;
+        let Self { programs, held, config, ports, link_delays, .. } = self;
         let is_p2p = config.delay == Delay::P2p;
         let link_ns = |number: u8| {
             let port = ports.values().find(|(known, _)| is_p2p && *known == number);
-            port.and_then(|(_, port)| config.link_delays.get(&port.name)).copied().unwrap_or(0)
+            port.and_then(|(_, port)| link_delays.get(&port.name)).copied().unwrap_or(0)
         };
-        let released = held.release(now, all, self.rate, |port| link_ns(port).into(), |key| {
-            programs.residence(key)
-        });
+        let released = held.release(
+            now,
+            all,
+            self.rate,
+            |port| link_ns(port).into(),
+            |key| programs.residence(key),
+        );
         for message in released {
             *self.own_counts.entry(message.count_place | message.outcome as u32).or_default() += 1;
             if let Err(error) = packet::send_frame(&self.sender, message.ifindex, &message.frame) {
@@ -384,6 +391,9 @@ impl Transparent {
             let mut status = forwarding.get(name).map_or(json!({}), figures::json_of);
             status["interface"] = name.as_str().into();
             status["devices"] = json!(devices);
+            if self.config.delay == Delay::P2p {
+                status["link_delay_ns"] = json!(self.link_delays.get(name));
+            }
             status["state"] = if port.is_up { "transparent" } else { "disabled" }.into();
             status
         };
@@ -417,10 +427,9 @@ pub async fn transparent(config: TransparentConfig) -> Result<(), TransparentErr
     let mut services = Services::start(config.serving.clone(), &publication, start);
     let output = start_output(config.json)?;
     let mut this = Transparent::start(config).await?;
-    let mut health =
-        Health::new(Role::Transparent, Limits::default(), publication.clone(), start);
+    let mut health = Health::new(Role::Transparent, Limits::default(), publication.clone(), start);
     let mut lately = Lately::default();
-    let mut asking: Option<JoinHandle<Option<f64>>> = None;
+    let mut asking: Option<JoinHandle<Known>> = None;
     let (mut beat_at, mut housekeeping, mut rate_at) = (start, start, start);
     tracing::info!(ports = this.ports.len(), delay = ?this.config.delay, "transparent");
     loop {
@@ -435,7 +444,7 @@ pub async fn transparent(config: TransparentConfig) -> Result<(), TransparentErr
             if asking.as_ref().is_some_and(JoinHandle::is_finished)
                 && let Some(task) = asking.take()
             {
-                this.set_rate(task.await.unwrap_or(None));
+                this.take_known(task.await.unwrap_or_default())?;
             }
             if asking.is_none() && this.config.follow != Follow::Off {
                 let (follow, own) =
@@ -513,6 +522,22 @@ pub async fn transparent(config: TransparentConfig) -> Result<(), TransparentErr
 }
 
 impl Transparent {
+    /// Takes what other agents know. A delay that was given on the command line stays.
+    fn take_known(&mut self, known: Known) -> Result<(), TransparentError> {
+        self.set_rate(known.rate_ppb);
+        if self.config.delay == Delay::P2p {
+            for (name, (number, _)) in &self.ports {
+                let given = self.config.link_delays.get(name);
+                if let Some(nanos) = given.or_else(|| known.link_delays.get(name)) {
+                    self.link_delays.insert(name.clone(), *nanos);
+                    let told = self.programs.set_link_delay(*number, (*nanos).into());
+                    told.map_err(PortError::from)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn set_rate(&mut self, rate_ppb: Option<f64>) {
         if rate_ppb.is_some() != self.rate_ppb.is_some() {
             match rate_ppb {

@@ -159,9 +159,7 @@ pub fn ports(links: &[Link], wanted: &Wanted) -> Vec<Port> {
 fn port(links: &[Link], index: u32) -> Option<Port> {
     let device = links.iter().find(|link| link.index == index)?;
     let leaves: Vec<&Link> = match device.stacked {
-        Stacked::OnMembers => {
-            links.iter().filter(|link| link.controller == Some(index)).collect()
-        }
+        Stacked::OnMembers => links.iter().filter(|link| link.controller == Some(index)).collect(),
         _ => vec![device],
     };
     let mut members: BTreeSet<u32> = links

@@ -22,9 +22,7 @@ use aya::{
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use ptp_common::residence::{COUNTS, HISTOGRAMS, Key, LOST, NO_QUEUE, config, held};
 
-use crate::capture::{
-    CLSACT_PRIORITY, CaptureError, Clsact, Features, attach_error, claim_name,
-};
+use crate::capture::{CLSACT_PRIORITY, CaptureError, Clsact, Features, attach_error, claim_name};
 
 /// The programs as compiled by `cargo xtask ebpf build`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-transparent.bpf.o");
@@ -224,11 +222,7 @@ impl Programs {
     ///
     /// # Errors
     /// [`CaptureError::Map`].
-    pub fn set_port(
-        &mut self,
-        ifindex: u32,
-        port: Option<(u8, bool)>,
-    ) -> Result<(), CaptureError> {
+    pub fn set_port(&mut self, ifindex: u32, port: Option<(u8, bool)>) -> Result<(), CaptureError> {
         let mut map: HashMap<_, u32, u32> = self.map("PORTS")?;
         let done = match port {
             Some((number, has_no_queue)) => {

@@ -16,7 +16,8 @@ use bpf_tests::{
     median,
 };
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt::ReceiveTimestampns,
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
+    sockopt::ReceiveTimestampns,
 };
 use ptp_common::wire::{Body, Flags, Header, MessageView, Timestamp};
 use serde_json::json;
@@ -103,7 +104,8 @@ pub(crate) fn measure(runs: usize) -> Result<(), String> {
     for (number, name) in names[2..].iter().enumerate() {
         // Each with another speed.
         let rate = 40 + 5 * number;
-        let shaper = format!("qdisc replace dev {name} root tbf rate {rate}mbit burst 2k limit 400k");
+        let shaper =
+            format!("qdisc replace dev {name} root tbf rate {rate}mbit burst 2k limit 400k");
         output(switch.command("tc").args(shaper.split_whitespace()));
     }
     // To nobody: a frame whose destination a bridge does not know leaves by all ports.
@@ -126,7 +128,10 @@ pub(crate) fn measure(runs: usize) -> Result<(), String> {
             // them is what was corrected wrongly.
             let common: BTreeMap<u16, i64> = (0..ROUNDS)
                 .map(|round| {
-                    (round, median(errors.iter().filter_map(|it| it.get(&round)).copied().collect()))
+                    (
+                        round,
+                        median(errors.iter().filter_map(|it| it.get(&round)).copied().collect()),
+                    )
                 })
                 .collect();
             let apart = errors.iter().map(|port| {

@@ -105,9 +105,8 @@ impl Errors {
 
     /// The middle of several runs, of each figure for itself; samples in all.
     fn middle(runs: &[Self]) -> Self {
-        let middle = |figure: fn(&Self) -> i64| {
-            bpf_tests::median(runs.iter().map(figure).collect())
-        };
+        let middle =
+            |figure: fn(&Self) -> i64| bpf_tests::median(runs.iter().map(figure).collect());
         Self {
             n: runs.iter().map(|run| run.n).sum(),
             p50: middle(|run| run.p50),

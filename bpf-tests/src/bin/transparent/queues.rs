@@ -106,13 +106,17 @@ struct Shown {
     ptp4l: Vec<i64>,
 }
 
-fn clients(
-    client: &Namespace,
-    transport: &str,
-    duration: Duration,
-) -> Result<Shown, String> {
+fn clients(client: &Namespace, transport: &str, duration: Duration) -> Result<Shown, String> {
     let run = [
-        "run", "-i", "eth0", "--clock", "none", "--transport", transport, "--status-socket", "none",
+        "run",
+        "-i",
+        "eth0",
+        "--clock",
+        "none",
+        "--transport",
+        transport,
+        "--status-socket",
+        "none",
     ];
     let agent = Agent::start(client, &run);
     // Two cannot have the same UDP ports.

@@ -26,10 +26,8 @@ pub(super) fn checks(bridge: &Watched) -> Vec<Check> {
     }
     for port in ports {
         let seen = [("downstream", &port.downstream), ("upstream", &port.upstream)];
-        let told: Vec<String> = seen
-            .iter()
-            .filter_map(|(way, inside)| Some(describe(way, inside.as_ref()?)))
-            .collect();
+        let told: Vec<String> =
+            seen.iter().filter_map(|(way, inside)| Some(describe(way, inside.as_ref()?))).collect();
         let spread = |inside: &Option<Inside>| {
             inside.as_ref().map_or(0, |inside| inside.p99_ns.saturating_sub(inside.p50_ns))
         };
@@ -72,8 +70,7 @@ pub(super) fn checks(bridge: &Watched) -> Vec<Check> {
 }
 
 fn describe(way: &str, inside: &Inside) -> String {
-    let [p50, p99, max] =
-        [inside.p50_ns, inside.p99_ns, inside.max_ns].map(|it| nanos(it as f64));
+    let [p50, p99, max] = [inside.p50_ns, inside.p99_ns, inside.max_ns].map(|it| nanos(it as f64));
     format!("{way}: inside for {p50} (median), {p99} (p99), {max} (most) of {} messages", inside.n)
 }
 
