@@ -183,11 +183,11 @@ mod tests {
             (4, Outcome::NoResidence, 8),
             (0, Outcome::Relayed, 3),
         ]);
-        lately.add(later(2), &[bad.clone()]);
+        lately.add(later(2), std::slice::from_ref(&bad));
         assert_eq!(lately.uncorrected().unwrap(), "8 of late; in all no_residence 8");
         assert!(lately.is_relayed());
         for secs in 3..20 {
-            lately.add(later(secs), &[bad.clone()]);
+            lately.add(later(secs), std::slice::from_ref(&bad));
         }
         assert!(lately.uncorrected().is_none() && !lately.is_relayed());
     }

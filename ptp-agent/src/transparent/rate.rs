@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn hundred_ppm_of_five_milliseconds_are_half_a_microsecond() {
         let correction = ptp_common::residence::scaled(5_000_000, scaled(100_000.0)).unwrap();
-        assert_eq!(correction >> 16, 5_000_499);
+        assert_eq!(correction >> 16, 5_000_500);
         assert_eq!(scaled(2e6), 0, "no clock is that fast");
         assert_eq!(scaled(f64::NAN), 0);
     }

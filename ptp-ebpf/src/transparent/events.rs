@@ -1,9 +1,6 @@
 //! Event messages: when they arrived, when they left, and those that carry their own correction.
 
-use aya_ebpf::{
-    bindings::BPF_ANY, helpers::generated::bpf_ktime_get_tai_ns,
-    programs::TcContext,
-};
+use aya_ebpf::{bindings::BPF_ANY, helpers::generated::bpf_ktime_get_tai_ns, programs::TcContext};
 use core::ptr;
 use ptp_common::residence::{
     DELAY_REQ, Head, LOST, NO_QUEUE, Outcome, PDELAY_REQ, PDELAY_RESP, REQUESTER, SYNC, added,

@@ -91,8 +91,7 @@ pub fn ptp_tc_depart(ctx: TcContext) -> i32 {
 fn depart(ctx: &TcContext, packet: &Packet) -> i32 {
     let now_ns = now();
     // SAFETY: the program's context; the verifier checks each field access.
-    let (ifindex, ingress) =
-        unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).ingress_ifindex) };
+    let (ifindex, ingress) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).ingress_ifindex) };
     let (Some(config), Some(went)) = (Config::at(now_ns), port_of(ifindex)) else {
         return NEXT;
     };
@@ -111,9 +110,7 @@ fn depart(ctx: &TcContext, packet: &Packet) -> i32 {
     };
     match sort {
         Kind::Event => events::leaves(ctx, packet, &head, &config, kind, came, went),
-        Kind::General => {
-            generals::leaves(ctx, packet, &head, &config, kind, came, went, now_ns)
-        }
+        Kind::General => generals::leaves(ctx, packet, &head, &config, kind, came, went, now_ns),
     }
 }
 

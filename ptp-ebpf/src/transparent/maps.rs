@@ -1,11 +1,11 @@
 //! What the programs remember. All tables are of fixed size: whoever floods displaces the oldest entries,
 //! and nothing grows.
 
+use aya_ebpf::programs::TcContext;
 use aya_ebpf::{
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use aya_ebpf::programs::TcContext;
 use core::{arch::asm, ptr};
 use ptp_common::residence::{
     BUCKETS, COUNTS, HISTOGRAMS, Key, Outcome, bucket, config, count_index, held, histogram_index,
@@ -144,7 +144,9 @@ fn add(to: Option<*mut u64>, amount: u64) {
     if let Some(to) = to {
         // SAFETY: adds to a word in a map, which is aligned, as one step for all processors. Assembly,
         // because `core` has no such operation for this target.
-        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) to, in(reg) amount, options(nostack)) };
+        unsafe {
+            asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) to, in(reg) amount, options(nostack))
+        };
     }
 }
 
