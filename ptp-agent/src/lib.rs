@@ -20,6 +20,7 @@ pub mod recording;
 pub mod sim;
 pub mod status;
 pub mod sys;
+pub mod transparent;
 pub mod transport;
 
 pub use ptp_engine as engine;

@@ -12,7 +12,7 @@ use super::{
     documents,
     knowledge::KnowledgeArgs,
     log::LogFormat,
-    phc,
+    phc, transparent,
 };
 use crate::{
     agent::prime::PrimeMode,
@@ -70,6 +70,12 @@ pub(super) enum Command {
     /// Opens no PTP port, so it runs beside any daemon. Needs CAP_BPF, CAP_NET_ADMIN and
     /// CAP_PERFMON.
     Observe(ObserveArgs),
+    /// A transparent clock for what this host forwards: bridge, macvlan, routing, a guest's tap.
+    ///
+    /// Adds to PTP messages how long they were inside, queues included, so that clients behind this host do
+    /// not see them. Has no clock of its own and changes no other packet. Needs CAP_BPF, CAP_NET_ADMIN,
+    /// CAP_PERFMON and CAP_NET_RAW.
+    Transparent(transparent::TransparentArgs),
     /// Compare eBPF stamps of each PTP packet with the kernel's own (SO_TIMESTAMPING).
     ///
     /// Opens no PTP port, so it runs beside any daemon and compares that daemon's packets. Needs

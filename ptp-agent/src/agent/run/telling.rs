@@ -241,6 +241,7 @@ impl Teller {
             withheld: self.withheld(runner),
             round_trip: receiver.round_trip(),
             hints: health::hints(&runner.io, receiver, now),
+            ..Facts::default()
         }
     }
 
@@ -302,6 +303,7 @@ impl Teller {
             "ports": self.ports.iter().map(|port| json!({
                 "interface": runner.io.interface(*port),
                 "state": receiver.port_state(*port).name(),
+                "link_delay_ns": receiver.link_delay(*port).map(|delay| delay.as_nanos()),
                 "sources": runner.io.sources(*port),
                 "timestamps": runner.io.stamp_counts(*port).as_ref().map(stamp_counts),
             })).collect::<Vec<_>>(),
