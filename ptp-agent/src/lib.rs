@@ -23,4 +23,5 @@ pub mod sim;
 pub mod stamp;
 pub mod status;
 pub mod sys;
+pub mod trace;
 pub mod transport;

@@ -156,7 +156,12 @@ pub trait Source {
     ///
     /// # Errors
     /// Why there is nothing, in words.
-    fn fetch(&mut self, window: Range<i64>, clocks: &mut Known) -> Result<(), String>;
+    fn fetch(
+        &mut self,
+        window: Range<i64>,
+        known: &mut Known,
+        grandmasters: &mut Names,
+    ) -> Result<(), String>;
 }
 
 /// What is known of all hosts.
@@ -240,7 +245,11 @@ impl Clocks {
                 continue;
             }
             let start = window.saturating_mul(WINDOW_NS);
-            let result = source.fetch(start..start.saturating_add(WINDOW_NS), &mut self.known);
+            let result = source.fetch(
+                start..start.saturating_add(WINDOW_NS),
+                &mut self.known,
+                &mut self.grandmasters,
+            );
             self.fetched.insert(window, result.is_ok());
             if let Err(complaint) = result
                 && !self.complaints.contains(&complaint)
@@ -357,7 +366,7 @@ mod tests {
     fn what_is_fetched_is_fetched_once_and_not_without_end() {
         struct Asked(std::rc::Rc<std::cell::Cell<usize>>);
         impl Source for Asked {
-            fn fetch(&mut self, _: Range<i64>, _: &mut Known) -> Result<(), String> {
+            fn fetch(&mut self, _: Range<i64>, _: &mut Known, _: &mut Names) -> Result<(), String> {
                 self.0.set(self.0.get() + 1);
                 Err("away".to_owned())
             }

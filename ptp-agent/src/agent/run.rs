@@ -1,6 +1,7 @@
 //! `ptp-agent run`: a time receiver that follows the best grandmaster its ports hear, with a clock
 //! of its own or watching the host's.
 
+mod host;
 mod telling;
 
 use std::path::PathBuf;
@@ -69,6 +70,8 @@ pub struct RunConfig {
     pub common: Common,
     /// Print samples as ptp4l does.
     pub log_ptp4l: bool,
+    /// In a laboratory: the host's clock is taken to be so far ahead of what it is.
+    pub host_clock_offset: Duration,
     /// How the path delay is measured.
     pub delay_mechanism: DelayMechanism,
     /// How requests are sent and which Sync messages are learnt from.
@@ -105,6 +108,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     let RunConfig {
         common,
         log_ptp4l,
+        host_clock_offset,
         delay_mechanism,
         strategy,
         clock,
@@ -148,7 +152,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         strategy,
         ..ReceiverConfig::new(identity, seed)
     };
-    let real_minus_mono = realtime_minus_monotonic();
+    let real_minus_mono = realtime_minus_monotonic() + host_clock_offset;
     let host = Time::from_epoch(start.since_epoch() + real_minus_mono);
     let mut followed = match &clock {
         ClockChoice::Virtual => Followed::virtual_at(start, host),
@@ -221,6 +225,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         steps: 0,
         last: None,
         log_ptp4l,
+        host_clock_offset,
+        host_name: host_name(),
         remembered: None,
         port_configs,
         printed: start,
@@ -228,7 +234,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         identity,
         exports,
     };
-    let mut runner = Runner { io, client, recorder, steering, reload };
+    let mut runner = Runner { io, client, recorder, steering, reload, host_clock_offset };
     if let (Followed::Virtual(clock), Some(output)) = (runner.client.clock(), &teller.output) {
         output.emit(&json::Event::Clock(clock_line(clock, start)))?;
     }
@@ -240,12 +246,17 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     // The recording is to be whole however it ends.
     let recorded = runner.recorder.take().map(|recorder| recorder.finish(monotonic())).transpose();
     kept?;
-    teller.housekeep(&runner);
+    teller.housekeep(&runner)?;
     teller.summarise(&runner)?;
     if let Some(totals) = recorded? {
         tracing::info!(notes = totals.recorded, lost = totals.lost, "recorded");
     }
     Ok(())
+}
+
+/// The host's name; empty where it has none.
+fn host_name() -> String {
+    nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into())
 }
 
 fn addresses(interface: &str) -> Addresses {
@@ -259,6 +270,7 @@ struct Runner {
     recorder: Option<Recorder>,
     steering: Option<Steering>,
     reload: Option<Reload<RunConfig>>,
+    host_clock_offset: Duration,
 }
 
 impl Runner {
@@ -276,7 +288,7 @@ impl Runner {
                 housekeeping = now + HOUSEKEEPING;
                 teller.is_stepped_elsewhere =
                     steer::keep(&mut self.client, now, teller.grandmaster_accuracy)?;
-                teller.housekeep(self);
+                teller.housekeep(self)?;
             }
             if ending.is_due(now) {
                 return Ok(());
@@ -317,7 +329,7 @@ impl Runner {
 
     /// Reads the host's time, and does what is due.
     fn poll(&mut self, now: Time<Mono>) {
-        let real_minus_mono = realtime_minus_monotonic();
+        let real_minus_mono = realtime_minus_monotonic() + self.host_clock_offset;
         self.client.clock_mut().read(now, Time::from_epoch(now.since_epoch() + real_minus_mono));
         if let Some(recorder) = &mut self.recorder {
             recorder.reading(now, real_minus_mono);

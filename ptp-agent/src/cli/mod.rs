@@ -30,7 +30,7 @@ use crate::{
     doctor, lab,
     recording::{FollowedClock, Start},
     servo::{Servo, choice},
-    status,
+    status, trace,
 };
 use args::{
     BenchCommand, BenchOther, Cli, Command, ConfigCommand, FollowArgs, RecordArgs, ReplayArgs,
@@ -72,7 +72,7 @@ pub fn main() -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<UsageError>() {
+    if error.is::<UsageError>() || error.is::<trace::UsageError>() {
         return BAD_USAGE;
     }
     if let Some(error) = error.downcast_ref::<CompareError>() {
@@ -185,6 +185,7 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
         }
         // Has been done already.
         Command::Config(_) | Command::Generate(_) => {}
+        Command::Trace(args) => return trace::run(&args, json),
         Command::Status(args) => match status::run(&args, json) {
             // The reader had enough: not our failure.
             Err(error) if error.is_closed() => {}

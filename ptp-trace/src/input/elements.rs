@@ -306,9 +306,7 @@ impl Scan {
                     continue;
                 }
                 let rest = &text[at..];
-                let Some(next) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) else {
-                    return None;
-                };
+                let next = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
                 at += next + 1;
                 if rest[next] == b'\\' {
                     self.is_escaped = true;

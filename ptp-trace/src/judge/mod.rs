@@ -40,6 +40,9 @@ pub struct Totals {
     pub untold: HashMap<Option<Lack>, u64>,
     /// That cannot be.
     pub impossible: u64,
+    /// Of the certain ones, those where the second was before the first: neighbours that the hosts' clocks
+    /// show wrong, and links.
+    pub certain_otherwise: u64,
     /// Of the certain ones, those that the hosts' own clocks show the other way round, or, where one comes
     /// of the other, the effect before the cause.
     pub raw_wrong: u64,
@@ -143,8 +146,9 @@ impl Judge {
                 self.totals.raw_backwards += 1;
             }
             match pair.verdict {
-                Verdict::Certain(_) => {
+                Verdict::Certain(order) => {
                     self.totals.certain += 1;
+                    self.totals.certain_otherwise += u64::from(order == Order::OtherThanShown);
                     self.totals.raw_wrong += u64::from(pair.is_raw_backwards);
                 }
                 Verdict::Untold(lack) => *self.totals.untold.entry(lack).or_default() += 1,
