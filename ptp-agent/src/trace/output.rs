@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, TracesData};
+use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
 use prost::Message as _;
 use ptp_trace::{
     judge::{Accused, Judged, Order, Pair, Verdict},
@@ -23,7 +23,12 @@ pub(super) struct Output {
     file: BufWriter<File>,
     name: String,
     is_protobuf: bool,
+    /// A part of it, kept for its memory.
+    part: Vec<u8>,
 }
+
+/// Tag of the field `resource_spans`, which has a length.
+const FIRST_FIELD: u8 = 0x0a;
 
 impl Output {
     /// Makes the file.
@@ -34,7 +39,7 @@ impl Output {
         let name = path.display().to_string();
         let file = File::create(path).with_context(|| format!("cannot make {name}"))?;
         let is_protobuf = path.extension().is_some_and(|extension| extension == "pb");
-        Ok(Self { file: BufWriter::with_capacity(1 << 18, file), name, is_protobuf })
+        Ok(Self { file: BufWriter::with_capacity(1 << 18, file), name, is_protobuf, part: Vec::new() })
     }
 
     /// Writes the spans of a resource: a line, or the next field of one message.
@@ -42,16 +47,25 @@ impl Output {
     /// # Errors
     /// What the system says.
     pub(super) fn write(&mut self, resource: &ResourceSpans) -> io::Result<()> {
-        let data = TracesData { resource_spans: vec![resource.clone()] };
+        // Around each what `TracesData` has around its only field, so that nothing is copied.
         let written = if self.is_protobuf {
             // Messages put together one after the other are one message with all their fields.
-            self.file.write_all(&data.encode_to_vec())
+            self.part.clear();
+            self.part.push(FIRST_FIELD);
+            match resource.encode_length_delimited(&mut self.part) {
+                Ok(()) => self.file.write_all(&self.part),
+                Err(error) => Err(io::Error::other(error)),
+            }
         } else {
-            serde_json::to_writer(&mut self.file, &data)
-                .map_err(io::Error::from)
-                .and_then(|()| self.file.write_all(b"\n"))
+            self.json(resource)
         };
         written.map_err(|error| self.named(&error))
+    }
+
+    fn json(&mut self, resource: &ResourceSpans) -> io::Result<()> {
+        self.file.write_all(b"{\"resourceSpans\":[")?;
+        serde_json::to_writer(&mut self.file, resource)?;
+        self.file.write_all(b"]}\n")
     }
 
     /// Writes what is not written yet.
