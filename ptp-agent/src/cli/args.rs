@@ -23,7 +23,7 @@ use crate::{
     lab,
     publish::local::StatusSocket,
     servo::choice::Choice,
-    status,
+    status, trace,
     transport::{TransportKind, wire::FarEnd},
 };
 
@@ -116,6 +116,11 @@ pub(super) enum Command {
     ///
     /// Needs no privileges.
     Status(status::Args),
+    /// What traces of several hosts are worth: corrected times, bounds, and which orders are certain.
+    ///
+    /// Reads spans, and from Prometheus or from what agents have printed how far the hosts' clocks were.
+    /// Needs no privileges.
+    Trace(trace::Args),
     /// The configuration file: what is in it, and whether it can be used.
     ///
     /// Needs no privileges.
@@ -283,6 +288,10 @@ pub(super) struct FollowArgs {
     /// standard output or with --json to standard error.
     #[arg(long)]
     pub(super) log_ptp4l: bool,
+    /// In a laboratory: take the host's clock to be so far ahead of what it is, ns.
+    #[arg(long, hide = true, value_name = "NS", default_value_t = 0, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i64).range(-1_000_000_000_000..=1_000_000_000_000))]
+    pub(super) host_clock_offset: i64,
     /// How much slower the path from the time transmitter is than the mean of both ways, ns.
     #[arg(long, value_name = "NS", allow_negative_numbers = true)]
     pub(super) delay_asymmetry: Option<i64>,

@@ -224,6 +224,7 @@ pub(super) fn run_config(
     Ok(RunConfig {
         common,
         log_ptp4l: args.log_ptp4l,
+        host_clock_offset: Duration::from_nanos(args.host_clock_offset),
         delay_mechanism: match args.delay.or(section.delay).unwrap_or(Delay::E2e) {
             Delay::E2e => DelayMechanism::E2e,
             Delay::P2p => DelayMechanism::P2p,

@@ -32,7 +32,7 @@ use crate::{
     publish::json::OutputError,
     recording::{FollowedClock, Start},
     servo::{Servo, choice},
-    status,
+    status, trace,
     transparent::TransparentError,
 };
 use args::{
@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<UsageError>() {
+    if error.is::<UsageError>() || error.is::<trace::UsageError>() {
         return BAD_USAGE;
     }
     if let Some(error) = error.downcast_ref::<CompareError>() {
@@ -197,6 +197,7 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
         }
         // Has been done already.
         Command::Config(_) | Command::Generate(_) => {}
+        Command::Trace(args) => return trace::run(&args, json),
         Command::Status(args) => match status::run(&args, json) {
             // The reader had enough: not our failure.
             Err(error) if error.is_closed() => {}
