@@ -20,6 +20,8 @@ pub mod recording;
 pub mod sim;
 pub mod status;
 pub mod sys;
+pub mod trace;
+pub mod transparent;
 pub mod transport;
 
 pub use ptp_engine as engine;

@@ -9,5 +9,6 @@ pub mod classify;
 pub mod data_set;
 pub mod hint;
 pub mod record;
+pub mod residence;
 pub mod time;
 pub mod wire;

@@ -235,6 +235,14 @@ impl Instance {
         self.overheard.fresh(now)
     }
 
+    /// `meanLinkDelay` of a port that measures it, peer to peer: the shortest of late. Also without a time
+    /// transmitter.
+    pub fn link_delay(&self, port: PortIndex) -> Option<Duration> {
+        let port = self.port(port)?;
+        let is_p2p = port.config.delay_mechanism == DelayMechanism::P2p;
+        port.round_trip.floor().filter(|_| is_p2p).map(Duration::half)
+    }
+
     /// How the round trip to the time transmitter has changed; `None` while there is none, or too little
     /// is known of it.
     pub fn round_trip(&self) -> Option<RoundTripTrend> {

@@ -28,6 +28,8 @@ pub(super) struct Known {
     pub(super) grandmaster_accuracy: Option<Duration>,
     /// By how much a bound grows with age, parts per billion.
     pub(super) rate_error_ppb: f64,
+    /// In a laboratory: the host's clock is taken to be so far ahead of what it is.
+    pub(super) host_clock_offset: Duration,
 }
 
 /// At `now`.
@@ -38,7 +40,7 @@ pub(super) fn view<'a>(
 ) -> View<'a> {
     let trust = client.trust(now);
     let error_bound = trust.map(|trust| trust.bound);
-    let real = now.at_offset(realtime_minus_monotonic());
+    let real = now.at_offset(realtime_minus_monotonic() + known.host_clock_offset);
     let origin = client.origin();
     let properties = origin.parent.map(|parent| parent.time_properties);
     let is_tai = properties.is_some_and(|properties| properties.ptp_timescale);
@@ -83,6 +85,24 @@ pub(super) fn view<'a>(
             .filter(|_| is_tai)
             .map_or(0, |properties| i8::from(properties.leap61) - i8::from(properties.leap59)),
         steps: known.steps,
+    }
+}
+
+/// How far the host's own clock is from the grandmaster's time as UTC, and to within what; `None` while that
+/// is not known.
+pub(super) fn host_offset(
+    client: &Discipline<Followed>,
+    view: &View<'_>,
+) -> Option<(Duration, Duration)> {
+    match client.clock() {
+        // The interval is of this very clock, and holds now, which the last sample does not.
+        Followed::Watched(_) | Followed::System(_) if !view.is_utc_unknown => {
+            let interval = view.trust?.interval;
+            let half = (interval.hi - interval.lo).half();
+            Some((interval.lo + half, half))
+        }
+        Followed::Virtual(_) => view.real_error.zip(view.real_error_bound),
+        Followed::Watched(_) | Followed::System(_) | Followed::Phc(_) => None,
     }
 }
 

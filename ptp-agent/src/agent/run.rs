@@ -1,6 +1,7 @@
 //! `ptp-agent run`: a time receiver that follows the best grandmaster its ports hear, with a clock
 //! of its own or watching the host's.
 
+mod host;
 mod telling;
 
 use std::path::PathBuf;
@@ -67,6 +68,8 @@ pub struct RunConfig {
     pub common: Common,
     /// Print samples as ptp4l does.
     pub log_ptp4l: bool,
+    /// In a laboratory: the host's clock is taken to be so far ahead of what it is.
+    pub host_clock_offset: Duration,
     /// How the path delay is measured.
     pub delay_mechanism: DelayMechanism,
     /// How requests are sent and which Sync messages are learnt from.
@@ -103,6 +106,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     let RunConfig {
         common,
         log_ptp4l,
+        host_clock_offset,
         delay_mechanism,
         strategy,
         clock,
@@ -146,7 +150,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         strategy,
         ..ReceiverConfig::new(identity, seed)
     };
-    let real_minus_mono = realtime_minus_monotonic();
+    let real_minus_mono = realtime_minus_monotonic() + host_clock_offset;
     let host = start.at_offset(real_minus_mono);
     let mut followed = match &clock {
         ClockChoice::Virtual => Followed::virtual_at(start, host),
@@ -221,6 +225,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         steps: 0,
         last: None,
         log_ptp4l,
+        host_clock_offset,
+        host_name: host_name(),
         remembered: None,
         printed: start,
         start,
@@ -242,12 +248,17 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     // The recording is to be whole however it ends.
     let recorded = runner.recorder.take().map(|recorder| recorder.finish(monotonic())).transpose();
     kept?;
-    around.teller.housekeep(&runner);
+    around.teller.housekeep(&runner)?;
     around.teller.summarise(&runner)?;
     if let Some(totals) = recorded? {
         tracing::info!(notes = totals.recorded, lost = totals.lost, "recorded");
     }
     Ok(())
+}
+
+/// The host's name; empty where it has none.
+fn host_name() -> String {
+    nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into())
 }
 
 fn addresses(interface: &str) -> Addresses {
@@ -276,7 +287,7 @@ impl Host<Discipline<Followed>> for Around {
         if occasion == Occasion::Delivery {
             return;
         }
-        let real_minus_mono = realtime_minus_monotonic();
+        let real_minus_mono = realtime_minus_monotonic() + self.teller.host_clock_offset;
         runner.engine.clock_mut().read(now, now.at_offset(real_minus_mono));
         if let Some(recorder) = &mut runner.recorder {
             recorder.reading(now, real_minus_mono);
@@ -302,8 +313,7 @@ impl Host<Discipline<Followed>> for Around {
     fn housekeep(&mut self, runner: &mut Runner, now: Time<Mono>) -> Result<(), AgentError> {
         let accuracy = self.teller.grandmaster_accuracy;
         self.teller.is_stepped_elsewhere = steer::keep(&mut runner.engine, now, accuracy)?;
-        self.teller.housekeep(runner);
-        Ok(())
+        self.teller.housekeep(runner)
     }
 
     /// Takes over what can change without losing lock.

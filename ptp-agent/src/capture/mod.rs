@@ -28,7 +28,9 @@ pub use programs::{
 pub use reach::Reach;
 
 pub(crate) use bracket::Bracket;
-pub(crate) use programs::{KERNEL_LOG, XMIT};
+pub(crate) use chain::claim_name;
+pub(crate) use clsact::Clsact;
+pub(crate) use programs::{CLSACT_PRIORITY, KERNEL_LOG, XMIT, attach_error};
 pub(crate) use select::median;
 pub use select::{Candidates, Choice, PointReport, Selector};
 pub use socket_stamp::{SocketStamps, is_before_socket, is_of_socket};

@@ -12,7 +12,7 @@ use super::{
     documents,
     knowledge::KnowledgeArgs,
     log::LogFormat,
-    phc,
+    phc, transparent,
 };
 use crate::{
     agent::prime::PrimeMode,
@@ -23,7 +23,7 @@ use crate::{
     lab,
     publish::local::StatusSocket,
     servo::choice::Choice,
-    status,
+    status, trace,
     transport::{TransportKind, wire::FarEnd},
 };
 
@@ -70,6 +70,12 @@ pub(super) enum Command {
     /// Opens no PTP port, so it runs beside any daemon. Needs CAP_BPF, CAP_NET_ADMIN and
     /// CAP_PERFMON.
     Observe(ObserveArgs),
+    /// A transparent clock for what this host forwards: bridge, macvlan, routing, a guest's tap.
+    ///
+    /// Adds to PTP messages how long they were inside, queues included, so that clients behind this host do
+    /// not see them. Has no clock of its own and changes no other packet. Needs CAP_BPF, CAP_NET_ADMIN,
+    /// CAP_PERFMON and CAP_NET_RAW.
+    Transparent(transparent::TransparentArgs),
     /// Compare eBPF stamps of each PTP packet with the kernel's own (SO_TIMESTAMPING).
     ///
     /// Opens no PTP port, so it runs beside any daemon and compares that daemon's packets. Needs
@@ -110,6 +116,11 @@ pub(super) enum Command {
     ///
     /// Needs no privileges.
     Status(status::Args),
+    /// What traces of several hosts are worth: corrected times, bounds, and which orders are certain.
+    ///
+    /// Reads spans, and from Prometheus or from what agents have printed how far the hosts' clocks were.
+    /// Needs no privileges.
+    Trace(trace::Args),
     /// The configuration file: what is in it, and whether it can be used.
     ///
     /// Needs no privileges.
@@ -277,6 +288,10 @@ pub(super) struct FollowArgs {
     /// standard output or with --json to standard error.
     #[arg(long)]
     pub(super) log_ptp4l: bool,
+    /// In a laboratory: take the host's clock to be so far ahead of what it is, ns.
+    #[arg(long, hide = true, value_name = "NS", default_value_t = 0, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i64).range(-1_000_000_000_000..=1_000_000_000_000))]
+    pub(super) host_clock_offset: i64,
     /// How much slower the path from the time transmitter is than the mean of both ways, ns.
     #[arg(long, value_name = "NS", allow_negative_numbers = true)]
     pub(super) delay_asymmetry: Option<i64>,

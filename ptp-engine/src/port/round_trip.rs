@@ -75,6 +75,12 @@ impl RoundTrip {
         self.measured(t3, round_trip)
     }
 
+    /// The shortest of late; `None` as long as there is none.
+    pub(crate) fn floor(&self) -> Option<Duration> {
+        let present = (self.exchanges > 0).then_some(self.floor);
+        self.floors.back().copied().into_iter().chain(present).min()
+    }
+
     /// The round trip of a peer delay exchange. Whether that can be true.
     pub(crate) fn measured(&mut self, now: Time<Mono>, round_trip: Duration) -> bool {
         if !limits::is_round_trip(round_trip) {

@@ -20,7 +20,7 @@ use super::{
         services::Services,
         set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, unix_seconds,
     },
-    Runner,
+    Runner, host,
 };
 use crate::{
     clock::{Clock, ClockError, followed::Followed},
@@ -61,6 +61,8 @@ pub(super) struct Teller {
     pub(super) steps: u64,
     pub(super) last: Option<Sample>,
     pub(super) log_ptp4l: bool,
+    pub(super) host_clock_offset: Duration,
+    pub(super) host_name: String,
     /// When the last sample in the history came.
     pub(super) remembered: Option<Time<Mono>>,
     pub(super) printed: Time<Mono>,
@@ -151,6 +153,7 @@ impl Teller {
             steps: self.steps,
             grandmaster_accuracy: self.grandmaster_accuracy,
             rate_error_ppb: self.rate_error_ppb,
+            host_clock_offset: self.host_clock_offset,
         }
     }
 
@@ -241,14 +244,20 @@ impl Teller {
             withheld: self.withheld(runner),
             round_trip: receiver.round_trip(),
             hints: health::hints(&runner.io, receiver, now),
+            ..Facts::default()
         }
     }
 
-    pub(super) fn housekeep(&mut self, runner: &Runner) {
+    pub(super) fn housekeep(&mut self, runner: &Runner) -> Result<(), AgentError> {
         let now = monotonic();
         self.services.look_after(now);
         let view = export::view(&runner.engine, now, &self.known());
         self.exports.tick(&view);
+        let host = host::line(&runner.engine, &view, &self.host_name);
+        let host_clock = host::figures(&host);
+        if let Some(output) = &self.output {
+            output.emit(&json::Event::Host(host))?;
+        }
         let facts = self.facts(now, runner, view.trust.as_ref());
         self.health.check(now, &facts);
         let receiver = runner.engine.receiver();
@@ -262,6 +271,7 @@ impl Teller {
                 figures.port_state = Some(state);
                 figures.servo_state = Some(servo);
                 figures.clock_steps = self.steps;
+                figures.host_clock = host_clock;
                 bound::set_figures(figures, view.trust.as_ref(), runner.engine.origin());
                 set_message_figures(figures, counters);
                 if let Some((rx, tx)) = runner.io.stamp_counts(*port) {
@@ -302,6 +312,7 @@ impl Teller {
             "ports": self.ports.iter().map(|port| json!({
                 "interface": runner.io.interface(*port),
                 "state": receiver.port_state(*port).name(),
+                "link_delay_ns": receiver.link_delay(*port).map(|delay| delay.as_nanos()),
                 "sources": runner.io.sources(*port),
                 "timestamps": runner.io.stamp_counts(*port).as_ref().map(stamp_counts),
             })).collect::<Vec<_>>(),
@@ -332,6 +343,7 @@ impl Teller {
             let (offset, delay) = (sample.offset.as_nanos(), sample.delay.as_nanos());
             self.publication.add_history(at_s, offset, Some(delay));
         }
+        Ok(())
     }
 
     fn losses(&self, runner: &Runner) -> BTreeMap<String, u64> {
