@@ -446,7 +446,7 @@ fn watching_a_utc_clock_applies_the_utc_offset_only_on_the_ptp_time_scale() {
         config.time_properties.current_utc_offset_valid = ptp;
         let gm = gm(config, Duration::ZERO, 0.0);
         let utc: Time<Ptp> = Time::from_seconds_nanos(1_700_000_000, 5_000);
-        let clock = WatchClock::new(ClockScale::Utc, start(), utc, Duration::ZERO);
+        let clock = WatchClock::new(ClockScale::Utc, start(), utc);
         let servo: Box<dyn Servo> =
             build(&Default::default(), &Options { purpose: Purpose::Watch, ..Options::default() });
         let client = Client::new(client_config(), servo, clock, start());

@@ -30,7 +30,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A time scale. Implemented by [`Mono`], [`Real`], [`Tai`] and [`Ptp`] only.
+/// A time scale. Implemented by [`Mono`], [`Real`] and [`Ptp`] only.
 pub trait Scale: sealed::Sealed {
     /// Short name for messages.
     const NAME: &'static str;
@@ -57,11 +57,6 @@ scale!(
     /// The host's CLOCK_REALTIME: in effect UTC, since 1970.
     Real,
     "realtime"
-);
-scale!(
-    /// The host's CLOCK_TAI, since 1970. Equals CLOCK_REALTIME while the kernel knows no TAI offset.
-    Tai,
-    "tai"
 );
 scale!(
     /// The time scale of the PTP domain: TAI where the grandmaster sets `ptpTimescale`, else

@@ -203,7 +203,7 @@ mod tests {
     fn a_clock_on_utc_still_stands_beside_tai_when_its_grandmaster_has_gone() {
         let now = Time::from_nanos(1_000_000_000);
         let utc = Time::from_seconds_nanos(1_900_000_000, 0);
-        let clock = WatchClock::new(ClockScale::Utc, now, utc, Duration::ZERO);
+        let clock = WatchClock::new(ClockScale::Utc, now, utc);
         let config = ReceiverConfig::new(ClockIdentity::default(), 1);
         let servo = build(&Choice::default(), &Options::default());
         let mut client = Client::new(config, servo, clock, now);

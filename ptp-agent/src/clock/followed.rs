@@ -33,7 +33,7 @@ impl Followed {
 
     /// The host's time, which is `host` at `now`.
     pub fn watching(now: Time<Mono>, host: Time<Ptp>) -> Self {
-        Self::Watched(WatchClock::new(ClockScale::Utc, now, host, Duration::ZERO))
+        Self::Watched(WatchClock::new(ClockScale::Utc, now, host))
     }
 
     /// What may be done to the clock from now on.
@@ -51,7 +51,7 @@ impl Followed {
     pub fn read(&mut self, now: Time<Mono>, host: Time<Ptp>) {
         match self {
             Self::Virtual(_) | Self::Phc(_) => {}
-            Self::Watched(watch) => watch.update(now, host, Duration::ZERO),
+            Self::Watched(watch) => watch.update(now, host),
             Self::System(clock) => clock.read(now, host.ahead_of(now)),
         }
     }
@@ -96,9 +96,6 @@ impl Clock for Followed {
     }
     fn followed(&mut self) {
         self.inner_mut().followed();
-    }
-    fn reading_error(&self) -> Duration {
-        self.inner().reading_error()
     }
     fn is_adjustable(&self) -> bool {
         self.inner().is_adjustable()

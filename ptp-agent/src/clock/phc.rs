@@ -261,7 +261,6 @@ pub struct PhcClock {
     last: Time<Mono>,
     is_first: bool,
     offset_ns: f64,
-    reading_error: Duration,
 }
 
 impl PhcClock {
@@ -272,7 +271,7 @@ impl PhcClock {
     pub fn new(mut hardware: Box<dyn Hardware>, limits: Limits) -> Result<Self, PhcError> {
         let range = hardware.max_frequency_ppb().abs();
         let set_ppb = hardware.frequency_ppb()?;
-        let (mono, reading, reading_error) = hardware.read()?;
+        let (mono, reading, _) = hardware.read()?;
         Ok(Self {
             policy: Policy::new(limits),
             is_refused: false,
@@ -284,7 +283,6 @@ impl PhcClock {
             last: mono,
             is_first: true,
             offset_ns: 0.0,
-            reading_error,
             hardware,
         })
     }
@@ -310,7 +308,7 @@ impl PhcClock {
                 ),
             });
         }
-        let (mono, reading, error) = self.hardware.read().map_err(|error| self.failed(error))?;
+        let (mono, reading, _) = self.hardware.read().map_err(|error| self.failed(error))?;
         let offset_ns = (reading - self.course.at(mono)).as_nanos_f64();
         if offset_ns.abs() > LOST_NS {
             return Err(ClockError::Interference {
@@ -334,7 +332,6 @@ impl PhcClock {
         self.own_ppb = self.own_ppb.clamp(-range, range);
         self.last = mono;
         self.offset_ns = offset_ns;
-        self.reading_error = error;
         self.apply()
     }
 
@@ -377,9 +374,6 @@ impl Clock for PhcClock {
     }
     fn at(&self, mono: Time<Mono>) -> Time<Ptp> {
         self.course.at(mono)
-    }
-    fn reading_error(&self) -> Duration {
-        self.reading_error
     }
     fn consent(&mut self, at: Time<Mono>, offset: Duration) -> Result<Consent, ClockError> {
         let permitted = self.policy.permit(self.at(at), offset);

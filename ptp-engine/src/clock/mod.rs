@@ -115,11 +115,6 @@ pub trait Clock: Send {
     /// The first adjustments were made, and a later step is no first step.
     fn followed(&mut self) {}
 
-    /// Bound on the error of [`Self::at`], for instance half of the bracket of the reads.
-    fn reading_error(&self) -> Duration {
-        Duration::ZERO
-    }
-
     /// Whether it may be adjusted at all.
     fn is_adjustable(&self) -> bool {
         true
@@ -143,46 +138,4 @@ pub trait Clock: Send {
     /// # Errors
     /// [`ClockError`]; the clock then runs on as before.
     fn step(&mut self, now: Time<Mono>, by: Duration) -> Result<(), ClockError>;
-}
-
-impl<C: Clock + ?Sized> Clock for Box<C> {
-    fn name(&self) -> &str {
-        (**self).name()
-    }
-    fn scale(&self) -> ClockScale {
-        (**self).scale()
-    }
-    fn at(&self, mono: Time<Mono>) -> Time<Ptp> {
-        (**self).at(mono)
-    }
-    fn free_running(&self, mono: Time<Mono>) -> Time<Mono> {
-        (**self).free_running(mono)
-    }
-    fn consent(&mut self, at: Time<Mono>, offset: Duration) -> Result<Consent, ClockError> {
-        (**self).consent(at, offset)
-    }
-    fn is_refused(&self) -> bool {
-        (**self).is_refused()
-    }
-    fn followed(&mut self) {
-        (**self).followed();
-    }
-    fn reading_error(&self) -> Duration {
-        (**self).reading_error()
-    }
-    fn is_adjustable(&self) -> bool {
-        (**self).is_adjustable()
-    }
-    fn frequency_ppb(&self) -> f64 {
-        (**self).frequency_ppb()
-    }
-    fn max_frequency_ppb(&self) -> f64 {
-        (**self).max_frequency_ppb()
-    }
-    fn set_frequency(&mut self, now: Time<Mono>, ppb: f64) -> Result<f64, ClockError> {
-        (**self).set_frequency(now, ppb)
-    }
-    fn step(&mut self, now: Time<Mono>, by: Duration) -> Result<(), ClockError> {
-        (**self).step(now, by)
-    }
 }

@@ -8,19 +8,17 @@ use ptp_common::time::{Duration, Mono, Ptp, Time};
 pub struct WatchClock {
     scale: ClockScale,
     offset: Duration,
-    error: Duration,
 }
 
 impl WatchClock {
-    /// A time scale that now reads `local` when the monotonic clock reads `mono`, give or take
-    /// `error`.
-    pub fn new(scale: ClockScale, mono: Time<Mono>, local: Time<Ptp>, error: Duration) -> Self {
-        Self { scale, offset: local.ahead_of(mono), error }
+    /// A time scale that now reads `local` when the monotonic clock reads `mono`.
+    pub const fn new(scale: ClockScale, mono: Time<Mono>, local: Time<Ptp>) -> Self {
+        Self { scale, offset: local.ahead_of(mono) }
     }
 
     /// A fresh pair of readings, as for [`Self::new`].
-    pub fn update(&mut self, mono: Time<Mono>, local: Time<Ptp>, error: Duration) {
-        *self = Self::new(self.scale, mono, local, error);
+    pub const fn update(&mut self, mono: Time<Mono>, local: Time<Ptp>) {
+        *self = Self::new(self.scale, mono, local);
     }
 }
 
@@ -33,9 +31,6 @@ impl Clock for WatchClock {
     }
     fn at(&self, mono: Time<Mono>) -> Time<Ptp> {
         mono.at_offset(self.offset)
-    }
-    fn reading_error(&self) -> Duration {
-        self.error
     }
     fn is_adjustable(&self) -> bool {
         false
