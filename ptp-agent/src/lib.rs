@@ -18,6 +18,7 @@ pub mod limits;
 pub mod linuxptp;
 pub mod publish;
 pub mod recording;
+pub mod security;
 pub mod servo;
 pub mod sim;
 pub mod stamp;

@@ -3,6 +3,7 @@
 //! command has a module of its own.
 
 mod agent;
+mod apt;
 mod ebpf;
 mod kernels;
 mod package;

@@ -2,6 +2,7 @@
 //! them, and the interfaces' coming and going. Upwards it deals in messages with stamps and in
 //! tokens with stamps; engines neither know nor care where those came from.
 
+mod guard;
 mod reach;
 
 use std::{
@@ -33,6 +34,7 @@ use crate::{
         strategy::Priming,
     },
     publish::metrics::Histogram,
+    security,
     stamp::{Stamp, StampSource},
     sys::{clock::monotonic, schedule, timer::Timer},
     transport::{
@@ -41,6 +43,7 @@ use crate::{
         wire::{FarEnd, WireTap},
     },
 };
+use guard::Guard;
 use reach::Standby;
 
 /// How long a received event message waits for its stamp. On the hook's side the stamp is there
@@ -76,6 +79,8 @@ pub struct IoConfig {
     pub egress_latency: Latencies,
     /// Size of the ring, bytes.
     pub ring_bytes: Option<u32>,
+    /// Keys, and whether messages must be authenticated by them.
+    pub security: Option<security::Policy>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
     pub wire: Vec<FarEnd>,
 }
@@ -177,6 +182,8 @@ pub struct IoCounts {
     pub socket_overflow: u64,
     /// Records that lacked the chosen stamp.
     pub without_stamp: u64,
+    /// What authentication has let pass and dropped.
+    pub authentication: security::Totals,
 }
 
 impl IoCounts {
@@ -191,6 +198,7 @@ impl IoCounts {
             ("record_without_stamp", self.without_stamp),
         ]
         .into_iter()
+        .chain(self.authentication.refusals())
     }
 }
 
@@ -305,6 +313,7 @@ pub struct Io {
     socket_stamps: SocketStamps,
     lost: u64,
     timer: Timer,
+    guard: Guard,
 }
 
 impl Io {
@@ -331,6 +340,7 @@ impl Io {
             ..Options::default()
         })?;
         let watch = LinkWatch::new().map_err(IoError::Watch)?;
+        let guard = Guard::new(config.security.clone());
         let mut ports = Vec::new();
         let mut hooks = Vec::new();
         for (index, interface) in config.interfaces.iter().enumerate() {
@@ -379,6 +389,7 @@ impl Io {
             socket_stamps: SocketStamps::default(),
             lost: 0,
             timer: Timer::new().map_err(IoError::Timer)?,
+            guard,
         })
     }
 
@@ -480,6 +491,12 @@ impl Io {
     /// Sends an event message; its stamp comes as a [`Delivery::TxStamp`], mostly at once.
     pub fn send_event(&mut self, port: PortIndex, token: TxToken, peer: bool, message: &[u8]) {
         let failed = Delivery::TxStamp { token, stamp: None };
+        let mut buffer = [0; security::MAX_SEALED];
+        // Before priming: what is warm then has to stay so.
+        let Some(message) = self.seal(port, message, &mut buffer) else {
+            self.ready.push_back(failed);
+            return;
+        };
         let primed =
             self.ports.get_mut(usize::from(port.0)).is_some_and(|port| port.primer.before_event());
         if !self.send(port, Channel::Event, peer, message) {
@@ -506,12 +523,18 @@ impl Io {
 
     /// Sends a general message.
     pub fn send_general(&mut self, port: PortIndex, peer: bool, message: &[u8]) {
-        self.send(port, Channel::General, peer, message);
+        let mut buffer = [0; security::MAX_SEALED];
+        if let Some(message) = self.seal(port, message, &mut buffer) {
+            self.send(port, Channel::General, peer, message);
+        }
     }
 
     /// Sends a general message to one address alone.
     pub fn send_unicast(&mut self, port: PortIndex, to: Source, message: &[u8]) {
-        self.send_by(port, |transport| transport.send_unicast(to, message));
+        let mut buffer = [0; security::MAX_SEALED];
+        if let Some(message) = self.seal(port, message, &mut buffer) {
+            self.send_by(port, |transport| transport.send_unicast(to, message));
+        }
     }
 
     fn send(&mut self, index: PortIndex, channel: Channel, peer: bool, message: &[u8]) -> bool {
@@ -600,13 +623,13 @@ impl Io {
         let stack = self.socket_stamps.stamp(now, &relation, received.stack);
         if !is_event(&bytes) {
             port.hearsay.delivered(self.config.transport, &bytes);
-            self.ready.push_back(Delivery::Message { port: index, bytes, stamp: None, source });
+            self.deliver(now, index, bytes, None, source);
             return;
         }
         if self.waiting_rx.len() == WAITING {
             port.counts.overrun += 1;
             port.rx.pairing.give_up();
-            self.ready.push_back(Delivery::Message { port: index, bytes, stamp: None, source });
+            self.deliver(now, index, bytes, None, source);
             return;
         }
         let until = now + RX_PATIENCE;
@@ -633,7 +656,7 @@ impl Io {
             match self.find(&waiting, now) {
                 Found::Stamp(stamp) => {
                     let Waiting { bytes, source, .. } = waiting;
-                    self.ready.push_back(Delivery::Message { port, bytes, stamp, source });
+                    self.deliver(now, port, bytes, stamp, source);
                 }
                 Found::Wait => self.waiting_rx.push_back(waiting),
             }

@@ -310,6 +310,7 @@ impl Runner {
             steering.frequency_file.clone_from(&new.frequency_file);
         }
         teller.grandmaster_accuracy = config.grandmaster_accuracy;
+        self.io.set_security(common.io.security);
         teller.health.set_limits(common.limits);
         teller.services.change(common.serving, monotonic());
         teller.exports.change(exporting, limits, monotonic());

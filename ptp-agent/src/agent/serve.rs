@@ -174,7 +174,9 @@ pub async fn serve(
         let is_unserved = services.is_lacking();
         let is_displaced = io.is_displaced();
         let rest = Facts::default();
-        let facts = Facts { totals, ports_up, ports_down, is_unserved, is_displaced, ..rest };
+        let refused = io.last_refused();
+        let facts =
+            Facts { totals, ports_up, ports_down, is_unserved, is_displaced, refused, ..rest };
         health.check(now, &facts);
         for port in &ports {
             let counters = transmitter.counters(*port);
@@ -204,6 +206,7 @@ pub async fn serve(
                 "interface": io.interface(*port),
                 "state": if io.is_up(*port) { "time_transmitter" } else { "disabled" },
                 "sources": io.sources(*port),
+                "authentication": io.authentication(*port),
                 "timestamps": io.stamp_counts(*port).as_ref().map(stamp_counts),
             })).collect::<Vec<_>>(),
             "lost": losses(io, transmitter, &ports),
@@ -284,6 +287,7 @@ pub async fn serve(
 fn reconfigure(new: &ServeConfig, now: Time<Mono>, io: &mut Io, transmitter: &mut Transmitter) {
     let (ingress, egress) = (&new.common.io.ingress_latency, &new.common.io.egress_latency);
     io.set_latencies(ingress.clone(), egress.clone());
+    io.set_security(new.common.io.security.clone());
     transmitter.set_priorities(new.priority1, new.priority2);
     transmitter.set_intervals(
         now,

@@ -10,6 +10,7 @@ use super::{
     knowledge::KnowledgeArgs,
     log::LogFormat,
     phc,
+    security::SecurityArgs,
 };
 use crate::{
     agent::prime::PrimeMode,
@@ -188,6 +189,8 @@ pub(super) struct TapArgs {
     /// Tell `status` about this agent here, or nowhere (none); default: in /run/ptp-agent.
     #[arg(long, value_name = "PATH")]
     pub(super) status_socket: Option<StatusSocket>,
+    #[command(flatten)]
+    pub(super) security: SecurityArgs,
     /// Magnitude of the offset that raises an alarm, ns (default 100000).
     #[arg(long, value_name = "NS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) offset_threshold: Option<u32>,

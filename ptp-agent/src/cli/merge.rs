@@ -27,6 +27,7 @@ use crate::{
         management::Access,
     },
     recording::{RecordError, RecordingFile},
+    security::file::KeyFileError,
     servo::{Options, Purpose, Servo, choice},
 };
 
@@ -57,6 +58,10 @@ pub(super) enum UsageError {
     NotRecordable,
     #[error("{0}")]
     Export(&'static str),
+    #[error("authentication is required, but there are no keys: name a file with --security")]
+    NoKeys,
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
     #[error("{0} is out of range: {1}")]
     OutOfRange(&'static str, String),
 }
@@ -131,6 +136,8 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
         let given: Latencies = given.iter().copied().collect();
         file.as_ref().map_or_else(|| given.clone(), |file| given.clone().or(file))
     };
+    let domain = args.domain.or(config.domain).unwrap_or(0);
+    let security = args.tap.security.policy(config, Some(domain))?;
     Ok(Common {
         io: IoConfig {
             interfaces: interfaces(&args.tap, config)?,
@@ -141,11 +148,13 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
             ingress_latency: latencies(&args.ingress_latency, &config.ingress_latency),
             egress_latency: latencies(&args.egress_latency, &config.egress_latency),
             ring_bytes: ring_bytes(&args.tap, config),
+            security: security.clone(),
             wire: Vec::new(),
         },
-        domain: args.domain.or(config.domain).unwrap_or(0),
+        domain,
         duration: args.tap.duration,
         serving: Serving {
+            security,
             management_socket: args
                 .management_socket
                 .clone()
@@ -177,6 +186,7 @@ pub(super) fn observe_config(
 ) -> Result<ObserveConfig, UsageError> {
     Ok(ObserveConfig {
         tap: tap(&args.tap, config)?,
+        security: args.tap.security.policy(config, None)?,
         duration: args.tap.duration,
         serving: serving(&args.tap, config),
         limits: limits(&args.tap, config),

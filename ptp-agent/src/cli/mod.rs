@@ -12,6 +12,7 @@ mod merge;
 mod phc;
 pub(crate) mod privileges;
 mod reload;
+mod security;
 
 use std::{path::Path, process::ExitCode};
 

@@ -199,6 +199,17 @@ impl Source {
     }
 }
 
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => write!(f, "{}", address.ip()),
+            Self::Mac([a, b, c, d, e, g]) => {
+                write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+            }
+        }
+    }
+}
+
 /// Where multicast messages go: the MAC address and, on UDP, the IP address. `peer` is the address
 /// of the peer-delay messages instead of the primary one.
 pub const fn destination(kind: TransportKind, peer: bool) -> ([u8; 6], Option<IpAddr>) {

@@ -66,6 +66,10 @@ const SECTIONS: [Section; 5] = [
             live(option("metrics-address", Example("\"127.0.0.1:9319\""))),
             live(option("status-socket", Example("\"/run/ptp-agent/status\""))),
             live(option("management-socket", Example("\"/run/ptp-agent/pmc\""))),
+            live(option("security", Example("\"/etc/ptp-agent/keys\""))),
+            live(option("security-require", Default("false"))),
+            live(option("security-spp", Example("1"))),
+            live(option("security-key", Example("2"))),
             live(option("offset-threshold", Default("100000"))),
             live(alone(
                 "log-level",

@@ -58,6 +58,10 @@ pub(super) struct Config {
     pub(super) metrics_address: Option<SocketAddr>,
     pub(super) status_socket: Option<String>,
     pub(super) management_socket: Option<PathBuf>,
+    pub(super) security: Option<PathBuf>,
+    pub(super) security_require: Option<bool>,
+    pub(super) security_spp: Option<u8>,
+    pub(super) security_key: Option<u32>,
     pub(super) offset_threshold: Option<u32>,
     pub(super) log_level: Option<LogLevel>,
     #[serde(default)]

@@ -1,0 +1,110 @@
+//! Where messages of a port are authenticated: the last thing before they are sent, and the last before an
+//! engine is given them. What is refused has been paired with its stamp by then, so that it counts as
+//! what it is and nothing is taken for lost.
+
+use ptp_common::time::{Mono, Time};
+use serde_json::{Value, json};
+
+use super::{Delivery, Io};
+use crate::{
+    engine::PortIndex,
+    security::{Associations, Policy, Refusal},
+    stamp::Stamp,
+    transport::Source,
+};
+
+/// Judges what comes in, signs what goes out; does neither without keys.
+#[derive(Debug, Default)]
+pub(super) struct Guard {
+    associations: Option<Associations>,
+    /// Who has last sent what was refused, on which port, and why.
+    refused: Option<(PortIndex, Option<Source>, Refusal)>,
+}
+
+impl Guard {
+    pub(super) fn new(policy: Option<Policy>) -> Self {
+        Self { associations: policy.map(Associations::new), refused: None }
+    }
+}
+
+impl Io {
+    /// Uses other keys from now on, or none.
+    pub fn set_security(&mut self, policy: Option<Policy>) {
+        if self.config.security == policy {
+            return;
+        }
+        self.config.security.clone_from(&policy);
+        match (&mut self.guard.associations, policy) {
+            (Some(associations), Some(policy)) => associations.set_policy(policy),
+            (associations, policy) => *associations = policy.map(Associations::new),
+        }
+    }
+
+    /// The message as it goes out, signed where there are keys; `None` where it cannot be.
+    pub(super) fn seal<'b>(
+        &mut self,
+        port: PortIndex,
+        message: &'b [u8],
+        buffer: &'b mut [u8],
+    ) -> Option<&'b [u8]> {
+        let Some(associations) = &self.guard.associations else { return Some(message) };
+        let sealed = associations.seal(message, buffer).ok();
+        if sealed.is_none()
+            && let Some(port) = self.ports.get_mut(usize::from(port.0))
+        {
+            port.counts.send_errors += 1;
+        }
+        sealed
+    }
+
+    /// Hands a message on, unless it should be authenticated and is not.
+    pub(super) fn deliver(
+        &mut self,
+        now: Time<Mono>,
+        index: PortIndex,
+        bytes: Vec<u8>,
+        stamp: Option<Stamp>,
+        source: Option<Source>,
+    ) {
+        if let Some(associations) = &mut self.guard.associations {
+            let verdict = associations.open(now, u32::from(index.0), &bytes);
+            if let Some(port) = self.ports.get_mut(usize::from(index.0)) {
+                port.counts.authentication.count(verdict);
+            }
+            if let Err(cause) = verdict {
+                self.guard.refused = Some((index, source, cause));
+                return;
+            }
+        }
+        self.ready.push_back(Delivery::Message { port: index, bytes, stamp, source });
+    }
+
+    /// Who has last sent a message that was refused, and why, in words.
+    pub fn last_refused(&self) -> Option<String> {
+        let (port, source, cause) = self.guard.refused?;
+        let from = source.map_or_else(|| "unknown".to_owned(), |source| source.to_string());
+        Some(format!("{} from {from} on {}", cause.name(), self.interface(port)))
+    }
+
+    /// What authentication does on a port, for the status; null without keys.
+    pub fn authentication(&self, port: PortIndex) -> Value {
+        let Some(associations) = &self.guard.associations else { return Value::Null };
+        let policy = associations.policy();
+        let (spp, key_id) = policy.keys.active();
+        let totals = self.counts(port).authentication;
+        let refused: serde_json::Map<String, Value> = totals
+            .refusals()
+            .filter(|(_, total)| *total > 0)
+            .map(|(cause, total)| (cause.to_owned(), total.into()))
+            .collect();
+        json!({
+            "required": policy.is_required,
+            "spp": spp,
+            "key": key_id,
+            "keys": policy.keys.len(),
+            "verified": totals.verified,
+            "unverified": totals.unverified,
+            "refused": refused,
+        })
+    }
+}
