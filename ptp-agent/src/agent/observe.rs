@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Map, json};
 
 use super::{
-    AgentError, Asked, Ending, Reload,
+    AgentError, Asked, Ending, Reload, confinement,
     health::Health,
     services::{Services, Serving},
     start_output,
@@ -67,6 +67,8 @@ pub struct ObserveConfig {
     pub serving: Serving,
     /// What is tolerated before there is an alarm.
     pub limits: Limits,
+    /// To give up system calls that are not needed once everything is open.
+    pub is_confined: bool,
     /// JSON lines instead of text.
     pub json: bool,
 }
@@ -94,6 +96,7 @@ pub async fn observe(
             "observing"
         );
     }
+    confinement::keep_system_calls(config.is_confined);
     let mut observer = Observer::new();
     let mut teller = Teller::new(output, publication, services, config.limits, start);
     teller.keys = config.security.map(Associations::new);

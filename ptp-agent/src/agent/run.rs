@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use ptp_common::time::{Duration, Mono, Time};
 
 use super::{
-    AgentError, Asked, Common, Ending, Reload, clock_identity, clock_line,
+    AgentError, Asked, Common, Ending, Reload, clock_identity, clock_line, confinement,
     health::Health,
     io::{Delivery, Io},
     seed,
@@ -232,6 +232,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     if let (Followed::Virtual(clock), Some(output)) = (runner.client.clock(), &teller.output) {
         output.emit(&json::Event::Clock(clock_line(clock, start)))?;
     }
+    confinement::keep_system_calls(common.is_confined);
     let kept = runner.keep_time(&mut ending, &mut teller).await;
     // What another program steers is left to it as it is.
     if !matches!(kept, Err(AgentError::Clock(ClockError::Interference { .. }))) {

@@ -13,7 +13,7 @@ use ptp_common::{
 use serde_json::json;
 
 use super::{
-    AgentError, Asked, Common, Ending, Reload, clock_identity, clock_line, data_sets,
+    AgentError, Asked, Common, Ending, Reload, clock_identity, clock_line, confinement, data_sets,
     health::{self, Health},
     io::{Delivery, Io, IoConfig},
     seed,
@@ -160,6 +160,7 @@ pub async fn serve(
             "serving"
         );
     }
+    confinement::keep_system_calls(common.is_confined);
     let mut transmitter = Transmitter::new(transmitter, start);
     let mut housekeeping = start;
     let mut health = Health::new(Role::Transmitter, common.limits, publication.clone(), start);

@@ -110,6 +110,10 @@ fn limits(args: &TapArgs, config: &Config) -> Limits {
     }
 }
 
+fn is_confined(args: &TapArgs, config: &Config) -> bool {
+    args.confine.or(config.confine).unwrap_or(true)
+}
+
 fn ring_bytes(args: &TapArgs, config: &Config) -> Option<u32> {
     args.ring_kib.or(config.ring_kib).map(|kib| kib * 1024)
 }
@@ -162,6 +166,7 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
             ..serving(&args.tap, config)
         },
         limits: limits(&args.tap, config),
+        is_confined: is_confined(&args.tap, config),
         json,
         seed: args.seed,
     })
@@ -190,6 +195,7 @@ pub(super) fn observe_config(
         duration: args.tap.duration,
         serving: serving(&args.tap, config),
         limits: limits(&args.tap, config),
+        is_confined: is_confined(&args.tap, config),
         json,
     })
 }
@@ -268,6 +274,8 @@ pub(super) fn serve_config(
     json: bool,
 ) -> Result<ServeConfig, UsageError> {
     let mut common = common(&args.port, &config, json)?;
+    // To enter the namespace at the other end of a wire takes more than a server needs.
+    common.is_confined &= args.wire.is_empty();
     common.io.wire = args.wire;
     let section = config.serve;
     if args.management_set.or(section.management_set).unwrap_or(false) {

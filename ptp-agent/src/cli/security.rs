@@ -30,6 +30,11 @@ pub(super) struct SecurityArgs {
 }
 
 impl SecurityArgs {
+    /// The file with the keys, if there is to be one.
+    pub(super) fn path(&self, config: &Config) -> Option<PathBuf> {
+        self.security.clone().or_else(|| config.security.clone())
+    }
+
     /// Reads the keys, if there are to be any. `domain_number` is the only domain that is judged.
     pub(super) fn policy(
         &self,
@@ -37,7 +42,7 @@ impl SecurityArgs {
         domain_number: Option<u8>,
     ) -> Result<Option<Policy>, UsageError> {
         let is_required = self.security_require.or(config.security_require).unwrap_or(false);
-        let Some(path) = self.security.as_ref().or(config.security.as_ref()) else {
+        let Some(path) = &self.path(config) else {
             return if is_required { Err(UsageError::NoKeys) } else { Ok(None) };
         };
         let choice = Choice {

@@ -70,6 +70,7 @@ const SECTIONS: [Section; 5] = [
             live(option("security-require", Default("false"))),
             live(option("security-spp", Example("1"))),
             live(option("security-key", Example("2"))),
+            option("confine", Default("true")),
             live(option("offset-threshold", Default("100000"))),
             live(alone(
                 "log-level",

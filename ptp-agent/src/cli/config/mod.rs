@@ -62,6 +62,7 @@ pub(super) struct Config {
     pub(super) security_require: Option<bool>,
     pub(super) security_spp: Option<u8>,
     pub(super) security_key: Option<u32>,
+    pub(super) confine: Option<bool>,
     pub(super) offset_threshold: Option<u32>,
     pub(super) log_level: Option<LogLevel>,
     #[serde(default)]
