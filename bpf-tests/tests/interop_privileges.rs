@@ -76,7 +76,8 @@ fn running_agents_keep_what_they_need_and_nothing_else() {
         for set in ["CapEff", "CapPrm"] {
             assert_eq!(of_each_thread(pid, set), expected, "{set}");
         }
-        for (key, value) in [("CapInh", "0000000000000000"), ("NoNewPrivs", "1"), ("Seccomp", "2")] {
+        for (key, value) in [("CapInh", "0000000000000000"), ("NoNewPrivs", "1"), ("Seccomp", "2")]
+        {
             assert_eq!(of_each_thread(pid, key), [value.to_owned()].into(), "{key}");
         }
         let known = ["socket", "pipe", "/dev/null", "anon_inode:", "/proc/"];
@@ -107,7 +108,8 @@ fn running_agents_keep_what_they_need_and_nothing_else() {
 fn file_outside_its_business_is_out_of_reach_of_an_agent_that_runs() {
     let _machine = in_company();
     let wire = need!(Wire::new());
-    let [inside, outside] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let inside = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let config = inside.path().join("agent.toml");
     let socket = |directory: &tempfile::TempDir| directory.path().join("status");
     let write = |directory: &tempfile::TempDir| {

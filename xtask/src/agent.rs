@@ -34,6 +34,8 @@ pub(crate) enum Bench {
     Agent(Arguments),
     /// What the servos reach where the truth is known, beside the targets (`ptp-agent bench servo`)
     Servo(Arguments),
+    /// What attackers reach, with ptp4l beside the agent: displacement, bound, alarm, recovery
+    Attacks(Arguments),
     /// How true the agent is against other grandmasters, with ptp4l's client beside it; writes the tables
     /// of docs/truth.md
     Truth(truth::Arguments),
@@ -47,6 +49,9 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Hooks(arguments) => run(&["bench"], arguments),
         Bench::Agent(arguments) => footprint(arguments),
+        Bench::Attacks(arguments) => {
+            with_test_program("attacks", &package::binary()?, &arguments.arguments)
+        }
         Bench::Servo(arguments) => run(&["bench", "servo"], arguments),
         Bench::Truth(arguments) => truth::run(arguments),
     }

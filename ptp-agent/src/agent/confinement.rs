@@ -13,6 +13,9 @@ use crate::{
 /// What the kernel, the C library and the administrator tell: read, and nothing else.
 const READ: [&str; 6] = ["/proc", "/sys", "/etc", "/dev", "/usr/lib", "/usr/share/zoneinfo"];
 
+/// Where sockets and exports are wont to be: another configuration may put them there while a command runs.
+const RUNTIME: [&str; 2] = ["/run", "/dev/shm"];
+
 /// What a command reads and writes besides.
 #[derive(Clone, Debug, Default)]
 pub struct Business<'a> {
@@ -40,12 +43,10 @@ impl Business<'_> {
         written.extend(exports.filter_map(Option::as_deref));
         // The directory of all agents is made by the first and removed by the last.
         let directories = Path::new(DIRECTORY).parent().map(Path::to_owned);
-        Files {
-            read,
-            write: written.into_iter().filter_map(directory).collect(),
-            directories: directories.into_iter().collect(),
-            ..Files::default()
-        }
+        let mut write: Vec<PathBuf> = written.into_iter().filter_map(directory).collect();
+        write.extend(RUNTIME.map(PathBuf::from));
+        write.push(std::env::temp_dir());
+        Files { read, write, directories: directories.into_iter().collect(), ..Files::default() }
     }
 
     /// Gives up all other files in this thread, from which later ones inherit.
@@ -100,7 +101,8 @@ mod tests {
         };
         let files = business.files();
         let expected = ["/var/lib/ptp-agent", "/run/a", ".", "/dev/shm"];
-        assert_eq!(files.write, expected.map(PathBuf::from));
+        assert_eq!(files.write[..4], expected.map(PathBuf::from));
+        assert_eq!(files.write.len(), 4 + RUNTIME.len() + 1);
         assert_eq!(files.read.last(), Some(&PathBuf::from("/opt/keys")));
         assert_eq!(files.directories, [PathBuf::from("/run")]);
     }

@@ -2,6 +2,7 @@
 //! them, and the interfaces' coming and going. Upwards it deals in messages with stamps and in
 //! tokens with stamps; engines neither know nor care where those came from.
 
+mod crowd;
 mod guard;
 mod reach;
 
@@ -43,12 +44,15 @@ use crate::{
         wire::{FarEnd, WireTap},
     },
 };
+use crowd::Crowd;
 use guard::Guard;
 use reach::Standby;
 
 /// How long a received event message waits for its stamp. On the hook's side the stamp is there
 /// before the socket is; this covers a record that another CPU is still writing.
 const RX_PATIENCE: Duration = Duration::from_millis(20);
+/// From its arrival to the end of its patience, for a message that has not waited in the socket's queue.
+const QUEUED: Duration = Duration::from_millis(40);
 /// How long a sent event message waits for its stamp: a queueing discipline may hold it.
 const TX_PATIENCE: Duration = Duration::from_millis(100);
 /// Between two looks while something waits.
@@ -221,6 +225,7 @@ struct Port {
     /// What passes the hook and is not for this port.
     hearsay: Hearsay,
     wire: Option<WireTap>,
+    crowd: Crowd,
     counts: IoCounts,
 }
 
@@ -373,6 +378,7 @@ impl Io {
                 standby: Standby::default(),
                 hearsay: Hearsay::default(),
                 wire,
+                crowd: Crowd::default(),
                 counts: IoCounts::default(),
             });
         }
@@ -626,6 +632,7 @@ impl Io {
             self.deliver(now, index, bytes, None, source);
             return;
         }
+        port.hold_back(now, source);
         if self.waiting_rx.len() == WAITING {
             port.counts.overrun += 1;
             port.rx.pairing.give_up();
@@ -694,6 +701,7 @@ impl Io {
             (given_up || stamps.time(chosen).is_some())
                 && waiting.stack.is_none_or(|socket| is_of_socket(stamps, &socket))
         };
+        let is_stale = waiting.stack.is_some_and(|stack| waiting.until - stack.time > QUEUED);
         let seen = side.pairing.take(port.ifindex, &waiting.bytes, retry, enough);
         let outcome = match seen {
             // No program has seen it. The kernel has a stamp of its own.
@@ -705,7 +713,9 @@ impl Io {
         };
         match seen {
             Outcome::Matched(_) => side.reach.reached(),
-            Outcome::NotYet if given_up => side.reach.missed(),
+            // What has waited long in the socket's queue may have had a record that is forgotten by now.
+            Outcome::NotYet if given_up && !is_stale => side.reach.missed(),
+            Outcome::NotYet if given_up => {}
             Outcome::NotYet => {}
         }
         match outcome {
@@ -912,6 +922,17 @@ enum Found {
 }
 
 impl Port {
+    /// Counts an event message, and tells the kernel to hold back who sends too many.
+    fn hold_back(&mut self, now: Time<Mono>, source: Option<Source>) {
+        let Some(transport) = &self.transport else { return };
+        let dropped = || transport.overflowed();
+        let Some(held) = self.crowd.count(now, source, dropped) else { return };
+        match transport.hold_back(&held.senders, held.keep) {
+            Ok(()) => tracing::debug!(interface = self.interface, ?held, "senders held back"),
+            Err(error) => tracing::debug!(interface = self.interface, %error, "senders"),
+        }
+    }
+
     fn counts(&self) -> IoCounts {
         let overflowed = self.transport.as_ref().map_or(0, Transport::overflowed);
         let socket_overflow = self.counts.socket_overflow + overflowed;

@@ -96,14 +96,12 @@ fn when(argument: u8, how: SeccompCmpOp, value: u64) -> Option<SeccompRule> {
 fn program() -> Result<BpfProgram, ConfineError> {
     let machine = |error: &dyn std::fmt::Display| ConfineError::Machine(error.to_string());
     let plain = SYSTEM_CALLS.iter().chain(OLD_SYSTEM_CALLS).map(|call| (*call, Vec::new()));
-    let families = FAMILIES.iter().filter_map(|family| {
-        when(0, SeccompCmpOp::Eq, u64::try_from(*family).unwrap_or(u64::MAX))
-    });
+    let families = FAMILIES
+        .iter()
+        .filter_map(|family| when(0, SeccompCmpOp::Eq, u64::try_from(*family).unwrap_or(u64::MAX)));
     let threads = when(0, SeccompCmpOp::MaskedEq(THREAD), THREAD);
-    let more = [
-        (libc::SYS_socket, families.collect()),
-        (libc::SYS_clone, threads.into_iter().collect()),
-    ];
+    let more =
+        [(libc::SYS_socket, families.collect()), (libc::SYS_clone, threads.into_iter().collect())];
     let filter = SeccompFilter::new(
         plain.chain(more).collect(),
         SeccompAction::Errno(libc::EPERM as u32),
