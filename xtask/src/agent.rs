@@ -36,6 +36,9 @@ pub(crate) enum Bench {
     Servo(Arguments),
     /// What attackers reach, with ptp4l beside the agent: displacement, bound, alarm, recovery
     Attacks(Arguments),
+    /// What a transparent clock in software is worth behind loaded bridges, and what it costs: without it and
+    /// with it in the same run
+    Transparent(Arguments),
     /// How true the agent is against other grandmasters, with ptp4l's client beside it; writes the tables
     /// of docs/truth.md
     Truth(truth::Arguments),
@@ -53,6 +56,10 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
             with_test_program("attacks", &package::binary()?, &arguments.arguments)
         }
         Bench::Servo(arguments) => run(&["bench", "servo"], arguments),
+        Bench::Transparent(arguments) => {
+            let binary = package::binary()?;
+            with_test_program("transparent", &binary, &arguments.arguments)
+        }
         Bench::Truth(arguments) => truth::run(arguments),
     }
 }

@@ -7,6 +7,8 @@ pub mod corpus;
 pub mod authentication;
 pub mod classifier;
 pub mod management;
+pub mod node;
+pub mod residence;
 pub mod ring_record;
 pub mod tlvs;
 pub mod wire_message;
@@ -30,6 +32,8 @@ pub const TARGETS: &[Target] = &[
     ("authentication", authentication::run, corpus::messages),
     ("classifier", classifier::run, corpus::frames),
     ("management", management::run, corpus::messages),
+    ("node", node::run, corpus::recipes),
+    ("residence", residence::run, corpus::frames),
     ("ring_record", ring_record::run, corpus::records),
     #[cfg(feature = "agent")]
     ("observer", observer::run, corpus::recipes),

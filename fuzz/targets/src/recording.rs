@@ -2,7 +2,7 @@
 //! the file, and the engine survives whatever notes come out of it. The first byte says what the rest
 //! is: a whole file, blocks behind a good beginning, or recipes for notes with extreme times.
 use ptp_agent::{
-    engine::{DelayMechanism, PortIndex, client::Event, receiver::ReceiverConfig},
+    engine::{Command, DelayMechanism, PortIndex, discipline::Event, receiver::ReceiverConfig},
     recording::{
         Encoder, FollowedClock, Note, Outgoing, Reader, RecordedStamp, Replay, Route, Start,
     },
@@ -118,8 +118,8 @@ fn replay(file: &[u8]) {
     let servo = choice::build(&Choice::default(), &choice::Options::default());
     let mut replay = Replay::new(reader.start(), servo, true);
     loop {
-        while let Some(event) = replay.next_event() {
-            if let Event::Sample(sample) = event {
+        while let Some(command) = replay.next_command() {
+            if let Command::Event(Event::Sample(sample)) = command {
                 assert!(sample.frequency_ppb.is_finite());
             }
         }

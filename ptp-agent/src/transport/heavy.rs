@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use socket2::SockFilter;
 
-use super::{Source, TransportKind};
+use super::TransportKind;
+use crate::engine::address::Address;
 
 /// Senders that a filter knows at the most.
 pub(crate) const MOST: usize = 16;
@@ -25,7 +26,7 @@ const RANDOM: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
 /// front of it, and must go on behind itself where a packet may pass.
 pub(super) fn filter(
     kind: TransportKind,
-    senders: &[Source],
+    senders: &[Address],
     keep: u32,
     first: Vec<SockFilter>,
 ) -> Vec<SockFilter> {
@@ -60,17 +61,17 @@ pub(super) fn filter(
 }
 
 /// What a packet of a sender has where: load, offset, value.
-fn parts(kind: TransportKind, sender: Source) -> Option<Vec<(u16, u32, u32)>> {
+fn parts(kind: TransportKind, sender: Address) -> Option<Vec<(u16, u32, u32)>> {
     match (kind, sender) {
-        (TransportKind::L2, Source::Mac([a, b, c, d, e, f])) => Some(vec![
+        (TransportKind::L2, Address::Mac([a, b, c, d, e, f])) => Some(vec![
             (LOAD_WORD, LINK.wrapping_add(6), u32::from_be_bytes([a, b, c, d])),
             (LOAD_HALF, LINK.wrapping_add(10), u32::from(u16::from_be_bytes([e, f]))),
         ]),
-        (TransportKind::Udp4, Source::Socket(from)) => match from.ip() {
+        (TransportKind::Udp4, Address::Socket(from)) => match from.ip() {
             IpAddr::V4(ip) => Some(vec![(LOAD_WORD, NETWORK.wrapping_add(12), ip.to_bits())]),
             IpAddr::V6(_) => None,
         },
-        (TransportKind::Udp6, Source::Socket(from)) => match from.ip() {
+        (TransportKind::Udp6, Address::Socket(from)) => match from.ip() {
             IpAddr::V6(ip) => {
                 let words = ip.octets();
                 let word = |at: usize| u32::from_be_bytes([0, 1, 2, 3].map(|n| words[4 * at + n]));
@@ -90,8 +91,8 @@ mod tests {
     use socket2::{Domain, Socket, Type};
     use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
-    fn from(host: u8) -> Source {
-        Source::Socket((Ipv4Addr::new(127, 0, 0, host), 319).into())
+    fn from(host: u8) -> Address {
+        Address::Socket((Ipv4Addr::new(127, 0, 0, host), 319).into())
     }
 
     /// How many of `count` packets of each host reach a socket that has the filter.
@@ -141,10 +142,10 @@ mod tests {
             [(TransportKind::Udp6, Domain::IPV6), (TransportKind::L2, Domain::IPV4)]
         {
             let sender = |n: u8| match kind {
-                TransportKind::L2 => Source::Mac([2, 0, 0, 0, 0, n]),
-                _ => Source::Socket(([0xfe80, 0, 0, 0, 0, 0, 0, u16::from(n)], 319).into()),
+                TransportKind::L2 => Address::Mac([2, 0, 0, 0, 0, n]),
+                _ => Address::Socket(([0xfe80, 0, 0, 0, 0, 0, 0, u16::from(n)], 319).into()),
             };
-            let senders: Vec<Source> = (0..MOST as u8).map(sender).collect();
+            let senders: Vec<Address> = (0..MOST as u8).map(sender).collect();
             let socket = Socket::new(domain, Type::DGRAM, None).unwrap();
             socket.attach_filter(&filter(kind, &senders, 8, Vec::new())).unwrap();
         }

@@ -3,11 +3,11 @@
 //! held back by the kernel (one in so many of theirs passes), so that the queue of the socket has room for
 //! others. Bounded: a flood of senders that each send little is nobody's.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::SocketAddr};
 
 use ptp_common::time::{Duration, Mono, Time};
 
-use crate::transport::{HEAVY_SENDERS, Source};
+use crate::{engine::address::Address, transport::HEAVY_SENDERS};
 
 /// A turn.
 const TURN: Duration = Duration::from_millis(100);
@@ -23,7 +23,7 @@ const SENDERS: usize = 4096;
 /// Who is held back, and how much.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct HeldBack {
-    pub(super) senders: Vec<Source>,
+    pub(super) senders: Vec<Address>,
     /// One in `1 << keep` of their messages passes.
     pub(super) keep: u32,
 }
@@ -32,11 +32,11 @@ pub(super) struct HeldBack {
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
     begun: Option<Time<Mono>>,
-    counts: HashMap<Source, u32>,
+    counts: HashMap<Address, u32>,
     total: u32,
     dropped: u64,
     held: HeldBack,
-    since: HashMap<Source, Time<Mono>>,
+    since: HashMap<Address, Time<Mono>>,
 }
 
 impl Crowd {
@@ -45,13 +45,13 @@ impl Crowd {
     pub(super) fn count(
         &mut self,
         now: Time<Mono>,
-        from: Option<Source>,
+        from: Option<Address>,
         dropped: impl FnOnce() -> u64,
     ) -> Option<&HeldBack> {
         let begun = *self.begun.get_or_insert(now);
         self.total = self.total.saturating_add(1);
         // Ports are the senders' own.
-        let from = from.map(Source::without_port);
+        let from = from.map(without_port);
         if let Some(from) = from
             && (self.counts.len() < SENDERS || self.counts.contains_key(&from))
         {
@@ -67,7 +67,7 @@ impl Crowd {
         let lost = dropped.saturating_sub(self.dropped) as f64;
         self.dropped = dropped;
         let all = (f64::from(self.total) + lost) / seconds;
-        let is_held = |who: &Source| self.held.senders.contains(who);
+        let is_held = |who: &Address| self.held.senders.contains(who);
         let of_held: u32 =
             self.counts.iter().filter(|(who, _)| is_held(who)).map(|(_, count)| count).sum();
         // What is dropped is dropped of those who are held back; of all alike while nobody is.
@@ -76,10 +76,10 @@ impl Crowd {
         } else {
             (1.0 + lost / f64::from(of_held), 1.0)
         };
-        let rate = |(who, count): (&Source, &u32)| {
+        let rate = |(who, count): (&Address, &u32)| {
             (*who, f64::from(*count) * if is_held(who) { held } else { others } / seconds)
         };
-        let mut rates: Vec<(Source, f64)> = self.counts.iter().map(rate).collect();
+        let mut rates: Vec<(Address, f64)> = self.counts.iter().map(rate).collect();
         rates.sort_by(|one, other| other.1.total_cmp(&one.1));
         let is_crowd = all > CROWD || (lost > 0.0 && self.held.senders.is_empty());
         let heavy = rates.iter().filter(|(who, rate)| {
@@ -89,7 +89,7 @@ impl Crowd {
             self.since.insert(*who, now);
         }
         self.since.retain(|_, heavy| now - *heavy <= HELD);
-        let mut senders: Vec<Source> = self.since.keys().copied().collect();
+        let mut senders: Vec<Address> = self.since.keys().copied().collect();
         senders.sort_unstable();
         senders.truncate(HEAVY_SENDERS);
         let most = rates.first().map_or(0.0, |(_, rate)| *rate);
@@ -110,19 +110,31 @@ impl Crowd {
     }
 }
 
+/// The host alone: ports are a sender's own choice.
+const fn without_port(address: Address) -> Address {
+    match address {
+        Address::Socket(from) => Address::Socket(SocketAddr::new(from.ip(), 0)),
+        mac @ Address::Mac(_) => mac,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;
 
-    fn host(number: u32) -> Source {
-        Source::Socket((Ipv4Addr::from_bits(number), 319).into())
+    fn host(number: u32) -> Address {
+        Address::Socket((Ipv4Addr::from_bits(number), 319).into())
     }
 
     /// One message in `micros` of a flooder, as the kernel would let it pass, and one in five milliseconds of
     /// each of ten others. Who is held back in the end, and how
     /// many of the flooder's and of the others' have come through.
-    fn flooded(micros: i64, seconds: i64, flooder: impl Fn(i64) -> Source) -> (HeldBack, [i64; 2]) {
+    fn flooded(
+        micros: i64,
+        seconds: i64,
+        flooder: impl Fn(i64) -> Address,
+    ) -> (HeldBack, [i64; 2]) {
         let mut crowd = Crowd::default();
         let (mut dropped, mut passed) = (0, [0, 0]);
         for n in 0..seconds * 1_000_000 / micros {
@@ -134,8 +146,7 @@ mod tests {
                 }
             }
             let from = flooder(n);
-            if crowd.held.senders.contains(&from.without_port()) && n % (1 << crowd.held.keep) != 0
-            {
+            if crowd.held.senders.contains(&without_port(from)) && n % (1 << crowd.held.keep) != 0 {
                 dropped += 1;
             } else {
                 passed[0] += 1;
@@ -148,7 +159,7 @@ mod tests {
     #[test]
     fn one_flooder_is_held_back_within_a_turn_and_nobody_else_is() {
         let (held, [flooder, others]) = flooded(10, 3, |_| host(99));
-        assert_eq!(held.senders, [host(99).without_port()]);
+        assert_eq!(held.senders, [without_port(host(99))]);
         assert!((11_000..14_000).contains(&flooder), "{flooder} of 300000");
         assert_eq!(others, 6_000);
     }
@@ -163,7 +174,7 @@ mod tests {
             let from = if n % 10 == 0 { host(n as u32) } else { host(99) };
             crowd.count(now, Some(from), || dropped);
         }
-        assert_eq!(crowd.held.senders, [host(99).without_port()]);
+        assert_eq!(crowd.held.senders, [without_port(host(99))]);
         assert!(crowd.held.keep >= 7, "{crowd:?}");
     }
 

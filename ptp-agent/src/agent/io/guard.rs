@@ -7,10 +7,9 @@ use serde_json::{Value, json};
 
 use super::{Delivery, Io};
 use crate::{
-    engine::PortIndex,
+    engine::{PortIndex, address::Address},
     security::{Associations, Policy, Refusal},
     stamp::Stamp,
-    transport::Source,
 };
 
 /// Judges what comes in, signs what goes out; does neither without keys.
@@ -18,7 +17,7 @@ use crate::{
 pub(super) struct Guard {
     associations: Option<Associations>,
     /// Who has last sent what was refused, on which port, and why.
-    refused: Option<(PortIndex, Option<Source>, Refusal)>,
+    refused: Option<(PortIndex, Option<Address>, Refusal)>,
 }
 
 impl Guard {
@@ -64,7 +63,7 @@ impl Io {
         index: PortIndex,
         bytes: Vec<u8>,
         stamp: Option<Stamp>,
-        source: Option<Source>,
+        source: Option<Address>,
     ) {
         if let Some(associations) = &mut self.guard.associations {
             let verdict = associations.open(now, u32::from(index.0), &bytes);
@@ -82,7 +81,7 @@ impl Io {
     /// Who has last sent a message that was refused, and why, in words.
     pub fn last_refused(&self) -> Option<String> {
         let (port, source, cause) = self.guard.refused?;
-        let from = source.map_or_else(|| "unknown".to_owned(), |source| source.to_string());
+        let from = source.map_or_else(|| "unknown".to_owned(), host);
         Some(format!("{} from {from} on {}", cause.name(), self.interface(port)))
     }
 
@@ -106,5 +105,15 @@ impl Io {
             "unverified": totals.unverified,
             "refused": refused,
         })
+    }
+}
+
+/// The host of an address in words.
+fn host(address: Address) -> String {
+    match address {
+        Address::Socket(from) => from.ip().to_string(),
+        Address::Mac([a, b, c, d, e, f]) => {
+            format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+        }
     }
 }
