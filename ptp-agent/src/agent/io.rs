@@ -6,6 +6,7 @@ mod crowd;
 mod desk;
 mod guard;
 mod interface;
+mod pin;
 mod reach;
 
 use std::{
@@ -91,6 +92,8 @@ pub struct IoConfig {
     pub egress_latency: Latencies,
     /// Size of the ring, bytes.
     pub ring_bytes: Option<u32>,
+    /// Messages in the name of the time transmitter are believed from its address only.
+    pub is_pinned: bool,
     /// Keys, and whether messages must be authenticated by them.
     pub security: Option<security::Policy>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
@@ -185,6 +188,8 @@ pub struct IoCounts {
     pub without_stamp: u64,
     /// What authentication has let pass and dropped.
     pub authentication: security::Totals,
+    /// Messages in the time transmitter's name from another address than its own.
+    pub other_address: u64,
 }
 
 impl IoCounts {
@@ -197,6 +202,7 @@ impl IoCounts {
             ("overrun", self.overrun),
             ("socket_overflow", self.socket_overflow),
             ("record_without_stamp", self.without_stamp),
+            ("other_address", self.other_address),
         ]
         .into_iter()
         .chain(self.authentication.refusals())
@@ -280,7 +286,7 @@ impl Io {
             ..Options::default()
         })?;
         let watch = LinkWatch::new().map_err(IoError::Watch)?;
-        let guard = Guard::new(config.security.clone());
+        let guard = Guard::new(config.security.clone(), config.is_pinned);
         let mut ports = Vec::new();
         let mut hooks = Vec::new();
         for (index, interface) in config.interfaces.iter().enumerate() {

@@ -154,6 +154,7 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
             ingress_latency: latencies(&args.ingress_latency, &config.ingress_latency),
             egress_latency: latencies(&args.egress_latency, &config.egress_latency),
             ring_bytes: ring_bytes(&args.tap, config),
+            is_pinned: false,
             security: security.clone(),
             wire: Vec::new(),
         },
@@ -208,8 +209,9 @@ pub(super) fn run_config(
     record: Option<&Path>,
     json: bool,
 ) -> Result<RunConfig, UsageError> {
-    let common = common(&args.port, &config, json)?;
+    let mut common = common(&args.port, &config, json)?;
     let section = config.run;
+    common.io.is_pinned = section.pin_parent.unwrap_or(true);
     let knowledge = args.knowledge.or(&section);
     let limits = config.clock.limits()?;
     let clock = args.clock.or(section.clock).unwrap_or(RunClock::None);

@@ -111,7 +111,7 @@ impl Crowd {
 }
 
 /// The host alone: ports are a sender's own choice.
-const fn without_port(address: Address) -> Address {
+pub(super) const fn without_port(address: Address) -> Address {
     match address {
         Address::Socket(from) => Address::Socket(SocketAddr::new(from.ip(), 0)),
         mac @ Address::Mac(_) => mac,

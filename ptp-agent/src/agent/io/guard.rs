@@ -2,13 +2,16 @@
 //! engine is given them. What is refused has been paired with its stamp by then, so that it counts as
 //! what it is and nothing is taken for lost.
 
-use ptp_common::time::{Mono, Time};
+use ptp_common::{
+    time::{Mono, Time},
+    wire::{MessageKey, PortIdentity},
+};
 use serde_json::{Value, json};
 
-use super::{Delivery, Io};
+use super::{Delivery, Io, crowd::without_port, pin::Pin};
 use crate::{
     engine::{PortIndex, address::Address},
-    security::{Associations, Policy, Refusal},
+    security::{Associations, Policy},
     stamp::Stamp,
 };
 
@@ -17,12 +20,15 @@ use crate::{
 pub(super) struct Guard {
     associations: Option<Associations>,
     /// Who has last sent what was refused, on which port, and why.
-    refused: Option<(PortIndex, Option<Address>, Refusal)>,
+    refused: Option<(PortIndex, Option<Address>, &'static str)>,
+    /// Where the time transmitter is.
+    pin: Option<Pin>,
 }
 
 impl Guard {
-    pub(super) fn new(policy: Option<Policy>) -> Self {
-        Self { associations: policy.map(Associations::new), refused: None }
+    pub(super) fn new(policy: Option<Policy>, is_pinned: bool) -> Self {
+        let associations = policy.map(Associations::new);
+        Self { associations, refused: None, pin: is_pinned.then(Pin::default) }
     }
 }
 
@@ -71,18 +77,35 @@ impl Io {
                 port.counts.authentication.count(verdict);
             }
             if let Err(cause) = verdict {
-                self.guard.refused = Some((index, source, cause));
+                self.guard.refused = Some((index, source, cause.name()));
                 return;
             }
         }
+        if let (Some(pin), Some(from), Ok(key)) =
+            (&mut self.guard.pin, source, MessageKey::from_prefix(&bytes))
+            && !pin.is_at_home(now, index, &key, without_port(from))
+        {
+            if let Some(port) = self.ports.get_mut(usize::from(index.0)) {
+                port.counts.other_address += 1;
+            }
+            self.guard.refused = Some((index, source, "other_address"));
+            return;
+        }
         self.ready.push_back(Delivery::Message { port: index, bytes, stamp, source });
+    }
+
+    /// Who is followed, and on which port: from now on his address is held fast.
+    pub fn follow(&mut self, parent: Option<(PortIndex, PortIdentity)>) {
+        if let Some(pin) = &mut self.guard.pin {
+            pin.follow(parent);
+        }
     }
 
     /// Who has last sent a message that was refused, and why, in words.
     pub fn last_refused(&self) -> Option<String> {
         let (port, source, cause) = self.guard.refused?;
         let from = source.map_or_else(|| "unknown".to_owned(), host);
-        Some(format!("{} from {from} on {}", cause.name(), self.interface(port)))
+        Some(format!("{cause} from {from} on {}", self.interface(port)))
     }
 
     /// What authentication does on a port, for the status; null without keys.

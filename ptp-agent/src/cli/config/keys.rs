@@ -151,6 +151,12 @@ const SECTIONS: [Section; 5] = [
             live(option("boundary-clock-error", Example("100"))),
             live(option("grandmaster-accuracy", Example("1000"))),
             alone(
+                "pin-parent",
+                Default("true"),
+                "Messages in the name of the time transmitter that is followed are believed from its address \
+                 only, MAC or IP; false for one that sends from several.",
+            ),
+            alone(
                 "assume-two-step",
                 Default("false"),
                 "Every Sync has a Follow_Up, whatever its twoStepFlag says.",

@@ -91,6 +91,7 @@ pub(super) struct RunSection {
     pub(super) boundary_clock_error: Option<u32>,
     pub(super) grandmaster_accuracy: Option<u32>,
     pub(super) assume_two_step: Option<bool>,
+    pub(super) pin_parent: Option<bool>,
     pub(super) acceptable_masters: Option<Vec<Acceptable>>,
 }
 

@@ -84,6 +84,8 @@ pub struct Totals {
     pub implausible: u64,
     /// Requests that were not answered because there were too many.
     pub refused: u64,
+    /// Messages in the time transmitter's name from another address.
+    pub other_address: u64,
     /// Messages that should have been authenticated and were not.
     pub unauthentic: u64,
     /// Packets that were stamped and never came out of the socket.
@@ -98,6 +100,7 @@ impl Totals {
             .saturating_add(self.self_sent)
             .saturating_add(self.unmatched)
             .saturating_add(self.unconfirmed)
+            .saturating_add(self.other_address)
     }
 
     /// There are several, and they are no rounding error of what is used.
@@ -383,7 +386,11 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
                 format!("{} exchanges with a path delay that cannot be", recent.implausible)
             })
             .unwrap_or_default(),
-        Alarm::SpoofingSuspected => recent.map(oddities).unwrap_or_default(),
+        Alarm::SpoofingSuspected => {
+            let counts = recent.map(oddities).unwrap_or_default();
+            let last = facts.refused.as_ref().map(|last| format!(", last: {last}"));
+            counts + &last.unwrap_or_default()
+        }
         Alarm::TablePressure => format!("{} in all", facts.totals.table_full),
         Alarm::DelayAttackSuspected => facts
             .round_trip
@@ -413,6 +420,7 @@ fn oddities(recent: &Totals) -> String {
         ("self_sent", recent.self_sent),
         ("unmatched", recent.unmatched),
         ("unconfirmed", recent.unconfirmed),
+        ("other_address", recent.other_address),
     ];
     let counts = counts.iter().filter(|(_, count)| *count > 0);
     counts.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")

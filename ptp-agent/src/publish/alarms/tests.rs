@@ -397,7 +397,7 @@ fn no_announce_says_what_is_heard_instead() {
 }
 
 fn arbitrary_facts() -> impl Strategy<Value = Facts> {
-    let totals = prop::array::uniform24(prop_oneof![0u64..100, any::<u64>()]);
+    let totals = prop::array::uniform25(prop_oneof![0u64..100, any::<u64>()]);
     let more = (
         0usize..3,
         0usize..3,
@@ -435,6 +435,7 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
                 rx_orphaned: t[21],
                 tx_interrupted: t[22],
                 unauthentic: t[23],
+                other_address: t[24],
             },
             ports_up: up,
             ports_down: down,
