@@ -10,6 +10,7 @@ pub mod management;
 pub mod node;
 pub mod residence;
 pub mod ring_record;
+pub mod servo;
 pub mod tlvs;
 pub mod wire_message;
 
@@ -35,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     ("node", node::run, corpus::recipes),
     ("residence", residence::run, corpus::frames),
     ("ring_record", ring_record::run, corpus::records),
+    ("servo", servo::run, corpus::recipes),
     #[cfg(feature = "agent")]
     ("observer", observer::run, corpus::recipes),
     #[cfg(feature = "agent")]
