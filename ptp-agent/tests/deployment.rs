@@ -15,8 +15,8 @@ use ptp_agent::{
     publish::{
         alarms::Alarm,
         metrics::{
-            CapturePoint, Direction, FAMILIES, Forwarding, Histogram, Metrics, PORT_STATES,
-            SERVO_STATES, StampOutcome, Way,
+            CapturePoint, Direction, FAMILIES, Forwarding, Histogram, HostClock, Metrics,
+            PORT_STATES, SERVO_STATES, StampOutcome, Way,
         },
     },
     stamp::StampSource,
@@ -109,6 +109,7 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
             figures.clock_error_bound_seconds = Some(0.0);
             figures.clock_precision_seconds = Some(0.0);
             figures.causal_interval_seconds = Some([0.0; 2]);
+            figures.host_clock = Some(HostClock::default());
             figures.set_parent(ClockIdentity::default(), PortIdentity::default());
             figures.last_sample_timestamp_seconds = Some(0.0);
             figures.priming = Some(true);

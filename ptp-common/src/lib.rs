@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod classify;
+pub mod data_set;
 pub mod hint;
 pub mod record;
 pub mod residence;

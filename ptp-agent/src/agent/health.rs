@@ -9,7 +9,7 @@ use crate::{
     engine::{
         PortIndex,
         counters::{Counters, Drop},
-        receiver::Receiver,
+        instance::Instance,
     },
     publish::{
         alarms::{Alarms, Facts, Limits, Role, Totals},
@@ -132,6 +132,9 @@ pub(super) fn totals<'a>(
         totals.refused += of(Drop::RateLimited);
         totals.delays_unanswered += counters.dropped(Drop::UnansweredDelayReq)
             + counters.dropped(Drop::UnansweredPdelayReq);
+        totals.other_address += io.counts(*port).other_address;
+        totals.unauthentic +=
+            io.counts(*port).authentication.refusals().map(|(_, total)| total).sum::<u64>();
         if let Some((rx, tx)) = io.stamp_counts(*port) {
             totals.rx_stamps += rx.matched.values().sum::<u64>();
             totals.rx_stamps_missing += rx.pairing.missing;
@@ -148,7 +151,7 @@ pub(super) fn totals<'a>(
 
 /// What is heard by somebody who has no time transmitter: what passes the hooks first, for they see more than
 /// the sockets, and then what only the engine can know.
-pub(super) fn hints(io: &Io, receiver: &Receiver, now: Time<Mono>) -> Vec<String> {
+pub(super) fn hints(io: &Io, receiver: &Instance, now: Time<Mono>) -> Vec<String> {
     if receiver.parent().is_some() {
         return Vec::new();
     }

@@ -2,7 +2,9 @@
 //! the other, and a loop between them that only carries.
 
 mod bound;
+pub mod confinement;
 mod data_sets;
+pub mod drive;
 mod export;
 pub(crate) mod health;
 pub mod io;
@@ -29,9 +31,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     clock::{
-        Clock, ClockError, followed::MAX_FREQUENCY_PPB, phc::PhcError, virtual_clock::VirtualClock,
+        Clock, ClockError, phc::PhcError, policy::MAX_FREQUENCY_PPB, virtual_clock::VirtualClock,
     },
-    engine::{client, counters::Counters},
+    engine::{counters::Counters, discipline},
     publish::{
         alarms::Limits,
         json::{ClockLine, Output, OutputError, PTP, Sample},
@@ -145,6 +147,8 @@ pub struct Common {
     pub serving: Serving,
     /// What is tolerated before there is an alarm.
     pub limits: Limits,
+    /// To give up system calls that are not needed once everything is open.
+    pub is_confined: bool,
     /// JSON lines instead of text.
     pub json: bool,
     /// Seed of the randomised intervals; `None` takes one from the clock.
@@ -253,7 +257,7 @@ pub(crate) fn start_output(json: bool) -> Result<Option<Output>, AgentError> {
 }
 
 /// A sample as the JSON line of `run` and `replay`.
-fn sample_line(interface: &str, sample: &client::Sample) -> Sample {
+fn sample_line(interface: &str, sample: &discipline::Sample) -> Sample {
     Sample {
         interface: interface.to_owned(),
         domain: sample.domain_number,
@@ -281,7 +285,7 @@ pub(crate) fn print(line: &str) -> Result<(), OutputError> {
 }
 
 /// A sample as a line of text.
-fn sample_text(interface: &str, sample: &client::Sample) -> String {
+fn sample_text(interface: &str, sample: &discipline::Sample) -> String {
     format!(
         "{interface}: offset {:+} ns  delay {} ns  frequency {:+.1} ppb  {}  {}",
         sample.offset.as_nanos(),

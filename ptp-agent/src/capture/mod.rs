@@ -185,7 +185,7 @@ impl ClockRelation {
 
     /// A stamp on CLOCK_REALTIME that is so fresh that no step can have come between.
     pub fn mono_at(&self, real: Time<Real>) -> Time<Mono> {
-        Time::from_epoch(real.since_epoch() - self.real_minus_mono)
+        real.at_offset(Duration::ZERO - self.real_minus_mono)
     }
 
     /// What CLOCK_REALTIME showed at `time`, about when `record` was written: by the record's own
@@ -198,7 +198,7 @@ impl ClockRelation {
                 real_minus_mono = then - (self.tai_minus_mono - self.real_minus_mono);
             }
         }
-        Time::from_epoch(time.since_epoch() + real_minus_mono)
+        time.at_offset(real_minus_mono)
     }
 }
 

@@ -2,14 +2,19 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration as StdDuration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 
 use super::{
     clock::{ExportArgs, RunClock},
     documents,
     knowledge::KnowledgeArgs,
     log::LogFormat,
-    phc, transparent,
+    phc,
+    security::SecurityArgs,
+    transparent,
 };
 use crate::{
     agent::prime::PrimeMode,
@@ -20,7 +25,7 @@ use crate::{
     lab,
     publish::local::StatusSocket,
     servo::choice::Choice,
-    status,
+    status, trace,
     transport::{TransportKind, wire::FarEnd},
 };
 
@@ -113,6 +118,11 @@ pub(super) enum Command {
     ///
     /// Needs no privileges.
     Status(status::Args),
+    /// What traces of several hosts are worth: corrected times, bounds, and which orders are certain.
+    ///
+    /// Reads spans, and from Prometheus or from what agents have printed how far the hosts' clocks were.
+    /// Needs no privileges.
+    Trace(trace::Args),
     /// The configuration file: what is in it, and whether it can be used.
     ///
     /// Needs no privileges.
@@ -194,6 +204,12 @@ pub(super) struct TapArgs {
     /// Tell `status` about this agent here, or nowhere (none); default: in /run/ptp-agent.
     #[arg(long, value_name = "PATH")]
     pub(super) status_socket: Option<StatusSocket>,
+    #[command(flatten)]
+    pub(super) security: SecurityArgs,
+    /// Give up system calls and files that are not needed (seccomp, Landlock), where the kernel can take them:
+    /// true (default) or false.
+    #[arg(long, value_name = "BOOL")]
+    pub(super) confine: Option<bool>,
     /// Magnitude of the offset that raises an alarm, ns (default 100000).
     #[arg(long, value_name = "NS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) offset_threshold: Option<u32>,
@@ -270,7 +286,7 @@ pub(super) struct FollowArgs {
     /// How requests are sent and which Sync messages are learnt from: plain (default; prime where it
     /// helps, learn from all), primed, cold, remote (requests shortly before a Sync, which then leaves
     /// sooner) or auto (whatever seems truest for the grandmaster; on trial).
-    #[arg(long)]
+    #[arg(long, value_parser = strategies())]
     pub(super) strategy: Option<strategy::Choice>,
     /// What steers the clock: adaptive (default), pi, linreg or rfc5905, and how pi and linreg
     /// filter, as in pi:raw-weight:median:10.
@@ -280,6 +296,10 @@ pub(super) struct FollowArgs {
     /// standard output or with --json to standard error.
     #[arg(long)]
     pub(super) log_ptp4l: bool,
+    /// In a laboratory: take the host's clock to be so far ahead of what it is, ns.
+    #[arg(long, hide = true, value_name = "NS", default_value_t = 0, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i64).range(-1_000_000_000_000..=1_000_000_000_000))]
+    pub(super) host_clock_offset: i64,
     /// How much slower the path from the time transmitter is than the mean of both ways, ns.
     #[arg(long, value_name = "NS", allow_negative_numbers = true)]
     pub(super) delay_asymmetry: Option<i64>,
@@ -373,6 +393,29 @@ pub(super) enum Delay {
     E2e,
     /// Peer to peer: Pdelay_Req and Pdelay_Resp.
     P2p,
+}
+
+/// `--strategy` by name; its values and what they are for stand in the help.
+fn strategies() -> impl TypedValueParser<Value = strategy::Choice> {
+    let values = strategy::Choice::ALL.map(|choice| {
+        PossibleValue::new(choice.name()).help(match choice {
+            strategy::Choice::Auto => "Whatever is truest for the grandmaster that is followed",
+            strategy::Choice::Plain => {
+                "Prime where it makes the own path faster, and learn from each message"
+            }
+            strategy::Choice::Primed => "Prime each request",
+            strategy::Choice::Cold => {
+                "Prime no request, as a software grandmaster primes no Sync"
+            }
+            strategy::Choice::Remote => {
+                "Send requests shortly before a Sync is due, and learn from the Sync messages that were fast"
+            }
+        })
+    });
+    PossibleValuesParser::new(values).map(|name| {
+        let choice = strategy::Choice::ALL.into_iter().find(|choice| choice.name() == name);
+        choice.unwrap_or_default()
+    })
 }
 
 pub(super) fn seconds(text: &str) -> Result<StdDuration, String> {

@@ -2,10 +2,11 @@
 //! nothing that can be read only on a real host. `None` always means that it could not be read.
 
 use aya::util::KernelVersion;
+use ptp_common::data_set::TimeProperties;
 
 use crate::{
     capture::ProbeReport,
-    engine::{bmca::DataSet, receiver::TimeProperties},
+    engine::bmca::DataSet,
     sys::{
         clock::KernelClock,
         ethtool::{Driver, Timestamping},

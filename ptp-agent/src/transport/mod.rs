@@ -6,10 +6,12 @@
 //! which record of a kernel program is this message's, and stands in where there is none.
 
 pub(crate) mod driver_stamp;
+mod heavy;
 mod link;
 mod scope;
 pub mod wire;
 
+pub(crate) use heavy::MOST as HEAVY_SENDERS;
 pub use link::{LinkState, LinkWatch, interface_addresses, interface_mac, link_state};
 
 use std::{
@@ -22,7 +24,7 @@ use std::{
 
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
-    sockopt::{Ipv6RecvPacketInfo, ReceiveTimestampns},
+    sockopt::{Ipv6RecvPacketInfo, RcvBufForce, ReceiveTimestampns},
 };
 use ptp_common::{
     classify::{ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL},
@@ -31,7 +33,10 @@ use ptp_common::{
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
-use crate::sys::{self, clock, packet};
+use crate::{
+    engine::{Group, address::Address},
+    sys::{self, clock, packet},
+};
 use scope::{Scope, Scopes};
 
 const PRIMARY_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 1, 129);
@@ -41,6 +46,9 @@ const PRIMARY_MAC: [u8; 6] = [0x01, 0x1b, 0x19, 0x00, 0x00, 0x00];
 const PEER_MAC: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
 /// No PTP message is longer than an Ethernet frame; what is longer than this is counted and dropped.
 pub const MAX_MESSAGE: usize = 2048;
+
+/// Bytes of event messages that may wait in a socket, as the kernel counts them: some thousand messages.
+const QUEUE: usize = 1 << 20;
 
 /// What carries the messages.
 #[derive(
@@ -172,36 +180,26 @@ pub struct Received {
     /// Whether it did not fit the buffer.
     pub oversized: bool,
     /// Who sent it.
-    pub source: Option<Source>,
+    pub source: Option<Address>,
     /// The stack's own stamp, CLOCK_REALTIME; only event messages have one, and not even they where the
     /// stack has only just been asked for stamps.
     pub stack: Option<Time<Real>>,
 }
 
-/// The sender of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// On Ethernet.
-    Mac([u8; 6]),
-    /// On UDP.
-    Socket(SocketAddr),
-}
-
-impl Source {
-    fn from_kernel(address: &SockaddrStorage) -> Option<Self> {
-        if let Some(v4) = address.as_sockaddr_in() {
-            return Some(Self::Socket(SocketAddr::new(v4.ip().into(), v4.port())));
-        }
-        if let Some(v6) = address.as_sockaddr_in6() {
-            return Some(Self::Socket(SocketAddr::new(v6.ip().into(), v6.port())));
-        }
-        address.as_link_addr()?.addr().map(Self::Mac)
+/// The sender of a message, as the kernel says it.
+fn sender(address: &SockaddrStorage) -> Option<Address> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some(Address::Socket(SocketAddr::new(v4.ip().into(), v4.port())));
     }
+    if let Some(v6) = address.as_sockaddr_in6() {
+        return Some(Address::Socket(SocketAddr::new(v6.ip().into(), v6.port())));
+    }
+    address.as_link_addr()?.addr().map(Address::Mac)
 }
 
-/// Where multicast messages go: the MAC address and, on UDP, the IP address. `peer` is the address
-/// of the peer-delay messages instead of the primary one.
-pub const fn destination(kind: TransportKind, peer: bool) -> ([u8; 6], Option<IpAddr>) {
+/// Where messages to a group go: the MAC address and, on UDP, the IP address.
+pub const fn destination(kind: TransportKind, group: Group) -> ([u8; 6], Option<IpAddr>) {
+    let peer = matches!(group, Group::Peer);
     match kind {
         TransportKind::L2 => (if peer { PEER_MAC } else { PRIMARY_MAC }, None),
         TransportKind::Udp4 => {
@@ -259,6 +257,10 @@ impl Transport {
                 (open(PORT_EVENT)?, Some(open(PORT_GENERAL)?))
             }
         };
+        // Room for what comes while the agent does something else; that it cannot be had is no fault.
+        if let Err(error) = setsockopt(&event, RcvBufForce, &QUEUE) {
+            tracing::debug!(%error, "receive buffer");
+        }
         setsockopt(&event, ReceiveTimestampns, &true)
             .map_err(|error| failed("ask for receive timestamps", error.into()))?;
         let register = |socket| {
@@ -288,6 +290,20 @@ impl Transport {
             .filter_map(|socket| sys::dropped_by_kernel(socket).ok())
             .map(u64::from)
             .sum()
+    }
+
+    /// Lets only one in `1 << keep` event messages of these senders into the socket's queue; all of everybody
+    /// with none of them.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn hold_back(&self, senders: &[Address], keep: u32) -> io::Result<()> {
+        let first = match self.kind {
+            TransportKind::L2 => packet::own_frames_first(),
+            TransportKind::Udp4 | TransportKind::Udp6 => Vec::new(),
+        };
+        let filter = heavy::filter(self.kind, senders, keep, first);
+        self.event.get_ref().attach_filter(&filter)
     }
 
     /// Asks for the driver's stamps of event messages sent from now on, or no longer.
@@ -337,7 +353,8 @@ impl Transport {
     ///
     /// # Errors
     /// What the kernel reports.
-    pub fn send(&self, channel: Channel, peer: bool, message: &[u8]) -> io::Result<()> {
+    pub fn send(&self, channel: Channel, group: Group, message: &[u8]) -> io::Result<()> {
+        let peer = group == Group::Peer;
         let event = self.event.get_ref();
         let (socket, port) = match (channel, &self.general) {
             (Channel::General, Some(general)) => (general.get_ref(), PORT_GENERAL),
@@ -371,11 +388,11 @@ impl Transport {
     ///
     /// # Errors
     /// What the kernel reports.
-    pub fn send_unicast(&self, to: Source, message: &[u8]) -> io::Result<()> {
+    pub fn send_unicast(&self, to: Address, message: &[u8]) -> io::Result<()> {
         let socket = self.general.as_ref().unwrap_or(&self.event).get_ref();
         match to {
-            Source::Mac(mac) => packet::send(socket, self.ifindex, mac, ETHERTYPE_PTP, message),
-            Source::Socket(from) => match from.ip() {
+            Address::Mac(mac) => packet::send(socket, self.ifindex, mac, ETHERTYPE_PTP, message),
+            Address::Socket(from) => match from.ip() {
                 IpAddr::V4(ip) => {
                     let to = SocketAddrV4::new(ip, PORT_GENERAL);
                     socket.send_to(message, &to.into()).map(drop)
@@ -421,7 +438,7 @@ fn receive(
         }
     }
     let full = message.bytes;
-    let source = message.address.as_ref().and_then(Source::from_kernel);
+    let source = message.address.as_ref().and_then(sender);
     let (length, oversized) = (full.min(MAX_MESSAGE), full > MAX_MESSAGE);
     Ok((Received { length, oversized, source, stack }, scope))
 }

@@ -39,6 +39,12 @@ families! {
         "To within what the local clock repeats; no claim about the asymmetry of the path.";
     CAUSAL_INTERVAL = GAUGE "ptp_causal_interval_seconds"
         "Ends of where local clock minus grandmaster clock can be by causality alone.";
+    HOST_OFFSET = GAUGE "ptp_host_clock_offset_seconds"
+        "CLOCK_REALTIME minus grandmaster clock as UTC, whatever clock the agent follows with.";
+    HOST_OFFSET_BOUND = GAUGE "ptp_host_clock_offset_bound_seconds"
+        "The true offset of CLOCK_REALTIME is no farther from what is told.";
+    HOST_READ_AT = GAUGE "ptp_host_clock_read_timestamp_seconds"
+        "What CLOCK_REALTIME showed when its offset was as told.";
     PARENT = GAUGE "ptp_parent_info" "Grandmaster and parent that the clock's time comes from; always 1.";
     LAST_SAMPLE = GAUGE "ptp_last_sample_timestamp_seconds"
         "Unix time of the last sample; its age tells a dead clock from a good one.";

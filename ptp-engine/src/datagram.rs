@@ -1,0 +1,79 @@
+//! The bytes of a message to send.
+
+use core::{fmt, ops};
+
+use ptp_common::wire::{Body, Header, Message, Tlvs, WireError};
+
+/// The bytes of a message to send: the longest fixed part has 64, and the rest is room for TLVs.
+#[derive(Clone, Copy)]
+pub struct Datagram {
+    bytes: [u8; Self::CAPACITY],
+    length: u8,
+}
+
+impl Datagram {
+    /// As long as a message may become, bytes.
+    pub const CAPACITY: usize = 192;
+
+    /// A message without TLVs.
+    pub fn new(header: Header, body: Body) -> Self {
+        // Cannot fail, but an empty datagram beats a panic.
+        let none = Self { bytes: [0; Self::CAPACITY], length: 0 };
+        Self::with_tlvs(header, body, Tlvs::NONE).unwrap_or(none)
+    }
+
+    /// A message with TLVs behind it.
+    ///
+    /// # Errors
+    /// [`WireError::Buffer`] where they do not fit.
+    pub fn with_tlvs(header: Header, body: Body, tlvs: Tlvs<'_>) -> Result<Self, WireError> {
+        let mut bytes = [0; Self::CAPACITY];
+        let length = Message { header, body, tlvs }.emit(&mut bytes)?;
+        Ok(Self { bytes, length: length as u8 })
+    }
+}
+
+impl ops::Deref for Datagram {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+impl PartialEq for Datagram {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+impl Eq for Datagram {}
+impl fmt::Debug for Datagram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Datagram(")?;
+        for byte in self.iter() {
+            write!(f, "{byte:02x}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ptp_common::wire::{PortIdentity, Timestamp, Tlv, TlvBuilder, TlvType};
+
+    #[test]
+    fn every_message_has_room_for_tlvs_and_no_more_than_that() {
+        let header = Header::new(PortIdentity::default(), 1);
+        let body = Body::Sync { origin_timestamp: Timestamp::ZERO };
+        let plain = Datagram::new(header, body);
+        let value = [7; 144];
+        let mut buffer = [0; 320];
+        let mut tlvs = TlvBuilder::new(&mut buffer);
+        tlvs.push(Tlv { kind: TlvType(0x3fff), value: &value }).unwrap();
+        let long = Datagram::with_tlvs(header, body, tlvs.finish()).unwrap();
+        assert_eq!(long.len(), plain.len() + 4 + value.len());
+        let value = [7; 146];
+        let mut tlvs = TlvBuilder::new(&mut buffer);
+        tlvs.push(Tlv { kind: TlvType(0x3fff), value: &value }).unwrap();
+        assert!(Datagram::with_tlvs(header, body, tlvs.finish()).is_err());
+    }
+}
