@@ -39,7 +39,12 @@ impl Output {
         let name = path.display().to_string();
         let file = File::create(path).with_context(|| format!("cannot make {name}"))?;
         let is_protobuf = path.extension().is_some_and(|extension| extension == "pb");
-        Ok(Self { file: BufWriter::with_capacity(1 << 18, file), name, is_protobuf, part: Vec::new() })
+        Ok(Self {
+            file: BufWriter::with_capacity(1 << 18, file),
+            name,
+            is_protobuf,
+            part: Vec::new(),
+        })
     }
 
     /// Writes the spans of a resource: a line, or the next field of one message.
