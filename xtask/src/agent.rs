@@ -39,6 +39,9 @@ pub(crate) enum Bench {
     Fleet(Arguments),
     /// A million spans through `ptp-agent trace`, and the laboratory for traces; see docs/traces.md
     Traces(Arguments),
+    /// What a transparent clock in software is worth behind loaded bridges, and what it costs: without it and
+    /// with it in the same run
+    Transparent(Arguments),
     /// How true the agent is against other grandmasters, with ptp4l's client beside it; writes the tables
     /// of docs/truth.md
     Truth(truth::Arguments),
@@ -57,6 +60,10 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
             with_test_program("fleet", &package::binary()?, &arguments.arguments)
         }
         Bench::Traces(arguments) => traces(arguments),
+        Bench::Transparent(arguments) => {
+            let binary = package::binary()?;
+            with_test_program("transparent", &binary, &arguments.arguments)
+        }
         Bench::Truth(arguments) => truth::run(arguments),
     }
 }

@@ -2,14 +2,17 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration as StdDuration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 
 use super::{
     clock::{ExportArgs, RunClock},
     documents,
     knowledge::KnowledgeArgs,
     log::LogFormat,
-    phc,
+    phc, transparent,
 };
 use crate::{
     agent::prime::PrimeMode,
@@ -67,6 +70,12 @@ pub(super) enum Command {
     /// Opens no PTP port, so it runs beside any daemon. Needs CAP_BPF, CAP_NET_ADMIN and
     /// CAP_PERFMON.
     Observe(ObserveArgs),
+    /// A transparent clock for what this host forwards: bridge, macvlan, routing, a guest's tap.
+    ///
+    /// Adds to PTP messages how long they were inside, queues included, so that clients behind this host do
+    /// not see them. Has no clock of its own and changes no other packet. Needs CAP_BPF, CAP_NET_ADMIN,
+    /// CAP_PERFMON and CAP_NET_RAW.
+    Transparent(transparent::TransparentArgs),
     /// Compare eBPF stamps of each PTP packet with the kernel's own (SO_TIMESTAMPING).
     ///
     /// Opens no PTP port, so it runs beside any daemon and compares that daemon's packets. Needs
@@ -269,7 +278,7 @@ pub(super) struct FollowArgs {
     /// How requests are sent and which Sync messages are learnt from: plain (default; prime where it
     /// helps, learn from all), primed, cold, remote (requests shortly before a Sync, which then leaves
     /// sooner) or auto (whatever seems truest for the grandmaster; on trial).
-    #[arg(long)]
+    #[arg(long, value_parser = strategies())]
     pub(super) strategy: Option<strategy::Choice>,
     /// What steers the clock: adaptive (default), pi, linreg or rfc5905, and how pi and linreg
     /// filter, as in pi:raw-weight:median:10.
@@ -376,6 +385,29 @@ pub(super) enum Delay {
     E2e,
     /// Peer to peer: Pdelay_Req and Pdelay_Resp.
     P2p,
+}
+
+/// `--strategy` by name; its values and what they are for stand in the help.
+fn strategies() -> impl TypedValueParser<Value = strategy::Choice> {
+    let values = strategy::Choice::ALL.map(|choice| {
+        PossibleValue::new(choice.name()).help(match choice {
+            strategy::Choice::Auto => "Whatever is truest for the grandmaster that is followed",
+            strategy::Choice::Plain => {
+                "Prime where it makes the own path faster, and learn from each message"
+            }
+            strategy::Choice::Primed => "Prime each request",
+            strategy::Choice::Cold => {
+                "Prime no request, as a software grandmaster primes no Sync"
+            }
+            strategy::Choice::Remote => {
+                "Send requests shortly before a Sync is due, and learn from the Sync messages that were fast"
+            }
+        })
+    });
+    PossibleValuesParser::new(values).map(|name| {
+        let choice = strategy::Choice::ALL.into_iter().find(|choice| choice.name() == name);
+        choice.unwrap_or_default()
+    })
 }
 
 pub(super) fn seconds(text: &str) -> Result<StdDuration, String> {

@@ -37,6 +37,8 @@ pub(super) enum UsageError {
     Config(#[from] ConfigError),
     #[error("no interface: name one with --interface, or in the configuration file")]
     NoInterface,
+    #[error("no ports: name a bridge with --bridge, or two or more interfaces with --interface")]
+    NoPorts,
     #[error("no configuration file: name one, or use --config")]
     NoConfig,
     #[error("interface {0} is named twice")]

@@ -4,12 +4,12 @@
 use crate::{
     agent::{bound::ceiling, export::host_offset},
     clock::followed::Followed,
-    engine::client::Client,
+    engine::discipline::Discipline,
     publish::{export::View, json::HostLine, metrics::HostClock},
 };
 
 /// What there is to say at the time of `view`, with the host's name.
-pub(super) fn line(client: &Client<Followed>, view: &View<'_>, name: &str) -> HostLine {
+pub(super) fn line(client: &Discipline<Followed>, view: &View<'_>, name: &str) -> HostLine {
     let known = host_offset(client, view);
     let receiver = client.receiver();
     HostLine {
@@ -19,7 +19,7 @@ pub(super) fn line(client: &Client<Followed>, view: &View<'_>, name: &str) -> Ho
         offset_ns: known.map(|(offset, _)| offset.as_nanos()),
         // What is left away of the offset counts, too.
         bound_ns: known.map(|(_, bound)| ceiling(bound).saturating_add(1)),
-        grandmaster: receiver.parent().map(|parent| parent.grandmaster_identity.to_string()),
+        grandmaster: receiver.parent().map(|parent| parent.set.grandmaster_identity.to_string()),
         domain: receiver.domain_number(),
     }
 }

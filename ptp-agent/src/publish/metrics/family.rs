@@ -65,6 +65,10 @@ families! {
     STEPS = COUNTER "ptp_clock_steps_total" "Times that the clock was stepped.";
     TIMESTAMP_DIFFERENCE = HISTOGRAM "ptp_timestamp_difference_seconds"
         "Stamp of a kernel program minus the kernel's own software stamp of the same packet.";
+    RESIDENCE = HISTOGRAM "ptp_residence_seconds"
+        "Time that PTP event messages spent in this host, by the port by which they left.";
+    CORRECTED = COUNTER "ptp_corrected_total"
+        "PTP messages that a transparent clock has let pass, by what became of them.";
     ALARM = GAUGE "ptp_alarm" "1 while the alarm is raised, 0 otherwise.";
 }
 
@@ -102,6 +106,18 @@ impl Families {
     ) {
         let mut metric = labelled(labels);
         metric.set_histogram(histogram.to_proto());
+        self.push(family, metric);
+    }
+
+    /// Adds a histogram of other bounds.
+    pub(super) fn add_proto(
+        &mut self,
+        family: &Family,
+        labels: &[(&str, &str)],
+        histogram: prometheus::proto::Histogram,
+    ) {
+        let mut metric = labelled(labels);
+        metric.set_histogram(histogram);
         self.push(family, metric);
     }
 

@@ -9,6 +9,7 @@
 mod family;
 mod figures;
 mod histogram;
+mod transparent;
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +28,7 @@ pub use figures::{
     PortFigures, SERVO_STATES, StampOutcome, message_type_name,
 };
 pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
+pub use transparent::{Forwarding, Way};
 
 use family::{
     ALARM, BUILD_INFO, CAUSAL_INTERVAL, ERROR_BOUND, EXCHANGES, FREQUENCY, Families, HOST_OFFSET,
@@ -105,6 +107,12 @@ impl Metrics {
         self.figures.lock().alarms = alarms.into_iter().collect();
     }
 
+    /// Sets what a transparent clock has done on its ports, by interface. Those beyond [`MAX_PORTS`] are not
+    /// shown.
+    pub fn set_forwarding(&self, forwarding: BTreeMap<String, Forwarding>) {
+        self.figures.lock().forwarding = forwarding;
+    }
+
     /// Everything in Prometheus' text format.
     ///
     /// # Errors
@@ -128,6 +136,7 @@ struct State {
     ports: BTreeMap<String, BTreeMap<u8, PortFigures>>,
     ring_lost: Option<u64>,
     alarms: BTreeMap<&'static str, bool>,
+    forwarding: BTreeMap<String, Forwarding>,
 }
 
 #[derive(Clone)]
@@ -170,6 +179,9 @@ impl Collector for Figures {
         }
         if let Some(total) = state.ring_lost {
             families.add(&RING_LOST, &[], total as f64);
+        }
+        for (interface, forwarding) in state.forwarding.iter().take(MAX_PORTS) {
+            forwarding.add(interface, &mut families);
         }
         for (alarm, raised) in &state.alarms {
             families.add(&ALARM, &[("alarm", alarm)], f64::from(*raised));
@@ -303,6 +315,7 @@ mod tests {
         }));
         metrics.set_ring_lost(3);
         metrics.set_alarms([("no_sync", true), ("holdover", false)]);
+        metrics.set_forwarding([("tap0".to_owned(), transparent::tests::example())].into());
         metrics
     }
 
