@@ -30,10 +30,10 @@ use crate::{
     engine::{
         PortIndex, TxToken,
         receiver::{Measurement, Observation},
-        strategy::Priming,
+        strategy::Sending,
     },
     publish::metrics::Histogram,
-    stamp::{Stamp, StampSource},
+    stamp::{Manner, Stamp, StampSource},
     sys::{clock::monotonic, schedule, timer::Timer},
     transport::{
         Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Source, Transport, TransportError,
@@ -206,8 +206,9 @@ struct Port {
     rx: Side,
     tx: Side,
     primer: Primer,
-    /// Around the driver, of messages that were not primed and of those that were.
+    /// Around the driver, of messages that were sent in each manner.
     brackets: [Bracket; 2],
+    sending: Sending,
     driver_stamps: bool,
     standby: Standby,
     /// What passes the hook and is not for this port.
@@ -287,8 +288,7 @@ struct Waiting {
     /// As the socket has it.
     stack: Option<Stamp>,
     token: Option<TxToken>,
-    /// It went behind a throwaway frame.
-    primed: bool,
+    manner: Manner,
 }
 
 /// See the module's paragraph.
@@ -359,6 +359,7 @@ impl Io {
                 }),
                 primer: Primer::new(config.prime, interface),
                 brackets: Default::default(),
+                sending: Sending::Free,
                 driver_stamps,
                 standby: Standby::default(),
                 hearsay: Hearsay::default(),
@@ -414,10 +415,10 @@ impl Io {
         })
     }
 
-    /// Says which event messages of a port are to be primed.
-    pub fn set_priming(&mut self, port: PortIndex, priming: Priming) {
+    /// Says in which manner the event messages of a port are to be sent.
+    pub fn set_sending(&mut self, port: PortIndex, sending: Sending) {
         if let Some(port) = self.ports.get_mut(usize::from(port.0)) {
-            port.primer.set(priming);
+            port.sending = sending;
         }
     }
 
@@ -480,8 +481,8 @@ impl Io {
     /// Sends an event message; its stamp comes as a [`Delivery::TxStamp`], mostly at once.
     pub fn send_event(&mut self, port: PortIndex, token: TxToken, peer: bool, message: &[u8]) {
         let failed = Delivery::TxStamp { token, stamp: None };
-        let primed =
-            self.ports.get_mut(usize::from(port.0)).is_some_and(|port| port.primer.before_event());
+        let manner = self.ports.get_mut(usize::from(port.0)).map(Port::prepare);
+        let manner = manner.unwrap_or_default();
         if !self.send(port, Channel::Event, peer, message) {
             self.ready.push_back(failed);
             return;
@@ -499,7 +500,7 @@ impl Io {
             source: None,
             stack: None,
             token: Some(token),
-            primed,
+            manner,
         });
         self.look(now);
     }
@@ -617,7 +618,7 @@ impl Io {
             source,
             stack,
             token: None,
-            primed: false,
+            manner: Manner::Plain,
         });
     }
 
@@ -690,7 +691,7 @@ impl Io {
                 side.compare(&stamps);
                 if sent {
                     port.primer.after_event(&stamps);
-                    let bracket = &mut port.brackets[usize::from(waiting.primed)];
+                    let bracket = &mut port.brackets[waiting.manner as usize];
                     if !bracket.is_sound_around(&stamps) {
                         side.interrupted += 1;
                         return Found::Stamp(None);
@@ -704,7 +705,7 @@ impl Io {
                 Found::Stamp(stamp.map(|mut stamp| {
                     // What was used, against all that was seen: the moving to the reference included.
                     stamp.doubt = stamps.doubt(stamp.time, sent);
-                    stamp.primed = waiting.primed;
+                    stamp.manner = waiting.manner;
                     let time = stamp.time;
                     stamp.time = if sent {
                         time + self.config.egress_latency.of(reference)
@@ -893,6 +894,16 @@ impl Port {
         let overflowed = self.transport.as_ref().map_or(0, Transport::overflowed);
         let socket_overflow = self.counts.socket_overflow + overflowed;
         IoCounts { socket_overflow, ..self.counts }
+    }
+
+    /// Prepares the way for an event message in the manner that it is to be sent in. In which it is.
+    fn prepare(&mut self) -> Manner {
+        let primed = match self.sending {
+            Sending::Free => self.primer.before_event(),
+            Sending::Told(Manner::Primed) => self.primer.prime(),
+            Sending::Told(Manner::Plain) => false,
+        };
+        if primed { Manner::Primed } else { Manner::Plain }
     }
 
     /// Reads the driver's stamps. The ring has been read before, so their packets are known.

@@ -353,9 +353,9 @@ impl Runner {
                     event => teller.tell(&event, self)?,
                 }
             }
-            let priming = self.client.strategist().priming();
+            let sending = self.client.strategist().sending();
             for port in &teller.ports {
-                self.io.set_priming(*port, priming);
+                self.io.set_sending(*port, sending);
             }
             let Some(delivery) = self.io.next_delivery() else {
                 return Ok(());

@@ -8,7 +8,7 @@ use super::{
         Action, DelayObservation, Measurement, Observation, ParentDataSet, PortConfig, Receiver,
         ReceiverConfig,
     },
-    strategy::{self, Observed, Strategist, Strategy, Use},
+    strategy::{self, Strategist, Strategy, Use},
 };
 use crate::{
     clock::{Clock, ClockError, ClockScale, Consent},
@@ -340,11 +340,7 @@ impl<C: Clock> Client<C> {
                     log_interval: sync.log_interval,
                     correction: sync.correction,
                 };
-                let output = match self.strategist.sync(input) {
-                    Use::Learn => self.servo.sync(input),
-                    Use::Bound => self.servo.bound_by_sync(input),
-                };
-                if let Some(output) = output {
+                if let Some(output) = self.servo.sync(self.strategist.sync(input)) {
                     self.apply(now, output);
                     self.sample(measurement, sync.t2, sync.sequence_id, output);
                 }
@@ -358,13 +354,19 @@ impl<C: Clock> Client<C> {
                 let t3 = self.local(delay.t3);
                 let DelayObservation { t4, sequence_id, correction, .. } = delay;
                 let input = DelayInput { t3, t4, sequence_id, correction };
-                let used = self.strategist.delay(input, delay.t3.primed);
+                let used = self.strategist.delay(input, delay.t3.manner);
                 self.receiver.set_aiming(measurement.port, self.strategist.is_aiming());
-                match (self.strategist.take_change(), used) {
-                    // It is part of the history.
-                    (Some(change), _) => self.change_strategy(change),
-                    (None, Use::Learn) => self.servo.delay(input),
-                    (None, Use::Bound) => self.servo.bound_by_delay(input),
+                match used {
+                    Use::Learn => self.servo.delay(input),
+                    Use::Bound => self.servo.bound_by_delay(input),
+                }
+                if let Some(history) = self.strategist.take_history()
+                    && !self.servo.relearn(&history)
+                {
+                    self.strategist.postpone();
+                }
+                if let Some(change) = self.strategist.take_change() {
+                    self.push(Event::Strategy(change));
                 }
             }
             Observation::PeerDelay(peer) => {
@@ -376,18 +378,6 @@ impl<C: Clock> Client<C> {
                 });
             }
         }
-    }
-
-    /// What was learnt was of other paths: the servo begins anew with what was seen of those that count now.
-    fn change_strategy(&mut self, change: strategy::Change) {
-        self.servo.parent_changed();
-        for observed in self.strategist.history() {
-            match observed {
-                Observed::Sync(input) => drop(self.servo.sync(input)),
-                Observed::Delay(input) => self.servo.delay(input),
-            }
-        }
-        self.push(Event::Strategy(change));
     }
 
     /// The parent is another one than before, or the same again. What was learnt of one that has only

@@ -92,7 +92,6 @@ impl Teller {
             Event::Strategy(change) => {
                 let Findings {
                     remote_priming_ns,
-                    own_priming_ns,
                     round_trip_ns,
                     sync_noise_ns,
                     request_noise_ns,
@@ -102,7 +101,6 @@ impl Teller {
                     from = change.from.name(),
                     to = change.to.name(),
                     remote_priming_ns,
-                    own_priming_ns,
                     round_trip_ns,
                     sync_noise_ns,
                     request_noise_ns,

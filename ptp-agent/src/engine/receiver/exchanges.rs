@@ -206,7 +206,7 @@ impl Receiver {
         }
         port.counters.sync_exchanges += 1;
         sync.t1 += port.config.delay_asymmetry;
-        port.rhythm.sync(sync.t2.time);
+        port.rhythm.sync(sync.t1, sync.t2.time);
         port.round_trip.sync(sync.t1, sync.t2.time);
         self.measured(index, Observation::Sync(sync));
     }
@@ -311,6 +311,9 @@ impl Receiver {
         let correction: Duration = header.correction.into();
         let t4 = Time::<Ptp>::from(receive) - correction + port.config.delay_asymmetry;
         port.delays[at].t4 = Some((t4, correction));
+        if port.is_aiming {
+            port.rhythm.aimed_arrived(t4);
+        }
         self.finish_delay(index, at);
         Ok(())
     }
