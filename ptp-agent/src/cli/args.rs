@@ -261,9 +261,10 @@ pub(super) struct FollowArgs {
     /// How the path delay is measured.
     #[arg(long)]
     pub(super) delay: Option<Delay>,
-    /// How requests are sent and which Sync messages are learnt from: plain (default; prime where it
-    /// helps, learn from all), primed, cold, remote (requests shortly before a Sync, which then leaves
-    /// sooner) or auto (whatever seems truest for the grandmaster; on trial).
+    /// How requests are sent and what is made of Sync messages: auto (default; whatever is truest for the
+    /// grandmaster), remote (requests shortly before a Sync, which then leaves sooner, and what a Sync took
+    /// more than the fastest round trip is taken off), primed, cold, or plain (prime where it helps, and
+    /// take each message as it is).
     #[arg(long)]
     pub(super) strategy: Option<strategy::Choice>,
     /// What steers the clock: adaptive (default), pi, linreg or rfc5905, and how pi and linreg

@@ -43,8 +43,10 @@ const LINE_AGE: Duration = Duration::from_secs(32);
 const LEAST_LINE: usize = 4;
 /// Sync messages before anything is decided.
 const LEAST_SYNCS: usize = 16;
-/// Of each way, before a servo can begin anew with them.
-const ENOUGH: usize = 8;
+/// Requests before a servo can begin anew with them: those that it needs, and one that confirms them;
+const ENOUGH: usize = 5;
+/// and Sync messages, among which so few requests will do.
+const ENOUGH_SYNCS: usize = 33;
 /// Other verdicts in a row after which the strategy changes.
 const PERSISTENT: u32 = 4;
 /// A Sync that left so shortly after a request arrived may have been warmed by it,
@@ -72,9 +74,9 @@ const BELOW: usize = 3;
 #[serde(rename_all = "kebab-case")]
 pub enum Choice {
     /// Whatever is truest for the grandmaster that is followed.
+    #[default]
     Auto,
     /// Prime where it makes the own path faster, and learn from each message as it is.
-    #[default]
     Plain,
     /// Prime each request, and learn from each message as it is.
     Primed,
@@ -462,7 +464,7 @@ impl Strategist {
 
     /// A servo can begin anew with what there is.
     fn has_enough(&self) -> bool {
-        self.syncs.len() >= ENOUGH && self.requests.len() >= ENOUGH
+        self.syncs.len() >= ENOUGH_SYNCS && self.requests.len() >= ENOUGH
     }
 
     /// What would be truest now; `None` while too little is known.

@@ -134,6 +134,10 @@ fn is_plain(manner: &Manner) -> bool {
     *manner == Manner::Plain
 }
 
+const fn plain() -> strategy::Choice {
+    strategy::Choice::Plain
+}
+
 fn is_zero(duration: &Duration) -> bool {
     *duration == Duration::ZERO
 }
@@ -187,7 +191,7 @@ pub struct Start {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsNote>,
     /// `--strategy`; older recordings have none.
-    #[serde(default)]
+    #[serde(default = "plain")]
     pub strategy: strategy::Choice,
     /// Who may be followed, where not everybody may.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -136,7 +136,7 @@ const SECTIONS: [Section; 5] = [
         keys: &[
             option("clock", Default("\"none\"")),
             option("delay", Default("\"e2e\"")),
-            option("strategy", Default("\"plain\"")),
+            option("strategy", Default("\"auto\"")),
             option("servo", Default("\"adaptive\"")),
             live(option("delay-asymmetry", Default("0"))),
             option("asymmetry-limit", Example("300")),

@@ -70,7 +70,7 @@ pub struct ReceiverConfig {
 }
 
 impl ReceiverConfig {
-    /// One port with the default profile in domain 0.
+    /// One port with the default profile in domain 0, and nothing made of messages but what they say.
     pub fn new(clock_identity: ClockIdentity, seed: u64) -> Self {
         Self {
             clock_identity,
@@ -79,7 +79,7 @@ impl ReceiverConfig {
             minor_version: 1,
             ports: vec![PortConfig::default()],
             acceptable: Vec::new(),
-            strategy: strategy::Choice::default(),
+            strategy: strategy::Choice::Plain,
             seed,
         }
     }
