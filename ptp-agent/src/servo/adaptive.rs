@@ -234,18 +234,22 @@ impl AdaptiveServo {
     }
 
     fn pace(&self) -> Pace {
+        let least_error_ppb = self.options.rate_error_ppb;
         match self.known() {
             Some(estimator) => {
                 let rate_ppb = estimator.rate_ppb();
                 // What was believed a while ago may have been right, too.
                 let apart = self.rates.iter().map(|(_, believed)| (believed - rate_ppb).abs());
-                let error_ppb = self.options.rate_error_ppb
+                let error_ppb = least_error_ppb
                     + RATE_SIGMAS * estimator.rate_sigma_ppb()
                     + apart.fold(0.0, f64::max)
                     + self.clipped_ppb;
-                Pace { rate_ppb, error_ppb }
+                Pace { rate_ppb, error_ppb, least_error_ppb }
             }
-            None => Pace { rate_ppb: -self.frequency_ppb, error_ppb: UNKNOWN_RATE_PPB },
+            None => {
+                let rate_ppb = -self.frequency_ppb;
+                Pace { rate_ppb, error_ppb: UNKNOWN_RATE_PPB, least_error_ppb }
+            }
         }
     }
 

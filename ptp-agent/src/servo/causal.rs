@@ -16,11 +16,11 @@ use super::{
 };
 
 /// Samples of each direction that the interval is made of.
-const WINDOW: usize = 64;
+const WINDOW: u64 = 64;
 /// Older ones do not count ...
 const OLDEST: Duration = Duration::from_secs(16);
 /// ... but for the latest few.
-const FEWEST: usize = 8;
+const FEWEST: u64 = 8;
 /// Contradictions in a row after which what was before is given up.
 const CONTRADICTIONS: usize = 8;
 /// Rate error of a transparent clock over what it adds to a correction field (IEEE 1588-2019, 7.3.4.3:
@@ -38,11 +38,13 @@ struct Sample {
     /// The same, seconds.
     at_s: f64,
     ns: f64,
+    /// How many samples of its direction were before it.
+    number: u64,
 }
 
 impl Sample {
     fn new(at: Time<Mono>, ns: f64) -> Self {
-        Self { at, at_s: at.since_epoch().as_secs_f64(), ns }
+        Self { at, at_s: at.since_epoch().as_secs_f64(), ns, number: 0 }
     }
 }
 
@@ -51,25 +53,46 @@ impl Sample {
 #[derive(Clone, Debug)]
 struct Side {
     sign: f64,
+    /// Those of the window that a later one does not make superfluous: few, and the latest among them.
     samples: VecDeque<Sample>,
+    pushed: u64,
     contradicting: Vec<Sample>,
 }
 
 impl Side {
     const fn new(sign: f64) -> Self {
-        Self { sign, samples: VecDeque::new(), contradicting: Vec::new() }
+        Self { sign, samples: VecDeque::new(), pushed: 0, contradicting: Vec::new() }
     }
 
-    fn push(&mut self, sample: Sample) {
-        let full = self.samples.len() == WINDOW;
-        let is_old = |old: &Sample| sample.at - old.at > OLDEST;
-        if full || self.samples.len() >= FEWEST && self.samples.front().is_some_and(is_old) {
+    /// Puts it behind the others, whatever it says.
+    fn append(&mut self, sample: Sample) {
+        self.samples.push_back(Sample { number: self.pushed, ..sample });
+        self.pushed += 1;
+    }
+
+    fn push(&mut self, sample: Sample, pace: Pace) {
+        let is_past = |old: &Sample| {
+            let after = self.pushed - old.number;
+            after >= WINDOW || after >= FEWEST && sample.at - old.at > OLDEST
+        };
+        while self.samples.front().is_some_and(is_past) {
             self.samples.pop_front();
         }
-        self.samples.push_back(sample);
-        // Two at a time, so that those of a faster time go as well.
-        if self.samples.len() > FEWEST && self.samples.front().is_some_and(is_old) {
-            self.samples.pop_front();
+        // A sample grows wider with its age by no less than this, whatever will be believed of the rate. What
+        // is then wider than the new one will never be the tightest again; and who leaves out a bound, makes
+        // no other one false.
+        let growth = self.sign * pace.rate_ppb + 2.0 * pace.least_error_ppb - pace.error_ppb;
+        let is_superfluous =
+            |old: &Sample| old.ns + growth * (sample.at_s - old.at_s) >= sample.ns;
+        while self.samples.back().is_some_and(is_superfluous) {
+            self.samples.pop_back();
+        }
+        self.append(sample);
+    }
+
+    fn append_contradicting(&mut self) {
+        for sample in std::mem::take(&mut self.contradicting) {
+            self.append(sample);
         }
     }
 
@@ -80,7 +103,8 @@ impl Side {
 
     /// What was taken for contradictions is what holds.
     fn turn_over(&mut self) {
-        self.samples = std::mem::take(&mut self.contradicting).into();
+        self.samples.clear();
+        self.append_contradicting();
     }
 
     /// The tightest of `samples` at `now`, in the sign of an upper bound.
@@ -119,8 +143,10 @@ impl Side {
 pub(super) struct Pace {
     /// What it gains, as is believed, parts per billion.
     pub(super) rate_ppb: f64,
-    /// By how much that may be wrong, parts per billion.
+    /// By how much that may be wrong, parts per billion ...
     pub(super) error_ppb: f64,
+    /// ... and will always have to be taken to be, however well it is known.
+    pub(super) least_error_ppb: f64,
 }
 
 /// The interval. See the module's documentation.
@@ -233,7 +259,7 @@ impl Causal {
         if agrees {
             side.contradicting.clear();
         }
-        side.push(sample);
+        side.push(sample, pace);
     }
 
     /// Gives up what was before when contradictions have become the rule.
@@ -268,8 +294,7 @@ impl Causal {
         let ns = (offset - origin).as_nanos_f64();
         self.remember_width(now, pace);
         for side in [&mut self.forward, &mut self.backward] {
-            let contradicting = std::mem::take(&mut side.contradicting);
-            side.samples.extend(contradicting);
+            side.append_contradicting();
             let sign = side.sign;
             let mut samples = std::mem::take(&mut side.samples);
             samples.retain(|sample| {
@@ -367,7 +392,7 @@ mod tests {
     use crate::{servo::LocalTime, stamp::StampSource};
     use ptp_common::time::Ptp;
 
-    const PACE: Pace = Pace { rate_ppb: 0.0, error_ppb: 1_000.0 };
+    const PACE: Pace = Pace { rate_ppb: 0.0, error_ppb: 1_000.0, least_error_ppb: 1_000.0 };
 
     /// A link whose truth is known: the local scale is `offset` ahead.
     struct Bench {

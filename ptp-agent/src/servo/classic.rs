@@ -176,7 +176,7 @@ impl<C: Controller> Classic<C> {
             ServoState::Unlocked => UNKNOWN_RATE_PPB,
             _ => self.options.rate_error_ppb + (self.frequency_ppb + rate_ppb).abs(),
         };
-        Pace { rate_ppb, error_ppb }
+        Pace { rate_ppb, error_ppb, least_error_ppb: self.options.rate_error_ppb }
     }
 
     fn clamp(&self, ppb: f64) -> f64 {

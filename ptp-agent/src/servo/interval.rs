@@ -9,9 +9,10 @@ const SHORTEST_S: f64 = 1.0 / 1024.0;
 /// Longest interval that most servos compute with, seconds.
 pub(super) const LONGEST_S: f64 = 1024.0;
 
-/// Gaps that are averaged over, and the longest that is one, seconds: beyond, it is an outage.
+/// Gaps that are averaged over, and the longest that is one, seconds and intervals: beyond, it is an outage.
 const GAPS: f64 = 16.0;
 const LONGEST_GAP_S: f64 = 64.0;
+const LONGEST_GAP: f64 = 16.0;
 
 /// The Sync interval.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,8 @@ impl SyncInterval {
     pub(super) fn learn(&mut self, input: &SyncInput) {
         let measured = self.last_sync.map(|last| (input.t2.mono - last).as_secs_f64());
         self.last_sync = Some(input.t2.mono);
-        if let Some(gap_s) = measured.filter(|gap_s| (0.0..LONGEST_GAP_S).contains(gap_s)) {
+        let longest_s = LONGEST_GAP_S.min(LONGEST_GAP * self.seconds);
+        if let Some(gap_s) = measured.filter(|gap_s| (0.0..longest_s).contains(gap_s)) {
             let gain = if self.gap_s > 0.0 { 1.0 / GAPS } else { 1.0 };
             self.gap_s += gain * (gap_s - self.gap_s);
             self.gap_square_s2 += gain * (gap_s * gap_s - self.gap_square_s2);

@@ -11,6 +11,8 @@ use ptp_common::time::{Duration, Mono, Time};
 
 /// Packets of each direction that are needed.
 const NEEDED: usize = 8;
+/// Of an oscillator that has been followed before, so many will do.
+const NEEDED_AGAIN: usize = 4;
 /// And for so long, seconds: many packets in a short time tell little about frequency.
 const NEEDED_S: f64 = 2.0;
 /// Where so many Sync have told the rate, fewer answers have to do.
@@ -67,8 +69,9 @@ impl Acquisition {
         let is_peer = !self.peer.is_empty();
         let backward = if is_peer { self.peer.len() } else { self.backward.len() };
         let full = self.forward.len() >= CAPACITY;
-        let backward_needed = if self.forward.len() >= PLENTY { FEWER } else { NEEDED };
-        let enough = self.forward.len() >= NEEDED && backward >= backward_needed;
+        let needed = if before.is_some() { NEEDED_AGAIN } else { NEEDED };
+        let backward_needed = if self.forward.len() >= PLENTY { FEWER } else { needed };
+        let enough = self.forward.len() >= needed && backward >= backward_needed;
         if !enough || (last_s < NEEDED_S && !full) {
             return None;
         }

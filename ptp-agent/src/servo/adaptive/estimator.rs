@@ -45,6 +45,9 @@ struct Suspicion {
     since: u64,
     opened: u64,
     again: u64,
+    /// It was looked at, and nothing seemed to be the matter: before its time it is looked at again only if
+    /// something odd comes.
+    is_calm: bool,
     /// Observations in a row that must say that time has stepped.
     run: u64,
 }
@@ -210,11 +213,12 @@ impl Estimator {
             && let Some(since) = since
         {
             let run = (LN_BY_CHANCE / self.wild_share.ln()).ceil() as u64;
-            self.suspicion = Some(Suspicion { since, opened: number, again: number, run });
+            let (opened, again) = (number, number);
+            self.suspicion = Some(Suspicion { since, opened, again, is_calm: false, run });
             self.bank.is_in_question = true;
         }
         if let Some(suspicion) = self.suspicion
-            && number >= suspicion.again
+            && (number >= suspicion.again || suspicion.is_calm && is_odd)
         {
             self.judge(number, suspicion);
         }
@@ -240,7 +244,9 @@ impl Estimator {
             return;
         }
         if lead > 0.0 && age < PATIENCE {
-            self.suspicion = Some(Suspicion { again: number + 1 + age / AGAIN, ..suspicion });
+            let is_calm = lead > 0.5 * LEAD;
+            let again = if is_calm { opened + AT_ONCE } else { number + 1 + age / AGAIN };
+            self.suspicion = Some(Suspicion { again, is_calm, ..suspicion });
             return;
         }
         let hypotheses = change::hypotheses(&self.history, since, self.known);
@@ -267,7 +273,7 @@ impl Estimator {
         let is_chance = best.kind.is_of_time() && self.run_since(best.since) < run;
         if (lead < needed || is_chance || self.fewest_since(best.since) < each) && !is_final {
             let again = number + 1 + age / AGAIN;
-            self.suspicion = Some(Suspicion { again, ..suspicion });
+            self.suspicion = Some(Suspicion { again, is_calm: false, ..suspicion });
             return;
         }
         if is_nothing {
