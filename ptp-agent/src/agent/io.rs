@@ -707,6 +707,9 @@ impl Io {
                     stamp.doubt = stamps.doubt(stamp.time, sent);
                     stamp.manner = waiting.manner;
                     let time = stamp.time;
+                    let left = stamps.time(StampSource::XmitDone).filter(|_| sent);
+                    stamp.late =
+                        left.map_or(Duration::ZERO, |left| (left - time).max(Duration::ZERO));
                     stamp.time = if sent {
                         time + self.config.egress_latency.of(reference)
                     } else {

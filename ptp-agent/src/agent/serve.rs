@@ -8,7 +8,7 @@ use std::{
 
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
-    wire::{ClockQuality, Flags, TimeSource},
+    wire::{Bracket, ClockQuality, Flags, TimeSource},
 };
 use serde_json::json;
 
@@ -76,6 +76,8 @@ pub struct ServeConfig {
     pub priority2: u8,
     /// `clockClass`.
     pub clock_class: u8,
+    /// Whether the brackets of stamps are told.
+    pub tells_brackets: bool,
 }
 
 enum Served {
@@ -126,6 +128,7 @@ pub async fn serve(
         log_announce_interval: config.log_announce_interval,
         log_min_delay_req_interval: config.log_min_delay_req_interval,
         seed: seed(common.seed),
+        tells_brackets: config.tells_brackets,
         ..TransmitterConfig::new(identity)
     };
     transmitter.clock_quality.clock_class = config.clock_class;
@@ -297,6 +300,11 @@ fn reconfigure(new: &ServeConfig, now: Time<Mono>, io: &mut Io, transmitter: &mu
     transmitter.set_quality(clock_quality, time_flags, current_utc_offset);
 }
 
+/// Whole nanoseconds, no fewer.
+fn nanos(span: Duration) -> i32 {
+    i32::try_from(span.as_nanos().saturating_add(1)).unwrap_or(i32::MAX)
+}
+
 fn carry(io: &mut Io, transmitter: &mut Transmitter, served: &mut Served) {
     loop {
         while let Some(action) = transmitter.next_action() {
@@ -318,10 +326,22 @@ fn carry(io: &mut Io, transmitter: &mut Transmitter, served: &mut Served) {
         match delivery {
             Delivery::Message { port, bytes, stamp, source } => {
                 let received = stamp.map(|stamp| served.at(stamp.time));
+                // When the interrupt was is not known, only on which side of it the stamp is.
+                transmitter.set_bracket(
+                    stamp.map(|stamp| Bracket {
+                        earliest_ns: i32::MIN,
+                        latest_ns: nanos(stamp.doubt),
+                    }),
+                );
                 transmitter.handle_message_from(now, port, &bytes, received, source);
             }
             Delivery::TxStamp { token, stamp } => {
                 let sent = stamp.map(|stamp| served.at(stamp.time));
+                let whole = stamp.filter(|stamp| stamp.late > Duration::ZERO);
+                transmitter.set_bracket(whole.map(|stamp| Bracket {
+                    earliest_ns: -nanos(stamp.doubt),
+                    latest_ns: nanos(stamp.late),
+                }));
                 transmitter.handle_tx_stamp(token, sent);
             }
             Delivery::Link { port, up } => {

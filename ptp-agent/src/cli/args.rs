@@ -345,6 +345,10 @@ pub(super) struct ServeArgs {
     /// clockClass of the data set comparison: 248 is a clock without reference.
     #[arg(long)]
     pub(super) clock_class: Option<u8>,
+    /// Tell clients, in a TLV behind Follow_Up and Delay_Resp, between which instants the stamped one is; other
+    /// programs skip it. For those that do not: false.
+    #[arg(long, value_name = "BOOL")]
+    pub(super) stamp_brackets: Option<bool>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
     #[arg(long, hide = true, value_name = "NAMESPACE=IFACE")]
     pub(super) wire: Vec<FarEnd>,

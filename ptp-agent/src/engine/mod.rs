@@ -22,7 +22,7 @@ pub mod transmitter;
 use core::{fmt, ops};
 use ptp_common::{
     time::Duration,
-    wire::{Body, Header, Message, Tlvs},
+    wire::{Body, Bracket, Header, Message, TlvBuilder, Tlvs},
 };
 use serde::{Deserialize, Serialize};
 
@@ -90,7 +90,7 @@ impl PortState {
     }
 }
 
-/// The bytes of a message to send. No message that the agent sends is longer than Announce.
+/// The bytes of a message to send. No message that the agent sends is longer than Delay_Resp with a bracket.
 #[derive(Clone, Copy)]
 pub struct Datagram {
     bytes: [u8; Self::CAPACITY],
@@ -98,13 +98,29 @@ pub struct Datagram {
 }
 
 impl Datagram {
-    const CAPACITY: usize = 64;
+    const CAPACITY: usize = 72;
 
     /// A message without TLVs.
     pub(crate) fn new(header: Header, body: Body) -> Self {
+        Self::with(header, body, Tlvs::NONE)
+    }
+
+    /// A message that tells the bracket of its timestamp, where there is one.
+    pub(crate) fn bracketed(header: Header, body: Body, bracket: Option<Bracket>) -> Self {
+        let Some(bracket) = bracket else { return Self::new(header, body) };
+        let (value, mut buffer) = (bracket.value(), [0; Bracket::LENGTH + 4]);
+        let mut tlvs = TlvBuilder::new(&mut buffer);
+        match tlvs.push(Bracket::tlv(&value)) {
+            Ok(()) => Self::with(header, body, tlvs.finish()),
+            // Cannot be: there is room for it.
+            Err(_) => Self::new(header, body),
+        }
+    }
+
+    fn with(header: Header, body: Body, tlvs: Tlvs<'_>) -> Self {
         let mut bytes = [0; Self::CAPACITY];
-        let message = Message { header, body, tlvs: Tlvs::NONE };
-        // Cannot fail: the longest fixed part has 64 bytes, but an empty datagram beats a panic.
+        let message = Message { header, body, tlvs };
+        // Cannot fail: the longest message has 72 bytes, but an empty datagram beats a panic.
         let length = message.emit(&mut bytes).unwrap_or(0) as u8;
         Self { bytes, length }
     }

@@ -24,8 +24,8 @@ use overheard::Overheard;
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
     wire::{
-        Body, ClockIdentity, Header, Message, MessageType, MessageView, PortIdentity, Timestamp,
-        WireError,
+        Body, Bracket, ClockIdentity, Header, Message, MessageType, MessageView, PortIdentity,
+        Timestamp, WireError,
     },
 };
 use rand::{RngExt, SeedableRng};
@@ -402,10 +402,14 @@ impl Receiver {
                 self.take_sync(now, index, &header, origin_timestamp, rx)
             }
             Body::FollowUp { precise_origin_timestamp } => {
-                self.take_follow_up(now, index, &header, precise_origin_timestamp)
+                let bracket = Bracket::find(&message.tlvs);
+                self.take_follow_up(now, index, &header, precise_origin_timestamp, bracket)
             }
-            Body::DelayResp { receive_timestamp, requesting_port_identity } => self
-                .take_delay_resp(now, index, &header, receive_timestamp, requesting_port_identity),
+            Body::DelayResp { receive_timestamp, requesting_port_identity } => {
+                let (at, who) = (receive_timestamp, requesting_port_identity);
+                let bracket = Bracket::find(&message.tlvs);
+                self.take_delay_resp(now, index, &header, at, who, bracket)
+            }
             Body::PdelayReq { .. } => self.take_pdelay_req(index, &header, rx),
             Body::PdelayResp { request_receipt_timestamp, requesting_port_identity } => {
                 self.pdelay_answer_is_ours(index, requesting_port_identity)?;

@@ -13,8 +13,8 @@ use crate::{limits, transport::Source};
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
     wire::{
-        Announce, Body, ClockAccuracy, ClockIdentity, ClockQuality, Flags, Header, Message,
-        MessageType, MessageView, PortIdentity, TimeInterval, TimeSource, Timestamp,
+        Announce, Body, Bracket, ClockAccuracy, ClockIdentity, ClockQuality, Flags, Header,
+        Message, MessageType, MessageView, PortIdentity, TimeInterval, TimeSource, Timestamp,
     },
 };
 use std::{collections::VecDeque, net::IpAddr};
@@ -59,6 +59,8 @@ pub struct TransmitterConfig {
     pub time_source: TimeSource,
     /// Delay_Req and Pdelay_Req answered per second, shared by client; more are counted and dropped.
     pub max_requests_per_second: u32,
+    /// Follow_Up and Delay_Resp tell the brackets of their timestamps in a TLV.
+    pub tells_brackets: bool,
     /// Makes it unforeseeable which clients share a place in the tables.
     pub seed: u64,
 }
@@ -87,6 +89,7 @@ impl TransmitterConfig {
             current_utc_offset: 37,
             time_source: TimeSource::INTERNAL_OSCILLATOR,
             max_requests_per_second: 10_000,
+            tells_brackets: false,
             seed: 0,
         }
     }
@@ -113,6 +116,8 @@ pub struct Transmitter {
     next_token: u64,
     actions: VecDeque<Action>,
     requests: FairShare,
+    /// Of the stamp that is given next.
+    bracket: Option<Bracket>,
     stray: Counters,
 }
 
@@ -139,6 +144,7 @@ impl Transmitter {
             next_token: 0,
             actions: VecDeque::new(),
             requests,
+            bracket: None,
             stray: Counters::default(),
         }
     }
@@ -255,6 +261,12 @@ impl Transmitter {
         self.send_event(index, MessageType::Sync, token, false, Datagram::new(header, body));
     }
 
+    /// Between which instants that is which the stamp stands for that is given next, by
+    /// [`Self::handle_tx_stamp`] or with a message.
+    pub fn set_bracket(&mut self, bracket: Option<Bracket>) {
+        self.bracket = bracket.filter(|_| self.config.tells_brackets);
+    }
+
     /// The transmit stamp of an event message, converted to the time that is served, or the news
     /// that there is none.
     pub fn handle_tx_stamp(&mut self, token: TxToken, sent: Option<Time<Ptp>>) {
@@ -270,7 +282,8 @@ impl Transmitter {
                 let (precise_origin_timestamp, fraction) = Timestamp::from_time(sent);
                 let mut header = self.header(index, sequence_id, self.config.log_sync_interval);
                 header.correction = fraction;
-                let message = Datagram::new(header, Body::FollowUp { precise_origin_timestamp });
+                let body = Body::FollowUp { precise_origin_timestamp };
+                let message = Datagram::bracketed(header, body, self.bracket.take());
                 self.send_general(index, MessageType::FollowUp, false, message);
                 return;
             }
@@ -384,15 +397,17 @@ impl Transmitter {
             requesting_port_identity: request.source_port_identity,
         };
         self.ports[index].counters.delay_exchanges += 1;
+        let bracket = self.bracket.take();
         match asked_alone {
             Some(to) => {
                 header.flags |= Flags::UNICAST;
                 self.ports[index].counters.count_sent(MessageType::DelayResp);
                 let port = PortIndex(index as u16);
-                self.push(Action::SendUnicast { port, to, message: Datagram::new(header, body) });
+                let message = Datagram::bracketed(header, body, bracket);
+                self.push(Action::SendUnicast { port, to, message });
             }
             None => {
-                let message = Datagram::new(header, body);
+                let message = Datagram::bracketed(header, body, bracket);
                 self.send_general(index, MessageType::DelayResp, false, message);
             }
         }

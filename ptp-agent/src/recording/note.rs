@@ -143,14 +143,14 @@ fn is_zero(duration: &Duration) -> bool {
 }
 
 impl From<Stamp> for RecordedStamp {
-    fn from(Stamp { time, source, doubt, manner }: Stamp) -> Self {
+    fn from(Stamp { time, source, doubt, manner, late: _ }: Stamp) -> Self {
         Self { mono_ns: time, source, doubt_ns: doubt, manner }
     }
 }
 
 impl From<RecordedStamp> for Stamp {
     fn from(RecordedStamp { mono_ns, source, doubt_ns, manner }: RecordedStamp) -> Self {
-        Self { time: mono_ns, source, doubt: doubt_ns, manner }
+        Self { doubt: doubt_ns, manner, ..Self::new(mono_ns, source) }
     }
 }
 

@@ -172,6 +172,7 @@ const SECTIONS: [Section; 5] = [
             live(option("priority1", Default("128"))),
             live(option("priority2", Default("128"))),
             live(option("clock-class", Default("248"))),
+            option("stamp-brackets", Default("true")),
             live(option("management-set", Default("false"))),
         ],
     },

@@ -15,7 +15,7 @@ use crate::{
 };
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
-    wire::{Body, Flags, Header, MessageType, PortIdentity, Timestamp},
+    wire::{Body, Bracket, Flags, Header, MessageType, PortIdentity, Timestamp},
 };
 use rand::RngExt;
 
@@ -25,6 +25,8 @@ const SYNC_CAPACITY: usize = 8;
 const DELAY_CAPACITY: usize = 16;
 /// A Delay_Req older than this, or than four of its intervals, is not answered any more.
 const DELAY_PATIENCE: Duration = Duration::from_secs(2);
+/// A bracket may be wider than the path by what a driver takes, part of which is behind the wire.
+const DRIVER: Duration = Duration::from_micros(100);
 /// Interval assumed where a Sync says none that can be believed.
 const UNKNOWN_INTERVAL: Duration = Duration::from_log_interval(-7);
 
@@ -40,12 +42,19 @@ pub(super) enum SyncHalf {
     },
 }
 
+#[derive(Clone, Copy, Debug)]
+struct FollowUp {
+    origin: Time<Ptp>,
+    correction: Duration,
+    /// How much before that stamp the Sync may have left.
+    doubt: Duration,
+}
+
 #[derive(Debug)]
 pub(super) struct PendingSync {
     sequence_id: u16,
     sync: SyncHalf,
-    /// Precise origin timestamp and the Follow_Up's correction.
-    follow_up: Option<(Time<Ptp>, Duration)>,
+    follow_up: Option<FollowUp>,
 }
 
 #[derive(Debug)]
@@ -54,8 +63,8 @@ pub(super) struct PendingDelay {
     pub(super) token: TxToken,
     sent: Time<Mono>,
     pub(super) t3: Option<Stamp>,
-    /// Corrected, and the correction.
-    t4: Option<(Time<Ptp>, Duration)>,
+    /// Corrected, the correction, and how much later than the stamp it may have arrived.
+    t4: Option<(Time<Ptp>, Duration, Duration)>,
 }
 
 /// Three Sync messages of a new series, two intervals after the last of the old one.
@@ -115,15 +124,40 @@ impl Receiver {
         index: usize,
         header: &Header,
         precise_origin: Timestamp,
+        bracket: Option<Bracket>,
     ) -> Result<(), Drop> {
         self.check_parent(now, index, header)?;
+        // What is earlier than the stamp is on the wrong side of it.
+        let doubt = self.peer_doubt(index, bracket, |bracket| -i64::from(bracket.earliest_ns));
         let pending = self.pending_sync(index, header.sequence_id);
         if pending.follow_up.is_some() {
             return Err(Drop::Duplicate);
         }
-        pending.follow_up = Some((precise_origin.into(), header.correction.into()));
+        let (origin, correction) = (precise_origin.into(), header.correction.into());
+        pending.follow_up = Some(FollowUp { origin, correction, doubt });
         self.match_sync(now, index, header.sequence_id);
         Ok(())
+    }
+
+    /// How far a stamp of the other end lies on the wrong side of its wire, by the bracket that it tells.
+    fn peer_doubt(
+        &mut self,
+        index: usize,
+        bracket: Option<Bracket>,
+        doubt_ns: impl Fn(Bracket) -> i64,
+    ) -> Duration {
+        let Some(bracket) = bracket else { return Duration::ZERO };
+        let port = &mut self.ports[index];
+        let doubt = Duration::from_nanos(doubt_ns(bracket).max(0));
+        let is_known = bracket.earliest_ns != i32::MIN && bracket.latest_ns != i32::MAX;
+        let width = i64::from(bracket.latest_ns) - i64::from(bracket.earliest_ns);
+        let width = if is_known { Duration::from_nanos(width) } else { doubt };
+        let widest = port.round_trip.latest().map(|path| path + DRIVER);
+        if width < Duration::ZERO || widest.is_some_and(|widest| width.max(doubt) > widest) {
+            port.counters.count_drop(Drop::ImplausibleBracket);
+            return Duration::ZERO;
+        }
+        doubt
     }
 
     /// Sync and Follow_Up count only from the parent and in sequence.
@@ -171,15 +205,19 @@ impl Receiver {
         else {
             return;
         };
-        let Some((origin, more)) = port.syncs[at].follow_up else { return };
+        let Some(FollowUp { origin, correction: more, doubt }) = port.syncs[at].follow_up else {
+            return;
+        };
         match port.syncs[at].sync {
             SyncHalf::Awaited => {}
             SyncHalf::Lost => {
                 port.syncs.remove(at);
                 port.sync_sequence.accept(now, sequence_id);
             }
-            SyncHalf::Stamped { t2, correction, log_interval } => {
+            SyncHalf::Stamped { mut t2, correction, log_interval } => {
                 port.syncs.remove(at);
+                // At which end it arises makes no difference.
+                t2.doubt += doubt;
                 let correction = correction + more;
                 let (t1, two_step) = (origin + correction, true);
                 let sync =
@@ -269,6 +307,7 @@ impl Receiver {
         header: &Header,
         receive: Timestamp,
         requester: PortIdentity,
+        bracket: Option<Bracket>,
     ) -> Result<(), Drop> {
         let is_own = requester == self.ports[index].identity;
         let is_parents = self.parent_on(index) == Some(header.source_port_identity);
@@ -310,21 +349,24 @@ impl Receiver {
         }
         let correction: Duration = header.correction.into();
         let t4 = Time::<Ptp>::from(receive) - correction + port.config.delay_asymmetry;
-        port.delays[at].t4 = Some((t4, correction));
         if port.is_aiming {
             port.rhythm.aimed_arrived(t4);
         }
+        let doubt = self.peer_doubt(index, bracket, |bracket| i64::from(bracket.latest_ns));
+        self.ports[index].delays[at].t4 = Some((t4, correction, doubt));
         self.finish_delay(index, at);
         Ok(())
     }
 
     pub(super) fn finish_delay(&mut self, index: usize, at: usize) {
         let port = &mut self.ports[index];
-        let PendingDelay { sequence_id, t3: Some(t3), t4: Some((t4, correction)), .. } =
-            port.delays[at]
+        let PendingDelay {
+            sequence_id, t3: Some(mut t3), t4: Some((t4, correction, doubt)), ..
+        } = port.delays[at]
         else {
             return;
         };
+        t3.doubt += doubt;
         port.delays.remove(at);
         port.last_answered = Some(sequence_id);
         if !port.round_trip.delay(t3.time, t4) {

@@ -46,6 +46,7 @@ pub(super) struct RoundTrip {
     since: Option<Time<Mono>>,
     floor: Duration,
     exchanges: u32,
+    latest: Option<Duration>,
 }
 
 impl RoundTrip {
@@ -74,11 +75,17 @@ impl RoundTrip {
         self.measured(t3, round_trip)
     }
 
+    /// That of the latest exchange.
+    pub(super) const fn latest(&self) -> Option<Duration> {
+        self.latest
+    }
+
     /// The round trip of a peer delay exchange. Whether that can be true.
     pub(super) fn measured(&mut self, now: Time<Mono>, round_trip: Duration) -> bool {
         if !limits::is_round_trip(round_trip) {
             return false;
         }
+        self.latest = Some(round_trip);
         let since = *self.since.get_or_insert(now);
         if self.exchanges >= EXCHANGES && now - since >= BUCKET {
             if self.floors.len() == BUCKETS {

@@ -79,3 +79,26 @@ fn sync_messages_keep_their_grid_when_polled_late() {
     }
     assert_eq!(sent, 100);
 }
+
+#[test]
+fn brackets_of_stamps_are_told_where_that_is_wanted() {
+    let told = Bracket { earliest_ns: -1, latest_ns: 450 };
+    for tells_brackets in [true, false] {
+        let config =
+            TransmitterConfig { tells_brackets, ..TransmitterConfig::new(GM.clock_identity) };
+        let mut transmitter = Transmitter::new(config, at(0));
+        transmitter.poll(at(0));
+        let sent = messages(&mut transmitter);
+        let token = sent.iter().find_map(|(token, _)| *token).unwrap();
+        transmitter.set_bracket(Some(told));
+        transmitter.handle_tx_stamp(token, Some(Time::ZERO));
+        transmitter.set_bracket(Some(told));
+        transmitter.handle_message(at(5), PORT, &delay_req(9, 0), Some(Time::ZERO));
+        let sent = messages(&mut transmitter);
+        assert_eq!(sent.len(), 2);
+        for (_, bytes) in sent {
+            let message = Message::parse(&bytes).unwrap();
+            assert_eq!(Bracket::find(&message.tlvs), tells_brackets.then_some(told));
+        }
+    }
+}
