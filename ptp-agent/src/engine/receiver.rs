@@ -6,6 +6,7 @@ mod config;
 mod election;
 mod exchanges;
 mod foreign;
+mod grain;
 mod outcome;
 mod overheard;
 mod rhythm;
@@ -20,6 +21,7 @@ use super::{
 use crate::{limits, stamp::Stamp};
 use exchanges::{PendingDelay, PendingSync, sync_guard};
 use foreign::ForeignTable;
+use grain::Grain;
 use overheard::Overheard;
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
@@ -69,6 +71,7 @@ struct Port {
     responder: Responder,
     round_trip: RoundTrip,
     rhythm: Rhythm,
+    grain: Grain,
     /// Requests are to arrive shortly before a Sync.
     is_aiming: bool,
 }
@@ -83,6 +86,7 @@ impl Port {
         self.next_delay_req = None;
         self.round_trip.clear();
         self.rhythm = Rhythm::default();
+        self.grain = Grain::default();
     }
 }
 
@@ -133,6 +137,7 @@ impl Receiver {
                 responder: Responder::default(),
                 round_trip: RoundTrip::default(),
                 rhythm: Rhythm::default(),
+                grain: Grain::default(),
                 is_aiming: false,
                 config: port,
             })

@@ -38,7 +38,7 @@ const REQUESTS: usize = 64;
 /// Sync messages remembered.
 const SYNCS: usize = 256;
 /// Requests that the line of the way back is made of: so many, no older, but at least the latest few.
-const LINE: usize = 16;
+const LINE: usize = 32;
 const LINE_AGE: Duration = Duration::from_secs(32);
 const LEAST_LINE: usize = 4;
 /// Sync messages before anything is decided.
@@ -54,7 +54,7 @@ const WARMED: f64 = 2e6;
 /// and one that left so long after it has not, nanoseconds.
 const COOLED: f64 = 15e6;
 /// What scatters less than this is quiet, nanoseconds,
-const QUIET_NS: f64 = 150.0;
+const QUIET_NS: f64 = 400.0;
 /// or no more than this many times as much as the own requests.
 const QUIET_FACTOR: f64 = 3.0;
 /// A fastest round trip that is faster, or slower, than before by this, nanoseconds, or by this share, is

@@ -7,7 +7,7 @@ use std::{env, path::PathBuf, process::Command};
 use ptp_common::time::Duration;
 use serde::Serialize;
 
-use super::{network::Place, trust::trimmed_rms, truth::ClockHistory};
+use super::{network::Place, observation::whole_seconds, trust::trimmed_rms, truth::ClockHistory};
 use crate::{publish::statistics::ErrorStatistics, sys::child};
 
 /// Debian keeps system programs off the path of users other than root.
@@ -94,7 +94,9 @@ pub(super) fn summary(
         .filter_map(|offset| {
             let real = Duration::from_nanos(offset.mono_ns) + real_minus_mono;
             let truth = real - grandmaster.at(offset.mono_ns)?;
-            Some((Duration::from_nanos(offset.offset_ns) - truth).as_nanos_f64())
+            let error = Duration::from_nanos(offset.offset_ns) - truth;
+            // Whole seconds are a difference of time scales.
+            Some((error - whole_seconds(error)).as_nanos_f64())
         })
         .collect();
     Ptp4lSummary {

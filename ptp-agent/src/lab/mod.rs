@@ -7,6 +7,7 @@ use std::{
     fmt::Write as _,
     fs::OpenOptions,
     io::{self, IsTerminal, Write},
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus},
     time::Duration,
@@ -270,7 +271,10 @@ impl<'a> Run<'a> {
         let is_sample = matches!(&news, News::Event(Role::Agent, ..));
         let samples = self.observation.points.len();
         if let Some((role, status)) = self.observation.take(news) {
-            if !ending || !status.success() {
+            // Other programs end as the signal that they are sent has it.
+            let is_foreign = role == Role::Grandmaster && !self.args.grandmaster.is_own();
+            let is_ordered = is_foreign && status.signal() == Some(libc::SIGTERM);
+            if !ending || !(status.success() || is_ordered) {
                 let last_words = self.observation.last_words(role);
                 return Err(ChildEnded { role, status, last_words }.into());
             }

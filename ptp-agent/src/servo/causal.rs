@@ -82,8 +82,7 @@ impl Side {
         // is then wider than the new one will never be the tightest again; and who leaves out a bound, makes
         // no other one false.
         let growth = self.sign * pace.rate_ppb + 2.0 * pace.least_error_ppb - pace.error_ppb;
-        let is_superfluous =
-            |old: &Sample| old.ns + growth * (sample.at_s - old.at_s) >= sample.ns;
+        let is_superfluous = |old: &Sample| old.ns + growth * (sample.at_s - old.at_s) >= sample.ns;
         while self.samples.back().is_some_and(is_superfluous) {
             self.samples.pop_back();
         }

@@ -255,6 +255,7 @@ impl Teller {
             self.publication.metrics.update(interface, domain, |figures| {
                 figures.port_state = Some(state);
                 figures.servo_state = Some(servo);
+                figures.strategy = Some(runner.client.strategist().strategy().name());
                 figures.clock_steps = self.steps;
                 bound::set_figures(figures, view.trust.as_ref(), runner.client.origin());
                 set_message_figures(figures, counters);

@@ -98,6 +98,7 @@ impl Receiver {
                 port.sync_sequence.accept(now, sequence_id);
                 return Err(Drop::MissingRxStamp);
             };
+            port.grain.push(origin.into());
             let t1 = Time::<Ptp>::from(origin) + correction;
             let two_step = false;
             let sync = SyncObservation { t1, t2, sequence_id, log_interval, two_step, correction };
@@ -133,8 +134,11 @@ impl Receiver {
         if pending.follow_up.is_some() {
             return Err(Drop::Duplicate);
         }
-        let (origin, correction) = (precise_origin.into(), header.correction.into());
+        let (origin, correction): (Time<Ptp>, Duration) =
+            (precise_origin.into(), header.correction.into());
         pending.follow_up = Some(FollowUp { origin, correction, doubt });
+        // With the fraction that the timestamp leaves out.
+        self.ports[index].grain.push(origin + correction);
         self.match_sync(now, index, header.sequence_id);
         Ok(())
     }
@@ -243,7 +247,9 @@ impl Receiver {
             }
         }
         port.counters.sync_exchanges += 1;
-        sync.t1 += port.config.delay_asymmetry;
+        let half = port.grain.half();
+        sync.t1 += port.config.delay_asymmetry + half;
+        sync.t2.doubt += half;
         port.rhythm.sync(sync.t1, sync.t2.time);
         port.round_trip.sync(sync.t1, sync.t2.time);
         self.measured(index, Observation::Sync(sync));
@@ -348,12 +354,14 @@ impl Receiver {
             port.next_delay_req = port.next_delay_req.map(|at| at.min(latest));
         }
         let correction: Duration = header.correction.into();
-        let t4 = Time::<Ptp>::from(receive) - correction + port.config.delay_asymmetry;
+        port.grain.push(Time::<Ptp>::from(receive) - correction);
+        let half = port.grain.half();
+        let t4 = Time::<Ptp>::from(receive) - correction + port.config.delay_asymmetry + half;
         if port.is_aiming {
             port.rhythm.aimed_arrived(t4);
         }
         let doubt = self.peer_doubt(index, bracket, |bracket| i64::from(bracket.latest_ns));
-        self.ports[index].delays[at].t4 = Some((t4, correction, doubt));
+        self.ports[index].delays[at].t4 = Some((t4, correction, doubt + half));
         self.finish_delay(index, at);
         Ok(())
     }
