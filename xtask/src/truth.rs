@@ -57,6 +57,9 @@ pub(crate) struct Arguments {
     /// Where a grandmaster's program is: NAME=FILE
     #[arg(long, value_name = "NAME=FILE")]
     program: Vec<String>,
+    /// This agent, instead of one that is built first
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
     /// The agent's strategy, instead of its own choice
     #[arg(long)]
     strategy: Option<String>,
@@ -210,11 +213,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !is_root() {
         bail!("network namespaces and BPF programs need root: run this as root");
     }
-    let build = cargo(["build", "--release", "--package", "ptp-agent", "--bin", "ptp-agent"]);
-    if !build.stream(|_| ())?.success() {
-        bail!("the release binary could not be built");
-    }
-    let agent = target_directory().join("release/ptp-agent");
+    let agent = match &arguments.agent {
+        Some(agent) => agent.clone(),
+        None => {
+            let build =
+                cargo(["build", "--release", "--package", "ptp-agent", "--bin", "ptp-agent"]);
+            if !build.stream(|_| ())?.success() {
+                bail!("the release binary could not be built");
+            }
+            target_directory().join("release/ptp-agent")
+        }
+    };
     let (runs, seconds) =
         if arguments.quick { (1, 30) } else { (arguments.runs, arguments.duration) };
     let peers = peers(arguments)?;
