@@ -18,6 +18,7 @@ pub mod ptp4l;
 pub mod raw;
 pub mod run;
 pub mod terminal;
+pub mod transparent;
 
 use std::{
     env,

@@ -54,7 +54,8 @@ impl Wire {
 pub struct Star {
     /// The namespaces.
     pub leaves: Vec<Namespace>,
-    _switch: Namespace,
+    /// The switch, with bridge `switch` over `port1`, `port2` and so on.
+    pub switch: Namespace,
 }
 
 impl Star {
@@ -76,7 +77,7 @@ impl Star {
         }
         let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
         needed(switch.bridge("switch", &ports))?;
-        Ok(Self { leaves, _switch: switch })
+        Ok(Self { leaves, switch })
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{agent::http_get, children::Running, program};
 /// Where the agent serves its metrics.
 pub const AGENT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9319);
 /// Where Prometheus answers.
-const OWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+pub const OWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 /// A file of docs/deploy.
 ///
@@ -63,13 +63,32 @@ impl<'a> Prometheus<'a> {
     /// # Panics
     /// If it does not start.
     pub fn start(namespace: &'a Namespace) -> Result<Self, String> {
+        Self::scraping(namespace, &[AGENT], &["prometheus-rules.yml"])
+    }
+
+    /// The same, scraping `targets`, with these files of rules of docs/deploy.
+    ///
+    /// # Errors
+    /// The reason to skip: it is not installed.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn scraping(
+        namespace: &'a Namespace,
+        targets: &[SocketAddr],
+        rules: &[&str],
+    ) -> Result<Self, String> {
         let program = program("prometheus")?;
         let directory = tempfile::tempdir().expect("a temporary directory");
         let config = directory.path().join("prometheus.yml");
+        let quoted = |items: Vec<String>| format!("['{}']", items.join("', '"));
+        let rules = rules.iter().map(|file| deployed(file).display().to_string()).collect();
+        let targets = targets.iter().map(ToString::to_string).collect();
         let text = format!(
-            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: ['{}']\n\
-             scrape_configs:\n- job_name: ptp-agent\n  static_configs:\n  - targets: ['{AGENT}']\n",
-            deployed("prometheus-rules.yml").display()
+            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: {}\n\
+             scrape_configs:\n- job_name: ptp-agent\n  static_configs:\n  - targets: {}\n",
+            quoted(rules),
+            quoted(targets),
         );
         fs::write(&config, text).expect("a file in an own directory");
         let mut command = namespace.command(program);

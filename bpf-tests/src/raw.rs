@@ -86,6 +86,59 @@ impl FrameSocket {
     }
 }
 
+/// A socket that receives whole frames that come in by one interface.
+#[derive(Debug)]
+pub struct FrameListener {
+    socket: socket2::Socket,
+}
+
+impl FrameListener {
+    /// On an interface of the current network namespace.
+    ///
+    /// # Errors
+    /// What the kernel says; the socket needs CAP_NET_RAW.
+    pub fn open(interface: &str) -> io::Result<Self> {
+        let FrameSocket { fd, .. } = FrameSocket::open(interface)?;
+        let index = nix::net::if_::if_nametoindex(interface)?;
+        // SAFETY: a plain structure for which zero is a valid value.
+        let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+        address.sll_ifindex = index as i32;
+        // SAFETY: pointer and length describe a structure that lives through the call.
+        check(unsafe {
+            libc::bind(
+                fd.as_raw_fd(),
+                (&raw const address).cast(),
+                mem::size_of_val(&address) as libc::socklen_t,
+            )
+        })?;
+        Ok(Self { socket: fd.into() })
+    }
+
+    /// The next frame that `wanted` makes something of; `None` if none comes in time.
+    pub fn hear<T>(
+        &self,
+        patience: std::time::Duration,
+        mut wanted: impl FnMut(&[u8]) -> Option<T>,
+    ) -> Option<T> {
+        use std::io::Read as _;
+        let deadline = std::time::Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            self.socket.set_read_timeout(Some(left)).ok()?;
+            let mut bytes = [0; 2048];
+            let Ok(length) = (&self.socket).read(&mut bytes) else { continue };
+            if let Some(found) = wanted(&bytes[..length]) {
+                return Some(found);
+            }
+        }
+    }
+}
+
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

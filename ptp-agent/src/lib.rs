@@ -1,8 +1,9 @@
 //! The agent as a library. Data flows in one direction: packet -> hook -> ring record -> [`capture`]
 //! pairs it with the message that passed the host's firewall on the socket ([`transport`]) ->
 //! [`engine`] turns stamps into measurements -> [`servo`] turns measurements into offset, delay and
-//! frequency -> [`clock`] is steered and [`publish`] tells. `engine` and `servo` never touch a
-//! socket, a clock or a runtime: they are given `now` and inputs and return actions.
+//! frequency -> [`clock`] is steered and [`publish`] tells. `engine` and `servo` are the crate
+//! `ptp-engine`, which never touches a socket, a clock of the host or a runtime: it is given `now` and
+//! inputs and returns actions.
 #![deny(unsafe_code)]
 
 pub mod agent;
@@ -12,15 +13,16 @@ pub mod cli;
 pub mod clock;
 pub mod compare;
 pub mod doctor;
-pub mod engine;
 pub mod lab;
-pub mod limits;
 pub mod linuxptp;
 pub mod publish;
 pub mod recording;
-pub mod servo;
 pub mod sim;
-pub mod stamp;
 pub mod status;
 pub mod sys;
+pub mod trace;
+pub mod transparent;
 pub mod transport;
+
+pub use ptp_engine as engine;
+pub use ptp_engine::{limits, servo, stamp};

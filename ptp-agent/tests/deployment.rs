@@ -15,13 +15,16 @@ use ptp_agent::{
     publish::{
         alarms::Alarm,
         metrics::{
-            CapturePoint, Direction, FAMILIES, Histogram, Metrics, PORT_STATES, SERVO_STATES,
-            StampOutcome,
+            CapturePoint, Direction, FAMILIES, Forwarding, Histogram, HostClock, Metrics,
+            PORT_STATES, SERVO_STATES, StampOutcome, Way,
         },
     },
     stamp::StampSource,
 };
-use ptp_common::wire::{ClockIdentity, MessageType, PortIdentity};
+use ptp_common::{
+    residence::{Outcome, TYPES},
+    wire::{ClockIdentity, MessageType, PortIdentity},
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -107,6 +110,7 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
             figures.clock_error_bound_seconds = Some(0.0);
             figures.clock_precision_seconds = Some(0.0);
             figures.causal_interval_seconds = Some([0.0; 2]);
+            figures.host_clock = Some(HostClock::default());
             figures.set_parent(ClockIdentity::default(), PortIdentity::default());
             figures.last_sample_timestamp_seconds = Some(0.0);
             figures.priming = Some(true);
@@ -138,6 +142,14 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
     }
     metrics.set_ring_lost(0);
     metrics.set_alarms(Alarm::ALL.iter().map(|alarm| (alarm.name(), false)));
+    let messages = TYPES
+        .iter()
+        .flat_map(|kind| Outcome::ALL.iter().map(move |outcome| ((*kind, outcome.name()), 1)));
+    let forwarding = Forwarding {
+        residence: Way::ALL.map(|way| (way, (vec![1], 1))).into(),
+        messages: messages.collect(),
+    };
+    metrics.set_forwarding([("eth0".to_owned(), forwarding)].into());
     let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
     // What Prometheus adds for each target.
     let mut exported = BTreeMap::from([("up".to_owned(), BTreeMap::new())]);
@@ -355,6 +367,30 @@ fn service_monitor_finds_the_service_and_the_service_the_pods() {
     let container = &daemons["template"]["spec"]["containers"][0];
     assert_eq!(service["spec"]["ports"][0]["targetPort"], container["ports"][0]["name"]);
     assert_eq!(daemons["template"]["spec"]["hostNetwork"], true);
+}
+
+#[test]
+fn transparent_clock_of_a_node_has_what_it_needs_and_no_more() {
+    let text = read("docs/deploy/kubernetes-transparent.yml");
+    let document: Value = serde_saphyr::from_str(&text).unwrap();
+    let pod = &document["spec"]["template"]["spec"];
+    assert_eq!(pod["hostNetwork"], true);
+    let container = &pod["containers"][0];
+    let given = container["securityContext"]["capabilities"]["add"].as_array().unwrap();
+    let given: Vec<_> = given.iter().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(given, ["BPF", "NET_ADMIN", "PERFMON", "NET_RAW"]);
+    let mut help = Command::new(env!("CARGO_BIN_EXE_ptp-agent"));
+    let help = help.args(["transparent", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    for argument in container["args"].as_array().unwrap() {
+        let argument = argument.as_str().unwrap();
+        let option = argument.split('=').next().unwrap();
+        let is_known = help.contains(option) || argument.starts_with("--log-format");
+        assert!(is_known || argument == "transparent", "{argument}");
+    }
+    for name in given {
+        assert!(help.contains(&format!("CAP_{name}")), "{name}");
+    }
 }
 
 #[test]

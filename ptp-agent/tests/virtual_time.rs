@@ -5,10 +5,10 @@
 use ptp_agent::{
     clock::{Clock, ClockScale, virtual_clock::VirtualClock, watch::WatchClock},
     engine::{
-        DelayMechanism, PortIndex, PortState, TxToken,
-        client::{Client, Event, Sample},
+        Command, DelayMechanism, LinkState, PortIndex, PortState, SentToken, Transmit,
         counters::Drop,
-        receiver::{Action, PortConfig, ReceiverConfig},
+        discipline::{Client, Event, Sample},
+        receiver::{PortConfig, ReceiverConfig},
         transmitter::{Transmitter, TransmitterConfig},
     },
     servo::{Options, Purpose, Servo, ServoState, build},
@@ -69,7 +69,7 @@ struct Grandmaster {
     alive: bool,
 }
 
-struct World<C> {
+struct World<C: Clock> {
     now: Time<Mono>,
     link: Link,
     rng: ChaCha8Rng,
@@ -125,7 +125,7 @@ impl<C: Clock> World<C> {
         self.queue.push(Reverse((at.as_nanos(), self.order, what)));
     }
 
-    fn send(&mut self, from: usize, bytes: &[u8], token: Option<TxToken>) {
+    fn send(&mut self, from: usize, bytes: &[u8], token: Option<SentToken>) {
         if let Some(token) = token {
             let at = self.now + Duration::from_micros(3);
             self.later(at, Happening::Stamped { by: from, token: token.0 });
@@ -170,40 +170,38 @@ impl<C: Clock> World<C> {
             }
             Happening::Stamped { by: CLIENT, token } => {
                 let stamp = self.stamp(self.now - Duration::from_micros(3));
-                self.client.handle_tx_stamp(self.now, TxToken(token), stamp);
+                self.client.handle_tx_stamp(self.now, SentToken(token), stamp);
             }
             Happening::Stamped { by, token } => {
                 let gm = &mut self.grandmasters[by];
                 let sent = gm.clock.at(self.now - Duration::from_micros(3));
-                gm.transmitter.handle_tx_stamp(TxToken(token), Some(sent));
+                gm.transmitter.handle_tx_stamp(SentToken(token), Some(sent));
             }
         }
     }
 
     fn drain(&mut self) {
         for n in 0..self.grandmasters.len() {
-            while let Some(action) = self.grandmasters[n].transmitter.next_action() {
-                if self.grandmasters[n].alive {
-                    self.act(n, action);
+            while let Some(command) = self.grandmasters[n].transmitter.next_command() {
+                if let Command::Send(transmit) = command
+                    && self.grandmasters[n].alive
+                {
+                    self.transmit(n, &transmit);
                 }
             }
         }
-        while let Some(event) = self.client.next_event() {
-            self.log.push(format!("{event:?}"));
-            match event {
-                Event::Engine(action) => self.act(CLIENT, action),
-                Event::Sample(sample) => self.samples.push(sample),
+        while let Some(command) = self.client.next_command() {
+            self.log.push(format!("{command:?}"));
+            match command {
+                Command::Send(transmit) => self.transmit(CLIENT, &transmit),
+                Command::Event(Event::Sample(sample)) => self.samples.push(sample),
                 _ => {}
             }
         }
     }
 
-    fn act(&mut self, from: usize, action: Action) {
-        match action {
-            Action::SendEvent { token, message, .. } => self.send(from, &message, Some(token)),
-            Action::SendGeneral { message, .. } => self.send(from, &message, None),
-            _ => {}
-        }
+    fn transmit(&mut self, from: usize, transmit: &Transmit) {
+        self.send(from, &transmit.message, transmit.token);
     }
 
     fn run_for(&mut self, span: Duration) {
@@ -242,7 +240,7 @@ impl<C: Clock> World<C> {
     }
 
     fn followed(&self) -> Option<ClockIdentity> {
-        self.client.receiver().parent().map(|parent| parent.grandmaster_identity)
+        self.client.receiver().parent().map(|parent| parent.set.grandmaster_identity)
     }
 
     fn dropped(&self, cause: Drop) -> u64 {
@@ -429,12 +427,12 @@ fn the_same_seed_gives_the_same_events() {
 fn a_link_that_goes_down_disables_the_port_and_comes_back() {
     let mut world = default_world();
     world.run_for(Duration::from_secs(10));
-    world.client.handle_link(world.now, PORT, false);
+    world.client.handle_link(world.now, PORT, LinkState::Down);
     assert_eq!(world.port_state(), PortState::Disabled);
     world.run_for(Duration::from_secs(5));
     assert!(world.dropped(Drop::PortDisabled) > 0);
     assert_eq!(world.client.servo().state(), ServoState::Holdover);
-    world.client.handle_link(world.now, PORT, true);
+    world.client.handle_link(world.now, PORT, LinkState::Up);
     world.run_for(Duration::from_secs(5));
     assert_eq!(world.port_state(), PortState::TimeReceiver);
 }
@@ -443,7 +441,9 @@ fn a_link_that_goes_down_disables_the_port_and_comes_back() {
 fn watching_a_utc_clock_applies_the_utc_offset_only_on_the_ptp_time_scale() {
     for flags in [Flags(0), Flags::PTP_TIMESCALE | Flags::UTC_OFFSET_VALID] {
         let mut config = gm_config(1);
-        config.time_flags = flags;
+        let ptp = flags.contains(Flags::PTP_TIMESCALE);
+        config.time_properties.ptp_timescale = ptp;
+        config.time_properties.current_utc_offset_valid = ptp;
         let gm = gm(config, Duration::ZERO, 0.0);
         let utc: Time<Ptp> = Time::from_seconds_nanos(1_700_000_000, 5_000);
         let clock = WatchClock::new(ClockScale::Utc, start(), utc, Duration::ZERO);
@@ -471,10 +471,9 @@ fn of_two_ports_the_one_that_hears_the_better_grandmaster_follows() {
     for second in 0..20 {
         for (port, transmitter) in [(0, &mut bad), (1, &mut good)] {
             transmitter.poll(now);
-            while let Some(action) = transmitter.next_action() {
-                let general = match action {
-                    Action::SendGeneral { message, .. } => message,
-                    _ => continue,
+            while let Some(action) = transmitter.next_command() {
+                let Command::Send(Transmit { token: None, message: general, .. }) = action else {
+                    continue;
                 };
                 if port == 0 || second < 10 {
                     client.handle_message(now, PortIndex(port), &general, None);

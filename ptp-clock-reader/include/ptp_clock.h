@@ -127,6 +127,34 @@ static inline int ptp_clock_now(const uint64_t *page, struct ptp_clock_time *tim
     return ptp_clock_at(page, (int64_t)now.tv_sec * 1000000000 + now.tv_nsec, time);
 }
 
+/* For spans: attributes that `ptp-agent trace` understands, each a 64-bit integer. Take a stamp where a
+ * span starts and one where it ends, and set the four. */
+#define PTP_CLOCK_SPAN_START "ptp.start_unix_nano"
+#define PTP_CLOCK_SPAN_START_BOUND "ptp.start_bound_ns"
+#define PTP_CLOCK_SPAN_END "ptp.end_unix_nano"
+#define PTP_CLOCK_SPAN_END_BOUND "ptp.end_bound_ns"
+
+struct ptp_clock_stamp {
+    int64_t unix_nano; /* by the grandmaster's time; UTC where the domain knows it */
+    int64_t bound_ns;  /* the truth is no farther */
+};
+
+/* The time now, for a span; 0, or -1 with errno ENODATA when no bound is known: set no attributes then. */
+static inline int ptp_clock_stamp_now(const uint64_t *page, struct ptp_clock_stamp *stamp) {
+    struct ptp_clock_time time;
+    if (ptp_clock_now(page, &time) < 0)
+        return -1;
+    if (time.bound_ns > INT64_MAX) {
+        errno = ENODATA;
+        return -1;
+    }
+    stamp->unix_nano = time.ptp_ns;
+    if (time.utc_offset_s != PTP_CLOCK_NO_UTC_OFFSET)
+        stamp->unix_nano -= time.utc_offset_s * 1000000000;
+    stamp->bound_ns = (int64_t)time.bound_ns;
+    return 0;
+}
+
 #ifdef __cplusplus
 }
 #endif

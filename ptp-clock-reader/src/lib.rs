@@ -1,6 +1,7 @@
 //! Reads the time of a PTP domain, and the bound on its error, from the page that `ptp-agent run
 //! --clock virtual --page PATH` keeps in shared memory. No privilege is needed, no system call but the
-//! vDSO's clock, and the host's own clock may be whatever it is. This crate depends on nothing.
+//! vDSO's clock, and the host's own clock may be whatever it is. This crate depends on nothing, unless the
+//! feature `opentelemetry` is asked for, which adds a span processor that stamps spans with this time.
 //!
 //! ```no_run
 //! let clock = ptp_clock_reader::PtpClock::open("/run/ptp-agent/clock")?;
@@ -46,6 +47,8 @@
 mod map;
 #[cfg(feature = "std")]
 mod open;
+#[cfg(feature = "opentelemetry")]
+pub mod spans;
 
 use core::{
     fmt,
@@ -54,6 +57,8 @@ use core::{
 
 #[cfg(feature = "std")]
 pub use open::{OpenError, PtpClock};
+#[cfg(feature = "opentelemetry")]
+pub use spans::PtpSpans;
 
 /// Words of the page.
 pub const WORDS: usize = 16;

@@ -21,6 +21,17 @@ int main(int argc, char **argv) {
     printf(" %llu %llu %lld %lld\n", (unsigned long long)time.utc_bound_ns,
            (unsigned long long)time.precision_ns, (long long)time.lowest_ns,
            (long long)time.highest_ns);
+    /* A stamp for a span is known when the time is, and is UTC where that is known. */
+    {
+        struct ptp_clock_stamp stamp;
+        int known = ptp_clock_stamp_now(page, &stamp) == 0;
+        if (ptp_clock_now(page, &time) < 0 || known != (time.bound_ns != PTP_CLOCK_NO_BOUND))
+            return 3;
+        if (known && time.utc_offset_s != PTP_CLOCK_NO_UTC_OFFSET &&
+            (stamp.unix_nano > time.ptp_ns - time.utc_offset_s * 1000000000 ||
+             stamp.bound_ns > (int64_t)time.bound_ns))
+            return 4;
+    }
     ptp_clock_close(page);
     return 0;
 }

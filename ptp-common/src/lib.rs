@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod classify;
+pub mod data_set;
 pub mod hint;
 pub mod record;
+pub mod residence;
 pub mod time;
 pub mod wire;

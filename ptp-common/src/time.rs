@@ -104,6 +104,17 @@ impl<S> Time<S> {
         Duration { scaled: self.scaled }
     }
 
+    /// The same instant on a scale that is `offset` ahead of this one. With [`Self::ahead_of`] the only way
+    /// from one scale to another: whoever changes the scale says by how much.
+    pub const fn at_offset<T>(self, offset: Duration) -> Time<T> {
+        Time::from_scaled(self.scaled.saturating_add(offset.scaled))
+    }
+
+    /// How far this scale is ahead of another that showed `other` at the same instant.
+    pub const fn ahead_of<T>(self, other: Time<T>) -> Duration {
+        Duration { scaled: self.scaled.saturating_sub(other.scaled) }
+    }
+
     /// The instant `since_epoch` after the epoch.
     pub const fn from_epoch(since_epoch: Duration) -> Self {
         Self::from_scaled(since_epoch.scaled)

@@ -1,12 +1,12 @@
 //! Management TLVs: lengths as the standard gives them, and the same bytes again after a round trip.
 
 use proptest::prelude::*;
-use ptp_common::wire::{
-    ClockAccuracy, ClockIdentity, ClockQuality, PortIdentity, TimeInterval, TimeSource, Tlv,
-    TlvType, Tlvs,
-    management::{
-        CurrentDataSet, DefaultDataSet, ManagementData, ManagementErrorId, ManagementId,
-        ManagementTlv, TimeStatus,
+use ptp_common::{
+    data_set::{CurrentDataSet, DefaultDataSet},
+    wire::{
+        ClockAccuracy, ClockIdentity, ClockQuality, PortIdentity, TimeInterval, TimeSource, Tlv,
+        TlvType, Tlvs,
+        management::{ManagementData, ManagementErrorId, ManagementId, ManagementTlv, TimeStatus},
     },
 };
 

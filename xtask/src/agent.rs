@@ -34,6 +34,9 @@ pub(crate) enum Bench {
     Agent(Arguments),
     /// What the servos reach where the truth is known, beside the targets (`ptp-agent bench servo`)
     Servo(Arguments),
+    /// What a transparent clock in software is worth behind loaded bridges, and what it costs: without it and
+    /// with it in the same run
+    Transparent(Arguments),
     /// How true the agent is against other grandmasters, with ptp4l's client beside it; writes the tables
     /// of docs/truth.md
     Truth(truth::Arguments),
@@ -48,6 +51,10 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
         Bench::Hooks(arguments) => run(&["bench"], arguments),
         Bench::Agent(arguments) => footprint(arguments),
         Bench::Servo(arguments) => run(&["bench", "servo"], arguments),
+        Bench::Transparent(arguments) => {
+            let binary = package::binary()?;
+            with_test_program("transparent", &binary, &arguments.arguments)
+        }
         Bench::Truth(arguments) => truth::run(arguments),
     }
 }

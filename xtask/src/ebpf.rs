@@ -21,18 +21,20 @@ use self::toolchain::{LINKER_VERSION, Toolchain, cargo_home, linker_is_installed
 use crate::process::{target_directory, workspace};
 
 /// The binaries of `ptp-ebpf`, each of which gives an object: the programs that stamp packets, those
-/// that `ptp-agent bench` measures with, the one that asks the driver for the NIC's time, and those that
-/// `ptp-agent doctor` sends packets through.
-const BINARIES: [&str; 4] = [AGENT, "ptp-bench", HINTS, PROBE];
+/// that `ptp-agent bench` measures with, the one that asks the driver for the NIC's time, those that
+/// `ptp-agent doctor` sends packets through, and those of the transparent clock.
+const BINARIES: [&str; 5] = [AGENT, "ptp-bench", HINTS, PROBE, TRANSPARENT];
 /// The programs that stamp packets once more, saying where they decide: the source with feature `log`.
 const DEBUG: &str = "ptp-agent-debug";
 /// All objects that are committed.
-const OBJECTS: [&str; 5] = [AGENT, "ptp-bench", HINTS, PROBE, DEBUG];
+const OBJECTS: [&str; 6] = [AGENT, "ptp-bench", HINTS, PROBE, TRANSPARENT, DEBUG];
 /// Has no maps either.
 const PROBE: &str = "ptp-probe";
 /// Has no maps, so that it can be loaded without the machinery for them.
 const HINTS: &str = "ptp-hints";
 const AGENT: &str = "ptp-agent";
+/// The only ones that change packets.
+const TRANSPARENT: &str = "ptp-transparent";
 
 /// Where the object of a binary is committed, below the workspace.
 fn committed(binary: &str) -> String {

@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use ptp_agent::{
-    engine::{DelayMechanism, PortIndex, client::Event, receiver::ReceiverConfig},
+    engine::{Command, DelayMechanism, PortIndex, discipline::Event, receiver::ReceiverConfig},
     recording::{
         Encoder, FollowedClock, Note, Outgoing, Reader, RecordedStamp, Replay, Route, Start,
     },
@@ -116,8 +116,8 @@ fn replay(file: &[u8]) {
     let servo = choice::build(&Choice::default(), &choice::Options::default());
     let mut replay = Replay::new(reader.start(), servo, true);
     loop {
-        while let Some(event) = replay.next_event() {
-            if let Event::Sample(sample) = event {
+        while let Some(command) = replay.next_command() {
+            if let Command::Event(Event::Sample(sample)) = command {
                 assert!(sample.frequency_ppb.is_finite());
             }
         }

@@ -61,7 +61,7 @@ pub(super) fn set_figures(figures: &mut PortFigures, trust: Option<&Trust>, orig
     figures.causal_interval_seconds =
         trust.map(|trust| [trust.interval.lo, trust.interval.hi].map(Duration::as_secs_f64));
     if let Some(parent) = origin.parent {
-        figures.set_parent(parent.grandmaster_identity, parent.parent_port_identity);
+        figures.set_parent(parent.set.grandmaster_identity, parent.set.parent_port_identity);
     }
 }
 

@@ -1,40 +1,32 @@
 //! The data sets that management requests are answered with, out of what the engine knows.
 
 use ptp_common::{
+    data_set::{CurrentDataSet, DefaultDataSet, ParentDataSet, PortDataSet, TimeProperties},
     time::Duration,
     wire::{
-        ClockAccuracy, ClockQuality, MessageType, PortIdentity, TimeInterval, TimeSource,
-        management::{
-            CurrentDataSet, DefaultDataSet, ParentDataSet, PortDataSet, PortStats,
-            TimePropertiesDataSet, TimeStatus,
-        },
+        ClockAccuracy, ClockQuality, MessageType, PortIdentity, TimeInterval,
+        management::{PortStats, TimeStatus},
     },
 };
 
 use crate::{
     clock::Clock,
     engine::{
-        DelayMechanism, PortState,
-        client::{Client, Sample},
+        DelayMechanism,
         counters::Counters,
-        receiver::{PortConfig, TimeProperties},
-        transmitter::Transmitter,
+        discipline::{Discipline, Sample},
+        instance::Instance,
     },
     publish::management::DataSets,
 };
 
 /// `clockClass` of a clock that never serves (table 4).
 const CLIENT_ONLY: u8 = 255;
-/// The variance that a clock tells when it has computed none (7.6.3.3).
-const UNKNOWN_VARIANCE: u16 = 0xffff;
-/// The rate that a clock tells when it has computed none (8.2.3.4).
-const UNKNOWN_RATE: i32 = i32::MAX;
 const VERSION: u8 = 2;
 
 /// Of a time receiver.
 pub(super) fn of_client<C: Clock>(
-    configs: &[PortConfig],
-    client: &Client<C>,
+    client: &Discipline<C>,
     sample: Option<&Sample>,
     sync_interval: Option<Duration>,
 ) -> DataSets {
@@ -44,10 +36,11 @@ pub(super) fn of_client<C: Clock>(
     let own_quality = ClockQuality {
         clock_class: CLIENT_ONLY,
         clock_accuracy: ClockAccuracy::UNKNOWN,
-        offset_scaled_log_variance: UNKNOWN_VARIANCE,
+        offset_scaled_log_variance: ParentDataSet::UNKNOWN_VARIANCE,
     };
     let sample = sample.filter(|_| parent.is_some());
-    let ports = receiver.ports().zip(configs).map(|(port, config)| {
+    let ports = receiver.ports().filter_map(|port| {
+        let config = receiver.port_config(port)?;
         let port_identity = PortIdentity { clock_identity, port_number: port.number() };
         let is_p2p = config.delay_mechanism == DelayMechanism::P2p;
         let delay = sample.filter(|sample| is_p2p && sample.port == port);
@@ -57,7 +50,7 @@ pub(super) fn of_client<C: Clock>(
         });
         let data = PortDataSet {
             port_identity,
-            port_state: number(receiver.port_state(port)),
+            port_state: receiver.port_state(port).number(),
             log_min_delay_req_interval: receiver.log_min_delay_req_interval(port).unwrap_or(0),
             mean_link_delay: delay.map_or(TimeInterval(0), |sample| sample.delay.into()),
             log_announce_interval: config.log_announce_interval,
@@ -67,65 +60,34 @@ pub(super) fn of_client<C: Clock>(
             log_min_pdelay_req_interval: config.log_min_pdelay_req_interval,
             version_number: VERSION,
         };
-        (data, stats(port_identity, receiver.counters(port)))
+        Some((data, stats(port_identity, receiver.counters(port))))
     });
     let ports: Vec<_> = ports.collect();
+    let default = DefaultDataSet {
+        two_step: true,
+        client_only: true,
+        number_ports: u16::try_from(ports.len()).unwrap_or(u16::MAX),
+        priority1: 128,
+        clock_quality: own_quality,
+        priority2: 128,
+        clock_identity,
+        domain_number: receiver.domain_number(),
+    };
     DataSets {
-        default: DefaultDataSet {
-            two_step: true,
-            client_only: true,
-            number_ports: u16::try_from(ports.len()).unwrap_or(u16::MAX),
-            priority1: 128,
-            clock_quality: own_quality,
-            priority2: 128,
-            clock_identity,
-            domain_number: receiver.domain_number(),
-        },
+        default,
         current: CurrentDataSet {
             steps_removed: parent.map_or(0, |parent| parent.steps_removed.saturating_add(1)),
             offset_from_master: sample.map_or(TimeInterval(0), |sample| sample.offset.into()),
             mean_path_delay: sample.map_or(TimeInterval(0), |sample| sample.delay.into()),
         },
-        parent: parent.map_or(
-            ParentDataSet {
-                parent_port_identity: PortIdentity { clock_identity, port_number: 0 },
-                parent_stats: false,
-                observed_offset_scaled_log_variance: UNKNOWN_VARIANCE,
-                observed_phase_change_rate: UNKNOWN_RATE,
-                grandmaster_priority1: 128,
-                grandmaster_clock_quality: own_quality,
-                grandmaster_priority2: 128,
-                grandmaster_identity: clock_identity,
-            },
-            |parent| ParentDataSet {
-                parent_port_identity: parent.parent_port_identity,
-                parent_stats: false,
-                observed_offset_scaled_log_variance: UNKNOWN_VARIANCE,
-                observed_phase_change_rate: UNKNOWN_RATE,
-                grandmaster_priority1: parent.grandmaster_priority1,
-                grandmaster_clock_quality: parent.grandmaster_clock_quality,
-                grandmaster_priority2: parent.grandmaster_priority2,
-                grandmaster_identity: parent.grandmaster_identity,
-            },
-        ),
-        time_properties: parent.map_or(
-            TimePropertiesDataSet {
-                current_utc_offset: 37,
-                flags: 0,
-                time_source: TimeSource::INTERNAL_OSCILLATOR,
-            },
-            |parent| TimePropertiesDataSet {
-                current_utc_offset: parent.time_properties.current_utc_offset,
-                flags: flags(&parent.time_properties),
-                time_source: parent.time_properties.time_source,
-            },
-        ),
+        parent: parent.map_or(ParentDataSet::own(&default), |parent| parent.set),
+        time_properties: parent.map_or(TimeProperties::UNKNOWN, |parent| parent.time_properties),
         time_status: TimeStatus {
             master_offset: sample.map_or(0, |sample| sample.offset.as_nanos()),
             ingress_time: sample
                 .map_or(0, |sample| client.clock().at(sample.mono).since_epoch().as_nanos()),
             gm_present: parent.is_some(),
-            gm_identity: parent.map_or(clock_identity, |parent| parent.grandmaster_identity),
+            gm_identity: parent.map_or(clock_identity, |parent| parent.set.grandmaster_identity),
             ..TimeStatus::default()
         },
         ports,
@@ -133,7 +95,7 @@ pub(super) fn of_client<C: Clock>(
 }
 
 /// Of a grandmaster.
-pub(super) fn of_transmitter(transmitter: &Transmitter) -> DataSets {
+pub(super) fn of_transmitter(transmitter: &Instance) -> DataSets {
     let config = transmitter.config();
     let clock_identity = config.clock_identity;
     let ports = (0..config.ports).map(|index| {
@@ -141,7 +103,7 @@ pub(super) fn of_transmitter(transmitter: &Transmitter) -> DataSets {
         let port_identity = PortIdentity { clock_identity, port_number: port.number() };
         let data = PortDataSet {
             port_identity,
-            port_state: 6,
+            port_state: transmitter.port_state(port).number(),
             log_min_delay_req_interval: config.log_min_delay_req_interval,
             mean_link_delay: TimeInterval(0),
             log_announce_interval: config.log_announce_interval,
@@ -153,46 +115,23 @@ pub(super) fn of_transmitter(transmitter: &Transmitter) -> DataSets {
         };
         (data, stats(port_identity, transmitter.counters(port)))
     });
+    let default = DefaultDataSet {
+        two_step: true,
+        client_only: false,
+        number_ports: config.ports,
+        priority1: config.priority1,
+        clock_quality: config.clock_quality,
+        priority2: config.priority2,
+        clock_identity,
+        domain_number: config.domain_number,
+    };
     DataSets {
-        default: DefaultDataSet {
-            two_step: true,
-            client_only: false,
-            number_ports: config.ports,
-            priority1: config.priority1,
-            clock_quality: config.clock_quality,
-            priority2: config.priority2,
-            clock_identity,
-            domain_number: config.domain_number,
-        },
+        default,
         current: CurrentDataSet::default(),
-        parent: ParentDataSet {
-            parent_port_identity: PortIdentity { clock_identity, port_number: 0 },
-            parent_stats: false,
-            observed_offset_scaled_log_variance: UNKNOWN_VARIANCE,
-            observed_phase_change_rate: UNKNOWN_RATE,
-            grandmaster_priority1: config.priority1,
-            grandmaster_clock_quality: config.clock_quality,
-            grandmaster_priority2: config.priority2,
-            grandmaster_identity: clock_identity,
-        },
-        time_properties: TimePropertiesDataSet {
-            current_utc_offset: config.current_utc_offset,
-            flags: config.time_flags.0 as u8,
-            time_source: config.time_source,
-        },
+        parent: ParentDataSet::own(&default),
+        time_properties: config.time_properties,
         time_status: TimeStatus { gm_identity: clock_identity, ..TimeStatus::default() },
         ports: ports.collect(),
-    }
-}
-
-/// `portState` by its number (table 20).
-const fn number(state: PortState) -> u8 {
-    match state {
-        PortState::Initializing => 1,
-        PortState::Disabled => 3,
-        PortState::Listening => 4,
-        PortState::Uncalibrated => 8,
-        PortState::TimeReceiver => 9,
     }
 }
 
@@ -201,20 +140,6 @@ const fn mechanism(mechanism: DelayMechanism) -> u8 {
         DelayMechanism::E2e => 1,
         DelayMechanism::P2p => 2,
     }
-}
-
-fn flags(properties: &TimeProperties) -> u8 {
-    [
-        properties.leap61,
-        properties.leap59,
-        properties.current_utc_offset_valid,
-        properties.ptp_timescale,
-        properties.time_traceable,
-        properties.frequency_traceable,
-    ]
-    .into_iter()
-    .enumerate()
-    .fold(0, |flags, (bit, is_set)| flags | u8::from(is_set) << bit)
 }
 
 fn stats(port_identity: PortIdentity, counters: &Counters) -> PortStats {

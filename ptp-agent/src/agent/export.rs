@@ -1,11 +1,14 @@
 //! What `run` knows of the clocks, as those outside want it: the software clock, and how wrong
 //! CLOCK_REALTIME is.
 
-use ptp_common::time::{Duration, Mono, Time};
+use ptp_common::{
+    data_set::UtcOffset,
+    time::{Duration, Mono, Time},
+};
 
 use crate::{
     clock::{Clock, followed::Followed},
-    engine::client::{Client, Sample},
+    engine::discipline::{Discipline, Sample},
     publish::export::View,
     servo::Trust,
     sys::clock::realtime_minus_monotonic,
@@ -25,20 +28,26 @@ pub(super) struct Known {
     pub(super) grandmaster_accuracy: Option<Duration>,
     /// By how much a bound grows with age, parts per billion.
     pub(super) rate_error_ppb: f64,
+    /// In a laboratory: the host's clock is taken to be so far ahead of what it is.
+    pub(super) host_clock_offset: Duration,
 }
 
 /// At `now`.
-pub(super) fn view<'a>(client: &'a Client<Followed>, now: Time<Mono>, known: &Known) -> View<'a> {
+pub(super) fn view<'a>(
+    client: &'a Discipline<Followed>,
+    now: Time<Mono>,
+    known: &Known,
+) -> View<'a> {
     let trust = client.trust(now);
     let error_bound = trust.map(|trust| trust.bound);
-    let real = Time::from_epoch(now.since_epoch() + realtime_minus_monotonic());
+    let real = now.at_offset(realtime_minus_monotonic() + known.host_clock_offset);
     let origin = client.origin();
     let properties = origin.parent.map(|parent| parent.time_properties);
     let is_tai = properties.is_some_and(|properties| properties.ptp_timescale);
     let utc_offset_s = properties
-        .filter(|properties| properties.ptp_timescale && properties.current_utc_offset_valid)
+        .filter(|properties| matches!(properties.utc_offset(), UtcOffset::Announced(_)))
         .map(|properties| i32::from(properties.current_utc_offset));
-    let is_utc_unknown = is_tai && utc_offset_s.is_none();
+    let is_utc_unknown = properties.is_some_and(|known| known.utc_offset().known().is_none());
     let (software, real_error, real_error_bound) = match client.clock() {
         Followed::Virtual(clock) => {
             // Of a domain on TAI, UTC is known only with the offset.
@@ -76,6 +85,24 @@ pub(super) fn view<'a>(client: &'a Client<Followed>, now: Time<Mono>, known: &Kn
             .filter(|_| is_tai)
             .map_or(0, |properties| i8::from(properties.leap61) - i8::from(properties.leap59)),
         steps: known.steps,
+    }
+}
+
+/// How far the host's own clock is from the grandmaster's time as UTC, and to within what; `None` while that
+/// is not known.
+pub(super) fn host_offset(
+    client: &Discipline<Followed>,
+    view: &View<'_>,
+) -> Option<(Duration, Duration)> {
+    match client.clock() {
+        // The interval is of this very clock, and holds now, which the last sample does not.
+        Followed::Watched(_) | Followed::System(_) if !view.is_utc_unknown => {
+            let interval = view.trust?.interval;
+            let half = (interval.hi - interval.lo).half();
+            Some((interval.lo + half, half))
+        }
+        Followed::Virtual(_) => view.real_error.zip(view.real_error_bound),
+        Followed::Watched(_) | Followed::System(_) | Followed::Phc(_) => None,
     }
 }
 

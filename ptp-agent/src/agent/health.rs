@@ -9,7 +9,7 @@ use crate::{
     engine::{
         PortIndex,
         counters::{Counters, Drop},
-        receiver::Receiver,
+        instance::Instance,
     },
     publish::{
         alarms::{Alarms, Facts, Limits, Role, Totals},
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// See the module's paragraph.
-pub(super) struct Health {
+pub(crate) struct Health {
     role: Role,
     alarms: Alarms,
     publication: Publication,
@@ -29,7 +29,7 @@ pub(super) struct Health {
 
 impl Health {
     /// Nothing is wrong yet.
-    pub(super) fn new(
+    pub(crate) fn new(
         role: Role,
         limits: Limits,
         publication: Publication,
@@ -51,7 +51,7 @@ impl Health {
 
     /// Judges the facts, and tells what has changed: one line each. To be called by the main loop,
     /// since this is what the service manager takes as its sign of life.
-    pub(super) fn check(&mut self, now: Time<Mono>, facts: &Facts) {
+    pub(crate) fn check(&mut self, now: Time<Mono>, facts: &Facts) {
         for change in self.alarms.update(now, facts) {
             let (alarm, detail) = (change.alarm.name(), change.detail);
             let meaning = change.alarm.summary();
@@ -71,6 +71,7 @@ impl Health {
     fn summary(&self, facts: &Facts) -> String {
         let doing = match (self.role, facts.servo, facts.grandmaster) {
             (Role::Transmitter, ..) => "serving".to_owned(),
+            (Role::Transparent, ..) => "correcting".to_owned(),
             (Role::Observer, _, None) => "observing, no time transmitter".to_owned(),
             (Role::Observer, _, Some(grandmaster)) => {
                 format!("observing, grandmaster {grandmaster}")
@@ -91,7 +92,7 @@ impl Health {
     }
 
     /// The raised alarms for the status.
-    pub(super) fn status(&self, now: Time<Mono>) -> Value {
+    pub(crate) fn status(&self, now: Time<Mono>) -> Value {
         let alarms = self.alarms.raised().map(|(alarm, since)| {
             json!({
                 "alarm": alarm.name(),
@@ -147,7 +148,7 @@ pub(super) fn totals<'a>(
 
 /// What is heard by somebody who has no time transmitter: what passes the hooks first, for they see more than
 /// the sockets, and then what only the engine can know.
-pub(super) fn hints(io: &Io, receiver: &Receiver, now: Time<Mono>) -> Vec<String> {
+pub(super) fn hints(io: &Io, receiver: &Instance, now: Time<Mono>) -> Vec<String> {
     if receiver.parent().is_some() {
         return Vec::new();
     }

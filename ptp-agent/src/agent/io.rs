@@ -2,6 +2,8 @@
 //! them, and the interfaces' coming and going. Upwards it deals in messages with stamps and in
 //! tokens with stamps; engines neither know nor care where those came from.
 
+mod desk;
+mod interface;
 mod reach;
 
 use std::{
@@ -28,7 +30,8 @@ use crate::{
         rx_stamp, tx_stamp,
     },
     engine::{
-        PortIndex, TxToken,
+        self, Destination, Input, PortIndex, SentToken, Transmit,
+        address::Address,
         receiver::{Measurement, Observation},
         strategy::Sending,
     },
@@ -36,12 +39,17 @@ use crate::{
     stamp::{Manner, Stamp, StampSource},
     sys::{clock::monotonic, schedule, timer::Timer},
     transport::{
-        Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Source, Transport, TransportError,
+        Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Transport, TransportError,
         TransportKind, link_state,
         wire::{FarEnd, WireTap},
     },
 };
+use desk::{Found, Side};
+use interface::{receive_any, rx_selector, tx_selector, wants_driver_stamps};
 use reach::Standby;
+
+pub(super) use desk::is_event;
+pub use desk::{SideCounts, Sources};
 
 /// How long a received event message waits for its stamp. On the hook's side the stamp is there
 /// before the socket is; this covers a record that another CPU is still writing.
@@ -78,30 +86,6 @@ pub struct IoConfig {
     pub ring_bytes: Option<u32>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
     pub wire: Vec<FarEnd>,
-}
-
-/// What a port's stamps come from; for status and logs.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Sources {
-    /// The receive point in use.
-    pub rx: StampSource,
-    /// The transmit point in use.
-    pub tx: StampSource,
-    /// What was measured of the receive points.
-    pub rx_points: Vec<PointReport>,
-    /// What was measured of the transmit points.
-    pub tx_points: Vec<PointReport>,
-    /// Whether event messages are primed now.
-    pub primed: bool,
-    /// Messages that were stamped by another point than the chosen one.
-    pub fallbacks: u64,
-    /// Messages whose transmit stamps were not used, because something came between them.
-    pub interrupted: u64,
-    /// Directions in which packets do not reach the kernel programs, so that only the kernel's own stamps
-    /// are left.
-    pub displaced: Vec<&'static str>,
-    /// How often the kernel programs were attached again because of others.
-    pub attached_again: u64,
 }
 
 /// Why the agent cannot start.
@@ -144,12 +128,12 @@ pub enum Delivery {
         /// Its stamp; only event messages have one, and not even they always.
         stamp: Option<Stamp>,
         /// Who sent it.
-        source: Option<Source>,
+        source: Option<Address>,
     },
     /// What became of the stamp of a message sent.
     TxStamp {
-        /// From [`Io::send_event`].
-        token: TxToken,
+        /// From [`Transmit::token`].
+        token: SentToken,
         /// The stamp, or `None` when it did not come in time or the message could not be sent.
         stamp: Option<Stamp>,
     },
@@ -158,8 +142,21 @@ pub enum Delivery {
         /// Which.
         port: PortIndex,
         /// Whether it can be used now.
-        up: bool,
+        state: engine::LinkState,
     },
+}
+
+impl Delivery {
+    /// The same for an engine.
+    pub fn input(&self) -> Input<'_> {
+        match self {
+            Self::Message { port, bytes, stamp, source } => {
+                Input::Message { on: *port, from: *source, bytes, stamp: *stamp }
+            }
+            Self::TxStamp { token, stamp } => Input::Sent { token: *token, stamp: *stamp },
+            Self::Link { port, state } => Input::Link { on: *port, state: *state },
+        }
+    }
 }
 
 /// Totals of what went wrong on a port, by cause, beside the pairing counts.
@@ -217,77 +214,15 @@ struct Port {
     counts: IoCounts,
 }
 
-/// One direction of a port.
-#[derive(Debug)]
-struct Side {
-    pairing: Pairing,
-    reach: Reach,
-    selector: Selector,
-    matched: BTreeMap<StampSource, u64>,
-    differences: BTreeMap<StampSource, Histogram>,
-    interrupted: u64,
-}
-
-impl Side {
-    fn new(selector: Selector) -> Self {
-        let (matched, differences) = Default::default();
-        let (pairing, reach) = Default::default();
-        Self { pairing, reach, selector, matched, interrupted: 0, differences }
-    }
-
-    /// Counts how far the programs' own stamps of a packet are from the kernel's, which are the
-    /// stack's on the way in and the driver's on the way out.
-    fn compare(&mut self, stamps: &Candidates) {
-        let is_kernels =
-            |source| matches!(source, StampSource::Stack | StampSource::DriverSoftware);
-        let Some(kernel) = stamps.iter().find(|stamp| is_kernels(stamp.source)) else { return };
-        for stamp in stamps.iter().filter(|stamp| !is_kernels(stamp.source)) {
-            self.differences.entry(stamp.source).or_default().add(stamp.time - kernel.time);
-        }
-    }
-
-    fn counts(&self) -> SideCounts {
-        let reference = self.selector.reference();
-        SideCounts {
-            matched: self.matched.clone(),
-            interrupted: self.interrupted,
-            reference,
-            chosen: self.selector.chosen(),
-            points: self.selector.report(),
-            pairing: self.pairing.counts(),
-            differences: self.differences.clone(),
-        }
-    }
-}
-
-/// What became of the stamps of one direction of a port.
-#[derive(Clone, Debug)]
-pub struct SideCounts {
-    /// Stamps used, by the capture point they came from.
-    pub matched: BTreeMap<StampSource, u64>,
-    /// Stamps not used, because something came between them.
-    pub interrupted: u64,
-    /// Stands for the packet as a whole in the other counts.
-    pub reference: StampSource,
-    /// The point in use.
-    pub chosen: StampSource,
-    /// What was measured of all points.
-    pub points: Vec<PointReport>,
-    /// Everything else.
-    pub pairing: PairingCounts,
-    /// The programs' own stamps minus the kernel's, by the point where the former were taken.
-    pub differences: BTreeMap<StampSource, Histogram>,
-}
-
 #[derive(Debug)]
 struct Waiting {
     until: Time<Mono>,
     port: PortIndex,
     bytes: Vec<u8>,
-    source: Option<Source>,
+    source: Option<Address>,
     /// As the socket has it.
     stack: Option<Stamp>,
-    token: Option<TxToken>,
+    token: Option<SentToken>,
     manner: Manner,
 }
 
@@ -478,12 +413,17 @@ impl Io {
         self.ready.pop_front()
     }
 
-    /// Sends an event message; its stamp comes as a [`Delivery::TxStamp`], mostly at once.
-    pub fn send_event(&mut self, port: PortIndex, token: TxToken, peer: bool, message: &[u8]) {
+    /// Sends a message. The stamp of an event message comes as a [`Delivery::TxStamp`], mostly at once.
+    pub fn transmit(&mut self, transmit: &Transmit) {
+        let Transmit { on: port, to, message, token } = transmit;
+        let Some(token) = *token else {
+            self.send(*port, Channel::General, *to, message);
+            return;
+        };
         let failed = Delivery::TxStamp { token, stamp: None };
         let manner = self.ports.get_mut(usize::from(port.0)).map(Port::prepare);
         let manner = manner.unwrap_or_default();
-        if !self.send(port, Channel::Event, peer, message) {
+        if !self.send(*port, Channel::Event, *to, message) {
             self.ready.push_back(failed);
             return;
         }
@@ -495,7 +435,7 @@ impl Io {
         }
         self.waiting_tx.push_back(Waiting {
             until: now + TX_PATIENCE,
-            port,
+            port: *port,
             bytes: message.to_vec(),
             source: None,
             stack: None,
@@ -505,18 +445,17 @@ impl Io {
         self.look(now);
     }
 
-    /// Sends a general message.
-    pub fn send_general(&mut self, port: PortIndex, peer: bool, message: &[u8]) {
-        self.send(port, Channel::General, peer, message);
-    }
-
-    /// Sends a general message to one address alone.
-    pub fn send_unicast(&mut self, port: PortIndex, to: Source, message: &[u8]) {
-        self.send_by(port, |transport| transport.send_unicast(to, message));
-    }
-
-    fn send(&mut self, index: PortIndex, channel: Channel, peer: bool, message: &[u8]) -> bool {
-        self.send_by(index, |transport| transport.send(channel, peer, message))
+    fn send(
+        &mut self,
+        index: PortIndex,
+        channel: Channel,
+        to: Destination,
+        message: &[u8],
+    ) -> bool {
+        self.send_by(index, |transport| match to {
+            Destination::Multicast(group) => transport.send(channel, group, message),
+            Destination::Unicast(to) => transport.send_unicast(to, message),
+        })
     }
 
     fn send_by(
@@ -650,344 +589,4 @@ impl Io {
         }
         self.attach_again(now);
     }
-
-    fn find(&mut self, waiting: &Waiting, now: Time<Mono>) -> Found {
-        let port = &mut self.ports[usize::from(waiting.port.0)];
-        let sent = waiting.token.is_some();
-        let (side, patience) =
-            if sent { (&mut port.tx, TX_PATIENCE) } else { (&mut port.rx, RX_PATIENCE) };
-        // A message is looked for once on arrival; whatever comes later is a retry. When patience is
-        // at its end, any point's stamp will do.
-        let retry = waiting.until - now < patience - RETRY;
-        // What reaches no program, as it is known by then, is not waited for where the kernel's stamp is there.
-        let stands_in = side.reach.is_displaced()
-            && (waiting.stack.is_some() || port.standby.has(&waiting.bytes));
-        let given_up = now >= waiting.until || stands_in;
-        let chosen = side.selector.chosen();
-        if let Some(socket) = &waiting.stack {
-            let another = |stamps: &Candidates| is_before_socket(stamps, socket);
-            side.pairing.disown(port.ifindex, &waiting.bytes, another);
-        }
-        let enough = |stamps: &Candidates| {
-            (given_up || stamps.time(chosen).is_some())
-                && waiting.stack.is_none_or(|socket| is_of_socket(stamps, &socket))
-        };
-        let seen = side.pairing.take(port.ifindex, &waiting.bytes, retry, enough);
-        let outcome = match seen {
-            // No program has seen it. The kernel has a stamp of its own.
-            Outcome::NotYet if given_up => {
-                let stamp = waiting.stack.or_else(|| port.standby.take(&waiting.bytes));
-                stamp.map_or(seen, |stamp| Outcome::Matched(Candidates::one(stamp)))
-            }
-            seen => seen,
-        };
-        match seen {
-            Outcome::Matched(_) => side.reach.reached(),
-            Outcome::NotYet if given_up => side.reach.missed(),
-            Outcome::NotYet => {}
-        }
-        match outcome {
-            Outcome::Matched(stamps) => {
-                side.compare(&stamps);
-                if sent {
-                    port.primer.after_event(&stamps);
-                    let bracket = &mut port.brackets[waiting.manner as usize];
-                    if !bracket.is_sound_around(&stamps) {
-                        side.interrupted += 1;
-                        return Found::Stamp(None);
-                    }
-                }
-                let stamp = side.selector.choose(&stamps);
-                if let Some(stamp) = stamp {
-                    *side.matched.entry(stamp.source).or_default() += 1;
-                }
-                let reference = side.selector.reference();
-                Found::Stamp(stamp.map(|mut stamp| {
-                    // What was used, against all that was seen: the moving to the reference included.
-                    stamp.doubt = stamps.doubt(stamp.time, sent);
-                    stamp.manner = waiting.manner;
-                    let time = stamp.time;
-                    let left = stamps.time(StampSource::XmitDone).filter(|_| sent);
-                    stamp.late =
-                        left.map_or(Duration::ZERO, |left| (left - time).max(Duration::ZERO));
-                    stamp.time = if sent {
-                        time + self.config.egress_latency.of(reference)
-                    } else {
-                        time - self.config.ingress_latency.of(reference)
-                    };
-                    stamp
-                }))
-            }
-            Outcome::NotYet if given_up => {
-                side.pairing.give_up();
-                Found::Stamp(None)
-            }
-            Outcome::NotYet => Found::Wait,
-        }
-    }
-
-    fn drain(&mut self, now: Time<Mono>) {
-        self.drained = now;
-        let relation = ClockRelation::now();
-        let Self { programs, hooks, ports, .. } = self;
-        programs.drain(|record| {
-            if record.hook == Hook::Xmit {
-                // Knows its packet by the serial alone.
-                for source in [TxSource::XmitDone, TxSource::StartXmit] {
-                    if let Some(stamp) = tx_stamp(&record, source) {
-                        ports.iter_mut().any(|port| port.tx.pairing.amend(record.serial, stamp));
-                    }
-                }
-                return;
-            }
-            let Some(at) = ports.iter().position(|port| port.ifindex == record.ifindex) else {
-                return;
-            };
-            let port = &mut ports[at];
-            if !is_event(record.message()) {
-                port.hearsay.note(now, &record);
-                return;
-            }
-            let mut stamps = Candidates::default();
-            if record.direction == Direction::Egress {
-                if let Some(stamp) = tx_stamp(&record, TxSource::TcEgress) {
-                    stamps.add(stamp);
-                }
-                let (message, serial) = (record.message(), record.serial);
-                port.tx.pairing.push(now, port.ifindex, message, serial, stamps);
-                return;
-            }
-            let sources = match record.hook {
-                Hook::XdpIngress => [hooks[at].xdp.map(RxSource::Xdp), None],
-                _ => [Some(RxSource::Stack), Some(RxSource::TcIngress)],
-            };
-            for source in sources.into_iter().flatten() {
-                match rx_stamp(&record, source, &relation) {
-                    Some(stamp) => stamps.add(stamp),
-                    None => port.counts.without_stamp += 1,
-                }
-            }
-            port.rx.pairing.push(now, port.ifindex, record.message(), 0, stamps);
-        });
-        for port in ports {
-            port.rx.pairing.expire(now);
-            port.tx.pairing.expire(now);
-        }
-    }
-
-    /// Compares what the interfaces are with what they were, and opens again what has come back.
-    fn check_links(&mut self, now: Time<Mono>) {
-        for (index, port) in self.ports.iter_mut().enumerate() {
-            let number = PortIndex(u16::try_from(index).unwrap_or(u16::MAX));
-            let state = link_state(&port.interface);
-            let gone = match state {
-                LinkState::Missing => true,
-                LinkState::Up(ifindex) => ifindex != port.ifindex,
-                LinkState::Down => false,
-            };
-            if gone && port.transport.is_some() {
-                port.counts = port.counts();
-                port.transport = None;
-                self.programs.detach(port.ifindex);
-            }
-            let wanted = matches!(state, LinkState::Up(_));
-            port.reopen_at = None;
-            if wanted && port.transport.is_none() {
-                match reopen(&mut self.programs, self.config.transport, &port.interface) {
-                    Ok((transport, hooks)) => {
-                        port.ifindex = transport.ifindex();
-                        port.driver_stamps =
-                            wants_driver_stamps(self.config.tx_source, &transport, &port.interface);
-                        port.transport = Some(transport);
-                        self.hooks[index] = hooks;
-                        port.last_problem = None;
-                        // Perhaps another driver: measure anew.
-                        port.rx.selector = rx_selector(self.config.rx_source, hooks);
-                        port.tx.selector = tx_selector(self.config.tx_source);
-                        port.primer = Primer::new(self.config.prime, &port.interface);
-                        port.brackets = Default::default();
-                    }
-                    Err(error) => {
-                        port.report(format!(
-                            "{} is back but cannot be used: {error}",
-                            port.interface
-                        ));
-                        port.reopen_at = Some(now + REOPEN);
-                    }
-                }
-            }
-            let up = wanted && port.transport.is_some();
-            if up != port.up {
-                port.up = up;
-                self.ready.push_back(Delivery::Link { port: number, up });
-            }
-        }
-        self.check_places();
-    }
-
-    /// What was lost on all ports, by cause, for a summary.
-    pub fn losses(&self) -> BTreeMap<String, u64> {
-        let mut lost = BTreeMap::from([("ring".to_owned(), self.ring_lost())]);
-        for port in &self.ports {
-            let (rx, tx) = (port.rx.pairing.counts(), port.tx.pairing.counts());
-            let stamps = [("rx_stamp_missing", rx.missing), ("tx_stamp_missing", tx.missing)];
-            let interrupted = ("tx_stamp_interrupted", port.tx.interrupted);
-            for (cause, total) in port.counts().iter().chain(stamps).chain([interrupted]) {
-                *lost.entry(cause.to_owned()).or_default() += total;
-            }
-        }
-        lost
-    }
-}
-
-fn rx_selector(wanted: Option<RxSource>, hooks: AttachedHooks) -> Selector {
-    use StampSource::{Stack, TcIngress};
-    match wanted {
-        None => Selector::automatic(&[Stack, TcIngress]),
-        Some(RxSource::Stack) => Selector::fixed(&[Stack, TcIngress]),
-        Some(RxSource::TcIngress) => Selector::fixed(&[TcIngress, Stack]),
-        Some(RxSource::Xdp(_)) => match hooks.xdp {
-            Some(hook) => Selector::fixed(&[RxSource::Xdp(hook).source(), Stack, TcIngress]),
-            None => Selector::fixed(&[Stack, TcIngress]),
-        },
-    }
-}
-
-/// Whether the driver is to stamp as well: only where its stamp is asked for, because taking it costs the
-/// packet half a microsecond on its way. That it cannot be asked for leaves the other points.
-fn wants_driver_stamps(wanted: Option<TxSource>, transport: &Transport, interface: &str) -> bool {
-    if wanted != Some(TxSource::DriverSoftware) {
-        return false;
-    }
-    let asked = transport.ask_for_driver_stamps(true);
-    if let Err(error) = &asked {
-        tracing::warn!(interface, %error, "cannot ask for the driver's transmit stamps");
-    }
-    asked.is_ok()
-}
-
-fn tx_selector(wanted: Option<TxSource>) -> Selector {
-    use StampSource::{DriverSoftware, StartXmit, TcEgress, XmitDone};
-    match wanted {
-        // What is behind the driver is later than the wire by nobody knows how much: it only shows how far
-        // before the wire the others are at the most. The driver's is asked for only where packets do not
-        // reach the programs.
-        None => Selector::automatic(&[StartXmit, TcEgress]).with_stand_in(DriverSoftware),
-        Some(TxSource::DriverSoftware) => {
-            Selector::fixed(&[DriverSoftware, XmitDone, StartXmit, TcEgress])
-        }
-        Some(TxSource::XmitDone) => {
-            Selector::fixed(&[XmitDone, StartXmit, TcEgress, DriverSoftware])
-        }
-        Some(TxSource::StartXmit) => {
-            Selector::fixed(&[StartXmit, XmitDone, TcEgress, DriverSoftware])
-        }
-        Some(TxSource::TcEgress) => Selector::fixed(&[TcEgress, DriverSoftware]),
-    }
-}
-
-enum Found {
-    /// The stamp, or the certainty that there will be none.
-    Stamp(Option<Stamp>),
-    Wait,
-}
-
-impl Port {
-    fn counts(&self) -> IoCounts {
-        let overflowed = self.transport.as_ref().map_or(0, Transport::overflowed);
-        let socket_overflow = self.counts.socket_overflow + overflowed;
-        IoCounts { socket_overflow, ..self.counts }
-    }
-
-    /// Prepares the way for an event message in the manner that it is to be sent in. In which it is.
-    fn prepare(&mut self) -> Manner {
-        let primed = match self.sending {
-            Sending::Free => self.primer.before_event(),
-            Sending::Told(Manner::Primed) => self.primer.prime(),
-            Sending::Told(Manner::Plain) => false,
-        };
-        if primed { Manner::Primed } else { Manner::Plain }
-    }
-
-    /// Reads the driver's stamps. The ring has been read before, so their packets are known.
-    fn collect_driver_stamps(&mut self) {
-        if let Some(wire) = &self.wire {
-            let relation = ClockRelation::now();
-            while let Some((message, real)) = wire.next(&mut self.buffer) {
-                // A frame may have been padded.
-                let said = message.get(2..4).map_or(0, |said| {
-                    usize::from(u16::from_be_bytes([said[0], said[1]])).min(message.len())
-                });
-                let stamp = Stamp::new(relation.mono_at(real), StampSource::Stack);
-                self.tx.pairing.amend_message(self.ifindex, &message[..said], stamp);
-            }
-        }
-        let Some(transport) = self.transport.as_ref().filter(|_| self.driver_stamps) else {
-            return;
-        };
-        let relation = ClockRelation::now();
-        while let Some((message, real)) = transport.next_driver_stamp(&mut self.buffer) {
-            let source = StampSource::DriverSoftware;
-            let stamp = Stamp::new(relation.mono_at(real), source);
-            if !self.tx.pairing.amend_message(self.ifindex, message, stamp) {
-                self.standby.keep(message, stamp);
-            }
-        }
-    }
-
-    fn stop_driver_stamps(&mut self) {
-        if self.driver_stamps
-            && !self.tx.reach.is_displaced()
-            && let Some(transport) = &self.transport
-        {
-            self.driver_stamps = transport.ask_for_driver_stamps(false).is_err();
-        }
-    }
-
-    /// Says a problem once, until it is another or has gone away.
-    fn report(&mut self, problem: String) {
-        if self.last_problem.as_ref() != Some(&problem) {
-            tracing::warn!("{problem}");
-            self.last_problem = Some(problem);
-        }
-    }
-}
-
-fn reopen(
-    programs: &mut Programs,
-    kind: TransportKind,
-    interface: &str,
-) -> Result<(Transport, AttachedHooks), IoError> {
-    let hooks = programs.attach_beside_xdp(interface)?;
-    Ok((Transport::open(kind, interface)?, hooks))
-}
-
-/// Event messages have types below 8 (IEEE 1588-2019 table 36); only they are worth a stamp. What is
-/// shorter than a header is no message, and could be the beginning of many.
-pub(super) fn is_event(message: &[u8]) -> bool {
-    message.len() >= HEADER_LENGTH && message[0] & 0x0f < 8
-}
-
-async fn receive_any(ports: &mut [Port]) -> (PortIndex, io::Result<Received>) {
-    let mut receiving: Vec<_> = ports
-        .iter_mut()
-        .enumerate()
-        .filter_map(|(index, Port { transport, buffer, .. })| {
-            let transport = transport.as_ref()?;
-            let index = PortIndex(u16::try_from(index).unwrap_or(u16::MAX));
-            Some(Box::pin(async move { (index, transport.receive(buffer).await) }))
-        })
-        .collect();
-    if receiving.is_empty() {
-        return pending().await;
-    }
-    poll_fn(|context| {
-        for future in &mut receiving {
-            if let Poll::Ready(result) = pin!(future).poll(context) {
-                return Poll::Ready(result);
-            }
-        }
-        Poll::Pending
-    })
-    .await
 }

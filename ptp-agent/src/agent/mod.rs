@@ -3,8 +3,9 @@
 
 mod bound;
 mod data_sets;
+pub mod drive;
 mod export;
-mod health;
+pub(crate) mod health;
 pub mod io;
 pub mod observe;
 pub mod prime;
@@ -29,9 +30,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     clock::{
-        Clock, ClockError, followed::MAX_FREQUENCY_PPB, phc::PhcError, virtual_clock::VirtualClock,
+        Clock, ClockError, phc::PhcError, policy::MAX_FREQUENCY_PPB, virtual_clock::VirtualClock,
     },
-    engine::{client, counters::Counters},
+    engine::{counters::Counters, discipline},
     publish::{
         alarms::Limits,
         json::{ClockLine, Output, OutputError, PTP, Sample},
@@ -157,13 +158,13 @@ pub type Reload<C> = Box<dyn FnMut() -> Option<C>>;
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+pub(crate) enum Asked {
     ToEnd,
     ToReload,
 }
 
 /// What ends a command, or interrupts it.
-struct Ending {
+pub(crate) struct Ending {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
@@ -173,7 +174,7 @@ struct Ending {
 }
 
 impl Ending {
-    fn new<C>(
+    pub(crate) fn new<C>(
         duration: Option<StdDuration>,
         reload: Option<&Reload<C>>,
     ) -> Result<Self, AgentError> {
@@ -193,16 +194,16 @@ impl Ending {
         })
     }
 
-    fn is_due(&self, now: Time<Mono>) -> bool {
+    pub(crate) fn is_due(&self, now: Time<Mono>) -> bool {
         self.deadline.is_some_and(|deadline| now >= deadline)
     }
 
     /// The earlier of `until` and the deadline.
-    fn limit(&self, until: Time<Mono>) -> Time<Mono> {
+    pub(crate) fn limit(&self, until: Time<Mono>) -> Time<Mono> {
         self.deadline.map_or(until, |deadline| deadline.min(until))
     }
 
-    async fn signalled(&mut self) -> Asked {
+    pub(crate) async fn signalled(&mut self) -> Asked {
         tokio::select! {
             _ = self.interrupt.recv() => Asked::ToEnd,
             _ = self.terminate.recv() => Asked::ToEnd,
@@ -246,14 +247,14 @@ fn virtual_clock(now: Time<Mono>, offset: Duration) -> VirtualClock {
     VirtualClock::new(now, Time::<Ptp>::from_epoch(real + offset), MAX_FREQUENCY_PPB)
 }
 
-fn start_output(json: bool) -> Result<Option<Output>, AgentError> {
+pub(crate) fn start_output(json: bool) -> Result<Option<Output>, AgentError> {
     json.then(Output::stdout)
         .transpose()
         .map_err(|source| AgentError::Os { attempt: "start a thread", source })
 }
 
 /// A sample as the JSON line of `run` and `replay`.
-fn sample_line(interface: &str, sample: &client::Sample) -> Sample {
+fn sample_line(interface: &str, sample: &discipline::Sample) -> Sample {
     Sample {
         interface: interface.to_owned(),
         domain: sample.domain_number,
@@ -281,7 +282,7 @@ pub(crate) fn print(line: &str) -> Result<(), OutputError> {
 }
 
 /// A sample as a line of text.
-fn sample_text(interface: &str, sample: &client::Sample) -> String {
+fn sample_text(interface: &str, sample: &discipline::Sample) -> String {
     format!(
         "{interface}: offset {:+} ns  delay {} ns  frequency {:+.1} ppb  {}  {}",
         sample.offset.as_nanos(),

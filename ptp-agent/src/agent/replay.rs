@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{AgentError, clock_line, sample_line, sample_text};
 use crate::{
     clock::followed::Followed,
-    engine::{PortIndex, client::Event, receiver::Action},
+    engine::{Change, Command, PortIndex, discipline::Event},
     publish::json::{self, OutputError},
     recording::{FollowedClock, Note, Problem, ReadError, Reader, Replay, Start},
     servo::Servo,
@@ -127,8 +127,8 @@ pub fn replay(
     };
     teller.clock(&replay, start.now_ns)?;
     loop {
-        while let Some(event) = replay.next_event() {
-            teller.tell(&event, &replay)?;
+        while let Some(command) = replay.next_command() {
+            teller.tell(&command, &replay)?;
         }
         match recording.reader.next_item() {
             Ok(Some(item)) => replay.give(&item),
@@ -230,9 +230,9 @@ struct Teller<'a> {
 }
 
 impl Teller<'_> {
-    fn tell(&mut self, event: &Event, replay: &Replay) -> Result<(), AgentError> {
-        match event {
-            Event::Sample(sample) => {
+    fn tell(&mut self, command: &Command<Event>, replay: &Replay) -> Result<(), AgentError> {
+        match command {
+            Command::Event(Event::Sample(sample)) => {
                 self.samples += 1;
                 let line = sample_line("", sample);
                 self.figures.take(sample.mono, &line);
@@ -245,23 +245,23 @@ impl Teller<'_> {
                     self.print(&sample_text(interface, sample))?;
                 }
             }
-            Event::Adjusted { mono, .. } => self.clock(replay, *mono)?,
-            Event::ServoState { old, new } => {
+            Command::Event(Event::Adjusted { mono, .. }) => self.clock(replay, *mono)?,
+            Command::Event(Event::ServoState { old, new }) => {
                 tracing::info!(from = old.name(), to = new.name(), "servo state");
             }
-            Event::Strategy(change) => {
+            Command::Event(Event::Strategy(change)) => {
                 tracing::info!(from = change.from.name(), to = change.to.name(), "strategy");
             }
-            Event::ClockError(error) => tracing::warn!(%error, "clock"),
-            Event::Engine(Action::ParentChanged { parent: Some(parent) }) => tracing::info!(
-                grandmaster = %parent.grandmaster_identity,
-                port = %parent.parent_port_identity,
+            Command::Event(Event::ClockError(error)) => tracing::warn!(%error, "clock"),
+            Command::Changed(Change::Parent(Some(parent))) => tracing::info!(
+                grandmaster = %parent.set.grandmaster_identity,
+                port = %parent.set.parent_port_identity,
                 "following"
             ),
-            Event::Engine(Action::ParentChanged { parent: None }) => {
+            Command::Changed(Change::Parent(None)) => {
                 tracing::warn!("no grandmaster");
             }
-            Event::Engine(_) => {}
+            Command::Changed(_) | Command::Send(_) | Command::Measured(_) => {}
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! `ptp-agent run`: a time receiver that follows the best grandmaster its ports hear, with a clock
 //! of its own or watching the host's.
 
+mod host;
 mod telling;
 
 use std::path::PathBuf;
@@ -8,9 +9,10 @@ use std::path::PathBuf;
 use ptp_common::time::{Duration, Mono, Time};
 
 use super::{
-    AgentError, Asked, Common, Ending, Reload, clock_identity, clock_line,
+    AgentError, Common, Ending, Reload, clock_identity, clock_line,
+    drive::{Drive, Host, Occasion},
     health::Health,
-    io::{Delivery, Io},
+    io::Io,
     seed,
     services::Services,
     start_output,
@@ -19,9 +21,9 @@ use super::{
 use crate::{
     clock::{ClockError, followed::Followed, policy::Limits},
     engine::{
-        DelayMechanism, PortIndex,
-        client::{Client, Event},
-        receiver::{Acceptable, Action, PortConfig, ReceiverConfig},
+        Command, Commands, Context, DelayMechanism, Monotonic, PortIndex, ReadClock,
+        discipline::{Discipline, Event},
+        receiver::{Acceptable, PortConfig, ReceiverConfig},
         strategy,
     },
     publish::{
@@ -36,9 +38,6 @@ use crate::{
     transport::{interface_addresses, interface_mac},
 };
 use telling::Teller;
-
-/// Between two looks at the counters, and two lines of text.
-const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// Which clock follows.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -69,6 +68,8 @@ pub struct RunConfig {
     pub common: Common,
     /// Print samples as ptp4l does.
     pub log_ptp4l: bool,
+    /// In a laboratory: the host's clock is taken to be so far ahead of what it is.
+    pub host_clock_offset: Duration,
     /// How the path delay is measured.
     pub delay_mechanism: DelayMechanism,
     /// How requests are sent and which Sync messages are learnt from.
@@ -105,6 +106,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     let RunConfig {
         common,
         log_ptp4l,
+        host_clock_offset,
         delay_mechanism,
         strategy,
         clock,
@@ -148,8 +150,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         strategy,
         ..ReceiverConfig::new(identity, seed)
     };
-    let real_minus_mono = realtime_minus_monotonic();
-    let host = Time::from_epoch(start.since_epoch() + real_minus_mono);
+    let real_minus_mono = realtime_minus_monotonic() + host_clock_offset;
+    let host = start.at_offset(real_minus_mono);
     let mut followed = match &clock {
         ClockChoice::Virtual => Followed::virtual_at(start, host),
         ClockChoice::None => Followed::watching(start, host),
@@ -202,10 +204,12 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
             "listening"
         );
     }
-    let port_configs = receiver.ports.clone();
-    let mut client = Client::new(receiver, servo, followed, start);
+    let mut commands = Commands::default();
+    let read = &Monotonic::default();
+    let mut cx = Context { now: start, clock: read, out: &mut commands };
+    let mut client = Discipline::new(receiver, servo, followed, &mut cx);
     client.set_boundary_clock_error(servo_options.boundary_clock_error);
-    let mut teller = Teller {
+    let teller = Teller {
         output,
         health: Health::new(Role::Receiver, common.limits, publication.clone(), start),
         publication,
@@ -221,31 +225,40 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         steps: 0,
         last: None,
         log_ptp4l,
+        host_clock_offset,
+        host_name: host_name(),
         remembered: None,
-        port_configs,
         printed: start,
         start,
         identity,
         exports,
     };
-    let mut runner = Runner { io, client, recorder, steering, reload };
-    if let (Followed::Virtual(clock), Some(output)) = (runner.client.clock(), &teller.output) {
+    let mut runner = Drive::new(io, client, commands);
+    runner.recorder = recorder;
+    let mut around = Around { teller, steering, reload, clock: Monotonic::default() };
+    if let (Followed::Virtual(clock), Some(output)) = (runner.engine.clock(), &around.teller.output)
+    {
         output.emit(&json::Event::Clock(clock_line(clock, start)))?;
     }
-    let kept = runner.keep_time(&mut ending, &mut teller).await;
+    let kept = runner.run(&mut ending, &mut around).await;
     // What another program steers is left to it as it is.
     if !matches!(kept, Err(AgentError::Clock(ClockError::Interference { .. }))) {
-        steer::release(&mut runner.client, monotonic(), runner.steering.as_ref());
+        steer::release(&mut runner, monotonic(), around.steering.as_ref());
     }
     // The recording is to be whole however it ends.
     let recorded = runner.recorder.take().map(|recorder| recorder.finish(monotonic())).transpose();
     kept?;
-    teller.housekeep(&runner);
-    teller.summarise(&runner)?;
+    around.teller.housekeep(&runner)?;
+    around.teller.summarise(&runner)?;
     if let Some(totals) = recorded? {
         tracing::info!(notes = totals.recorded, lost = totals.lost, "recorded");
     }
     Ok(())
+}
+
+/// The host's name; empty where it has none.
+fn host_name() -> String {
+    nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into())
 }
 
 fn addresses(interface: &str) -> Addresses {
@@ -253,58 +266,69 @@ fn addresses(interface: &str) -> Addresses {
     Addresses { mac: interface_mac(interface), ipv4, ipv6 }
 }
 
-struct Runner {
-    io: Io,
-    client: Client<Followed>,
-    recorder: Option<Recorder>,
+type Runner = Drive<Discipline<Followed>>;
+
+/// What is around a time receiver.
+struct Around {
+    teller: Teller,
     steering: Option<Steering>,
     reload: Option<Reload<RunConfig>>,
+    /// Pdelay_Req is answered by.
+    clock: Monotonic,
 }
 
-impl Runner {
-    async fn keep_time(
-        &mut self,
-        ending: &mut Ending,
-        teller: &mut Teller,
-    ) -> Result<(), AgentError> {
-        let mut housekeeping = teller.start;
-        loop {
-            let now = monotonic();
-            self.poll(now);
-            self.carry(teller)?;
-            if now >= housekeeping {
-                housekeeping = now + HOUSEKEEPING;
-                teller.is_stepped_elsewhere =
-                    steer::keep(&mut self.client, now, teller.grandmaster_accuracy)?;
-                teller.housekeep(self);
-            }
-            if ending.is_due(now) {
-                return Ok(());
-            }
-            let until = self.client.next_wakeup().map_or(housekeeping, |at| at.min(housekeeping));
-            let until = ending.limit(until);
-            tokio::select! {
-                biased;
-                asked = ending.signalled() => match asked {
-                    Asked::ToEnd => return Ok(()),
-                    Asked::ToReload => self.reload(teller),
-                },
-                () = self.io.wait(until) => {}
-            }
+impl Host<Discipline<Followed>> for Around {
+    fn clock(&self) -> &dyn ReadClock {
+        &self.clock
+    }
+
+    /// Reads the host's time.
+    fn refresh(&mut self, runner: &mut Runner, now: Time<Mono>, occasion: Occasion) {
+        if occasion == Occasion::Delivery {
+            return;
+        }
+        let real_minus_mono = realtime_minus_monotonic() + self.teller.host_clock_offset;
+        runner.engine.clock_mut().read(now, now.at_offset(real_minus_mono));
+        if let Some(recorder) = &mut runner.recorder {
+            recorder.reading(now, real_minus_mono);
         }
     }
 
+    fn told(&mut self, runner: &mut Runner, command: Command<Event>) -> Result<(), AgentError> {
+        if let Command::Measured(measurement) = &command {
+            runner.io.learn(measurement);
+            self.teller.measured(measurement);
+            return Ok(());
+        }
+        self.teller.tell(&command, runner)
+    }
+
+    fn settled(&mut self, runner: &mut Runner) {
+        let sending = runner.engine.strategist().sending();
+        for port in &self.teller.ports {
+            runner.io.set_sending(*port, sending);
+        }
+    }
+
+    fn housekeep(&mut self, runner: &mut Runner, now: Time<Mono>) -> Result<(), AgentError> {
+        let accuracy = self.teller.grandmaster_accuracy;
+        self.teller.is_stepped_elsewhere = steer::keep(&mut runner.engine, now, accuracy)?;
+        self.teller.housekeep(runner)
+    }
+
     /// Takes over what can change without losing lock.
-    fn reload(&mut self, teller: &mut Teller) {
+    fn reload(&mut self, runner: &mut Runner) {
+        let teller = &mut self.teller;
         teller.health.reloading();
         let Some(config) = self.reload.as_mut().and_then(|reload| reload()) else { return };
         let RunConfig { common, clock, servo_options, delay_asymmetry, limits, exporting, .. } =
             config;
-        self.io.set_latencies(common.io.ingress_latency, common.io.egress_latency);
-        self.client.set_delay_asymmetry(delay_asymmetry);
-        self.client.set_step_thresholds(&servo_options);
-        self.client.set_boundary_clock_error(servo_options.boundary_clock_error);
-        self.client.clock_mut().set_limits(limits);
+        runner.io.set_latencies(common.io.ingress_latency, common.io.egress_latency);
+        let client = &mut runner.engine;
+        client.set_delay_asymmetry(delay_asymmetry);
+        client.set_step_thresholds(&servo_options);
+        client.set_boundary_clock_error(servo_options.boundary_clock_error);
+        client.clock_mut().set_limits(limits);
         if let (Some(steering), Some(new)) = (&mut self.steering, clock.steering()) {
             steering.limits = limits;
             steering.frequency_file.clone_from(&new.frequency_file);
@@ -313,78 +337,5 @@ impl Runner {
         teller.health.set_limits(common.limits);
         teller.services.change(common.serving, monotonic());
         teller.exports.change(exporting, limits, monotonic());
-    }
-
-    /// Reads the host's time, and does what is due.
-    fn poll(&mut self, now: Time<Mono>) {
-        let real_minus_mono = realtime_minus_monotonic();
-        self.client.clock_mut().read(now, Time::from_epoch(now.since_epoch() + real_minus_mono));
-        if let Some(recorder) = &mut self.recorder {
-            recorder.reading(now, real_minus_mono);
-            // To poll before anything is due changes nothing.
-            if self.client.next_wakeup().is_some_and(|at| at <= now) {
-                recorder.poll(now);
-            }
-        }
-        self.client.poll(now);
-    }
-
-    /// Carries deliveries in and events out until neither side has anything.
-    fn carry(&mut self, teller: &mut Teller) -> Result<(), AgentError> {
-        loop {
-            while let Some(event) = self.client.next_event() {
-                match event {
-                    Event::Engine(Action::SendEvent { port, token, peer_multicast, message }) => {
-                        self.io.send_event(port, token, peer_multicast, &message);
-                        if let Some(recorder) = &mut self.recorder {
-                            recorder.event_sent(token, port, peer_multicast, &message);
-                        }
-                    }
-                    Event::Engine(Action::SendGeneral { port, peer_multicast, message }) => {
-                        self.io.send_general(port, peer_multicast, &message);
-                        if let Some(recorder) = &mut self.recorder {
-                            recorder.general_sent(port, peer_multicast, &message);
-                        }
-                    }
-                    Event::Engine(Action::Measurement(measurement)) => {
-                        self.io.learn(&measurement);
-                        teller.measured(&measurement);
-                    }
-                    event => teller.tell(&event, self)?,
-                }
-            }
-            let sending = self.client.strategist().sending();
-            for port in &teller.ports {
-                self.io.set_sending(*port, sending);
-            }
-            let Some(delivery) = self.io.next_delivery() else {
-                return Ok(());
-            };
-            self.deliver(monotonic(), delivery);
-        }
-    }
-
-    fn deliver(&mut self, now: Time<Mono>, delivery: Delivery) {
-        let Self { client, recorder, .. } = self;
-        match delivery {
-            Delivery::Message { port, bytes, stamp, source } => {
-                if let Some(recorder) = recorder {
-                    recorder.message(now, port, &bytes, stamp, source);
-                }
-                client.handle_message(now, port, &bytes, stamp);
-            }
-            Delivery::TxStamp { token, stamp } => {
-                if let Some(recorder) = recorder {
-                    recorder.tx_stamp(now, token, stamp);
-                }
-                client.handle_tx_stamp(now, token, stamp);
-            }
-            Delivery::Link { port, up } => {
-                if let Some(recorder) = recorder {
-                    recorder.link(now, port, up);
-                }
-                client.handle_link(now, port, up);
-            }
-        }
     }
 }

@@ -7,15 +7,17 @@ use std::{
 };
 
 use ptp_common::{
+    data_set::TimeProperties,
     time::{Duration, Mono, Ptp, Time},
-    wire::{Bracket, ClockQuality, Flags, TimeSource},
+    wire::{ClockIdentity, ClockQuality},
 };
 use serde_json::json;
 
 use super::{
-    AgentError, Asked, Common, Ending, Reload, clock_identity, clock_line, data_sets,
+    AgentError, Common, Ending, Reload, clock_identity, clock_line, data_sets,
+    drive::{Drive, Host, Occasion},
     health::{self, Health},
-    io::{Delivery, Io, IoConfig},
+    io::{Io, IoConfig},
     seed,
     services::Services,
     set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, start_output,
@@ -23,11 +25,10 @@ use super::{
 };
 use crate::{
     capture::{RxSource, TxSource},
-    clock::{Clock, virtual_clock::VirtualClock},
+    clock::{Clock, served::ServedTime, virtual_clock::VirtualClock},
     engine::{
-        PortIndex,
-        receiver::Action,
-        transmitter::{Transmitter, TransmitterConfig},
+        Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
+        ReadClock, instance::Instance, transmitter::TransmitterConfig,
     },
     publish::{
         alarms::{Facts, Role},
@@ -36,10 +37,8 @@ use crate::{
         management::Setting,
         metrics::Direction,
     },
-    sys::clock::{monotonic, realtime_minus_monotonic, tai_offset_seconds},
+    sys::clock::{host_reading, monotonic},
 };
-
-const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// Which time is served.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -81,17 +80,35 @@ pub struct ServeConfig {
 }
 
 enum Served {
-    System { tai_offset: Duration },
+    System(ServedTime),
     Virtual(VirtualClock),
 }
 
 impl Served {
-    fn at(&self, mono: Time<Mono>) -> Time<Ptp> {
-        match self {
-            Self::Virtual(clock) => clock.at(mono),
-            Self::System { tai_offset } => {
-                Time::from_epoch(mono.since_epoch() + realtime_minus_monotonic() + *tai_offset)
+    /// Reads the host's time anew, if that is what is served.
+    fn read(&mut self, now: Time<Mono>) {
+        if let Self::System(time) = self {
+            match host_reading() {
+                Ok(reading) => time.read(now, reading),
+                Err(error) => tracing::debug!(%error, "the kernel's clock"),
             }
+        }
+    }
+
+    fn time_properties(&self) -> TimeProperties {
+        match self {
+            Self::Virtual(_) => TimeProperties::UNKNOWN,
+            Self::System(time) => time.latest().time_properties(),
+        }
+    }
+}
+
+impl ReadClock for Served {
+    /// The time that was served at `mono`, unless it was set around then.
+    fn at(&self, mono: Time<Mono>) -> Option<Time<Ptp>> {
+        match self {
+            Self::Virtual(clock) => Some(clock.at(mono)),
+            Self::System(time) => time.at(mono),
         }
     }
 }
@@ -102,14 +119,14 @@ impl Served {
 /// [`AgentError`]: what the host lacks at the start, or a reader of the output that has gone.
 pub async fn serve(
     config: ServeConfig,
-    mut reload: Option<Reload<ServeConfig>>,
+    reload: Option<Reload<ServeConfig>>,
 ) -> Result<(), AgentError> {
     let ServeConfig { common, clock, .. } = &config;
     let mut ending = Ending::new(common.duration, reload.as_ref())?;
     let publication = Publication::default();
-    let mut services = Services::start(common.serving.clone(), &publication, monotonic());
+    let services = Services::start(common.serving.clone(), &publication, monotonic());
     // Nobody tells a grandmaster when its messages arrived, so there is nothing to compare points by.
-    let mut io = Io::open(IoConfig {
+    let io = Io::open(IoConfig {
         rx_source: Some(common.io.rx_source.unwrap_or(RxSource::Stack)),
         tx_source: Some(common.io.tx_source.unwrap_or(TxSource::StartXmit)),
         ..common.io.clone()
@@ -132,15 +149,11 @@ pub async fn serve(
         ..TransmitterConfig::new(identity)
     };
     transmitter.clock_quality.clock_class = config.clock_class;
-    let mut served = match *clock {
+    let served = match *clock {
         ServedClock::System => {
-            let seconds = tai_offset_seconds().unwrap_or(0);
-            if seconds != 0 {
-                transmitter.time_flags = Flags::PTP_TIMESCALE | Flags::UTC_OFFSET_VALID;
-                transmitter.current_utc_offset = i16::try_from(seconds).unwrap_or(37);
-                transmitter.time_source = TimeSource::NTP;
-            }
-            Served::System { tai_offset: Duration::from_secs(i64::from(seconds)) }
+            let reading = host_reading()
+                .map_err(|source| AgentError::Os { attempt: "read the kernel's clock", source })?;
+            Served::System(ServedTime::new(start, reading))
         }
         ServedClock::Virtual { offset, drift_ppb } => {
             let mut clock = virtual_clock(start, offset);
@@ -150,6 +163,7 @@ pub async fn serve(
             Served::Virtual(clock)
         }
     };
+    transmitter.time_properties = served.time_properties();
     if let (Served::Virtual(clock), Some(output)) = (&served, &output) {
         output.emit(&json::Event::Clock(clock_line(clock, start)))?;
     }
@@ -163,98 +177,28 @@ pub async fn serve(
             "serving"
         );
     }
-    let mut transmitter = Transmitter::new(transmitter, start);
-    let mut housekeeping = start;
-    let mut health = Health::new(Role::Transmitter, common.limits, publication.clone(), start);
-    let housekeep = |now: Time<Mono>,
-                     io: &Io,
-                     transmitter: &Transmitter,
-                     health: &mut Health,
-                     services: &mut Services| {
-        let (ports_up, ports_down) = health::links(io, &ports);
-        let totals = health::totals(io, &ports, |port| transmitter.counters(port));
-        services.look_after(now);
-        let is_unserved = services.is_lacking();
-        let is_displaced = io.is_displaced();
-        let rest = Facts::default();
-        let facts = Facts { totals, ports_up, ports_down, is_unserved, is_displaced, ..rest };
-        health.check(now, &facts);
-        for port in &ports {
-            let counters = transmitter.counters(*port);
-            let interface = io.interface(*port);
-            publication.metrics.update(interface, common.domain, |figures| {
-                figures.port_state =
-                    Some(if io.is_up(*port) { "time_transmitter" } else { "disabled" });
-                set_message_figures(figures, counters);
-                if let Some((rx, tx)) = io.stamp_counts(*port) {
-                    set_stamp_figures(figures, Direction::Rx, &rx);
-                    set_stamp_figures(figures, Direction::Tx, &tx);
-                }
-                figures.priming = io.is_primed(*port);
-                set_drop_figures(figures, counters, io.counts(*port));
-            });
-        }
-        publication.metrics.set_ring_lost(io.ring_lost());
-        publication.set_data_sets(data_sets::of_transmitter(transmitter));
-        // A grandmaster is healthy as long as it runs its loop.
-        publication.set_followed_until(Instant::now() + StdDuration::from_secs(10));
-        let status = json!({
-            "command": "serve",
-            "clock_identity": identity.to_string(),
-            "domain": common.domain,
-            "uptime_s": (now - start).as_secs_f64(),
-            "ports": ports.iter().map(|port| json!({
-                "interface": io.interface(*port),
-                "state": if io.is_up(*port) { "time_transmitter" } else { "disabled" },
-                "sources": io.sources(*port),
-                "timestamps": io.stamp_counts(*port).as_ref().map(stamp_counts),
-            })).collect::<Vec<_>>(),
-            "lost": losses(io, transmitter, &ports),
-            "alarms": health.status(now),
-        });
-        if let Err(error) = publication.set_status(&status) {
-            tracing::debug!(%error, "status");
-        }
-    };
-    loop {
-        let now = monotonic();
-        transmitter.poll(now);
-        carry(&mut io, &mut transmitter, &mut served);
-        if now >= housekeeping {
-            housekeeping = now + HOUSEKEEPING;
-            for setting in publication.take_settings() {
-                tracing::info!(?setting, "set through the management socket");
-                let TransmitterConfig { priority1, priority2, .. } = *transmitter.config();
-                match setting {
-                    Setting::Priority1(new) => transmitter.set_priorities(new, priority2),
-                    Setting::Priority2(new) => transmitter.set_priorities(priority1, new),
-                }
-            }
-            housekeep(now, &io, &transmitter, &mut health, &mut services);
-        }
-        if ending.is_due(now) {
-            break;
-        }
-        let until = transmitter.next_wakeup().map_or(housekeeping, |at| at.min(housekeeping));
-        let until = ending.limit(until);
-        tokio::select! {
-            biased;
-            asked = ending.signalled() => match asked {
-                Asked::ToEnd => break,
-                Asked::ToReload => {
-                    health.reloading();
-                    if let Some(new) = reload.as_mut().and_then(|reload| reload()) {
-                        let now = monotonic();
-                        reconfigure(&new, now, &mut io, &mut transmitter);
-                        health.set_limits(new.common.limits);
-                        services.change(new.common.serving, now);
-                    }
-                }
-            },
-            () = io.wait(until) => {}
-        }
+    let mut commands = Commands::default();
+    let mut cx = Context { now: start, clock: &served, out: &mut commands };
+    let instance = Instance::server_only(transmitter, &mut cx);
+    let mut server = Drive::new(io, instance, commands);
+    for on in ports.iter().copied().filter(|port| !server.io.is_up(*port)).collect::<Vec<_>>() {
+        let down = Input::Link { on, state: LinkState::Down };
+        server.with(start, &served, |engine, cx| engine.handle(cx, down));
     }
-    let lost = losses(&io, &transmitter, &ports);
+    let mut around = Around {
+        served,
+        ports,
+        start,
+        identity,
+        domain: common.domain,
+        health: Health::new(Role::Transmitter, common.limits, publication.clone(), start),
+        publication,
+        services,
+        reload,
+    };
+    server.run(&mut ending, &mut around).await?;
+    let (io, transmitter, ports) = (&server.io, &server.engine, &around.ports);
+    let lost = losses(io, transmitter, ports);
     let duration_s = (monotonic() - start).as_secs_f64();
     let sent: u64 = ports
         .iter()
@@ -283,80 +227,132 @@ pub async fn serve(
     Ok(())
 }
 
-/// Takes over what those who follow can put up with.
-fn reconfigure(new: &ServeConfig, now: Time<Mono>, io: &mut Io, transmitter: &mut Transmitter) {
-    let (ingress, egress) = (&new.common.io.ingress_latency, &new.common.io.egress_latency);
-    io.set_latencies(ingress.clone(), egress.clone());
-    transmitter.set_priorities(new.priority1, new.priority2);
-    transmitter.set_intervals(
-        now,
-        new.log_sync_interval,
-        new.log_announce_interval,
-        new.log_min_delay_req_interval,
-    );
-    let TransmitterConfig { clock_quality, time_flags, current_utc_offset, .. } =
-        *transmitter.config();
-    let clock_quality = ClockQuality { clock_class: new.clock_class, ..clock_quality };
-    transmitter.set_quality(clock_quality, time_flags, current_utc_offset);
+type Server = Drive<Instance>;
+
+/// What is around a grandmaster.
+struct Around {
+    served: Served,
+    ports: Vec<PortIndex>,
+    start: Time<Mono>,
+    identity: ClockIdentity,
+    domain: u8,
+    health: Health,
+    publication: Publication,
+    services: Services,
+    reload: Option<Reload<ServeConfig>>,
 }
 
-/// Whole nanoseconds, no fewer.
-fn nanos(span: Duration) -> i32 {
-    i32::try_from(span.as_nanos().saturating_add(1)).unwrap_or(i32::MAX)
-}
+impl Host<Instance> for Around {
+    fn clock(&self) -> &dyn ReadClock {
+        &self.served
+    }
 
-fn carry(io: &mut Io, transmitter: &mut Transmitter, served: &mut Served) {
-    loop {
-        while let Some(action) = transmitter.next_action() {
-            match action {
-                Action::SendEvent { port, token, peer_multicast, message } => {
-                    io.send_event(port, token, peer_multicast, &message);
-                }
-                Action::SendGeneral { port, peer_multicast, message } => {
-                    io.send_general(port, peer_multicast, &message);
-                }
-                Action::SendUnicast { port, to, message } => io.send_unicast(port, to, &message),
-                _ => {}
+    fn refresh(&mut self, server: &mut Server, now: Time<Mono>, _: Occasion) {
+        // What lies between a stamp and its delivery is in the reading.
+        self.served.read(now);
+        server.engine.set_time_properties(self.served.time_properties());
+    }
+
+    fn told(&mut self, server: &mut Server, command: Command<NoEvent>) -> Result<(), AgentError> {
+        if let Command::Changed(Change::PortState { port, old, new, reason }) = command {
+            tracing::info!(
+                interface = server.io.interface(port),
+                from = old.name(),
+                to = new.name(),
+                reason = reason.name(),
+                "port state"
+            );
+        }
+        Ok(())
+    }
+
+    fn housekeep(&mut self, server: &mut Server, now: Time<Mono>) -> Result<(), AgentError> {
+        let transmitter = &mut server.engine;
+        for setting in self.publication.take_settings() {
+            tracing::info!(?setting, "set through the management socket");
+            let TransmitterConfig { priority1, priority2, .. } = *transmitter.config();
+            match setting {
+                Setting::Priority1(new) => transmitter.set_priorities(new, priority2),
+                Setting::Priority2(new) => transmitter.set_priorities(priority1, new),
             }
         }
-        let Some(delivery) = io.next_delivery() else {
-            return;
-        };
+        self.publish(server, now);
+        Ok(())
+    }
+
+    /// Takes over what those who follow can put up with.
+    fn reload(&mut self, server: &mut Server) {
+        self.health.reloading();
+        let Some(new) = self.reload.as_mut().and_then(|reload| reload()) else { return };
         let now = monotonic();
-        match delivery {
-            Delivery::Message { port, bytes, stamp, source } => {
-                let received = stamp.map(|stamp| served.at(stamp.time));
-                // When the interrupt was is not known, only on which side of it the stamp is.
-                transmitter.set_bracket(
-                    stamp.map(|stamp| Bracket {
-                        earliest_ns: i32::MIN,
-                        latest_ns: nanos(stamp.doubt),
-                    }),
-                );
-                transmitter.handle_message_from(now, port, &bytes, received, source);
-            }
-            Delivery::TxStamp { token, stamp } => {
-                let sent = stamp.map(|stamp| served.at(stamp.time));
-                let whole = stamp.filter(|stamp| stamp.late > Duration::ZERO);
-                transmitter.set_bracket(whole.map(|stamp| Bracket {
-                    earliest_ns: -nanos(stamp.doubt),
-                    latest_ns: nanos(stamp.late),
-                }));
-                transmitter.handle_tx_stamp(token, sent);
-            }
-            Delivery::Link { port, up } => {
-                tracing::info!(
-                    interface = io.interface(port),
-                    to = if up { "time_transmitter" } else { "disabled" },
-                    "port state"
-                );
-                transmitter.handle_link(now, port, up);
-            }
+        let (ingress, egress) = (&new.common.io.ingress_latency, &new.common.io.egress_latency);
+        server.io.set_latencies(ingress.clone(), egress.clone());
+        let transmitter = &mut server.engine;
+        transmitter.set_priorities(new.priority1, new.priority2);
+        transmitter.set_intervals(
+            now,
+            new.log_sync_interval,
+            new.log_announce_interval,
+            new.log_min_delay_req_interval,
+        );
+        let clock_quality = transmitter.config().clock_quality;
+        transmitter.set_quality(ClockQuality { clock_class: new.clock_class, ..clock_quality });
+        self.health.set_limits(new.common.limits);
+        self.services.change(new.common.serving, now);
+    }
+}
+
+impl Around {
+    fn publish(&mut self, server: &Server, now: Time<Mono>) {
+        let Drive { io, engine: transmitter, .. } = server;
+        let Self { ports, publication, health, services, .. } = self;
+        let (ports_up, ports_down) = health::links(io, ports);
+        let totals = health::totals(io, ports, |port| transmitter.counters(port));
+        services.look_after(now);
+        let is_unserved = services.is_lacking();
+        let is_displaced = io.is_displaced();
+        let rest = Facts::default();
+        let facts = Facts { totals, ports_up, ports_down, is_unserved, is_displaced, ..rest };
+        health.check(now, &facts);
+        for port in &*ports {
+            let counters = transmitter.counters(*port);
+            let interface = io.interface(*port);
+            publication.metrics.update(interface, self.domain, |figures| {
+                figures.port_state = Some(transmitter.port_state(*port).name());
+                set_message_figures(figures, counters);
+                if let Some((rx, tx)) = io.stamp_counts(*port) {
+                    set_stamp_figures(figures, Direction::Rx, &rx);
+                    set_stamp_figures(figures, Direction::Tx, &tx);
+                }
+                figures.priming = io.is_primed(*port);
+                set_drop_figures(figures, counters, io.counts(*port));
+            });
+        }
+        publication.metrics.set_ring_lost(io.ring_lost());
+        publication.set_data_sets(data_sets::of_transmitter(transmitter));
+        // A grandmaster is healthy as long as it runs its loop.
+        publication.set_followed_until(Instant::now() + StdDuration::from_secs(10));
+        let status = json!({
+            "command": "serve",
+            "clock_identity": self.identity.to_string(),
+            "domain": self.domain,
+            "uptime_s": (now - self.start).as_secs_f64(),
+            "ports": ports.iter().map(|port| json!({
+                "interface": io.interface(*port),
+                "state": transmitter.port_state(*port).name(),
+                "sources": io.sources(*port),
+                "timestamps": io.stamp_counts(*port).as_ref().map(stamp_counts),
+            })).collect::<Vec<_>>(),
+            "lost": losses(io, transmitter, ports),
+            "alarms": health.status(now),
+        });
+        if let Err(error) = publication.set_status(&status) {
+            tracing::debug!(%error, "status");
         }
     }
 }
 
-fn losses(io: &Io, transmitter: &Transmitter, ports: &[PortIndex]) -> BTreeMap<String, u64> {
+fn losses(io: &Io, transmitter: &Instance, ports: &[PortIndex]) -> BTreeMap<String, u64> {
     let mut lost = io.losses();
     for port in ports {
         for (cause, total) in transmitter.counters(*port).drops() {

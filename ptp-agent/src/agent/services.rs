@@ -27,7 +27,7 @@ pub struct Serving {
 }
 
 /// See the module's paragraph. All ends when this is dropped.
-pub(super) struct Services {
+pub(crate) struct Services {
     wanted: Serving,
     publication: Publication,
     metrics: Service<Server>,
@@ -38,7 +38,7 @@ pub(super) struct Services {
 
 impl Services {
     /// Starts what can be started.
-    pub(super) fn start(wanted: Serving, publication: &Publication, now: Time<Mono>) -> Self {
+    pub(crate) fn start(wanted: Serving, publication: &Publication, now: Time<Mono>) -> Self {
         let mut this = Self {
             wanted,
             publication: publication.clone(),
@@ -70,7 +70,7 @@ impl Services {
     }
 
     /// Tries again what could not be started, when it is time.
-    pub(super) fn look_after(&mut self, now: Time<Mono>) {
+    pub(crate) fn look_after(&mut self, now: Time<Mono>) {
         if now < self.retry_at {
             return;
         }
@@ -94,7 +94,7 @@ impl Services {
     }
 
     /// Whether something is not served that was asked for.
-    pub(super) fn is_lacking(&self) -> bool {
+    pub(crate) fn is_lacking(&self) -> bool {
         self.metrics.is_lacking() || self.status.is_lacking() || self.management.is_lacking()
     }
 }

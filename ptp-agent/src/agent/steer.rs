@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ptp_common::time::{Duration, Mono, Time};
 
-use super::AgentError;
+use super::{AgentError, drive::Drive};
 use crate::{
     clock::{
         Clock, ClockError,
@@ -15,7 +15,7 @@ use crate::{
         rivals, saved,
         system::{HostKernel, Keeping, Kernel, SystemClock},
     },
-    engine::client::Client,
+    engine::{Monotonic, discipline::Discipline},
     servo::{ServoState, Trust},
 };
 
@@ -40,7 +40,7 @@ pub(super) async fn take_over_system(steering: &Steering) -> Result<Followed, Ag
             HostKernel.state().map_err(|source| ClockError::Os {
                 action: "read the state of",
                 clock: "system".into(),
-                source,
+                source: source.into(),
             })
         };
         let before = state()?;
@@ -69,7 +69,7 @@ pub(super) fn take_over_phc(device: &Path, steering: &Steering) -> Result<Follow
 
 /// Once a second. Returns whether somebody else has stepped the clock.
 pub(super) fn keep(
-    client: &mut Client<Followed>,
+    client: &mut Discipline<Followed>,
     now: Time<Mono>,
     grandmaster_accuracy: Option<Duration>,
 ) -> Result<bool, AgentError> {
@@ -100,11 +100,16 @@ pub(super) fn keep(
 }
 
 /// At the end, however it came: the clock runs on with the frequency that was learnt, which is kept.
-pub(super) fn release(client: &mut Client<Followed>, now: Time<Mono>, steering: Option<&Steering>) {
+pub(super) fn release(
+    runner: &mut Drive<Discipline<Followed>>,
+    now: Time<Mono>,
+    steering: Option<&Steering>,
+) {
     let Some(steering) = steering else {
         return;
     };
-    client.release(now);
+    runner.with(now, &Monotonic::default(), |client, cx| client.release(cx));
+    let client = &mut runner.engine;
     let has_learnt = client.servo().state() == ServoState::Holdover;
     let frequency_ppb = client.clock().frequency_ppb();
     let released = match client.clock_mut() {

@@ -331,7 +331,7 @@ fn attach(programs: &mut Programs, interface: &str) -> Result<(AttachedHooks, u3
     Ok((hooks, ifindex))
 }
 
-fn ask_for_stamps() -> io::Result<Socket> {
+pub(crate) fn ask_for_stamps() -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)
         .or_else(|_| Socket::new(Domain::IPV6, Type::DGRAM, None))?;
     setsockopt(&socket, ReceiveTimestampns, &true)?;

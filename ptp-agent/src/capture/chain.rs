@@ -68,8 +68,12 @@ impl Place {
 /// Tells other agents of this network namespace that a program is an agent's, for as long as the value
 /// lives: looking a program's name up by its number takes CAP_SYS_ADMIN, which agents do not have.
 pub(super) fn claim(program: u32) -> io::Result<UnixDatagram> {
-    let name = SocketAddr::from_abstract_name(format!("ptp-agent/program/{program}"))?;
-    UnixDatagram::bind_addr(&name)
+    claim_name(&format!("ptp-agent/program/{program}"))
+}
+
+/// Takes a name of this network namespace for as long as the value lives; AddrInUse where somebody has it.
+pub(crate) fn claim_name(name: &str) -> io::Result<UnixDatagram> {
+    UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?)
 }
 
 fn is_claimed(program: u32) -> bool {

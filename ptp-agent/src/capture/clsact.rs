@@ -20,7 +20,7 @@ use rtnetlink::packet_route::tc::TcHandle;
 
 /// A clsact that this process uses.
 #[derive(Debug)]
-pub(super) struct Clsact {
+pub(crate) struct Clsact {
     ifindex: u32,
     /// Whether it was made by this process, or by one of ours that was killed.
     ours: bool,
@@ -33,7 +33,7 @@ pub(super) struct Clsact {
 impl Clsact {
     /// Makes sure that the interface has one, without anything that killed agents left behind:
     /// programs of these names.
-    pub(super) fn prepare(
+    pub(crate) fn prepare(
         interface: &str,
         ifindex: u32,
         programs: [(&str, TcAttachType); 2],
@@ -67,7 +67,7 @@ impl Clsact {
 
     /// Removes the clsact if it is ours and nobody hangs on it, this process's programs having been
     /// detached before. Must be called in the network namespace where it was prepared.
-    pub(super) fn release(self) -> io::Result<()> {
+    pub(crate) fn release(self) -> io::Result<()> {
         if !self.ours {
             return Ok(());
         }

@@ -28,7 +28,9 @@ pub use programs::{
 pub use reach::Reach;
 
 pub(crate) use bracket::Bracket;
-pub(crate) use programs::{KERNEL_LOG, XMIT};
+pub(crate) use chain::claim_name;
+pub(crate) use clsact::Clsact;
+pub(crate) use programs::{CLSACT_PRIORITY, KERNEL_LOG, XMIT, attach_error};
 pub(crate) use select::median;
 pub use select::{Candidates, Choice, PointReport, Selector};
 pub use socket_stamp::{SocketStamps, is_before_socket, is_of_socket};
@@ -183,7 +185,7 @@ impl ClockRelation {
 
     /// A stamp on CLOCK_REALTIME that is so fresh that no step can have come between.
     pub fn mono_at(&self, real: Time<Real>) -> Time<Mono> {
-        Time::from_epoch(real.since_epoch() - self.real_minus_mono)
+        real.at_offset(Duration::ZERO - self.real_minus_mono)
     }
 
     /// What CLOCK_REALTIME showed at `time`, about when `record` was written: by the record's own
@@ -196,7 +198,7 @@ impl ClockRelation {
                 real_minus_mono = then - (self.tai_minus_mono - self.real_minus_mono);
             }
         }
-        Time::from_epoch(time.since_epoch() + real_minus_mono)
+        time.at_offset(real_minus_mono)
     }
 }
 

@@ -19,7 +19,7 @@ use aya_obj::generated::bpf_func_id;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use ptp_common::record::{Hook, Record, RecordError};
 
-use self::{error::attach_error, log::KernelLog};
+use self::log::KernelLog;
 use super::clsact::Clsact;
 use crate::sys::ifreq;
 
@@ -28,6 +28,7 @@ mod log;
 mod place;
 
 pub use error::CaptureError;
+pub(crate) use error::attach_error;
 pub(super) use error::{causes, kernel_release};
 pub(crate) use log::TARGET as KERNEL_LOG;
 pub use place::TcPlace;
@@ -36,7 +37,7 @@ pub use place::TcPlace;
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-agent.bpf.o");
 
 /// Our filters on a clsact queueing discipline, so that ones left behind can be told from others'.
-const CLSACT_PRIORITY: u16 = 0x5054;
+pub(crate) const CLSACT_PRIORITY: u16 = 0x5054;
 /// Files that an agent with some hundred interfaces has open.
 const ENOUGH_FILES: u64 = 4096;
 const INGRESS: &str = "ptp_tc_ingress";

@@ -2,14 +2,17 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration as StdDuration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 
 use super::{
     clock::{ExportArgs, RunClock},
     documents,
     knowledge::KnowledgeArgs,
     log::LogFormat,
-    phc,
+    phc, transparent,
 };
 use crate::{
     agent::prime::PrimeMode,
@@ -20,7 +23,7 @@ use crate::{
     lab,
     publish::local::StatusSocket,
     servo::choice::Choice,
-    status,
+    status, trace,
     transport::{TransportKind, wire::FarEnd},
 };
 
@@ -67,6 +70,12 @@ pub(super) enum Command {
     /// Opens no PTP port, so it runs beside any daemon. Needs CAP_BPF, CAP_NET_ADMIN and
     /// CAP_PERFMON.
     Observe(ObserveArgs),
+    /// A transparent clock for what this host forwards: bridge, macvlan, routing, a guest's tap.
+    ///
+    /// Adds to PTP messages how long they were inside, queues included, so that clients behind this host do
+    /// not see them. Has no clock of its own and changes no other packet. Needs CAP_BPF, CAP_NET_ADMIN,
+    /// CAP_PERFMON and CAP_NET_RAW.
+    Transparent(transparent::TransparentArgs),
     /// Compare eBPF stamps of each PTP packet with the kernel's own (SO_TIMESTAMPING).
     ///
     /// Opens no PTP port, so it runs beside any daemon and compares that daemon's packets. Needs
@@ -107,6 +116,11 @@ pub(super) enum Command {
     ///
     /// Needs no privileges.
     Status(status::Args),
+    /// What traces of several hosts are worth: corrected times, bounds, and which orders are certain.
+    ///
+    /// Reads spans, and from Prometheus or from what agents have printed how far the hosts' clocks were.
+    /// Needs no privileges.
+    Trace(trace::Args),
     /// The configuration file: what is in it, and whether it can be used.
     ///
     /// Needs no privileges.
@@ -265,7 +279,7 @@ pub(super) struct FollowArgs {
     /// grandmaster), remote (requests shortly before a Sync, which then leaves sooner, and what a Sync took
     /// more than the fastest round trip is taken off), primed, cold, or plain (prime where it helps, and
     /// take each message as it is).
-    #[arg(long)]
+    #[arg(long, value_parser = strategies())]
     pub(super) strategy: Option<strategy::Choice>,
     /// What steers the clock: adaptive (default), pi, linreg or rfc5905, and how pi and linreg
     /// filter, as in pi:raw-weight:median:10.
@@ -275,6 +289,10 @@ pub(super) struct FollowArgs {
     /// standard output or with --json to standard error.
     #[arg(long)]
     pub(super) log_ptp4l: bool,
+    /// In a laboratory: take the host's clock to be so far ahead of what it is, ns.
+    #[arg(long, hide = true, value_name = "NS", default_value_t = 0, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i64).range(-1_000_000_000_000..=1_000_000_000_000))]
+    pub(super) host_clock_offset: i64,
     /// How much slower the path from the time transmitter is than the mean of both ways, ns.
     #[arg(long, value_name = "NS", allow_negative_numbers = true)]
     pub(super) delay_asymmetry: Option<i64>,
@@ -372,6 +390,29 @@ pub(super) enum Delay {
     E2e,
     /// Peer to peer: Pdelay_Req and Pdelay_Resp.
     P2p,
+}
+
+/// `--strategy` by name; its values and what they are for stand in the help.
+fn strategies() -> impl TypedValueParser<Value = strategy::Choice> {
+    let values = strategy::Choice::ALL.map(|choice| {
+        PossibleValue::new(choice.name()).help(match choice {
+            strategy::Choice::Auto => "Whatever is truest for the grandmaster that is followed",
+            strategy::Choice::Plain => {
+                "Prime where it makes the own path faster, and learn from each message"
+            }
+            strategy::Choice::Primed => "Prime each request",
+            strategy::Choice::Cold => {
+                "Prime no request, as a software grandmaster primes no Sync"
+            }
+            strategy::Choice::Remote => {
+                "Send requests shortly before a Sync is due, and learn from the Sync messages that were fast"
+            }
+        })
+    });
+    PossibleValuesParser::new(values).map(|name| {
+        let choice = strategy::Choice::ALL.into_iter().find(|choice| choice.name() == name);
+        choice.unwrap_or_default()
+    })
 }
 
 pub(super) fn seconds(text: &str) -> Result<StdDuration, String> {

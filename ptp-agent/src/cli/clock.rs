@@ -11,9 +11,8 @@ use super::config::ConfigError;
 use crate::{
     agent::steer::Steering,
     clock::{
-        followed::MAX_FREQUENCY_PPB,
         frequency::{KernelFrequency, LIMIT_PPB},
-        policy::Limits,
+        policy::{Limits, MAX_FREQUENCY_PPB},
         saved,
         system::{HostKernel, Kernel},
     },

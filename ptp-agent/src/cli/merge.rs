@@ -37,6 +37,8 @@ pub(super) enum UsageError {
     Config(#[from] ConfigError),
     #[error("no interface: name one with --interface, or in the configuration file")]
     NoInterface,
+    #[error("no ports: name a bridge with --bridge, or two or more interfaces with --interface")]
+    NoPorts,
     #[error("no configuration file: name one, or use --config")]
     NoConfig,
     #[error("interface {0} is named twice")]
@@ -222,6 +224,7 @@ pub(super) fn run_config(
     Ok(RunConfig {
         common,
         log_ptp4l: args.log_ptp4l,
+        host_clock_offset: Duration::from_nanos(args.host_clock_offset),
         delay_mechanism: match args.delay.or(section.delay).unwrap_or(Delay::E2e) {
             Delay::E2e => DelayMechanism::E2e,
             Delay::P2p => DelayMechanism::P2p,

@@ -12,6 +12,7 @@ mod merge;
 mod phc;
 pub(crate) mod privileges;
 mod reload;
+mod transparent;
 
 use std::{path::Path, process::ExitCode};
 
@@ -28,9 +29,11 @@ use crate::{
     clock::phc::PhcError,
     compare::{self, CompareError},
     doctor, lab,
+    publish::json::OutputError,
     recording::{FollowedClock, Start},
     servo::{Servo, choice},
-    status,
+    status, trace,
+    transparent::TransparentError,
 };
 use args::{
     BenchCommand, BenchOther, Cli, Command, ConfigCommand, FollowArgs, RecordArgs, ReplayArgs,
@@ -72,7 +75,7 @@ pub fn main() -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<UsageError>() {
+    if error.is::<UsageError>() || error.is::<trace::UsageError>() {
         return BAD_USAGE;
     }
     if let Some(error) = error.downcast_ref::<CompareError>() {
@@ -90,9 +93,16 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(PhcError::Missing(_) | PhcError::ReadOnly(_)) = error.downcast_ref::<PhcError>() {
         return HOST_LACKS;
     }
-    match error.downcast_ref::<AgentError>() {
+    let error = match error.downcast_ref::<TransparentError>() {
+        Some(TransparentError::Output(OutputError::Closed)) => return 0,
+        Some(TransparentError::OnePort(_)) => return BAD_USAGE,
+        Some(TransparentError::Agent(error)) => Some(error),
+        Some(error) if error.is_missing_on_host() => return HOST_LACKS,
+        _ => error.downcast_ref::<AgentError>(),
+    };
+    match error {
         // The reader had enough: not our failure.
-        Some(AgentError::Output(crate::publish::json::OutputError::Closed)) => 0,
+        Some(AgentError::Output(OutputError::Closed)) => 0,
         // What was named on the command line cannot be used.
         Some(
             AgentError::NoRecording { .. }
@@ -106,10 +116,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 /// The reader of standard output has gone.
 fn is_closed(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(CompareError::Output(crate::publish::json::OutputError::Closed))
-    )
+    matches!(error.downcast_ref(), Some(CompareError::Output(OutputError::Closed)))
 }
 
 fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
@@ -146,6 +153,11 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
                 privileges::keep_only(privileges::PORTS);
             }
             block_on(serve::serve(config, reload))?
+        }
+        Command::Transparent(args) => {
+            let config = transparent::config(args, &config, json)?;
+            privileges::keep_only(privileges::FRAMES);
+            block_on(crate::transparent::transparent(config))?;
         }
         Command::Observe(args) => {
             let again = args.clone();
@@ -185,6 +197,7 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
         }
         // Has been done already.
         Command::Config(_) | Command::Generate(_) => {}
+        Command::Trace(args) => return trace::run(&args, json),
         Command::Status(args) => match status::run(&args, json) {
             // The reader had enough: not our failure.
             Err(error) if error.is_closed() => {}

@@ -109,7 +109,7 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
                 Some(seconds) => seconds_after_1970(*seconds)?,
                 None => {
                     let tai = Duration::from_secs(i64::from(tai_offset_seconds()?));
-                    Time::from_epoch(begun.since_epoch() + tai)
+                    begun.at_offset(tai)
                 }
             };
             // A step is added to whatever time it is by then, so that the reading alone decides how
@@ -147,7 +147,7 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
                     thread::sleep(*interval);
                 }
                 let reading = device.cross_reading()?;
-                let offset = reading.device.since_epoch() - reading.real.since_epoch();
+                let offset = reading.device.ahead_of(reading.real);
                 let drift_ppb = before.map(|(real, was): (Time<_>, Duration)| {
                     (offset - was).as_nanos_f64() / (reading.real - real).as_secs_f64()
                 });
@@ -225,7 +225,7 @@ fn state(device: &Device, path: &std::path::Path) -> Result<Value, PhcError> {
         "device": path.display().to_string(),
         "time_ns": reading.device.as_nanos(),
         "realtime_ns": reading.real.as_nanos(),
-        "offset_ns": (reading.device.since_epoch() - reading.real.since_epoch()).as_nanos(),
+        "offset_ns": (reading.device.ahead_of(reading.real)).as_nanos(),
         "width_ns": reading.width.as_nanos(),
         "method": reading.method.name(),
         // A driver need not tell.

@@ -18,6 +18,9 @@ pub(super) const COMPARE: &[Capability] = &[
     Capability::CAP_NET_RAW,
 ];
 
+/// What a transparent clock needs: its programs, and to send what it has held back.
+pub(super) const FRAMES: &[Capability] = COMPARE;
+
 /// What measuring costs needs: stamps, a namespace of its own with PTP's ports, and the kernel's
 /// statistics of programs.
 pub(super) const BENCH: &[Capability] = &[

@@ -3,12 +3,14 @@
 use ptp_common::time::{Duration, Mono, Ptp, Time};
 
 use super::{
-    Clock, ClockError, ClockScale, Consent, phc::PhcClock, policed::PolicedClock, policy::Limits,
-    system::SystemClock, virtual_clock::VirtualClock, watch::WatchClock,
+    Clock, ClockError, ClockScale, Consent,
+    phc::PhcClock,
+    policed::PolicedClock,
+    policy::{Limits, MAX_FREQUENCY_PPB},
+    system::SystemClock,
+    virtual_clock::VirtualClock,
+    watch::WatchClock,
 };
-
-/// Largest adjustment of a software clock, parts per billion: as linuxptp's default.
-pub const MAX_FREQUENCY_PPB: f64 = 900_000.0;
 
 /// See the module's paragraph.
 pub enum Followed {
@@ -50,7 +52,7 @@ impl Followed {
         match self {
             Self::Virtual(_) | Self::Phc(_) => {}
             Self::Watched(watch) => watch.update(now, host, Duration::ZERO),
-            Self::System(clock) => clock.read(now, host.since_epoch() - now.since_epoch()),
+            Self::System(clock) => clock.read(now, host.ahead_of(now)),
         }
     }
 

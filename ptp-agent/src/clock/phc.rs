@@ -354,7 +354,9 @@ impl PhcClock {
     fn failed(&self, error: PhcError) -> ClockError {
         let clock = self.hardware.name().to_owned();
         match error {
-            PhcError::Os { action, error, .. } => ClockError::Os { action, clock, source: error },
+            PhcError::Os { action, error, .. } => {
+                ClockError::Os { action, clock, source: error.into() }
+            }
             other => ClockError::Refused { action: "steer", clock, reason: other.to_string() },
         }
     }

@@ -10,7 +10,10 @@
 
 use std::{collections::VecDeque, io};
 
-use ptp_common::time::{Duration, Mono, Ptp, Time};
+use ptp_common::{
+    data_set::TimeProperties,
+    time::{Duration, Mono, Ptp, Time},
+};
 
 use super::{
     Clock, ClockError, ClockScale, Consent,
@@ -20,7 +23,6 @@ use super::{
     virtual_clock::VirtualClock,
 };
 use crate::{
-    engine::receiver::TimeProperties,
     servo::ServoState,
     sys::{
         adjust::{AdjustableClock, ClockState, Vouching, nominal_tick},
@@ -161,7 +163,7 @@ impl SystemClock {
             nominal_tick,
             max_frequency_ppb: limits.max_frequency_ppb.abs().min(LIMIT_PPB),
             set: KernelFrequency { tick: state.tick, fine: state.frequency },
-            free: VirtualClock::new(now, Time::from_epoch(now.since_epoch()), 2.0 * LIMIT_PPB),
+            free: VirtualClock::new(now, now.at_offset(Duration::ZERO), 2.0 * LIMIT_PPB),
             offsets: VecDeque::from([(now, kernel.real_minus_monotonic())]),
             foreign_steps: VecDeque::new(),
             is_refused: false,
@@ -305,7 +307,7 @@ impl SystemClock {
 fn failed(action: &'static str, source: io::Error) -> ClockError {
     match source.kind() {
         io::ErrorKind::PermissionDenied => ClockError::NotPermitted { action, clock: NAME.into() },
-        _ => ClockError::Os { action, clock: NAME.into(), source },
+        _ => ClockError::Os { action, clock: NAME.into(), source: source.into() },
     }
 }
 
@@ -321,11 +323,11 @@ impl Clock for SystemClock {
     fn at(&self, mono: Time<Mono>) -> Time<Ptp> {
         let since = self.offsets.iter().rev().find(|(since, _)| *since <= mono);
         let (_, offset) = since.unwrap_or(&self.offsets[0]);
-        Time::from_epoch(mono.since_epoch() + *offset)
+        mono.at_offset(*offset)
     }
 
     fn free_running(&self, mono: Time<Mono>) -> Time<Mono> {
-        Time::from_epoch(self.free.at(mono).since_epoch())
+        self.free.at(mono).at_offset(Duration::ZERO)
     }
 
     fn consent(&mut self, at: Time<Mono>, offset: Duration) -> Result<Consent, ClockError> {

@@ -2,10 +2,11 @@
 //! nothing that can be read only on a real host. `None` always means that it could not be read.
 
 use aya::util::KernelVersion;
+use ptp_common::data_set::TimeProperties;
 
 use crate::{
     capture::ProbeReport,
-    engine::{bmca::DataSet, receiver::TimeProperties},
+    engine::bmca::DataSet,
     sys::{
         clock::KernelClock,
         ethtool::{Driver, Timestamping},
@@ -32,6 +33,8 @@ pub(super) struct Facts {
     pub agents: Vec<Agent>,
     /// The interfaces that were asked about.
     pub interfaces: Vec<Interface>,
+    /// The bridge that was to be watched.
+    pub bridge: Option<Watched>,
 }
 
 /// The packet filter.
@@ -329,4 +332,43 @@ pub(super) enum Trial {
     Refused(String),
     /// This process may not load programs.
     Unprivileged,
+}
+
+/// What was seen of a bridge that was watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Watched {
+    /// Its name.
+    pub(super) name: String,
+    /// For how long.
+    pub(super) seconds: u16,
+    /// Its ports, or why it could not be watched.
+    pub(super) ports: Result<Vec<BridgePort>, String>,
+}
+
+/// A port of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct BridgePort {
+    /// Its name.
+    pub(super) name: String,
+    /// Whether it belongs to a switch in hardware.
+    pub(super) is_switched: bool,
+    /// Event messages from a time transmitter that left by it.
+    pub(super) downstream: Option<Inside>,
+    /// And to one.
+    pub(super) upstream: Option<Inside>,
+    /// Whether a program of this host sends in the name of others.
+    pub(super) is_relayed: bool,
+}
+
+/// How long messages were inside, nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Inside {
+    /// How many.
+    pub(super) n: u64,
+    /// Median.
+    pub(super) p50_ns: u64,
+    /// 99 of 100 less than this.
+    pub(super) p99_ns: u64,
+    /// All less than this.
+    pub(super) max_ns: u64,
 }

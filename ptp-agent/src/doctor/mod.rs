@@ -30,6 +30,13 @@ pub struct Args {
     /// UDP ports 319 and 320 must be free. Twice the announce interval or more: 5 does for most.
     #[arg(long, value_name = "SECONDS", requires = "interface", value_parser = clap::value_parser!(u16).range(1..=300))]
     pub listen: Option<u16>,
+    /// What could a transparent clock on this bridge gain? Measures how long PTP messages are inside, and
+    /// changes none.
+    #[arg(long, value_name = "BRIDGE")]
+    pub bridge: Option<String>,
+    /// For so long that is measured (default 5).
+    #[arg(long, value_name = "SECONDS", requires = "bridge", value_parser = clap::value_parser!(u16).range(1..=300))]
+    pub measure: Option<u16>,
 }
 
 /// Looks at the host and the interfaces.

@@ -11,6 +11,29 @@ pub struct Args {
     /// and oscillators; needs no privilege.
     #[arg(long, value_name = "SCENARIO.toml")]
     pub simulate: Option<PathBuf>,
+    /// Let requests pass through three hosts whose clocks are off, and compare with the truth what `trace`
+    /// says of their spans.
+    #[arg(long, conflicts_with_all = ["simulate", "record", "beside_ptp4l", "grandmaster", "html"])]
+    pub trace: bool,
+    /// Requests.
+    #[arg(long, value_name = "N", default_value_t = 1_000, requires = "trace", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub requests: u64,
+    /// Between two spans that follow each other not less, µs.
+    #[arg(long, value_name = "US", default_value_t = 20, requires = "trace", value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub hop: u64,
+    /// Between two requests, µs.
+    #[arg(long, value_name = "US", default_value_t = 5_000, requires = "trace", value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
+    pub pause: u64,
+    /// How far the hosts' clocks are off, ns: by 0, by this and by its negative; one run for each.
+    #[arg(long, value_name = "NS", value_delimiter = ',', default_values_t = [0, 10_000, 1_000_000, 100_000_000],
+          requires = "trace", value_parser = clap::value_parser!(i64).range(-10_000_000_000..=10_000_000_000))]
+    pub trace_offset: Vec<i64>,
+    /// Begin when each agent knows its host's clock to within this, ns.
+    #[arg(long, value_name = "NS", default_value_t = 2_000, requires = "trace", value_parser = clap::value_parser!(i64).range(1..))]
+    pub bound_below: i64,
+    /// Keep spans and readings here.
+    #[arg(long, value_name = "DIRECTORY", requires = "trace")]
+    pub trace_directory: Option<PathBuf>,
     /// Simulate with this seed instead of the scenario's.
     #[arg(long, value_name = "N", requires = "simulate")]
     pub seed: Option<u64>,

@@ -40,6 +40,7 @@ mod network;
 mod observation;
 mod peers;
 mod report;
+mod traces;
 mod trust;
 pub mod truth;
 mod view;
@@ -58,6 +59,9 @@ const END_TIMEOUT: Duration = Duration::from_secs(15);
 pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
     if args.busy_loop {
         peers::busy_loop();
+    }
+    if args.trace {
+        return traces::run(args, json);
     }
     if let Some(scenario) = &args.simulate {
         let servo = match args.servo.as_deref().map(str::parse).transpose() {

@@ -141,7 +141,8 @@ impl Observation {
                 self.last = Some(sample);
                 return self.points.last();
             }
-            (Role::Agent, Event::Clock(_))
+            (Role::Agent, Event::Clock(_) | Event::Host(_))
+            | (Role::Grandmaster, Event::Host(_))
             | (Role::Grandmaster, Event::Sample(_))
             | (Role::Ptp4l, _)
             | (_, Event::Unknown) => {}

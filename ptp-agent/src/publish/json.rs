@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+pub use ptp_trace::readings::HostLine;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Lines that may wait for a slow reader before further ones are dropped (a minute at 16 Sync/s).
@@ -42,6 +43,8 @@ pub enum Event {
     Sample(Sample),
     /// A virtual clock runs on a new line from now on.
     Clock(ClockLine),
+    /// How far the host's own clock is from the grandmaster, once a second.
+    Host(HostLine),
     /// The last line of a command.
     Summary(Summary),
     /// An event that this version does not know; never printed.
@@ -353,6 +356,14 @@ mod tests {
         let Event::Summary(summary) = &event else { panic!("{event:?}") };
         assert_eq!(summary.lost["ring"], 2);
         assert_eq!(summary.more["rx"]["matched"], 7);
+        assert_eq!(serde_json::to_string(&event).unwrap(), line);
+    }
+
+    #[test]
+    fn line_of_the_host_is_what_trace_reads() {
+        let line = r#"{"event":"host","host":"h1","mono_ns":1,"real_ns":1700000000000000000,"offset_ns":-5,"bound_ns":7,"grandmaster":"aabbcc.fffe.ddeeff","domain":0}"#;
+        let event: Event = serde_json::from_str(line).unwrap();
+        assert!(matches!(&event, Event::Host(host) if host.offset_ns == Some(-5)), "{event:?}");
         assert_eq!(serde_json::to_string(&event).unwrap(), line);
     }
 

@@ -2,11 +2,14 @@
 //! were last published, to GET, and an error to everything else. A grandmaster that permits it can be
 //! given other priorities; nothing else can be changed this way. Sans-I/O: bytes in, bytes out.
 
-use ptp_common::wire::{
-    Body, Header, Management, Message, PortIdentity, Tlvs,
-    management::{
-        Action, CurrentDataSet, DefaultDataSet, ManagementData, ManagementErrorId, ManagementId,
-        ManagementTlv, ParentDataSet, PortDataSet, PortStats, TimePropertiesDataSet, TimeStatus,
+use ptp_common::{
+    data_set::{CurrentDataSet, DefaultDataSet, ParentDataSet, PortDataSet, TimeProperties},
+    wire::{
+        Body, Header, Management, Message, PortIdentity, Tlvs,
+        management::{
+            Action, ManagementData, ManagementErrorId, ManagementId, ManagementTlv, PortStats,
+            TimeStatus,
+        },
     },
 };
 
@@ -25,7 +28,7 @@ pub struct DataSets {
     /// `parentDS`.
     pub parent: ParentDataSet,
     /// `timePropertiesDS`.
-    pub time_properties: TimePropertiesDataSet,
+    pub time_properties: TimeProperties,
     /// linuxptp's TIME_STATUS_NP.
     pub time_status: TimeStatus,
     /// `portDS` and linuxptp's PORT_STATS_NP of each port.
@@ -224,7 +227,9 @@ fn emit(
 pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
-    use ptp_common::wire::{ClockAccuracy, ClockIdentity, ClockQuality, TimeInterval, TimeSource};
+    use ptp_common::wire::{
+        ClockAccuracy, ClockIdentity, ClockQuality, Flags, TimeInterval, TimeSource,
+    };
 
     pub(crate) fn data_sets() -> DataSets {
         let clock_identity = ClockIdentity([1, 2, 3, 0xff, 0xfe, 4, 5, 6]);
@@ -277,11 +282,7 @@ pub(crate) mod tests {
                 grandmaster_priority2: 101,
                 grandmaster_identity: clock_identity,
             },
-            time_properties: TimePropertiesDataSet {
-                current_utc_offset: 37,
-                flags: 0x0c,
-                time_source: TimeSource::GNSS,
-            },
+            time_properties: TimeProperties::told(37, Flags(0x0c), TimeSource::GNSS),
             time_status: TimeStatus::default(),
             ports: vec![port(1), port(2)],
         }

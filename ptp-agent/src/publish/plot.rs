@@ -66,6 +66,11 @@ impl Ink {
 pub struct Svg(pub(super) String);
 
 impl Svg {
+    /// What was drawn elsewhere, in the same placeholders for colours.
+    pub(crate) const fn of_text(text: String) -> Self {
+        Self(text)
+    }
+
     /// As a file of its own, in a light page's colours.
     pub fn standing_alone(&self) -> String {
         let colour = |ink| match ink {

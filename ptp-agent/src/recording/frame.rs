@@ -9,17 +9,20 @@ use ptp_common::{
     wire::{MessageType, MessageView},
 };
 
-use crate::transport::{Source, TransportKind, destination};
+use crate::{
+    engine::{Destination, Group, address::Address},
+    transport::{TransportKind, destination},
+};
 
 /// Where a frame came from or went to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// Received, from there if that is known.
-    Received(Option<Source>),
-    /// Sent, to the peer-delay multicast address or to the primary one.
+    Received(Option<Address>),
+    /// Sent.
     Sent {
-        /// Which of the two.
-        peer_multicast: bool,
+        /// To whom.
+        to: Destination,
     },
 }
 
@@ -43,15 +46,18 @@ pub(super) fn build(
 ) -> Vec<u8> {
     let kind = message.first().map_or(0, |first| first & 0x0f);
     let port = if kind < 8 { PORT_EVENT } else { PORT_GENERAL };
-    let peer_multicast = match route {
-        Route::Sent { peer_multicast } => peer_multicast,
+    let (to_mac, to) = match route {
+        Route::Sent { to: Destination::Multicast(group) } => destination(transport, group),
+        Route::Sent { to: Destination::Unicast(Address::Mac(mac)) } => (mac, None),
+        Route::Sent { to: Destination::Unicast(Address::Socket(to)) } => ([0; 6], Some(to.ip())),
         Route::Received(_) => {
-            [MessageType::PdelayReq, MessageType::PdelayResp, MessageType::PdelayRespFollowUp]
-                .iter()
-                .any(|peer| *peer as u8 == kind)
+            let is_peers =
+                [MessageType::PdelayReq, MessageType::PdelayResp, MessageType::PdelayRespFollowUp]
+                    .iter()
+                    .any(|peer| *peer as u8 == kind);
+            destination(transport, if is_peers { Group::Peer } else { Group::Primary })
         }
     };
-    let (to_mac, to) = destination(transport, peer_multicast);
     let (from_mac, from) = match route {
         Route::Sent { .. } => {
             let ip = match transport {
@@ -60,8 +66,8 @@ pub(super) fn build(
             };
             (own.mac, ip.map(|ip| SocketAddr::new(ip, port)))
         }
-        Route::Received(Some(Source::Mac(mac))) => (Some(mac), None),
-        Route::Received(Some(Source::Socket(from))) => (sender_mac(message), Some(from)),
+        Route::Received(Some(Address::Mac(mac))) => (Some(mac), None),
+        Route::Received(Some(Address::Socket(from))) => (sender_mac(message), Some(from)),
         Route::Received(None) => (sender_mac(message), None),
     };
     let ethernet = PacketBuilder::ethernet2(from_mac.unwrap_or_default(), to_mac);

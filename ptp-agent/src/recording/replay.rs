@@ -12,9 +12,8 @@ use super::{
 use crate::{
     clock::followed::Followed,
     engine::{
-        Datagram, PortIndex, TxToken,
-        client::{Client, Event},
-        receiver::Action,
+        Command, Datagram, LinkState, PortIndex, SentToken, Transmit,
+        discipline::{Client, Event},
     },
     servo::{Options, Servo},
 };
@@ -25,7 +24,7 @@ const AWAITING_STAMPS: usize = 512;
 /// See the module's paragraph.
 pub struct Replay {
     client: Client<Followed>,
-    sent: VecDeque<(TxToken, Datagram)>,
+    sent: VecDeque<(SentToken, Datagram)>,
     now: Time<Mono>,
     compared: u64,
     diverged: u64,
@@ -36,7 +35,7 @@ impl Replay {
     /// followed with a software clock that begins at the same time.
     pub fn new(start: &Start, servo: Box<dyn Servo>, steer: bool) -> Self {
         let now = start.now_ns;
-        let host = Time::from_epoch(now.since_epoch() + start.real_minus_mono_ns);
+        let host = now.at_offset(start.real_minus_mono_ns);
         let mut clock = match start.clock {
             FollowedClock::Virtual { reading_ns } => Followed::virtual_at(now, reading_ns),
             FollowedClock::None if steer => Followed::virtual_at(now, host),
@@ -51,7 +50,7 @@ impl Replay {
         Self { client, sent: VecDeque::new(), now, compared: 0, diverged: 0 }
     }
 
-    /// Gives the engine what `item` says. [`Self::next_event`] is to be called until `None` behind it.
+    /// Gives the engine what `item` says. [`Self::next_command`] is to be called until `None` behind it.
     pub fn give(&mut self, item: &Item) {
         if let Some(now) = item.note.now() {
             self.now = now;
@@ -61,7 +60,7 @@ impl Replay {
                 self.client.handle_message(*now_ns, *port, bytes, stamp.map(Into::into));
             }
             (Note::TxStamp { now_ns, token, stamp }, message) => {
-                let token = TxToken(*token);
+                let token = SentToken(*token);
                 if let Some(message) = message {
                     self.compare(token, message);
                 }
@@ -69,10 +68,11 @@ impl Replay {
             }
             (Note::Poll { now_ns }, _) => self.client.poll(*now_ns),
             (Note::Link { now_ns, port, up }, _) => {
-                self.client.handle_link(*now_ns, PortIndex(*port), *up);
+                let state = LinkState::up_if(*up);
+                self.client.handle_link(*now_ns, PortIndex(*port), state);
             }
             (Note::Reading { now_ns, real_minus_mono_ns }, _) => {
-                let host = Time::from_epoch(now_ns.since_epoch() + *real_minus_mono_ns);
+                let host = now_ns.at_offset(*real_minus_mono_ns);
                 self.client.clock_mut().read(*now_ns, host);
             }
             // No inputs of the engine.
@@ -88,23 +88,23 @@ impl Replay {
     }
 
     /// What the engine has said; messages to send are not among it.
-    pub fn next_event(&mut self) -> Option<Event> {
+    pub fn next_command(&mut self) -> Option<Command<Event>> {
         loop {
-            match self.client.next_event()? {
-                Event::Engine(Action::SendEvent { token, message, .. }) => {
+            match self.client.next_command()? {
+                Command::Send(Transmit { token: Some(token), message, .. }) => {
                     if self.sent.len() == AWAITING_STAMPS {
                         self.sent.pop_front();
                     }
                     self.sent.push_back((token, message));
                 }
-                Event::Engine(Action::SendGeneral { .. }) => {}
-                event => return Some(event),
+                Command::Send(_) | Command::Measured(_) => {}
+                command => return Some(command),
             }
         }
     }
 
     /// Counts the messages that the agent sent and this engine does not.
-    fn compare(&mut self, token: TxToken, (_, recorded): &(PortIndex, Vec<u8>)) {
+    fn compare(&mut self, token: SentToken, (_, recorded): &(PortIndex, Vec<u8>)) {
         let sent = self
             .sent
             .iter()

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 use ptp_common::{
-    time::{Duration, Mono, Real, Time},
+    time::{Duration, Mono, Time},
     wire::ClockIdentity,
 };
 use rand::{RngExt, SeedableRng};
@@ -15,9 +15,9 @@ use super::*;
 use crate::{
     clock::{Clock, followed::Followed, policy::Limits, virtual_clock::VirtualClock},
     engine::{
-        DelayMechanism, PortIndex, TxToken,
-        client::{Client, Event, Sample},
-        receiver::{Action, ReceiverConfig},
+        Change, Command, DelayMechanism, Input, LinkState, PortIndex, SentToken, Transmit,
+        discipline::{Client, Event, Sample},
+        receiver::ReceiverConfig,
         transmitter::{Transmitter, TransmitterConfig},
     },
     servo::{Choice, Options, Servo, build},
@@ -49,12 +49,15 @@ struct Told {
 }
 
 impl Told {
-    fn hear(&mut self, event: &Event) {
-        match event {
-            Event::Sample(sample) => self.samples.push(*sample),
-            Event::Adjusted { frequency_ppb, .. } => self.frequencies.push(frequency_ppb.to_bits()),
-            Event::Engine(Action::PortState { .. }) | Event::ServoState { .. } => {
-                self.states.push(format!("{event:?}"));
+    fn hear(&mut self, command: &Command<Event>) {
+        match command {
+            Command::Event(Event::Sample(sample)) => self.samples.push(*sample),
+            Command::Event(Event::Adjusted { frequency_ppb, .. }) => {
+                self.frequencies.push(frequency_ppb.to_bits());
+            }
+            Command::Changed(Change::PortState { .. })
+            | Command::Event(Event::ServoState { .. }) => {
+                self.states.push(format!("{command:?}"));
             }
             _ => {}
         }
@@ -64,7 +67,7 @@ impl Told {
 /// What is on its way to the client.
 enum Coming {
     Message(Vec<u8>, Option<Stamp>),
-    TxStamp(TxToken, Option<Stamp>),
+    TxStamp(SentToken, Option<Stamp>),
     Link(bool),
 }
 
@@ -77,7 +80,7 @@ fn live(
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let mut receiver = ReceiverConfig::new(ClockIdentity([2, 0, 0, 0xff, 0xfe, 0, 0, 2]), 7);
     receiver.ports[0].delay_mechanism = delay_mechanism;
-    let reading = Time::from_epoch(begin().since_epoch() + real_minus_mono());
+    let reading = begin().at_offset(real_minus_mono());
     let start = Start::new(
         begin(),
         real_minus_mono(),
@@ -99,11 +102,11 @@ fn live(
     gm_clock.set_frequency(begin(), 12_345.6).unwrap();
 
     let mut told = Told::default();
-    let mut sent: VecDeque<(TxToken, Outgoing)> = VecDeque::new();
+    let mut sent: VecDeque<(SentToken, Outgoing)> = VecDeque::new();
     let mut coming: VecDeque<Coming> = VecDeque::new();
     let end = begin() + Duration::from_secs(seconds);
     let mut now = begin();
-    let real = |time: Time<Mono>| Time::<Real>::from_epoch(time.since_epoch() + real_minus_mono());
+    let real = |time: Time<Mono>| time.at_offset(real_minus_mono());
     let sink = |encoder: &mut Encoder<_>, now, note, message: Option<Outgoing>| {
         encoder.write(real(now), &note, message.as_ref()).unwrap();
     };
@@ -119,11 +122,9 @@ fn live(
             coming.extend([Coming::Link(false), Coming::Link(true)]);
         }
         loop {
-            while let Some(action) = gm.next_action() {
-                let (bytes, token) = match action {
-                    Action::SendEvent { message, token, .. } => (message, Some(token)),
-                    Action::SendGeneral { message, .. } => (message, None),
-                    _ => continue,
+            while let Some(command) = gm.next_command() {
+                let Command::Send(Transmit { message: bytes, token, .. }) = command else {
+                    continue;
                 };
                 let arrival = now + Duration::from_nanos_f64(rng.random_range(10_000.0..20_000.0));
                 let stamp = Stamp::new(arrival, StampSource::Stack);
@@ -132,18 +133,10 @@ fn live(
                     gm.handle_tx_stamp(token, Some(gm_clock.at(now)));
                 }
             }
-            while let Some(event) = client.next_event() {
-                told.hear(&event);
-                let (message, token, peer_multicast) = match event {
-                    Event::Engine(Action::SendEvent { message, token, peer_multicast, .. }) => {
-                        (message, Some(token), peer_multicast)
-                    }
-                    Event::Engine(Action::SendGeneral { message, peer_multicast, .. }) => {
-                        (message, None, peer_multicast)
-                    }
-                    _ => continue,
-                };
-                let route = Route::Sent { peer_multicast };
+            while let Some(command) = client.next_command() {
+                told.hear(&command);
+                let Command::Send(Transmit { message, token, to, .. }) = command else { continue };
+                let route = Route::Sent { to };
                 let outgoing = Outgoing { port: PORT, route, bytes: message.to_vec() };
                 let Some(token) = token else {
                     sink(&mut encoder, now, Note::Sent { now_ns: now }, Some(outgoing));
@@ -174,7 +167,7 @@ fn live(
                 }
                 Coming::Link(up) => {
                     sink(&mut encoder, now, Note::Link { now_ns: now, port: 0, up }, None);
-                    client.handle_link(now, PORT, up);
+                    client.handle_link(now, PORT, LinkState::up_if(up));
                 }
             }
         }
@@ -196,7 +189,7 @@ fn replay_as(recording: &[u8], change: impl Fn(&mut Start)) -> Result<(Told, Rep
     let mut replay = Replay::new(&start, servo(), false);
     let mut told = Told::default();
     loop {
-        while let Some(event) = replay.next_event() {
+        while let Some(event) = replay.next_command() {
             told.hear(&event);
         }
         match reader.next_item()? {
@@ -356,7 +349,8 @@ fn recorder_writes_a_whole_file_and_says_what_it_had_to_drop() {
     // Faster than any disk; at least some of it fits the queue.
     for _ in 0..100_000 {
         now += Duration::from_nanos(1);
-        recorder.message(now, PORT, &[7; 44], None, None);
+        let bytes = &[7; 44];
+        recorder.input(now, &Input::Message { on: PORT, from: None, bytes, stamp: None });
     }
     let totals = recorder.finish(now).unwrap();
     assert_eq!(totals.recorded + totals.lost, 100_000);

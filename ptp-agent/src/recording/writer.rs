@@ -35,9 +35,8 @@ use super::{
     note::{Note, RecordedStamp, Start},
 };
 use crate::{
-    engine::{PortIndex, TxToken},
-    stamp::Stamp,
-    transport::{Source, TransportKind},
+    engine::{Input, PortIndex, SentToken, Transmit},
+    transport::TransportKind,
 };
 
 /// Notes that may wait for the disk: some ten seconds at 128 Sync/s.
@@ -202,7 +201,7 @@ impl<W: Write> Encoder<W> {
         })?;
         let events = u32::try_from(start.ports.len()).unwrap_or(u32::MAX);
         let mut encoder = Self { pcapng, transport: start.transport, addresses, events };
-        let real = Time::from_epoch(start.now_ns.since_epoch() + start.real_minus_mono_ns);
+        let real = start.now_ns.at_offset(start.real_minus_mono_ns);
         encoder.write(real, &Note::Start(start.clone()), None)?;
         Ok(encoder)
     }
@@ -282,7 +281,7 @@ pub struct Recorder {
     result: mpsc::Receiver<Result<(), String>>,
     real_minus_mono: Duration,
     now: Time<Mono>,
-    awaiting: VecDeque<(TxToken, Outgoing)>,
+    awaiting: VecDeque<(SentToken, Outgoing)>,
     unsaid: u64,
     totals: Totals,
 }
@@ -338,58 +337,47 @@ impl Recorder {
         self.put(now, now, Note::Poll { now_ns: now }, None);
     }
 
-    /// The engine is about to be given a message.
-    pub fn message(
-        &mut self,
-        now: Time<Mono>,
-        port: PortIndex,
-        bytes: &[u8],
-        stamp: Option<Stamp>,
-        source: Option<Source>,
-    ) {
-        let note = Note::Message { now_ns: now, stamp: stamp.map(RecordedStamp::from) };
-        let message = Outgoing { port, route: Route::Received(source), bytes: bytes.to_vec() };
-        self.put(now, stamp.map_or(now, |stamp| stamp.time), note, Some(message));
+    /// The engine is about to be given an input.
+    pub fn input(&mut self, now: Time<Mono>, input: &Input<'_>) {
+        match *input {
+            Input::Message { on, from, bytes, stamp } => {
+                let note = Note::Message { now_ns: now, stamp: stamp.map(RecordedStamp::from) };
+                let route = Route::Received(from);
+                let message = Outgoing { port: on, route, bytes: bytes.to_vec() };
+                self.put(now, stamp.map_or(now, |stamp| stamp.time), note, Some(message));
+            }
+            Input::Sent { token, stamp } => {
+                let message = self
+                    .awaiting
+                    .iter()
+                    .position(|(awaited, _)| *awaited == token)
+                    .and_then(|at| self.awaiting.remove(at))
+                    .map(|(_, message)| message);
+                let recorded = stamp.map(RecordedStamp::from);
+                let note = Note::TxStamp { now_ns: now, token: token.0, stamp: recorded };
+                self.put(now, stamp.map_or(now, |stamp| stamp.time), note, message);
+            }
+            Input::Link { on, state } => {
+                let note = Note::Link { now_ns: now, port: on.0, up: state.is_up() };
+                self.put(now, now, note, None);
+            }
+        }
     }
 
-    /// The engine has sent an event message, whose stamp is to come.
-    pub fn event_sent(
-        &mut self,
-        token: TxToken,
-        port: PortIndex,
-        peer_multicast: bool,
-        bytes: &[u8],
-    ) {
+    /// The engine has sent a message. What is an event message is written down with its stamp.
+    pub fn sent(&mut self, transmit: &Transmit) {
+        let Transmit { on, to, message, token } = transmit;
+        let route = Route::Sent { to: *to };
+        let message = Outgoing { port: *on, route, bytes: message.to_vec() };
+        let Some(token) = token else {
+            let now = self.now;
+            self.put(now, now, Note::Sent { now_ns: now }, Some(message));
+            return;
+        };
         if self.awaiting.len() == AWAITING_STAMPS {
             self.awaiting.pop_front();
         }
-        let route = Route::Sent { peer_multicast };
-        self.awaiting.push_back((token, Outgoing { port, route, bytes: bytes.to_vec() }));
-    }
-
-    /// The engine has sent a general message.
-    pub fn general_sent(&mut self, port: PortIndex, peer_multicast: bool, bytes: &[u8]) {
-        let (now, route) = (self.now, Route::Sent { peer_multicast });
-        let message = Outgoing { port, route, bytes: bytes.to_vec() };
-        self.put(now, now, Note::Sent { now_ns: now }, Some(message));
-    }
-
-    /// The engine is about to be given a transmit stamp.
-    pub fn tx_stamp(&mut self, now: Time<Mono>, token: TxToken, stamp: Option<Stamp>) {
-        let message = self
-            .awaiting
-            .iter()
-            .position(|(awaited, _)| *awaited == token)
-            .and_then(|at| self.awaiting.remove(at))
-            .map(|(_, message)| message);
-        let recorded = stamp.map(RecordedStamp::from);
-        let note = Note::TxStamp { now_ns: now, token: token.0, stamp: recorded };
-        self.put(now, stamp.map_or(now, |stamp| stamp.time), note, message);
-    }
-
-    /// The engine is about to be told of a link.
-    pub fn link(&mut self, now: Time<Mono>, port: PortIndex, up: bool) {
-        self.put(now, now, Note::Link { now_ns: now, port: port.0, up }, None);
+        self.awaiting.push_back((*token, message));
     }
 
     /// What was written so far.
@@ -399,7 +387,7 @@ impl Recorder {
 
     fn put(&mut self, now: Time<Mono>, at: Time<Mono>, note: Note, message: Option<Outgoing>) {
         self.now = now;
-        let real = Time::from_epoch(at.since_epoch() + self.real_minus_mono);
+        let real = at.at_offset(self.real_minus_mono);
         if self.unsaid > 0 {
             let lost = Entry { real, note: Note::Lost { inputs: self.unsaid }, message: None };
             if !self.send(lost) {
@@ -447,7 +435,7 @@ impl Recorder {
     /// # Errors
     /// When it could not be written.
     pub fn finish(mut self, now: Time<Mono>) -> Result<Totals, RecordError> {
-        let real = Time::from_epoch(now.since_epoch() + self.real_minus_mono);
+        let real = now.at_offset(self.real_minus_mono);
         let failed = |problem: String| RecordError::Write { path: self.path.clone(), problem };
         if let Some(entries) = self.entries.take() {
             let mut notes = vec![Note::End { now_ns: now, lost: self.totals.lost }];

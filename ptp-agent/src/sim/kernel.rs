@@ -48,8 +48,8 @@ impl SimulatedKernel {
         };
         Self(Arc::new(Mutex::new(Inner {
             raw,
-            slewed: VirtualClock::new(raw, Time::from_epoch(raw.since_epoch()), LIMIT_PPB),
-            real_minus_mono: real.since_epoch() - raw.since_epoch(),
+            slewed: VirtualClock::new(raw, raw.at_offset(Duration::ZERO), LIMIT_PPB),
+            real_minus_mono: real.ahead_of(raw),
             state,
         })))
     }
@@ -89,7 +89,7 @@ impl SimulatedKernel {
 impl Kernel for SimulatedKernel {
     fn monotonic(&self) -> Time<Mono> {
         let inner = self.inner();
-        Time::from_epoch(inner.slewed.at(inner.raw).since_epoch())
+        inner.slewed.at(inner.raw).at_offset(Duration::ZERO)
     }
 
     fn real_minus_monotonic(&self) -> Duration {

@@ -82,6 +82,19 @@ pub(super) struct Port {
     pub(super) offset_ns: Option<i64>,
     pub(super) sources: Option<Sources>,
     pub(super) timestamps: BTreeMap<String, BTreeMap<String, BTreeMap<String, u64>>>,
+    /// Of a transparent clock: messages by type and outcome.
+    pub(super) messages: BTreeMap<String, BTreeMap<String, u64>>,
+    /// How long event messages were inside, by direction.
+    pub(super) residence: BTreeMap<String, Residence>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Residence {
+    pub(super) n: u64,
+    pub(super) p50_ns: Option<i64>,
+    pub(super) p99_ns: Option<i64>,
+    pub(super) max_ns: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -110,6 +123,17 @@ impl Status {
 }
 
 impl Port {
+    /// One line about what a transparent clock has done with each type of message:
+    /// `follow_up: 12 corrected, 3 held`.
+    pub(super) fn outcomes(&self) -> String {
+        let types = self.messages.iter().map(|(kind, outcomes)| {
+            let outcomes = outcomes.iter().map(|(outcome, total)| format!("{total} {outcome}"));
+            format!("{kind}: {}", outcomes.collect::<Vec<_>>().join(", "))
+        });
+        let types: Vec<_> = types.collect();
+        if types.is_empty() { "-".into() } else { types.join("; ") }
+    }
+
     /// One line about the stamps of a direction: `stack: 512 matched, 3 late`.
     pub(super) fn stamps(&self, direction: &str) -> String {
         let Some(sources) = self.timestamps.get(direction) else { return "-".into() };

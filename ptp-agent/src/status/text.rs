@@ -63,6 +63,16 @@ pub(super) fn page(status: &Status) -> String {
     for port in &status.ports {
         let name = port.interface.as_deref().unwrap_or("-");
         match (&port.state, &port.role) {
+            (Some(state), _) if status.command.as_deref() == Some("transparent") => {
+                line("port", format!("{name}: {state}"));
+                for (way, inside) in &port.residence {
+                    let [p50, p99, max] = [inside.p50_ns, inside.p99_ns, inside.max_ns].map(time);
+                    let times =
+                        format!("{p50} (median), {p99} (p99), {max} (most) of {}", inside.n);
+                    line(&format!("  {way} "), times);
+                }
+                line("  messages", port.outcomes());
+            }
             (Some(state), _) => {
                 line("port", format!("{name}: {state}"));
                 line("  received", port.stamps("rx"));
@@ -201,6 +211,27 @@ mod tests {
             "7 wrong_domain",
             "grandmaster_changed for 12 s: another grandmaster",
             "Expected in maintenance.",
+        ] {
+            assert!(page.contains(text), "{text}\n{page}");
+        }
+    }
+
+    #[test]
+    fn page_of_a_transparent_clock_says_what_is_inside_and_what_became_of_it() {
+        let page = page(&Status::new(&serde_json::json!({
+            "command": "transparent",
+            "ports": [{
+                "interface": "tap0", "state": "transparent",
+                "residence": {
+                    "downstream": {"n": 12, "p50_ns": 16_384, "p99_ns": 5_242_880, "max_ns": null},
+                },
+                "messages": {"follow_up": {"corrected": 9, "held": 3}},
+            }],
+        })));
+        for text in [
+            "tap0: transparent",
+            "downstream 16.4 µs (median), 5.24 ms (p99), - (most) of 12",
+            "messages   follow_up: 9 corrected, 3 held",
         ] {
             assert!(page.contains(text), "{text}\n{page}");
         }

@@ -4,6 +4,10 @@ use std::io;
 
 use nix::time::{ClockId, clock_gettime};
 use ptp_common::time::{Duration, Mono, Real, Time};
+use ptp_engine::clock::served::{HostReading, KernelLeap};
+
+/// Between two reads of the same clock only a step or a leap second moves it by so much.
+const HALF_A_SECOND: Duration = Duration::from_millis(500);
 
 fn read<S>(clock: ClockId) -> Time<S> {
     // The clocks asked for below exist on every Linux that can load the programs.
@@ -43,8 +47,26 @@ pub fn realtime_minus_monotonic() -> Duration {
         let real: Time<Real> = read(ClockId::CLOCK_REALTIME_COARSE);
         let after: Time<Mono> = read(ClockId::CLOCK_MONOTONIC_COARSE);
         if before == after {
-            return real.since_epoch() - before.since_epoch();
+            return real.ahead_of(before);
         }
+    }
+}
+
+/// Which time the host shows, and what the kernel means to do with it at the end of the day.
+///
+/// # Errors
+/// As [`kernel_clock`].
+pub fn host_reading() -> io::Result<HostReading> {
+    // A leap second changes two of these at once.
+    let mut real_minus_mono = realtime_minus_monotonic();
+    loop {
+        let kernel = kernel_clock()?;
+        let again = realtime_minus_monotonic();
+        if (again - real_minus_mono).abs() < HALF_A_SECOND {
+            let tai_offset_s = kernel.tai_offset_seconds;
+            return Ok(HostReading { real_minus_mono: again, tai_offset_s, leap: kernel.leap });
+        }
+        real_minus_mono = again;
     }
 }
 
@@ -61,6 +83,8 @@ pub struct KernelClock {
     /// Largest error that the steering program admits; grows by itself until the next confirmation,
     /// microseconds.
     pub max_error_us: i64,
+    /// The leap second that it will make at the end of this day.
+    pub leap: KernelLeap,
 }
 
 /// Reads what the kernel keeps about its clock.
@@ -72,7 +96,8 @@ pub fn kernel_clock() -> io::Result<KernelClock> {
     let mut request: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: a valid pointer to a structure that lives through the call; with `modes` zero the call
     // only reads.
-    if unsafe { libc::adjtimex(&raw mut request) } < 0 {
+    let state = unsafe { libc::adjtimex(&raw mut request) };
+    if state < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(KernelClock {
@@ -81,6 +106,11 @@ pub fn kernel_clock() -> io::Result<KernelClock> {
         // In units of 2^-16 parts per million.
         frequency_ppb: request.freq as f64 * 1e3 / 65536.0,
         max_error_us: request.maxerror as i64,
+        leap: match state {
+            libc::TIME_INS => KernelLeap::Insert,
+            libc::TIME_DEL => KernelLeap::Delete,
+            _ => KernelLeap::None,
+        },
     })
 }
 
@@ -118,8 +148,8 @@ mod tests {
             .min_by_key(|(width, ..)| *width)
             .expect("a thousand reads");
         let (_, real, before, after) = narrowest;
-        let low = real.since_epoch() - after.since_epoch();
-        let high = real.since_epoch() - before.since_epoch();
+        let low = real.ahead_of(after);
+        let high = real.ahead_of(before);
         assert!(low <= exact && exact <= high, "{low:?} <= {exact:?} <= {high:?}");
     }
 

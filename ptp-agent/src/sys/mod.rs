@@ -16,10 +16,13 @@ pub mod schedule;
 pub mod shared;
 pub mod timer;
 
-use std::{io, mem, os::fd::AsRawFd};
+use std::{
+    io, mem,
+    os::fd::{AsRawFd, OwnedFd},
+};
 
 use socket2::Socket;
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// Registers a socket with the current tokio runtime.
 ///
@@ -29,6 +32,16 @@ pub fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: the descriptor must stay the same and open for as long as it is registered: `Socket`
     // owns it, `AsyncFd` owns the `Socket`, and nothing takes it out.
     unsafe { AsyncFd::register(socket) }.map_err(io::Error::from)
+}
+
+/// Registers with the current tokio runtime what becomes readable, and is never written.
+///
+/// # Errors
+/// What the kernel says when the descriptor is added to epoll.
+pub fn register_readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: as in `register`: `AsyncFd` owns the descriptor, and nothing takes it out.
+    unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }
+        .map_err(io::Error::from)
 }
 
 /// How many packets the kernel has dropped because the receive buffer of a socket was full.

@@ -142,6 +142,33 @@ pub fn send(
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// A socket that receives nothing and sends whole frames, Ethernet header included.
+///
+/// # Errors
+/// What the kernel reports; EPERM without CAP_NET_RAW.
+pub fn open_frame_sender() -> io::Result<Socket> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: a system call without pointers.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that was just made and that nobody else has.
+    Ok(Socket::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Sends one frame as it is by an interface.
+///
+/// # Errors
+/// What the kernel reports; InvalidInput for what is shorter than a header.
+pub fn send_frame(socket: &Socket, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+    let (Some(mac), Some(ethertype)) = (frame.first_chunk::<6>(), frame.get(12..14)) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let ethertype = u16::from_be_bytes([ethertype[0], ethertype[1]]);
+    send(socket, ifindex, *mac, ethertype, frame)
+}
+
 fn check(result: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -31,7 +31,10 @@ use ptp_common::{
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
-use crate::sys::{self, clock, packet};
+use crate::{
+    engine::{Group, address::Address},
+    sys::{self, clock, packet},
+};
 use scope::{Scope, Scopes};
 
 const PRIMARY_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 1, 129);
@@ -172,36 +175,26 @@ pub struct Received {
     /// Whether it did not fit the buffer.
     pub oversized: bool,
     /// Who sent it.
-    pub source: Option<Source>,
+    pub source: Option<Address>,
     /// The stack's own stamp, CLOCK_REALTIME; only event messages have one, and not even they where the
     /// stack has only just been asked for stamps.
     pub stack: Option<Time<Real>>,
 }
 
-/// The sender of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// On Ethernet.
-    Mac([u8; 6]),
-    /// On UDP.
-    Socket(SocketAddr),
-}
-
-impl Source {
-    fn from_kernel(address: &SockaddrStorage) -> Option<Self> {
-        if let Some(v4) = address.as_sockaddr_in() {
-            return Some(Self::Socket(SocketAddr::new(v4.ip().into(), v4.port())));
-        }
-        if let Some(v6) = address.as_sockaddr_in6() {
-            return Some(Self::Socket(SocketAddr::new(v6.ip().into(), v6.port())));
-        }
-        address.as_link_addr()?.addr().map(Self::Mac)
+/// The sender of a message, as the kernel says it.
+fn sender(address: &SockaddrStorage) -> Option<Address> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some(Address::Socket(SocketAddr::new(v4.ip().into(), v4.port())));
     }
+    if let Some(v6) = address.as_sockaddr_in6() {
+        return Some(Address::Socket(SocketAddr::new(v6.ip().into(), v6.port())));
+    }
+    address.as_link_addr()?.addr().map(Address::Mac)
 }
 
-/// Where multicast messages go: the MAC address and, on UDP, the IP address. `peer` is the address
-/// of the peer-delay messages instead of the primary one.
-pub const fn destination(kind: TransportKind, peer: bool) -> ([u8; 6], Option<IpAddr>) {
+/// Where messages to a group go: the MAC address and, on UDP, the IP address.
+pub const fn destination(kind: TransportKind, group: Group) -> ([u8; 6], Option<IpAddr>) {
+    let peer = matches!(group, Group::Peer);
     match kind {
         TransportKind::L2 => (if peer { PEER_MAC } else { PRIMARY_MAC }, None),
         TransportKind::Udp4 => {
@@ -337,7 +330,8 @@ impl Transport {
     ///
     /// # Errors
     /// What the kernel reports.
-    pub fn send(&self, channel: Channel, peer: bool, message: &[u8]) -> io::Result<()> {
+    pub fn send(&self, channel: Channel, group: Group, message: &[u8]) -> io::Result<()> {
+        let peer = group == Group::Peer;
         let event = self.event.get_ref();
         let (socket, port) = match (channel, &self.general) {
             (Channel::General, Some(general)) => (general.get_ref(), PORT_GENERAL),
@@ -371,11 +365,11 @@ impl Transport {
     ///
     /// # Errors
     /// What the kernel reports.
-    pub fn send_unicast(&self, to: Source, message: &[u8]) -> io::Result<()> {
+    pub fn send_unicast(&self, to: Address, message: &[u8]) -> io::Result<()> {
         let socket = self.general.as_ref().unwrap_or(&self.event).get_ref();
         match to {
-            Source::Mac(mac) => packet::send(socket, self.ifindex, mac, ETHERTYPE_PTP, message),
-            Source::Socket(from) => match from.ip() {
+            Address::Mac(mac) => packet::send(socket, self.ifindex, mac, ETHERTYPE_PTP, message),
+            Address::Socket(from) => match from.ip() {
                 IpAddr::V4(ip) => {
                     let to = SocketAddrV4::new(ip, PORT_GENERAL);
                     socket.send_to(message, &to.into()).map(drop)
@@ -421,7 +415,7 @@ fn receive(
         }
     }
     let full = message.bytes;
-    let source = message.address.as_ref().and_then(Source::from_kernel);
+    let source = message.address.as_ref().and_then(sender);
     let (length, oversized) = (full.min(MAX_MESSAGE), full > MAX_MESSAGE);
     Ok((Received { length, oversized, source, stack }, scope))
 }

@@ -3,9 +3,10 @@
 //! knows. Layouts are those of clause 15.5.3; what is reserved is sent as zero and not looked at.
 
 use super::{
-    ClockAccuracy, ClockIdentity, ClockQuality, PortIdentity, TimeInterval, TimeSource, Tlv,
+    ClockAccuracy, ClockIdentity, ClockQuality, Flags, PortIdentity, TimeInterval, TimeSource, Tlv,
     TlvType, WireError,
 };
+use crate::data_set::{CurrentDataSet, DefaultDataSet, ParentDataSet, PortDataSet, TimeProperties};
 
 /// `actionField` (table 57).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,97 +73,6 @@ impl ManagementErrorId {
     pub const GENERAL_ERROR: Self = Self(0xfffe);
 }
 
-/// `defaultDS` as it is told (15.5.3.3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DefaultDataSet {
-    /// `twoStepFlag`.
-    pub two_step: bool,
-    /// `slaveOnly`.
-    pub client_only: bool,
-    /// `numberPorts`.
-    pub number_ports: u16,
-    /// `priority1`.
-    pub priority1: u8,
-    /// `clockQuality`.
-    pub clock_quality: ClockQuality,
-    /// `priority2`.
-    pub priority2: u8,
-    /// `clockIdentity`.
-    pub clock_identity: ClockIdentity,
-    /// `domainNumber`.
-    pub domain_number: u8,
-}
-
-/// `currentDS` as it is told (15.5.3.4.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CurrentDataSet {
-    /// `stepsRemoved`.
-    pub steps_removed: u16,
-    /// `offsetFromMaster`.
-    pub offset_from_master: TimeInterval,
-    /// `meanPathDelay`.
-    pub mean_path_delay: TimeInterval,
-}
-
-/// `parentDS` as it is told (15.5.3.5.1). Statistics of the parent are never computed, so those
-/// fields have the values that the standard gives for that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ParentDataSet {
-    /// `parentPortIdentity`.
-    pub parent_port_identity: PortIdentity,
-    /// `parentStats`: whether the next two are valid.
-    pub parent_stats: bool,
-    /// `observedParentOffsetScaledLogVariance`.
-    pub observed_offset_scaled_log_variance: u16,
-    /// `observedParentClockPhaseChangeRate`.
-    pub observed_phase_change_rate: i32,
-    /// `grandmasterPriority1`.
-    pub grandmaster_priority1: u8,
-    /// `grandmasterClockQuality`.
-    pub grandmaster_clock_quality: ClockQuality,
-    /// `grandmasterPriority2`.
-    pub grandmaster_priority2: u8,
-    /// `grandmasterIdentity`.
-    pub grandmaster_identity: ClockIdentity,
-}
-
-/// `timePropertiesDS` as it is told (15.5.3.6.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimePropertiesDataSet {
-    /// `currentUtcOffset`, seconds.
-    pub current_utc_offset: i16,
-    /// The flags, with the bits of the second octet of `flagField`: leap61, leap59,
-    /// currentUtcOffsetValid, ptpTimescale, timeTraceable, frequencyTraceable.
-    pub flags: u8,
-    /// `timeSource`.
-    pub time_source: TimeSource,
-}
-
-/// `portDS` as it is told (15.5.3.7.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortDataSet {
-    /// `portIdentity`.
-    pub port_identity: PortIdentity,
-    /// `portState` by its number (table 20).
-    pub port_state: u8,
-    /// `logMinDelayReqInterval`.
-    pub log_min_delay_req_interval: i8,
-    /// `meanLinkDelay`.
-    pub mean_link_delay: TimeInterval,
-    /// `logAnnounceInterval`.
-    pub log_announce_interval: i8,
-    /// `announceReceiptTimeout`.
-    pub announce_receipt_timeout: u8,
-    /// `logSyncInterval`.
-    pub log_sync_interval: i8,
-    /// `delayMechanism`: 1 is end to end, 2 peer to peer.
-    pub delay_mechanism: u8,
-    /// `logMinPdelayReqInterval`.
-    pub log_min_pdelay_req_interval: i8,
-    /// `versionNumber`.
-    pub version_number: u8,
-}
-
 /// TIME_STATUS_NP: how well a clock follows, as linuxptp tells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeStatus {
@@ -206,7 +116,7 @@ pub enum ManagementData {
     /// PARENT_DATA_SET.
     Parent(ParentDataSet),
     /// TIME_PROPERTIES_DATA_SET.
-    TimeProperties(TimePropertiesDataSet),
+    TimeProperties(TimeProperties),
     /// PORT_DATA_SET.
     Port(PortDataSet),
     /// PRIORITY1.
@@ -288,11 +198,13 @@ impl ManagementData {
                 grandmaster_priority2: from.byte()?,
                 grandmaster_identity: ClockIdentity(from.bytes()?),
             }),
-            ManagementId::TIME_PROPERTIES_DATA_SET => Self::TimeProperties(TimePropertiesDataSet {
-                current_utc_offset: i16::from_be_bytes(from.bytes()?),
-                flags: from.byte()?,
-                time_source: TimeSource(from.byte()?),
-            }),
+            ManagementId::TIME_PROPERTIES_DATA_SET => {
+                let current_utc_offset = i16::from_be_bytes(from.bytes()?);
+                let flags = Flags(u16::from(from.byte()?));
+                let time_source = TimeSource(from.byte()?);
+                let told = TimeProperties::told(current_utc_offset, flags, time_source);
+                Self::TimeProperties(told)
+            }
             ManagementId::PORT_DATA_SET => Self::Port(PortDataSet {
                 port_identity: from.port()?,
                 port_state: from.byte()?,
@@ -362,7 +274,7 @@ impl ManagementData {
             }
             Self::TimeProperties(it) => {
                 to.put(&it.current_utc_offset.to_be_bytes());
-                to.put(&[it.flags, it.time_source.0]);
+                to.put(&[it.flags().0 as u8, it.time_source.0]);
             }
             Self::Port(it) => {
                 to.port(it.port_identity);

@@ -11,30 +11,30 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 use ptp_agent::{
     agent::{
-        io::{Delivery, Io, IoConfig},
+        AgentError,
+        drive::{Drive, Host, Occasion},
+        io::{Io, IoConfig},
         prime::PrimeMode,
     },
     capture::Latencies,
     engine::{
-        PortIndex,
-        receiver::Action,
-        transmitter::{Transmitter, TransmitterConfig},
+        self, Commands, Context, Engine as _, NoEvent, ReadClock, instance::Instance,
+        transmitter::TransmitterConfig,
     },
     lab::netns::Namespace,
     sys::clock::monotonic,
     transport::TransportKind,
 };
 use ptp_common::{
+    data_set::TimeProperties,
     time::{Duration, Mono, Ptp, Time},
-    wire::{ClockIdentity, Flags},
+    wire::{ClockIdentity, Flags, TimeSource},
 };
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
 
 /// First argument of the process that is a grandmaster.
 pub(crate) const COMMAND: &str = "grandmaster";
-/// The only port.
-const PORT: PortIndex = PortIndex(0);
 /// Reads of which the narrowest counts.
 const READS: usize = 5;
 
@@ -131,7 +131,7 @@ pub(crate) fn main(line: &str) {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
-        let mut io = Io::open(IoConfig {
+        let io = Io::open(IoConfig {
             interfaces: vec!["gm0".to_owned()],
             transport: TransportKind::Udp4,
             rx_source: None,
@@ -153,46 +153,52 @@ pub(crate) fn main(line: &str) {
         };
         let mut quality = config.clock_quality;
         quality.clock_class = 6;
-        let mut transmitter = Transmitter::new(config, monotonic());
+        let start = monotonic();
+        let mut commands = Commands::default();
+        let mut cx = Context { now: start, clock: &line, out: &mut commands };
+        let instance = Instance::server_only(config, &mut cx);
+        let mut server = Drive::new(io, instance, commands);
+        let mut around = Around(line);
         loop {
             while let Ok(announced) = orders.try_recv() {
-                transmitter.set_quality(quality, Flags(announced.flags), announced.utc_offset);
+                server.engine.set_quality(quality);
+                server.engine.set_time_properties(TimeProperties::told(
+                    announced.utc_offset,
+                    Flags(announced.flags),
+                    TimeSource::INTERNAL_OSCILLATOR,
+                ));
             }
-            transmitter.poll(monotonic());
-            carry(&mut io, &mut transmitter, &line);
-            let until = transmitter.next_wakeup().unwrap_or(monotonic() + Duration::from_secs(1));
-            io.wait(until).await;
+            server.turn(monotonic(), &mut around).expect("nothing fails here");
+            let due = server.engine.next_timeout();
+            let until = due.unwrap_or(monotonic() + Duration::from_secs(1));
+            server.io.wait(until).await;
         }
     });
 }
 
-fn carry(io: &mut Io, transmitter: &mut Transmitter, line: &Line) {
-    let served = |stamp: Time<Mono>| -> Time<Ptp> {
+/// What is around the grandmaster: its time, and nobody to tell anything.
+struct Around(Line);
+
+impl Host<Instance> for Around {
+    fn clock(&self) -> &dyn ReadClock {
+        &self.0
+    }
+    fn refresh(&mut self, _: &mut Drive<Instance>, _: Time<Mono>, _: Occasion) {}
+    fn told(
+        &mut self,
+        _: &mut Drive<Instance>,
+        _: engine::Command<NoEvent>,
+    ) -> Result<(), AgentError> {
+        Ok(())
+    }
+    fn housekeep(&mut self, _: &mut Drive<Instance>, _: Time<Mono>) -> Result<(), AgentError> {
+        Ok(())
+    }
+}
+
+impl ReadClock for Line {
+    fn at(&self, stamp: Time<Mono>) -> Option<Time<Ptp>> {
         let raw_ns = stamp.as_nanos() - minus_raw(ClockId::CLOCK_MONOTONIC);
-        Time::from_nanos(line.at(raw_ns))
-    };
-    loop {
-        while let Some(action) = transmitter.next_action() {
-            match action {
-                Action::SendEvent { port, token, peer_multicast, message } => {
-                    io.send_event(port, token, peer_multicast, &message);
-                }
-                Action::SendGeneral { port, peer_multicast, message } => {
-                    io.send_general(port, peer_multicast, &message);
-                }
-                _ => {}
-            }
-        }
-        let Some(delivery) = io.next_delivery() else { return };
-        match delivery {
-            Delivery::Message { bytes, stamp, .. } => {
-                let received = stamp.map(|stamp| served(stamp.time));
-                transmitter.handle_message(monotonic(), PORT, &bytes, received);
-            }
-            Delivery::TxStamp { token, stamp } => {
-                transmitter.handle_tx_stamp(token, stamp.map(|stamp| served(stamp.time)));
-            }
-            Delivery::Link { port, up } => transmitter.handle_link(monotonic(), port, up),
-        }
+        Some(Time::from_nanos(Line::at(self, raw_ns)))
     }
 }

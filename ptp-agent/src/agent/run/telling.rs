@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{
     super::{
         AgentError, bound, clock_line, data_sets,
+        drive::HOUSEKEEPING,
         export::{self, Known},
         health::{self, Health},
         io::SideCounts,
@@ -19,14 +20,14 @@ use super::{
         services::Services,
         set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, unix_seconds,
     },
-    HOUSEKEEPING, Runner,
+    Runner, host,
 };
 use crate::{
     clock::{Clock, ClockError, followed::Followed},
     engine::{
-        PortIndex,
-        client::{Event, Sample},
-        receiver::{Action, Measurement, Observation, PortConfig},
+        Change, Command, PortIndex,
+        discipline::{Event, Sample},
+        receiver::{Measurement, Observation},
         strategy::Findings,
     },
     publish::{
@@ -60,9 +61,10 @@ pub(super) struct Teller {
     pub(super) steps: u64,
     pub(super) last: Option<Sample>,
     pub(super) log_ptp4l: bool,
+    pub(super) host_clock_offset: Duration,
+    pub(super) host_name: String,
     /// When the last sample in the history came.
     pub(super) remembered: Option<Time<Mono>>,
-    pub(super) port_configs: Vec<PortConfig>,
     pub(super) printed: Time<Mono>,
     pub(super) start: Time<Mono>,
     pub(super) identity: ClockIdentity,
@@ -70,26 +72,30 @@ pub(super) struct Teller {
 }
 
 impl Teller {
-    pub(super) fn tell(&mut self, event: &Event, runner: &Runner) -> Result<(), AgentError> {
-        match event {
-            Event::Sample(sample) => self.sample(sample, runner)?,
-            Event::Adjusted { mono, stepped, .. } => {
+    pub(super) fn tell(
+        &mut self,
+        command: &Command<Event>,
+        runner: &Runner,
+    ) -> Result<(), AgentError> {
+        match command {
+            Command::Event(Event::Sample(sample)) => self.sample(sample, runner)?,
+            Command::Event(Event::Adjusted { mono, stepped, .. }) => {
                 if let Some(by) = stepped {
                     self.steps += 1;
                     tracing::info!(by_ns = by.as_nanos(), "clock stepped");
                 }
                 if let (Followed::Virtual(clock), Some(output)) =
-                    (runner.client.clock(), &self.output)
+                    (runner.engine.clock(), &self.output)
                 {
                     output.emit(&json::Event::Clock(clock_line(clock, *mono)))?;
                 }
-                let view = export::view(&runner.client, *mono, &self.known());
+                let view = export::view(&runner.engine, *mono, &self.known());
                 self.exports.adjusted(&view);
             }
-            Event::ServoState { old, new } => {
+            Command::Event(Event::ServoState { old, new }) => {
                 tracing::info!(from = old.name(), to = new.name(), "servo state");
             }
-            Event::Strategy(change) => {
+            Command::Event(Event::Strategy(change)) => {
                 let Findings {
                     remote_priming_ns,
                     round_trip_ns,
@@ -108,14 +114,14 @@ impl Teller {
                     "strategy"
                 );
             }
-            Event::ClockError(error) => {
+            Command::Event(Event::ClockError(error)) => {
                 self.clock_errors += 1;
                 if let ClockError::Refused { .. } = error {
                     self.refusal = Some(error.to_string());
                 }
                 tracing::warn!(%error, "clock");
             }
-            Event::Engine(Action::PortState { port, old, new, reason }) => {
+            Command::Changed(Change::PortState { port, old, new, reason }) => {
                 let interface = runner.io.interface(*port);
                 tracing::info!(
                     interface,
@@ -125,16 +131,16 @@ impl Teller {
                     "port state"
                 );
             }
-            Event::Engine(Action::ParentChanged { parent }) => match parent {
+            Command::Changed(Change::Parent(parent)) => match parent {
                 Some(parent) => tracing::info!(
-                    grandmaster = %parent.grandmaster_identity,
-                    port = %parent.parent_port_identity,
+                    grandmaster = %parent.set.grandmaster_identity,
+                    port = %parent.set.parent_port_identity,
                     steps_removed = parent.steps_removed,
                     "following"
                 ),
                 None => tracing::warn!("no grandmaster"),
             },
-            Event::Engine(_) => {}
+            Command::Send(_) | Command::Measured(_) => {}
         }
         Ok(())
     }
@@ -145,13 +151,14 @@ impl Teller {
             steps: self.steps,
             grandmaster_accuracy: self.grandmaster_accuracy,
             rate_error_ppb: self.rate_error_ppb,
+            host_clock_offset: self.host_clock_offset,
         }
     }
 
     /// Why time is withheld from the clock or from other programs.
     fn withheld(&self, runner: &Runner) -> Option<String> {
         let is_refused =
-            runner.client.clock().is_refused() && runner.client.receiver().parent().is_some();
+            runner.engine.clock().is_refused() && runner.engine.receiver().parent().is_some();
         let refused = self.refusal.as_deref().filter(|_| is_refused);
         bound::withheld(refused, self.exports.withheld())
     }
@@ -201,14 +208,14 @@ impl Teller {
 
     /// What the alarms are judged by.
     fn facts(&self, now: Time<Mono>, runner: &Runner, trust: Option<&Trust>) -> Facts {
-        let receiver = runner.client.receiver();
+        let receiver = runner.engine.receiver();
         let parent = receiver.parent();
         let (ports_up, ports_down) = health::links(&runner.io, &self.ports);
         let delay_interval = parent
             .and_then(|parent| receiver.log_min_delay_req_interval(parent.port))
             .map(Duration::from_log_interval);
         let totals = health::totals(&runner.io, &self.ports, |port| receiver.counters(port));
-        let (contradictions, is_in_doubt) = bound::doubt(runner.client.servo());
+        let (contradictions, is_in_doubt) = bound::doubt(runner.engine.servo());
         Facts {
             totals: Totals {
                 clock_errors: self.clock_errors,
@@ -218,10 +225,10 @@ impl Teller {
             },
             ports_up,
             ports_down,
-            grandmaster: parent.map(|parent| parent.grandmaster_identity),
+            grandmaster: parent.map(|parent| parent.set.grandmaster_identity),
             interval: self.sync_interval.max(delay_interval),
             offset: self.last.map(|sample| sample.offset),
-            servo: Some(runner.client.servo().state()),
+            servo: Some(runner.engine.servo().state()),
             utc_offset: parent
                 .map(|parent| parent.time_properties)
                 .filter(|properties| properties.current_utc_offset_valid)
@@ -229,25 +236,31 @@ impl Teller {
             is_steered_elsewhere: self.is_stepped_elsewhere,
             is_displaced: runner.io.is_displaced(),
             is_unserved: self.services.is_lacking() || self.exports.is_lacking(),
-            is_software: matches!(runner.client.clock(), Followed::Virtual(_)),
+            is_software: matches!(runner.engine.clock(), Followed::Virtual(_)),
             is_clipped: trust.is_some_and(|trust| trust.is_clipped),
             is_in_doubt,
             withheld: self.withheld(runner),
             round_trip: receiver.round_trip(),
             hints: health::hints(&runner.io, receiver, now),
+            ..Facts::default()
         }
     }
 
-    pub(super) fn housekeep(&mut self, runner: &Runner) {
+    pub(super) fn housekeep(&mut self, runner: &Runner) -> Result<(), AgentError> {
         let now = monotonic();
         self.services.look_after(now);
-        let view = export::view(&runner.client, now, &self.known());
+        let view = export::view(&runner.engine, now, &self.known());
         self.exports.tick(&view);
+        let host = host::line(&runner.engine, &view, &self.host_name);
+        let host_clock = host::figures(&host);
+        if let Some(output) = &self.output {
+            output.emit(&json::Event::Host(host))?;
+        }
         let facts = self.facts(now, runner, view.trust.as_ref());
         self.health.check(now, &facts);
-        let receiver = runner.client.receiver();
+        let receiver = runner.engine.receiver();
         let domain = receiver.domain_number();
-        let servo = runner.client.servo().state().name();
+        let servo = runner.engine.servo().state().name();
         for port in &self.ports {
             let interface = runner.io.interface(*port);
             let counters = receiver.counters(*port);
@@ -255,9 +268,10 @@ impl Teller {
             self.publication.metrics.update(interface, domain, |figures| {
                 figures.port_state = Some(state);
                 figures.servo_state = Some(servo);
-                figures.strategy = Some(runner.client.strategist().strategy().name());
+                figures.strategy = Some(runner.engine.strategist().strategy().name());
                 figures.clock_steps = self.steps;
-                bound::set_figures(figures, view.trust.as_ref(), runner.client.origin());
+                figures.host_clock = host_clock;
+                bound::set_figures(figures, view.trust.as_ref(), runner.engine.origin());
                 set_message_figures(figures, counters);
                 if let Some((rx, tx)) = runner.io.stamp_counts(*port) {
                     set_stamp_figures(figures, Direction::Rx, &rx);
@@ -268,7 +282,7 @@ impl Teller {
                 figures.set_exchanges("delay", counters.delay_exchanges);
                 figures.set_exchanges("peer_delay", counters.peer_delay_exchanges);
                 // There is one servo, and its samples come from this port.
-                if runner.client.origin().parent.is_some_and(|parent| parent.port == *port) {
+                if runner.engine.origin().parent.is_some_and(|parent| parent.port == *port) {
                     figures.set_exchanges("contradicting", facts.totals.contradictions);
                 }
                 set_drop_figures(figures, counters, runner.io.counts(*port));
@@ -279,14 +293,14 @@ impl Teller {
         let mut status = json!({
             "command": "run",
             "uptime_s": (now - self.start).as_secs_f64(),
-            "clock": runner.client.clock().name(),
+            "clock": runner.engine.clock().name(),
             "clock_identity": self.identity.to_string(),
             "domain": domain,
-            "servo": runner.client.servo().name(),
+            "servo": runner.engine.servo().name(),
             "servo_state": servo,
-            "grandmaster": parent.map(|parent| parent.grandmaster_identity.to_string()),
-            "parent_port": parent.map(|parent| parent.parent_port_identity.to_string()),
-            "grandmaster_class": parent.map(|parent| parent.grandmaster_clock_quality.clock_class),
+            "grandmaster": parent.map(|parent| parent.set.grandmaster_identity.to_string()),
+            "parent_port": parent.map(|parent| parent.set.parent_port_identity.to_string()),
+            "grandmaster_class": parent.map(|parent| parent.set.grandmaster_clock_quality.clock_class),
             "time_scale": parent.map(|parent| parent.time_properties.to_string()),
             "steps_removed": parent.map(|parent| parent.steps_removed),
             "samples": self.samples,
@@ -297,13 +311,14 @@ impl Teller {
             "ports": self.ports.iter().map(|port| json!({
                 "interface": runner.io.interface(*port),
                 "state": receiver.port_state(*port).name(),
+                "link_delay_ns": receiver.link_delay(*port).map(|delay| delay.as_nanos()),
                 "sources": runner.io.sources(*port),
                 "timestamps": runner.io.stamp_counts(*port).as_ref().map(stamp_counts),
             })).collect::<Vec<_>>(),
             "lost": self.losses(runner),
             "strategy": {
-                "name": runner.client.strategist().strategy().name(),
-                "findings": runner.client.strategist().findings(),
+                "name": runner.engine.strategist().strategy().name(),
+                "findings": runner.engine.strategist().findings(),
             },
             "alarms": self.health.status(now),
         });
@@ -317,8 +332,7 @@ impl Teller {
         }
         let interval = self.sync_interval;
         self.publication.set_data_sets(data_sets::of_client(
-            &self.port_configs,
-            &runner.client,
+            &runner.engine,
             self.last.as_ref(),
             interval,
         ));
@@ -328,12 +342,13 @@ impl Teller {
             let (offset, delay) = (sample.offset.as_nanos(), sample.delay.as_nanos());
             self.publication.add_history(at_s, offset, Some(delay));
         }
+        Ok(())
     }
 
     fn losses(&self, runner: &Runner) -> BTreeMap<String, u64> {
         let mut lost = runner.io.losses();
         for port in &self.ports {
-            for (cause, total) in runner.client.receiver().counters(*port).drops() {
+            for (cause, total) in runner.engine.receiver().counters(*port).drops() {
                 *lost.entry(cause.name().to_owned()).or_default() += total;
             }
         }

@@ -135,7 +135,7 @@ pub(crate) fn kernel_release() -> String {
         .unwrap_or_else(|_| "unknown".to_owned())
 }
 
-pub(super) fn attach_error<E>(
+pub(crate) fn attach_error<E>(
     program: &'static str,
     interface: &str,
 ) -> impl FnOnce(E) -> CaptureError + use<E>

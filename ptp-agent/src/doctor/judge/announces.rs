@@ -85,11 +85,8 @@ fn describe(it: &Heralded) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        doctor::check::Status,
-        engine::{bmca::DataSet, receiver::TimeProperties},
-        transport::TransportKind,
-    };
+    use crate::{doctor::check::Status, engine::bmca::DataSet, transport::TransportKind};
+    use ptp_common::data_set::TimeProperties;
     use ptp_common::wire::{
         Announce, ClockAccuracy, ClockIdentity, ClockQuality, Flags, PortIdentity, TimeSource,
         Timestamp,

@@ -117,13 +117,14 @@ fn tai_offset(clock: &Clock) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{doctor::check::Status, sys::clock::KernelClock};
+    use crate::{clock::served::KernelLeap, doctor::check::Status, sys::clock::KernelClock};
 
     const FREE: KernelClock = KernelClock {
         tai_offset_seconds: 37,
         synchronised: false,
         frequency_ppb: 0.0,
         max_error_us: 16_000_000,
+        leap: KernelLeap::None,
     };
 
     fn status(clock: &Clock, name: &str) -> Status {

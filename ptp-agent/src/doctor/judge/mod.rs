@@ -2,6 +2,7 @@
 
 mod agents;
 mod announces;
+mod bridge;
 mod clock;
 mod cpu;
 mod firewall;
@@ -27,6 +28,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
         }
         checks.extend(of_interface.into_iter().map(|check| check.on(&interface.name)));
     }
+    checks.extend(facts.bridge.iter().flat_map(bridge::checks));
     checks
 }
 

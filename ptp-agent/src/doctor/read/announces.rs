@@ -4,7 +4,10 @@
 
 use std::{cell::RefCell, collections::BTreeMap, time::Duration};
 
-use ptp_common::wire::{Body, MessageView, PortIdentity};
+use ptp_common::{
+    data_set::TimeProperties,
+    wire::{Body, MessageView, PortIdentity},
+};
 use tokio::{
     runtime,
     time::{Instant, timeout_at},
@@ -13,7 +16,7 @@ use tokio::{
 use crate::{
     capture::{Hearsay, Options, Programs, TcPlace},
     doctor::facts::{Heard, Heralded},
-    engine::{bmca::DataSet, receiver::TimeProperties},
+    engine::bmca::DataSet,
     sys::clock::monotonic,
     transport::{MAX_MESSAGE, Transport, TransportKind},
 };

@@ -3,6 +3,7 @@
 
 mod agents;
 mod announces;
+mod bridge;
 mod clock;
 mod cpu;
 mod firewall;
@@ -34,6 +35,7 @@ pub(super) fn all(args: &Args) -> Facts {
         firewall: if args.interface.is_empty() { Firewall::default() } else { firewall::read() },
         agents: agents::read(),
         interfaces: interfaces(args),
+        bridge: args.bridge.as_deref().map(|name| bridge::measure(name, args.measure)),
     }
 }
 

@@ -13,6 +13,8 @@ pub enum Role {
     Transmitter,
     /// Watches others.
     Observer,
+    /// Corrects what the host forwards.
+    Transparent,
 }
 
 macro_rules! alarms {
@@ -67,7 +69,7 @@ alarms! {
     /// The link of an interface is down, or the interface is gone.
     /// Look at cable, driver and `ip link`; the agent goes on by itself when it comes back.
     LinkDown = "link_down", "an interface is down or gone",
-        [Receiver Transmitter Observer], raise 2 s, clear 2 s;
+        [Receiver Transmitter Observer Transparent], raise 2 s, clear 2 s;
     /// No time transmitter is heard although a link is up.
     /// Is the grandmaster in this domain and on this transport? Does multicast reach this host?
     NoAnnounce = "no_announce", "no Announce from any time transmitter",
@@ -176,5 +178,18 @@ alarms! {
     /// Metrics, the status socket, the management socket or an export for other programs cannot be had; the
     /// log says which and why. Time is kept all the same, and the agent tries again every ten seconds.
     EndpointUnavailable = "endpoint_unavailable", "metrics, a socket or an export cannot be served",
-        [Receiver Transmitter Observer], raise 0 s, clear 0 s;
+        [Receiver Transmitter Observer Transparent], raise 0 s, clear 0 s;
+    /// More than one message in ten leaves without the correction that it should have: nobody saw its event
+    /// message arrive or leave. Clients behind this host see its queues in these. The detail says why.
+    CorrectionsMissing = "corrections_missing", "messages leave uncorrected",
+        [Transparent], raise 5 s, clear 10 s;
+    /// A program of this host sends messages in the name of a clock that was heard on a port: another
+    /// transparent clock, as linuxptp's ptp4l with clock_type E2E_TC or P2P_TC. Everything arrives twice.
+    /// Stop one of the two.
+    DoubleCorrection = "double_correction", "another transparent clock works on the same ports",
+        [Transparent], raise 0 s, clear 30 s;
+    /// A port belongs to a switch in hardware, which forwards without this host: what passes there is not
+    /// corrected. Switch the offload off for PTP, or use the hardware's own transparent clock.
+    HardwareForwarding = "hardware_forwarding", "hardware forwards between ports",
+        [Transparent], raise 5 s, clear 5 s;
 }

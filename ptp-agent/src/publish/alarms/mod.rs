@@ -140,6 +140,12 @@ pub struct Facts {
     pub round_trip: Option<RoundTripTrend>,
     /// What is heard that cannot be followed and may be the time transmitter that is meant, in words.
     pub hints: Vec<String>,
+    /// Of a transparent clock: why many messages leave without a correction.
+    pub uncorrected: Option<String>,
+    /// The same: whether a program of this host relays as well.
+    pub is_relayed: bool,
+    /// The same: ports of a switch in hardware.
+    pub switched: Option<String>,
 }
 
 /// What is tolerated.
@@ -284,6 +290,9 @@ impl Alarms {
                     facts.round_trip.is_some_and(|trend| trend.has_changed)
                 }
                 Alarm::RequestFlood => recent.as_ref().is_some_and(|recent| recent.refused > 0),
+                Alarm::CorrectionsMissing => facts.uncorrected.is_some(),
+                Alarm::DoubleCorrection => facts.is_relayed,
+                Alarm::HardwareForwarding => facts.switched.is_some(),
             };
             let change = state.update(now, condition, alarm.patience());
             let (alarm, is_raised) = (*alarm, state.is_raised());
@@ -370,6 +379,8 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
             })
             .unwrap_or_default(),
         Alarm::RequestFlood => format!("{} not answered in all", facts.totals.refused),
+        Alarm::CorrectionsMissing => facts.uncorrected.clone().unwrap_or_default(),
+        Alarm::HardwareForwarding => facts.switched.clone().unwrap_or_default(),
         _ => String::new(),
     }
 }

@@ -273,8 +273,14 @@ fn roles_raise_only_what_applies_to_them() {
     let names = |role| -> Vec<&str> {
         Alarms::new(role, Limits::default(), at(0)).all().map(|(alarm, _)| alarm.name()).collect()
     };
-    // Nobody asks a time receiver.
-    let all = Alarm::ALL.iter().map(|alarm| alarm.name()).filter(|name| *name != "request_flood");
+    // Nobody asks a time receiver, and it forwards nothing.
+    let forwards = ["corrections_missing", "double_correction", "hardware_forwarding"];
+    let all = Alarm::ALL
+        .iter()
+        .map(|alarm| alarm.name())
+        .filter(|name| *name != "request_flood" && !forwards.contains(name));
+    let both = ["link_down", "endpoint_unavailable"];
+    assert_eq!(names(Role::Transparent), [&both[..], &forwards].concat());
     assert_eq!(names(Role::Receiver), all.collect::<Vec<_>>());
     assert!(!names(Role::Transmitter).contains(&"no_sync"));
     assert!(!names(Role::Observer).contains(&"holdover"));
@@ -445,6 +451,7 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
             withheld: is[0].then(|| "why".to_owned()),
             round_trip: None,
             hints: Vec::new(),
+            ..Facts::default()
         }
     })
 }

@@ -45,7 +45,7 @@ fn view(software: Option<&VirtualClock>) -> View<'_> {
         inaccuracy: Some(Duration::from_nanos(100)),
         utc_offset_s: Some(37),
         is_utc_unknown: false,
-        real: Time::from_epoch(now.since_epoch() + realtime_minus_monotonic()),
+        real: now.at_offset(realtime_minus_monotonic()),
         real_error: Some(Duration::from_micros(-40)),
         real_error_bound: Some(Duration::from_micros(10)),
         leap: 0,

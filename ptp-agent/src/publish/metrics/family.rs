@@ -39,6 +39,12 @@ families! {
         "To within what the local clock repeats; no claim about the asymmetry of the path.";
     CAUSAL_INTERVAL = GAUGE "ptp_causal_interval_seconds"
         "Ends of where local clock minus grandmaster clock can be by causality alone.";
+    HOST_OFFSET = GAUGE "ptp_host_clock_offset_seconds"
+        "CLOCK_REALTIME minus grandmaster clock as UTC, whatever clock the agent follows with.";
+    HOST_OFFSET_BOUND = GAUGE "ptp_host_clock_offset_bound_seconds"
+        "The true offset of CLOCK_REALTIME is no farther from what is told.";
+    HOST_READ_AT = GAUGE "ptp_host_clock_read_timestamp_seconds"
+        "What CLOCK_REALTIME showed when its offset was as told.";
     PARENT = GAUGE "ptp_parent_info" "Grandmaster and parent that the clock's time comes from; always 1.";
     LAST_SAMPLE = GAUGE "ptp_last_sample_timestamp_seconds"
         "Unix time of the last sample; its age tells a dead clock from a good one.";
@@ -61,6 +67,10 @@ families! {
     STEPS = COUNTER "ptp_clock_steps_total" "Times that the clock was stepped.";
     TIMESTAMP_DIFFERENCE = HISTOGRAM "ptp_timestamp_difference_seconds"
         "Stamp of a kernel program minus the kernel's own software stamp of the same packet.";
+    RESIDENCE = HISTOGRAM "ptp_residence_seconds"
+        "Time that PTP event messages spent in this host, by the port by which they left.";
+    CORRECTED = COUNTER "ptp_corrected_total"
+        "PTP messages that a transparent clock has let pass, by what became of them.";
     ALARM = GAUGE "ptp_alarm" "1 while the alarm is raised, 0 otherwise.";
 }
 
@@ -98,6 +108,18 @@ impl Families {
     ) {
         let mut metric = labelled(labels);
         metric.set_histogram(histogram.to_proto());
+        self.push(family, metric);
+    }
+
+    /// Adds a histogram of other bounds.
+    pub(super) fn add_proto(
+        &mut self,
+        family: &Family,
+        labels: &[(&str, &str)],
+        histogram: prometheus::proto::Histogram,
+    ) {
+        let mut metric = labelled(labels);
+        metric.set_histogram(histogram);
         self.push(family, metric);
     }
 

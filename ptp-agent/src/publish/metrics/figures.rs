@@ -94,6 +94,8 @@ pub struct PortFigures {
     pub clock_precision_seconds: Option<f64>,
     /// Lowest and highest of local clock minus time transmitter, seconds.
     pub causal_interval_seconds: Option<[f64; 2]>,
+    /// How far the host's own clock is from the grandmaster.
+    pub host_clock: Option<HostClock>,
     /// Grandmaster and parent.
     pub parent: Option<Parent>,
     /// All that were shown, so that there are no more than [`MAX_PARENTS`].
@@ -121,6 +123,17 @@ pub struct PortFigures {
     /// Stamps of the kernel programs minus the kernel's own of the same packets, seconds, by the
     /// point where the former were taken.
     pub timestamp_differences: BTreeMap<(Direction, StampSource), Histogram>,
+}
+
+/// How far CLOCK_REALTIME was from the grandmaster, whatever clock the agent follows with.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct HostClock {
+    /// CLOCK_REALTIME minus the grandmaster's time as UTC, seconds.
+    pub offset_seconds: f64,
+    /// The truth is no farther from that, seconds.
+    pub bound_seconds: f64,
+    /// What CLOCK_REALTIME showed then, seconds since 1970.
+    pub read_at_seconds: f64,
 }
 
 /// A capture point among those that are compared.

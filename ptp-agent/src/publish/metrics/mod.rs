@@ -9,6 +9,7 @@
 mod family;
 mod figures;
 mod histogram;
+mod transparent;
 
 use std::{
     collections::BTreeMap,
@@ -23,15 +24,17 @@ use prometheus::{
 
 pub use family::FAMILIES;
 pub use figures::{
-    CapturePoint, Direction, MAX_PARENTS, MessageTypeOrd, PORT_STATES, Parent, PortFigures,
-    SERVO_STATES, STRATEGIES, StampOutcome, message_type_name,
+    CapturePoint, Direction, HostClock, MAX_PARENTS, MessageTypeOrd, PORT_STATES, Parent,
+    PortFigures, SERVO_STATES, STRATEGIES, StampOutcome, message_type_name,
 };
 pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
+pub use transparent::{Forwarding, Way};
 
 use family::{
-    ALARM, BUILD_INFO, CAUSAL_INTERVAL, ERROR_BOUND, EXCHANGES, FREQUENCY, Families, LAST_SAMPLE,
-    MESSAGES, OFFSET, PARENT, PATH_DELAY, PORT_STATE, PRECISION, PRIMING, RING_LOST, SERVO_STATE,
-    STEPS, STRATEGY, TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
+    ALARM, BUILD_INFO, CAUSAL_INTERVAL, ERROR_BOUND, EXCHANGES, FREQUENCY, Families, HOST_OFFSET,
+    HOST_OFFSET_BOUND, HOST_READ_AT, LAST_SAMPLE, MESSAGES, OFFSET, PARENT, PATH_DELAY, PORT_STATE,
+    PRECISION, PRIMING, RING_LOST, SERVO_STATE, STEPS, STRATEGY, TIMESTAMP_DIFFERENCE,
+    TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
 };
 
 /// Ports (interface and domain) shown at the most.
@@ -104,6 +107,12 @@ impl Metrics {
         self.figures.lock().alarms = alarms.into_iter().collect();
     }
 
+    /// Sets what a transparent clock has done on its ports, by interface. Those beyond [`MAX_PORTS`] are not
+    /// shown.
+    pub fn set_forwarding(&self, forwarding: BTreeMap<String, Forwarding>) {
+        self.figures.lock().forwarding = forwarding;
+    }
+
     /// Everything in Prometheus' text format.
     ///
     /// # Errors
@@ -127,6 +136,7 @@ struct State {
     ports: BTreeMap<String, BTreeMap<u8, PortFigures>>,
     ring_lost: Option<u64>,
     alarms: BTreeMap<&'static str, bool>,
+    forwarding: BTreeMap<String, Forwarding>,
 }
 
 #[derive(Clone)]
@@ -170,6 +180,9 @@ impl Collector for Figures {
         if let Some(total) = state.ring_lost {
             families.add(&RING_LOST, &[], total as f64);
         }
+        for (interface, forwarding) in state.forwarding.iter().take(MAX_PORTS) {
+            forwarding.add(interface, &mut families);
+        }
         for (alarm, raised) in &state.alarms {
             families.add(&ALARM, &[("alarm", alarm)], f64::from(*raised));
         }
@@ -186,6 +199,9 @@ fn add_port(families: &mut Families, interface: &str, domain: &str, figures: &Po
         (&ERROR_BOUND, figures.clock_error_bound_seconds),
         (&PRECISION, figures.clock_precision_seconds),
         (&LAST_SAMPLE, figures.last_sample_timestamp_seconds),
+        (&HOST_OFFSET, figures.host_clock.map(|clock| clock.offset_seconds)),
+        (&HOST_OFFSET_BOUND, figures.host_clock.map(|clock| clock.bound_seconds)),
+        (&HOST_READ_AT, figures.host_clock.map(|clock| clock.read_at_seconds)),
     ] {
         if let Some(value) = value {
             families.add(family, &port, value);
@@ -282,6 +298,11 @@ mod tests {
             figures.clock_error_bound_seconds = Some(4e-7);
             figures.clock_precision_seconds = Some(5e-8);
             figures.causal_interval_seconds = Some([-4e-7, 2e-7]);
+            figures.host_clock = Some(HostClock {
+                offset_seconds: 2e-3,
+                bound_seconds: 5e-7,
+                read_at_seconds: 1.7e9,
+            });
             figures.set_parent(ClockIdentity([1; 8]), PortIdentity::ALL);
             figures.last_sample_timestamp_seconds = Some(1.7e9);
             figures.port_state = Some("time_receiver");
@@ -299,6 +320,7 @@ mod tests {
         }));
         metrics.set_ring_lost(3);
         metrics.set_alarms([("no_sync", true), ("holdover", false)]);
+        metrics.set_forwarding([("tap0".to_owned(), transparent::tests::example())].into());
         metrics
     }
 

@@ -23,9 +23,9 @@ use super::{
 use crate::{
     clock::{Clock, followed::Followed, policy::Limits, system::SystemClock},
     engine::{
-        Datagram, PortIndex, TxToken,
-        client::{Client, Event},
-        receiver::{Action, ReceiverConfig},
+        Change, Command, Datagram, PortIndex, SentToken, Transmit,
+        discipline::{Client, Event},
+        receiver::ReceiverConfig,
     },
     servo::Servo,
     stamp::{Stamp, StampSource},
@@ -68,7 +68,7 @@ enum Happening {
     /// `at` is the local reading since the start.
     Stamped {
         by: usize,
-        token: TxToken,
+        token: SentToken,
         at: Duration,
     },
     /// A grandmaster begins anew.
@@ -251,7 +251,7 @@ impl World {
     }
 
     /// `token` for event messages: stamped on departure here and on arrival there.
-    fn send(&mut self, from: usize, mut bytes: Datagram, token: Option<TxToken>) {
+    fn send(&mut self, from: usize, mut bytes: Datagram, token: Option<SentToken>) {
         let (now_ns, now_s) = (self.now_ns, self.now_s());
         let mut departure_ns = now_ns;
         if let Some(token) = token {
@@ -396,25 +396,27 @@ impl World {
 
     fn drain(&mut self) {
         for n in 0..self.grandmasters.len() {
-            while let Some(action) = self.grandmasters[n].transmitter.next_action() {
-                if self.grandmasters[n].is_alive(self.now_s()) {
-                    self.act(n, action);
+            while let Some(command) = self.grandmasters[n].transmitter.next_command() {
+                if let Command::Send(transmit) = command
+                    && self.grandmasters[n].is_alive(self.now_s())
+                {
+                    self.transmit(n, &transmit);
                 }
             }
         }
-        while let Some(event) = self.client.next_event() {
-            match event {
-                Event::Engine(Action::ParentChanged { parent: Some(parent) }) => {
-                    let n = usize::from(parent.grandmaster_identity.0[0]).saturating_sub(1);
+        while let Some(command) = self.client.next_command() {
+            match command {
+                Command::Changed(Change::Parent(Some(parent))) => {
+                    let n = usize::from(parent.set.grandmaster_identity.0[0]).saturating_sub(1);
                     self.course.changes += 1;
                     self.followed = n.min(self.grandmasters.len() - 1);
                 }
-                Event::Engine(action) => self.act(CLIENT, action),
-                Event::Sample(sample) => {
+                Command::Send(transmit) => self.transmit(CLIENT, &transmit),
+                Command::Event(Event::Sample(sample)) => {
                     self.course.samples += 1;
                     self.offset_ns = Some(sample.offset.as_nanos_f64());
                 }
-                Event::Adjusted { stepped: Some(by), .. } => {
+                Command::Event(Event::Adjusted { stepped: Some(by), .. }) => {
                     self.course.steps.push((self.now_s(), by.as_nanos_f64()));
                 }
                 _ => {}
@@ -422,12 +424,8 @@ impl World {
         }
     }
 
-    fn act(&mut self, from: usize, action: Action) {
-        let (message, token) = match action {
-            Action::SendEvent { token, message, .. } => (message, Some(token)),
-            Action::SendGeneral { message, .. } => (message, None),
-            _ => return,
-        };
+    fn transmit(&mut self, from: usize, transmit: &Transmit) {
+        let Transmit { message, token, .. } = *transmit;
         let message = match from {
             CLIENT => Some(message),
             n => self.grandmasters[n].filter(self.now_s(), message, &mut self.extra),

@@ -267,9 +267,9 @@ fn what_grandmaster_and_boundary_clocks_are_is_announced() {
     );
     let parent = world.client.receiver().parent().unwrap();
     assert_eq!(parent.steps_removed, 4);
-    assert_eq!(parent.grandmaster_clock_quality.clock_class, 6);
-    assert_eq!(parent.grandmaster_clock_quality.clock_accuracy.0, 0x21);
-    assert_ne!(parent.grandmaster_identity, parent.parent_port_identity.clock_identity);
+    assert_eq!(parent.set.grandmaster_clock_quality.clock_class, 6);
+    assert_eq!(parent.set.grandmaster_clock_quality.clock_accuracy.0, 0x21);
+    assert_ne!(parent.set.grandmaster_identity, parent.set.parent_port_identity.clock_identity);
     assert_eq!(world.followed, 0);
 }
 

@@ -1,0 +1,150 @@
+//! The one loop: what the sockets deliver goes into an engine, what the engine commands goes out, and between
+//! the two a recorder may write down every input. Which engine it is, which clock it reads and what is made of
+//! what it tells is a [`Host`]'s.
+
+use ptp_common::time::{Duration, Mono, Time};
+
+use super::{AgentError, Asked, Ending, io::Io};
+use crate::{
+    engine::{Command, Commands, Context, Engine, ReadClock},
+    recording::Recorder,
+    sys::clock::monotonic,
+};
+
+/// Between two looks at the counters, and two lines of text.
+pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// What is around an engine.
+pub trait Host<E: Engine> {
+    /// The clock that the engine may read.
+    fn clock(&self) -> &dyn ReadClock;
+
+    /// Reads clocks anew, before the engine is given anything at `now`.
+    fn refresh(&mut self, drive: &mut Drive<E>, now: Time<Mono>, occasion: Occasion);
+
+    /// The engine has said something that is no message to send.
+    ///
+    /// # Errors
+    /// What ends the command.
+    fn told(&mut self, drive: &mut Drive<E>, command: Command<E::Event>) -> Result<(), AgentError>;
+
+    /// All that was said has been carried out; what was delivered comes next.
+    fn settled(&mut self, _drive: &mut Drive<E>) {}
+
+    /// Once a second.
+    ///
+    /// # Errors
+    /// What ends the command.
+    fn housekeep(&mut self, drive: &mut Drive<E>, now: Time<Mono>) -> Result<(), AgentError>;
+
+    /// A signal asks to read the configuration again.
+    fn reload(&mut self, _drive: &mut Drive<E>) {}
+}
+
+/// Why clocks are read anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// Something may be due.
+    Turn,
+    /// Something has been delivered.
+    Delivery,
+}
+
+/// An engine with its sockets.
+pub struct Drive<E: Engine> {
+    /// Sockets and stamps.
+    pub io: Io,
+    /// What is driven.
+    pub engine: E,
+    /// Writes the inputs down.
+    pub recorder: Option<Recorder>,
+    commands: Commands<E::Event>,
+}
+
+impl<E: Engine> Drive<E> {
+    /// `engine`, which has given `commands` when it was made.
+    pub const fn new(io: Io, engine: E, commands: Commands<E::Event>) -> Self {
+        Self { io, engine, recorder: None, commands }
+    }
+
+    /// Gives the engine something to do, with the clock and the way out that it needs.
+    pub fn with<R>(
+        &mut self,
+        now: Time<Mono>,
+        clock: &dyn ReadClock,
+        then: impl FnOnce(&mut E, &mut Context<'_, E::Event>) -> R,
+    ) -> R {
+        let mut cx = Context { now, clock, out: &mut self.commands };
+        then(&mut self.engine, &mut cx)
+    }
+
+    /// Until it is told to end.
+    ///
+    /// # Errors
+    /// What `host` says.
+    pub(super) async fn run(
+        &mut self,
+        ending: &mut Ending,
+        host: &mut impl Host<E>,
+    ) -> Result<(), AgentError> {
+        let mut housekeeping = monotonic();
+        loop {
+            let now = monotonic();
+            self.turn(now, host)?;
+            if now >= housekeeping {
+                housekeeping = now + HOUSEKEEPING;
+                host.housekeep(self, now)?;
+            }
+            if ending.is_due(now) {
+                return Ok(());
+            }
+            let due = self.engine.next_timeout();
+            let until = ending.limit(due.map_or(housekeeping, |at| at.min(housekeeping)));
+            tokio::select! {
+                biased;
+                asked = ending.signalled() => match asked {
+                    Asked::ToEnd => return Ok(()),
+                    Asked::ToReload => host.reload(self),
+                },
+                () = self.io.wait(until) => {}
+            }
+        }
+    }
+
+    /// Does what is due, and carries deliveries in and commands out until neither side has anything.
+    ///
+    /// # Errors
+    /// What `host` says.
+    pub fn turn(&mut self, now: Time<Mono>, host: &mut impl Host<E>) -> Result<(), AgentError> {
+        host.refresh(self, now, Occasion::Turn);
+        // To be called before anything is due changes nothing, and is nothing to be recorded.
+        if self.engine.next_timeout().is_some_and(|at| at <= now) {
+            if let Some(recorder) = &mut self.recorder {
+                recorder.poll(now);
+            }
+            self.with(now, host.clock(), |engine, cx| engine.handle_timeout(cx));
+        }
+        loop {
+            while let Some(command) = self.commands.pop() {
+                match command {
+                    Command::Send(transmit) => {
+                        self.io.transmit(&transmit);
+                        if let Some(recorder) = &mut self.recorder {
+                            recorder.sent(&transmit);
+                        }
+                    }
+                    command => host.told(self, command)?,
+                }
+            }
+            host.settled(self);
+            let Some(delivery) = self.io.next_delivery() else { return Ok(()) };
+            let now = monotonic();
+            host.refresh(self, now, Occasion::Delivery);
+            let input = delivery.input();
+            if let Some(recorder) = &mut self.recorder {
+                recorder.input(now, &input);
+            }
+            self.with(now, host.clock(), |engine, cx| engine.handle(cx, input));
+        }
+    }
+}

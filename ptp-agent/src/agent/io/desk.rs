@@ -1,0 +1,242 @@
+//! The pairing desk: records of the kernel programs on one side, messages of the sockets on the other, and which
+//! stamp of a packet is used.
+
+use super::*;
+
+/// What a port's stamps come from; for status and logs.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Sources {
+    /// The receive point in use.
+    pub rx: StampSource,
+    /// The transmit point in use.
+    pub tx: StampSource,
+    /// What was measured of the receive points.
+    pub rx_points: Vec<PointReport>,
+    /// What was measured of the transmit points.
+    pub tx_points: Vec<PointReport>,
+    /// Whether event messages are primed now.
+    pub primed: bool,
+    /// Messages that were stamped by another point than the chosen one.
+    pub fallbacks: u64,
+    /// Messages whose transmit stamps were not used, because something came between them.
+    pub interrupted: u64,
+    /// Directions in which packets do not reach the kernel programs, so that only the kernel's own stamps
+    /// are left.
+    pub displaced: Vec<&'static str>,
+    /// How often the kernel programs were attached again because of others.
+    pub attached_again: u64,
+}
+
+/// One direction of a port.
+#[derive(Debug)]
+pub(super) struct Side {
+    pub(super) pairing: Pairing,
+    pub(super) reach: Reach,
+    pub(super) selector: Selector,
+    pub(super) matched: BTreeMap<StampSource, u64>,
+    pub(super) differences: BTreeMap<StampSource, Histogram>,
+    pub(super) interrupted: u64,
+}
+
+impl Side {
+    pub(super) fn new(selector: Selector) -> Self {
+        let (matched, differences) = Default::default();
+        let (pairing, reach) = Default::default();
+        Self { pairing, reach, selector, matched, interrupted: 0, differences }
+    }
+
+    /// Counts how far the programs' own stamps of a packet are from the kernel's, which are the
+    /// stack's on the way in and the driver's on the way out.
+    fn compare(&mut self, stamps: &Candidates) {
+        let is_kernels =
+            |source| matches!(source, StampSource::Stack | StampSource::DriverSoftware);
+        let Some(kernel) = stamps.iter().find(|stamp| is_kernels(stamp.source)) else { return };
+        for stamp in stamps.iter().filter(|stamp| !is_kernels(stamp.source)) {
+            self.differences.entry(stamp.source).or_default().add(stamp.time - kernel.time);
+        }
+    }
+
+    pub(super) fn counts(&self) -> SideCounts {
+        let reference = self.selector.reference();
+        SideCounts {
+            matched: self.matched.clone(),
+            interrupted: self.interrupted,
+            reference,
+            chosen: self.selector.chosen(),
+            points: self.selector.report(),
+            pairing: self.pairing.counts(),
+            differences: self.differences.clone(),
+        }
+    }
+}
+
+/// What became of the stamps of one direction of a port.
+#[derive(Clone, Debug)]
+pub struct SideCounts {
+    /// Stamps used, by the capture point they came from.
+    pub matched: BTreeMap<StampSource, u64>,
+    /// Stamps not used, because something came between them.
+    pub interrupted: u64,
+    /// Stands for the packet as a whole in the other counts.
+    pub reference: StampSource,
+    /// The point in use.
+    pub chosen: StampSource,
+    /// What was measured of all points.
+    pub points: Vec<PointReport>,
+    /// Everything else.
+    pub pairing: PairingCounts,
+    /// The programs' own stamps minus the kernel's, by the point where the former were taken.
+    pub differences: BTreeMap<StampSource, Histogram>,
+}
+
+pub(super) enum Found {
+    /// The stamp, or the certainty that there will be none.
+    Stamp(Option<Stamp>),
+    Wait,
+}
+
+impl Io {
+    /// What was lost on all ports, by cause, for a summary.
+    pub fn losses(&self) -> BTreeMap<String, u64> {
+        let mut lost = BTreeMap::from([("ring".to_owned(), self.ring_lost())]);
+        for port in &self.ports {
+            let (rx, tx) = (port.rx.pairing.counts(), port.tx.pairing.counts());
+            let stamps = [("rx_stamp_missing", rx.missing), ("tx_stamp_missing", tx.missing)];
+            let interrupted = ("tx_stamp_interrupted", port.tx.interrupted);
+            for (cause, total) in port.counts().iter().chain(stamps).chain([interrupted]) {
+                *lost.entry(cause.to_owned()).or_default() += total;
+            }
+        }
+        lost
+    }
+
+    pub(super) fn find(&mut self, waiting: &Waiting, now: Time<Mono>) -> Found {
+        let port = &mut self.ports[usize::from(waiting.port.0)];
+        let sent = waiting.token.is_some();
+        let (side, patience) =
+            if sent { (&mut port.tx, TX_PATIENCE) } else { (&mut port.rx, RX_PATIENCE) };
+        // A message is looked for once on arrival; whatever comes later is a retry. When patience is
+        // at its end, any point's stamp will do.
+        let retry = waiting.until - now < patience - RETRY;
+        // What reaches no program, as it is known by then, is not waited for where the kernel's stamp is there.
+        let stands_in = side.reach.is_displaced()
+            && (waiting.stack.is_some() || port.standby.has(&waiting.bytes));
+        let given_up = now >= waiting.until || stands_in;
+        let chosen = side.selector.chosen();
+        if let Some(socket) = &waiting.stack {
+            let another = |stamps: &Candidates| is_before_socket(stamps, socket);
+            side.pairing.disown(port.ifindex, &waiting.bytes, another);
+        }
+        let enough = |stamps: &Candidates| {
+            (given_up || stamps.time(chosen).is_some())
+                && waiting.stack.is_none_or(|socket| is_of_socket(stamps, &socket))
+        };
+        let seen = side.pairing.take(port.ifindex, &waiting.bytes, retry, enough);
+        let outcome = match seen {
+            // No program has seen it. The kernel has a stamp of its own.
+            Outcome::NotYet if given_up => {
+                let stamp = waiting.stack.or_else(|| port.standby.take(&waiting.bytes));
+                stamp.map_or(seen, |stamp| Outcome::Matched(Candidates::one(stamp)))
+            }
+            seen => seen,
+        };
+        match seen {
+            Outcome::Matched(_) => side.reach.reached(),
+            Outcome::NotYet if given_up => side.reach.missed(),
+            Outcome::NotYet => {}
+        }
+        match outcome {
+            Outcome::Matched(stamps) => {
+                side.compare(&stamps);
+                if sent {
+                    port.primer.after_event(&stamps);
+                    let bracket = &mut port.brackets[waiting.manner as usize];
+                    if !bracket.is_sound_around(&stamps) {
+                        side.interrupted += 1;
+                        return Found::Stamp(None);
+                    }
+                }
+                let stamp = side.selector.choose(&stamps);
+                if let Some(stamp) = stamp {
+                    *side.matched.entry(stamp.source).or_default() += 1;
+                }
+                let reference = side.selector.reference();
+                Found::Stamp(stamp.map(|mut stamp| {
+                    // What was used, against all that was seen: the moving to the reference included.
+                    stamp.doubt = stamps.doubt(stamp.time, sent);
+                    stamp.manner = waiting.manner;
+                    let time = stamp.time;
+                    let left = stamps.time(StampSource::XmitDone).filter(|_| sent);
+                    stamp.late =
+                        left.map_or(Duration::ZERO, |left| (left - time).max(Duration::ZERO));
+                    stamp.time = if sent {
+                        time + self.config.egress_latency.of(reference)
+                    } else {
+                        time - self.config.ingress_latency.of(reference)
+                    };
+                    stamp
+                }))
+            }
+            Outcome::NotYet if given_up => {
+                side.pairing.give_up();
+                Found::Stamp(None)
+            }
+            Outcome::NotYet => Found::Wait,
+        }
+    }
+
+    pub(super) fn drain(&mut self, now: Time<Mono>) {
+        self.drained = now;
+        let relation = ClockRelation::now();
+        let Self { programs, hooks, ports, .. } = self;
+        programs.drain(|record| {
+            if record.hook == Hook::Xmit {
+                // Knows its packet by the serial alone.
+                for source in [TxSource::XmitDone, TxSource::StartXmit] {
+                    if let Some(stamp) = tx_stamp(&record, source) {
+                        ports.iter_mut().any(|port| port.tx.pairing.amend(record.serial, stamp));
+                    }
+                }
+                return;
+            }
+            let Some(at) = ports.iter().position(|port| port.ifindex == record.ifindex) else {
+                return;
+            };
+            let port = &mut ports[at];
+            if !is_event(record.message()) {
+                port.hearsay.note(now, &record);
+                return;
+            }
+            let mut stamps = Candidates::default();
+            if record.direction == Direction::Egress {
+                if let Some(stamp) = tx_stamp(&record, TxSource::TcEgress) {
+                    stamps.add(stamp);
+                }
+                let (message, serial) = (record.message(), record.serial);
+                port.tx.pairing.push(now, port.ifindex, message, serial, stamps);
+                return;
+            }
+            let sources = match record.hook {
+                Hook::XdpIngress => [hooks[at].xdp.map(RxSource::Xdp), None],
+                _ => [Some(RxSource::Stack), Some(RxSource::TcIngress)],
+            };
+            for source in sources.into_iter().flatten() {
+                match rx_stamp(&record, source, &relation) {
+                    Some(stamp) => stamps.add(stamp),
+                    None => port.counts.without_stamp += 1,
+                }
+            }
+            port.rx.pairing.push(now, port.ifindex, record.message(), 0, stamps);
+        });
+        for port in ports {
+            port.rx.pairing.expire(now);
+            port.tx.pairing.expire(now);
+        }
+    }
+}
+
+/// Event messages have types below 8 (IEEE 1588-2019 table 36); only they are worth a stamp. What is
+/// shorter than a header is no message, and could be the beginning of many.
+pub(in crate::agent) fn is_event(message: &[u8]) -> bool {
+    message.len() >= HEADER_LENGTH && message[0] & 0x0f < 8
+}

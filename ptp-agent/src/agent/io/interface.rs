@@ -1,0 +1,201 @@
+//! One interface's coming and going: which points its packets are stamped at, and what is done when it goes and
+//! when it is back.
+
+use super::*;
+
+impl Io {
+    /// Compares what the interfaces are with what they were, and opens again what has come back.
+    pub(super) fn check_links(&mut self, now: Time<Mono>) {
+        for (index, port) in self.ports.iter_mut().enumerate() {
+            let number = PortIndex(u16::try_from(index).unwrap_or(u16::MAX));
+            let state = link_state(&port.interface);
+            let gone = match state {
+                LinkState::Missing => true,
+                LinkState::Up(ifindex) => ifindex != port.ifindex,
+                LinkState::Down => false,
+            };
+            if gone && port.transport.is_some() {
+                port.counts = port.counts();
+                port.transport = None;
+                self.programs.detach(port.ifindex);
+            }
+            let wanted = matches!(state, LinkState::Up(_));
+            port.reopen_at = None;
+            if wanted && port.transport.is_none() {
+                match reopen(&mut self.programs, self.config.transport, &port.interface) {
+                    Ok((transport, hooks)) => {
+                        port.ifindex = transport.ifindex();
+                        port.driver_stamps =
+                            wants_driver_stamps(self.config.tx_source, &transport, &port.interface);
+                        port.transport = Some(transport);
+                        self.hooks[index] = hooks;
+                        port.last_problem = None;
+                        // Perhaps another driver: measure anew.
+                        port.rx.selector = rx_selector(self.config.rx_source, hooks);
+                        port.tx.selector = tx_selector(self.config.tx_source);
+                        port.primer = Primer::new(self.config.prime, &port.interface);
+                        port.brackets = Default::default();
+                    }
+                    Err(error) => {
+                        port.report(format!(
+                            "{} is back but cannot be used: {error}",
+                            port.interface
+                        ));
+                        port.reopen_at = Some(now + REOPEN);
+                    }
+                }
+            }
+            let up = wanted && port.transport.is_some();
+            if up != port.up {
+                port.up = up;
+                let state = engine::LinkState::up_if(up);
+                self.ready.push_back(Delivery::Link { port: number, state });
+            }
+        }
+        self.check_places();
+    }
+}
+
+pub(super) fn rx_selector(wanted: Option<RxSource>, hooks: AttachedHooks) -> Selector {
+    use StampSource::{Stack, TcIngress};
+    match wanted {
+        None => Selector::automatic(&[Stack, TcIngress]),
+        Some(RxSource::Stack) => Selector::fixed(&[Stack, TcIngress]),
+        Some(RxSource::TcIngress) => Selector::fixed(&[TcIngress, Stack]),
+        Some(RxSource::Xdp(_)) => match hooks.xdp {
+            Some(hook) => Selector::fixed(&[RxSource::Xdp(hook).source(), Stack, TcIngress]),
+            None => Selector::fixed(&[Stack, TcIngress]),
+        },
+    }
+}
+
+/// Whether the driver is to stamp as well: only where its stamp is asked for, because taking it costs the
+/// packet half a microsecond on its way. That it cannot be asked for leaves the other points.
+pub(super) fn wants_driver_stamps(
+    wanted: Option<TxSource>,
+    transport: &Transport,
+    interface: &str,
+) -> bool {
+    if wanted != Some(TxSource::DriverSoftware) {
+        return false;
+    }
+    let asked = transport.ask_for_driver_stamps(true);
+    if let Err(error) = &asked {
+        tracing::warn!(interface, %error, "cannot ask for the driver's transmit stamps");
+    }
+    asked.is_ok()
+}
+
+pub(super) fn tx_selector(wanted: Option<TxSource>) -> Selector {
+    use StampSource::{DriverSoftware, StartXmit, TcEgress, XmitDone};
+    match wanted {
+        // What is behind the driver is later than the wire by nobody knows how much: it only shows how far
+        // before the wire the others are at the most. The driver's is asked for only where packets do not
+        // reach the programs.
+        None => Selector::automatic(&[StartXmit, TcEgress]).with_stand_in(DriverSoftware),
+        Some(TxSource::DriverSoftware) => {
+            Selector::fixed(&[DriverSoftware, XmitDone, StartXmit, TcEgress])
+        }
+        Some(TxSource::XmitDone) => {
+            Selector::fixed(&[XmitDone, StartXmit, TcEgress, DriverSoftware])
+        }
+        Some(TxSource::StartXmit) => {
+            Selector::fixed(&[StartXmit, XmitDone, TcEgress, DriverSoftware])
+        }
+        Some(TxSource::TcEgress) => Selector::fixed(&[TcEgress, DriverSoftware]),
+    }
+}
+
+impl Port {
+    pub(super) fn counts(&self) -> IoCounts {
+        let overflowed = self.transport.as_ref().map_or(0, Transport::overflowed);
+        let socket_overflow = self.counts.socket_overflow + overflowed;
+        IoCounts { socket_overflow, ..self.counts }
+    }
+
+    /// Prepares the way for an event message in the manner that it is to be sent in. In which it is.
+    pub(super) fn prepare(&mut self) -> Manner {
+        let primed = match self.sending {
+            Sending::Free => self.primer.before_event(),
+            Sending::Told(Manner::Primed) => self.primer.prime(),
+            Sending::Told(Manner::Plain) => false,
+        };
+        if primed { Manner::Primed } else { Manner::Plain }
+    }
+
+    /// Reads the driver's stamps. The ring has been read before, so their packets are known.
+    pub(super) fn collect_driver_stamps(&mut self) {
+        if let Some(wire) = &self.wire {
+            let relation = ClockRelation::now();
+            while let Some((message, real)) = wire.next(&mut self.buffer) {
+                // A frame may have been padded.
+                let said = message.get(2..4).map_or(0, |said| {
+                    usize::from(u16::from_be_bytes([said[0], said[1]])).min(message.len())
+                });
+                let stamp = Stamp::new(relation.mono_at(real), StampSource::Stack);
+                self.tx.pairing.amend_message(self.ifindex, &message[..said], stamp);
+            }
+        }
+        let Some(transport) = self.transport.as_ref().filter(|_| self.driver_stamps) else {
+            return;
+        };
+        let relation = ClockRelation::now();
+        while let Some((message, real)) = transport.next_driver_stamp(&mut self.buffer) {
+            let source = StampSource::DriverSoftware;
+            let stamp = Stamp::new(relation.mono_at(real), source);
+            if !self.tx.pairing.amend_message(self.ifindex, message, stamp) {
+                self.standby.keep(message, stamp);
+            }
+        }
+    }
+
+    pub(super) fn stop_driver_stamps(&mut self) {
+        if self.driver_stamps
+            && !self.tx.reach.is_displaced()
+            && let Some(transport) = &self.transport
+        {
+            self.driver_stamps = transport.ask_for_driver_stamps(false).is_err();
+        }
+    }
+
+    /// Says a problem once, until it is another or has gone away.
+    pub(super) fn report(&mut self, problem: String) {
+        if self.last_problem.as_ref() != Some(&problem) {
+            tracing::warn!("{problem}");
+            self.last_problem = Some(problem);
+        }
+    }
+}
+
+fn reopen(
+    programs: &mut Programs,
+    kind: TransportKind,
+    interface: &str,
+) -> Result<(Transport, AttachedHooks), IoError> {
+    let hooks = programs.attach_beside_xdp(interface)?;
+    Ok((Transport::open(kind, interface)?, hooks))
+}
+
+pub(super) async fn receive_any(ports: &mut [Port]) -> (PortIndex, io::Result<Received>) {
+    let mut receiving: Vec<_> = ports
+        .iter_mut()
+        .enumerate()
+        .filter_map(|(index, Port { transport, buffer, .. })| {
+            let transport = transport.as_ref()?;
+            let index = PortIndex(u16::try_from(index).unwrap_or(u16::MAX));
+            Some(Box::pin(async move { (index, transport.receive(buffer).await) }))
+        })
+        .collect();
+    if receiving.is_empty() {
+        return pending().await;
+    }
+    poll_fn(|context| {
+        for future in &mut receiving {
+            if let Poll::Ready(result) = pin!(future).poll(context) {
+                return Poll::Ready(result);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}

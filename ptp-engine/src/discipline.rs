@@ -1,0 +1,533 @@
+//! A time receiver with its servo and its clock: the loop from messages and stamps to a steered
+//! clock, still sans-I/O. `run`, the simulator and `replay` use it unchanged. The protocol is the [`Node`]'s;
+//! here, and nowhere else, a clock is steered.
+
+use crate::prelude::*;
+use crate::{
+    DelayMechanism, PortIndex,
+    clock::{Clock, ClockError, ClockScale, Consent},
+    instance::{Aiming, Instance, Synchronization},
+    node::Node,
+    origin::Origin,
+    outcome::{DelayObservation, Measurement, Observation, Parent},
+    receiver::{PortConfig, ReceiverConfig},
+    seam::{Change, Command, Commands, Context, Driven, Engine, Input, Monotonic, NoEvent},
+    servo::{
+        DelayInput, LocalTime, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
+        Trust,
+    },
+    stamp::{Stamp, StampSource},
+    strategy::{self, Strategist, Strategy, Use},
+};
+use ptp_common::{
+    time::{Duration, Mono, Ptp, Time},
+    wire::{ClockIdentity, PortIdentity},
+};
+
+/// Sync messages that may be missing before the servo goes into holdover, Sync intervals.
+const HOLDOVER_AFTER: i32 = 8;
+/// And at least this long: at high rates some loss is no event.
+const HOLDOVER_AT_LEAST: Duration = Duration::from_secs(2);
+/// A time transmitter that is silent for no longer is the same when it is back: its time, its path and
+/// what both have taught.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// What it tells beside what its node says.
+#[derive(Debug)]
+pub enum Event {
+    /// A Sync has been used.
+    Sample(Sample),
+    /// The clock was adjusted. Has been done already; for logs and metrics.
+    Adjusted {
+        /// When.
+        mono: Time<Mono>,
+        /// The frequency adjustment in effect, parts per billion.
+        frequency_ppb: f64,
+        /// What was added to the time.
+        stepped: Option<Duration>,
+    },
+    /// The servo has changed its state.
+    ServoState {
+        /// Its state before.
+        old: ServoState,
+        /// Its state now.
+        new: ServoState,
+    },
+    /// Requests are sent, or Sync messages chosen, in another way.
+    Strategy(strategy::Change),
+    /// The clock could not be adjusted; the measurement goes on.
+    ClockError(ClockError),
+}
+
+/// One line of `run --json`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// The port.
+    pub port: PortIndex,
+    /// The domain.
+    pub domain_number: u8,
+    /// When the Sync arrived.
+    pub mono: Time<Mono>,
+    /// Clock minus time transmitter, as the servo sees it.
+    pub offset: Duration,
+    /// The same from the latest exchange alone.
+    pub raw_offset: Duration,
+    /// Mean path delay or mean link delay.
+    pub delay: Duration,
+    /// The adjustment of the clock after this Sync, parts per billion.
+    pub frequency_ppb: f64,
+    /// State of the servo.
+    pub state: ServoState,
+    /// How far the clock can be trusted.
+    pub trust: Option<Trust>,
+    /// Where the Sync was stamped.
+    pub rx_source: StampSource,
+    /// Where the latest answered request was stamped; `None` before the first one.
+    pub tx_source: Option<StampSource>,
+    /// The time transmitter.
+    pub parent: PortIdentity,
+    /// The grandmaster behind it.
+    pub grandmaster: Option<ClockIdentity>,
+    /// `sequenceId` of the Sync.
+    pub sequence_id: u16,
+    /// How requests are sent and Sync messages chosen.
+    pub strategy: Strategy,
+}
+
+/// Whose time it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reference {
+    port: PortIndex,
+    parent: PortIdentity,
+    grandmaster: ClockIdentity,
+    ptp_timescale: bool,
+}
+
+impl Reference {
+    const fn of(parent: &Parent) -> Self {
+        Self {
+            port: parent.port,
+            parent: parent.set.parent_port_identity,
+            grandmaster: parent.set.grandmaster_identity,
+            ptp_timescale: parent.time_properties.ptp_timescale,
+        }
+    }
+}
+
+/// The time receiver. See the module's documentation.
+pub struct Discipline<C> {
+    node: Node,
+    servo: Box<dyn Servo>,
+    strategist: Strategist,
+    clock: C,
+    epoch: u64,
+    /// Whose time the servo has followed last, and when it was last measured.
+    reference: Option<Reference>,
+    measured_at: Option<Time<Mono>>,
+    pub(super) origin: Origin,
+    tx_source: Option<StampSource>,
+    holdover_at: Option<Time<Mono>>,
+    state: ServoState,
+    /// The clock may not follow the reference, and that has been told.
+    is_refused: bool,
+    /// The clock does not follow at present: nothing is to be measured.
+    is_paused: bool,
+    /// Room for what the node says of one input; empty between two.
+    said: Commands<NoEvent>,
+}
+
+/// The present, and where what is told goes: the caller, and behind that what the node has still to be heard of.
+struct Way<'a, 'b> {
+    now: Time<Mono>,
+    out: &'a mut Commands<Event>,
+    said: &'b mut Commands<NoEvent>,
+}
+
+impl Way<'_, '_> {
+    fn tell(&mut self, event: Event) {
+        self.out.push(Command::Event(event));
+    }
+}
+
+/// A time receiver and the commands that it has given.
+pub type Client<C> = Driven<Discipline<C>>;
+
+impl<C: Clock> Client<C> {
+    /// A time receiver that steers `clock`, or only watches it where it is not adjustable.
+    pub fn new(config: ReceiverConfig, servo: Box<dyn Servo>, clock: C, now: Time<Mono>) -> Self {
+        let mut commands = Commands::default();
+        let read = &Monotonic::default();
+        let mut cx = Context { now, clock: read, out: &mut commands };
+        let discipline = Discipline::new(config, servo, clock, &mut cx);
+        Self::new_with(discipline, commands)
+    }
+}
+
+impl<C: Clock> Discipline<C> {
+    /// A time receiver that steers `clock`, or only watches it where it is not adjustable.
+    pub fn new(
+        config: ReceiverConfig,
+        mut servo: Box<dyn Servo>,
+        clock: C,
+        cx: &mut Context<'_, Event>,
+    ) -> Self {
+        if clock.is_adjustable() {
+            servo.limit_frequency(clock.max_frequency_ppb());
+        }
+        let is_peer = |port: &PortConfig| port.delay_mechanism == DelayMechanism::P2p;
+        let choice = if config.ports.iter().any(is_peer) {
+            strategy::Choice::Plain
+        } else {
+            config.strategy
+        };
+        let mut said = Commands::default();
+        let mut inner = Context { now: cx.now, clock: cx.clock, out: &mut said };
+        let instance = Instance::client_only(config, &mut inner);
+        let mut discipline = Self {
+            strategist: Strategist::new(choice),
+            node: Node::new(instance),
+            state: servo.state(),
+            servo,
+            clock,
+            epoch: 0,
+            reference: None,
+            measured_at: None,
+            origin: Origin::default(),
+            tx_source: None,
+            holdover_at: None,
+            is_refused: false,
+            is_paused: false,
+            said,
+        };
+        discipline.give(cx, |_, _| ());
+        discipline
+    }
+
+    /// The protocol side: data sets, states and counters.
+    pub fn receiver(&self) -> &Instance {
+        self.node.instance()
+    }
+
+    /// The clock.
+    pub const fn clock(&self) -> &C {
+        &self.clock
+    }
+
+    /// The clock, to keep its readings fresh. Whoever adjusts it here fights the servo.
+    pub const fn clock_mut(&mut self) -> &mut C {
+        &mut self.clock
+    }
+
+    /// The servo.
+    pub fn servo(&self) -> &dyn Servo {
+        &*self.servo
+    }
+
+    /// Steps from other offsets on: the thresholds of `options`, and nothing else of it.
+    pub fn set_step_thresholds(&mut self, options: &Options) {
+        self.servo.set_step_thresholds(options);
+    }
+
+    /// How the two ways of the path differ, as for [`PortConfig::delay_asymmetry`], of all ports.
+    pub fn set_delay_asymmetry(&mut self, asymmetry: Duration) {
+        self.node.instance_mut().set_delay_asymmetry(asymmetry);
+    }
+
+    /// How requests are sent and which Sync messages are learnt from.
+    pub const fn strategist(&self) -> &Strategist {
+        &self.strategist
+    }
+
+    /// How far the clock can be trusted at `now`, against the grandmaster where boundary clocks between
+    /// are known, else against the parent: [`Origin::bound_reference`] says which.
+    pub fn trust(&self, now: Time<Mono>) -> Option<Trust> {
+        let free = self.clock.free_running(now);
+        let shown = self.domain_time(now).ahead_of(free);
+        self.servo.trust(free, shown).map(|trust| self.origin.widen(trust))
+    }
+
+    /// Where the clock's time comes from, also in holdover.
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Error of each boundary clock between the grandmaster and here, where it is known.
+    pub const fn set_boundary_clock_error(&mut self, error: Option<Duration>) {
+        self.origin.boundary_clock_error = error;
+    }
+
+    /// Bound on |clock - time transmitter| at `now`.
+    pub fn error_bound(&self, now: Time<Mono>) -> Option<Duration> {
+        self.trust(now).map(|trust| trust.bound)
+    }
+
+    /// Leaves the clock to run on with the frequency that was learnt, and without whatever slew was
+    /// under way.
+    pub fn release(&mut self, cx: &mut Context<'_, Event>) {
+        let mut said = core::mem::take(&mut self.said);
+        self.hold(&mut Way { now: cx.now, out: cx.out, said: &mut said });
+        self.said = said;
+        self.give(cx, |_, _| ());
+    }
+
+    /// Lets the node do something, and does what that leads to.
+    fn give(
+        &mut self,
+        cx: &mut Context<'_, Event>,
+        input: impl FnOnce(&mut Node, &mut Context<'_, NoEvent>),
+    ) {
+        let mut said = core::mem::take(&mut self.said);
+        let mut inner = Context { now: cx.now, clock: cx.clock, out: &mut said };
+        input(&mut self.node, &mut inner);
+        let now = cx.now;
+        while let Some(command) = said.pop() {
+            let mut way = Way { now, out: cx.out, said: &mut said };
+            match command {
+                Command::Measured(measurement) => {
+                    way.out.push(Command::Measured(measurement));
+                    self.measured(&mut way, &measurement);
+                }
+                Command::Changed(Change::Parent(None)) => {
+                    way.out.push(Command::Changed(Change::Parent(None)));
+                    self.hold(&mut way);
+                }
+                command => drop(way.out.push(command.widen(|never| match never {}))),
+            }
+        }
+        self.said = said;
+    }
+
+    fn measured(&mut self, way: &mut Way<'_, '_>, measurement: &Measurement) {
+        let now = way.now;
+        if measurement.epoch != self.epoch {
+            self.epoch = measurement.epoch;
+            self.follow_reference(now);
+        }
+        self.measured_at = Some(now);
+        self.origin.parent = self.receiver().parent().copied().or(self.origin.parent);
+        match measurement.observation {
+            Observation::Sync(sync) => {
+                let t2 = self.local(sync.t2);
+                let consent = self.consent(way, sync.t2.time, t2.clock - sync.t1);
+                if consent.is_some() {
+                    let interval =
+                        sync.log_interval.map_or(Duration::ZERO, Duration::from_log_interval);
+                    let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER);
+                    self.holdover_at = Some(now.max(sync.t2.time) + patience);
+                }
+                self.is_paused = consent != Some(Consent::Given);
+                if self.is_paused {
+                    return;
+                }
+                let input = SyncInput {
+                    t1: sync.t1,
+                    t2,
+                    sequence_id: sync.sequence_id,
+                    log_interval: sync.log_interval,
+                    correction: sync.correction,
+                };
+                if let Some(output) = self.servo.sync(self.strategist.sync(input)) {
+                    self.apply(way, output);
+                    self.sample(way, measurement, sync.t2, sync.sequence_id, output);
+                }
+            }
+            Observation::Delay(delay) => {
+                self.tx_source = Some(delay.t3.source);
+                // Around a leap second this one, too, is of two time scales.
+                if self.is_paused {
+                    return;
+                }
+                let t3 = self.local(delay.t3);
+                let DelayObservation { t4, sequence_id, correction, .. } = delay;
+                let input = DelayInput { t3, t4, sequence_id, correction };
+                let used = self.strategist.delay(input, delay.t3.manner);
+                let aiming = if self.strategist.is_aiming() { Aiming::On } else { Aiming::Off };
+                self.node.instance_mut().set_aiming(measurement.port, aiming);
+                match used {
+                    Use::Learn => self.servo.delay(input),
+                    Use::Bound => self.servo.bound_by_delay(input),
+                }
+                if let Some(history) = self.strategist.take_history()
+                    && !self.servo.relearn(&history)
+                {
+                    self.strategist.postpone();
+                }
+                if let Some(change) = self.strategist.take_change() {
+                    way.tell(Event::Strategy(change));
+                }
+            }
+            Observation::PeerDelay(peer) => {
+                self.tx_source = Some(peer.t1.source);
+                self.servo.peer_delay(PeerDelayInput {
+                    mono: self.clock.free_running(peer.t4.time),
+                    mean_link_delay: peer.mean_link_delay,
+                    neighbor_rate_ratio: peer.neighbor_rate_ratio,
+                });
+            }
+        }
+    }
+
+    /// The parent is another one than before, or the same again. What was learnt of one that has only
+    /// been silent for a while holds still.
+    fn follow_reference(&mut self, now: Time<Mono>) {
+        let reference = self.receiver().parent().map(Reference::of);
+        let is_back = reference.is_some()
+            && reference == self.reference
+            && self.measured_at.is_some_and(|at| now - at < REMEMBERED);
+        if !is_back {
+            self.reference = reference;
+            self.tx_source = None;
+            self.strategist.clear();
+            self.servo.parent_changed();
+        }
+    }
+
+    /// A stamp on both scales, the clock's in the time scale of the domain.
+    fn local(&self, stamp: Stamp) -> LocalTime {
+        let clock = self.clock.at(stamp.time) + self.domain_offset();
+        let Stamp { time, source, doubt, .. } = stamp;
+        LocalTime { mono: self.clock.free_running(time), clock, source, doubt }
+    }
+
+    /// Whether the clock may follow; a refusal is told once.
+    fn consent(
+        &mut self,
+        way: &mut Way<'_, '_>,
+        at: Time<Mono>,
+        offset: Duration,
+    ) -> Option<Consent> {
+        match self.clock.consent(at, offset) {
+            Ok(consent) => {
+                self.is_refused = false;
+                Some(consent)
+            }
+            Err(error) => {
+                if !core::mem::replace(&mut self.is_refused, true) {
+                    way.tell(Event::ClockError(error));
+                }
+                None
+            }
+        }
+    }
+
+    /// The domain's time minus the time that the clock is meant to show.
+    fn domain_offset(&self) -> Duration {
+        // A clock in holdover shows the time of the one that it has followed.
+        let parent = self.origin.parent.as_ref().or(self.receiver().parent());
+        match (parent, self.clock.scale()) {
+            (Some(parent), ClockScale::Utc) => parent.time_properties.utc_offset().best(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// The clock's reading in the time scale of the domain, for the true error of `lab` and tests.
+    pub fn domain_time(&self, mono: Time<Mono>) -> Time<Ptp> {
+        self.clock.at(mono) + self.domain_offset()
+    }
+
+    fn apply(&mut self, way: &mut Way<'_, '_>, output: ServoOutput) {
+        if self.clock.is_adjustable() && output.state != ServoState::Unlocked {
+            self.adjust(way, output.frequency_ppb, output.step);
+        }
+        self.follow_servo(way);
+    }
+
+    fn adjust(&mut self, way: &mut Way<'_, '_>, frequency_ppb: f64, step: Option<Duration>) {
+        let now = way.now;
+        let frequency_ppb = match self.clock.set_frequency(now, frequency_ppb) {
+            Ok(effective) => effective,
+            Err(error) => {
+                way.tell(Event::ClockError(error));
+                self.clock.frequency_ppb()
+            }
+        };
+        let stepped = step.and_then(|by| match self.clock.step(now, by) {
+            Ok(()) => Some(by),
+            Err(error) => {
+                way.tell(Event::ClockError(error));
+                None
+            }
+        });
+        self.clock.followed();
+        self.servo.adjusted(self.clock.free_running(now), frequency_ppb, stepped);
+        way.tell(Event::Adjusted { mono: now, frequency_ppb, stepped });
+    }
+
+    /// No Sync comes any more.
+    fn hold(&mut self, way: &mut Way<'_, '_>) {
+        self.holdover_at = None;
+        if let Some(frequency_ppb) = self.servo.holdover(self.clock.free_running(way.now))
+            && self.clock.is_adjustable()
+        {
+            self.adjust(way, frequency_ppb, None);
+        }
+        self.follow_servo(way);
+    }
+
+    fn follow_servo(&mut self, way: &mut Way<'_, '_>) {
+        let (old, new) = (self.state, self.servo.state());
+        let synchronization = match new {
+            ServoState::Locked => Synchronization::Locked,
+            _ => Synchronization::Unlocked,
+        };
+        self.node.instance_mut().set_synchronized(way.said, synchronization);
+        if old != new {
+            self.state = new;
+            way.tell(Event::ServoState { old, new });
+        }
+    }
+
+    fn sample(
+        &self,
+        way: &mut Way<'_, '_>,
+        from: &Measurement,
+        t2: Stamp,
+        sequence_id: u16,
+        output: ServoOutput,
+    ) {
+        let sample = Sample {
+            port: from.port,
+            domain_number: self.receiver().domain_number(),
+            mono: t2.time,
+            offset: output.offset,
+            raw_offset: output.raw_offset,
+            delay: output.delay,
+            frequency_ppb: if self.clock.is_adjustable() {
+                self.clock.frequency_ppb()
+            } else {
+                output.frequency_ppb
+            },
+            state: output.state,
+            trust: output.trust.map(|trust| self.origin.widen(trust)),
+            rx_source: t2.source,
+            tx_source: self.tx_source,
+            parent: from.parent,
+            grandmaster: self.origin.parent.map(|parent| parent.set.grandmaster_identity),
+            sequence_id,
+            strategy: self.strategist.strategy(),
+        };
+        way.tell(Event::Sample(sample));
+    }
+}
+
+impl<C: Clock> Engine for Discipline<C> {
+    type Event = Event;
+
+    fn handle(&mut self, cx: &mut Context<'_, Event>, input: Input<'_>) {
+        self.give(cx, |node, cx| node.handle(cx, input));
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Context<'_, Event>) {
+        self.give(cx, |node, cx| node.handle_timeout(cx));
+        if self.holdover_at.is_some_and(|at| at <= cx.now) {
+            self.release(cx);
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Time<Mono>> {
+        [self.node.next_timeout(), self.holdover_at].into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests;

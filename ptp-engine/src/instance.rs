@@ -1,0 +1,584 @@
+//! One PTP Instance (IEEE 1588-2019 7.1): the ports of this clock in one domain, whom it follows and what it
+//! tells of itself. Bytes come in by [`Input`], and which port does what with them is a matter of the port's
+//! [`Role`]. Client-only and server-only clocks are two [`Participation`]s of the same type.
+
+mod election;
+pub(crate) mod overheard;
+mod peer_delay;
+
+use crate::prelude::*;
+use crate::{
+    Datagram, DelayMechanism, PortIndex, PortState, SentToken,
+    address::Address,
+    config::{Acceptable, PortConfig, ReceiverConfig, TransmitterConfig},
+    counters::{Counters, Drop},
+    fair::FairShare,
+    limits,
+    outcome::{Measurement, Observation, Parent, StateReason},
+    port::{Port, PortTimer, Role, round_trip::RoundTripTrend, transmitter::Serving},
+    seam::{
+        Change, Command, Commands, Context, Destination, Engine, Group, Input, LinkState, NoEvent,
+        Pushed, Transmit,
+    },
+    sent::{InFlight, Sent},
+    stamp::Stamp,
+    timers::Timers,
+};
+use overheard::{Hint, Overheard};
+use ptp_common::{
+    data_set::TimeProperties,
+    time::{Duration, Mono, Time},
+    wire::{
+        Body, Bracket, ClockIdentity, ClockQuality, Header, Message, MessageType, MessageView,
+        PortIdentity, WireError,
+    },
+};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// As many of the last requests may come back from the network.
+const LOOPED: u16 = 1024;
+
+/// What a clock may be (`defaultDS.slaveOnly`, and what a server-only clock does to each of its ports).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Participation {
+    /// It follows and never serves.
+    ClientOnly,
+    /// It serves and never follows.
+    ServerOnly,
+}
+
+/// Whether the requests of a port are to arrive shortly before a Sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aiming {
+    /// They are.
+    On,
+    /// They are sent at random.
+    Off,
+}
+
+/// Whether the clock follows its time transmitter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Synchronization {
+    /// It does: SLAVE.
+    Locked,
+    /// Not yet, or no more: UNCALIBRATED.
+    Unlocked,
+}
+
+/// A message on its way through an instance.
+#[derive(Clone, Copy)]
+pub(crate) struct Received<'a> {
+    pub(crate) index: usize,
+    pub(crate) from: Option<Address>,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) stamp: Option<Stamp>,
+}
+
+/// See the module's paragraph.
+#[derive(Debug)]
+pub struct Instance {
+    pub(crate) participation: Participation,
+    pub(crate) clock_identity: ClockIdentity,
+    pub(crate) domain_number: u8,
+    pub(crate) sdo_id: u16,
+    minor_version: u8,
+    acceptable: Vec<Acceptable>,
+    pub(crate) ports: Vec<Port>,
+    pub(crate) timers: Timers<(u16, PortTimer)>,
+    /// When the first foreign time transmitter of a port is forgotten.
+    expiries: Timers<u16>,
+    pub(crate) parent: Option<Parent>,
+    epoch: u64,
+    pub(crate) rng: ChaCha8Rng,
+    pub(crate) in_flight: InFlight,
+    /// What it tells of itself, where it serves.
+    pub(crate) served: TransmitterConfig,
+    /// Who is answered; only who serves needs it.
+    pub(crate) requests: Option<FairShare>,
+    /// Counts what came for ports that do not exist.
+    stray: Counters,
+    overheard: Overheard,
+}
+
+/// The context of an instance, which has no events of its own.
+pub(crate) type Cx<'a> = Context<'a, NoEvent>;
+
+impl Instance {
+    /// A clock that follows. Its ports listen, or are disabled where the link is down.
+    pub fn client_only(config: ReceiverConfig, cx: &mut Cx<'_>) -> Self {
+        let mut served = TransmitterConfig::new(config.clock_identity);
+        (served.domain_number, served.sdo_id) = (config.domain_number, config.sdo_id);
+        served.seed = config.seed;
+        let mut instance = Self::new(
+            Participation::ClientOnly,
+            config.ports,
+            served,
+            config.minor_version,
+            config.acceptable,
+        );
+        instance.start(cx);
+        instance
+    }
+
+    /// A clock that serves. Its ports begin to send at `cx.now`.
+    pub fn server_only(config: TransmitterConfig, cx: &mut Cx<'_>) -> Self {
+        let ports = (0..config.ports).map(|_| PortConfig::default()).collect();
+        let minor_version = config.minor_version;
+        let mut instance =
+            Self::new(Participation::ServerOnly, ports, config, minor_version, Vec::new());
+        let TransmitterConfig { max_requests_per_second, seed, .. } = instance.served;
+        instance.requests = Some(FairShare::new(max_requests_per_second, seed, cx.now));
+        instance.start(cx);
+        instance
+    }
+
+    fn new(
+        participation: Participation,
+        ports: Vec<PortConfig>,
+        served: TransmitterConfig,
+        minor_version: u8,
+        acceptable: Vec<Acceptable>,
+    ) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(served.seed);
+        let clock_identity = served.clock_identity;
+        let ports = ports.into_iter().zip(1..).map(|(config, port_number)| {
+            let identity = PortIdentity { clock_identity, port_number };
+            let key = served.seed.rotate_left(u32::from(port_number));
+            // Not from 0, so that answers to an earlier run of this program do not match.
+            let (delay_sequence_id, pdelay_sequence_id) = (rng.random(), rng.random());
+            Port::new(identity, config, key, delay_sequence_id, pdelay_sequence_id)
+        });
+        let ports = ports.collect();
+        Self {
+            participation,
+            clock_identity,
+            domain_number: served.domain_number,
+            sdo_id: served.sdo_id & 0xfff,
+            minor_version,
+            acceptable,
+            ports,
+            timers: Timers::default(),
+            expiries: Timers::default(),
+            parent: None,
+            epoch: 0,
+            rng,
+            in_flight: InFlight::default(),
+            served,
+            requests: None,
+            stray: Counters::default(),
+            overheard: Overheard::default(),
+        }
+    }
+
+    fn start(&mut self, cx: &mut Cx<'_>) {
+        for index in 0..self.ports.len() {
+            if self.ports[index].config.link_up {
+                self.start_port(cx, index, StateReason::Started);
+            } else {
+                self.enter(cx, index, Role::Disabled, StateReason::LinkDown);
+            }
+        }
+    }
+
+    /// Whether it is the one for messages of this domain.
+    pub const fn is_for(&self, domain_number: u8, sdo_id: u16) -> bool {
+        self.domain_number == domain_number && self.sdo_id == sdo_id
+    }
+
+    /// Whom it follows; `None` while there is no time transmitter.
+    pub const fn parent(&self) -> Option<&Parent> {
+        self.parent.as_ref()
+    }
+
+    /// `clockIdentity` of this clock.
+    pub const fn clock_identity(&self) -> ClockIdentity {
+        self.clock_identity
+    }
+
+    /// `domainNumber`.
+    pub const fn domain_number(&self) -> u8 {
+        self.domain_number
+    }
+
+    /// How many ports there are.
+    pub fn ports(&self) -> impl Iterator<Item = PortIndex> + use<> {
+        (0..self.ports.len() as u16).map(PortIndex)
+    }
+
+    /// State of a port; `Disabled` for one that does not exist.
+    pub fn port_state(&self, port: PortIndex) -> PortState {
+        self.port(port).map_or(PortState::Disabled, |port| port.role.state())
+    }
+
+    /// The settings of a port.
+    pub fn port_config(&self, port: PortIndex) -> Option<&PortConfig> {
+        self.port(port).map(|port| &port.config)
+    }
+
+    /// Counts of a port; of what was given for no port where it does not exist.
+    pub fn counters(&self, port: PortIndex) -> &Counters {
+        self.port(port).map_or(&self.stray, |port| &port.counters)
+    }
+
+    fn port(&self, port: PortIndex) -> Option<&Port> {
+        self.ports.get(usize::from(port.0))
+    }
+
+    /// The mean interval of Delay_Req in use on a port, log2 s.
+    pub fn log_min_delay_req_interval(&self, port: PortIndex) -> Option<i8> {
+        self.port(port).map(Port::log_delay_req_interval)
+    }
+
+    /// What has been heard in the last minute and cannot be followed.
+    pub fn overheard(&self, now: Time<Mono>) -> impl Iterator<Item = Hint> {
+        self.overheard.fresh(now)
+    }
+
+    /// `meanLinkDelay` of a port that measures it, peer to peer: the shortest of late. Also without a time
+    /// transmitter.
+    pub fn link_delay(&self, port: PortIndex) -> Option<Duration> {
+        let port = self.port(port)?;
+        let is_p2p = port.config.delay_mechanism == DelayMechanism::P2p;
+        port.round_trip.floor().filter(|_| is_p2p).map(Duration::half)
+    }
+
+    /// How the round trip to the time transmitter has changed; `None` while there is none, or too little
+    /// is known of it.
+    pub fn round_trip(&self) -> Option<RoundTripTrend> {
+        self.port(self.parent?.port)?.round_trip.trend()
+    }
+
+    /// What a server tells of itself.
+    pub const fn config(&self) -> &TransmitterConfig {
+        &self.served
+    }
+
+    /// What Announce says of the quality from the next one on, for a served clock that is itself
+    /// synchronised or has lost its reference.
+    pub const fn set_quality(&mut self, clock_quality: ClockQuality) {
+        self.served.clock_quality = clock_quality;
+    }
+
+    /// What Announce says of the time from the next one on.
+    pub const fn set_time_properties(&mut self, time_properties: TimeProperties) {
+        self.served.time_properties = time_properties;
+    }
+
+    /// What the best master clock algorithm compares first and third, from the next Announce on.
+    pub const fn set_priorities(&mut self, priority1: u8, priority2: u8) {
+        self.served.priority1 = priority1;
+        self.served.priority2 = priority2;
+    }
+
+    /// Lets the requests of a port arrive shortly before a Sync is due, or at any time.
+    pub fn set_aiming(&mut self, port: PortIndex, aiming: Aiming) {
+        if let Some(port) = self.ports.get_mut(usize::from(port.0)) {
+            port.aiming = aiming;
+        }
+    }
+
+    /// As for [`PortConfig::delay_asymmetry`], for all ports.
+    pub fn set_delay_asymmetry(&mut self, asymmetry: Duration) {
+        for port in &mut self.ports {
+            port.config.delay_asymmetry = asymmetry;
+        }
+    }
+
+    /// The servo says whether the clock follows: the port with the parent is SLAVE or UNCALIBRATED.
+    pub fn set_synchronized(&mut self, out: &mut Commands<NoEvent>, sync: Synchronization) {
+        let Some(parent) = self.parent else { return };
+        let index = usize::from(parent.port.0);
+        let Role::Receiver(following) = &mut self.ports[index].role else { return };
+        let old = following.state();
+        following.synchronization = sync;
+        let new = following.state();
+        let reason = match sync {
+            Synchronization::Locked => StateReason::Synchronized,
+            Synchronization::Unlocked => StateReason::SynchronizationLost,
+        };
+        if old != new {
+            self.tell(out, Change::PortState { port: parent.port, old, new, reason });
+        }
+    }
+
+    fn link(&mut self, cx: &mut Cx<'_>, on: PortIndex, state: LinkState) {
+        let index = usize::from(on.0);
+        let Some(port) = self.ports.get_mut(index) else { return };
+        match (state, matches!(port.role, Role::Disabled)) {
+            (LinkState::Up, true) => self.start_port(cx, index, StateReason::LinkUp),
+            (LinkState::Down, false) => {
+                port.foreign.clear();
+                port.initiator.clear();
+                self.timers.cancel((on.0, PortTimer::PdelayReq));
+                self.enter(cx, index, Role::Disabled, StateReason::LinkDown);
+                self.decide(cx, StateReason::LinkDown);
+            }
+            (LinkState::Up, false) | (LinkState::Down, true) => {}
+        }
+    }
+
+    fn sent(&mut self, cx: &mut Cx<'_>, token: SentToken, stamp: Option<Stamp>) {
+        // Otherwise its exchange was given up already, and nothing depends on it any more.
+        let Some((on, what)) = self.in_flight.take(token) else { return };
+        let index = usize::from(on.0);
+        match what {
+            Sent::Sync => self.sync_sent(cx, index, token, stamp),
+            Sent::DelayReq => self.delay_req_sent(cx, index, token, stamp),
+            Sent::PdelayReq => self.pdelay_req_sent(cx, index, token, stamp),
+            Sent::PdelayResp => self.pdelay_resp_sent(cx, index, token, stamp),
+        }
+    }
+
+    fn message(&mut self, cx: &mut Cx<'_>, received: &Received<'_>) -> Result<(), Drop> {
+        let Received { index, bytes, stamp: rx, .. } = *received;
+        let now = cx.now;
+        let view = MessageView::new(bytes).inspect_err(|error| {
+            if *error == WireError::Version(1) {
+                self.overheard.hear(now, Hint::Version1);
+            }
+        })?;
+        let header = view.header();
+        let kind = view.message_type();
+        let source = header.source_port_identity;
+        let port = self.ports.get_mut(index).ok_or(Drop::PortDisabled)?;
+        port.counters.count_received(kind);
+        if matches!(port.role, Role::Disabled) {
+            return Err(Drop::PortDisabled);
+        }
+        if header.domain_number != self.domain_number {
+            if kind == MessageType::Announce {
+                let domain_number = header.domain_number;
+                self.overheard.hear(now, Hint::OtherDomain { domain_number, source });
+            }
+            return Err(Drop::WrongDomain);
+        }
+        if header.sdo_id != self.sdo_id {
+            if kind == MessageType::Announce {
+                self.overheard.hear(now, Hint::OtherSdoId { sdo_id: header.sdo_id, source });
+            }
+            return Err(Drop::WrongSdoId);
+        }
+        if source.clock_identity == self.clock_identity {
+            // Of its own messages, a switch may send some back.
+            let is_ours = match kind {
+                MessageType::Announce | MessageType::Sync => port.role.is_serving(),
+                MessageType::DelayReq => {
+                    port.delay_sequence_id.wrapping_sub(header.sequence_id) <= LOOPED
+                }
+                _ => true,
+            };
+            if !is_ours {
+                self.overheard.hear(now, Hint::Twin { source });
+            }
+            return Err(Drop::SelfSent);
+        }
+        let message = Message::parse(bytes)?;
+        let is_serving = port.role.is_serving();
+        let is_of_use = match message.body {
+            Body::DelayReq { .. } => is_serving,
+            Body::PdelayReq { .. } => true,
+            Body::Signaling { .. } | Body::Management(_) => false,
+            _ => !is_serving,
+        };
+        if is_serving && !is_of_use {
+            return Err(Drop::NotForRole);
+        }
+        if !limits::is_correction(header.correction.into()) {
+            return Err(Drop::Correction);
+        }
+        if is_serving {
+            return self.take_request(cx, received, &header, &message.body);
+        }
+        match message.body {
+            Body::Announce(announce) => self.take_announce(cx, index, &header, announce),
+            Body::Sync { origin_timestamp } => {
+                self.take_sync(cx, index, &header, origin_timestamp, rx)
+            }
+            Body::FollowUp { precise_origin_timestamp } => {
+                let bracket = Bracket::find(&message.tlvs);
+                self.take_follow_up(cx, index, &header, precise_origin_timestamp, bracket)
+            }
+            Body::DelayResp { receive_timestamp, requesting_port_identity } => {
+                let (at, who) = (receive_timestamp, requesting_port_identity);
+                let bracket = Bracket::find(&message.tlvs);
+                self.take_delay_resp(cx, index, &header, at, who, bracket)
+            }
+            Body::PdelayReq { .. } => {
+                if self.ports[index].config.delay_mechanism != DelayMechanism::P2p {
+                    return Err(Drop::NotForRole);
+                }
+                self.answer_pdelay_req(cx, index, &header, rx)
+            }
+            Body::PdelayResp { request_receipt_timestamp, requesting_port_identity } => {
+                self.pdelay_answer_is_ours(index, requesting_port_identity)?;
+                self.take_pdelay_resp(cx, index, &header, request_receipt_timestamp, rx)
+            }
+            Body::PdelayRespFollowUp { response_origin_timestamp, requesting_port_identity } => {
+                self.pdelay_answer_is_ours(index, requesting_port_identity)?;
+                self.take_pdelay_resp_follow_up(cx, index, &header, response_origin_timestamp)
+            }
+            Body::DelayReq { .. } | Body::Signaling { .. } | Body::Management(_) => {
+                Err(Drop::NotForRole)
+            }
+        }
+    }
+
+    pub(crate) fn parent_on(&self, index: usize) -> Option<PortIdentity> {
+        self.parent
+            .filter(|parent| usize::from(parent.port.0) == index)
+            .map(|parent| parent.set.parent_port_identity)
+    }
+
+    pub(crate) fn header(&self, index: usize, sequence_id: u16) -> Header {
+        let mut header = Header::new(self.ports[index].identity, sequence_id);
+        header.sdo_id = self.sdo_id;
+        header.minor_version = self.minor_version;
+        header.domain_number = self.domain_number;
+        header
+    }
+
+    pub(crate) fn measured(&mut self, cx: &mut Cx<'_>, index: usize, observation: Observation) {
+        let Some(parent) = self.parent else { return };
+        let measurement = Measurement {
+            port: PortIndex(index as u16),
+            epoch: parent.epoch,
+            parent: parent.set.parent_port_identity,
+            observation,
+        };
+        self.push(cx.out, Command::Measured(measurement));
+    }
+
+    /// How much is stored, for the test that it is bounded.
+    #[cfg(test)]
+    pub(crate) fn stored(&self) -> usize {
+        self.ports.iter().map(Port::stored).sum()
+    }
+
+    fn start_port(&mut self, cx: &mut Cx<'_>, index: usize, reason: StateReason) {
+        match self.participation {
+            Participation::ClientOnly => {
+                self.enter(cx, index, Role::Listening, reason);
+                if self.ports[index].config.delay_mechanism == DelayMechanism::P2p {
+                    self.timers.set((index as u16, PortTimer::PdelayReq), cx.now);
+                }
+            }
+            Participation::ServerOnly => {
+                self.enter(cx, index, Role::Transmitter(Serving::default()), reason);
+                self.timers.set((index as u16, PortTimer::Announce), cx.now);
+                self.timers.set((index as u16, PortTimer::Sync), cx.now);
+            }
+        }
+    }
+
+    /// The one door between roles: ends what the old one had begun, and tells the change.
+    pub(crate) fn enter(&mut self, cx: &mut Cx<'_>, index: usize, role: Role, reason: StateReason) {
+        let port = PortIndex(index as u16);
+        for timer in PortTimer::OF_ROLES {
+            self.timers.cancel((port.0, timer));
+        }
+        let old = self.ports[index].role.state();
+        let new = role.state();
+        debug_assert!(old.may_become(new), "{old:?} to {new:?}");
+        self.ports[index].role = role;
+        self.ports[index].round_trip.clear();
+        if old != new {
+            self.tell(cx.out, Change::PortState { port, old, new, reason });
+        }
+    }
+
+    pub(crate) fn tell(&mut self, out: &mut Commands<NoEvent>, change: Change) {
+        self.push(out, Command::Changed(change));
+    }
+
+    /// Sends an event message, whose stamp comes back with `token`.
+    pub(crate) fn send_event(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        kind: MessageType,
+        token: SentToken,
+        to: Group,
+        message: Datagram,
+    ) {
+        self.send(cx, index, kind, Destination::Multicast(to), message, Some(token));
+    }
+
+    pub(crate) fn send_general(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        kind: MessageType,
+        to: Group,
+        message: Datagram,
+    ) {
+        self.send(cx, index, kind, Destination::Multicast(to), message, None);
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        kind: MessageType,
+        to: Destination,
+        message: Datagram,
+        token: Option<SentToken>,
+    ) {
+        self.ports[index].counters.count_sent(kind);
+        let on = PortIndex(index as u16);
+        self.push(cx.out, Command::Send(Transmit { on, to, message, token }));
+    }
+
+    fn push(&mut self, out: &mut Commands<NoEvent>, command: Command<NoEvent>) {
+        if out.push(command) == Pushed::AtACost {
+            self.stray.count_drop(Drop::ActionOverflow);
+        }
+    }
+
+    pub(crate) fn count_drop(&mut self, index: usize, cause: Drop) {
+        self.ports
+            .get_mut(index)
+            .map_or(&mut self.stray, |port| &mut port.counters)
+            .count_drop(cause);
+    }
+}
+
+impl Engine for Instance {
+    type Event = NoEvent;
+
+    fn handle(&mut self, cx: &mut Cx<'_>, input: Input<'_>) {
+        match input {
+            Input::Message { on, from, bytes, stamp } => {
+                let index = usize::from(on.0);
+                if let Err(cause) = self.message(cx, &Received { index, from, bytes, stamp }) {
+                    self.count_drop(index, cause);
+                }
+            }
+            Input::Sent { token, stamp } => self.sent(cx, token, stamp),
+            Input::Link { on, state } => self.link(cx, on, state),
+        }
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
+        self.expire(cx);
+        let mut due = Vec::new();
+        while let Some(each) = self.timers.pop_due(cx.now) {
+            due.push(each);
+        }
+        // Whatever was due first: by port, and each port's in their order.
+        due.sort_unstable();
+        for ((port, timer), at) in due {
+            let index = usize::from(port);
+            match timer {
+                PortTimer::Announce => self.announce_due(cx, index, at),
+                PortTimer::Sync => self.sync_due(cx, index, at),
+                PortTimer::DelayReq => self.delay_req_due(cx, index),
+                PortTimer::PdelayReq => self.send_pdelay_req(cx, index),
+            }
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Time<Mono>> {
+        [self.timers.next(), self.expiries.next()].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,200 @@
+//! Which time transmitter is followed: Announce messages in, the state decision out (9.3).
+
+use super::{Cx, Instance, overheard::Hint};
+use crate::prelude::*;
+use crate::{
+    PortIndex,
+    bmca::DataSet,
+    counters::Drop,
+    limits,
+    outcome::{Parent, StateReason},
+    port::{
+        Role,
+        foreign::{Announced, Foreign, Heard},
+        receiver::Following,
+    },
+    seam::Change,
+};
+use ptp_common::{
+    data_set::{ParentDataSet, TimeProperties},
+    time::{Mono, Time},
+    wire::{Announce, Flags, Header, PortIdentity},
+};
+
+impl Instance {
+    pub(super) fn take_announce(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        header: &Header,
+        announce: Announce,
+    ) -> Result<(), Drop> {
+        let now = cx.now;
+        if announce.grandmaster_identity == self.clock_identity {
+            return Err(Drop::SelfGrandmaster);
+        }
+        if header.flags.contains(Flags::ALTERNATE_MASTER) {
+            return Err(Drop::AlternateMaster);
+        }
+        if announce.steps_removed >= 255 {
+            return Err(Drop::StepsRemoved);
+        }
+        let source = header.source_port_identity;
+        if !self.acceptable.is_empty()
+            && !self
+                .acceptable
+                .iter()
+                .any(|each| each.accepts(source, announce.grandmaster_identity))
+        {
+            self.overheard.hear(now, Hint::NotAcceptable { source });
+            return Err(Drop::NotAcceptable);
+        }
+        let parent = self.parent_on(index);
+        let port = &mut self.ports[index];
+        let configured = port.config.log_announce_interval;
+        let claimed = limits::announce_interval(configured, header.log_message_interval);
+        if claimed.is_some_and(|claimed| claimed.is_clamped) {
+            port.counters.count_drop(Drop::IntervalClamped);
+        }
+        let said = Announced { announce, flags: header.flags };
+        if !said.is_utc_offset_plausible() {
+            port.counters.count_drop(Drop::ImplausibleUtcOffset);
+        }
+        let heard = port.foreign.hear(
+            now,
+            source,
+            header.sequence_id,
+            (configured, claimed.map_or(configured, |claimed| claimed.log)),
+            said,
+            port.identity,
+            parent,
+        );
+        self.expect_silence_on(index);
+        match heard {
+            Heard::Believed => self.decide(cx, StateReason::BestTransmitter),
+            Heard::Noted => {}
+            Heard::Late(kept) => self.overheard.hear(now, Hint::SlowAnnounce { source, kept }),
+            // It was heard, and keeps its place.
+            Heard::Unconfirmed => {
+                self.decide(cx, StateReason::BestTransmitter);
+                return Err(Drop::Unconfirmed);
+            }
+            Heard::NoRoom => return Err(Drop::ForeignTableFull),
+            Heard::Duplicate => return Err(Drop::Duplicate),
+            Heard::Stale => return Err(Drop::Replayed),
+        }
+        Ok(())
+    }
+
+    /// When a foreign time transmitter is forgotten: the parent after the announce receipt timeout
+    /// (9.2.6.12), others when their last Announce has left the window.
+    fn expiry(&self, index: usize, foreign: &Foreign) -> Time<Mono> {
+        foreign.last_heard()
+            + if self.parent_on(index) == Some(foreign.source) {
+                let timeout = self.ports[index].config.announce_receipt_timeout;
+                foreign.interval() * i32::from(timeout)
+            } else {
+                foreign.window()
+            }
+    }
+
+    /// The state decision: E_best over all ports (9.3.2.2), for a clock that is a client only.
+    pub(super) fn decide(&mut self, cx: &mut Cx<'_>, reason: StateReason) {
+        let now = cx.now;
+        let mut best: Option<(DataSet, usize, usize)> = None;
+        for (index, port) in self.ports.iter().enumerate() {
+            for (n, foreign) in port.foreign.iter().enumerate() {
+                if !foreign.is_qualified(now) && self.parent_on(index) != Some(foreign.source) {
+                    continue;
+                }
+                let candidate = foreign.data_set(port.identity);
+                if best.as_ref().is_none_or(|(best, ..)| candidate.is_better_than(best)) {
+                    best = Some((candidate, index, n));
+                }
+            }
+        }
+        let Some((_, index, n)) = best else {
+            if let Some(old) = self.parent.take() {
+                self.epoch += 1;
+                self.leave(cx, usize::from(old.port.0), reason);
+                self.tell(cx.out, Change::Parent(None));
+            }
+            self.expect_silence();
+            return;
+        };
+        let Some(foreign) = self.ports[index].foreign.get(n) else { return };
+        let announce = &foreign.believed.announce;
+        let mut new = Parent {
+            port: PortIndex(index as u16),
+            set: ParentDataSet::of(announce, foreign.source),
+            steps_removed: announce.steps_removed,
+            epoch: self.epoch,
+            time_properties: TimeProperties::new(foreign.believed.flags, announce),
+        };
+        let old = self.parent;
+        let same_port = old.is_some_and(|old| old.port == new.port);
+        let same_parent = same_port
+            && old.is_some_and(|old| old.set.parent_port_identity == new.set.parent_port_identity);
+        let same_time = same_parent
+            && old.is_some_and(|old| {
+                old.set.grandmaster_identity == new.set.grandmaster_identity
+                    && old.time_properties.ptp_timescale == new.time_properties.ptp_timescale
+            });
+        if !same_time {
+            self.epoch += 1;
+            new.epoch = self.epoch;
+        }
+        self.parent = Some(new);
+        if let (false, Role::Receiver(following)) = (same_time, &mut self.ports[index].role) {
+            following.forget_halves();
+        }
+        if !same_parent {
+            if let Some(old) = old.filter(|_| !same_port) {
+                self.leave(cx, usize::from(old.port.0), StateReason::BetterElsewhere);
+            }
+            let following = Following::new(&self.ports[index].config);
+            self.enter(cx, index, Role::Receiver(following), StateReason::BestTransmitter);
+        }
+        if !same_time {
+            self.tell(cx.out, Change::Parent(Some(new)));
+        }
+        self.expect_silence();
+    }
+
+    /// A port stops following.
+    fn leave(&mut self, cx: &mut Cx<'_>, index: usize, reason: StateReason) {
+        if !matches!(self.ports[index].role, Role::Disabled) {
+            self.enter(cx, index, Role::Listening, reason);
+        }
+    }
+
+    /// When the first of the foreign time transmitters of each port is forgotten: it depends on who is followed.
+    fn expect_silence(&mut self) {
+        for index in 0..self.ports.len() {
+            self.expect_silence_on(index);
+        }
+    }
+
+    pub(super) fn expect_silence_on(&mut self, index: usize) {
+        let foreign = self.ports[index].foreign.iter();
+        let first = foreign.map(|foreign| self.expiry(index, foreign)).min();
+        self.expiries.put(index as u16, first);
+    }
+
+    /// Forgets who has been silent for too long.
+    pub(super) fn expire(&mut self, cx: &mut Cx<'_>) {
+        if self.expiries.next().is_none_or(|at| at > cx.now) {
+            return;
+        }
+        for index in 0..self.ports.len() {
+            let gone: Vec<PortIdentity> = self.ports[index]
+                .foreign
+                .iter()
+                .filter(|foreign| self.expiry(index, foreign) <= cx.now)
+                .map(|foreign| foreign.source)
+                .collect();
+            self.ports[index].foreign.retain(|foreign| !gone.contains(&foreign.source));
+        }
+        self.decide(cx, StateReason::AnnounceTimeout);
+    }
+}

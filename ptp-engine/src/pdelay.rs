@@ -1,0 +1,329 @@
+//! The peer-to-peer delay mechanism (IEEE 1588-2019 11.4), both sides of it: a [`Responder`] that
+//! answers two-step, and an [`Initiator`] that measures the link.
+//!
+//! A second port that answers the same request is a misconfigured switch or somebody who wants to
+//! stop the clock. Neither may: answers are kept per responder, the known peer is believed, and
+//! another one takes over only after the known peer has been silent for several requests.
+
+use super::{Datagram, SentToken, counters::Drop};
+use crate::prelude::*;
+use crate::stamp::Stamp;
+use alloc::collections::VecDeque;
+use ptp_common::{
+    time::{Duration, Ptp, Time},
+    wire::{Body, Flags, Header, PortIdentity, TimeInterval, Timestamp},
+};
+
+/// Answers that wait for the stamp of their Pdelay_Resp.
+const PENDING_ANSWERS: usize = 32;
+/// Requests that wait for answers.
+const PENDING_REQUESTS: usize = 4;
+/// Ports that are remembered for one request.
+const RESPONDERS: usize = 4;
+/// Requests that the known peer may leave unanswered before another one is believed.
+const PEER_PATIENCE: u8 = 3;
+
+/// Answers Pdelay_Req with Pdelay_Resp, and once that is stamped with Pdelay_Resp_Follow_Up.
+#[derive(Debug, Default)]
+pub(super) struct Responder {
+    pending: VecDeque<Answer>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    token: SentToken,
+    header: Header,
+    requesting_port_identity: PortIdentity,
+}
+
+impl Responder {
+    /// The Pdelay_Resp to a request that was received at `receipt`. `template` is the header that
+    /// this clock sends with.
+    pub(super) fn answer(
+        &mut self,
+        token: SentToken,
+        template: Header,
+        request: &Header,
+        receipt: Time<Ptp>,
+    ) -> Datagram {
+        if self.pending.len() >= PENDING_ANSWERS {
+            self.pending.pop_front();
+        }
+        let requesting_port_identity = request.source_port_identity;
+        let mut header = Header { sequence_id: request.sequence_id, ..template };
+        // 11.4.2 c) 7): Pdelay_Resp carries the receive time, its fraction of a nanosecond with the
+        // sign reversed, and the follow-up the request's own correction.
+        header.correction = request.correction;
+        self.pending.push_back(Answer { token, header, requesting_port_identity });
+        let (request_receipt_timestamp, fraction) = Timestamp::from_time(receipt);
+        header.correction = TimeInterval(-fraction.0);
+        header.flags |= Flags::TWO_STEP;
+        Datagram::new(
+            header,
+            Body::PdelayResp { request_receipt_timestamp, requesting_port_identity },
+        )
+    }
+
+    /// The follow-up to the answer that was sent with `token`; `None` if it was none of ours.
+    /// Without a stamp there is no follow-up, and the inner value is `None`.
+    pub(super) fn stamped(
+        &mut self,
+        token: SentToken,
+        sent: Option<Time<Ptp>>,
+    ) -> Option<Option<Datagram>> {
+        let at = self.pending.iter().position(|answer| answer.token == token)?;
+        let Answer { mut header, requesting_port_identity, .. } = self.pending.remove(at)?;
+        let follow_up = sent.map(|sent| {
+            let (response_origin_timestamp, fraction) = Timestamp::from_time(sent);
+            header.correction = TimeInterval(header.correction.0.saturating_add(fraction.0));
+            Datagram::new(
+                header,
+                Body::PdelayRespFollowUp { response_origin_timestamp, requesting_port_identity },
+            )
+        });
+        Some(follow_up)
+    }
+}
+
+/// One finished measurement of the link.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PeerDelay {
+    /// The port at the other end.
+    pub responder: PortIdentity,
+    /// Pdelay_Req left.
+    pub t1: Stamp,
+    /// Pdelay_Resp arrived.
+    pub t4: Stamp,
+    /// How long the responder held it, on the responder's clock, corrections included.
+    pub turnaround: Duration,
+    /// `meanLinkDelay` of this exchange alone, on the local monotonic scale.
+    pub mean_link_delay: Duration,
+    /// `neighborRateRatio`: the peer's clock rate over the local monotonic one; `None` before the
+    /// second exchange or where the peer tells no times (one-step).
+    pub neighbor_rate_ratio: Option<f64>,
+    /// `sequenceId` of the exchange.
+    pub sequence_id: u16,
+}
+
+#[derive(Debug)]
+struct Request {
+    token: SentToken,
+    sequence_id: u16,
+    t1: Option<Stamp>,
+    responses: Vec<Response>,
+    answered: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Response {
+    responder: PortIdentity,
+    /// Request receipt and correction of Pdelay_Resp, receive stamp.
+    resp: Option<(Time<Ptp>, Duration, bool, Stamp)>,
+    /// Response origin and correction of the follow-up.
+    follow_up: Option<(Time<Ptp>, Duration)>,
+}
+
+/// Sends Pdelay_Req and makes measurements of what comes back.
+#[derive(Debug, Default)]
+pub(super) struct Initiator {
+    requests: VecDeque<Request>,
+    peer: Option<PortIdentity>,
+    /// Requests in a row that were answered, but not by the peer.
+    missed: u8,
+    /// Response origin and arrival of an earlier exchange with the peer, for the rate ratio.
+    anchor: Option<(Time<Ptp>, Stamp)>,
+}
+
+impl Initiator {
+    /// Notes a request that is sent now; returns how many unanswered ones it displaces.
+    pub(super) fn sent(&mut self, token: SentToken, sequence_id: u16) -> usize {
+        let mut unanswered = 0;
+        while self.requests.len() >= PENDING_REQUESTS {
+            if let Some(old) = self.requests.pop_front() {
+                unanswered += usize::from(old.responses.is_empty());
+                self.settle(&old);
+            }
+        }
+        let request =
+            Request { token, sequence_id, t1: None, responses: Vec::new(), answered: false };
+        self.requests.push_back(request);
+        unanswered
+    }
+
+    /// A request has had its time: if others answered it and the peer did not, the peer loses trust.
+    fn settle(&mut self, request: &Request) {
+        let Some(peer) = self.peer else { return };
+        if request.responses.is_empty() {
+            return;
+        }
+        if request.responses.iter().any(|response| response.responder == peer) {
+            self.missed = 0;
+        } else {
+            self.missed = self.missed.saturating_add(1);
+            if self.missed >= PEER_PATIENCE {
+                self.peer = None;
+                self.missed = 0;
+                self.anchor = None;
+            }
+        }
+    }
+
+    /// The stamp of a request; `None` if the token is none of ours.
+    pub(super) fn stamped(
+        &mut self,
+        token: SentToken,
+        t1: Option<Stamp>,
+        parent: Option<PortIdentity>,
+    ) -> Option<Result<Option<PeerDelay>, Drop>> {
+        let at = self.requests.iter().position(|request| request.token == token)?;
+        let Some(t1) = t1 else {
+            self.requests.remove(at);
+            return Some(Err(Drop::MissingTxStamp));
+        };
+        self.requests[at].t1 = Some(t1);
+        Some(Ok(self.finish(at, parent)))
+    }
+
+    /// A Pdelay_Resp for this port; the flag says that somebody else has answered before.
+    pub(super) fn response(
+        &mut self,
+        header: &Header,
+        request_receipt: Time<Ptp>,
+        t4: Stamp,
+        parent: Option<PortIdentity>,
+    ) -> Result<(Option<PeerDelay>, bool), Drop> {
+        let (at, n, multiple) = self.entry(header, parent)?;
+        let response = &mut self.requests[at].responses[n];
+        if response.resp.is_some() {
+            return Err(Drop::Duplicate);
+        }
+        let two_step = header.flags.contains(Flags::TWO_STEP);
+        response.resp = Some((request_receipt, header.correction.into(), two_step, t4));
+        Ok((self.finish(at, parent), multiple))
+    }
+
+    /// A Pdelay_Resp_Follow_Up for this port.
+    pub(super) fn follow_up(
+        &mut self,
+        header: &Header,
+        response_origin: Time<Ptp>,
+        parent: Option<PortIdentity>,
+    ) -> Result<Option<PeerDelay>, Drop> {
+        let (at, n, _) = self.entry(header, parent)?;
+        let response = &mut self.requests[at].responses[n];
+        if response.follow_up.is_some() {
+            return Err(Drop::Duplicate);
+        }
+        response.follow_up = Some((response_origin, header.correction.into()));
+        Ok(self.finish(at, parent))
+    }
+
+    /// Finds or makes the place for an answer; says whether somebody else has answered before.
+    fn entry(
+        &mut self,
+        header: &Header,
+        parent: Option<PortIdentity>,
+    ) -> Result<(usize, usize, bool), Drop> {
+        let at = self
+            .requests
+            .iter()
+            .position(|request| request.sequence_id == header.sequence_id)
+            .ok_or(Drop::UnmatchedPdelayResp)?;
+        let responses = &mut self.requests[at].responses;
+        let responder = header.source_port_identity;
+        if let Some(n) = responses.iter().position(|each| each.responder == responder) {
+            return Ok((at, n, false));
+        }
+        if responses.len() >= RESPONDERS {
+            // A crowd that answers first must not crowd out the port to be believed.
+            if Some(responder) != self.peer && Some(responder) != parent {
+                return Err(Drop::MultipleResponders);
+            }
+            responses.pop();
+        }
+        responses.push(Response { responder, resp: None, follow_up: None });
+        Ok((at, responses.len() - 1, responses.len() > 1))
+    }
+
+    /// Makes the measurement if request `at` has everything from the port to be believed.
+    fn finish(&mut self, at: usize, parent: Option<PortIdentity>) -> Option<PeerDelay> {
+        let request = &mut self.requests[at];
+        if request.answered {
+            return None;
+        }
+        let t1 = request.t1?;
+        let complete = |response: &&Response| {
+            response
+                .resp
+                .is_some_and(|(_, _, two_step, _)| !two_step || response.follow_up.is_some())
+        };
+        let from = |port: Option<PortIdentity>| {
+            let port = port?;
+            request.responses.iter().find(|response| response.responder == port)
+        };
+        // Where the parent itself answers it is the peer; behind a transparent clock it cannot.
+        let response = match from(parent).or_else(|| from(self.peer)) {
+            Some(response) => Some(response).filter(complete)?,
+            None if self.peer.is_none() => request.responses.iter().find(complete)?,
+            None => return None,
+        };
+        let (receipt, correction, two_step, t4) = response.resp?;
+        let mut turnaround = correction;
+        let mut origin = None;
+        if two_step {
+            let (response_origin, follow_up_correction) = response.follow_up?;
+            turnaround += (response_origin - receipt) + follow_up_correction;
+            origin = Some(response_origin + correction + follow_up_correction);
+        }
+        let responder = response.responder;
+        if self.peer != Some(responder) {
+            self.peer = Some(responder);
+            self.anchor = None;
+        }
+        request.answered = true;
+        let sequence_id = request.sequence_id;
+        let neighbor_rate_ratio = origin.and_then(|origin| {
+            let Some((first, arrived)) = self.anchor else {
+                self.anchor = Some((origin, t4));
+                return None;
+            };
+            let local = (t4.time - arrived.time).as_nanos_f64();
+            let ratio = (origin - first).as_nanos_f64() / local;
+            // A ratio that no oscillator has: the peer's clock was set in between.
+            if !(0.9..1.1).contains(&ratio) {
+                self.anchor = Some((origin, t4));
+                return None;
+            }
+            // Long enough for a good ratio, short enough to follow the temperature.
+            if local > 16e9 {
+                self.anchor = Some((origin, t4));
+            }
+            Some(ratio)
+        });
+        let held = match neighbor_rate_ratio {
+            Some(ratio) => Duration::from_nanos_f64(turnaround.as_nanos_f64() / ratio),
+            None => turnaround,
+        };
+        let mean_link_delay = ((t4.time - t1.time) - held).half();
+        Some(PeerDelay {
+            responder,
+            t1,
+            t4,
+            turnaround,
+            mean_link_delay,
+            neighbor_rate_ratio,
+            sequence_id,
+        })
+    }
+
+    /// How much is stored.
+    #[cfg(test)]
+    pub(super) fn stored(&self) -> usize {
+        self.requests.iter().map(|request| 1 + request.responses.len()).sum()
+    }
+
+    /// Forgets everything; the link has changed.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}

@@ -1,0 +1,157 @@
+//! One PTP Port: who it is, what it has heard, and its [`Role`], which holds what belongs to the role alone. So
+//! nothing of a role outlives it.
+
+pub(crate) mod foreign;
+mod grain;
+pub(crate) mod receiver;
+mod rhythm;
+pub(crate) mod round_trip;
+pub(crate) mod transmitter;
+
+use crate::{
+    PortState,
+    config::PortConfig,
+    counters::Counters,
+    instance::Aiming,
+    pdelay::{Initiator, Responder},
+};
+use foreign::ForeignTable;
+use ptp_common::wire::PortIdentity;
+use receiver::Following;
+use round_trip::RoundTrip;
+use transmitter::Serving;
+
+/// What a port is doing (table 20), with what it needs for that.
+#[derive(Debug, Default)]
+#[expect(clippy::large_enum_variant, reason = "one for each port, and never moved but at a change")]
+pub(crate) enum Role {
+    /// Before the first input.
+    #[default]
+    Initializing,
+    /// The link is down, or the interface is gone.
+    Disabled,
+    /// Waits for a time transmitter, or another port has the best one.
+    Listening,
+    /// Follows a time transmitter.
+    Receiver(Following),
+    /// Sends its time.
+    Transmitter(Serving),
+}
+
+impl Role {
+    pub(crate) fn state(&self) -> PortState {
+        match self {
+            Self::Initializing => PortState::Initializing,
+            Self::Disabled => PortState::Disabled,
+            Self::Listening => PortState::Listening,
+            Self::Receiver(following) => following.state(),
+            Self::Transmitter(_) => PortState::TimeTransmitter,
+        }
+    }
+
+    pub(crate) const fn is_serving(&self) -> bool {
+        matches!(self, Self::Transmitter(_))
+    }
+}
+
+/// Timers of a port, in the order in which they are served when several are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum PortTimer {
+    Announce,
+    Sync,
+    DelayReq,
+    PdelayReq,
+}
+
+impl PortTimer {
+    /// Those that end with a role.
+    pub(crate) const OF_ROLES: [Self; 3] = [Self::Announce, Self::Sync, Self::DelayReq];
+}
+
+/// See the module's paragraph.
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub(crate) identity: PortIdentity,
+    pub(crate) config: PortConfig,
+    pub(crate) role: Role,
+    pub(crate) counters: Counters,
+    pub(crate) foreign: ForeignTable,
+    pub(crate) initiator: Initiator,
+    pub(crate) responder: Responder,
+    pub(crate) round_trip: RoundTrip,
+    pub(crate) aiming: Aiming,
+    // Numbers of a series go on when the role comes back.
+    pub(crate) delay_sequence_id: u16,
+    pub(crate) pdelay_sequence_id: u16,
+    pub(crate) announce_sequence_id: u16,
+    pub(crate) sync_sequence_id: u16,
+}
+
+impl Port {
+    /// `key` so that nobody can aim at a place in a table.
+    pub(crate) fn new(
+        identity: PortIdentity,
+        config: PortConfig,
+        key: u64,
+        delay_sequence_id: u16,
+        pdelay_sequence_id: u16,
+    ) -> Self {
+        Self {
+            identity,
+            config,
+            role: Role::default(),
+            counters: Counters::default(),
+            foreign: ForeignTable::new(key),
+            initiator: Initiator::default(),
+            responder: Responder::default(),
+            round_trip: RoundTrip::default(),
+            aiming: Aiming::Off,
+            delay_sequence_id,
+            pdelay_sequence_id,
+            announce_sequence_id: 0,
+            sync_sequence_id: 0,
+        }
+    }
+
+    /// The mean interval of Delay_Req in use, log2 s.
+    pub(crate) const fn log_delay_req_interval(&self) -> i8 {
+        match &self.role {
+            Role::Receiver(following) => following.log_delay_req_interval,
+            _ => self.config.log_min_delay_req_interval,
+        }
+    }
+
+    /// How much is stored, for the test that it is bounded.
+    #[cfg(test)]
+    pub(crate) fn stored(&self) -> usize {
+        let of_role = match &self.role {
+            Role::Receiver(following) => following.stored(),
+            _ => 0,
+        };
+        self.foreign.len() + of_role + self.initiator.stored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_left_only_as_figure_30_has_it() {
+        use PortState::{
+            Disabled, Initializing, Listening, Passive, PreTimeTransmitter, TimeReceiver,
+            TimeTransmitter, Uncalibrated,
+        };
+        // One becomes a time receiver by way of UNCALIBRATED alone.
+        for from in [Initializing, Disabled, Listening, Passive, PreTimeTransmitter] {
+            assert!(!from.may_become(TimeReceiver), "{from:?}");
+        }
+        assert!(Uncalibrated.may_become(TimeReceiver));
+        for from in PortState::ALL {
+            assert!(from.may_become(Disabled) && from.may_become(from), "{from:?}");
+            assert!(!from.may_become(Initializing) || from == Initializing, "{from:?}");
+        }
+        assert!(Disabled.may_become(Listening) && Disabled.may_become(TimeTransmitter));
+        assert!(!Disabled.may_become(Uncalibrated));
+    }
+}

@@ -1,0 +1,486 @@
+//! What a port does that follows a time transmitter: Sync with its Follow_Up, Delay_Req with its Delay_Resp, in
+//! whatever order their parts and stamps come.
+
+use alloc::collections::VecDeque;
+
+use ptp_common::{
+    time::{Duration, Mono, Ptp, Time},
+    wire::{Body, Bracket, Flags, Header, MessageType, PortIdentity, Timestamp},
+};
+use rand::RngExt;
+
+use crate::{
+    Datagram, DelayMechanism, Group, PortIndex, PortState, SentToken,
+    config::PortConfig,
+    counters::{Counters, Drop},
+    instance::{Aiming, Cx, Instance, Synchronization},
+    limits::{self, Clamped},
+    outcome::{DelayObservation, Observation, SyncObservation},
+    port::{Port, PortTimer, Role, grain::Grain, rhythm::Rhythm, round_trip::RoundTrip},
+    sent::Sent,
+    sequence::{SequenceGuard, Verdict},
+    stamp::Stamp,
+};
+
+/// Sync messages that wait for their other half.
+const SYNC_CAPACITY: usize = 8;
+/// Delay_Req messages that wait for stamp or answer.
+const DELAY_CAPACITY: usize = 16;
+/// A Delay_Req older than this, or than four of its intervals, is not answered any more.
+const DELAY_PATIENCE: Duration = Duration::from_secs(2);
+/// A bracket may be wider than the path by what a driver takes, part of which is behind the wire.
+const DRIVER: Duration = Duration::from_micros(100);
+/// Interval assumed where a Sync says none that can be believed.
+const UNKNOWN_INTERVAL: Duration = Duration::from_log_interval(-7);
+
+#[derive(Debug)]
+enum SyncHalf {
+    Awaited,
+    /// Came without a stamp, and was counted; its Follow_Up needs no second count.
+    Lost,
+    Stamped {
+        t2: Stamp,
+        correction: Duration,
+        log_interval: Option<i8>,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct FollowUp {
+    origin: Time<Ptp>,
+    correction: Duration,
+    /// How much before that stamp the Sync may have left.
+    doubt: Duration,
+}
+
+#[derive(Debug)]
+struct PendingSync {
+    sequence_id: u16,
+    sync: SyncHalf,
+    follow_up: Option<FollowUp>,
+}
+
+#[derive(Debug)]
+struct PendingDelay {
+    sequence_id: u16,
+    token: SentToken,
+    sent: Time<Mono>,
+    t3: Option<Stamp>,
+    /// Corrected, the correction, and how much later than the stamp it may have arrived.
+    t4: Option<(Time<Ptp>, Duration, Duration)>,
+}
+
+/// What belongs to a port and its present parent, and goes with it.
+#[derive(Debug)]
+pub(crate) struct Following {
+    pub(crate) synchronization: Synchronization,
+    sync_sequence: SequenceGuard,
+    syncs: VecDeque<PendingSync>,
+    delays: VecDeque<PendingDelay>,
+    last_answered: Option<u16>,
+    pub(crate) log_delay_req_interval: i8,
+    rhythm: Rhythm,
+    grain: Grain,
+}
+
+impl Following {
+    pub(crate) fn new(config: &PortConfig) -> Self {
+        Self {
+            synchronization: Synchronization::Unlocked,
+            // Three Sync messages of a new series, two intervals after the last of the old one.
+            sync_sequence: SequenceGuard::new(3, 4),
+            syncs: VecDeque::new(),
+            delays: VecDeque::new(),
+            last_answered: None,
+            log_delay_req_interval: config.log_min_delay_req_interval,
+            rhythm: Rhythm::default(),
+            grain: Grain::default(),
+        }
+    }
+
+    pub(crate) const fn state(&self) -> PortState {
+        match self.synchronization {
+            Synchronization::Unlocked => PortState::Uncalibrated,
+            Synchronization::Locked => PortState::TimeReceiver,
+        }
+    }
+
+    /// Halves of exchanges from before and after do not fit together.
+    pub(crate) fn forget_halves(&mut self) {
+        self.syncs.clear();
+        self.delays.clear();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn stored(&self) -> usize {
+        self.syncs.len() + self.delays.len()
+    }
+
+    /// The place where the halves of a two-step Sync meet; makes it, at the cost of the oldest.
+    fn pending_sync(&mut self, counters: &mut Counters, sequence_id: u16) -> &mut PendingSync {
+        let position = self.syncs.iter().position(|pending| pending.sequence_id == sequence_id);
+        let position = position.unwrap_or_else(|| {
+            if self.syncs.len() >= SYNC_CAPACITY
+                && let Some(old) = self.syncs.pop_front()
+            {
+                count_half(counters, &old);
+            }
+            let follow_up = None;
+            self.syncs.push_back(PendingSync { sequence_id, sync: SyncHalf::Awaited, follow_up });
+            self.syncs.len() - 1
+        });
+        &mut self.syncs[position]
+    }
+}
+
+impl Instance {
+    pub(crate) fn take_sync(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        header: &Header,
+        origin: Timestamp,
+        rx: Option<Stamp>,
+    ) -> Result<(), Drop> {
+        self.check_parent(cx.now, index, header)?;
+        let sequence_id = header.sequence_id;
+        let log_interval = limits::sync_interval(header.log_message_interval);
+        // The first Sync shows that the time transmitter is at work: requests may start (9.5.11.2).
+        self.start_delay_req(cx.now, index);
+        let (following, port) = self.following(index)?;
+        let correction: Duration = header.correction.into();
+        // Some transmitters send a Follow_Up and forget the flag. That it was sent when the epoch began is
+        // no time that anybody means.
+        let is_one_step = !header.flags.contains(Flags::TWO_STEP)
+            && !port.config.assume_two_step
+            && origin != Timestamp::ZERO;
+        if is_one_step {
+            let Some(t2) = rx else {
+                following.sync_sequence.accept(cx.now, sequence_id);
+                return Err(Drop::MissingRxStamp);
+            };
+            following.grain.push(origin.into());
+            let t1 = Time::<Ptp>::from(origin) + correction;
+            let two_step = false;
+            let sync = SyncObservation { t1, t2, sequence_id, log_interval, two_step, correction };
+            return self.finish_sync(cx, index, sync);
+        }
+        let half = match rx {
+            Some(t2) => SyncHalf::Stamped { t2, correction, log_interval },
+            None => SyncHalf::Lost,
+        };
+        let pending = following.pending_sync(port.counters, sequence_id);
+        if !matches!(pending.sync, SyncHalf::Awaited) {
+            return Err(Drop::Duplicate);
+        }
+        pending.sync = half;
+        self.match_sync(cx, index, sequence_id)?;
+        if rx.is_none() { Err(Drop::MissingRxStamp) } else { Ok(()) }
+    }
+
+    pub(crate) fn take_follow_up(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        header: &Header,
+        precise_origin: Timestamp,
+        bracket: Option<Bracket>,
+    ) -> Result<(), Drop> {
+        self.check_parent(cx.now, index, header)?;
+        let (following, mut port) = self.following(index)?;
+        // What is earlier than the stamp is on the wrong side of it.
+        let doubt = port.peer_doubt(bracket, |bracket| -i64::from(bracket.earliest_ns));
+        let pending = following.pending_sync(port.counters, header.sequence_id);
+        if pending.follow_up.is_some() {
+            return Err(Drop::Duplicate);
+        }
+        let (origin, correction): (Time<Ptp>, Duration) =
+            (precise_origin.into(), header.correction.into());
+        pending.follow_up = Some(FollowUp { origin, correction, doubt });
+        // With the fraction that the timestamp leaves out.
+        following.grain.push(origin + correction);
+        self.match_sync(cx, index, header.sequence_id)
+    }
+
+    /// What belongs to the parent of a port, and the rest of the port.
+    fn following(&mut self, index: usize) -> Result<(&mut Following, Rest<'_>), Drop> {
+        let Port { role, config, counters, round_trip, .. } = &mut self.ports[index];
+        match role {
+            Role::Receiver(following) => Ok((following, Rest { config, counters, round_trip })),
+            _ => Err(Drop::NotParent),
+        }
+    }
+
+    /// Sync and Follow_Up count only from the parent and in sequence.
+    fn check_parent(&mut self, now: Time<Mono>, index: usize, header: &Header) -> Result<(), Drop> {
+        if header.flags.contains(Flags::ALTERNATE_MASTER) {
+            return Err(Drop::AlternateMaster);
+        }
+        if self.parent_on(index) != Some(header.source_port_identity) {
+            return Err(Drop::NotParent);
+        }
+        let interval = limits::sync_interval(header.log_message_interval)
+            .map_or(UNKNOWN_INTERVAL, Duration::from_log_interval);
+        let (following, _) = self.following(index)?;
+        match following.sync_sequence.check(now, header.sequence_id, interval) {
+            Verdict::Fresh => Ok(()),
+            Verdict::Duplicate => Err(Drop::Duplicate),
+            Verdict::Stale => Err(Drop::Replayed),
+        }
+    }
+
+    fn match_sync(&mut self, cx: &mut Cx<'_>, index: usize, sequence_id: u16) -> Result<(), Drop> {
+        let (following, _) = self.following(index)?;
+        let Some(at) = following.syncs.iter().position(|each| each.sequence_id == sequence_id)
+        else {
+            return Ok(());
+        };
+        let Some(FollowUp { origin, correction: more, doubt }) = following.syncs[at].follow_up
+        else {
+            return Ok(());
+        };
+        match following.syncs[at].sync {
+            SyncHalf::Awaited => Ok(()),
+            SyncHalf::Lost => {
+                following.syncs.remove(at);
+                following.sync_sequence.accept(cx.now, sequence_id);
+                Ok(())
+            }
+            SyncHalf::Stamped { mut t2, correction, log_interval } => {
+                following.syncs.remove(at);
+                // At which end it arises makes no difference.
+                t2.doubt += doubt;
+                let correction = correction + more;
+                let (t1, two_step) = (origin + correction, true);
+                let sync =
+                    SyncObservation { t1, t2, sequence_id, log_interval, two_step, correction };
+                self.finish_sync(cx, index, sync)
+            }
+        }
+    }
+
+    /// `delayAsymmetry` is still to be added to `t1`.
+    fn finish_sync(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        mut sync: SyncObservation,
+    ) -> Result<(), Drop> {
+        let sequence_id = sync.sequence_id;
+        let (following, port) = self.following(index)?;
+        following.sync_sequence.accept(cx.now, sequence_id);
+        // What is older can only be taken out of order from now on, so it is not taken at all.
+        while let Some(at) = following
+            .syncs
+            .iter()
+            .position(|pending| sequence_id.wrapping_sub(pending.sequence_id) < 0x8000)
+        {
+            if let Some(old) = following.syncs.remove(at) {
+                count_half(port.counters, &old);
+            }
+        }
+        port.counters.sync_exchanges += 1;
+        let half = following.grain.half();
+        sync.t1 += port.config.delay_asymmetry + half;
+        sync.t2.doubt += half;
+        following.rhythm.sync(sync.t1, sync.t2.time);
+        port.round_trip.sync(sync.t1, sync.t2.time);
+        self.measured(cx, index, Observation::Sync(sync));
+        Ok(())
+    }
+
+    fn start_delay_req(&mut self, now: Time<Mono>, index: usize) {
+        let key = (index as u16, PortTimer::DelayReq);
+        if self.ports[index].config.delay_mechanism == DelayMechanism::E2e
+            && self.timers.at(key).is_none()
+        {
+            let wait = self.random_interval(index);
+            self.timers.set(key, now + wait);
+        }
+    }
+
+    /// Uniform over 0..=2 times the mean interval (9.5.11.2).
+    fn random_interval(&mut self, index: usize) -> Duration {
+        let log = self.ports[index].log_delay_req_interval();
+        let most = Duration::from_log_interval(log).as_nanos().saturating_mul(2);
+        Duration::from_nanos(self.rng.random_range(0..=most))
+    }
+
+    /// At random, and with aiming shortly before the Sync that is nearest to that.
+    fn next_request(&mut self, now: Time<Mono>, index: usize) -> Time<Mono> {
+        let wanted = now + self.random_interval(index);
+        let Port { role: Role::Receiver(following), aiming, .. } = &self.ports[index] else {
+            return wanted;
+        };
+        let share = following.rhythm.share();
+        if *aiming == Aiming::Off || (share < 1.0 && self.rng.random::<f64>() >= share) {
+            return wanted;
+        }
+        let mean = Duration::from_log_interval(following.log_delay_req_interval);
+        following.rhythm.aim(now, wanted, mean)
+    }
+
+    pub(crate) fn delay_req_due(&mut self, cx: &mut Cx<'_>, index: usize) {
+        let next = self.next_request(cx.now, index);
+        let port = &mut self.ports[index];
+        let Role::Receiver(following) = &mut port.role else { return };
+        let token = self.in_flight.put(PortIndex(index as u16), Sent::DelayReq);
+        let mean = Duration::from_log_interval(following.log_delay_req_interval);
+        let patience = DELAY_PATIENCE.max(mean * 4);
+        while following.delays.front().is_some_and(|old| {
+            following.delays.len() >= DELAY_CAPACITY || cx.now - old.sent > patience
+        }) {
+            following.delays.pop_front();
+            port.counters.count_drop(Drop::UnansweredDelayReq);
+        }
+        let sequence_id = port.delay_sequence_id;
+        port.delay_sequence_id = sequence_id.wrapping_add(1);
+        self.timers.set((index as u16, PortTimer::DelayReq), next);
+        let sent = cx.now;
+        following.delays.push_back(PendingDelay { sequence_id, token, sent, t3: None, t4: None });
+        let header = self.header(index, sequence_id);
+        let body = Body::DelayReq { origin_timestamp: Timestamp::ZERO };
+        let message = Datagram::new(header, body);
+        self.send_event(cx, index, MessageType::DelayReq, token, Group::Primary, message);
+    }
+
+    /// The stamp of a Delay_Req, or the news that there is none.
+    pub(crate) fn delay_req_sent(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        token: SentToken,
+        stamp: Option<Stamp>,
+    ) {
+        let port = &mut self.ports[index];
+        let Role::Receiver(following) = &mut port.role else { return };
+        let Some(at) = following.delays.iter().position(|delay| delay.token == token) else {
+            return;
+        };
+        if stamp.is_none() {
+            following.delays.remove(at);
+            port.counters.count_drop(Drop::MissingTxStamp);
+            return;
+        }
+        following.delays[at].t3 = stamp;
+        self.finish_delay(cx, index, at);
+    }
+
+    pub(crate) fn take_delay_resp(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        header: &Header,
+        receive: Timestamp,
+        requester: PortIdentity,
+        bracket: Option<Bracket>,
+    ) -> Result<(), Drop> {
+        let is_aiming = self.ports[index].aiming == Aiming::On;
+        let is_own = requester == self.ports[index].identity;
+        let is_parents = self.parent_on(index) == Some(header.source_port_identity);
+        if is_parents {
+            self.following(index)?.0.rhythm.answered(cx.now, is_own);
+        }
+        if !is_own {
+            return Err(Drop::OtherRequester);
+        }
+        if !is_parents {
+            return Err(Drop::NotParent);
+        }
+        let (following, mut port) = self.following(index)?;
+        let sequence_id = header.sequence_id;
+        let Some(at) = following.delays.iter().position(|each| each.sequence_id == sequence_id)
+        else {
+            return Err(if following.last_answered == Some(sequence_id) {
+                Drop::Duplicate
+            } else {
+                Drop::UnmatchedDelayResp
+            });
+        };
+        if following.delays[at].t4.is_some() {
+            return Err(Drop::Duplicate);
+        }
+        let correction: Duration = header.correction.into();
+        following.grain.push(Time::<Ptp>::from(receive) - correction);
+        let half = following.grain.half();
+        let t4 = Time::<Ptp>::from(receive) - correction + port.config.delay_asymmetry + half;
+        if is_aiming {
+            following.rhythm.aimed_arrived(t4);
+        }
+        let doubt = half + port.peer_doubt(bracket, |bracket| i64::from(bracket.latest_ns));
+        let configured = port.config.log_min_delay_req_interval;
+        let current = following.log_delay_req_interval;
+        let claimed = limits::delay_req_interval(configured, current, header.log_message_interval);
+        following.delays[at].t4 = Some((t4, correction, doubt));
+        if let Some(Clamped { log, is_clamped }) = claimed {
+            following.log_delay_req_interval = log;
+            if is_clamped {
+                port.counters.count_drop(Drop::IntervalClamped);
+            }
+            // A request that an earlier answer has put far off does not wait for longer than this one asks.
+            let latest = cx.now + Duration::from_log_interval(log) * 2;
+            let key = (index as u16, PortTimer::DelayReq);
+            let due = self.timers.at(key).map(|at| at.min(latest));
+            self.timers.put(key, due);
+        }
+        self.finish_delay(cx, index, at);
+        Ok(())
+    }
+
+    fn finish_delay(&mut self, cx: &mut Cx<'_>, index: usize, at: usize) {
+        let Ok((following, port)) = self.following(index) else { return };
+        let PendingDelay {
+            sequence_id, t3: Some(mut t3), t4: Some((t4, correction, doubt)), ..
+        } = following.delays[at]
+        else {
+            return;
+        };
+        t3.doubt += doubt;
+        following.delays.remove(at);
+        following.last_answered = Some(sequence_id);
+        if !port.round_trip.delay(t3.time, t4) {
+            port.counters.count_drop(Drop::ImplausibleDelay);
+            return;
+        }
+        port.counters.delay_exchanges += 1;
+        let delay = DelayObservation { t3, t4, sequence_id, correction };
+        self.measured(cx, index, Observation::Delay(delay));
+    }
+}
+
+/// A port without its role.
+struct Rest<'a> {
+    config: &'a PortConfig,
+    counters: &'a mut Counters,
+    round_trip: &'a mut RoundTrip,
+}
+
+impl Rest<'_> {
+    /// How far a stamp of the other end lies on the wrong side of its wire, by the bracket that it tells.
+    fn peer_doubt(
+        &mut self,
+        bracket: Option<Bracket>,
+        doubt_ns: impl Fn(Bracket) -> i64,
+    ) -> Duration {
+        let Some(bracket) = bracket else { return Duration::ZERO };
+        let doubt = Duration::from_nanos(doubt_ns(bracket).max(0));
+        let is_known = bracket.earliest_ns != i32::MIN && bracket.latest_ns != i32::MAX;
+        let width = i64::from(bracket.latest_ns) - i64::from(bracket.earliest_ns);
+        let width = if is_known { Duration::from_nanos(width) } else { doubt };
+        let widest = self.round_trip.floor().map(|path| path + DRIVER);
+        if width < Duration::ZERO || widest.is_some_and(|widest| width.max(doubt) > widest) {
+            self.counters.count_drop(Drop::ImplausibleBracket);
+            return Duration::ZERO;
+        }
+        doubt
+    }
+}
+
+fn count_half(counters: &mut Counters, old: &PendingSync) {
+    match (&old.sync, &old.follow_up) {
+        (SyncHalf::Lost, _) => {}
+        (SyncHalf::Awaited, _) => counters.count_drop(Drop::FollowUpWithoutSync),
+        (SyncHalf::Stamped { .. }, None) => counters.count_drop(Drop::SyncWithoutFollowUp),
+        (SyncHalf::Stamped { .. }, Some(_)) => counters.count_drop(Drop::Reordered),
+    }
+}

@@ -1,0 +1,233 @@
+//! What a port does that sends its time: Announce, two-step Sync whose Follow_Up carries the stamp of its own
+//! transmission, Delay_Resp, and answers to Pdelay_Req.
+
+use alloc::collections::VecDeque;
+use core::net::IpAddr;
+
+use ptp_common::{
+    time::{Duration, Mono, Ptp, Time},
+    wire::{Announce, Body, Bracket, Flags, Header, MessageType, TimeInterval, Timestamp},
+};
+
+use crate::{
+    Datagram, Destination, Group, SentToken,
+    address::Address,
+    config::TransmitterConfig,
+    counters::Drop,
+    instance::{Cx, Instance, Received},
+    port::{PortTimer, Role},
+    sent::Sent,
+    stamp::Stamp,
+};
+
+/// Sync messages that wait for their stamp, per port.
+const PENDING_SYNCS: usize = 16;
+/// `logMessageInterval` that says no interval.
+pub(crate) const UNICAST_INTERVAL: i8 = 0x7f;
+
+/// What belongs to a port while it sends.
+#[derive(Debug, Default)]
+pub(crate) struct Serving {
+    syncs: VecDeque<(SentToken, u16)>,
+}
+
+impl Instance {
+    /// Sends and lets others send at other intervals, log2 s. Longer ones begin after what is due
+    /// already.
+    pub fn set_intervals(&mut self, now: Time<Mono>, sync: i8, announce: i8, min_delay_req: i8) {
+        self.served.log_sync_interval = sync;
+        self.served.log_announce_interval = announce;
+        self.served.log_min_delay_req_interval = min_delay_req;
+        for index in 0..self.ports.len() as u16 {
+            for (timer, log) in [(PortTimer::Sync, sync), (PortTimer::Announce, announce)] {
+                let key = (index, timer);
+                let at_most = now + Duration::from_log_interval(log);
+                let due = self.timers.at(key).map(|due| due.min(at_most));
+                self.timers.put(key, due);
+            }
+        }
+    }
+
+    pub(crate) fn announce_due(&mut self, cx: &mut Cx<'_>, index: usize, due: Time<Mono>) {
+        let log = self.served.log_announce_interval;
+        self.timers.set((index as u16, PortTimer::Announce), following(due, cx.now, log));
+        let port = &mut self.ports[index];
+        let sequence_id = port.announce_sequence_id;
+        port.announce_sequence_id = sequence_id.wrapping_add(1);
+        let mut header = self.header_of(index, sequence_id, log);
+        let TransmitterConfig { time_properties, clock_quality, priority1, priority2, .. } =
+            self.served;
+        header.flags = time_properties.flags();
+        let body = Body::Announce(Announce {
+            origin_timestamp: Timestamp::ZERO,
+            current_utc_offset: time_properties.current_utc_offset,
+            grandmaster_priority1: priority1,
+            grandmaster_clock_quality: clock_quality,
+            grandmaster_priority2: priority2,
+            grandmaster_identity: self.clock_identity,
+            steps_removed: 0,
+            time_source: time_properties.time_source,
+        });
+        let message = Datagram::new(header, body);
+        self.send_general(cx, index, MessageType::Announce, Group::Primary, message);
+    }
+
+    pub(crate) fn sync_due(&mut self, cx: &mut Cx<'_>, index: usize, due: Time<Mono>) {
+        let log = self.served.log_sync_interval;
+        self.timers.set((index as u16, PortTimer::Sync), following(due, cx.now, log));
+        let port = &mut self.ports[index];
+        let Role::Transmitter(serving) = &mut port.role else { return };
+        let token = self.in_flight.put(crate::PortIndex(index as u16), Sent::Sync);
+        let sequence_id = port.sync_sequence_id;
+        port.sync_sequence_id = sequence_id.wrapping_add(1);
+        if serving.syncs.len() >= PENDING_SYNCS {
+            serving.syncs.pop_front();
+            port.counters.count_drop(Drop::MissingTxStamp);
+        }
+        serving.syncs.push_back((token, sequence_id));
+        let mut header = self.header_of(index, sequence_id, log);
+        header.flags |= Flags::TWO_STEP;
+        let body = Body::Sync { origin_timestamp: Timestamp::ZERO };
+        let message = Datagram::new(header, body);
+        self.send_event(cx, index, MessageType::Sync, token, Group::Primary, message);
+    }
+
+    /// The stamp of a Sync, or the news that there is none.
+    pub(crate) fn sync_sent(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        token: SentToken,
+        stamp: Option<Stamp>,
+    ) {
+        let port = &mut self.ports[index];
+        let Role::Transmitter(serving) = &mut port.role else { return };
+        let Some(at) = serving.syncs.iter().position(|(each, _)| *each == token) else { return };
+        let sequence_id = serving.syncs.remove(at).map_or(0, |(_, sequence_id)| sequence_id);
+        let (Some(sent), Some(stamp)) = (stamp.and_then(|each| cx.clock.at(each.time)), stamp)
+        else {
+            port.counters.count_drop(Drop::MissingTxStamp);
+            return;
+        };
+        port.counters.sync_exchanges += 1;
+        let (precise_origin_timestamp, fraction) = Timestamp::from_time(sent);
+        let mut header = self.header_of(index, sequence_id, self.served.log_sync_interval);
+        header.correction = fraction;
+        let bracket = transmit_bracket(&stamp).filter(|_| self.served.tells_brackets);
+        let body = Body::FollowUp { precise_origin_timestamp };
+        let message = Datagram::bracketed(header, body, bracket);
+        self.send_general(cx, index, MessageType::FollowUp, Group::Primary, message);
+    }
+
+    /// A Delay_Req or Pdelay_Req of somebody who may have to wait for others.
+    pub(crate) fn take_request(
+        &mut self,
+        cx: &mut Cx<'_>,
+        received: &Received<'_>,
+        header: &Header,
+        body: &Body,
+    ) -> Result<(), Drop> {
+        let who = (header.source_port_identity, received.from.map(address));
+        if self.requests.as_mut().is_some_and(|requests| !requests.admit(cx.now, &who)) {
+            return Err(Drop::RateLimited);
+        }
+        if !matches!(body, Body::DelayReq { .. }) {
+            return self.answer_pdelay_req(cx, received.index, header, received.stamp);
+        }
+        let arrival = received.stamp.and_then(|stamp| cx.clock.at(stamp.time));
+        let arrival = arrival.ok_or(Drop::MissingRxStamp)?;
+        self.answer_delay_req(cx, received, header, arrival);
+        Ok(())
+    }
+
+    fn answer_delay_req(
+        &mut self,
+        cx: &mut Cx<'_>,
+        received: &Received<'_>,
+        request: &Header,
+        arrival: Time<Ptp>,
+    ) {
+        let index = received.index;
+        let asked_alone = received.from.filter(|_| request.flags.contains(Flags::UNICAST));
+        // The interval of what is unicast is a matter of its negotiation (table 42).
+        let log = match asked_alone {
+            Some(_) => UNICAST_INTERVAL,
+            None => self.served.log_min_delay_req_interval,
+        };
+        let mut header = self.header_of(index, request.sequence_id, log);
+        let (receive_timestamp, fraction) = Timestamp::from_time(arrival);
+        // 11.3.2 c) 3): the request's correction, less the fraction that the timestamp leaves out.
+        header.correction = TimeInterval(request.correction.0.saturating_sub(fraction.0));
+        let body = Body::DelayResp {
+            receive_timestamp,
+            requesting_port_identity: request.source_port_identity,
+        };
+        self.ports[index].counters.delay_exchanges += 1;
+        let to = match asked_alone {
+            Some(to) => {
+                header.flags |= Flags::UNICAST;
+                Destination::Unicast(to)
+            }
+            None => Destination::Multicast(Group::Primary),
+        };
+        let told = received.stamp.filter(|_| self.served.tells_brackets);
+        let message = Datagram::bracketed(header, body, told.map(|stamp| receive_bracket(&stamp)));
+        self.send(cx, index, MessageType::DelayResp, to, message, None);
+    }
+
+    fn header_of(&self, index: usize, sequence_id: u16, log_interval: i8) -> Header {
+        let mut header = self.header(index, sequence_id);
+        header.log_message_interval = log_interval;
+        header
+    }
+}
+
+/// What is known of the departure that a stamp stands for.
+fn transmit_bracket(stamp: &Stamp) -> Option<Bracket> {
+    (stamp.late > Duration::ZERO).then(|| Bracket {
+        earliest_ns: -whole_nanos(stamp.doubt),
+        latest_ns: whole_nanos(stamp.late),
+    })
+}
+
+/// The same of an arrival: when the interrupt was is not known, only on which side of it the stamp is.
+fn receive_bracket(stamp: &Stamp) -> Bracket {
+    Bracket { earliest_ns: i32::MIN, latest_ns: whole_nanos(stamp.doubt) }
+}
+
+/// Whole nanoseconds, no fewer.
+fn whole_nanos(span: Duration) -> i32 {
+    i32::try_from(span.as_nanos().saturating_add(1)).unwrap_or(i32::MAX)
+}
+
+/// Where a message came from, whatever the port: a client may change that at will.
+fn address(source: Address) -> (Option<[u8; 6]>, Option<IpAddr>) {
+    match source {
+        Address::Mac(mac) => (Some(mac), None),
+        Address::Socket(socket) => (None, Some(socket.ip())),
+    }
+}
+
+/// The next point of the interval's grid after `due`; skips what was missed.
+fn following(due: Time<Mono>, now: Time<Mono>, log_interval: i8) -> Time<Mono> {
+    let interval = Duration::from_log_interval(log_interval);
+    let next = due + interval;
+    if next > now { next } else { now + interval }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stamp::StampSource;
+
+    #[test]
+    fn bracket_is_what_lies_before_and_behind_the_stamp() {
+        let mut stamp = Stamp::new(Time::ZERO, StampSource::StartXmit);
+        assert_eq!(transmit_bracket(&stamp), None);
+        stamp.late = Duration::from_nanos(450);
+        let bracket = Bracket { earliest_ns: -1, latest_ns: 451 };
+        assert_eq!(transmit_bracket(&stamp), Some(bracket));
+        stamp.doubt = Duration::from_secs(60);
+        assert_eq!(receive_bracket(&stamp).latest_ns, i32::MAX);
+    }
+}

@@ -1,0 +1,41 @@
+//! A client-only ordinary clock by itself: how it is set up, what it tells, and the clock with its commands.
+
+use ptp_common::time::{Mono, Time};
+
+use crate::{
+    instance::{Instance, Synchronization},
+    seam::{Commands, Context, Driven, Monotonic},
+};
+
+pub use crate::{
+    config::{Acceptable, NotAnIdentity, PortConfig, ReceiverConfig},
+    instance::overheard::Hint,
+    outcome::{DelayObservation, Measurement, Observation, Parent, StateReason, SyncObservation},
+    pdelay::PeerDelay,
+    port::round_trip::RoundTripTrend,
+};
+
+/// A client-only instance and the commands that it has given.
+pub type Receiver = Driven<Instance>;
+
+impl Receiver {
+    /// A clock whose ports listen, or are disabled where the link is down.
+    pub fn new(config: ReceiverConfig, now: Time<Mono>) -> Self {
+        let mut commands = Commands::default();
+        let clock = &Monotonic::default();
+        let mut cx = Context { now, clock, out: &mut commands };
+        let instance = Instance::client_only(config, &mut cx);
+        Self::new_with(instance, commands)
+    }
+
+    /// As for [`Instance::set_synchronized`].
+    pub fn synchronize(&mut self, synchronization: Synchronization) {
+        self.with(|instance, out| instance.set_synchronized(out, synchronization));
+    }
+
+    /// How much is stored, for the test that it is bounded.
+    #[cfg(test)]
+    pub(crate) fn stored(&self) -> usize {
+        self.waiting() + Instance::stored(self)
+    }
+}

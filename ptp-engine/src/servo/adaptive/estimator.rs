@@ -1,0 +1,363 @@
+//! The estimate: filters for as long as the model holds, suspicion of every packet, judgement among
+//! hypotheses when it does not hold, and for a while after a judgement an eye on the runner-up.
+
+use super::{
+    bank::Bank,
+    change::{self, Hypothesis, Kind, Known},
+    confirmation::Fit,
+    detect::{Detector, Oddity},
+    filter::{Filter, Observation, WAYS, Way},
+    history::History,
+    noise::Noise,
+};
+#[cfg(target_os = "none")]
+use crate::math::Float as _;
+use crate::prelude::*;
+use ptp_common::time::{Duration, Mono, Time};
+
+/// Packets of each direction since a change before it is judged.
+const EACH: usize = 3;
+const EACH_IF_CERTAIN: usize = 2;
+const CERTAIN: f64 = 16.0;
+const EACH_IF_OBVIOUS: usize = 1;
+const OBVIOUS: f64 = 24.0;
+const EACH_WITHOUT_HURRY: usize = 6;
+/// A suspicion is looked at again after this part of its age.
+const AGAIN: u64 = 4;
+/// That nothing has changed is believed sooner from so many packets on.
+const AT_ONCE: u64 = 8;
+/// Log evidence by which the best hypothesis must be ahead while there is time ...
+const LEAD: f64 = 8.0;
+/// ... which there is for so many packets; then half of it will do, and after twice as many the best wins.
+const PATIENCE: u64 = 48;
+/// Log probability below which a late packet leaves open whether time has stepped, until the next one.
+const INEXPLICABLE: f64 = -12.0;
+/// Where stamps lie now and then, some lie in a row by chance: so improbable must it be that they did,
+const LN_BY_CHANCE: f64 = -14.0;
+/// with the share of them that was seen, within these limits, over so many packets.
+const WILD_SHARE: (f64, f64) = (1e-3, 0.5);
+const WILD_MEMORY: f64 = 256.0;
+/// Log probability below which a late packet is odd.
+const UNUSUAL: f64 = -3.0;
+/// Observations after which what is believed since a change is known.
+const SETTLED: u64 = 64;
+
+/// Something that may have changed, since which observation, and when to look at it again.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    since: u64,
+    opened: u64,
+    again: u64,
+    /// It was looked at, and nothing seemed to be the matter: before its time it is looked at again only if
+    /// something odd comes.
+    is_calm: bool,
+    /// Observations in a row that must say that time has stepped.
+    run: u64,
+}
+
+/// A change that was judged to have happened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Change {
+    pub(super) kind: Kind,
+    /// When, as far as is known.
+    pub(super) at: Time<Mono>,
+    /// By how much the offset is another now than it would have been, nanoseconds.
+    pub(super) offset_ns: f64,
+}
+
+impl Change {
+    /// Whether it was the time that stepped.
+    pub(super) const fn is_of_time(&self) -> bool {
+        self.kind.is_of_time()
+    }
+}
+
+/// A judgement, and what it was made of: to be made again when there is more.
+#[derive(Clone, Debug)]
+struct Judged {
+    history: History,
+    since: u64,
+    kind: Kind,
+}
+
+/// The estimator.
+#[derive(Clone, Debug)]
+pub(super) struct Estimator {
+    bank: Bank,
+    history: History,
+    detector: Detector,
+    suspicion: Option<Suspicion>,
+    /// The latest change, while it can still be judged again.
+    judged: Option<Judged>,
+    change: Option<Change>,
+    known: Known,
+    /// Share of packets that nothing explains.
+    wild_share: f64,
+    odd_in_a_row: u64,
+    /// Observations since the last change.
+    settled: u64,
+    /// The latest packet of each direction, where it was one that nothing explains.
+    doubted: [Option<Time<Mono>>; 2],
+}
+
+impl Estimator {
+    pub(super) fn new(
+        origin: Duration,
+        at: Time<Mono>,
+        beliefs: [(Filter, [Noise; WAYS]); 2],
+        before: Option<&Self>,
+    ) -> Self {
+        // Where stamps lie behind the wire, delays may seem to be negative from the start.
+        let filter = &beliefs[0].0;
+        let floor = filter.x[2].min(filter.x[3]) - 4.0 * filter.p[2][2].max(filter.p[3][3]).sqrt();
+        Self {
+            bank: Bank::new(origin, at, beliefs, before.map(|before| &before.bank)),
+            history: History::default(),
+            detector: Detector::default(),
+            suspicion: None,
+            judged: None,
+            change: None,
+            known: Known { least_floor_ns: floor.min(0.0), round_trip_ns: f64::INFINITY },
+            wild_share: WILD_SHARE.0,
+            odd_in_a_row: 0,
+            settled: 0,
+            doubted: [None; 2],
+        }
+    }
+
+    /// Of the free-running scale, from the origin, nanoseconds.
+    pub(super) fn offset_ns(&self) -> f64 {
+        self.bank.offset_ns()
+    }
+
+    /// What the free-running scale gains on the time transmitter, parts per billion.
+    pub(super) fn rate_ppb(&self) -> f64 {
+        self.bank.rate_ppb()
+    }
+
+    /// How well that is known, standard deviation, parts per billion.
+    pub(super) fn rate_sigma_ppb(&self) -> f64 {
+        self.bank.middle().p[1][1].sqrt()
+    }
+
+    /// The fastest delay, mean of both ways, nanoseconds.
+    pub(super) fn delay_ns(&self) -> f64 {
+        self.bank.delay_ns()
+    }
+
+    /// Error at `at` of a clock that shows `shown` more than the free-running scale, nanoseconds.
+    pub(super) fn error_ns(&self, at: Time<Mono>, shown: Duration) -> f64 {
+        self.bank.error_ns(at, shown)
+    }
+
+    /// Free-running minus PTP time at `at`.
+    pub(super) fn offset(&self, at: Time<Mono>) -> Duration {
+        let since_s = (at - self.bank.at()).as_secs_f64();
+        let ns = self.bank.offset_ns() + self.bank.rate_ppb() * since_s;
+        self.bank.origin() + Duration::from_nanos_f64(ns)
+    }
+
+    /// Standard deviation of the offset as predicted for `now`, nanoseconds.
+    pub(super) fn sigma_ns(&self, now: Time<Mono>) -> f64 {
+        self.bank.sigma_ns(now)
+    }
+
+    /// The change that was judged since the last call.
+    pub(super) const fn take_change(&mut self) -> Option<Change> {
+        self.change.take()
+    }
+
+    /// Since when something may be different that has not been judged yet.
+    pub(super) fn suspected(&self) -> Option<Time<Mono>> {
+        let suspicion = self.suspicion.and_then(|suspicion| {
+            self.history.since(suspicion.since).next().map(|observation| observation.at)
+        });
+        self.doubted.into_iter().chain([suspicion]).flatten().min()
+    }
+
+    /// The estimate was impossible by `by` nanoseconds.
+    pub(super) fn clip(&mut self, by: f64) {
+        self.bank.shift(by);
+    }
+
+    /// Takes in an observation: free-running minus PTP time for [`Way::Forward`], the reverse for
+    /// [`Way::Backward`], a delay for [`Way::Peer`].
+    pub(super) fn observe(&mut self, way: Way, at: Time<Mono>, value: Duration) -> Fit {
+        let observation = Observation { way, at, value };
+        let number = self.history.push(observation, &self.bank);
+        let noise = self.bank.noise()[way as usize];
+        let seen = self.bank.observe(&observation);
+        if let Some(judged) = &mut self.judged {
+            judged.history.extend(observation);
+            if !judged.history.reaches(judged.since) {
+                self.judged = None;
+            }
+        }
+        let oddity = Oddity::of(&seen, &noise);
+        if way != Way::Peer {
+            let is_odd = oddity.is_early || oddity.ln_later < INEXPLICABLE;
+            let doubted = &mut self.doubted[way as usize];
+            *doubted = if is_odd { doubted.or(Some(at)) } else { None };
+        }
+        self.settled += 1;
+        if self.settled >= SETTLED && self.suspicion.is_none() {
+            let round_trip_ns = 2.0 * self.bank.delay_ns();
+            self.known.round_trip_ns = self.known.round_trip_ns.min(round_trip_ns);
+        }
+        let is_odd = oddity.is_early || oddity.is_wild || oddity.ln_later < UNUSUAL;
+        self.odd_in_a_row = if is_odd { self.odd_in_a_row + 1 } else { 0 };
+        if self.suspicion.is_none() {
+            let is_apart = oddity.is_wild || oddity.ln_later < INEXPLICABLE;
+            self.wild_share += (f64::from(is_apart) - self.wild_share) / WILD_MEMORY;
+            self.wild_share = self.wild_share.clamp(WILD_SHARE.0, WILD_SHARE.1);
+        }
+        let since = self.detector.push(number, way, &seen, &oddity, &noise);
+        if self.suspicion.is_none()
+            && let Some(since) = since
+        {
+            let run = (LN_BY_CHANCE / self.wild_share.ln()).ceil() as u64;
+            let (opened, again) = (number, number);
+            self.suspicion = Some(Suspicion { since, opened, again, is_calm: false, run });
+            self.bank.is_in_question = true;
+        }
+        if let Some(suspicion) = self.suspicion
+            && (number >= suspicion.again || suspicion.is_calm && is_odd)
+        {
+            self.judge(number, suspicion);
+        }
+        if oddity.is_early || oddity.is_wild { Fit::Contradicts } else { Fit::Agrees }
+    }
+
+    fn judge(&mut self, number: u64, suspicion: Suspicion) {
+        let Suspicion { since, opened, run, .. } = suspicion;
+        let age = number - opened;
+        let is_final = age >= 2 * PATIENCE;
+        if self.history.oldest().is_none_or(|(at, _)| *at > since) {
+            // Too long ago to be judged.
+            self.dismiss();
+            return;
+        }
+        if self.fewest_since(since) == 0 {
+            // One way alone cannot tell what has changed.
+            return;
+        }
+        let lead = change::lead_of_nothing(&self.history, since, self.known).unwrap_or(0.0);
+        if lead > 0.5 * LEAD && age >= AT_ONCE {
+            self.dismiss();
+            return;
+        }
+        if lead > 0.0 && age < PATIENCE {
+            let is_calm = lead > 0.5 * LEAD;
+            let again = if is_calm { opened + AT_ONCE } else { number + 1 + age / AGAIN };
+            self.suspicion = Some(Suspicion { again, is_calm, ..suspicion });
+            return;
+        }
+        let hypotheses = change::hypotheses(&self.history, since, self.known);
+        let Some(best) = hypotheses.first() else {
+            self.dismiss();
+            return;
+        };
+        let second = change::runner_up(&hypotheses);
+        let lead = second.map_or(f64::INFINITY, |second| best.ln_evidence - second.ln_evidence);
+        let is_nothing =
+            best.kind == Kind::Nothing && best.opening.noise.iter().all(Option::is_none);
+        let needed = match age {
+            _ if is_final => 0.0,
+            age if age >= PATIENCE || (is_nothing && age >= AT_ONCE) => 0.5 * LEAD,
+            _ => LEAD,
+        };
+        let each = match best.kind {
+            // What does not move the time is in no hurry.
+            kind if !kind.is_of_time_or_rate() => EACH_WITHOUT_HURRY,
+            _ if lead > OBVIOUS => EACH_IF_OBVIOUS,
+            _ if lead > CERTAIN => EACH_IF_CERTAIN,
+            _ => EACH,
+        };
+        let is_chance = best.kind.is_of_time() && self.run_since(best.since) < run;
+        if (lead < needed || is_chance || self.fewest_since(best.since) < each) && !is_final {
+            let again = number + 1 + age / AGAIN;
+            self.suspicion = Some(Suspicion { again, is_calm: false, ..suspicion });
+            return;
+        }
+        if is_nothing {
+            self.dismiss();
+            return;
+        }
+        let best = best.clone();
+        match self.otherwise(&best, &hypotheses) {
+            Some((history, other)) => {
+                self.history = history;
+                self.adopt(&other);
+            }
+            None => self.adopt(&best),
+        }
+    }
+
+    /// Whether what has happened is better explained by another judgement of the change before than by `best`
+    /// on top of it.
+    fn otherwise(
+        &self,
+        best: &Hypothesis,
+        hypotheses: &[Hypothesis],
+    ) -> Option<(History, Hypothesis)> {
+        let judged = self.judged.as_ref()?;
+        let again = change::hypotheses(&judged.history, judged.since, self.known);
+        let other = again.first()?;
+        let before = again.iter().find(|hypothesis| hypothesis.kind == judged.kind)?;
+        let nothing = hypotheses.iter().find(|hypothesis| hypothesis.kind == Kind::Nothing);
+        let gained =
+            nothing.map_or(f64::INFINITY, |nothing| best.ln_evidence - nothing.ln_evidence);
+        let is_better =
+            other.kind != judged.kind && other.ln_evidence > before.ln_evidence + gained;
+        is_better.then(|| (judged.history.clone(), other.clone()))
+    }
+
+    /// Odd packets in a row up to the latest, since `number`: where stamps lie, others agree with what was
+    /// believed before.
+    fn run_since(&self, number: u64) -> u64 {
+        self.odd_in_a_row.min(self.history.next() - number)
+    }
+
+    /// Packets since `number` of the direction with fewer of them.
+    fn fewest_since(&self, number: u64) -> usize {
+        let mut counts = [0; 2];
+        for observation in self.history.since(number) {
+            counts[usize::from(observation.way != Way::Forward)] += 1;
+        }
+        counts[0].min(counts[1])
+    }
+
+    fn dismiss(&mut self) {
+        self.suspicion = None;
+        self.detector = Detector::default();
+        self.bank.is_in_question = false;
+    }
+
+    /// What has been seen since the change is seen again, with what is now believed of it.
+    fn adopt(&mut self, hypothesis: &Hypothesis) {
+        let since = hypothesis.since;
+        let Some((from, bank)) = self.history.before(since).copied() else { return };
+        let now = self.bank.at();
+        let would_be = self.bank;
+        let since = since.max(from);
+        let before = usize::try_from(since - from).unwrap_or(0);
+        self.bank = bank;
+        for observation in self.history.since(from).take(before) {
+            self.bank.observe(observation);
+        }
+        self.bank.open(&hypothesis.opening);
+        self.judged = Some(Judged { history: self.history.clone(), since, kind: hypothesis.kind });
+        self.history.forget_before(since);
+        let again: Vec<Observation> = self.history.since(since).copied().collect();
+        for (number, observation) in (since..).zip(&again) {
+            self.history.believe(number, &self.bank);
+            self.bank.observe(observation);
+        }
+        self.dismiss();
+        self.settled = 0;
+        let at = again.first().map_or(now, |first| first.at);
+        let offset_ns = self.bank.offset_above(&would_be);
+        tracing::debug!(kind = ?hypothesis.kind, noise = ?hypothesis.opening.noise.map(|n| n.is_some()), offset_ns, "judged a change");
+        self.change = Some(Change { kind: hypothesis.kind, at, offset_ns });
+    }
+}

@@ -1,0 +1,542 @@
+//! Where the time can be at all. A packet is never received before it was sent, so every Sync bounds
+//! the offset of the free-running scale from above and every Delay_Req from below. The latest of them,
+//! carried along with the rate that is believed and a rate error that is allowed for, make an interval
+//! that holds whatever a filter believes: no distribution, no symmetry, no memory of the noise.
+//!
+//! A sample that contradicts the others is a stamp that lies or a time that has stepped. Until the
+//! next one has told which, both are possible, and the interval has both in it.
+
+use crate::prelude::*;
+use alloc::collections::VecDeque;
+
+use ptp_common::time::{Duration, Mono, Time};
+
+use super::{
+    DelayInput, Options, PeerDelayInput, SyncInput,
+    trust::{Basis, Interval, Trust},
+};
+
+/// Samples of each direction that the interval is made of.
+const WINDOW: u64 = 64;
+/// Older ones do not count ...
+const OLDEST: Duration = Duration::from_secs(16);
+/// ... but for the latest few.
+const FEWEST: u64 = 8;
+/// Contradictions in a row after which what was before is given up.
+const CONTRADICTIONS: usize = 8;
+/// Rate error of a transparent clock over what it adds to a correction field (IEEE 1588-2019, 7.3.4.3:
+/// a free oscillator is within 100 ppm).
+const CORRECTION_ERROR: f64 = 100e-6;
+/// Link delays of which the largest counts.
+const PEER_DELAYS: usize = 16;
+/// Values are kept as floating point from an origin: farther away they are counted anew.
+const FAR_NS: f64 = 1e12;
+
+/// One bound: the offset was at most (forward) or at least (backward) so much then.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at: Time<Mono>,
+    /// The same, seconds.
+    at_s: f64,
+    ns: f64,
+    /// How many samples of its direction were before it.
+    number: u64,
+}
+
+impl Sample {
+    fn new(at: Time<Mono>, ns: f64) -> Self {
+        Self { at, at_s: at.since_epoch().as_secs_f64(), ns, number: 0 }
+    }
+}
+
+/// The latest bounds of one direction. `sign` is 1 where they are upper ones, -1 for lower ones, and
+/// all values are multiplied by it.
+#[derive(Clone, Debug)]
+struct Side {
+    sign: f64,
+    /// Those of the window that a later one does not make superfluous: few, and the latest among them.
+    samples: VecDeque<Sample>,
+    pushed: u64,
+    contradicting: Vec<Sample>,
+}
+
+impl Side {
+    const fn new(sign: f64) -> Self {
+        Self { sign, samples: VecDeque::new(), pushed: 0, contradicting: Vec::new() }
+    }
+
+    /// Puts it behind the others, whatever it says.
+    fn append(&mut self, sample: Sample) {
+        self.samples.push_back(Sample { number: self.pushed, ..sample });
+        self.pushed += 1;
+    }
+
+    fn push(&mut self, sample: Sample, pace: Pace) {
+        let is_past = |old: &Sample| {
+            let after = self.pushed - old.number;
+            after >= WINDOW || after >= FEWEST && sample.at - old.at > OLDEST
+        };
+        while self.samples.front().is_some_and(is_past) {
+            self.samples.pop_front();
+        }
+        // A sample grows wider with its age by no less than this, whatever will be believed of the rate. What
+        // is then wider than the new one will never be the tightest again; and who leaves out a bound, makes
+        // no other one false.
+        let growth = self.sign * pace.rate_ppb + 2.0 * pace.least_error_ppb - pace.error_ppb;
+        let is_superfluous = |old: &Sample| old.ns + growth * (sample.at_s - old.at_s) >= sample.ns;
+        while self.samples.back().is_some_and(is_superfluous) {
+            self.samples.pop_back();
+        }
+        self.append(sample);
+    }
+
+    fn append_contradicting(&mut self) {
+        for sample in core::mem::take(&mut self.contradicting) {
+            self.append(sample);
+        }
+    }
+
+    fn forget_before(&mut self, at: Time<Mono>) {
+        self.samples.retain(|sample| sample.at >= at);
+        self.contradicting.retain(|sample| sample.at >= at);
+    }
+
+    /// What was taken for contradictions is what holds.
+    fn turn_over(&mut self) {
+        self.samples.clear();
+        self.append_contradicting();
+    }
+
+    /// The tightest of `samples` at `now`, in the sign of an upper bound.
+    fn tightest<'a>(
+        &self,
+        samples: impl IntoIterator<Item = &'a Sample>,
+        now: Time<Mono>,
+        pace: Pace,
+    ) -> Option<f64> {
+        let drift = self.sign * pace.rate_ppb;
+        // To 100 ns after years of uptime, which is nothing beside the rates of change.
+        let now_s = now.since_epoch().as_secs_f64();
+        let bounds = samples.into_iter().map(|sample| {
+            let age_s = now_s - sample.at_s;
+            sample.ns + drift * age_s + pace.error_ppb * age_s.abs()
+        });
+        bounds.reduce(f64::min)
+    }
+
+    fn bound(&self, now: Time<Mono>, pace: Pace) -> Option<f64> {
+        self.tightest(&self.samples, now, pace)
+    }
+
+    fn bound_since(&self, since: Time<Mono>, now: Time<Mono>, pace: Pace) -> Option<f64> {
+        let recent = self.samples.iter().rev().take_while(|sample| sample.at >= since);
+        self.tightest(recent, now, pace)
+    }
+
+    fn contradiction(&self, now: Time<Mono>, pace: Pace) -> Option<f64> {
+        self.tightest(&self.contradicting, now, pace)
+    }
+}
+
+/// How the free-running scale moves against the time transmitter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// What it gains, as is believed, parts per billion.
+    pub(super) rate_ppb: f64,
+    /// By how much that may be wrong, parts per billion ...
+    pub(super) error_ppb: f64,
+    /// ... and will always have to be taken to be, however well it is known.
+    pub(super) least_error_ppb: f64,
+}
+
+/// The interval. See the module's documentation.
+#[derive(Clone, Debug)]
+pub(super) struct Causal {
+    least_delay_ns: [f64; 2],
+    origin: Option<Duration>,
+    forward: Side,
+    backward: Side,
+    /// Upper minus lower bound when time stepped last.
+    width_ns: Option<f64>,
+    peer_delays: Vec<f64>,
+    next_peer: usize,
+    contradictions: u64,
+}
+
+impl Causal {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            least_delay_ns: options.least_delay.map(Duration::as_nanos_f64),
+            origin: None,
+            forward: Side::new(1.0),
+            backward: Side::new(-1.0),
+            width_ns: None,
+            peer_delays: Vec::new(),
+            next_peer: 0,
+            contradictions: 0,
+        }
+    }
+
+    /// How many samples there were that contradicted the others.
+    pub(super) const fn contradictions(&self) -> u64 {
+        self.contradictions
+    }
+
+    /// The latest sample fits none of the others, and nobody knows yet which are right.
+    pub(super) fn is_contradicted(&self) -> bool {
+        !(self.forward.contradicting.is_empty() && self.backward.contradicting.is_empty())
+    }
+
+    /// Free-running minus PTP time, counted from the origin.
+    fn count(&mut self, offset: Duration) -> f64 {
+        let origin = *self.origin.get_or_insert(offset);
+        let ns = (offset - origin).as_nanos_f64();
+        if ns.abs() < FAR_NS {
+            return ns;
+        }
+        for side in [&mut self.forward, &mut self.backward] {
+            for sample in side.samples.iter_mut().chain(&mut side.contradicting) {
+                sample.ns -= side.sign * ns;
+            }
+        }
+        self.origin = Some(offset);
+        0.0
+    }
+
+    /// A Sync.
+    pub(super) fn sync(&mut self, input: &SyncInput, pace: Pace) {
+        let slack = input.t2.doubt.as_nanos_f64() + doubt_of(input.correction);
+        let ns = self.count(input.t2.mono.since_epoch() - input.t1.since_epoch());
+        let sample = Sample::new(input.t2.mono, ns - self.least_delay_ns[0] + slack);
+        let other = self.lower(sample.at, pace);
+        Self::take(&mut self.forward, sample, other, pace, &mut self.contradictions);
+        self.settle();
+    }
+
+    /// An answered Delay_Req.
+    pub(super) fn delay(&mut self, input: &DelayInput, pace: Pace) {
+        let slack = input.t3.doubt.as_nanos_f64() + doubt_of(input.correction);
+        self.peer_delays.clear();
+        let ns = -self.count(input.t3.mono.since_epoch() - input.t4.since_epoch());
+        let sample = Sample::new(input.t3.mono, ns - self.least_delay_ns[1] + slack);
+        let other = self.forward.bound(sample.at, pace);
+        Self::take(&mut self.backward, sample, other, pace, &mut self.contradictions);
+        self.settle();
+    }
+
+    /// A link delay: a Sync cannot have taken longer than the fastest packet both ways.
+    pub(super) fn peer_delay(&mut self, input: &PeerDelayInput) {
+        let ns = input.mean_link_delay.as_nanos_f64();
+        if self.peer_delays.len() < PEER_DELAYS {
+            self.peer_delays.push(ns);
+        } else {
+            self.peer_delays[self.next_peer % PEER_DELAYS] = ns;
+        }
+        self.next_peer = (self.next_peer + 1) % PEER_DELAYS;
+    }
+
+    fn take(
+        side: &mut Side,
+        sample: Sample,
+        other: Option<f64>,
+        pace: Pace,
+        contradictions: &mut u64,
+    ) {
+        // Upper and lower bound exclude each other. Of the same side, what is much tighter than all
+        // the others is suspicious too, but possible.
+        let contradicts = other.is_some_and(|other| sample.ns + other < 0.0);
+        if contradicts {
+            *contradictions += 1;
+            side.contradicting.push(sample);
+            return;
+        }
+        // It agrees with the others again. But where time has stepped the other way, old samples are
+        // tighter than the new ones for ever: those age.
+        let agrees = side.contradiction(sample.at, pace).is_none_or(|contradiction| {
+            side.bound(sample.at, pace)
+                .is_none_or(|bound| (sample.ns - bound).abs() < (sample.ns - contradiction).abs())
+        });
+        if agrees {
+            side.contradicting.clear();
+        }
+        side.push(sample, pace);
+    }
+
+    /// Gives up what was before when contradictions have become the rule.
+    fn settle(&mut self) {
+        let counts = [self.forward.contradicting.len(), self.backward.contradicting.len()];
+        let both = counts.iter().all(|count| *count >= CONTRADICTIONS / 2);
+        let one = counts.iter().any(|count| *count >= CONTRADICTIONS);
+        if both {
+            self.forward.turn_over();
+            self.backward.turn_over();
+        } else if one {
+            let (early, late) = if counts[0] > counts[1] {
+                (&mut self.forward, &mut self.backward)
+            } else {
+                (&mut self.backward, &mut self.forward)
+            };
+            // The other way must have been seen since, or nothing would be known of it.
+            let Some(since) = early.contradicting.first().map(|sample| sample.at) else { return };
+            if late.samples.iter().any(|sample| sample.at >= since) {
+                early.turn_over();
+                late.forget_before(since);
+            } else {
+                early.contradicting.drain(..CONTRADICTIONS / 2);
+            }
+        }
+    }
+
+    /// The offset is known to be `offset` at `now`, though time has stepped: what contradicts that is of
+    /// before.
+    pub(super) fn forget_contradicting(&mut self, offset: Duration, now: Time<Mono>, pace: Pace) {
+        let Some(origin) = self.origin else { return };
+        let ns = (offset - origin).as_nanos_f64();
+        self.remember_width(now, pace);
+        for side in [&mut self.forward, &mut self.backward] {
+            side.append_contradicting();
+            let sign = side.sign;
+            let mut samples = core::mem::take(&mut side.samples);
+            samples.retain(|sample| {
+                side.tightest([sample], now, pace).is_some_and(|bound| bound >= sign * ns)
+            });
+            side.samples = samples;
+        }
+    }
+
+    fn remember_width(&mut self, now: Time<Mono>, pace: Pace) {
+        if let (Some(hi), Some(lo)) = (self.forward.bound(now, pace), self.lower(now, pace)) {
+            self.width_ns = Some((hi + lo).abs());
+        }
+    }
+
+    /// Lower bound as such, in the sign of an upper one.
+    fn lower(&self, now: Time<Mono>, pace: Pace) -> Option<f64> {
+        let largest = self.peer_delays.iter().copied().reduce(f64::max);
+        match largest {
+            None => self.backward.bound(now, pace),
+            Some(delay) => {
+                let upper = self.forward.bound(now, pace)?;
+                Some(2.0 * delay.max(0.0) - upper)
+            }
+        }
+    }
+
+    /// Where free-running minus PTP time is at `now`; `None` before both ways have been seen. Where time may
+    /// have stepped at `doubted`, what has been seen since counts for itself too.
+    pub(super) fn interval(
+        &self,
+        now: Time<Mono>,
+        pace: Pace,
+        doubted: Option<Time<Mono>>,
+    ) -> Option<Interval> {
+        let origin = self.origin?;
+        let (hi, lo) = (self.forward.bound(now, pace), self.lower(now, pace).map(|ns| -ns));
+        // Of a way that has not been seen since time stepped, the round trip of before tells.
+        let (mut hi, mut lo) = match (hi, lo, self.width_ns) {
+            (Some(hi), Some(lo), _) => (hi, lo),
+            (Some(hi), None, Some(width)) => (hi, hi - width),
+            (None, Some(lo), Some(width)) => (lo + width, lo),
+            _ => return None,
+        };
+        if lo > hi {
+            // Somebody's stamp lies, and it is not known whose.
+            core::mem::swap(&mut lo, &mut hi);
+        }
+        let width = hi - lo;
+        let since = |side: &Side| doubted.and_then(|since| side.bound_since(since, now, pace));
+        for (other_hi, other_lo) in [
+            (self.forward.contradiction(now, pace), self.backward.contradiction(now, pace)),
+            (since(&self.forward), since(&self.backward)),
+        ] {
+            let (other_lo, other_hi) = match (other_lo.map(|ns| -ns), other_hi) {
+                (None, None) => continue,
+                (other_lo, Some(hi)) => (other_lo.unwrap_or(hi - width), hi),
+                (Some(lo), None) => (lo, lo + width),
+            };
+            lo = lo.min(other_lo).min(other_hi);
+            hi = hi.max(other_lo).max(other_hi);
+        }
+        let at = |ns: f64| origin + Duration::from_nanos_f64(ns);
+        Some(Interval { lo: at(lo), hi: at(hi) })
+    }
+}
+
+fn doubt_of(correction: Duration) -> f64 {
+    CORRECTION_ERROR * correction.as_nanos_f64().abs()
+}
+
+/// What may be said of a clock whose error is in `interval`, is estimated as `error`, and repeats within
+/// `precision`.
+pub(super) fn trust(
+    interval: Interval,
+    error: Duration,
+    precision: Duration,
+    is_clipped: bool,
+    options: &Options,
+) -> Trust {
+    let (mut bound, mut basis) = (interval.farther_end(), Basis::Causality);
+    if let Some(limit) = options.asymmetry_limit
+        && !is_clipped
+        && interval.contains(error)
+        && precision + limit.abs() < bound
+    {
+        (bound, basis) = (precision + limit.abs(), Basis::AsymmetryLimit);
+    }
+    Trust { bound, precision, interval, basis, is_clipped }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{servo::LocalTime, stamp::StampSource};
+    use ptp_common::time::Ptp;
+
+    const PACE: Pace = Pace { rate_ppb: 0.0, error_ppb: 1_000.0, least_error_ppb: 1_000.0 };
+
+    /// A link whose truth is known: the local scale is `offset` ahead.
+    struct Bench {
+        causal: Causal,
+        now: i64,
+        offset: i64,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let causal = Causal::new(&Options::default());
+            Self { causal, now: 1_000_000_000_000, offset: 5_000_000_000 }
+        }
+
+        fn local(&self) -> LocalTime {
+            let mono = Time::from_nanos(self.now);
+            let source = StampSource::Simulated;
+            LocalTime { mono, clock: Time::ZERO, source, doubt: Duration::ZERO }
+        }
+
+        fn truth(&self) -> Time<Ptp> {
+            Time::from_nanos(self.now - self.offset)
+        }
+
+        fn sync(&mut self, delay: i64) {
+            self.now += 100_000_000;
+            let (t1, t2) = (self.truth() - Duration::from_nanos(delay), self.local());
+            let (sequence_id, log_interval) = (0, None);
+            let correction = Duration::ZERO;
+            let input = SyncInput { t1, t2, sequence_id, log_interval, correction };
+            self.causal.sync(&input, PACE);
+        }
+
+        fn delay(&mut self, delay: i64) {
+            self.now += 100_000_000;
+            let (t4, t3) = (self.truth() + Duration::from_nanos(delay), self.local());
+            let input = DelayInput { t3, t4, sequence_id: 0, correction: Duration::ZERO };
+            self.causal.delay(&input, PACE);
+        }
+
+        fn interval(&self) -> Interval {
+            self.causal.interval(Time::from_nanos(self.now), PACE, None).unwrap()
+        }
+
+        fn holds(&self) -> bool {
+            self.interval().contains(Duration::from_nanos(self.offset))
+        }
+    }
+
+    #[test]
+    fn width_is_the_fastest_packet_of_either_way() {
+        let mut bench = Bench::new();
+        for (forward, backward) in [(30_000, 50_000), (10_000, 70_000), (40_000, 20_000)] {
+            bench.sync(forward);
+            bench.delay(backward);
+        }
+        let Interval { lo, hi } = bench.interval();
+        assert!(bench.holds());
+        let width = (hi - lo).as_nanos();
+        assert!((30_000..31_000).contains(&width), "{width}");
+    }
+
+    #[test]
+    fn nothing_is_said_before_both_ways_are_known() {
+        let mut bench = Bench::new();
+        bench.sync(10_000);
+        assert_eq!(bench.causal.interval(Time::from_nanos(bench.now), PACE, None), None);
+    }
+
+    #[test]
+    fn interval_widens_with_age_on_both_sides() {
+        let mut bench = Bench::new();
+        bench.sync(10_000);
+        bench.delay(10_000);
+        let width = |bench: &Bench| (bench.interval().half_width()).as_nanos();
+        let before = width(&bench);
+        bench.now += 10_000_000_000;
+        assert_eq!(width(&bench) - before, 10_000);
+    }
+
+    #[test]
+    fn a_lying_stamp_is_counted_and_forgotten_with_the_next_honest_one() {
+        let mut bench = Bench::new();
+        for _ in 0..4 {
+            bench.sync(10_000);
+            bench.delay(10_000);
+        }
+        bench.sync(-1_000_000_000);
+        assert!(bench.holds() && bench.causal.is_contradicted());
+        assert!(bench.interval().half_width() > Duration::from_millis(400));
+        bench.sync(10_000);
+        assert!(bench.holds() && !bench.causal.is_contradicted());
+        assert!(bench.interval().half_width() < Duration::from_micros(11));
+        assert_eq!(bench.causal.contradictions(), 1);
+    }
+
+    #[test]
+    fn a_step_of_any_size_beyond_the_path_is_inside_at_once_and_then_the_rule() {
+        for by in [25_000, 1_000_000, -1_000_000, 1_000_000_000, -100_000_000_000] {
+            let mut bench = Bench::new();
+            for _ in 0..100 {
+                bench.sync(10_000);
+                bench.delay(10_000);
+            }
+            bench.offset += by;
+            for n in 0..24 {
+                bench.sync(10_000);
+                bench.delay(10_000);
+                assert!(bench.holds(), "{by}, {n}: {:?}", bench.interval());
+            }
+            assert!(bench.interval().half_width() < Duration::from_micros(20), "{by}");
+        }
+    }
+
+    #[test]
+    fn a_link_delay_stands_for_the_way_back() {
+        let mut bench = Bench::new();
+        for _ in 0..4 {
+            bench.sync(12_000);
+        }
+        bench.causal.peer_delay(&PeerDelayInput {
+            mono: Time::from_nanos(bench.now),
+            mean_link_delay: Duration::from_nanos(11_000),
+            neighbor_rate_ratio: None,
+        });
+        assert!(bench.holds());
+        assert!((11_000..11_500).contains(&bench.interval().half_width().as_nanos()));
+    }
+
+    #[test]
+    fn a_promise_of_symmetry_tightens_the_bound_and_is_named() {
+        let interval =
+            Interval { lo: Duration::from_nanos(-5_000), hi: Duration::from_nanos(5_000) };
+        let (error, precision) = (Duration::from_nanos(10), Duration::from_nanos(50));
+        let mut options = Options::default();
+        let plain = trust(interval, error, precision, false, &options);
+        assert_eq!((plain.bound.as_nanos(), plain.basis), (5_000, Basis::Causality));
+        options.asymmetry_limit = Some(Duration::from_nanos(300));
+        let promised = trust(interval, error, precision, false, &options);
+        assert_eq!((promised.bound.as_nanos(), promised.basis), (350, Basis::AsymmetryLimit));
+        // An estimate that causality has refuted promises nothing.
+        let refuted = trust(interval, error, precision, true, &options);
+        assert_eq!(refuted.basis, Basis::Causality);
+        options.asymmetry_limit = Some(Duration::from_millis(1));
+        assert_eq!(trust(interval, error, precision, false, &options).basis, Basis::Causality);
+    }
+}
