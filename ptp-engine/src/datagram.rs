@@ -2,9 +2,9 @@
 
 use core::{fmt, ops};
 
-use ptp_common::wire::{Body, Bracket, Header, Message, TlvBuilder, Tlvs};
+use ptp_common::wire::{Body, Bracket, Header, Message, TlvBuilder, Tlvs, WireError};
 
-/// The bytes of a message to send. No message that the agent sends is longer than Announce.
+/// The bytes of a message to send: the longest fixed part has 64, and the rest is room for TLVs.
 #[derive(Clone, Copy)]
 pub struct Datagram {
     bytes: [u8; Self::CAPACITY],
@@ -12,11 +12,14 @@ pub struct Datagram {
 }
 
 impl Datagram {
-    const CAPACITY: usize = 72;
+    /// As long as a message may become, bytes.
+    pub const CAPACITY: usize = 192;
 
     /// A message without TLVs.
     pub fn new(header: Header, body: Body) -> Self {
-        Self::with(header, body, Tlvs::NONE)
+        // Cannot fail, but an empty datagram beats a panic.
+        let none = Self { bytes: [0; Self::CAPACITY], length: 0 };
+        Self::with_tlvs(header, body, Tlvs::NONE).unwrap_or(none)
     }
 
     /// A message that tells the bracket of its timestamp, where there is one.
@@ -24,19 +27,20 @@ impl Datagram {
         let Some(bracket) = bracket else { return Self::new(header, body) };
         let (value, mut buffer) = (bracket.value(), [0; Bracket::LENGTH + 4]);
         let mut tlvs = TlvBuilder::new(&mut buffer);
-        match tlvs.push(Bracket::tlv(&value)) {
-            Ok(()) => Self::with(header, body, tlvs.finish()),
-            // Cannot be: there is room for it.
-            Err(_) => Self::new(header, body),
-        }
+        // Cannot fail: there is room for it.
+        let pushed = tlvs.push(Bracket::tlv(&value));
+        let told = pushed.and_then(|()| Self::with_tlvs(header, body, tlvs.finish()));
+        told.unwrap_or_else(|_| Self::new(header, body))
     }
 
-    fn with(header: Header, body: Body, tlvs: Tlvs<'_>) -> Self {
+    /// A message with TLVs behind it.
+    ///
+    /// # Errors
+    /// [`WireError::Buffer`] where they do not fit.
+    pub fn with_tlvs(header: Header, body: Body, tlvs: Tlvs<'_>) -> Result<Self, WireError> {
         let mut bytes = [0; Self::CAPACITY];
-        let message = Message { header, body, tlvs };
-        // Cannot fail: the longest message, Delay_Resp with a bracket, has 72 bytes, but an empty datagram beats a panic.
-        let length = message.emit(&mut bytes).unwrap_or(0) as u8;
-        Self { bytes, length }
+        let length = Message { header, body, tlvs }.emit(&mut bytes)?;
+        Ok(Self { bytes, length: length as u8 })
     }
 }
 
@@ -59,5 +63,28 @@ impl fmt::Debug for Datagram {
             write!(f, "{byte:02x}")?;
         }
         f.write_str(")")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ptp_common::wire::{PortIdentity, Timestamp, Tlv, TlvBuilder, TlvType};
+
+    #[test]
+    fn every_message_has_room_for_tlvs_and_no_more_than_that() {
+        let header = Header::new(PortIdentity::default(), 1);
+        let body = Body::Sync { origin_timestamp: Timestamp::ZERO };
+        let plain = Datagram::new(header, body);
+        let value = [7; 144];
+        let mut buffer = [0; 320];
+        let mut tlvs = TlvBuilder::new(&mut buffer);
+        tlvs.push(Tlv { kind: TlvType(0x3fff), value: &value }).unwrap();
+        let long = Datagram::with_tlvs(header, body, tlvs.finish()).unwrap();
+        assert_eq!(long.len(), plain.len() + 4 + value.len());
+        let value = [7; 146];
+        let mut tlvs = TlvBuilder::new(&mut buffer);
+        tlvs.push(Tlv { kind: TlvType(0x3fff), value: &value }).unwrap();
+        assert!(Datagram::with_tlvs(header, body, tlvs.finish()).is_err());
     }
 }

@@ -34,6 +34,8 @@ pub(crate) enum Bench {
     Agent(Arguments),
     /// What the servos reach where the truth is known, beside the targets (`ptp-agent bench servo`)
     Servo(Arguments),
+    /// What attackers reach, with ptp4l beside the agent: displacement, bound, alarm, recovery
+    Attacks(Arguments),
     /// What a transparent clock in software is worth behind loaded bridges, and what it costs: without it and
     /// with it in the same run
     Transparent(Arguments),
@@ -50,6 +52,9 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Hooks(arguments) => run(&["bench"], arguments),
         Bench::Agent(arguments) => footprint(arguments),
+        Bench::Attacks(arguments) => {
+            with_test_program("attacks", &package::binary()?, &arguments.arguments)
+        }
         Bench::Servo(arguments) => run(&["bench", "servo"], arguments),
         Bench::Transparent(arguments) => {
             let binary = package::binary()?;

@@ -2,6 +2,7 @@
 //! layers: [`MessageView`] is a checked view over received bytes, [`Message`] an owned message that
 //! cannot be illegal. Parsing allocates nothing.
 
+mod authentication;
 mod bracket;
 mod header;
 pub mod management;
@@ -9,6 +10,7 @@ mod message;
 mod tlv;
 mod types;
 
+pub use authentication::{Authentication, AuthenticationView, SecurityParameters};
 pub use bracket::Bracket;
 pub use header::{Flags, HEADER_LENGTH, Header, MessageKey, MessageType};
 pub use message::{Announce, Body, Management, Message, MessageView};

@@ -19,6 +19,9 @@ use crate::prelude::*;
 pub use choice::{Choice, Method, Options, Purpose, UnknownServo, build};
 pub use trust::{Basis, Interval, Trust};
 
+#[cfg(test)]
+mod tests;
+
 use crate::stamp::StampSource;
 use ptp_common::time::{Duration, Mono, Ptp, Time};
 use serde::Serialize;

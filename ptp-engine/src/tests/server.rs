@@ -89,6 +89,7 @@ fn brackets_of_stamps_are_told_where_that_is_wanted() {
         let config =
             TransmitterConfig { tells_brackets, ..TransmitterConfig::new(GM.clock_identity) };
         let mut transmitter = Transmitter::new(config, at(0));
+        while transmitter.next_command().is_some() {}
         transmitter.handle_message(at(5), PORT, &delay_req(9, 0), Some(Time::ZERO));
         let sent = messages(&mut transmitter);
         let answer = Message::parse(&sent[0].1).unwrap();
