@@ -131,6 +131,7 @@ impl Io {
             (given_up || stamps.time(chosen).is_some())
                 && waiting.stack.is_none_or(|socket| is_of_socket(stamps, &socket))
         };
+        let is_stale = waiting.stack.is_some_and(|stack| waiting.until - stack.time > QUEUED);
         let seen = side.pairing.take(port.ifindex, &waiting.bytes, retry, enough);
         let outcome = match seen {
             // No program has seen it. The kernel has a stamp of its own.
@@ -142,7 +143,8 @@ impl Io {
         };
         match seen {
             Outcome::Matched(_) => side.reach.reached(),
-            Outcome::NotYet if given_up => side.reach.missed(),
+            // What has waited long in the socket's queue may have had a record that is forgotten by now.
+            Outcome::NotYet if given_up && !is_stale => side.reach.missed(),
             Outcome::NotYet => {}
         }
         match outcome {
@@ -150,7 +152,7 @@ impl Io {
                 side.compare(&stamps);
                 if sent {
                     port.primer.after_event(&stamps);
-                    let bracket = &mut port.brackets[usize::from(waiting.primed)];
+                    let bracket = &mut port.brackets[waiting.manner as usize];
                     if !bracket.is_sound_around(&stamps) {
                         side.interrupted += 1;
                         return Found::Stamp(None);
@@ -164,8 +166,11 @@ impl Io {
                 Found::Stamp(stamp.map(|mut stamp| {
                     // What was used, against all that was seen: the moving to the reference included.
                     stamp.doubt = stamps.doubt(stamp.time, sent);
-                    stamp.primed = waiting.primed;
+                    stamp.manner = waiting.manner;
                     let time = stamp.time;
+                    let left = stamps.time(StampSource::XmitDone).filter(|_| sent);
+                    stamp.late =
+                        left.map_or(Duration::ZERO, |left| (left - time).max(Duration::ZERO));
                     stamp.time = if sent {
                         time + self.config.egress_latency.of(reference)
                     } else {

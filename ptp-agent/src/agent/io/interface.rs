@@ -107,10 +107,31 @@ pub(super) fn tx_selector(wanted: Option<TxSource>) -> Selector {
 }
 
 impl Port {
+    /// Counts an event message, and tells the kernel to hold back who sends too many.
+    pub(super) fn hold_back(&mut self, now: Time<Mono>, source: Option<Address>) {
+        let Some(transport) = &self.transport else { return };
+        let dropped = || transport.overflowed();
+        let Some(held) = self.crowd.count(now, source, dropped) else { return };
+        match transport.hold_back(&held.senders, held.keep) {
+            Ok(()) => tracing::debug!(interface = self.interface, ?held, "senders held back"),
+            Err(error) => tracing::debug!(interface = self.interface, %error, "senders"),
+        }
+    }
+
     pub(super) fn counts(&self) -> IoCounts {
         let overflowed = self.transport.as_ref().map_or(0, Transport::overflowed);
         let socket_overflow = self.counts.socket_overflow + overflowed;
         IoCounts { socket_overflow, ..self.counts }
+    }
+
+    /// Prepares the way for an event message in the manner that it is to be sent in. In which it is.
+    pub(super) fn prepare(&mut self) -> Manner {
+        let primed = match self.sending {
+            Sending::Free => self.primer.before_event(),
+            Sending::Told(Manner::Primed) => self.primer.prime(),
+            Sending::Told(Manner::Plain) => false,
+        };
+        if primed { Manner::Primed } else { Manner::Plain }
     }
 
     /// Reads the driver's stamps. The ring has been read before, so their packets are known.

@@ -98,7 +98,6 @@ impl Teller {
             Command::Event(Event::Strategy(change)) => {
                 let Findings {
                     remote_priming_ns,
-                    own_priming_ns,
                     round_trip_ns,
                     sync_noise_ns,
                     request_noise_ns,
@@ -108,7 +107,6 @@ impl Teller {
                     from = change.from.name(),
                     to = change.to.name(),
                     remote_priming_ns,
-                    own_priming_ns,
                     round_trip_ns,
                     sync_noise_ns,
                     request_noise_ns,
@@ -243,6 +241,7 @@ impl Teller {
             is_in_doubt,
             withheld: self.withheld(runner),
             round_trip: receiver.round_trip(),
+            refused: runner.io.last_refused(),
             hints: health::hints(&runner.io, receiver, now),
             ..Facts::default()
         }
@@ -270,6 +269,7 @@ impl Teller {
             self.publication.metrics.update(interface, domain, |figures| {
                 figures.port_state = Some(state);
                 figures.servo_state = Some(servo);
+                figures.strategy = Some(runner.engine.strategist().strategy().name());
                 figures.clock_steps = self.steps;
                 figures.host_clock = host_clock;
                 bound::set_figures(figures, view.trust.as_ref(), runner.engine.origin());
@@ -314,6 +314,7 @@ impl Teller {
                 "state": receiver.port_state(*port).name(),
                 "link_delay_ns": receiver.link_delay(*port).map(|delay| delay.as_nanos()),
                 "sources": runner.io.sources(*port),
+                "authentication": runner.io.authentication(*port),
                 "timestamps": runner.io.stamp_counts(*port).as_ref().map(stamp_counts),
             })).collect::<Vec<_>>(),
             "lost": self.losses(runner),
@@ -368,6 +369,10 @@ impl Teller {
                 {
                     more.insert("timestamps".into(), stamp_counts(&counts));
                     more.insert("sources".into(), json!(runner.io.sources(*port)));
+                    let authentication = runner.io.authentication(*port);
+                    if !authentication.is_null() {
+                        more.insert("authentication".into(), authentication);
+                    }
                 }
                 output.emit(&json::Event::Summary(json::Summary {
                     duration_s,
