@@ -96,7 +96,12 @@ fn hostile_messages_are_counted_by_cause_and_change_nothing() {
     let [grandmaster, client, attacker] = &star.leaves[..] else { unreachable!() };
     // ptp4l as a grandmaster would go to FAULTY at once.
     let mut server = Agent::start(grandmaster, &SERVE);
-    let arguments = ["run", "-i", "eth0", "--metrics-address", METRICS];
+    // Otherwise what comes in the parent's name from another address is dropped before anything looks at it.
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("agent.toml");
+    std::fs::write(&config, "[run]\npin-parent = false\n").unwrap();
+    let config = config.to_str().unwrap();
+    let arguments = ["run", "-i", "eth0", "--metrics-address", METRICS, "--config", config];
     let mut agent = Agent::start(client, &arguments);
     assert_follows(&agent, 0);
     let party = Party::new(attacker, Ipv4Addr::new(192, 0, 2, 3));

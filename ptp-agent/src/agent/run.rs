@@ -1,6 +1,7 @@
 //! `ptp-agent run`: a time receiver that follows the best grandmaster its ports hear, with a clock
 //! of its own or watching the host's.
 
+mod apart;
 mod host;
 mod telling;
 
@@ -37,6 +38,7 @@ use crate::{
     sys::clock::{monotonic, realtime_minus_monotonic},
     transport::{interface_addresses, interface_mac},
 };
+use apart::Apart;
 use telling::Teller;
 
 /// Which clock follows.
@@ -224,6 +226,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         samples: 0,
         steps: 0,
         last: None,
+        apart: Apart::default(),
         log_ptp4l,
         host_clock_offset,
         host_name: host_name(),

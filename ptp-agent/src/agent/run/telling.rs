@@ -9,6 +9,7 @@ use ptp_common::{
 };
 use serde_json::{Value, json};
 
+use super::apart::Apart;
 use super::{
     super::{
         AgentError, bound, clock_line, data_sets,
@@ -60,6 +61,7 @@ pub(super) struct Teller {
     pub(super) samples: u64,
     pub(super) steps: u64,
     pub(super) last: Option<Sample>,
+    pub(super) apart: Apart,
     pub(super) log_ptp4l: bool,
     pub(super) host_clock_offset: Duration,
     pub(super) host_name: String,
@@ -172,6 +174,8 @@ impl Teller {
     fn sample(&mut self, sample: &Sample, runner: &Runner) -> Result<(), AgentError> {
         self.samples += 1;
         self.last = Some(*sample);
+        let is_locked = sample.state == ServoState::Locked;
+        self.apart.sample(is_locked.then(|| sample.raw_offset - sample.offset));
         let interface = runner.io.interface(sample.port);
         if self.log_ptp4l {
             let line = ptp4l_line(sample);
@@ -242,6 +246,7 @@ impl Teller {
             withheld: self.withheld(runner),
             round_trip: receiver.round_trip(),
             refused: runner.io.last_refused(),
+            raw_apart: self.apart.least(),
             hints: health::hints(&runner.io, receiver, now),
             ..Facts::default()
         }

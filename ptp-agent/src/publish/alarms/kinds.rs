@@ -175,6 +175,10 @@ alarms! {
     /// Somebody floods, or there are more clients than one server can have.
     RequestFlood = "request_flood", "more delay requests than are answered",
         [Transmitter], raise 5 s, clear 30 s;
+    /// For sixteen samples no single exchange has been near the filtered offset: the servo takes what is
+    /// measured for noise. Stamps may be wrong, or somebody moves time where the servo does not believe it.
+    RawOffsetFar = "raw_offset_far", "what is measured is far from what is believed",
+        [Receiver], raise 5 s, clear 10 s;
     /// Messages that should be authenticated are not, or not by a key that is known here; none of them is used.
     /// Somebody sends in another's name, or a host has other keys or none. The detail says why and from whom
     /// the last one came.

@@ -145,6 +145,8 @@ pub struct Facts {
     pub withheld: Option<String>,
     /// How the round trip to the time transmitter has changed.
     pub round_trip: Option<RoundTripTrend>,
+    /// How far the nearest of the latest single exchanges is from the filtered offset.
+    pub raw_apart: Option<Duration>,
     /// The last message that authentication has refused: why, from whom, where.
     pub refused: Option<String>,
     /// What is heard that cannot be followed and may be the time transmitter that is meant, in words.
@@ -298,6 +300,7 @@ impl Alarms {
                 Alarm::DelayAttackSuspected => {
                     facts.round_trip.is_some_and(|trend| trend.has_changed)
                 }
+                Alarm::RawOffsetFar => is_large(facts.raw_apart, limits.offset, state.is_raised()),
                 Alarm::AuthenticationFailed => {
                     recent.as_ref().is_some_and(|recent| recent.unauthentic >= UNAUTHENTIC)
                 }
@@ -399,6 +402,10 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
                     [trend.usual, trend.present].map(|trip| nanos(trip.as_nanos() as f64));
                 format!("round trip {present}, usually {usual}")
             })
+            .unwrap_or_default(),
+        Alarm::RawOffsetFar => facts
+            .raw_apart
+            .map(|apart| format!("at least {}", nanos(apart.as_nanos() as f64)))
             .unwrap_or_default(),
         Alarm::AuthenticationFailed => {
             let total = facts.totals.unauthentic;

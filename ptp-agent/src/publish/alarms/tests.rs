@@ -453,6 +453,7 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
             withheld: is[0].then(|| "why".to_owned()),
             round_trip: None,
             refused: None,
+            raw_apart: None,
             hints: Vec::new(),
             ..Facts::default()
         }
