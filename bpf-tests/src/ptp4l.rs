@@ -1,7 +1,7 @@
 //! ptp4l (linuxptp) as a peer. It never touches the host's clock: as a grandmaster it has no reason
 //! to, and as a client it runs with `free_running`; both always have it set.
 
-use std::{fs, ops::Deref, time::Duration};
+use std::{fs, ops::Deref, path::Path, process::Command, time::Duration};
 
 use ptp_agent::lab::netns::Namespace;
 use tempfile::TempDir;
@@ -16,6 +16,27 @@ pub const GRANDMASTER: &str = "masterOnly 1\npriority1 100\nlogSyncInterval -4\n
 
 /// Options of a client that prints a measurement per second (as often as it does without a servo).
 pub const CLIENT: &str = "slaveOnly 1\nlogSyncInterval -4\nlogAnnounceInterval 0\nlogMinPdelayReqInterval -4\nsummary_interval -4\nfreq_est_interval 0\n";
+
+/// A program of linuxptp 4.3 or later, which the system need not have: `cargo xtask setup --peers` unpacks
+/// one with its C library below the target directory.
+///
+/// # Errors
+/// The reason to skip: it is not there.
+pub fn authenticating(namespace: &Namespace, name: &str) -> Result<Command, String> {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    let root = target.join("peers/linuxptp/usr");
+    let loader = root.join("lib64/ld-linux-x86-64.so.2");
+    if !loader.is_file() {
+        return Err(format!(
+            "no {name} that authenticates (cargo xtask setup --peers unpacks one)"
+        ));
+    }
+    let mut command = namespace.command(loader);
+    command.args(["--argv0", name, "--library-path"]);
+    command.arg(root.join("lib/x86_64-linux-gnu"));
+    command.arg(root.join("sbin").join(name));
+    Ok(command)
+}
 
 /// A running ptp4l.
 pub struct Ptp4l {
@@ -38,7 +59,29 @@ impl Ptp4l {
         interfaces: &[&str],
         options: &[&str],
     ) -> Result<Self, String> {
-        let program = program("ptp4l")?;
+        Self::start_program(namespace.command(program("ptp4l")?), interfaces, options)
+    }
+
+    /// As [`Ptp4l::start`], of a version that authenticates messages.
+    ///
+    /// # Errors
+    /// The reason to skip: it is not there.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn start_authenticating(
+        namespace: &Namespace,
+        interfaces: &[&str],
+        options: &[&str],
+    ) -> Result<Self, String> {
+        Self::start_program(authenticating(namespace, "ptp4l")?, interfaces, options)
+    }
+
+    fn start_program(
+        mut command: Command,
+        interfaces: &[&str],
+        options: &[&str],
+    ) -> Result<Self, String> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let socket = directory.path().join("socket");
         // On a busy machine its transmit stamps take longer than the 10 ms that it waits; it would go
@@ -53,7 +96,6 @@ impl Ptp4l {
         }
         let file = directory.path().join("config");
         fs::write(&file, config).expect("a file in an own directory");
-        let mut command = namespace.command(program);
         command.args(["-m", "-q", "-f"]).arg(file);
         for interface in interfaces {
             command.args(["-i", interface]);

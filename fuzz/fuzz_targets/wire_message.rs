@@ -1,30 +1,3 @@
-//! The wire format: no bytes make the parser panic, prefix and whole message agree, and whatever
-//! parses comes out of the writer as a message that parses to the same.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use ptp_common::wire::{HEADER_LENGTH, Message, MessageKey, MessageView};
-
-fuzz_target!(|bytes: &[u8]| {
-    let key = MessageKey::from_prefix(bytes);
-    assert!(key.is_err() || bytes.len() >= HEADER_LENGTH);
-    let Ok(prefix) = MessageView::from_prefix(bytes) else {
-        assert!(Message::parse(bytes).is_err());
-        return;
-    };
-    assert_eq!(key, Ok(prefix.key()));
-    assert!(!prefix.is_cut() || (prefix.tlvs().is_err() && Message::parse(bytes).is_err()));
-
-    let Ok(message) = Message::parse(bytes) else { return };
-    assert_eq!(message.body, prefix.body().expect("the message has one"));
-    let mut again = vec![0xa5; message.wire_length()];
-    assert_eq!(message.emit(&mut again), Ok(again.len()));
-    assert_eq!(Message::parse(&again), Ok(message));
-    // The header is kept but for the controlField, which follows from the type.
-    assert_eq!(again[..32], bytes[..32]);
-    assert_eq!(again[33], bytes[33]);
-    let fixed = message.message_type().fixed_length();
-    assert_eq!(again[fixed..], bytes[fixed..again.len()]);
-    again.pop();
-    assert!(message.emit(&mut again).is_err());
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| ptp_fuzz_targets::wire_message::run(input));

@@ -17,6 +17,7 @@ pub mod lab;
 pub mod linuxptp;
 pub mod publish;
 pub mod recording;
+pub mod security;
 pub mod sim;
 pub mod status;
 pub mod sys;

@@ -4,8 +4,9 @@ mod support;
 
 use proptest::{collection::vec, prelude::*};
 use ptp_common::wire::{
-    Body, Flags, HEADER_LENGTH, Header, Message, MessageKey, MessageType, MessageView,
-    PortIdentity, Timestamp, Tlv, TlvBuilder, TlvType, Tlvs, WireError,
+    Authentication, AuthenticationView, Body, Flags, HEADER_LENGTH, Header, Message, MessageKey,
+    MessageType, MessageView, PortIdentity, SecurityParameters, Timestamp, Tlv, TlvBuilder,
+    TlvType, Tlvs, WireError,
 };
 
 /// Everything that can be asked of received bytes; the answer does not matter, that there is one
@@ -296,4 +297,52 @@ fn clock_accuracy_that_claims_nothing_has_no_bound() {
     }
     let claiming = (0..=0xff).filter(|code| ClockAccuracy(*code).bound().is_some());
     assert!(claiming.eq(0x17..=0x30));
+}
+
+proptest! {
+    #[test]
+    fn authentication_stands_last_and_leaves_the_message_as_it_was(
+        sample in support::message(),
+        (spp, key_id, words) in (any::<u8>(), any::<u32>(), 0..=16_u8),
+    ) {
+        prop_assume!(sample.tlvs.iter().all(|(kind, _)| *kind != TlvType::AUTHENTICATION));
+        let tlv = Authentication { spp, key_id, icv_length: 2 * words };
+        let mut buffer = [0xa5; 2048];
+        let (protected, icv) = tlv.append(&sample.bytes, &mut buffer).unwrap();
+        prop_assert!(icv.iter().all(|byte| *byte == 0));
+        let length = protected.len() + icv.len();
+        prop_assert_eq!(length, sample.bytes.len() + tlv.wire_length());
+        // Padding behind it is not looked at.
+        let view = MessageView::new(&buffer[..length + 9]).unwrap();
+        prop_assert_eq!(view.header(), sample.header);
+        let read = AuthenticationView::of(&view).unwrap().unwrap();
+        prop_assert_eq!((read.spp(), read.key_id()), (spp, key_id));
+        prop_assert_eq!(read.parameters(), SecurityParameters::default());
+        let icv_length = usize::from(tlv.icv_length);
+        let (protected, icv) = read.split(icv_length).unwrap();
+        prop_assert_eq!((protected.len(), icv.len()), (length - icv_length, icv_length));
+        prop_assert_eq!(read.split(icv_length + 2), None);
+        prop_assert_eq!(&read.without()[4..], &sample.bytes[4..]);
+    }
+
+    #[test]
+    fn authentication_that_is_not_last_or_too_short_is_refused(sample in support::message()) {
+        prop_assume!(sample.tlvs.iter().all(|(kind, _)| *kind != TlvType::AUTHENTICATION));
+        let tlv = Authentication { spp: 1, key_id: 2, icv_length: 16 };
+        let append = |message: &[u8]| {
+            let mut buffer = [0; 2048];
+            let (protected, icv) = tlv.append(message, &mut buffer).unwrap();
+            let length = protected.len() + icv.len();
+            buffer[..length].to_vec()
+        };
+        let of = |bytes: &[u8]| AuthenticationView::of(&MessageView::new(bytes).unwrap()).map(drop);
+        let once = append(&sample.bytes);
+        prop_assert_eq!(of(&once), Ok(()));
+        prop_assert!(matches!(of(&append(&once)), Err(WireError::Tlv(_))));
+        let mut short = sample.bytes.clone();
+        short.extend([0x80, 0x09, 0, 4, 1, 0, 0, 0]);
+        let length = short.len() as u16;
+        short[2..4].copy_from_slice(&length.to_be_bytes());
+        prop_assert!(matches!(of(&short), Err(WireError::Tlv(_))));
+    }
 }

@@ -2,9 +2,9 @@
 
 use core::{fmt, ops};
 
-use ptp_common::wire::{Body, Header, Message, Tlvs};
+use ptp_common::wire::{Body, Header, Message, Tlvs, WireError};
 
-/// The bytes of a message to send. No message that the agent sends is longer than Announce.
+/// The bytes of a message to send: the longest fixed part has 64, and the rest is room for TLVs.
 #[derive(Clone, Copy)]
 pub struct Datagram {
     bytes: [u8; Self::CAPACITY],
@@ -12,15 +12,24 @@ pub struct Datagram {
 }
 
 impl Datagram {
-    const CAPACITY: usize = 64;
+    /// As long as a message may become, bytes.
+    pub const CAPACITY: usize = 192;
 
     /// A message without TLVs.
     pub fn new(header: Header, body: Body) -> Self {
+        // Cannot fail, but an empty datagram beats a panic.
+        let none = Self { bytes: [0; Self::CAPACITY], length: 0 };
+        Self::with_tlvs(header, body, Tlvs::NONE).unwrap_or(none)
+    }
+
+    /// A message with TLVs behind it.
+    ///
+    /// # Errors
+    /// [`WireError::Buffer`] where they do not fit.
+    pub fn with_tlvs(header: Header, body: Body, tlvs: Tlvs<'_>) -> Result<Self, WireError> {
         let mut bytes = [0; Self::CAPACITY];
-        let message = Message { header, body, tlvs: Tlvs::NONE };
-        // Cannot fail: the longest fixed part has 64 bytes, but an empty datagram beats a panic.
-        let length = message.emit(&mut bytes).unwrap_or(0) as u8;
-        Self { bytes, length }
+        let length = Message { header, body, tlvs }.emit(&mut bytes)?;
+        Ok(Self { bytes, length: length as u8 })
     }
 }
 
@@ -43,5 +52,28 @@ impl fmt::Debug for Datagram {
             write!(f, "{byte:02x}")?;
         }
         f.write_str(")")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ptp_common::wire::{PortIdentity, Timestamp, Tlv, TlvBuilder, TlvType};
+
+    #[test]
+    fn every_message_has_room_for_tlvs_and_no_more_than_that() {
+        let header = Header::new(PortIdentity::default(), 1);
+        let body = Body::Sync { origin_timestamp: Timestamp::ZERO };
+        let plain = Datagram::new(header, body);
+        let value = [7; 144];
+        let mut buffer = [0; 320];
+        let mut tlvs = TlvBuilder::new(&mut buffer);
+        tlvs.push(Tlv { kind: TlvType(0x3fff), value: &value }).unwrap();
+        let long = Datagram::with_tlvs(header, body, tlvs.finish()).unwrap();
+        assert_eq!(long.len(), plain.len() + 4 + value.len());
+        let value = [7; 146];
+        let mut tlvs = TlvBuilder::new(&mut buffer);
+        tlvs.push(Tlv { kind: TlvType(0x3fff), value: &value }).unwrap();
+        assert!(Datagram::with_tlvs(header, body, tlvs.finish()).is_err());
     }
 }

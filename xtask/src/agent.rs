@@ -39,6 +39,8 @@ pub(crate) enum Bench {
     Fleet(Arguments),
     /// A million spans through `ptp-agent trace`, and the laboratory for traces; see docs/traces.md
     Traces(Arguments),
+    /// What attackers reach, with ptp4l beside the agent: displacement, bound, alarm, recovery
+    Attacks(Arguments),
     /// What a transparent clock in software is worth behind loaded bridges, and what it costs: without it and
     /// with it in the same run
     Transparent(Arguments),
@@ -55,6 +57,9 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Hooks(arguments) => run(&["bench"], arguments),
         Bench::Agent(arguments) => footprint(arguments),
+        Bench::Attacks(arguments) => {
+            with_test_program("attacks", &package::binary()?, &arguments.arguments)
+        }
         Bench::Servo(arguments) => run(&["bench", "servo"], arguments),
         Bench::Fleet(arguments) => {
             with_test_program("fleet", &package::binary()?, &arguments.arguments)

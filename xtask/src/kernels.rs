@@ -4,7 +4,6 @@
 //! emulator are downloaded as Debian packages and unpacked in the user's cache. What the guests say
 //! about their kernels is compared with the table in the documents.
 
-mod apt;
 mod image;
 mod kernel;
 mod qemu;
@@ -29,13 +28,15 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use self::{
-    apt::Apt,
     image::Image,
     kernel::{Build, Kernel, SUITES, Series},
     qemu::{Ended, Guest, Qemu},
     table::Facts,
 };
-use crate::process::{cargo, target_directory};
+use crate::{
+    apt::Apt,
+    process::{cargo, target_directory},
+};
 
 /// Guests at a time.
 const AT_A_TIME: usize = 2;

@@ -3,7 +3,9 @@
 //! command has a module of its own.
 
 mod agent;
+mod apt;
 mod ebpf;
+mod fuzz;
 mod kernels;
 mod package;
 mod process;
@@ -33,6 +35,8 @@ enum Command {
     Demo(agent::Arguments),
     /// Run the checks and tests, all or the groups named
     Test(suite::Arguments),
+    /// Run the fuzz targets for longer, and say what that reached
+    Fuzz(fuzz::Arguments),
     /// Build the Debian package, with a static binary
     Package(package::Arguments),
     /// Draw the pictures of the user guide anew, from a real run
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Command::Setup(arguments) => setup::run(&arguments),
         Command::Demo(arguments) => agent::demo(&arguments),
         Command::Test(arguments) => suite::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Package(arguments) => package::run(&arguments),
         Command::Pictures => agent::pictures(),
         Command::Bench(command) => agent::bench(&command),

@@ -6,6 +6,7 @@
 
 mod no_daemons;
 mod packages;
+mod peers;
 
 use std::{env, fmt::Write, process::ExitCode};
 
@@ -35,6 +36,9 @@ pub(crate) struct Arguments {
     /// Also download what only the tests on other kernels need; it is not installed
     #[arg(long, conflicts_with = "check")]
     kernels: bool,
+    /// Also download newer peers of some tests than the system has; they are not installed
+    #[arg(long, conflicts_with = "check")]
+    peers: bool,
 }
 
 /// What is missing, found by looking and without changing anything.
@@ -83,6 +87,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         for missing in kernels::prepare()?.missing {
             println!("note: {missing}");
         }
+    }
+    if arguments.peers {
+        peers::prepare()?;
     }
     let plan = Plan::inspect(arguments);
     if plan.is_empty() {

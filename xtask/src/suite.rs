@@ -17,15 +17,15 @@ use clap::ValueEnum;
 use self::{
     report::{Outcome, Suite},
     tally::Tally,
-    targets::{TestTargets, fuzz_crates, fuzz_targets},
+    targets::TestTargets,
 };
 use crate::{
-    ebpf, kernels,
+    ebpf, fuzz, kernels,
     package::{
         self,
         trial::{self, Verdict},
     },
-    process::{self, Command, TIMED_OUT, cargo, cargo_program, command_within, find},
+    process::{self, Command, TIMED_OUT, cargo, cargo_program, command_within},
     setup,
 };
 
@@ -36,7 +36,7 @@ const FRESH_OBJECT: &str = "PTP_EBPF_FRESH_OBJECT";
 const OTHER_PACKAGE: &str = "PTP_AGENT_PACKAGE";
 
 /// Seconds that each fuzz target runs.
-const FUZZ_SECONDS: u32 = 5;
+const FUZZ_SECONDS: u32 = 3;
 
 /// How long the test programs of a step may take where nobody watches. They take a few minutes.
 const TIME_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -137,6 +137,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         });
     }
     if arguments.want(Group::Fuzz) {
+        // On any toolchain; in a whole run they have been among the unit tests.
+        if arguments.groups.contains(&Group::Fuzz) {
+            suite.step("fuzz properties", || {
+                one(&cargo(["test", "--workspace", "--quiet", "--test", "properties"]))
+            });
+        }
         suite.step("fuzz targets", fuzz);
     }
     if arguments.groups.contains(&Group::Kernels) {
@@ -188,7 +194,7 @@ fn setup() -> Result<Outcome> {
 fn lints(suite: &mut Suite) {
     suite.step("format", || {
         let mut tally = Tally::default();
-        for workspace in [".", "ptp-ebpf"].into_iter().chain(fuzz_crates()) {
+        for workspace in [".", "ptp-ebpf"].into_iter().chain(fuzz::crates()) {
             let manifest = format!("{workspace}/Cargo.toml");
             let format = cargo(["fmt", "--all", "--check", "--manifest-path", &manifest]);
             tally.count_one(format.stream(|_| ())?.success());
@@ -270,24 +276,13 @@ fn guests(update: bool, filter: &[OsString]) -> Result<Outcome> {
 }
 
 fn fuzz() -> Result<Outcome> {
-    let needs = [("cargo-fuzz", "cargo-fuzz"), ("a C++ compiler", "c++")];
-    let missing: Vec<&str> =
-        needs.iter().filter(|(_, it)| find(it).is_none()).map(|(name, _)| *name).collect();
-    if !missing.is_empty() {
-        let missing = missing.join(" and ");
-        return Ok(Outcome::Skipped(format!("missing {missing} (cargo xtask setup --fuzz)")));
+    if let Some(reason) = fuzz::reason_to_skip() {
+        return Ok(Outcome::Skipped(reason));
     }
     let mut tally = Tally::default();
-    // The parsers only: `fuzz/agent` holds the whole agent and takes longer to build than all other
-    // steps together (fuzz/README.md says how to run it).
-    for fuzz_crate in ["fuzz"] {
-        for target in fuzz_targets(fuzz_crate)? {
-            println!("-- {target}");
-            let seconds = format!("-max_total_time={FUZZ_SECONDS}");
-            // Without a sanitizer stable Rust will do, and there is no unsafe code for it to look at.
-            let arguments = ["fuzz", "run", "-s", "none", "--fuzz-dir", fuzz_crate, &target, "--"];
-            let fuzz = cargo(arguments.into_iter().chain([seconds.as_str(), "-verbosity=0"]));
-            tally.count_one(fuzz.stream(|_| ())?.success());
+    for fuzz_crate in fuzz::crates() {
+        for target in fuzz::targets(fuzz_crate)? {
+            tally.count_one(fuzz::one(fuzz_crate, &target, FUZZ_SECONDS)?.0);
         }
     }
     Ok(Outcome::Ran { tally })

@@ -132,6 +132,9 @@ pub(super) fn totals<'a>(
         totals.refused += of(Drop::RateLimited);
         totals.delays_unanswered += counters.dropped(Drop::UnansweredDelayReq)
             + counters.dropped(Drop::UnansweredPdelayReq);
+        totals.other_address += io.counts(*port).other_address;
+        totals.unauthentic +=
+            io.counts(*port).authentication.refusals().map(|(_, total)| total).sum::<u64>();
         if let Some((rx, tx)) = io.stamp_counts(*port) {
             totals.rx_stamps += rx.matched.values().sum::<u64>();
             totals.rx_stamps_missing += rx.pairing.missing;

@@ -2,8 +2,11 @@
 //! them, and the interfaces' coming and going. Upwards it deals in messages with stamps and in
 //! tokens with stamps; engines neither know nor care where those came from.
 
+mod crowd;
 mod desk;
+mod guard;
 mod interface;
+mod pin;
 mod reach;
 
 use std::{
@@ -36,6 +39,7 @@ use crate::{
         strategy::Priming,
     },
     publish::metrics::Histogram,
+    security,
     stamp::{Stamp, StampSource},
     sys::{clock::monotonic, schedule, timer::Timer},
     transport::{
@@ -44,7 +48,9 @@ use crate::{
         wire::{FarEnd, WireTap},
     },
 };
+use crowd::Crowd;
 use desk::{Found, Side};
+use guard::Guard;
 use interface::{receive_any, rx_selector, tx_selector, wants_driver_stamps};
 use reach::Standby;
 
@@ -54,6 +60,8 @@ pub use desk::{SideCounts, Sources};
 /// How long a received event message waits for its stamp. On the hook's side the stamp is there
 /// before the socket is; this covers a record that another CPU is still writing.
 const RX_PATIENCE: Duration = Duration::from_millis(20);
+/// From its arrival to the end of its patience, for a message that has not waited in the socket's queue.
+const QUEUED: Duration = Duration::from_millis(40);
 /// How long a sent event message waits for its stamp: a queueing discipline may hold it.
 const TX_PATIENCE: Duration = Duration::from_millis(100);
 /// Between two looks while something waits.
@@ -84,6 +92,10 @@ pub struct IoConfig {
     pub egress_latency: Latencies,
     /// Size of the ring, bytes.
     pub ring_bytes: Option<u32>,
+    /// Messages in the name of the time transmitter are believed from its address only.
+    pub is_pinned: bool,
+    /// Keys, and whether messages must be authenticated by them.
+    pub security: Option<security::Policy>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
     pub wire: Vec<FarEnd>,
 }
@@ -174,6 +186,10 @@ pub struct IoCounts {
     pub socket_overflow: u64,
     /// Records that lacked the chosen stamp.
     pub without_stamp: u64,
+    /// What authentication has let pass and dropped.
+    pub authentication: security::Totals,
+    /// Messages in the time transmitter's name from another address than its own.
+    pub other_address: u64,
 }
 
 impl IoCounts {
@@ -186,8 +202,10 @@ impl IoCounts {
             ("overrun", self.overrun),
             ("socket_overflow", self.socket_overflow),
             ("record_without_stamp", self.without_stamp),
+            ("other_address", self.other_address),
         ]
         .into_iter()
+        .chain(self.authentication.refusals())
     }
 }
 
@@ -210,6 +228,7 @@ struct Port {
     /// What passes the hook and is not for this port.
     hearsay: Hearsay,
     wire: Option<WireTap>,
+    crowd: Crowd,
     counts: IoCounts,
 }
 
@@ -240,6 +259,7 @@ pub struct Io {
     socket_stamps: SocketStamps,
     lost: u64,
     timer: Timer,
+    guard: Guard,
 }
 
 impl Io {
@@ -266,6 +286,7 @@ impl Io {
             ..Options::default()
         })?;
         let watch = LinkWatch::new().map_err(IoError::Watch)?;
+        let guard = Guard::new(config.security.clone(), config.is_pinned);
         let mut ports = Vec::new();
         let mut hooks = Vec::new();
         for (index, interface) in config.interfaces.iter().enumerate() {
@@ -298,6 +319,7 @@ impl Io {
                 standby: Standby::default(),
                 hearsay: Hearsay::default(),
                 wire,
+                crowd: Crowd::default(),
                 counts: IoCounts::default(),
             });
         }
@@ -314,6 +336,7 @@ impl Io {
             socket_stamps: SocketStamps::default(),
             lost: 0,
             timer: Timer::new().map_err(IoError::Timer)?,
+            guard,
         })
     }
 
@@ -415,6 +438,14 @@ impl Io {
     /// Sends a message. The stamp of an event message comes as a [`Delivery::TxStamp`], mostly at once.
     pub fn transmit(&mut self, transmit: &Transmit) {
         let Transmit { on: port, to, message, token } = transmit;
+        let mut buffer = [0; security::MAX_SEALED];
+        // Before priming: what is warm then has to stay so.
+        let Some(message) = self.seal(*port, message, &mut buffer) else {
+            if let Some(token) = *token {
+                self.ready.push_back(Delivery::TxStamp { token, stamp: None });
+            }
+            return;
+        };
         let Some(token) = *token else {
             self.send(*port, Channel::General, *to, message);
             return;
@@ -539,13 +570,14 @@ impl Io {
         let stack = self.socket_stamps.stamp(now, &relation, received.stack);
         if !is_event(&bytes) {
             port.hearsay.delivered(self.config.transport, &bytes);
-            self.ready.push_back(Delivery::Message { port: index, bytes, stamp: None, source });
+            self.deliver(now, index, bytes, None, source);
             return;
         }
+        port.hold_back(now, source);
         if self.waiting_rx.len() == WAITING {
             port.counts.overrun += 1;
             port.rx.pairing.give_up();
-            self.ready.push_back(Delivery::Message { port: index, bytes, stamp: None, source });
+            self.deliver(now, index, bytes, None, source);
             return;
         }
         let until = now + RX_PATIENCE;
@@ -572,7 +604,7 @@ impl Io {
             match self.find(&waiting, now) {
                 Found::Stamp(stamp) => {
                     let Waiting { bytes, source, .. } = waiting;
-                    self.ready.push_back(Delivery::Message { port, bytes, stamp, source });
+                    self.deliver(now, port, bytes, stamp, source);
                 }
                 Found::Wait => self.waiting_rx.push_back(waiting),
             }

@@ -2,6 +2,7 @@
 //! the other, and a loop between them that only carries.
 
 mod bound;
+pub mod confinement;
 mod data_sets;
 pub mod drive;
 mod export;
@@ -146,6 +147,8 @@ pub struct Common {
     pub serving: Serving,
     /// What is tolerated before there is an alarm.
     pub limits: Limits,
+    /// To give up system calls that are not needed once everything is open.
+    pub is_confined: bool,
     /// JSON lines instead of text.
     pub json: bool,
     /// Seed of the randomised intervals; `None` takes one from the clock.

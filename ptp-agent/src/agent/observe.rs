@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Map, json};
 
 use super::{
-    AgentError, Asked, Ending, Reload,
+    AgentError, Asked, Ending, Reload, confinement,
     health::Health,
     services::{Services, Serving},
     start_output,
@@ -35,6 +35,7 @@ use crate::{
         json::{Event, Output, PTP, Sample, Summary},
         metrics::{self, MAX_PORTS, StampOutcome, message_type_name},
     },
+    security::{Associations, Policy, Totals as Authentication},
     stamp::StampSource,
     sys::clock::monotonic,
 };
@@ -60,10 +61,14 @@ pub struct ObserveConfig {
     pub tap: TapConfig,
     /// End by itself after this time.
     pub duration: Option<StdDuration>,
+    /// Keys by which messages are checked.
+    pub security: Option<Policy>,
     /// Where it can be asked.
     pub serving: Serving,
     /// What is tolerated before there is an alarm.
     pub limits: Limits,
+    /// To give up system calls that are not needed once everything is open.
+    pub is_confined: bool,
     /// JSON lines instead of text.
     pub json: bool,
 }
@@ -91,8 +96,10 @@ pub async fn observe(
             "observing"
         );
     }
+    confinement::keep_system_calls(config.is_confined);
     let mut observer = Observer::new();
     let mut teller = Teller::new(output, publication, services, config.limits, start);
+    teller.keys = config.security.map(Associations::new);
     let mut housekeeping = start + HOUSEKEEPING;
     loop {
         let until = ending.limit(housekeeping);
@@ -105,6 +112,10 @@ pub async fn observe(
                     if let Some(new) = reload.as_mut().and_then(|reload| reload()) {
                         teller.health.set_limits(new.limits);
                         teller.services.change(new.serving, monotonic());
+                        match (&mut teller.keys, new.security) {
+                            (Some(keys), Some(policy)) => keys.set_policy(policy),
+                            (keys, policy) => *keys = policy.map(Associations::new),
+                        }
                     }
                 }
             },
@@ -147,6 +158,9 @@ fn look(
             stamp,
             real,
         };
+        if !teller.is_authentic(now, tap, &observed) {
+            return;
+        }
         let before = *observer.refusals();
         let observation = observer.handle(now, &observed);
         teller.count_refusal(tap, &observed, &before, observer.refusals());
@@ -209,6 +223,11 @@ struct Teller {
     start: Time<Mono>,
     samples: u64,
     health: Health,
+    /// Check what is observed.
+    keys: Option<Associations>,
+    authentication: Authentication,
+    /// The last that was refused, in words.
+    refused: Option<String>,
     /// Sync messages that could be judged.
     syncs: u64,
     offset: Option<Duration>,
@@ -228,6 +247,9 @@ impl Teller {
         Self {
             output,
             health: Health::new(Role::Observer, limits, publication.clone(), start),
+            keys: None,
+            authentication: Authentication::default(),
+            refused: None,
             syncs: 0,
             offset: None,
             publication,
@@ -245,6 +267,18 @@ impl Teller {
             return None;
         }
         Some(self.totals.entry(place).or_default())
+    }
+
+    /// Whether what has passed may be taken for what it says. A record has room for the beginning of a
+    /// message: what is longer cannot be judged and counts as unverified.
+    fn is_authentic(&mut self, now: Time<Mono>, tap: &Tap, packet: &ObservedPacket<'_>) -> bool {
+        let Some(keys) = &mut self.keys else { return true };
+        let place = packet.interface << 1 | u32::from(packet.direction == Direction::Egress);
+        let verdict = keys.open(now, place, packet.bytes);
+        self.authentication.count(verdict);
+        let Err(cause) = verdict else { return true };
+        self.refused = Some(format!("{} on {}", cause.name(), tap.name(packet.interface)));
+        false
     }
 
     /// Counts what became of the stamp of an event message.
@@ -406,6 +440,7 @@ impl Teller {
             totals: alarms::Totals {
                 syncs: self.syncs,
                 ring_lost: tap.ring_lost(),
+                unauthentic: self.authentication.refusals().map(|(_, total)| total).sum(),
                 ..alarms::Totals::default()
             },
             ports_up,
@@ -415,6 +450,7 @@ impl Teller {
             offset: self.offset,
             is_displaced: tap.is_displaced(),
             is_unserved: self.services.is_lacking(),
+            refused: self.refused.clone(),
             ..Facts::default()
         }
     }
@@ -447,6 +483,7 @@ impl Teller {
                 "tx_source": tap.tx_source().source().name(),
             })).collect::<Vec<_>>(),
             "ports": ports(tap, observer),
+            "authentication": self.keys.is_some().then_some(self.authentication),
             "lost": self.losses(tap, observer),
             "alarms": self.health.status(now),
         });
@@ -514,6 +551,9 @@ impl Teller {
             *lost.entry(cause.to_owned()).or_default() += total;
         }
         for (cause, total) in observer.ports().flat_map(|port| port.losses.iter()) {
+            *lost.entry(cause.to_owned()).or_default() += total;
+        }
+        for (cause, total) in self.authentication.refusals() {
             *lost.entry(cause.to_owned()).or_default() += total;
         }
         lost.retain(|_, total| *total > 0);

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use ptp_common::time::{Duration, Mono, Time};
 
 use super::{
-    AgentError, Common, Ending, Reload, clock_identity, clock_line,
+    AgentError, Common, Ending, Reload, clock_identity, clock_line, confinement,
     drive::{Drive, Host, Occasion},
     health::Health,
     io::Io,
@@ -240,6 +240,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     {
         output.emit(&json::Event::Clock(clock_line(clock, start)))?;
     }
+    confinement::keep_system_calls(common.is_confined);
     let kept = runner.run(&mut ending, &mut around).await;
     // What another program steers is left to it as it is.
     if !matches!(kept, Err(AgentError::Clock(ClockError::Interference { .. }))) {
@@ -304,6 +305,8 @@ impl Host<Discipline<Followed>> for Around {
     }
 
     fn settled(&mut self, runner: &mut Runner) {
+        let parent = runner.engine.receiver().parent();
+        runner.io.follow(parent.map(|parent| (parent.port, parent.set.parent_port_identity)));
         let priming = runner.engine.strategist().priming();
         for port in &self.teller.ports {
             runner.io.set_priming(*port, priming);
@@ -324,6 +327,7 @@ impl Host<Discipline<Followed>> for Around {
         let RunConfig { common, clock, servo_options, delay_asymmetry, limits, exporting, .. } =
             config;
         runner.io.set_latencies(common.io.ingress_latency, common.io.egress_latency);
+        runner.io.set_security(common.io.security);
         let client = &mut runner.engine;
         client.set_delay_asymmetry(delay_asymmetry);
         client.set_step_thresholds(&servo_options);

@@ -14,7 +14,7 @@ use ptp_common::{
 use serde_json::json;
 
 use super::{
-    AgentError, Common, Ending, Reload, clock_identity, clock_line, data_sets,
+    AgentError, Common, Ending, Reload, clock_identity, clock_line, confinement, data_sets,
     drive::{Drive, Host, Occasion},
     health::{self, Health},
     io::{Io, IoConfig},
@@ -193,6 +193,7 @@ pub async fn serve(
         services,
         reload,
     };
+    confinement::keep_system_calls(common.is_confined);
     server.run(&mut ending, &mut around).await?;
     let (io, transmitter, ports) = (&server.io, &server.engine, &around.ports);
     let lost = losses(io, transmitter, ports);
@@ -284,6 +285,7 @@ impl Host<Instance> for Around {
         let now = monotonic();
         let (ingress, egress) = (&new.common.io.ingress_latency, &new.common.io.egress_latency);
         server.io.set_latencies(ingress.clone(), egress.clone());
+        server.io.set_security(new.common.io.security.clone());
         let transmitter = &mut server.engine;
         transmitter.set_priorities(new.priority1, new.priority2);
         transmitter.set_intervals(
@@ -309,7 +311,9 @@ impl Around {
         let is_unserved = services.is_lacking();
         let is_displaced = io.is_displaced();
         let rest = Facts::default();
-        let facts = Facts { totals, ports_up, ports_down, is_unserved, is_displaced, ..rest };
+        let refused = io.last_refused();
+        let facts =
+            Facts { totals, ports_up, ports_down, is_unserved, is_displaced, refused, ..rest };
         health.check(now, &facts);
         for port in &*ports {
             let counters = transmitter.counters(*port);
@@ -338,6 +342,7 @@ impl Around {
                 "interface": io.interface(*port),
                 "state": transmitter.port_state(*port).name(),
                 "sources": io.sources(*port),
+                "authentication": io.authentication(*port),
                 "timestamps": io.stamp_counts(*port).as_ref().map(stamp_counts),
             })).collect::<Vec<_>>(),
             "lost": losses(io, transmitter, ports),

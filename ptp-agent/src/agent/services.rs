@@ -6,11 +6,14 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use ptp_common::time::{Mono, Time};
 
-use crate::publish::{
-    attempt::{RETRY, Service},
-    http::{Publication, Server},
-    local::{ManagementServer, StatusServer, StatusSocket},
-    management::Access,
+use crate::{
+    publish::{
+        attempt::{RETRY, Service},
+        http::{Publication, Server},
+        local::{ManagementServer, StatusServer, StatusSocket},
+        management::Access,
+    },
+    security::Policy,
 };
 
 /// What is served, and where.
@@ -24,6 +27,8 @@ pub struct Serving {
     pub management_socket: Option<PathBuf>,
     /// What they may do there.
     pub management_access: Access,
+    /// Keys for them.
+    pub security: Option<Policy>,
 }
 
 /// See the module's paragraph. All ends when this is dropped.
@@ -60,8 +65,9 @@ impl Services {
         if old.status_socket != self.wanted.status_socket {
             self.status = Service::default();
         }
-        let management =
-            |wanted: &Serving| (wanted.management_socket.clone(), wanted.management_access);
+        let management = |wanted: &Serving| {
+            (wanted.management_socket.clone(), wanted.management_access, wanted.security.clone())
+        };
         if management(&old) != management(&self.wanted) {
             self.management = Service::default();
         }
@@ -89,7 +95,8 @@ impl Services {
         }
         let access = wanted.management_access;
         if let Some(path) = &wanted.management_socket {
-            management.attempt(|| ManagementServer::start(path, access, publication));
+            let security = wanted.security.clone();
+            management.attempt(|| ManagementServer::start(path, access, security, publication));
         }
     }
 

@@ -12,7 +12,9 @@ use super::{
     documents,
     knowledge::KnowledgeArgs,
     log::LogFormat,
-    phc, transparent,
+    phc,
+    security::SecurityArgs,
+    transparent,
 };
 use crate::{
     agent::prime::PrimeMode,
@@ -202,6 +204,12 @@ pub(super) struct TapArgs {
     /// Tell `status` about this agent here, or nowhere (none); default: in /run/ptp-agent.
     #[arg(long, value_name = "PATH")]
     pub(super) status_socket: Option<StatusSocket>,
+    #[command(flatten)]
+    pub(super) security: SecurityArgs,
+    /// Give up system calls and files that are not needed (seccomp, Landlock), where the kernel can take them:
+    /// true (default) or false.
+    #[arg(long, value_name = "BOOL")]
+    pub(super) confine: Option<bool>,
     /// Magnitude of the offset that raises an alarm, ns (default 100000).
     #[arg(long, value_name = "NS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) offset_threshold: Option<u32>,

@@ -27,6 +27,7 @@ use crate::{
         management::Access,
     },
     recording::{RecordError, RecordingFile},
+    security::file::KeyFileError,
     servo::{Options, Purpose, Servo, choice},
 };
 
@@ -59,6 +60,10 @@ pub(super) enum UsageError {
     NotRecordable,
     #[error("{0}")]
     Export(&'static str),
+    #[error("authentication is required, but there are no keys: name a file with --security")]
+    NoKeys,
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
     #[error("{0} is out of range: {1}")]
     OutOfRange(&'static str, String),
 }
@@ -107,6 +112,10 @@ fn limits(args: &TapArgs, config: &Config) -> Limits {
     }
 }
 
+fn is_confined(args: &TapArgs, config: &Config) -> bool {
+    args.confine.or(config.confine).unwrap_or(true)
+}
+
 fn ring_bytes(args: &TapArgs, config: &Config) -> Option<u32> {
     args.ring_kib.or(config.ring_kib).map(|kib| kib * 1024)
 }
@@ -133,6 +142,8 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
         let given: Latencies = given.iter().copied().collect();
         file.as_ref().map_or_else(|| given.clone(), |file| given.clone().or(file))
     };
+    let domain = args.domain.or(config.domain).unwrap_or(0);
+    let security = args.tap.security.policy(config, Some(domain))?;
     Ok(Common {
         io: IoConfig {
             interfaces: interfaces(&args.tap, config)?,
@@ -143,11 +154,14 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
             ingress_latency: latencies(&args.ingress_latency, &config.ingress_latency),
             egress_latency: latencies(&args.egress_latency, &config.egress_latency),
             ring_bytes: ring_bytes(&args.tap, config),
+            is_pinned: false,
+            security: security.clone(),
             wire: Vec::new(),
         },
-        domain: args.domain.or(config.domain).unwrap_or(0),
+        domain,
         duration: args.tap.duration,
         serving: Serving {
+            security,
             management_socket: args
                 .management_socket
                 .clone()
@@ -155,6 +169,7 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
             ..serving(&args.tap, config)
         },
         limits: limits(&args.tap, config),
+        is_confined: is_confined(&args.tap, config),
         json,
         seed: args.seed,
     })
@@ -179,9 +194,11 @@ pub(super) fn observe_config(
 ) -> Result<ObserveConfig, UsageError> {
     Ok(ObserveConfig {
         tap: tap(&args.tap, config)?,
+        security: args.tap.security.policy(config, None)?,
         duration: args.tap.duration,
         serving: serving(&args.tap, config),
         limits: limits(&args.tap, config),
+        is_confined: is_confined(&args.tap, config),
         json,
     })
 }
@@ -192,8 +209,9 @@ pub(super) fn run_config(
     record: Option<&Path>,
     json: bool,
 ) -> Result<RunConfig, UsageError> {
-    let common = common(&args.port, &config, json)?;
+    let mut common = common(&args.port, &config, json)?;
     let section = config.run;
+    common.io.is_pinned = section.pin_parent.unwrap_or(true);
     let knowledge = args.knowledge.or(&section);
     let limits = config.clock.limits()?;
     let clock = args.clock.or(section.clock).unwrap_or(RunClock::None);
@@ -261,6 +279,8 @@ pub(super) fn serve_config(
     json: bool,
 ) -> Result<ServeConfig, UsageError> {
     let mut common = common(&args.port, &config, json)?;
+    // To enter the namespace at the other end of a wire takes more than a server needs.
+    common.is_confined &= args.wire.is_empty();
     common.io.wire = args.wire;
     let section = config.serve;
     if args.management_set.or(section.management_set).unwrap_or(false) {

@@ -12,17 +12,24 @@ mod merge;
 mod phc;
 pub(crate) mod privileges;
 mod reload;
+mod security;
 mod transparent;
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::{
     agent::{
-        AgentError, observe,
+        AgentError,
+        confinement::Business,
+        observe,
         replay::{self, Recording, ReplayConfig},
-        run, serve,
+        run::{self, ClockChoice},
+        serve,
     },
     bench,
     capture::CaptureError,
@@ -147,10 +154,15 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
             let again = args.clone();
             let build = move |config| serve_config(again.clone(), config, json);
             let reload = reload::reload(file, invocation, build)?;
+            let keys = args.port.tap.security.path(&config);
             let config = serve_config(args, config, json)?;
             // To enter the namespace at the other end of a wire takes more than a server needs.
             if config.common.io.wire.is_empty() {
                 privileges::keep_only(privileges::PORTS);
+            }
+            if config.common.is_confined {
+                let serving = Some(&config.common.serving);
+                Business { read: read(file, &keys), serving, ..Business::default() }.keep_only();
             }
             block_on(serve::serve(config, reload))?
         }
@@ -163,8 +175,13 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
             let again = args.clone();
             let build = move |config| observe_config(again.clone(), &config, json);
             let reload = reload::reload(file, invocation, build)?;
+            let keys = args.tap.security.path(&config);
             let config = observe_config(args, &config, json)?;
             privileges::keep_only(privileges::CAPTURE);
+            if config.is_confined {
+                let serving = Some(&config.serving);
+                Business { read: read(file, &keys), serving, ..Business::default() }.keep_only();
+            }
             block_on(observe::observe(config, reload))?
         }
         Command::Compare(args) => {
@@ -230,11 +247,33 @@ fn follow_grandmaster(
     // The recording goes on as it is.
     let build = move |config| run_config(again.clone(), config, None, json);
     let reload = reload::reload(file, invocation, build)?;
+    let keys = args.port.tap.security.path(&config);
     let config = run_config(args, config, record, json)?;
     phc::free_to_follow(&config.clock)?;
     privileges::keep_only(&privileges::following(&config.clock));
+    // Who looks for other programs that have a device open must be able to look into them, which is given up
+    // with files.
+    if config.common.is_confined && !matches!(config.clock, ClockChoice::Phc(..)) {
+        let frequency = match &config.clock {
+            ClockChoice::System(steering) => steering.frequency_file.as_deref(),
+            _ => None,
+        };
+        let business = Business {
+            read: read(file, &keys),
+            serving: Some(&config.common.serving),
+            exporting: Some(&config.exporting),
+            // A recording that was never begun is removed again.
+            replaced: frequency.into_iter().chain(record).collect(),
+        };
+        business.keep_only();
+    }
     block_on(run::run(config, reload))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a command reads again at SIGHUP.
+fn read<'a>(config: Option<&'a Path>, keys: &'a Option<PathBuf>) -> Vec<&'a Path> {
+    config.into_iter().chain(keys.as_deref()).collect()
 }
 
 fn block_on<E>(work: impl Future<Output = Result<(), E>>) -> anyhow::Result<()>

@@ -40,15 +40,23 @@ impl Invocation {
     }
 }
 
-/// Reads `path` again each time it is called, and makes a configuration of it; `None` without a file.
+fn text(path: Option<&Path>) -> Result<String, ConfigError> {
+    path.map_or_else(|| Ok(String::new()), config::text)
+}
+
+/// Reads `path` again each time it is called, and makes a configuration of it; `None` without a file, the
+/// configuration's or that of keys.
 pub(super) fn reload<C>(
     path: Option<&Path>,
     invocation: Invocation,
     build: impl Fn(Config) -> Result<C, UsageError> + 'static,
 ) -> Result<Option<Reload<C>>, UsageError> {
-    let Some(path) = path else { return Ok(None) };
-    let in_effect = config::text(path)?.parse().unwrap_or_default();
-    let mut again = Again { path: path.to_owned(), invocation, in_effect };
+    // Keys can change without a configuration file, too.
+    if path.is_none() && !invocation.options.iter().any(|option| option == "security") {
+        return Ok(None);
+    }
+    let in_effect = text(path)?.parse().unwrap_or_default();
+    let mut again = Again { path: path.map(Path::to_owned), invocation, in_effect };
     Ok(Some(Box::new(move || match again.read(&build) {
         Ok(config) => Some(config),
         Err(problem) => {
@@ -59,7 +67,7 @@ pub(super) fn reload<C>(
 }
 
 struct Again {
-    path: PathBuf,
+    path: Option<PathBuf>,
     invocation: Invocation,
     /// The file as far as it is in effect.
     in_effect: Table,
@@ -67,9 +75,11 @@ struct Again {
 
 impl Again {
     fn read<C>(&mut self, build: impl Fn(Config) -> Result<C, UsageError>) -> Result<C, String> {
-        let text = config::text(&self.path).map_err(|error| error.to_string())?;
+        let path = self.path.as_deref();
+        let text = text(path).map_err(|error| error.to_string())?;
+        let path = path.unwrap_or(Path::new(""));
         let in_one_line = |error: ConfigError| error.in_one_line(&text);
-        Config::parse(&self.path, &text).map_err(in_one_line)?;
+        Config::parse(path, &text).map_err(in_one_line)?;
         // What was parsed as a configuration is a table.
         let mut table: Table = text.parse().unwrap_or_default();
         let differences = keys::differences(&self.in_effect, &table, &self.invocation.command);
@@ -77,7 +87,7 @@ impl Again {
         for difference in waiting {
             put(&mut table, difference.section, difference.key, difference.from.clone());
         }
-        let config = Config::parse(&self.path, &table.to_string()).map_err(in_one_line)?;
+        let config = Config::parse(path, &table.to_string()).map_err(in_one_line)?;
         let level = config.log_level;
         let config = build(config).map_err(|error| error.to_string())?;
         log::set_level(level);
@@ -146,7 +156,7 @@ mod tests {
         let matches = Cli::command().get_matches_from(["ptp-agent", "run", "--domain", "3"]);
         let invocation = Invocation::new(&matches);
         assert_eq!(invocation.options, ["domain"]);
-        Again { path, invocation, in_effect: text.parse().unwrap() }
+        Again { path: Some(path), invocation, in_effect: text.parse().unwrap() }
     }
 
     #[test]
@@ -154,7 +164,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut again = again(directory.path(), "transport = \"l2\"\noffset-threshold = 5\n");
         let text = "offset-threshold = 7\n[run]\nservo = \"pi\"\ndelay-asymmetry = 9\n";
-        std::fs::write(&again.path, text).unwrap();
+        std::fs::write(again.path.as_ref().unwrap(), text).unwrap();
         let config = again.read(Ok).unwrap();
         assert_eq!(config.offset_threshold, Some(7));
         assert_eq!(config.run.delay_asymmetry, Some(9));
@@ -171,7 +181,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut again = again(directory.path(), "");
         again.invocation.fixed = &["delay-asymmetry"];
-        std::fs::write(&again.path, "[run]\ndelay-asymmetry = 9\n").unwrap();
+        std::fs::write(again.path.as_ref().unwrap(), "[run]\ndelay-asymmetry = 9\n").unwrap();
         assert_eq!(again.read(Ok).unwrap().run.delay_asymmetry, None);
     }
 
@@ -180,11 +190,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut again = again(directory.path(), "offset-threshold = 5\n");
         for text in ["offset-threshold = \n", "offset-treshold = 6\n", "ring-kib = 5\n", "\u{0}"] {
-            std::fs::write(&again.path, text).unwrap();
+            std::fs::write(again.path.as_ref().unwrap(), text).unwrap();
             let problem = again.read(Ok).map(drop).unwrap_err();
             assert!(!problem.contains('\n') && problem.contains("configuration"), "{problem}");
         }
-        std::fs::remove_file(&again.path).unwrap();
+        std::fs::remove_file(again.path.as_ref().unwrap()).unwrap();
         assert!(again.read(Ok).is_err());
         assert_eq!(again.in_effect, "offset-threshold = 5".parse().unwrap());
     }

@@ -2,10 +2,13 @@
 //! where the last run ended.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs::{self, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
+
+use crate::sys::confine;
 
 /// Larger files are none of ours, bytes.
 const MAX_BYTES: u64 = 128;
@@ -26,14 +29,19 @@ pub enum SavedError {
 /// # Errors
 /// [`SavedError`].
 pub fn read(path: &Path) -> Result<Option<f64>, SavedError> {
-    let metadata = match fs::metadata(path) {
+    // A pipe would keep the start waiting.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        metadata => metadata?,
+        file => file?,
     };
+    let metadata = file.metadata()?;
     if metadata.len() > MAX_BYTES || !metadata.is_file() {
         return Err(SavedError::NoFrequency);
     }
-    let text = fs::read_to_string(path)?;
+    confine::check_owner(&file)?;
+    let mut text = String::new();
+    file.take(MAX_BYTES).read_to_string(&mut text)?;
     let frequency = text.trim().parse().ok().filter(|ppb: &f64| ppb.abs() <= 1e8);
     frequency.map(Some).ok_or(SavedError::NoFrequency)
 }
@@ -47,7 +55,11 @@ pub fn write(path: &Path, frequency_ppb: f64) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = Path::new(&beside);
-    let written = File::create(beside).and_then(|mut file| {
+    // What an agent that was killed has left there, or somebody has put there: never written to.
+    let _ = fs::remove_file(beside);
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).custom_flags(libc::O_NOFOLLOW).mode(0o644);
+    let written = options.open(beside).and_then(|mut file| {
         writeln!(file, "{frequency_ppb:.3}")?;
         file.sync_all()
     });
@@ -73,6 +85,17 @@ mod tests {
             assert_eq!(read(&path).unwrap(), Some(ppb));
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn link_that_somebody_has_put_beside_it_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("precious"), "7").unwrap();
+        std::os::unix::fs::symlink(at("precious"), at("frequency.new")).unwrap();
+        write(&at("frequency"), 1.5).unwrap();
+        assert_eq!(fs::read_to_string(at("precious")).unwrap(), "7");
+        assert_eq!(read(&at("frequency")).unwrap(), Some(1.5));
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod adjust;
 pub mod bpf;
 pub mod child;
 pub mod clock;
+pub mod confine;
 pub mod ethtool;
 pub mod hwtstamp;
 pub mod ifreq;

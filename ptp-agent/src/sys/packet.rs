@@ -41,6 +41,15 @@ const OWN_FRAMES: [SockFilter; 4] = [
     SockFilter::new(0x06, 0, 0, u32::MAX),
 ];
 
+/// The same, in front of a filter that goes on behind it.
+pub(crate) fn own_frames_first() -> Vec<SockFilter> {
+    vec![
+        SockFilter::new(0x20, 0, 0, (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32),
+        SockFilter::new(0x15, 0, 1, OTHER_HOST),
+        SockFilter::new(0x06, 0, 0, 0),
+    ]
+}
+
 /// A socket that receives the PTP frames of one interface, without their Ethernet headers, and joins
 /// the given multicast groups on it. Frames to other hosts and frames in other VLANs are not received.
 ///

@@ -6,10 +6,12 @@
 //! which record of a kernel program is this message's, and stands in where there is none.
 
 pub(crate) mod driver_stamp;
+mod heavy;
 mod link;
 mod scope;
 pub mod wire;
 
+pub(crate) use heavy::MOST as HEAVY_SENDERS;
 pub use link::{LinkState, LinkWatch, interface_addresses, interface_mac, link_state};
 
 use std::{
@@ -22,7 +24,7 @@ use std::{
 
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
-    sockopt::{Ipv6RecvPacketInfo, ReceiveTimestampns},
+    sockopt::{Ipv6RecvPacketInfo, RcvBufForce, ReceiveTimestampns},
 };
 use ptp_common::{
     classify::{ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL},
@@ -44,6 +46,9 @@ const PRIMARY_MAC: [u8; 6] = [0x01, 0x1b, 0x19, 0x00, 0x00, 0x00];
 const PEER_MAC: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
 /// No PTP message is longer than an Ethernet frame; what is longer than this is counted and dropped.
 pub const MAX_MESSAGE: usize = 2048;
+
+/// Bytes of event messages that may wait in a socket, as the kernel counts them: some thousand messages.
+const QUEUE: usize = 1 << 20;
 
 /// What carries the messages.
 #[derive(
@@ -252,6 +257,10 @@ impl Transport {
                 (open(PORT_EVENT)?, Some(open(PORT_GENERAL)?))
             }
         };
+        // Room for what comes while the agent does something else; that it cannot be had is no fault.
+        if let Err(error) = setsockopt(&event, RcvBufForce, &QUEUE) {
+            tracing::debug!(%error, "receive buffer");
+        }
         setsockopt(&event, ReceiveTimestampns, &true)
             .map_err(|error| failed("ask for receive timestamps", error.into()))?;
         let register = |socket| {
@@ -281,6 +290,20 @@ impl Transport {
             .filter_map(|socket| sys::dropped_by_kernel(socket).ok())
             .map(u64::from)
             .sum()
+    }
+
+    /// Lets only one in `1 << keep` event messages of these senders into the socket's queue; all of everybody
+    /// with none of them.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn hold_back(&self, senders: &[Address], keep: u32) -> io::Result<()> {
+        let first = match self.kind {
+            TransportKind::L2 => packet::own_frames_first(),
+            TransportKind::Udp4 | TransportKind::Udp6 => Vec::new(),
+        };
+        let filter = heavy::filter(self.kind, senders, keep, first);
+        self.event.get_ref().attach_filter(&filter)
     }
 
     /// Asks for the driver's stamps of event messages sent from now on, or no longer.

@@ -2,12 +2,14 @@
 //! layers: [`MessageView`] is a checked view over received bytes, [`Message`] an owned message that
 //! cannot be illegal. Parsing allocates nothing.
 
+mod authentication;
 mod header;
 pub mod management;
 mod message;
 mod tlv;
 mod types;
 
+pub use authentication::{Authentication, AuthenticationView, SecurityParameters};
 pub use header::{Flags, HEADER_LENGTH, Header, MessageKey, MessageType};
 pub use message::{Announce, Body, Management, Message, MessageView};
 pub use tlv::{Tlv, TlvBuilder, TlvIter, TlvType, Tlvs};

@@ -9,7 +9,8 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use object::{Object as _, ObjectSection as _};
 
-use super::{apt::Apt, vmlinux};
+use super::vmlinux;
+use crate::apt::Apt;
 
 /// Where the kernels are: 5.10 in the first, 6.1 in the second, 6.12 in the third, the newest in one
 /// of the others.

@@ -16,7 +16,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{apt::Apt, kernel::Kernel};
+use super::kernel::Kernel;
+use crate::apt::Apt;
 use crate::process::{find, mortal};
 
 const PROGRAM: &str = "qemu-system-x86_64";

@@ -1,13 +1,11 @@
-//! Which test programs and fuzz targets there are, and which group the test programs belong to:
+//! Which test programs there are, and which group they belong to:
 //! those called `interop*` to the interoperability tests, the others of `bpf-tests` to the kernel
 //! tests, the rest to the unit tests.
-
-use std::fs;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::process::{cargo, workspace};
+use crate::process::cargo;
 
 /// Test programs of the kernel group that mostly wait: each of their tests says itself whether it wants the
 /// machine for itself.
@@ -70,30 +68,6 @@ impl TestTargets {
         }
         Ok(this)
     }
-}
-
-/// The crates of fuzz targets that there are, below the workspace.
-pub(super) fn fuzz_crates() -> Vec<&'static str> {
-    let crates = ["fuzz", "fuzz/agent"].into_iter();
-    crates.filter(|path| workspace().join(path).join("Cargo.toml").exists()).collect()
-}
-
-/// Names of the fuzz targets in one of these crates.
-pub(super) fn fuzz_targets(fuzz_crate: &str) -> Result<Vec<String>> {
-    #[derive(Deserialize)]
-    struct Manifest {
-        bin: Vec<Name>,
-    }
-    #[derive(Deserialize)]
-    struct Name {
-        name: String,
-    }
-    let path = workspace().join(fuzz_crate).join("Cargo.toml");
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let manifest: Manifest =
-        toml::from_str(&text).with_context(|| format!("cannot understand {}", path.display()))?;
-    Ok(manifest.bin.into_iter().map(|bin| bin.name).collect())
 }
 
 #[cfg(test)]

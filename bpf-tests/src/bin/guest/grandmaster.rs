@@ -140,6 +140,8 @@ pub(crate) fn main(line: &str) {
             ingress_latency: Latencies::default(),
             egress_latency: Latencies::default(),
             ring_bytes: None,
+            is_pinned: false,
+            security: None,
             wire: Vec::new(),
         })
         .expect("stamps on a wire of this kernel");

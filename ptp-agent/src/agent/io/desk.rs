@@ -131,6 +131,7 @@ impl Io {
             (given_up || stamps.time(chosen).is_some())
                 && waiting.stack.is_none_or(|socket| is_of_socket(stamps, &socket))
         };
+        let is_stale = waiting.stack.is_some_and(|stack| waiting.until - stack.time > QUEUED);
         let seen = side.pairing.take(port.ifindex, &waiting.bytes, retry, enough);
         let outcome = match seen {
             // No program has seen it. The kernel has a stamp of its own.
@@ -142,7 +143,8 @@ impl Io {
         };
         match seen {
             Outcome::Matched(_) => side.reach.reached(),
-            Outcome::NotYet if given_up => side.reach.missed(),
+            // What has waited long in the socket's queue may have had a record that is forgotten by now.
+            Outcome::NotYet if given_up && !is_stale => side.reach.missed(),
             Outcome::NotYet => {}
         }
         match outcome {

@@ -107,6 +107,17 @@ pub(super) fn tx_selector(wanted: Option<TxSource>) -> Selector {
 }
 
 impl Port {
+    /// Counts an event message, and tells the kernel to hold back who sends too many.
+    pub(super) fn hold_back(&mut self, now: Time<Mono>, source: Option<Address>) {
+        let Some(transport) = &self.transport else { return };
+        let dropped = || transport.overflowed();
+        let Some(held) = self.crowd.count(now, source, dropped) else { return };
+        match transport.hold_back(&held.senders, held.keep) {
+            Ok(()) => tracing::debug!(interface = self.interface, ?held, "senders held back"),
+            Err(error) => tracing::debug!(interface = self.interface, %error, "senders"),
+        }
+    }
+
     pub(super) fn counts(&self) -> IoCounts {
         let overflowed = self.transport.as_ref().map_or(0, Transport::overflowed);
         let socket_overflow = self.counts.socket_overflow + overflowed;

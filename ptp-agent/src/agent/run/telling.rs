@@ -243,6 +243,7 @@ impl Teller {
             is_in_doubt,
             withheld: self.withheld(runner),
             round_trip: receiver.round_trip(),
+            refused: runner.io.last_refused(),
             hints: health::hints(&runner.io, receiver, now),
             ..Facts::default()
         }
@@ -314,6 +315,7 @@ impl Teller {
                 "state": receiver.port_state(*port).name(),
                 "link_delay_ns": receiver.link_delay(*port).map(|delay| delay.as_nanos()),
                 "sources": runner.io.sources(*port),
+                "authentication": runner.io.authentication(*port),
                 "timestamps": runner.io.stamp_counts(*port).as_ref().map(stamp_counts),
             })).collect::<Vec<_>>(),
             "lost": self.losses(runner),
@@ -368,6 +370,10 @@ impl Teller {
                 {
                     more.insert("timestamps".into(), stamp_counts(&counts));
                     more.insert("sources".into(), json!(runner.io.sources(*port)));
+                    let authentication = runner.io.authentication(*port);
+                    if !authentication.is_null() {
+                        more.insert("authentication".into(), authentication);
+                    }
                 }
                 output.emit(&json::Event::Summary(json::Summary {
                     duration_s,

@@ -66,6 +66,11 @@ const SECTIONS: [Section; 5] = [
             live(option("metrics-address", Example("\"127.0.0.1:9319\""))),
             live(option("status-socket", Example("\"/run/ptp-agent/status\""))),
             live(option("management-socket", Example("\"/run/ptp-agent/pmc\""))),
+            live(option("security", Example("\"/etc/ptp-agent/keys\""))),
+            live(option("security-require", Default("false"))),
+            live(option("security-spp", Example("1"))),
+            live(option("security-key", Example("2"))),
+            option("confine", Default("true")),
             live(option("offset-threshold", Default("100000"))),
             live(alone(
                 "log-level",
@@ -145,6 +150,12 @@ const SECTIONS: [Section; 5] = [
             option("rate-error", Default("1000")),
             live(option("boundary-clock-error", Example("100"))),
             live(option("grandmaster-accuracy", Example("1000"))),
+            alone(
+                "pin-parent",
+                Default("true"),
+                "Messages in the name of the time transmitter that is followed are believed from its address \
+                 only, MAC or IP; false for one that sends from several.",
+            ),
             alone(
                 "assume-two-step",
                 Default("false"),

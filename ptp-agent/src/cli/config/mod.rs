@@ -58,6 +58,11 @@ pub(super) struct Config {
     pub(super) metrics_address: Option<SocketAddr>,
     pub(super) status_socket: Option<String>,
     pub(super) management_socket: Option<PathBuf>,
+    pub(super) security: Option<PathBuf>,
+    pub(super) security_require: Option<bool>,
+    pub(super) security_spp: Option<u8>,
+    pub(super) security_key: Option<u32>,
+    pub(super) confine: Option<bool>,
     pub(super) offset_threshold: Option<u32>,
     pub(super) log_level: Option<LogLevel>,
     #[serde(default)]
@@ -86,6 +91,7 @@ pub(super) struct RunSection {
     pub(super) boundary_clock_error: Option<u32>,
     pub(super) grandmaster_accuracy: Option<u32>,
     pub(super) assume_two_step: Option<bool>,
+    pub(super) pin_parent: Option<bool>,
     pub(super) acceptable_masters: Option<Vec<Acceptable>>,
 }
 

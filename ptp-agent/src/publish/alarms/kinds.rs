@@ -175,6 +175,11 @@ alarms! {
     /// Somebody floods, or there are more clients than one server can have.
     RequestFlood = "request_flood", "more delay requests than are answered",
         [Transmitter], raise 5 s, clear 30 s;
+    /// Messages that should be authenticated are not, or not by a key that is known here; none of them is used.
+    /// Somebody sends in another's name, or a host has other keys or none. The detail says why and from whom
+    /// the last one came.
+    AuthenticationFailed = "authentication_failed", "messages are not authentic",
+        [Receiver Transmitter Observer], raise 0 s, clear 60 s;
     /// Metrics, the status socket, the management socket or an export for other programs cannot be had; the
     /// log says which and why. Time is kept all the same, and the agent tries again every ten seconds.
     EndpointUnavailable = "endpoint_unavailable", "metrics, a socket or an export cannot be served",

@@ -30,6 +30,8 @@ const TIME_SCALE_SLACK: Duration = Duration::from_millis(100);
 
 /// One sample in so many may contradict the others.
 const DOUBTFUL: u64 = 10;
+/// Fewer messages in the window that authentication refuses are an accident.
+const UNAUTHENTIC: u64 = 3;
 /// Fewer messages in the window that nobody sends by himself are an accident,
 const ODDITIES: u64 = 5;
 /// and so are fewer than one in so many that are used.
@@ -82,6 +84,10 @@ pub struct Totals {
     pub implausible: u64,
     /// Requests that were not answered because there were too many.
     pub refused: u64,
+    /// Messages in the time transmitter's name from another address.
+    pub other_address: u64,
+    /// Messages that should have been authenticated and were not.
+    pub unauthentic: u64,
     /// Packets that were stamped and never came out of the socket.
     pub rx_orphaned: u64,
 }
@@ -94,6 +100,7 @@ impl Totals {
             .saturating_add(self.self_sent)
             .saturating_add(self.unmatched)
             .saturating_add(self.unconfirmed)
+            .saturating_add(self.other_address)
     }
 
     /// There are several, and they are no rounding error of what is used.
@@ -138,6 +145,8 @@ pub struct Facts {
     pub withheld: Option<String>,
     /// How the round trip to the time transmitter has changed.
     pub round_trip: Option<RoundTripTrend>,
+    /// The last message that authentication has refused: why, from whom, where.
+    pub refused: Option<String>,
     /// What is heard that cannot be followed and may be the time transmitter that is meant, in words.
     pub hints: Vec<String>,
     /// Of a transparent clock: why many messages leave without a correction.
@@ -289,6 +298,9 @@ impl Alarms {
                 Alarm::DelayAttackSuspected => {
                     facts.round_trip.is_some_and(|trend| trend.has_changed)
                 }
+                Alarm::AuthenticationFailed => {
+                    recent.as_ref().is_some_and(|recent| recent.unauthentic >= UNAUTHENTIC)
+                }
                 Alarm::RequestFlood => recent.as_ref().is_some_and(|recent| recent.refused > 0),
                 Alarm::CorrectionsMissing => facts.uncorrected.is_some(),
                 Alarm::DoubleCorrection => facts.is_relayed,
@@ -353,6 +365,12 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
         Alarm::TimeWithheld => facts.withheld.clone().unwrap_or_default(),
         Alarm::NoAnnounce => {
             let mut hints = facts.hints.clone();
+            if let Some(recent) = recent.filter(|recent| recent.unauthentic > 0) {
+                hints.push(format!(
+                    "{} messages are not authenticated as required",
+                    recent.unauthentic
+                ));
+            }
             if let Some(recent) = recent.filter(|recent| recent.rx_orphaned > 0) {
                 hints.push(format!(
                     "{} packets were stamped and did not come out of the socket: firewall, rp_filter, \
@@ -368,7 +386,11 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
                 format!("{} exchanges with a path delay that cannot be", recent.implausible)
             })
             .unwrap_or_default(),
-        Alarm::SpoofingSuspected => recent.map(oddities).unwrap_or_default(),
+        Alarm::SpoofingSuspected => {
+            let counts = recent.map(oddities).unwrap_or_default();
+            let last = facts.refused.as_ref().map(|last| format!(", last: {last}"));
+            counts + &last.unwrap_or_default()
+        }
         Alarm::TablePressure => format!("{} in all", facts.totals.table_full),
         Alarm::DelayAttackSuspected => facts
             .round_trip
@@ -378,6 +400,11 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
                 format!("round trip {present}, usually {usual}")
             })
             .unwrap_or_default(),
+        Alarm::AuthenticationFailed => {
+            let total = facts.totals.unauthentic;
+            let last = facts.refused.as_ref().map(|last| format!(", last: {last}"));
+            format!("{total} in all{}", last.unwrap_or_default())
+        }
         Alarm::RequestFlood => format!("{} not answered in all", facts.totals.refused),
         Alarm::CorrectionsMissing => facts.uncorrected.clone().unwrap_or_default(),
         Alarm::HardwareForwarding => facts.switched.clone().unwrap_or_default(),
@@ -393,6 +420,7 @@ fn oddities(recent: &Totals) -> String {
         ("self_sent", recent.self_sent),
         ("unmatched", recent.unmatched),
         ("unconfirmed", recent.unconfirmed),
+        ("other_address", recent.other_address),
     ];
     let counts = counts.iter().filter(|(_, count)| *count > 0);
     counts.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")

@@ -397,7 +397,7 @@ fn no_announce_says_what_is_heard_instead() {
 }
 
 fn arbitrary_facts() -> impl Strategy<Value = Facts> {
-    let totals = prop::array::uniform23(prop_oneof![0u64..100, any::<u64>()]);
+    let totals = prop::array::uniform25(prop_oneof![0u64..100, any::<u64>()]);
     let more = (
         0usize..3,
         0usize..3,
@@ -434,6 +434,8 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
                 refused: t[20],
                 rx_orphaned: t[21],
                 tx_interrupted: t[22],
+                unauthentic: t[23],
+                other_address: t[24],
             },
             ports_up: up,
             ports_down: down,
@@ -450,6 +452,7 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
             is_displaced: is[5],
             withheld: is[0].then(|| "why".to_owned()),
             round_trip: None,
+            refused: None,
             hints: Vec::new(),
             ..Facts::default()
         }

@@ -78,6 +78,8 @@ impl Window {
             unconfirmed: new.unconfirmed.saturating_sub(old.unconfirmed),
             table_full: new.table_full.saturating_sub(old.table_full),
             implausible: new.implausible.saturating_sub(old.implausible),
+            other_address: new.other_address.saturating_sub(old.other_address),
+            unauthentic: new.unauthentic.saturating_sub(old.unauthentic),
             refused: new.refused.saturating_sub(old.refused),
             rx_orphaned: new.rx_orphaned.saturating_sub(old.rx_orphaned),
         })

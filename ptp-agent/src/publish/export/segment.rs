@@ -9,7 +9,7 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::sys::shared::SharedMemory;
+use crate::sys::{confine, shared::SharedMemory};
 
 /// Why something cannot be exported.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +104,8 @@ impl Segment {
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)
             .map_err(failed("open"))?;
+        // Whose it is could change it, and with it what others take for the time.
+        confine::check_owner(&file).map_err(failed("trust"))?;
         let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((_, nix::Error::EWOULDBLOCK)) => {

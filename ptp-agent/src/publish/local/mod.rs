@@ -20,6 +20,7 @@ use super::{
     management::{Access, Answer, answer},
     service::{ServiceThread, serve_clients},
 };
+use crate::security::{Associations, MAX_SEALED, Policy, Trust};
 pub use file::{DIRECTORY, SocketError};
 use file::{SocketFile, clean_directory, sockets};
 
@@ -106,13 +107,15 @@ pub struct ManagementServer {
 
 impl ManagementServer {
     /// Starts to answer management messages with the data sets of `publication`. Where those who ask
-    /// may set something, the socket is for the agent's user alone.
+    /// may set something, the socket is for the agent's user alone. With keys, a request that is signed must
+    /// be so by one of them and is answered signed; where they are required, others are not answered.
     ///
     /// # Errors
     /// [`SocketError`].
     pub fn start(
         path: &Path,
         access: Access,
+        security: Option<Policy>,
         publication: &Publication,
     ) -> Result<Self, SocketError> {
         let (socket, file) = SocketFile::datagrams(path, access)?;
@@ -126,7 +129,8 @@ impl ManagementServer {
             .set_nonblocking(true)
             .and_then(|()| {
                 ServiceThread::start("management", move || {
-                    answer_management(socket, sender, access, publication)
+                    let keys = security.map(Associations::new);
+                    answer_management(socket, sender, access, keys, publication)
                 })
             })
             .map(|thread| Self { _thread: thread, _file: file })
@@ -161,6 +165,7 @@ async fn answer_management(
     socket: UnixDatagram,
     sender: UnixDatagram,
     access: Access,
+    keys: Option<Associations>,
     publication: Publication,
 ) {
     let socket = match tokio::net::UnixDatagram::from_std(socket) {
@@ -178,13 +183,23 @@ async fn answer_management(
         };
         let Some(from) = from.as_pathname() else { continue };
         let Some(sets) = publication.data_sets() else { continue };
+        let trust = keys.as_ref().map(|keys| keys.open_local(&request[..length]));
+        if matches!(trust, Some(Err(_))) {
+            continue;
+        }
+        let sealing = keys.as_ref().filter(|_| trust == Some(Ok(Trust::Verified)));
         let Answer { messages, setting } = answer(&request[..length], &sets, access);
         if let Some(setting) = setting {
             publication.add_setting(setting);
         }
         for message in messages {
+            let mut sealed = [0; MAX_SEALED];
+            let message = match sealing {
+                Some(keys) => keys.seal(&message, &mut sealed).unwrap_or_default(),
+                None => &message,
+            };
             // Whose buffer is full does not read.
-            let _ = sender.send_to(&message, from);
+            let _ = sender.send_to(message, from);
         }
     }
 }
@@ -255,8 +270,10 @@ mod tests {
         let publication = Publication::default();
         let (status, management) = (directory.join("status"), directory.join("management"));
         let teller = StatusServer::start(&status, &publication).unwrap();
-        let sockets =
-            (teller, ManagementServer::start(&management, Access::ReadOnly, &publication).unwrap());
+        let sockets = (
+            teller,
+            ManagementServer::start(&management, Access::ReadOnly, None, &publication).unwrap(),
+        );
         (sockets, publication, status, management)
     }
 
@@ -336,7 +353,8 @@ mod tests {
         let (publication, nowhere) = (Publication::default(), Path::new("/proc/none/socket"));
         let error = StatusServer::start(nowhere, &publication).unwrap_err();
         assert!(error.to_string().contains("the status socket /proc/none/socket"), "{error}");
-        let error = ManagementServer::start(nowhere, Access::ReadOnly, &publication).unwrap_err();
+        let error =
+            ManagementServer::start(nowhere, Access::ReadOnly, None, &publication).unwrap_err();
         assert!(error.to_string().contains("the management socket /proc/none/socket"), "{error}");
     }
 }

@@ -53,21 +53,21 @@ impl Mirrors {
 
 /// A version of a package that can be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Candidate {
-    pub(super) version: String,
-    pub(super) depends: String,
+pub(crate) struct Candidate {
+    pub(crate) version: String,
+    pub(crate) depends: String,
 }
 
 /// Packages of some suites.
 #[derive(Debug)]
-pub(super) struct Apt {
+pub(crate) struct Apt {
     directory: PathBuf,
 }
 
 impl Apt {
     /// Gets the lists of packages of `suites`, unless they are recent. Where a mirror no longer has a
     /// suite, the others are used.
-    pub(super) fn open(directory: &Path, suites: &[&str]) -> Result<Self> {
+    pub(crate) fn open(directory: &Path, suites: &[&str]) -> Result<Self> {
         for program in ["apt-get", "apt-cache", "dpkg-deb"] {
             if find(program).is_none() {
                 bail!("there is no {program} here; Debian's kernels are downloaded with it");
@@ -101,14 +101,14 @@ impl Apt {
     }
 
     /// All versions of a package.
-    pub(super) fn candidates(&self, package: &str) -> Vec<Candidate> {
+    pub(crate) fn candidates(&self, package: &str) -> Vec<Candidate> {
         let shown = self.apt("apt-cache", ["show", package]).output().unwrap_or_default();
         shown.split("\n\n").filter_map(candidate).collect()
     }
 
     /// What `apt-get install` would install to have `package`: names with versions. What is there
     /// already is left out.
-    pub(super) fn to_install(&self, package: &str, suite: &str) -> Result<Vec<String>> {
+    pub(crate) fn to_install(&self, package: &str, suite: &str) -> Result<Vec<String>> {
         let arguments = [
             "--simulate",
             "--no-install-recommends",
@@ -125,7 +125,7 @@ impl Apt {
 
     /// Downloads packages and unpacks them all into `directory`, which must not exist and is only
     /// there when everything went well.
-    pub(super) fn unpack(&self, packages: &[String], directory: &Path) -> Result<()> {
+    pub(crate) fn unpack(&self, packages: &[String], directory: &Path) -> Result<()> {
         let parent = directory.parent().context("no directory to unpack into")?;
         fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
         let work = tempfile::tempdir_in(parent).context("cannot make a directory")?;

@@ -1,0 +1,249 @@
+//! Inputs to begin with: the shapes that are seen in captures of PTP networks, made here. A target needs its
+//! seeds to be of the right kind, not to be many: engine and property tests make the rest of them.
+
+use ptp_common::{
+    classify::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL},
+    record::{RECORD_SIZE, RECORD_VERSION},
+    wire::{
+        Announce, Authentication, Body, ClockAccuracy, ClockIdentity, ClockQuality, Flags, Header,
+        Management, Message, MessageType, PortIdentity, TimeSource, Timestamp, Tlv, TlvType, Tlvs,
+    },
+};
+
+const PORT: PortIdentity =
+    PortIdentity { clock_identity: ClockIdentity([0, 1, 2, 0xff, 0xfe, 3, 4, 5]), port_number: 1 };
+
+fn body(kind: MessageType) -> Body {
+    let stamp = Timestamp::new(1_800_000_000, 999_999_999).unwrap_or(Timestamp::ZERO);
+    match kind {
+        MessageType::Sync => Body::Sync { origin_timestamp: stamp },
+        MessageType::DelayReq => Body::DelayReq { origin_timestamp: stamp },
+        MessageType::PdelayReq => Body::PdelayReq { origin_timestamp: stamp },
+        MessageType::PdelayResp => {
+            Body::PdelayResp { request_receipt_timestamp: stamp, requesting_port_identity: PORT }
+        }
+        MessageType::FollowUp => Body::FollowUp { precise_origin_timestamp: stamp },
+        MessageType::DelayResp => {
+            Body::DelayResp { receive_timestamp: stamp, requesting_port_identity: PORT }
+        }
+        MessageType::PdelayRespFollowUp => Body::PdelayRespFollowUp {
+            response_origin_timestamp: stamp,
+            requesting_port_identity: PORT,
+        },
+        MessageType::Announce => Body::Announce(Announce {
+            origin_timestamp: stamp,
+            current_utc_offset: 37,
+            grandmaster_priority1: 128,
+            grandmaster_clock_quality: ClockQuality {
+                clock_class: 6,
+                clock_accuracy: ClockAccuracy(0x21),
+                offset_scaled_log_variance: 0x4e5d,
+            },
+            grandmaster_priority2: 128,
+            grandmaster_identity: PORT.clock_identity,
+            steps_removed: 1,
+            time_source: TimeSource(0x20),
+        }),
+        MessageType::Signaling => Body::Signaling { target_port_identity: PORT },
+        MessageType::Management => Body::Management(Management {
+            target_port_identity: PORT,
+            starting_boundary_hops: 1,
+            boundary_hops: 1,
+            action: 0,
+        }),
+    }
+}
+
+/// TLVs as they follow messages: one of each shape.
+const TLVS: [(TlvType, &[u8]); 8] = [
+    (TlvType::PATH_TRACE, &[7; 16]),
+    // CET: key, offset, jump, time of the next one, name.
+    (
+        TlvType::ALTERNATE_TIME_OFFSET_INDICATOR,
+        &[0, 0, 0, 0x0e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, b'C', b'E', b'T', 0],
+    ),
+    // 802.1AS information of Follow_Up.
+    (
+        TlvType::ORGANIZATION_EXTENSION,
+        &[0, 0x80, 0xc2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    ),
+    (TlvType::REQUEST_UNICAST_TRANSMISSION, &[0xb0, 1, 0, 0, 1, 0x2c]),
+    (TlvType::GRANT_UNICAST_TRANSMISSION, &[0x90, 0xfc, 0, 0, 1, 0x2c, 0, 1]),
+    // GET DEFAULT_DATA_SET, and PRIORITY1 with a value.
+    (TlvType::MANAGEMENT, &[0x20, 0x00]),
+    (TlvType::MANAGEMENT, &[0x20, 0x05, 128, 0]),
+    (TlvType::PAD, &[]),
+];
+
+fn bytes(header: Header, body: Body, tlvs: Tlvs<'_>) -> Vec<u8> {
+    let message = Message { header, body, tlvs };
+    let mut bytes = vec![0; message.wire_length()];
+    // There is room for all of it.
+    let length = message.emit(&mut bytes).unwrap_or(0);
+    bytes.truncate(length);
+    bytes
+}
+
+fn tlv(kind: TlvType, value: &[u8]) -> Vec<u8> {
+    let tlv = Tlv { kind, value };
+    let mut bytes = vec![0; tlv.wire_length()];
+    let length = tlv.emit(&mut bytes).unwrap_or(0);
+    bytes.truncate(length);
+    bytes
+}
+
+/// Every type of message, alone, with each TLV, and authenticated.
+pub fn messages() -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for kind in MessageType::ALL {
+        let header = Header { flags: Flags::TWO_STEP, ..Header::new(PORT, 7) };
+        let plain = bytes(header, body(kind), Tlvs::NONE);
+        let authentication = Authentication { spp: 1, key_id: 1, icv_length: 16 };
+        let mut buffer = vec![0; plain.len() + authentication.wire_length()];
+        if authentication.append(&plain, &mut buffer).is_ok() {
+            all.push(buffer);
+        }
+        for (tlv_type, value) in TLVS {
+            let tlv = tlv(tlv_type, value);
+            if let Ok(tlvs) = Tlvs::new(&tlv) {
+                all.push(bytes(header, body(kind), tlvs));
+            }
+        }
+        all.push(plain);
+    }
+    all
+}
+
+/// Single TLVs, and all of them one behind the other.
+pub fn tlvs() -> Vec<Vec<u8>> {
+    let single: Vec<Vec<u8>> = TLVS.iter().map(|(kind, value)| tlv(*kind, value)).collect();
+    let all = single.concat();
+    single.into_iter().chain([all]).collect()
+}
+
+/// Messages in frames: Ethernet, IPv4 and IPv6, untagged, tagged and tagged twice.
+pub fn frames() -> Vec<Vec<u8>> {
+    let message = &messages()[0];
+    let mut all = Vec::new();
+    for tags in [&[][..], &[0x8100, 0x0064], &[0x88a8, 0x0001, 0x8100, 0x0064]] {
+        for ethertype in [ETHERTYPE_PTP, ETHERTYPE_IPV4, ETHERTYPE_IPV6] {
+            for port in [PORT_EVENT, PORT_GENERAL, 123] {
+                let mut frame = vec![0x02; 12];
+                for word in tags.iter().chain([&ethertype]) {
+                    frame.extend(word.to_be_bytes());
+                }
+                let length = message.len() as u16 + 8;
+                match ethertype {
+                    ETHERTYPE_IPV4 => {
+                        frame.extend([0x45, 0]);
+                        frame.extend((length + 20).to_be_bytes());
+                        frame.extend([0, 0, 0, 0, 1, 17, 0, 0, 192, 0, 2, 1, 224, 0, 1, 129]);
+                    }
+                    ETHERTYPE_IPV6 => {
+                        frame.extend([0x60, 0, 0, 0]);
+                        frame.extend(length.to_be_bytes());
+                        frame.extend([17, 1]);
+                        frame.extend([0xfe; 32]);
+                    }
+                    _ => {}
+                }
+                if ethertype != ETHERTYPE_PTP {
+                    frame.extend(port.to_be_bytes());
+                    frame.extend(port.to_be_bytes());
+                    frame.extend(length.to_be_bytes());
+                    frame.extend([0, 0]);
+                }
+                frame.extend(message);
+                all.push(frame);
+            }
+        }
+    }
+    all
+}
+
+/// Records of each hook.
+pub fn records() -> Vec<Vec<u8>> {
+    (1..=4)
+        .map(|hook| {
+            let mut record = vec![0; RECORD_SIZE];
+            record[..4].copy_from_slice(&[RECORD_VERSION, hook, u8::from(hook % 2 == 0), 1]);
+            let message = &messages()[0];
+            let at = RECORD_SIZE - 128;
+            record[at..at + message.len()].copy_from_slice(message);
+            record
+        })
+        .collect()
+}
+
+/// Eight bytes for each message of an exchange, over and over.
+pub fn recipes() -> Vec<Vec<u8>> {
+    let sync = [0x40, 0, 1, 20, 0, 0, 255, 0];
+    let follow_up = [0x08, 0, 1, 10, 5, 0, 255, 0];
+    let delay_req = [0x11, 1, 1, 20, 0, 0, 255, 0];
+    let delay_resp = [0x09, 4, 1, 10, 9, 0, 255, 0];
+    let announce = [0x0b, 0, 1, 24, 0, 0, 255, 0];
+    let all = [announce, sync, follow_up, delay_req, delay_resp];
+    vec![all.concat(), all.concat().repeat(8)]
+}
+
+/// Recipes for notes, behind the byte that says so.
+pub fn recordings() -> Vec<Vec<u8>> {
+    let announce = [0x7d, 30, 0x01, 1, 0, 0, 255, 0];
+    let sync = [0x71, 27, 0x01, 1, 1, 0, 255, 0];
+    let follow_up = [0x75, 20, 0x01, 1, 1, 0, 255, 0];
+    let poll = [0x00, 28, 0, 0, 0, 0, 0, 0];
+    let stamp = [0x10, 20, 0x01, 0, 0, 0, 0, 0];
+    let answer = [0x79, 20, 0x01, 0, 1, 0, 255, 0];
+    let all = [announce, sync, follow_up, poll, stamp, answer].concat().repeat(6);
+    [0, 1, 2, 3, 6, 10].map(|kind| [&[kind][..], &all].concat()).into()
+}
+
+/// Configurations of linuxptp.
+pub fn configurations() -> Vec<Vec<u8>> {
+    [
+        "[global]\ndomainNumber 24\nslaveOnly 1\ntime_stamping software\n[eth0]\ndelay_mechanism P2P\n",
+        "[global]\npriority1 128\nlogSyncInterval -4\nclock_servo linreg\nsa_file /etc/keys\n# end\n",
+        "[unicast_master_table]\ntable_id 1\nlogQueryInterval 0\nUDPv4 192.0.2.1\n",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into()
+}
+
+/// Key files behind an even byte, messages behind an odd one.
+pub fn keys_and_messages() -> Vec<Vec<u8>> {
+    let files = [
+        "[security_association]\nspp 1\nseqid_window 20\nallow_mutable 1\n1 AES128 HEX:FAF48EBA01E7C5966A76CB787AED4E7B\n",
+        "spp = 1\nactive-key = 2\n[[association]]\nspp = 1\n[[association.key]]\nid = 2\ntype = \"SHA256\"\nvalue = \"B64:c2VjcmV0\"\n",
+    ];
+    let files = files.iter().map(|text| [&[0], text.as_bytes()].concat());
+    let messages = messages();
+    let messages = messages
+        .iter()
+        .flat_map(|message| [1, 3, 0x81].map(|kind| [&[kind][..], message].concat()));
+    files.chain(messages).collect()
+}
+
+/// Files of spans: OTLP as JSON and as protobuf, and Jaeger's.
+pub fn spans() -> Vec<Vec<u8>> {
+    let otlp = br#"{"resourceSpans":[{"resource":{"attributes":[{"key":"host.name","value":{"stringValue":"h"}}]},
+        "scopeSpans":[{"spans":[{"traceId":"000000000000000000000000000000ab","spanId":"0000000000000001","name":"a",
+        "kind":3,"startTimeUnixNano":"1000000001","endTimeUnixNano":"2000000001",
+        "links":[{"traceId":"000000000000000000000000000000ab","spanId":"0000000000000002"}],
+        "attributes":[{"key":"ptp.start_unix_nano","value":{"intValue":"5"}}]}]}]}]}"#;
+    let jaeger = br#"{"data":[{"traceID":"ab","spans":[{"traceID":"ab","spanID":"1","startTime":1000001,"duration":5,
+        "processID":"p","references":[{"refType":"CHILD_OF","traceID":"ab","spanID":"2"}]}],
+        "processes":{"p":{"serviceName":"s","tags":[{"key":"hostname","value":"h"}]}}}]}"#;
+    // A resource with a span that has a name alone, by itself and after its length.
+    let message = [10, 7, 18, 5, 18, 3, 42, 1, b'a'];
+    let framed = [[0, 0, 0, 9].as_slice(), &message].concat();
+    vec![otlp.to_vec(), jaeger.to_vec(), message.to_vec(), framed]
+}
+
+/// What is known of clocks: a line of an agent, and an answer of Prometheus.
+pub fn readings() -> Vec<Vec<u8>> {
+    let line = br#"{"event":"host","host":"h","mono_ns":1,"real_ns":1700000000000000000,"offset_ns":7,"bound_ns":3,"grandmaster":"g"}"#;
+    let answer =
+        br#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":
+        "ptp_host_clock_offset_seconds","instance":"h:1"},"values":[[1700000000.5,"0.001"]]}]}}"#;
+    vec![line.to_vec(), answer.to_vec()]
+}

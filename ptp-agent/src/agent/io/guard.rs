@@ -1,0 +1,142 @@
+//! Where messages of a port are authenticated: the last thing before they are sent, and the last before an
+//! engine is given them. What is refused has been paired with its stamp by then, so that it counts as
+//! what it is and nothing is taken for lost.
+
+use ptp_common::{
+    time::{Mono, Time},
+    wire::{MessageKey, PortIdentity},
+};
+use serde_json::{Value, json};
+
+use super::{Delivery, Io, crowd::without_port, pin::Pin};
+use crate::{
+    engine::{PortIndex, address::Address},
+    security::{Associations, Policy},
+    stamp::Stamp,
+};
+
+/// Judges what comes in, signs what goes out; does neither without keys.
+#[derive(Debug, Default)]
+pub(super) struct Guard {
+    associations: Option<Associations>,
+    /// Who has last sent what was refused, on which port, and why.
+    refused: Option<(PortIndex, Option<Address>, &'static str)>,
+    /// Where the time transmitter is.
+    pin: Option<Pin>,
+}
+
+impl Guard {
+    pub(super) fn new(policy: Option<Policy>, is_pinned: bool) -> Self {
+        let associations = policy.map(Associations::new);
+        Self { associations, refused: None, pin: is_pinned.then(Pin::default) }
+    }
+}
+
+impl Io {
+    /// Uses other keys from now on, or none.
+    pub fn set_security(&mut self, policy: Option<Policy>) {
+        if self.config.security == policy {
+            return;
+        }
+        self.config.security.clone_from(&policy);
+        match (&mut self.guard.associations, policy) {
+            (Some(associations), Some(policy)) => associations.set_policy(policy),
+            (associations, policy) => *associations = policy.map(Associations::new),
+        }
+    }
+
+    /// The message as it goes out, signed where there are keys; `None` where it cannot be.
+    pub(super) fn seal<'b>(
+        &mut self,
+        port: PortIndex,
+        message: &'b [u8],
+        buffer: &'b mut [u8],
+    ) -> Option<&'b [u8]> {
+        let Some(associations) = &self.guard.associations else { return Some(message) };
+        let sealed = associations.seal(message, buffer).ok();
+        if sealed.is_none()
+            && let Some(port) = self.ports.get_mut(usize::from(port.0))
+        {
+            port.counts.send_errors += 1;
+        }
+        sealed
+    }
+
+    /// Hands a message on, unless it should be authenticated and is not.
+    pub(super) fn deliver(
+        &mut self,
+        now: Time<Mono>,
+        index: PortIndex,
+        bytes: Vec<u8>,
+        stamp: Option<Stamp>,
+        source: Option<Address>,
+    ) {
+        if let Some(associations) = &mut self.guard.associations {
+            let verdict = associations.open(now, u32::from(index.0), &bytes);
+            if let Some(port) = self.ports.get_mut(usize::from(index.0)) {
+                port.counts.authentication.count(verdict);
+            }
+            if let Err(cause) = verdict {
+                self.guard.refused = Some((index, source, cause.name()));
+                return;
+            }
+        }
+        if let (Some(pin), Some(from), Ok(key)) =
+            (&mut self.guard.pin, source, MessageKey::from_prefix(&bytes))
+            && !pin.is_at_home(now, index, &key, without_port(from))
+        {
+            if let Some(port) = self.ports.get_mut(usize::from(index.0)) {
+                port.counts.other_address += 1;
+            }
+            self.guard.refused = Some((index, source, "other_address"));
+            return;
+        }
+        self.ready.push_back(Delivery::Message { port: index, bytes, stamp, source });
+    }
+
+    /// Who is followed, and on which port: from now on his address is held fast.
+    pub fn follow(&mut self, parent: Option<(PortIndex, PortIdentity)>) {
+        if let Some(pin) = &mut self.guard.pin {
+            pin.follow(parent);
+        }
+    }
+
+    /// Who has last sent a message that was refused, and why, in words.
+    pub fn last_refused(&self) -> Option<String> {
+        let (port, source, cause) = self.guard.refused?;
+        let from = source.map_or_else(|| "unknown".to_owned(), host);
+        Some(format!("{cause} from {from} on {}", self.interface(port)))
+    }
+
+    /// What authentication does on a port, for the status; null without keys.
+    pub fn authentication(&self, port: PortIndex) -> Value {
+        let Some(associations) = &self.guard.associations else { return Value::Null };
+        let policy = associations.policy();
+        let (spp, key_id) = policy.keys.active();
+        let totals = self.counts(port).authentication;
+        let refused: serde_json::Map<String, Value> = totals
+            .refusals()
+            .filter(|(_, total)| *total > 0)
+            .map(|(cause, total)| (cause.to_owned(), total.into()))
+            .collect();
+        json!({
+            "required": policy.is_required,
+            "spp": spp,
+            "key": key_id,
+            "keys": policy.keys.len(),
+            "verified": totals.verified,
+            "unverified": totals.unverified,
+            "refused": refused,
+        })
+    }
+}
+
+/// The host of an address in words.
+fn host(address: Address) -> String {
+    match address {
+        Address::Socket(from) => from.ip().to_string(),
+        Address::Mac([a, b, c, d, e, f]) => {
+            format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+        }
+    }
+}
