@@ -34,13 +34,13 @@ pub(crate) enum Bench {
     Agent(Arguments),
     /// What the servos reach where the truth is known, beside the targets (`ptp-agent bench servo`)
     Servo(Arguments),
+    /// What attackers reach, with ptp4l beside the agent: displacement, bound, alarm, recovery
+    Attacks(Arguments),
     /// What many hosts cost and can order: `rules` (a Prometheus with 500 simulated agents) or `orders` (this agent,
     /// ptp4l and chrony); see docs/fleet.md
     Fleet(Arguments),
     /// A million spans through `ptp-agent trace`, and the laboratory for traces; see docs/traces.md
     Traces(Arguments),
-    /// What attackers reach, with ptp4l beside the agent: displacement, bound, alarm, recovery
-    Attacks(Arguments),
     /// What a transparent clock in software is worth behind loaded bridges, and what it costs: without it and
     /// with it in the same run
     Transparent(Arguments),

@@ -223,27 +223,22 @@ pub fn keys_and_messages() -> Vec<Vec<u8>> {
     files.chain(messages).collect()
 }
 
-/// Files of spans: OTLP as JSON and as protobuf, and Jaeger's.
-pub fn spans() -> Vec<Vec<u8>> {
-    let otlp = br#"{"resourceSpans":[{"resource":{"attributes":[{"key":"host.name","value":{"stringValue":"h"}}]},
-        "scopeSpans":[{"spans":[{"traceId":"000000000000000000000000000000ab","spanId":"0000000000000001","name":"a",
-        "kind":3,"startTimeUnixNano":"1000000001","endTimeUnixNano":"2000000001",
-        "links":[{"traceId":"000000000000000000000000000000ab","spanId":"0000000000000002"}],
-        "attributes":[{"key":"ptp.start_unix_nano","value":{"intValue":"5"}}]}]}]}]}"#;
-    let jaeger = br#"{"data":[{"traceID":"ab","spans":[{"traceID":"ab","spanID":"1","startTime":1000001,"duration":5,
-        "processID":"p","references":[{"refType":"CHILD_OF","traceID":"ab","spanID":"2"}]}],
-        "processes":{"p":{"serviceName":"s","tags":[{"key":"hostname","value":"h"}]}}}]}"#;
-    // A resource with a span that has a name alone, by itself and after its length.
-    let message = [10, 7, 18, 5, 18, 3, 42, 1, b'a'];
-    let framed = [[0, 0, 0, 9].as_slice(), &message].concat();
-    vec![otlp.to_vec(), jaeger.to_vec(), message.to_vec(), framed]
+/// Lines of agents and answers of Prometheus.
+pub fn readings() -> Vec<Vec<u8>> {
+    [
+        "{\"event\":\"host\",\"host\":\"h\",\"mono_ns\":1,\"real_ns\":1700000000000000000,\"offset_ns\":-5,\"bound_ns\":7,\"grandmaster\":\"0a0b0c.fffe.0d0e0f\",\"domain\":0}\n",
+        "{\"status\":\"success\",\"data\":{\"resultType\":\"matrix\",\"result\":[{\"metric\":{\"__name__\":\"ptp_host_clock_offset_seconds\",\"instance\":\"h\"},\"values\":[[1700000000.1,\"0.5\"]]}]}}",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into()
 }
 
-/// What is known of clocks: a line of an agent, and an answer of Prometheus.
-pub fn readings() -> Vec<Vec<u8>> {
-    let line = br#"{"event":"host","host":"h","mono_ns":1,"real_ns":1700000000000000000,"offset_ns":7,"bound_ns":3,"grandmaster":"g"}"#;
-    let answer =
-        br#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":
-        "ptp_host_clock_offset_seconds","instance":"h:1"},"values":[[1700000000.5,"0.001"]]}]}}"#;
-    vec![line.to_vec(), answer.to_vec()]
+/// Spans of the collector and of Jaeger.
+pub fn spans() -> Vec<Vec<u8>> {
+    [
+        "{\"resourceSpans\":[{\"resource\":{\"attributes\":[{\"key\":\"host.name\",\"value\":{\"stringValue\":\"h\"}}]},\"scopeSpans\":[{\"spans\":[{\"traceId\":\"0102030405060708090a0b0c0d0e0f10\",\"spanId\":\"0102030405060708\",\"name\":\"a\",\"startTimeUnixNano\":\"1\",\"endTimeUnixNano\":\"2\"}]}]}]}",
+        "{\"data\":[{\"traceID\":\"1\",\"spans\":[{\"traceID\":\"1\",\"spanID\":\"2\",\"operationName\":\"a\",\"references\":[],\"startTime\":1,\"duration\":2,\"processID\":\"p1\"}],\"processes\":{\"p1\":{\"serviceName\":\"s\",\"tags\":[{\"key\":\"hostname\",\"value\":\"h\"}]}}}]}",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into()
 }

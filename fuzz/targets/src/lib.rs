@@ -36,11 +36,11 @@ pub const TARGETS: &[Target] = &[
     ("classifier", classifier::run, corpus::frames),
     ("management", management::run, corpus::messages),
     ("node", node::run, corpus::recipes),
+    ("readings", readings::run, corpus::readings),
     ("residence", residence::run, corpus::frames),
     ("ring_record", ring_record::run, corpus::records),
     ("servo", servo::run, corpus::recipes),
     ("spans", spans::run, corpus::spans),
-    ("readings", readings::run, corpus::readings),
     #[cfg(feature = "agent")]
     ("observer", observer::run, corpus::recipes),
     #[cfg(feature = "agent")]
