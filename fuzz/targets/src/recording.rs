@@ -65,7 +65,7 @@ fn cook(kind: u8, input: &[u8]) -> Vec<u8> {
             mono_ns: Time::from_nanos(time),
             source: StampSource::Stack,
             doubt_ns: Duration::ZERO,
-            primed: false,
+            manner: ptp_engine::stamp::Manner::Plain,
         };
         let stamp = (what & 0x80 == 0).then_some(taken);
         let mut bytes = message(what, sequence_id, seconds);
