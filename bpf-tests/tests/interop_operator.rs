@@ -52,8 +52,15 @@ fn query(prometheus: &Prometheus<'_>, promql: &str, wanted: impl Fn(f64) -> bool
     }
 }
 
-/// Panels that are empty while all is well, or until the capture points have been compared.
-const EMPTY_PANELS: [&str; 3] = ["Alarms", "Given up or refused", "Noise of the capture points"];
+/// Panels that are empty while all is well, until the capture points have been compared, or where there is no
+/// transparent clock.
+const EMPTY_PANELS: [&str; 5] = [
+    "Alarms",
+    "Given up or refused",
+    "Noise of the capture points",
+    "Residence",
+    "Corrected and passed",
+];
 
 /// Every panel of the dashboard has something to show of this agent, and no query is refused.
 fn dashboard_is_answered(prometheus: &Prometheus<'_>) {
