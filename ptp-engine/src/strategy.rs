@@ -359,7 +359,7 @@ impl Strategist {
             let excess = Duration::from_nanos_f64(round_ns - least_ns);
             input.t2.mono = input.t2.mono - excess;
             input.t2.clock = input.t2.clock - excess;
-            input.t2.doubt = input.t2.doubt + excess;
+            input.t2.doubt += excess;
         }
         input
     }
