@@ -139,6 +139,65 @@ impl FrameListener {
     }
 }
 
+/// A tap: an interface whose other end is a guest, here the test.
+#[derive(Debug)]
+pub struct Tap {
+    file: std::fs::File,
+}
+
+impl Tap {
+    /// Makes one in the current network namespace.
+    ///
+    /// # Errors
+    /// What the kernel says: no `/dev/net/tun`, no privilege.
+    pub fn open(name: &str) -> io::Result<Self> {
+        let options = libc::O_NONBLOCK;
+        let file = {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            let mut open = std::fs::OpenOptions::new();
+            open.read(true).write(true).custom_flags(options).open("/dev/net/tun")?
+        };
+        // SAFETY: a plain structure for which zero is a valid value.
+        let mut request: libc::ifreq = unsafe { mem::zeroed() };
+        for (to, from) in request.ifr_name[..15].iter_mut().zip(name.bytes()) {
+            *to = from.cast_signed();
+        }
+        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as i16;
+        // SAFETY: pointer to a structure that lives through the call, as the request wants it.
+        check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
+        Ok(Self { file })
+    }
+
+    /// The guest sends a frame.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        io::Write::write_all(&mut &self.file, frame)
+    }
+
+    /// The next frame to the guest that `wanted` makes something of; `None` if none comes in time.
+    pub fn hear<T>(
+        &self,
+        patience: std::time::Duration,
+        mut wanted: impl FnMut(&[u8]) -> Option<T>,
+    ) -> Option<T> {
+        let deadline = std::time::Instant::now() + patience;
+        while std::time::Instant::now() < deadline {
+            let mut bytes = [0; 2048];
+            match io::Read::read(&mut &self.file, &mut bytes) {
+                Ok(length) => {
+                    if let Some(found) = wanted(&bytes[..length]) {
+                        return Some(found);
+                    }
+                }
+                Err(_) => std::thread::sleep(std::time::Duration::from_millis(1)),
+            }
+        }
+        None
+    }
+}
+
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

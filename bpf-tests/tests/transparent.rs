@@ -8,9 +8,10 @@ use bpf_tests::{
     links::{Star, ip, output},
     need,
     objects::kernel_programs,
+    raw::Tap,
     transparent::{
         Carrier, Clock, PATIENCE, Side, correction_ns, delay_req, delay_resp, follow_up, one_step,
-        sum_header, sync, udp_sum,
+        ptp, sum_header, sync, udp_sum,
     },
 };
 use ptp_agent::lab::netns::{Namespace, veth};
@@ -441,6 +442,40 @@ fn whatever_forwards_is_corrected() {
         assert!(correction_ns(&heard) > 0, "{way}");
         assert_eq!(clock.count(2, FOLLOW_UP, Outcome::Corrected), 1, "{way}");
     }
+}
+
+#[test]
+fn guest_behind_a_tap_is_corrected_both_ways() {
+    need!(kernel_programs());
+    let star = need!(Star::new(1));
+    let tap = match star.switch.run(|| Tap::open("tap0")).unwrap() {
+        Ok(tap) => tap,
+        Err(error) => return bpf_tests::skipped(&format!("no taps here: {error}")),
+    };
+    ip(&star.switch, "link set tap0 master switch up");
+    let mut clock = Clock::new(&star.switch, &["port1", "tap0"], true);
+    let a = Side::of(&star.leaves[0]);
+    let hear = |like: &[u8]| {
+        let message = tap.hear(PATIENCE, |frame| {
+            let message = ptp(frame)?;
+            let is_it =
+                message.len() >= 32 && message[0] == like[0] && message[20..32] == like[20..32];
+            is_it.then(|| message.to_vec())
+        });
+        message.expect("the message reaches the guest")
+    };
+    let (event, general) = (sync(port(1), 1), follow_up(port(1), 1, 0));
+    a.send(&Carrier::Ethernet.frame(&event));
+    hear(&event);
+    a.send(&Carrier::Ethernet.frame(&general));
+    assert!(correction_ns(&hear(&general)) > 0);
+    let request = delay_req(port(2), 1);
+    tap.send(&Carrier::Ethernet.frame(&request)).unwrap();
+    a.hear(&request);
+    let response = delay_resp(port(1), 1, port(2));
+    a.send(&Carrier::Ethernet.frame(&response));
+    assert!(correction_ns(&hear(&response)) > 0);
+    assert_eq!(clock.count(2, DELAY_RESP, Outcome::Corrected), 1);
 }
 
 #[test]

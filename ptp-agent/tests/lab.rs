@@ -149,3 +149,21 @@ fn report_that_cannot_be_written_is_refused_before_the_run() {
     assert_eq!(output.status.code(), Some(1), "{message}");
     assert!(message.contains("/nonexistent/page.html"), "{message}");
 }
+
+#[test]
+fn traces_of_hosts_whose_clocks_are_off_are_never_told_wrong() {
+    let arguments =
+        "--trace --requests 100 --pause 1000 --trace-offset 1000000 --bound-below 50000 --json";
+    let output = lab(&arguments.split_whitespace().collect::<Vec<_>>());
+    if is_skipped(&output) {
+        return;
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let row: Value = serde_json::from_str(text.trim()).unwrap();
+    for told in ["by_host", "at_source"] {
+        assert_eq!((&row[told]["pairs"], &row[told]["wrong"]), (&300.into(), &0.into()), "{row}");
+    }
+    // A hop of a millisecond's error and no more than that shows the effect first.
+    assert!(row["uncorrected_wrong"].as_u64().unwrap() > 0, "{row}");
+}

@@ -196,7 +196,7 @@ fn gap_and_step_of_a_clock_leave_untold_what_they_touch() {
         span(2, 1, 0, "a", [500 * S, 510 * S], 0),
         span(2, 2, 1, "b", [505 * S, 506 * S], 0),
         // Within the gap of the step, and close to it.
-        span(3, 1, 0, "a", [19 * S + S / 2 - 10_000_000, 30 * S], 0),
+        span(3, 1, 0, "a", [19 * S + S / 2 + 20_000_000, 30 * S], 0),
         span(3, 2, 1, "b", [19 * S + S / 2, 25 * S + 1], 0),
     ];
     let file = place.write("spans.json", &otlp(&spans));

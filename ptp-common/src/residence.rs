@@ -95,11 +95,13 @@ pub enum Outcome {
     Relayed = 19,
     /// An event message whose driver was interrupted: its residence may be too short by that.
     Interrupted = 20,
+    /// An event message that left without being seen: another packet has its socket buffer.
+    Unseen = 21,
 }
 
 impl Outcome {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Corrected,
         Self::Held,
         Self::CorrectedLate,
@@ -121,6 +123,7 @@ impl Outcome {
         Self::Terminated,
         Self::Relayed,
         Self::Interrupted,
+        Self::Unseen,
     ];
 
     /// The name in metrics and status.
@@ -147,6 +150,7 @@ impl Outcome {
             Self::Terminated => "terminated",
             Self::Relayed => "relayed",
             Self::Interrupted => "interrupted",
+            Self::Unseen => "unseen",
         }
     }
 

@@ -36,6 +36,11 @@ pub(crate) enum Bench {
     Servo(Arguments),
     /// What attackers reach, with ptp4l beside the agent: displacement, bound, alarm, recovery
     Attacks(Arguments),
+    /// What many hosts cost and can order: `rules` (a Prometheus with 500 simulated agents) or `orders` (this agent,
+    /// ptp4l and chrony); see docs/fleet.md
+    Fleet(Arguments),
+    /// A million spans through `ptp-agent trace`, and the laboratory for traces; see docs/traces.md
+    Traces(Arguments),
     /// What a transparent clock in software is worth behind loaded bridges, and what it costs: without it and
     /// with it in the same run
     Transparent(Arguments),
@@ -56,6 +61,10 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
             with_test_program("attacks", &package::binary()?, &arguments.arguments)
         }
         Bench::Servo(arguments) => run(&["bench", "servo"], arguments),
+        Bench::Fleet(arguments) => {
+            with_test_program("fleet", &package::binary()?, &arguments.arguments)
+        }
+        Bench::Traces(arguments) => traces(arguments),
         Bench::Transparent(arguments) => {
             let binary = package::binary()?;
             with_test_program("transparent", &binary, &arguments.arguments)
@@ -76,6 +85,42 @@ fn footprint(arguments: &Arguments) -> Result<ExitCode> {
         None => println!("systemd-analyze, which rates the unit, is not installed"),
     }
     with_test_program("footprint", &binary, &arguments.arguments)
+}
+
+/// Makes a million spans, lets the release binary judge them, and then the laboratory's own.
+fn traces(arguments: &Arguments) -> Result<ExitCode> {
+    const SPANS: &str = "1000000";
+    const HOSTS: usize = 5;
+    let directory = target_directory().join("traces");
+    fs::create_dir_all(&directory)?;
+    let make = ["run", "--release", "--package", "ptp-trace", "--example", "spans", "--", SPANS];
+    let mut make: Vec<OsString> = make.map(OsString::from).into();
+    make.extend([HOSTS.to_string().into(), directory.clone().into_os_string()]);
+    if !cargo(make).stream(|_| ())?.success() {
+        bail!("the spans could not be made");
+    }
+    let binary = package::binary()?;
+    for (file, more) in [("spans.json", None), ("spans.pb", None), ("spans.pb", Some("out.pb"))] {
+        let mut judge = process::Command::new(&binary);
+        judge.arg("trace").arg(directory.join(file)).stdout(process::Stdio::null());
+        for host in 0..HOSTS {
+            judge.arg("--readings").arg(directory.join(format!("host{host}.jsonl")));
+        }
+        if let Some(output) = more {
+            judge.arg("--output").arg(directory.join(output));
+        }
+        let begin = std::time::Instant::now();
+        if !judge.status()?.success() {
+            bail!("{file} could not be judged");
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        let more = more.unwrap_or("nothing");
+        println!(
+            r#"{{"event":"bench","name":"{SPANS} spans of {file}, {more} written","unit":"s","value":{seconds}}}"#
+        );
+    }
+    fs::remove_dir_all(&directory)?;
+    run(&["lab", "--trace"], arguments)
 }
 
 /// Draws the guide's pictures anew.

@@ -222,3 +222,23 @@ pub fn keys_and_messages() -> Vec<Vec<u8>> {
         .flat_map(|message| [1, 3, 0x81].map(|kind| [&[kind][..], message].concat()));
     files.chain(messages).collect()
 }
+
+/// Lines of agents and answers of Prometheus.
+pub fn readings() -> Vec<Vec<u8>> {
+    [
+        "{\"event\":\"host\",\"host\":\"h\",\"mono_ns\":1,\"real_ns\":1700000000000000000,\"offset_ns\":-5,\"bound_ns\":7,\"grandmaster\":\"0a0b0c.fffe.0d0e0f\",\"domain\":0}\n",
+        "{\"status\":\"success\",\"data\":{\"resultType\":\"matrix\",\"result\":[{\"metric\":{\"__name__\":\"ptp_host_clock_offset_seconds\",\"instance\":\"h\"},\"values\":[[1700000000.1,\"0.5\"]]}]}}",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into()
+}
+
+/// Spans of the collector and of Jaeger.
+pub fn spans() -> Vec<Vec<u8>> {
+    [
+        "{\"resourceSpans\":[{\"resource\":{\"attributes\":[{\"key\":\"host.name\",\"value\":{\"stringValue\":\"h\"}}]},\"scopeSpans\":[{\"spans\":[{\"traceId\":\"0102030405060708090a0b0c0d0e0f10\",\"spanId\":\"0102030405060708\",\"name\":\"a\",\"startTimeUnixNano\":\"1\",\"endTimeUnixNano\":\"2\"}]}]}]}",
+        "{\"data\":[{\"traceID\":\"1\",\"spans\":[{\"traceID\":\"1\",\"spanID\":\"2\",\"operationName\":\"a\",\"references\":[],\"startTime\":1,\"duration\":2,\"processID\":\"p1\"}],\"processes\":{\"p1\":{\"serviceName\":\"s\",\"tags\":[{\"key\":\"hostname\",\"value\":\"h\"}]}}}]}",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into()
+}

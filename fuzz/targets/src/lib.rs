@@ -8,9 +8,11 @@ pub mod authentication;
 pub mod classifier;
 pub mod management;
 pub mod node;
+pub mod readings;
 pub mod residence;
 pub mod ring_record;
 pub mod servo;
+pub mod spans;
 pub mod tlvs;
 pub mod wire_message;
 
@@ -34,9 +36,11 @@ pub const TARGETS: &[Target] = &[
     ("classifier", classifier::run, corpus::frames),
     ("management", management::run, corpus::messages),
     ("node", node::run, corpus::recipes),
+    ("readings", readings::run, corpus::readings),
     ("residence", residence::run, corpus::frames),
     ("ring_record", ring_record::run, corpus::records),
     ("servo", servo::run, corpus::recipes),
+    ("spans", spans::run, corpus::spans),
     #[cfg(feature = "agent")]
     ("observer", observer::run, corpus::recipes),
     #[cfg(feature = "agent")]

@@ -34,10 +34,6 @@ pub const PTP: &str = "ptp";
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most are samples, and each is printed or taken apart at once"
-)]
 pub enum Event {
     /// One measurement, as the servo saw it.
     Sample(Sample),

@@ -152,7 +152,7 @@ mod tests {
     };
 
     /// A server that answers each connection with one of `answers`, and where it is.
-    fn server(answers: Vec<&'static str>) -> Uri {
+    fn server(answers: Vec<String>) -> Uri {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {
@@ -173,13 +173,16 @@ mod tests {
 
     #[test]
     fn answers_are_taken_and_every_failure_is_said_in_words() {
-        let good = "HTTP/1.1 200 OK\r\nContent-Length: 65\r\n\r\n\
-                    {\"status\":\"success\",\"data\":{\"resultType\":\"matrix\",\"result\":[]}}";
-        let refused = "HTTP/1.1 422 no\r\nContent-Length: 37\r\n\r\n\
-                       {\"status\":\"error\",\"error\":\"too many\"} ";
-        let gateway = "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>";
-        let url =
-            server(vec![good, refused, gateway, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"]);
+        let answer = |status: &str, body: &str, length: usize| {
+            format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}")
+        };
+        let whole = |status: &str, body: &str| answer(status, body, body.len());
+        let url = server(vec![
+            whole("200 OK", r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#),
+            whole("422 no", r#"{"status":"error","error":"too many"}"#),
+            whole("502 Bad Gateway", "<html>"),
+            answer("200 OK", "{", 9),
+        ]);
         let mut prometheus = Prometheus::new(&url, "instance", "").unwrap();
         assert_eq!(fetch(&mut prometheus), Ok(()));
         for words in ["too many", "502", "breaks off"] {

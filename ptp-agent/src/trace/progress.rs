@@ -23,7 +23,7 @@ impl Progress {
     pub(super) fn start(files: &[PathBuf]) -> Self {
         let size = |file: &PathBuf| {
             let metadata = std::fs::metadata(file).ok()?;
-            metadata.is_file().then(|| metadata.len())
+            metadata.is_file().then_some(metadata.len())
         };
         let is_terminal = io::stderr().is_terminal();
         let every = Duration::from_secs(if is_terminal { 1 } else { 10 });

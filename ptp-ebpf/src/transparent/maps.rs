@@ -76,6 +76,8 @@ pub struct Departing {
     pub egress_ns: u64,
     /// When the driver was called.
     pub start_ns: u64,
+    /// Of the packet, bytes.
+    pub length: u64,
 }
 
 /// A message in the ring.

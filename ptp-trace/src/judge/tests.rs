@@ -1,3 +1,5 @@
+//! Verdicts by example, what is odd about traces, and that no verdict is wrong while bounds hold.
+
 use super::*;
 use crate::span::{Kind, SpanId, When};
 use proptest::prelude::*;

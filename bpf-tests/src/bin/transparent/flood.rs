@@ -6,8 +6,9 @@ use std::{
     io::IoSliceMut,
     net::{SocketAddrV4, UdpSocket},
     os::fd::AsRawFd as _,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bpf_tests::{
@@ -30,6 +31,8 @@ use crate::{
 
 const PORTS: usize = 8;
 const ROUNDS: u16 = 100;
+/// Nothing more comes after so long.
+const PATIENCE: Duration = Duration::from_millis(800);
 const ALL: std::net::Ipv4Addr = std::net::Ipv4Addr::new(224, 0, 1, 129);
 
 /// A host behind a port: hears Sync with the stack's stamp, and Follow_Up.
@@ -43,7 +46,7 @@ impl Listener {
         let open = |port| {
             let socket = UdpSocket::bind(SocketAddrV4::new(ALL, port))?;
             socket.join_multicast_v4(&ALL, &address(number))?;
-            socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+            socket.set_read_timeout(Some(Duration::from_millis(2)))?;
             Ok::<_, std::io::Error>(socket)
         };
         let this = Self { event: open(319)?, general: open(320)? };
@@ -51,22 +54,29 @@ impl Listener {
         Ok(this)
     }
 
-    /// When the Sync of this number arrived, ns since the epoch, and the correction that its Follow_Up has.
-    fn hear(&self, sequence_id: u16) -> Option<(i64, i64)> {
-        let arrival = loop {
-            let (bytes, at) = self.event_with_stamp()?;
-            if MessageView::new(&bytes).is_ok_and(|it| it.header().sequence_id == sequence_id) {
-                break at;
+    /// Everything until `done`, and a moment longer: when each Sync arrived, ns since the epoch, and the
+    /// correction that its Follow_Up has. Follow_Ups may overtake each other.
+    fn hear(&self, done: &AtomicBool) -> BTreeMap<u16, (i64, i64)> {
+        let (mut arrivals, mut corrections) = (BTreeMap::new(), BTreeMap::new());
+        let mut last = Instant::now();
+        while !done.load(Ordering::Relaxed) || last.elapsed() < PATIENCE {
+            while let Some((bytes, at)) = self.event_with_stamp() {
+                if let Ok(message) = MessageView::new(&bytes) {
+                    arrivals.insert(message.header().sequence_id, at);
+                    last = Instant::now();
+                }
             }
-        };
-        loop {
             let mut bytes = [0; 256];
-            let length = self.general.recv(&mut bytes).ok()?;
-            let Ok(message) = MessageView::new(&bytes[..length]) else { continue };
-            if message.header().sequence_id == sequence_id {
-                return Some((arrival, message.header().correction.0 >> 16));
+            while let Ok(length) = self.general.recv(&mut bytes) {
+                if let Ok(message) = MessageView::new(&bytes[..length]) {
+                    let header = message.header();
+                    corrections.insert(header.sequence_id, header.correction.0 >> 16);
+                    last = Instant::now();
+                }
             }
         }
+        let pair = |(number, at): (u16, i64)| Some((number, (at, *corrections.get(&number)?)));
+        arrivals.into_iter().filter_map(pair).collect()
     }
 
     fn event_with_stamp(&self) -> Option<(Vec<u8>, i64)> {
@@ -156,37 +166,27 @@ fn rounds(party: &Party, listeners: &[Listener]) -> Vec<BTreeMap<u16, i64>> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(now.as_nanos()).unwrap_or(0)
     };
+    let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        let (senders, hearing): (Vec<_>, Vec<_>) = listeners
-            .iter()
-            .map(|listener| {
-                let (send, rounds) = std::sync::mpsc::channel::<(u16, i64)>();
-                let hearing = scope.spawn(move || {
-                    let mut errors = BTreeMap::new();
-                    for (sequence_id, sent) in rounds {
-                        if let Some((arrival, correction)) = listener.hear(sequence_id) {
-                            errors.insert(sequence_id, arrival - sent - correction);
-                        }
-                    }
-                    errors
-                });
-                (send, hearing)
-            })
-            .unzip();
+        let hearing: Vec<_> =
+            listeners.iter().map(|listener| scope.spawn(|| listener.hear(&done))).collect();
+        let mut sent = BTreeMap::new();
         for sequence_id in 0..ROUNDS {
             let header = |flags| Header { flags, ..Header::new(port(7), sequence_id) };
             let origin = Timestamp::default();
             let sync = Body::Sync { origin_timestamp: origin };
-            let sent = now();
+            sent.insert(sequence_id, now());
             party.event(&message(header(Flags::TWO_STEP), sync));
             let follow_up = Body::FollowUp { precise_origin_timestamp: origin };
             party.general(&message(header(Flags::default()), follow_up));
-            for sender in &senders {
-                let _ = sender.send((sequence_id, sent));
-            }
             thread::sleep(Duration::from_millis(31));
         }
-        drop(senders);
-        hearing.into_iter().map(|it| it.join().unwrap_or_default()).collect()
+        done.store(true, Ordering::Relaxed);
+        let left = |heard: BTreeMap<u16, (i64, i64)>| {
+            let error =
+                |(number, (arrival, correction))| (number, arrival - sent[&number] - correction);
+            heard.into_iter().map(error).collect()
+        };
+        hearing.into_iter().map(|it| left(it.join().unwrap_or_default())).collect()
     })
 }

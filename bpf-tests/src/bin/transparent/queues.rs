@@ -206,14 +206,14 @@ pub(crate) fn chain(runs: usize, duration: Duration) -> Result<(), String> {
     for (number, switch) in (10..).zip(&switches) {
         clients_of.push(host(switch, "client", number)?);
     }
-    for [from, to] in [[0, 1], [1, 2]] {
-        veth(&switches[from], "down", &switches[to], "up").map_err(|error| error.to_string())?;
+    for ([from, to], [down, up]) in [([0, 1], ["down1", "up1"]), ([1, 2], ["down2", "up2"])] {
+        veth(&switches[from], down, &switches[to], up).map_err(|error| error.to_string())?;
     }
-    bridge(&switches[0], &["port1", "port3", "client", "down"])?;
-    bridge(&switches[1], &["up", "client", "down"])?;
-    bridge(&switches[2], &["up", "client"])?;
-    shape(&switches[0], "down");
-    shape(&switches[1], "down");
+    bridge(&switches[0], &["port1", "port3", "client", "down1"])?;
+    bridge(&switches[1], &["up1", "client", "down2"])?;
+    bridge(&switches[2], &["up2", "client"])?;
+    shape(&switches[0], "down1");
+    shape(&switches[1], "down2");
     shape(&switches[2], "client");
     let options = ["network_transport L2"];
     let _grandmaster = Ptp4l::grandmaster(&grandmaster, &["eth0"], &options)?;

@@ -115,6 +115,9 @@ impl Fleet {
     }
 }
 
+/// Number of a host, where what it prints is kept, and where its lines go.
+type Reading = (usize, File, mpsc::Sender<(usize, HostLine)>);
+
 /// A child, killed when dropped.
 struct Running {
     child: Child,
@@ -122,10 +125,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(
-        mut command: Command,
-        reading: Option<(usize, File, mpsc::Sender<(usize, HostLine)>)>,
-    ) -> anyhow::Result<Self> {
+    fn start(mut command: Command, reading: Option<Reading>) -> anyhow::Result<Self> {
         command.process_group(0).stdin(Stdio::null());
         command.stdout(if reading.is_some() { Stdio::piped() } else { Stdio::null() });
         if reading.is_none() || std::env::var_os("PTP_LAB_LOG").is_none() {
