@@ -21,10 +21,8 @@ const KEYS: &str = "[security_association]\nspp 1\nseqid_window 0\n\
 
 fn messages(criterion: &mut Criterion) {
     let source = PortIdentity { clock_identity: ClockIdentity([7; 8]), port_number: 1 };
-    let body = Body::DelayResp {
-        receive_timestamp: Timestamp::ZERO,
-        requesting_port_identity: source,
-    };
+    let body =
+        Body::DelayResp { receive_timestamp: Timestamp::ZERO, requesting_port_identity: source };
     let mut plain = [0; 54];
     let message = Message { header: Header::new(source, 1), body, tlvs: Tlvs::NONE };
     message.emit(&mut plain).expect("there is room");
