@@ -103,6 +103,7 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
         assert!(metrics.update("eth0", 0, |figures| {
             figures.port_state = Some(state);
             figures.servo_state = Some(SERVO_STATES[0]);
+            figures.strategy = Some("plain");
             figures.offset_from_master_seconds = Some(0.0);
             figures.mean_path_delay_seconds = Some(0.0);
             figures.clock_frequency_adjustment_ratio = Some(0.0);

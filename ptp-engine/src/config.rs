@@ -72,7 +72,7 @@ pub struct ReceiverConfig {
 }
 
 impl ReceiverConfig {
-    /// One port with the default profile in domain 0.
+    /// One port with the default profile in domain 0, and nothing made of messages but what they say.
     pub fn new(clock_identity: ClockIdentity, seed: u64) -> Self {
         Self {
             clock_identity,
@@ -81,7 +81,7 @@ impl ReceiverConfig {
             minor_version: 1,
             ports: vec![PortConfig::default()],
             acceptable: Vec::new(),
-            strategy: strategy::Choice::default(),
+            strategy: strategy::Choice::Plain,
             seed,
         }
     }
@@ -116,6 +116,8 @@ pub struct TransmitterConfig {
     pub time_properties: TimeProperties,
     /// Delay_Req and Pdelay_Req answered per second, shared by client; more are counted and dropped.
     pub max_requests_per_second: u32,
+    /// Follow_Up and Delay_Resp tell the brackets of their timestamps in a TLV.
+    pub tells_brackets: bool,
     /// Makes it unforeseeable which clients share a place in the tables.
     pub seed: u64,
 }
@@ -142,6 +144,7 @@ impl TransmitterConfig {
             log_min_delay_req_interval: 0,
             time_properties: TimeProperties::UNKNOWN,
             max_requests_per_second: 10_000,
+            tells_brackets: false,
             seed: 0,
         }
     }

@@ -82,6 +82,8 @@ causes! {
     MultipleResponders = "multiple_responders",
     /// A correction that says "too large to represent", or is longer than anything forwards a message.
     Correction = "correction",
+    /// A bracket that ends before it begins, or is wider than the path; the message itself counts.
+    ImplausibleBracket = "implausible_bracket",
     /// A message type that this role has no use for.
     NotForRole = "not_for_role",
     /// More requests per second than are answered.

@@ -2,7 +2,7 @@
 
 use core::{fmt, ops};
 
-use ptp_common::wire::{Body, Header, Message, Tlvs, WireError};
+use ptp_common::wire::{Body, Bracket, Header, Message, TlvBuilder, Tlvs, WireError};
 
 /// The bytes of a message to send: the longest fixed part has 64, and the rest is room for TLVs.
 #[derive(Clone, Copy)]
@@ -20,6 +20,17 @@ impl Datagram {
         // Cannot fail, but an empty datagram beats a panic.
         let none = Self { bytes: [0; Self::CAPACITY], length: 0 };
         Self::with_tlvs(header, body, Tlvs::NONE).unwrap_or(none)
+    }
+
+    /// A message that tells the bracket of its timestamp, where there is one.
+    pub fn bracketed(header: Header, body: Body, bracket: Option<Bracket>) -> Self {
+        let Some(bracket) = bracket else { return Self::new(header, body) };
+        let (value, mut buffer) = (bracket.value(), [0; Bracket::LENGTH + 4]);
+        let mut tlvs = TlvBuilder::new(&mut buffer);
+        // Cannot fail: there is room for it.
+        let pushed = tlvs.push(Bracket::tlv(&value));
+        let told = pushed.and_then(|()| Self::with_tlvs(header, body, tlvs.finish()));
+        told.unwrap_or_else(|_| Self::new(header, body))
     }
 
     /// A message with TLVs behind it.

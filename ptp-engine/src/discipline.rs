@@ -17,7 +17,7 @@ use crate::{
         Trust,
     },
     stamp::{Stamp, StampSource},
-    strategy::{self, Observed, Strategist, Strategy, Use},
+    strategy::{self, Strategist, Strategy, Use},
 };
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
@@ -326,11 +326,7 @@ impl<C: Clock> Discipline<C> {
                     log_interval: sync.log_interval,
                     correction: sync.correction,
                 };
-                let output = match self.strategist.sync(input) {
-                    Use::Learn => self.servo.sync(input),
-                    Use::Bound => self.servo.bound_by_sync(input),
-                };
-                if let Some(output) = output {
+                if let Some(output) = self.servo.sync(self.strategist.sync(input)) {
                     self.apply(way, output);
                     self.sample(way, measurement, sync.t2, sync.sequence_id, output);
                 }
@@ -344,14 +340,20 @@ impl<C: Clock> Discipline<C> {
                 let t3 = self.local(delay.t3);
                 let DelayObservation { t4, sequence_id, correction, .. } = delay;
                 let input = DelayInput { t3, t4, sequence_id, correction };
-                let used = self.strategist.delay(input, delay.t3.primed);
+                let used = self.strategist.delay(input, delay.t3.manner);
                 let aiming = if self.strategist.is_aiming() { Aiming::On } else { Aiming::Off };
                 self.node.instance_mut().set_aiming(measurement.port, aiming);
-                match (self.strategist.take_change(), used) {
-                    // It is part of the history.
-                    (Some(change), _) => self.change_strategy(way, change),
-                    (None, Use::Learn) => self.servo.delay(input),
-                    (None, Use::Bound) => self.servo.bound_by_delay(input),
+                match used {
+                    Use::Learn => self.servo.delay(input),
+                    Use::Bound => self.servo.bound_by_delay(input),
+                }
+                if let Some(history) = self.strategist.take_history()
+                    && !self.servo.relearn(&history)
+                {
+                    self.strategist.postpone();
+                }
+                if let Some(change) = self.strategist.take_change() {
+                    way.tell(Event::Strategy(change));
                 }
             }
             Observation::PeerDelay(peer) => {
@@ -363,18 +365,6 @@ impl<C: Clock> Discipline<C> {
                 });
             }
         }
-    }
-
-    /// What was learnt was of other paths: the servo begins anew with what was seen of those that count now.
-    fn change_strategy(&mut self, way: &mut Way<'_, '_>, change: strategy::Change) {
-        self.servo.parent_changed();
-        for observed in self.strategist.history() {
-            match observed {
-                Observed::Sync(input) => drop(self.servo.sync(input)),
-                Observed::Delay(input) => self.servo.delay(input),
-            }
-        }
-        way.tell(Event::Strategy(change));
     }
 
     /// The parent is another one than before, or the same again. What was learnt of one that has only

@@ -29,8 +29,8 @@ use ptp_common::{
     data_set::TimeProperties,
     time::{Duration, Mono, Time},
     wire::{
-        Body, ClockIdentity, ClockQuality, Header, Message, MessageType, MessageView, PortIdentity,
-        WireError,
+        Body, Bracket, ClockIdentity, ClockQuality, Header, Message, MessageType, MessageView,
+        PortIdentity, WireError,
     },
 };
 use rand::{RngExt, SeedableRng};
@@ -396,10 +396,14 @@ impl Instance {
                 self.take_sync(cx, index, &header, origin_timestamp, rx)
             }
             Body::FollowUp { precise_origin_timestamp } => {
-                self.take_follow_up(cx, index, &header, precise_origin_timestamp)
+                let bracket = Bracket::find(&message.tlvs);
+                self.take_follow_up(cx, index, &header, precise_origin_timestamp, bracket)
             }
-            Body::DelayResp { receive_timestamp, requesting_port_identity } => self
-                .take_delay_resp(cx, index, &header, receive_timestamp, requesting_port_identity),
+            Body::DelayResp { receive_timestamp, requesting_port_identity } => {
+                let (at, who) = (receive_timestamp, requesting_port_identity);
+                let bracket = Bracket::find(&message.tlvs);
+                self.take_delay_resp(cx, index, &header, at, who, bracket)
+            }
             Body::PdelayReq { .. } => {
                 if self.ports[index].config.delay_mechanism != DelayMechanism::P2p {
                     return Err(Drop::NotForRole);

@@ -2,6 +2,7 @@
 //! nothing of a role outlives it.
 
 pub(crate) mod foreign;
+mod grain;
 pub(crate) mod receiver;
 mod rhythm;
 pub(crate) mod round_trip;

@@ -54,13 +54,27 @@ pub struct Stamp {
     /// How far on the wrong side of the wire the stamp may lie: a receive stamp by so much before the
     /// arrival, a transmit stamp by so much after the departure. Mostly zero.
     pub doubt: Duration,
-    /// Of a message that was sent: a throwaway frame went right before it.
-    pub primed: bool,
+    /// Of a message that was sent: how much later than the stamp it may have left, at the most; zero where
+    /// that is not known.
+    pub late: Duration,
+    /// Of a message that was sent: in which manner.
+    pub manner: Manner,
+}
+
+/// In which manner a message was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Manner {
+    /// As it is.
+    #[default]
+    Plain,
+    /// Right behind a throwaway frame.
+    Primed,
 }
 
 impl Stamp {
     /// A stamp that is on its side of the wire for certain.
     pub const fn new(time: Time<Mono>, source: StampSource) -> Self {
-        Self { time, source, doubt: Duration::ZERO, primed: false }
+        Self { time, source, doubt: Duration::ZERO, late: Duration::ZERO, manner: Manner::Plain }
     }
 }

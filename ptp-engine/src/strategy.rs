@@ -1,20 +1,23 @@
-//! How requests are sent and which Sync messages are learnt from, by what is truest for the time transmitter
-//! that is followed. Half of the difference between both ways is error of time, and nothing that is seen at one
-//! end shows it; but where both hosts are alike, so are their paths if they are sent upon alike. A Sync
-//! of a software grandmaster leaves on a cold path, a microsecond or two behind its stamp:
+//! How requests are sent and what is made of Sync messages, by what is truest for the time transmitter that is
+//! followed. Half of the difference between both ways is error of time, and nothing that is seen at one end
+//! shows it; but of each way the fastest packet is the nearest to what the wire alone takes. The own
+//! requests are primed, so that nearly all of them are as fast as they can be. A Sync of a software
+//! grandmaster leaves on a cold path, a microsecond or two behind its stamp; one in hundreds does not.
 //!
-//! - `remote`: requests are aimed at the time shortly before a Sync, which warms its path, and only the
-//!   Sync messages that were fast are learnt from; the own requests are primed. Both ways are warm,
-//!   and the causal interval is the narrowest that there is.
-//! - `cold`: where that does not help often enough, the own requests leave unprimed, as cold as the Sync.
-//! - `primed`: a grandmaster that is as quick without being asked stamps in hardware, or primes itself: the own
-//!   requests are primed, and each Sync counts.
+//! - `remote`: requests are aimed at the time shortly before a Sync, which warms its path. What a Sync took more
+//!   than the fastest round trip of the last minutes is taken off it: it is known from the requests
+//!   around it. The causal interval stays that of the stamps as they were.
+//! - `primed`: Sync messages are as quiet as the own requests: the grandmaster stamps in hardware, or primes
+//!   itself. Each counts as it is.
+//! - `cold`: the own requests are unprimed, as cold as the Sync. Only where it is ordered: hosts are less alike
+//!   than that needs.
 //!
 //! Which it is, is found out on the live traffic, from round trips alone, so no clock has to be right:
 //! whether a Sync that follows a request is faster than others, and how much Sync messages scatter beside
-//! the own primed requests. Everything is decided here from the engine's inputs, so a replay decides alike.
+//! the own requests. Everything is decided here from the engine's inputs, so a replay decides alike.
 
 mod evidence;
+mod least;
 mod line;
 #[cfg(test)]
 mod tests;
@@ -22,9 +25,13 @@ mod tests;
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
 use crate::prelude::*;
-use crate::servo::{DelayInput, SyncInput};
+use crate::{
+    servo::{DelayInput, Observed, SyncInput},
+    stamp::Manner,
+};
 use alloc::collections::VecDeque;
 use evidence::Evidence;
+use least::Least;
 use line::Line;
 use ptp_common::time::{Duration, Mono, Time};
 use serde::{Deserialize, Serialize};
@@ -32,18 +39,17 @@ use serde::{Deserialize, Serialize};
 /// Requests remembered.
 const REQUESTS: usize = 64;
 /// Sync messages remembered.
-const SYNCS: usize = 512;
-/// How long either is.
-const MEMORY: Duration = Duration::from_secs(120);
-/// Of each way, before a servo can begin anew with them.
-const ENOUGH: usize = 10;
-/// Requests that are primed and unprimed in turn before anything is decided.
-const TRIAL: u32 = 8;
-/// Primed requests that the line of the way back is made of, at the most and at the least.
-const LINE: usize = 16;
+const SYNCS: usize = 256;
+/// Requests that the line of the way back is made of: so many, no older, but at least the latest few.
+const LINE: usize = 32;
+const LINE_AGE: Duration = Duration::from_secs(32);
 const LEAST_LINE: usize = 4;
 /// Sync messages before anything is decided.
 const LEAST_SYNCS: usize = 16;
+/// Requests before a servo can begin anew with them: those that it needs, and one that confirms them;
+const ENOUGH: usize = 5;
+/// and Sync messages, among which so few requests will do.
+const ENOUGH_SYNCS: usize = 33;
 /// Other verdicts in a row after which the strategy changes.
 const PERSISTENT: u32 = 4;
 /// A Sync that left so shortly after a request arrived may have been warmed by it,
@@ -51,30 +57,35 @@ const WARMED: f64 = 2e6;
 /// and one that left so long after it has not, nanoseconds.
 const COOLED: f64 = 15e6;
 /// What scatters less than this is quiet, nanoseconds,
-const QUIET_NS: f64 = 150.0;
+const QUIET_NS: f64 = 400.0;
 /// or no more than this many times as much as the own requests.
 const QUIET_FACTOR: f64 = 3.0;
-/// Within this share of the distance from the fastest to the usual Sync one is fast,
-const FAST_SHARE: f64 = 0.3;
-/// but within no less and no more than this, nanoseconds.
-const FAST_NS: (f64, f64) = (100.0, 1_000.0);
-/// Fast Sync messages that must be left of [`ENOUGH`] for `remote` to go on.
-const STILL_FAST: usize = 3;
+/// A fastest round trip that is faster, or slower, than before by this, nanoseconds, or by this share, is
+/// another one.
+const OTHER_NS: f64 = 50.0;
+const OTHER_SHARE: f64 = 0.05;
+
+/// A request that is off the line by more than this, nanoseconds, or by so many times what requests scatter,
+/// is of another path, or of a clock that was set, if so many in a row are: above it, and below.
+const OFF_NS: f64 = 200.0;
+const OFF_FACTOR: f64 = 10.0;
+const ABOVE: usize = 6;
+const BELOW: usize = 3;
 
 /// What `--strategy` takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Choice {
     /// Whatever is truest for the grandmaster that is followed.
-    Auto,
-    /// Prime where it makes the own path faster, and learn from each message.
     #[default]
+    Auto,
+    /// Prime where it makes the own path faster, and learn from each message as it is.
     Plain,
-    /// Prime each request.
+    /// Prime each request, and learn from each message as it is.
     Primed,
     /// Prime no request, as a software grandmaster primes no Sync.
     Cold,
-    /// Send requests shortly before a Sync is due, and learn from the Sync messages that were fast.
+    /// Send requests shortly before a Sync is due, and go by the fastest round trip.
     Remote,
 }
 
@@ -126,20 +137,16 @@ impl Strategy {
     }
 }
 
-/// Which requests are to be primed.
+/// In which manner requests are to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Priming {
+pub enum Sending {
     /// That is for whoever sends them to find out.
     Free,
-    /// Every other one.
-    Alternate,
-    /// All.
-    Always,
-    /// None.
-    Never,
+    /// In this, where it can be done.
+    Told(Manner),
 }
 
-/// What is to be made of a message.
+/// What is to be made of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// The servo learns from it.
@@ -153,13 +160,11 @@ pub enum Use {
 pub struct Findings {
     /// By how much a Sync is faster after a request, median; `null` before both kinds have been seen.
     pub remote_priming_ns: Option<f64>,
-    /// By how much the own requests are faster with priming, median.
-    pub own_priming_ns: Option<f64>,
-    /// The fastest round trip, primed.
+    /// The fastest round trip.
     pub round_trip_ns: Option<f64>,
     /// By how much the usual Sync is slower than the fastest.
     pub sync_noise_ns: Option<f64>,
-    /// By how much the usual primed request is slower than the fastest.
+    /// By how much the usual request is slower than the fastest.
     pub request_noise_ns: Option<f64>,
     /// Whether a request makes the next Sync faster; `null` while it is not certain.
     pub is_primeable: Option<bool>,
@@ -179,7 +184,7 @@ pub struct Change {
 #[derive(Clone, Copy, Debug)]
 struct Request {
     input: DelayInput,
-    primed: bool,
+    manner: Manner,
     /// `t4 - t3`, from an origin, ns.
     back_ns: f64,
 }
@@ -187,7 +192,9 @@ struct Request {
 #[derive(Clone, Copy, Debug)]
 struct Sync {
     input: SyncInput,
-    /// Round trip with the fastest primed request of that time, ns; `None` before one is known.
+    /// `t2 - t1`, from the origin, ns.
+    forward_ns: f64,
+    /// Round trip with the fastest request of that time, ns; `None` before one is known.
     round_ns: Option<f64>,
     /// From the arrival of the last request there to the departure of this Sync, ns.
     lead_ns: Option<f64>,
@@ -202,15 +209,18 @@ pub struct Strategist {
     origin: Option<Duration>,
     requests: VecDeque<Request>,
     syncs: VecDeque<Sync>,
-    asked: u32,
     line: Option<Line>,
+    /// How many requests in a row were off the line, negative where they were below it.
+    off: isize,
+    least: Least,
+    /// The fastest round trip that is gone by.
+    gone_by_ns: Option<f64>,
     evidence: Evidence,
     /// Another verdict than the present strategy, and how often in a row.
     other: Option<(Strategy, u32)>,
-    /// A Sync is fast up to this round trip, ns.
-    fast_ns: Option<f64>,
     findings: Findings,
     change: Option<Change>,
+    is_anew: bool,
 }
 
 impl Strategist {
@@ -228,13 +238,15 @@ impl Strategist {
             origin: None,
             requests: VecDeque::new(),
             syncs: VecDeque::new(),
-            asked: 0,
             line: None,
+            off: 0,
+            least: Least::default(),
+            gone_by_ns: None,
             evidence: Evidence::default(),
             other: None,
-            fast_ns: None,
             findings: Findings::default(),
             change: None,
+            is_anew: false,
         }
     }
 
@@ -262,47 +274,60 @@ impl Strategist {
         }
     }
 
-    /// Which requests are to be primed.
-    pub const fn priming(&self) -> Priming {
+    /// In which manner requests are to be sent.
+    pub const fn sending(&self) -> Sending {
         match self.strategy {
-            Strategy::Plain => Priming::Free,
-            Strategy::Primed | Strategy::Remote => Priming::Always,
-            // Both kinds are needed to compare them, and the primed ones for the causal interval.
-            Strategy::Cold if matches!(self.choice, Choice::Auto) => Priming::Alternate,
-            Strategy::Cold => Priming::Never,
-            Strategy::Trial => match self.other {
-                Some((Strategy::Primed | Strategy::Remote, _)) if self.asked >= TRIAL => {
-                    Priming::Always
-                }
-                _ => Priming::Alternate,
-            },
+            Strategy::Plain => Sending::Free,
+            Strategy::Cold => Sending::Told(Manner::Plain),
+            Strategy::Trial | Strategy::Primed | Strategy::Remote => Sending::Told(Manner::Primed),
         }
     }
 
-    /// The change of the strategy since the last call; the servo is to begin anew with
-    /// [`Self::history`].
+    /// The change of the strategy since the last call.
     pub fn take_change(&mut self) -> Option<Change> {
         self.change.take()
     }
 
-    /// Takes note of a Sync.
-    pub fn sync(&mut self, input: SyncInput) -> Use {
+    /// The servo could not begin anew with so little.
+    pub const fn postpone(&mut self) {
+        self.is_anew = true;
+    }
+
+    /// What a servo is to begin anew with, where what it was given before would have been other numbers; in
+    /// order of time.
+    pub fn take_history(&mut self) -> Option<Vec<Observed>> {
+        core::mem::take(&mut self.is_anew).then(|| {
+            let syncs = self.syncs.iter().map(|sync| Observed::Sync(self.corrected(sync)));
+            let requests = self
+                .requests
+                .iter()
+                .filter(|request| self.use_of_request(request.manner) == Use::Learn)
+                .map(|request| Observed::Delay(request.input));
+            let mut history: Vec<Observed> = syncs.chain(requests).collect();
+            history.sort_by_key(Observed::at);
+            history
+        })
+    }
+
+    /// Takes note of a Sync. What the servo is to be given for it.
+    pub fn sync(&mut self, input: SyncInput) -> SyncInput {
         if self.choice == Choice::Plain {
-            return Use::Learn;
+            return input;
         }
         let forward = input.t2.mono.since_epoch() - input.t1.since_epoch();
         let forward_ns = (forward - *self.origin.get_or_insert(forward)).as_nanos_f64();
         let round_ns = self.line.map(|line| forward_ns + line.at(input.t2.mono));
-        self.judge_leads(input.t2.mono);
+        self.judge_leads();
         if self.syncs.len() == SYNCS {
             self.syncs.pop_front();
         }
-        self.syncs.push_back(Sync { input, round_ns, lead_ns: None, is_judged: false });
-        self.use_of_sync(round_ns)
+        let sync = Sync { input, forward_ns, round_ns, lead_ns: None, is_judged: false };
+        self.syncs.push_back(sync);
+        self.corrected(&sync)
     }
 
-    /// Takes note of an answered request.
-    pub fn delay(&mut self, input: DelayInput, primed: bool) -> Use {
+    /// Takes note of an answered request. What is to be made of it.
+    pub fn delay(&mut self, input: DelayInput, manner: Manner) -> Use {
         if self.choice == Choice::Plain {
             return Use::Learn;
         }
@@ -310,98 +335,117 @@ impl Strategist {
         let Some(origin) = self.origin else { return Use::Learn };
         let back = input.t4.since_epoch() - input.t3.mono.since_epoch();
         let back_ns = (back + origin).as_nanos_f64();
-        self.asked = self.asked.saturating_add(1);
         if self.requests.len() == REQUESTS {
             self.requests.pop_front();
         }
-        self.requests.push_back(Request { input, primed, back_ns });
-        self.forget(input.t3.mono);
-        if primed {
+        self.requests.push_back(Request { input, manner, back_ns });
+        self.follow_path(input.t3.mono, back_ns);
+        // The line would follow a request that is below it, before it is known whether the path does.
+        if self.use_of_request(manner) == Use::Learn && self.off >= 0 {
             self.draw_line();
-        }
-        if self.choice == Choice::Auto || self.strategy == Strategy::Remote {
+            self.follow_least(input.t3.mono);
             self.decide();
         }
-        self.use_of_request(primed)
+        self.use_of_request(manner)
     }
 
-    fn use_of_sync(&self, round_ns: Option<f64>) -> Use {
-        match (self.strategy, self.fast_ns, round_ns) {
-            (Strategy::Remote, Some(fast_ns), Some(round_ns)) if round_ns > fast_ns => Use::Bound,
-            _ => Use::Learn,
+    /// Where it is gone by the fastest round trip, a Sync as fast as that. The stamp as it was still bounds
+    /// the time: it is by so much on its side of the wire for certain.
+    fn corrected(&self, sync: &Sync) -> SyncInput {
+        let mut input = sync.input;
+        if let (Strategy::Remote, Some(round_ns), Some(least_ns)) =
+            (self.strategy, sync.round_ns, self.gone_by_ns)
+        {
+            let excess = Duration::from_nanos_f64(round_ns - least_ns);
+            input.t2.mono = input.t2.mono - excess;
+            input.t2.clock = input.t2.clock - excess;
+            input.t2.doubt += excess;
         }
+        input
     }
 
-    fn use_of_request(&self, primed: bool) -> Use {
-        let is_like = match self.strategy {
-            Strategy::Cold => !primed,
-            Strategy::Primed | Strategy::Remote => primed,
-            Strategy::Plain | Strategy::Trial => true,
-        };
-        // Where nothing can be primed, the others are all there is.
-        if is_like || !self.requests.iter().any(|request| request.primed != primed) {
+    fn use_of_request(&self, manner: Manner) -> Use {
+        let Sending::Told(wanted) = self.sending() else { return Use::Learn };
+        // Where there are none of those, the others are all there is.
+        if manner == wanted || !self.requests.iter().any(|request| request.manner == wanted) {
             Use::Learn
         } else {
             Use::Bound
         }
     }
 
-    /// What a servo would have learnt from, had the present strategy been in use, in order of time.
-    pub fn history(&self) -> Vec<Observed> {
-        let syncs = self
-            .syncs
-            .iter()
-            .filter(|sync| self.use_of_sync(sync.round_ns) == Use::Learn)
-            .map(|sync| Observed::Sync(sync.input));
-        let requests = self
-            .requests
-            .iter()
-            .filter(|request| self.use_of_request(request.primed) == Use::Learn)
-            .map(|request| Observed::Delay(request.input));
-        let mut history: Vec<Observed> = syncs.chain(requests).collect();
-        history.sort_by_key(|observed| observed.at());
-        history
-    }
-
-    fn forget(&mut self, now: Time<Mono>) {
-        let is_old = |at: Time<Mono>| now - at > MEMORY;
-        while self.syncs.front().is_some_and(|sync| is_old(sync.input.t2.mono)) {
-            self.syncs.pop_front();
+    /// Where the way back is another one, what was seen before is of no use.
+    fn follow_path(&mut self, at: Time<Mono>, back_ns: f64) {
+        let Some(line) = self.line else { return };
+        let off_ns = back_ns - line.at(at);
+        let noise_ns = self.findings.request_noise_ns.unwrap_or(0.0);
+        let limit_ns = OFF_NS.max(OFF_FACTOR * noise_ns);
+        self.off = match off_ns {
+            _ if off_ns > limit_ns => self.off.max(0) + 1,
+            _ if off_ns < -limit_ns => self.off.min(0) - 1,
+            _ => 0,
+        };
+        let limit = if self.off > 0 { ABOVE } else { BELOW };
+        let off = self.off.unsigned_abs();
+        if off < limit {
+            return;
         }
-        while self.requests.len() > LINE
-            && self.requests.front().is_some_and(|request| is_old(request.input.t3.mono))
-        {
-            self.requests.pop_front();
-        }
+        self.requests.drain(..self.requests.len() - off.min(self.requests.len()));
+        let first = self.requests.front().map(|request| request.input.t3.mono);
+        self.syncs.retain(|sync| first.is_some_and(|first| sync.input.t2.mono >= first));
+        (self.line, self.off, self.gone_by_ns) = (None, 0, None);
+        self.least = Least::default();
     }
 
     fn draw_line(&mut self) {
-        let primed = self.requests.iter().rev().filter(|request| request.primed).take(LINE);
-        let points: Vec<_> =
-            primed.map(|request| (request.input.t3.mono, request.back_ns)).collect();
-        let Some(line) = Line::below(&points).filter(|_| points.len() >= LEAST_LINE) else {
+        let Some(last) = self.requests.back().map(|request| request.input.t3.mono) else { return };
+        let points: Vec<_> = self
+            .requests
+            .iter()
+            .rev()
+            .filter(|request| self.use_of_request(request.manner) == Use::Learn)
+            .take(LINE)
+            .enumerate()
+            .take_while(|(n, request)| *n < LEAST_LINE || last - request.input.t3.mono <= LINE_AGE)
+            .map(|(_, request)| (request.input.t3.mono, request.back_ns))
+            .collect();
+        if points.len() < LEAST_LINE {
             return;
-        };
-        if self.line.is_none() {
-            // What came before there was one.
-            for sync in &mut self.syncs {
-                let t2 = sync.input.t2.mono;
-                let forward = t2.since_epoch() - sync.input.t1.since_epoch();
-                let forward_ns = (forward - self.origin.unwrap_or(forward)).as_nanos_f64();
-                sync.round_ns = Some(forward_ns + line.at(t2));
+        }
+        let Some(line) = Line::below(&points) else { return };
+        // A Sync before a request is better known from the requests on either side of it.
+        let before = points.get(1).filter(|_| self.line.is_some()).map(|point| point.0);
+        for sync in self.syncs.iter_mut().rev() {
+            let at = sync.input.t2.mono;
+            if before.is_some_and(|before| at < before) {
+                break;
             }
+            let round_ns = sync.forward_ns + line.at(at);
+            sync.round_ns = Some(round_ns);
+            self.least.push(at, round_ns);
         }
         self.line = Some(line);
     }
 
+    /// The fastest round trip of the last minutes; where it is another one, the servo begins anew.
+    fn follow_least(&mut self, now: Time<Mono>) {
+        let Some(least_ns) = self.least.value(now) else { return };
+        let is_other = self.gone_by_ns.is_none_or(|before| {
+            (least_ns - before).abs() > OTHER_NS.max(OTHER_SHARE * before.abs())
+        });
+        if is_other {
+            self.gone_by_ns = Some(least_ns);
+            self.is_anew |= self.strategy == Strategy::Remote && self.has_enough();
+        }
+    }
+
     /// Which Sync messages followed a request: an answer may come after the Sync that follows it, so
     /// this is done when the next one is there.
-    fn judge_leads(&mut self, now: Time<Mono>) {
+    fn judge_leads(&mut self) {
         let requests = &self.requests;
         let mut hits = Vec::new();
-        for at in (0..self.syncs.len()).rev() {
-            let sync = &mut self.syncs[at];
-            if sync.is_judged || now - sync.input.t2.mono > MEMORY {
+        for sync in self.syncs.iter_mut().rev() {
+            if sync.is_judged {
                 break;
             }
             sync.is_judged = true;
@@ -429,110 +473,55 @@ impl Strategist {
         };
         self.other = Some((verdict, times));
         let needed = if self.strategy == Strategy::Trial { 1 } else { PERSISTENT };
-        if verdict == self.strategy || times < needed {
+        if self.choice != Choice::Auto || verdict == self.strategy || times < needed {
             return;
         }
         let from = core::mem::replace(&mut self.strategy, verdict);
-        if verdict != Strategy::Trial && !self.has_enough() {
-            self.strategy = from;
-            return;
-        }
-        if verdict == Strategy::Trial {
-            self.asked = 0;
-            return;
-        }
+        self.is_anew = true;
         self.change = Some(Change { from, to: verdict, findings: self.findings });
     }
 
-    /// A servo can begin anew with what the present strategy has.
+    /// A servo can begin anew with what there is.
     fn has_enough(&self) -> bool {
-        let history = self.history();
-        let syncs = history.iter().filter(|each| matches!(each, Observed::Sync(_))).count();
-        syncs >= ENOUGH && history.len() - syncs >= ENOUGH
+        self.syncs.len() >= ENOUGH_SYNCS && self.requests.len() >= ENOUGH
     }
 
     /// What would be truest now; `None` while too little is known.
     fn verdict(&mut self) -> Option<Strategy> {
-        let back =
-            |primed: bool| self.requests.iter().filter(move |request| request.primed == primed);
-        let Some(line) = self.line else {
-            // Nothing is primed here: an unprimed request is all there is.
-            let is_hopeless = self.asked >= TRIAL && back(true).next().is_none();
-            return is_hopeless.then_some(Strategy::Cold);
-        };
-        let excess = |primed: bool| {
-            let each = back(primed).map(|request| request.back_ns - line.at(request.input.t3.mono));
-            quantile(each.collect(), 0.5)
-        };
-        let mut rounds: Vec<f64> = self.syncs.iter().filter_map(|sync| sync.round_ns).collect();
-        rounds.sort_unstable_by(f64::total_cmp);
+        let line = self.line?;
+        let rounds: Vec<f64> = self.syncs.iter().filter_map(|sync| sync.round_ns).collect();
         if rounds.len() < LEAST_SYNCS {
             return None;
         }
-        // One that is too good to be true is left out.
-        let fastest = rounds[rounds.len() / 64];
-        let usual = quantile(rounds.clone(), 0.5)?;
-        let request_noise = excess(true)?;
-        let fast = fastest + ((usual - fastest) * FAST_SHARE).clamp(FAST_NS.0, FAST_NS.1);
-        let is_primeable = self.evidence.verdict();
-        let (unasked, asked): (Vec<&Sync>, Vec<&Sync>) =
-            self.syncs.iter().partition(|sync| sync.lead_ns.is_none_or(|lead| lead > COOLED));
-        let round_of = |syncs: Vec<&Sync>, limit_ns: f64| {
-            let near = syncs.into_iter().filter(|sync| sync.lead_ns.unwrap_or(0.0) <= limit_ns);
-            quantile(near.filter_map(|sync| sync.round_ns).collect(), 0.5)
+        let usual = quantile(rounds, 0.5)?;
+        let fastest = self.gone_by_ns?;
+        let excess = self
+            .requests
+            .iter()
+            .rev()
+            .filter(|request| self.use_of_request(request.manner) == Use::Learn)
+            .take(LINE)
+            .map(|request| request.back_ns - line.at(request.input.t3.mono));
+        let request_noise = quantile(excess.collect(), 0.5)?;
+        let round_of = |is_wanted: fn(f64) -> bool| {
+            let wanted = |sync: &&Sync| is_wanted(sync.lead_ns.unwrap_or(f64::INFINITY));
+            let rounds = self.syncs.iter().filter(wanted).filter_map(|sync| sync.round_ns);
+            quantile(rounds.collect(), 0.5)
         };
-        let remote = round_of(unasked, f64::INFINITY)
-            .zip(round_of(asked, WARMED))
-            .map(|(unasked, asked)| unasked - asked);
+        let (unasked, asked) = (round_of(|lead| lead > COOLED), round_of(|lead| lead <= WARMED));
+        let is_primeable = self.evidence.verdict();
         self.findings = Findings {
-            remote_priming_ns: remote,
-            own_priming_ns: excess(false).map(|unprimed| unprimed - request_noise),
+            remote_priming_ns: unasked.zip(asked).map(|(unasked, asked)| unasked - asked),
             round_trip_ns: Some(fastest),
             sync_noise_ns: Some(usual - fastest),
             request_noise_ns: Some(request_noise),
             is_primeable,
         };
-        self.fast_ns = Some(fast);
-        let is_remote = self.strategy == Strategy::Remote;
         let quiet_ns = QUIET_NS.max(QUIET_FACTOR * request_noise + 50.0);
-        let is_quiet = usual - fastest <= if is_remote { 0.5 * quiet_ns } else { quiet_ns };
-        let fast_syncs = rounds.iter().filter(|round| **round <= fast).count();
-        tracing::debug!(
-            findings = ?self.findings,
-            fast_ns = fast,
-            fast_syncs,
-            syncs = rounds.len(),
-            asked = self.asked,
-            "strategy"
-        );
-        let needed = if is_remote { STILL_FAST } else { ENOUGH };
-        Some(match is_primeable {
-            _ if self.choice == Choice::Remote => Strategy::Remote,
-            Some(false) => Strategy::Primed,
-            _ if is_quiet => Strategy::Primed,
-            _ if fast_syncs >= needed => Strategy::Remote,
-            _ if is_remote => Strategy::Trial,
-            _ if self.strategy == Strategy::Primed && self.asked > TRIAL * 4 => Strategy::Trial,
-            _ => Strategy::Cold,
-        })
-    }
-}
-
-/// An input of the servo.
-#[derive(Clone, Copy, Debug)]
-pub enum Observed {
-    /// A Sync.
-    Sync(SyncInput),
-    /// A Delay_Req.
-    Delay(DelayInput),
-}
-
-impl Observed {
-    fn at(&self) -> Time<Mono> {
-        match self {
-            Self::Sync(sync) => sync.t2.mono,
-            Self::Delay(delay) => delay.t3.mono,
-        }
+        // What made it quiet must not be given up for it.
+        let quiet_ns = if self.strategy == Strategy::Remote { 0.5 * quiet_ns } else { quiet_ns };
+        let is_quiet = usual - fastest <= quiet_ns;
+        Some(if is_quiet { Strategy::Primed } else { Strategy::Remote })
     }
 }
 

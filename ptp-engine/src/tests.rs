@@ -2,6 +2,7 @@
 //! holds whatever arrives.
 
 mod anything;
+mod brackets;
 mod node;
 mod peer_delay;
 mod server;
@@ -22,8 +23,8 @@ use crate::stamp::{Stamp, StampSource};
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
     wire::{
-        Announce, Body, ClockAccuracy, ClockIdentity, ClockQuality, Flags, Header, Message,
-        MessageType, PortIdentity, TimeInterval, TimeSource, Timestamp, Tlvs,
+        Announce, Body, Bracket, ClockAccuracy, ClockIdentity, ClockQuality, Flags, Header,
+        Message, MessageType, PortIdentity, TimeInterval, TimeSource, Timestamp, Tlvs,
     },
 };
 

@@ -43,13 +43,26 @@ const AT_A_TIME: usize = 2;
 /// How long a guest may take on the host's clock.
 const LIMIT: Duration = Duration::from_secs(420);
 /// Modules that the tests need, where they are modules.
-const MODULES: [&str; 8] =
-    ["veth", "sch_ingress", "cls_bpf", "8021q", "bridge", "virtio_pci", "virtio_net", "igb"];
+const MODULES: [&str; 9] = [
+    "veth",
+    "sch_ingress",
+    "cls_bpf",
+    "8021q",
+    "bridge",
+    "virtio_pci",
+    "virtio_net",
+    "igb",
+    "e1000e",
+];
 /// What the two guests on a wire are called in the filter.
 const WIRE: &str = "wire";
 /// What the guest with a network card that has a clock is called.
 const CARD: &str = "phc";
-/// Its kernel.
+/// What the guest with pairs of network cards that are joined is called: virtual time, one clock at both ends.
+pub(crate) const CARDS: &str = "cards";
+/// Their models, as QEMU calls them.
+const MODELS: [&str; 3] = ["virtio-net-pci", "e1000e", "igb"];
+/// Their kernel.
 const CARD_SERIES: Series = Series::LongTerm("6.12");
 /// Test programs of this workspace that are also run in the guests.
 const TESTS: [&str; 1] = ["attach"];
@@ -116,16 +129,19 @@ pub(crate) fn run(
     };
     let lab = Lab { ready, base: &base, directory: &directory, show: &show };
     let wanted = |name: &str| filter.is_empty() || filter.iter().any(|word| word == name);
-    let series = ready.kernels.iter().map(|(series, kernel)| (Some(*series), kernel));
-    let card = ready.card.iter().map(|kernel| (None, kernel));
-    let wanted_one = |(series, _): &(Option<Series>, _)| wanted(series.map_or(CARD, Series::name));
-    let queue = Mutex::new(series.chain(card).filter(wanted_one));
+    let series = ready.kernels.iter().map(|(series, kernel)| (What::Kernel(*series), kernel));
+    let with_cards = [What::Clock, What::Cards];
+    let card =
+        ready.card.iter().flat_map(|kernel| with_cards.into_iter().map(move |it| (it, kernel)));
+    // The longest first.
+    let queue = Mutex::new(card.chain(series).filter(|(what, _)| wanted(what.name())));
     let work = || -> Result<()> {
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
             match next {
-                Some((Some(series), kernel)) => lab.test_kernel(series, kernel, &facts)?,
-                Some((None, kernel)) => lab.test_card(kernel)?,
+                Some((What::Kernel(series), kernel)) => lab.test_kernel(series, kernel, &facts)?,
+                Some((What::Clock, kernel)) => lab.test_card(kernel)?,
+                Some((What::Cards, kernel)) => lab.test_cards(kernel)?,
                 None => return Ok(()),
             }
         }
@@ -142,6 +158,24 @@ pub(crate) fn run(
     }
     let facts = facts.into_inner().unwrap_or_else(PoisonError::into_inner);
     table::check(&facts, update)
+}
+
+/// What a guest is for.
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Kernel(Series),
+    Clock,
+    Cards,
+}
+
+impl What {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Kernel(series) => series.name(),
+            Self::Clock => CARD,
+            Self::Cards => CARDS,
+        }
+    }
 }
 
 /// What all guests have in common.
@@ -191,6 +225,30 @@ impl Lab<'_> {
             name: CARD,
             kernel,
             tests: &["phc"],
+            devices: &devices,
+            virtual_time: true,
+            stop: &stop,
+        };
+        self.boot(&job, &|_| {})
+    }
+
+    /// Two cards of each model in one guest, joined by a hub.
+    fn test_cards(&self, kernel: &Kernel) -> Result<()> {
+        let mut devices = Vec::new();
+        for (hub, model) in MODELS.into_iter().enumerate() {
+            for end in 0..2 {
+                let id = format!("hub{hub}end{end}");
+                devices.extend(["-netdev".to_owned(), format!("hubport,id={id},hubid={hub}")]);
+                let mac = format!("52:54:00:00:{hub:02x}:{end:02x}");
+                let device = format!("{model},netdev={id},mac={mac},romfile=");
+                devices.extend(["-device".to_owned(), device]);
+            }
+        }
+        let stop = AtomicBool::new(false);
+        let job = Job {
+            name: CARDS,
+            kernel,
+            tests: &["cards"],
             devices: &devices,
             virtual_time: true,
             stop: &stop,

@@ -3,40 +3,63 @@
 //! and writes the tables of `docs/truth.md`. What is not installed has a line that says so.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
-    process::{self, ExitCode},
+    process::{ExitCode, Stdio},
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::process::{cargo, is_root, mortal, target_directory, workspace};
+use crate::{
+    kernels,
+    process::{self, cargo, is_root, mortal, target_directory, workspace},
+};
 
 /// The tables are between these lines of the page.
-const BEGIN: &str = "<!-- begin: cargo xtask bench truth -->";
-const END: &str = "<!-- end: cargo xtask bench truth -->";
+const TABLE: [&str; 2] =
+    ["<!-- begin: cargo xtask bench truth -->", "<!-- end: cargo xtask bench truth -->"];
+const GUESTS: [&str; 2] = [
+    "<!-- begin: cargo xtask bench truth --guests -->",
+    "<!-- end: cargo xtask bench truth --guests -->",
+];
+/// What a run takes beyond its duration, seconds.
+const STARTING_S: u32 = 3;
+/// Version of statime's program for Linux.
+const STATIME: &str = "0.4.0";
 /// Exit code of a laboratory for which the host lacks something.
 const HOST_LACKS: i32 = 3;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Few cells, one short run each, and the page is left as it is
+    /// Three cells, two minutes, and the page is left as it is
     #[arg(long)]
     quick: bool,
     /// Runs of each cell; the one in the middle is told
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// How long each run is, seconds
-    #[arg(long, value_name = "S", default_value_t = 60)]
+    /// How long each run is, seconds; the whole table takes 12 minutes with 30
+    #[arg(long, value_name = "S", default_value_t = 30)]
     duration: u32,
+    /// Instead: two emulated cards of each model, joined in one guest
+    #[arg(long, conflicts_with_all = ["quick", "grandmaster"])]
+    guests: bool,
+    /// Get ptpd (a Debian package) and statime (from the crate registry) into the target directory where they
+    /// are not installed
+    #[arg(long)]
+    get_peers: bool,
     /// Only these grandmasters: serve, exact, ptp4l, ptpd, statime
     #[arg(long, value_name = "NAME")]
     grandmaster: Vec<String>,
     /// Where a grandmaster's program is: NAME=FILE
     #[arg(long, value_name = "NAME=FILE")]
     program: Vec<String>,
+    /// This agent, instead of one that is built first
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
     /// The agent's strategy, instead of its own choice
     #[arg(long)]
     strategy: Option<String>,
@@ -50,6 +73,7 @@ pub(crate) struct Arguments {
 struct Cell {
     grandmaster: &'static str,
     transport: &'static str,
+    link: &'static str,
     load: u16,
     clock: &'static str,
     /// Log2 s of Sync, and of Delay_Req where it is not the grandmaster's own.
@@ -59,8 +83,8 @@ struct Cell {
 
 impl Cell {
     const fn new(grandmaster: &'static str, transport: &'static str, load: u16) -> Self {
-        let (clock, log_sync, log_delay_req) = ("virtual", -4, None);
-        Self { grandmaster, transport, load, clock, log_sync, log_delay_req }
+        let (link, clock, log_sync, log_delay_req) = ("veth", "virtual", -4, None);
+        Self { grandmaster, transport, link, load, clock, log_sync, log_delay_req }
     }
 
     fn grid(is_quick: bool) -> Vec<Self> {
@@ -69,26 +93,31 @@ impl Cell {
                 .map(|(grandmaster, transport)| Self::new(grandmaster, transport, 0))
                 .to_vec();
         }
-        let mut cells = Vec::new();
-        for (grandmaster, transports) in [
-            ("ptp4l", ["l2", "udp4", "udp6"].as_slice()),
-            ("ptpd", &["l2", "udp4"]),
-            ("statime", &["l2", "udp4"]),
-            ("serve", &["l2", "udp4"]),
-            ("exact", &["l2", "udp4"]),
-        ] {
-            for transport in transports {
-                cells.extend([0, 4].map(|load| Self::new(grandmaster, transport, load)));
-            }
+        let mut cells = vec![
+            Self::new("ptp4l", "l2", 0),
+            Self::new("ptp4l", "l2", 4),
+            Self::new("ptp4l", "udp4", 0),
+            Self::new("ptp4l", "udp4", 4),
+            Self::new("ptp4l", "udp6", 0),
+        ];
+        let ptp4l = Self::new("ptp4l", "l2", 0);
+        cells.push(Self { link: "bridge", ..ptp4l });
+        cells.push(Self { clock: "none", ..ptp4l });
+        cells.push(Self { log_sync: 0, ..ptp4l });
+        cells.push(Self { log_sync: 0, load: 4, ..ptp4l });
+        cells.push(Self { log_delay_req: Some(3), ..ptp4l });
+        for grandmaster in ["ptpd", "statime", "serve"] {
+            cells.push(Self::new(grandmaster, "l2", 0));
+            cells.push(Self::new(grandmaster, "l2", 4));
+            cells.push(Self::new(grandmaster, "udp4", 0));
         }
-        for transport in ["l2", "udp4"] {
-            let cell = Self::new("ptp4l", transport, 0);
-            cells.push(Self { clock: "none", ..cell });
-            cells.push(Self { log_sync: 0, ..cell });
-            cells.push(Self { log_sync: 0, load: 4, ..cell });
-            cells.push(Self { log_delay_req: Some(3), ..cell });
-        }
+        cells.extend([0, 4].map(|load| Self::new("exact", "l2", load)));
         cells
+    }
+
+    /// So long are its runs at the least, seconds: seldom asked, it takes time to know the way back.
+    const fn least_duration(&self) -> u32 {
+        if self.log_delay_req.is_some() { 90 } else { 0 }
     }
 
     fn arguments(&self) -> Vec<String> {
@@ -96,6 +125,7 @@ impl Cell {
             ["--grandmaster", self.grandmaster],
             ["--transport", self.transport],
             ["--clock", self.clock],
+            ["--link", self.link],
         ]
         .concat()
         .into_iter()
@@ -113,6 +143,9 @@ impl Cell {
 
     fn name(&self) -> String {
         let mut name = format!("{} {}", self.grandmaster, self.transport);
+        if self.link != "veth" {
+            let _ = write!(name, ", {}", self.link);
+        }
         if self.load > 0 {
             let _ = write!(name, ", {} busy loops", self.load);
         }
@@ -142,7 +175,7 @@ impl Outcome {
     }
 
     /// A line of the table.
-    fn row(&self, cell: &Cell) -> String {
+    fn row(&self, name: &str) -> String {
         let whole = |path: &[&str]| {
             self.number(path).map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"))
         };
@@ -154,7 +187,7 @@ impl Outcome {
         let ratio = self.number(&["ratio_to_ptp4l"]);
         format!(
             "| {} | {} / {} / {} | {} | {} | {} | {} | {} | {} | {} |",
-            cell.name(),
+            name,
             error("mean"),
             error("sd"),
             error("rms"),
@@ -174,85 +207,172 @@ const HEADER: &str = "| grandmaster | true error, mean / sd / rms, ns | p99 | pt
                       |---|---|---|---|---|---|---|---|---|\n";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.guests {
+        return guests(arguments);
+    }
     if !is_root() {
         bail!("network namespaces and BPF programs need root: run this as root");
     }
-    let build = cargo(["build", "--release", "--package", "ptp-agent", "--bin", "ptp-agent"]);
-    if !build.stream(|_| ())?.success() {
-        bail!("the release binary could not be built");
-    }
-    let agent = target_directory().join("release/ptp-agent");
+    let agent = match &arguments.agent {
+        Some(agent) => agent.clone(),
+        None => {
+            let build =
+                cargo(["build", "--release", "--package", "ptp-agent", "--bin", "ptp-agent"]);
+            if !build.stream(|_| ())?.success() {
+                bail!("the release binary could not be built");
+            }
+            target_directory().join("release/ptp-agent")
+        }
+    };
     let (runs, seconds) =
         if arguments.quick { (1, 30) } else { (arguments.runs, arguments.duration) };
+    let peers = peers(arguments)?;
+    let is_wanted = |cell: &Cell| {
+        arguments.grandmaster.is_empty()
+            || arguments.grandmaster.iter().any(|name| name == cell.grandmaster)
+    };
+    let cells: Vec<Cell> = Cell::grid(arguments.quick).into_iter().filter(is_wanted).collect();
+    let takes = |cells: &[Cell]| {
+        let seconds = |cell: &Cell| runs * (seconds.max(cell.least_duration()) + STARTING_S);
+        cells.iter().map(seconds).sum::<u32>().div_ceil(60)
+    };
     let mut table = HEADER.to_owned();
     print!("{table}");
-    for cell in Cell::grid(arguments.quick) {
-        let is_wanted = arguments.grandmaster.is_empty()
-            || arguments.grandmaster.iter().any(|name| name == cell.grandmaster);
-        if !is_wanted {
-            continue;
-        }
-        let line = measure(arguments, &agent, &cell, runs, seconds)?;
+    for (number, cell) in cells.iter().enumerate() {
+        let left = takes(&cells[number..]);
+        eprintln!("{} of {}, {left} min left: {}", number + 1, cells.len(), cell.name());
+        let laboratory = Laboratory { arguments, agent: &agent, peers: &peers };
+        let line = laboratory.measure(cell, runs, seconds.max(cell.least_duration()))?;
         println!("{line}");
         table.push_str(&line);
         table.push('\n');
     }
     if !arguments.quick && !arguments.no_page && arguments.grandmaster.is_empty() {
-        let host =
-            format!("{runs} runs of {seconds} s each, the one in the middle; {}.\n\n", host());
-        write_page(&workspace().join("docs/truth.md"), &format!("{host}{table}"))?;
+        let how = if runs == 1 { "one run" } else { "runs, the one in the middle told," };
+        let number = if runs == 1 { String::new() } else { format!("{runs} ") };
+        let host = format!("{number}{how} of {seconds} s for each row; {}.\n\n", host());
+        write_page(&format!("{host}{table}"), TABLE)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(
-    arguments: &Arguments,
-    agent: &Path,
-    cell: &Cell,
-    runs: u32,
-    seconds: u32,
-) -> Result<String> {
-    let mut outcomes = Vec::new();
-    for _ in 0..runs {
-        match laboratory(arguments, agent, cell, seconds)? {
-            Ok(outcome) => outcomes.push(outcome),
-            Err(reason) => return Ok(format!("| {} | {reason} | | | | | | | |", cell.name())),
-        }
+/// Real drivers in a guest, where time is the number of instructions done.
+fn guests(arguments: &Arguments) -> Result<ExitCode> {
+    let ready = kernels::prepare()?;
+    let rows = Mutex::new(BTreeMap::new());
+    kernels::run(&ready, &[kernels::CARDS.into()], false, |line| {
+        let Ok(line) = serde_json::from_str::<Value>(line) else { return };
+        let Some(driver) = line["name"].as_str().and_then(|name| name.strip_prefix("cards "))
+        else {
+            return;
+        };
+        let row = Outcome(line["values"].clone()).row(&format!("ptp4l l2, {driver}"));
+        println!("{row}");
+        rows.lock().unwrap_or_else(PoisonError::into_inner).insert(driver.to_owned(), row);
+    })?;
+    let rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if rows.is_empty() {
+        bail!("no guest told anything");
     }
-    outcomes.sort_by(|a, b| a.rms().total_cmp(&b.rms()));
-    let middle = outcomes.get(outcomes.len() / 2).context("no run")?;
-    Ok(middle.row(cell))
+    let rows: Vec<String> = rows.into_values().collect();
+    if !arguments.no_page {
+        write_page(&format!("{HEADER}{}", rows.join("\n")), GUESTS)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// One run, or what the host lacks for it.
-fn laboratory(
-    arguments: &Arguments,
-    agent: &Path,
-    cell: &Cell,
-    seconds: u32,
-) -> Result<Result<Outcome, String>> {
-    let mut command = mortal(agent);
-    command.args(["lab", "--json", "--no-html", "--no-tui", "--duration", &seconds.to_string()]);
-    command.args(cell.arguments());
-    if let Some(strategy) = &arguments.strategy {
-        command.args(["--strategy", strategy]);
+/// Where the programs of other grandmasters are that are not installed.
+fn peers(arguments: &Arguments) -> Result<BTreeMap<String, PathBuf>> {
+    let directory = target_directory().join("peers");
+    let places =
+        [("ptpd", directory.join("usr/sbin/ptpd")), ("statime", directory.join("bin/statime"))];
+    let mut peers = BTreeMap::new();
+    for (name, place) in places {
+        if arguments.get_peers && !place.exists() && process::find(name).is_none() {
+            fs::create_dir_all(&directory).context("cannot make a directory for peers")?;
+            get_peer(name, &directory).with_context(|| format!("cannot get {name}"))?;
+        }
+        if place.exists() {
+            peers.insert(name.to_owned(), place);
+        }
     }
-    let program = arguments.program.iter().filter_map(|program| program.split_once('='));
-    if let Some((_, file)) = program.into_iter().find(|(name, _)| *name == cell.grandmaster) {
-        command.args(["--grandmaster-program", file]);
+    let named = arguments.program.iter().filter_map(|program| program.split_once('='));
+    peers.extend(named.map(|(name, file)| (name.to_owned(), file.into())));
+    Ok(peers)
+}
+
+/// Unpacks it, and installs nothing: as a package of the system it would be a service.
+fn get_peer(name: &str, directory: &Path) -> Result<()> {
+    let root = directory.display().to_string();
+    if name == "statime" {
+        let version = ["--version", STATIME];
+        let install = [&["install", "--locked", "statime-linux", "--root", &root], &version[..]];
+        return cargo(install.concat()).quietly("installation of statime");
     }
-    let output = command.stdin(process::Stdio::null()).output().context("cannot start the lab")?;
-    let log = String::from_utf8_lossy(&output.stderr);
-    let last_words = log.lines().last().unwrap_or_default();
-    if output.status.code() == Some(HOST_LACKS) {
-        let reason = last_words.trim_start_matches("ptp-agent lab: ").to_owned();
-        return Ok(Err(reason));
+    process::command_in(directory, "apt-get", ["download", name]).output().context("apt-get")?;
+    for entry in fs::read_dir(directory).context("the directory for peers")? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            let file = file.display().to_string();
+            process::command("dpkg-deb", ["-x", &file, &root]).output().context("dpkg-deb")?;
+        }
     }
-    let last = output.stdout.rsplit(|byte| *byte == b'\n').find(|line| !line.is_empty());
-    let summary = serde_json::from_slice(last.unwrap_or_default());
-    summary.map(|summary| Ok(Outcome(summary))).with_context(|| {
-        format!("{}: the laboratory ended with {}: {last_words}", cell.name(), output.status)
-    })
+    Ok(())
+}
+
+/// What all runs have in common.
+struct Laboratory<'a> {
+    arguments: &'a Arguments,
+    agent: &'a Path,
+    /// Programs that are not on the path.
+    peers: &'a BTreeMap<String, PathBuf>,
+}
+
+impl Laboratory<'_> {
+    fn measure(&self, cell: &Cell, runs: u32, seconds: u32) -> Result<String> {
+        let mut outcomes = Vec::new();
+        for _ in 0..runs {
+            match self.run(cell, seconds)? {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(reason) => return Ok(format!("| {} | {reason} | | | | | | | |", cell.name())),
+            }
+        }
+        outcomes.sort_by(|a, b| a.rms().total_cmp(&b.rms()));
+        let middle = outcomes.get(outcomes.len() / 2).context("no run")?;
+        Ok(middle.row(&cell.name()))
+    }
+
+    /// One run, or what the host lacks for it.
+    fn run(&self, cell: &Cell, seconds: u32) -> Result<Result<Outcome, String>> {
+        let mut command = mortal(self.agent);
+        command.args([
+            "lab",
+            "--json",
+            "--no-html",
+            "--no-tui",
+            "--duration",
+            &seconds.to_string(),
+        ]);
+        command.args(cell.arguments());
+        if let Some(strategy) = &self.arguments.strategy {
+            command.args(["--strategy", strategy]);
+        }
+        if let Some(file) = self.peers.get(cell.grandmaster) {
+            command.arg("--grandmaster-program").arg(file);
+        }
+        let output = command.stdin(Stdio::null()).output().context("cannot start the lab")?;
+        let log = String::from_utf8_lossy(&output.stderr);
+        let last_words = log.lines().last().unwrap_or_default();
+        if output.status.code() == Some(HOST_LACKS) {
+            let reason = last_words.trim_start_matches("ptp-agent lab: ").to_owned();
+            return Ok(Err(reason));
+        }
+        let last = output.stdout.rsplit(|byte| *byte == b'\n').find(|line| !line.is_empty());
+        let summary = serde_json::from_slice(last.unwrap_or_default());
+        summary.map(|summary| Ok(Outcome(summary))).with_context(|| {
+            format!("{}: the laboratory ended with {}: {last_words}", cell.name(), output.status)
+        })
+    }
 }
 
 /// On what it was measured.
@@ -263,18 +383,19 @@ fn host() -> String {
 }
 
 /// Replaces the tables of the page.
-fn write_page(page: &PathBuf, tables: &str) -> Result<()> {
+fn write_page(tables: &str, place: [&str; 2]) -> Result<()> {
+    let page = workspace().join("docs/truth.md");
     let text =
-        fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
-    fs::write(page, with_tables(&text, tables)?)
+        fs::read_to_string(&page).with_context(|| format!("cannot read {}", page.display()))?;
+    fs::write(&page, with_tables(&text, tables, place)?)
         .with_context(|| format!("cannot write {}", page.display()))
 }
 
-fn with_tables(text: &str, tables: &str) -> Result<String> {
+fn with_tables(text: &str, tables: &str, [begin, end]: [&str; 2]) -> Result<String> {
     let parts =
-        text.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+        text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
     let (before, after) = parts.context("the page has no place for the tables")?;
-    Ok(format!("{before}{BEGIN}\n{}\n{END}{after}", tables.trim_end()))
+    Ok(format!("{before}{begin}\n{}\n{end}{after}", tables.trim_end()))
 }
 
 #[cfg(test)]
@@ -283,18 +404,21 @@ mod tests {
 
     #[test]
     fn tables_take_the_place_of_those_before_and_the_text_stays() {
-        let page = format!("# Truth\n{BEGIN}\nold\n{END}\nmore\n");
+        let [begin, end] = TABLE;
+        let page = format!("# Truth\n{begin}\nold\n{end}\nmore\n");
         assert_eq!(
-            with_tables(&page, "new\n").unwrap(),
-            format!("# Truth\n{BEGIN}\nnew\n{END}\nmore\n")
+            with_tables(&page, "new\n", TABLE).unwrap(),
+            format!("# Truth\n{begin}\nnew\n{end}\nmore\n")
         );
-        with_tables("# Truth\n", "new").unwrap_err();
+        with_tables("# Truth\n", "new", TABLE).unwrap_err();
     }
 
     #[test]
     fn page_has_a_place_for_the_tables() {
         let text = fs::read_to_string(workspace().join("docs/truth.md")).unwrap();
-        with_tables(&text, "new").unwrap();
+        for place in [TABLE, GUESTS] {
+            with_tables(&text, "new", place).unwrap();
+        }
     }
 
     #[test]
@@ -302,7 +426,7 @@ mod tests {
         let columns = |line: &str| line.matches('|').count();
         let header = HEADER.lines().next().unwrap();
         let cell = Cell::new("ptp4l", "l2", 4);
-        assert_eq!(columns(&Outcome(Value::Null).row(&cell)), columns(header));
+        assert_eq!(columns(&Outcome(Value::Null).row(&cell.name())), columns(header));
         assert_eq!(cell.name(), "ptp4l l2, 4 busy loops");
     }
 }

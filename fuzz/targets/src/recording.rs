@@ -7,7 +7,7 @@ use ptp_agent::{
         Encoder, FollowedClock, Note, Outgoing, Reader, RecordedStamp, Replay, Route, Start,
     },
     servo::choice::{self, Choice},
-    stamp::StampSource,
+    stamp::{Manner, StampSource},
     transport::TransportKind,
 };
 use ptp_common::{
@@ -65,7 +65,7 @@ fn cook(kind: u8, input: &[u8]) -> Vec<u8> {
             mono_ns: Time::from_nanos(time),
             source: StampSource::Stack,
             doubt_ns: Duration::ZERO,
-            primed: false,
+            manner: Manner::Plain,
         };
         let stamp = (what & 0x80 == 0).then_some(taken);
         let mut bytes = message(what, sequence_id, seconds);

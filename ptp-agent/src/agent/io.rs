@@ -36,11 +36,11 @@ use crate::{
         self, Destination, Input, PortIndex, SentToken, Transmit,
         address::Address,
         receiver::{Measurement, Observation},
-        strategy::Priming,
+        strategy::Sending,
     },
     publish::metrics::Histogram,
     security,
-    stamp::{Stamp, StampSource},
+    stamp::{Manner, Stamp, StampSource},
     sys::{clock::monotonic, schedule, timer::Timer},
     transport::{
         Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Transport, TransportError,
@@ -221,8 +221,9 @@ struct Port {
     rx: Side,
     tx: Side,
     primer: Primer,
-    /// Around the driver, of messages that were not primed and of those that were.
+    /// Around the driver, of messages that were sent in each manner.
     brackets: [Bracket; 2],
+    sending: Sending,
     driver_stamps: bool,
     standby: Standby,
     /// What passes the hook and is not for this port.
@@ -241,8 +242,7 @@ struct Waiting {
     /// As the socket has it.
     stack: Option<Stamp>,
     token: Option<SentToken>,
-    /// It went behind a throwaway frame.
-    primed: bool,
+    manner: Manner,
 }
 
 /// See the module's paragraph.
@@ -315,6 +315,7 @@ impl Io {
                 }),
                 primer: Primer::new(config.prime, interface),
                 brackets: Default::default(),
+                sending: Sending::Free,
                 driver_stamps,
                 standby: Standby::default(),
                 hearsay: Hearsay::default(),
@@ -372,10 +373,10 @@ impl Io {
         })
     }
 
-    /// Says which event messages of a port are to be primed.
-    pub fn set_priming(&mut self, port: PortIndex, priming: Priming) {
+    /// Says in which manner the event messages of a port are to be sent.
+    pub fn set_sending(&mut self, port: PortIndex, sending: Sending) {
         if let Some(port) = self.ports.get_mut(usize::from(port.0)) {
-            port.primer.set(priming);
+            port.sending = sending;
         }
     }
 
@@ -451,8 +452,8 @@ impl Io {
             return;
         };
         let failed = Delivery::TxStamp { token, stamp: None };
-        let primed =
-            self.ports.get_mut(usize::from(port.0)).is_some_and(|port| port.primer.before_event());
+        let manner = self.ports.get_mut(usize::from(port.0)).map(Port::prepare);
+        let manner = manner.unwrap_or_default();
         if !self.send(*port, Channel::Event, *to, message) {
             self.ready.push_back(failed);
             return;
@@ -470,7 +471,7 @@ impl Io {
             source: None,
             stack: None,
             token: Some(token),
-            primed,
+            manner,
         });
         self.look(now);
     }
@@ -588,7 +589,7 @@ impl Io {
             source,
             stack,
             token: None,
-            primed: false,
+            manner: Manner::Plain,
         });
     }
 

@@ -2,6 +2,10 @@
 //! its spread, is a cold path: caches, branch predictors and idle states of a host that sends a few
 //! packets per second. A throwaway frame right before an event message takes that cost upon itself.
 //!
+//! The driver is asked for its stamp of that frame, which nobody reads: the way of a stamped packet through
+//! the kernel, which is that of another daemon's Sync, is to be warm as well where that daemon is on the
+//! same host, and costs the message itself nothing.
+//!
 //! The frame has EtherType 0x88B5 (IEEE 802 local experimental) and goes to the interface's own MAC
 //! address, so a switch has no port to forward it to and no host takes it for PTP. Whether it helps
 //! is measured here, without the other end: by the width of the bracket that the two tracepoints put
@@ -11,10 +15,9 @@ use socket2::Socket;
 
 use crate::{
     capture::{Candidates, median},
-    engine::strategy::Priming,
     stamp::StampSource,
     sys::packet,
-    transport::interface_mac,
+    transport::{driver_stamp, interface_mac},
 };
 
 /// Messages sent with and without priming, each, before deciding.
@@ -40,11 +43,6 @@ pub enum PrimeMode {
 #[derive(Debug)]
 enum State {
     Off,
-    /// Told to, without a trial: every message, or every other one.
-    Told {
-        every_other: bool,
-        last: bool,
-    },
     /// Alternates, and collects the widths of brackets with priming and without, ns.
     Trial {
         primed: Vec<i64>,
@@ -79,26 +77,6 @@ impl Primer {
         Self { interface: interface.to_owned(), target, state }
     }
 
-    /// Leaves it to the trial what is primed, or says it.
-    pub fn set(&mut self, priming: Priming) {
-        if self.target.is_none() {
-            return;
-        }
-        let every_other = match (priming, &self.state) {
-            (Priming::Free, _) => return,
-            (Priming::Alternate, _) => true,
-            (Priming::Always, _) => false,
-            (Priming::Never, _) => {
-                self.state = State::Off;
-                return;
-            }
-        };
-        match &mut self.state {
-            State::Told { every_other: told, .. } => *told = every_other,
-            _ => self.state = State::Told { every_other, last: false },
-        }
-    }
-
     /// Whether messages are primed, or it is being tried.
     pub const fn is_on(&self) -> bool {
         !matches!(self.state, State::Off)
@@ -109,10 +87,6 @@ impl Primer {
         let prime = match &mut self.state {
             State::Off => false,
             State::On => true,
-            State::Told { every_other, last } => {
-                *last = !(*every_other && *last);
-                *last
-            }
             State::Trial { sent, last, .. } => {
                 *sent += 1;
                 *last = sent.is_multiple_of(2);
@@ -123,6 +97,13 @@ impl Primer {
             target.send();
         }
         prime
+    }
+
+    /// The same where somebody else has decided that it be primed. Whether it is: not where it cannot be.
+    pub fn prime(&mut self) -> bool {
+        // The trial is over: nobody goes by it.
+        self.state = if self.target.is_some() { State::On } else { State::Off };
+        self.target.as_ref().map(Throwaway::send).is_some()
     }
 
     /// The stamps of that message, as far as they came.
@@ -175,11 +156,16 @@ impl Throwaway {
         let socket = packet::open_sender()
             .inspect_err(|error| tracing::debug!(interface, %error, "no priming"))
             .ok()?;
+        if let Err(error) = driver_stamp::ask(&socket, true) {
+            tracing::debug!(interface, %error, "priming without stamps");
+        }
         Some(Self { socket, ifindex, mac })
     }
 
     /// Sends it. That it fails changes nothing but the accuracy of one stamp.
     pub fn send(&self) {
+        // Before it rather than behind it: nothing is to come between it and the message.
+        driver_stamp::discard(&self.socket);
         let _ = packet::send(&self.socket, self.ifindex, self.mac, ETHERTYPE, &PAYLOAD);
     }
 }

@@ -307,9 +307,9 @@ impl Host<Discipline<Followed>> for Around {
     fn settled(&mut self, runner: &mut Runner) {
         let parent = runner.engine.receiver().parent();
         runner.io.follow(parent.map(|parent| (parent.port, parent.set.parent_port_identity)));
-        let priming = runner.engine.strategist().priming();
+        let sending = runner.engine.strategist().sending();
         for port in &self.teller.ports {
-            runner.io.set_priming(*port, priming);
+            runner.io.set_sending(*port, sending);
         }
     }
 

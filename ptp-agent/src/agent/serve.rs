@@ -75,6 +75,8 @@ pub struct ServeConfig {
     pub priority2: u8,
     /// `clockClass`.
     pub clock_class: u8,
+    /// Whether the brackets of stamps are told.
+    pub tells_brackets: bool,
 }
 
 enum Served {
@@ -143,6 +145,7 @@ pub async fn serve(
         log_announce_interval: config.log_announce_interval,
         log_min_delay_req_interval: config.log_min_delay_req_interval,
         seed: seed(common.seed),
+        tells_brackets: config.tells_brackets,
         ..TransmitterConfig::new(identity)
     };
     transmitter.clock_quality.clock_class = config.clock_class;

@@ -45,6 +45,7 @@ pub struct PairingCounts {
 
 /// Answer to a message that asks for its stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "made one at a time and at once taken apart")]
 pub enum Outcome {
     /// Here they are, one for each capture point that saw the packet.
     Matched(Candidates),

@@ -283,9 +283,10 @@ pub(super) struct FollowArgs {
     /// How the path delay is measured.
     #[arg(long)]
     pub(super) delay: Option<Delay>,
-    /// How requests are sent and which Sync messages are learnt from: plain (default; prime where it
-    /// helps, learn from all), primed, cold, remote (requests shortly before a Sync, which then leaves
-    /// sooner) or auto (whatever seems truest for the grandmaster; on trial).
+    /// How requests are sent and what is made of Sync messages: auto (default; whatever is truest for the
+    /// grandmaster), remote (requests shortly before a Sync, which then leaves sooner, and what a Sync took
+    /// more than the fastest round trip is taken off), primed, cold, or plain (prime where it helps, and
+    /// take each message as it is).
     #[arg(long, value_parser = strategies())]
     pub(super) strategy: Option<strategy::Choice>,
     /// What steers the clock: adaptive (default), pi, linreg or rfc5905, and how pi and linreg
@@ -370,6 +371,10 @@ pub(super) struct ServeArgs {
     /// clockClass of the data set comparison: 248 is a clock without reference.
     #[arg(long)]
     pub(super) clock_class: Option<u8>,
+    /// Tell clients, in a TLV behind Follow_Up and Delay_Resp, between which instants the stamped one is; other
+    /// programs skip it. For those that do not: false.
+    #[arg(long, value_name = "BOOL")]
+    pub(super) stamp_brackets: Option<bool>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
     #[arg(long, hide = true, value_name = "NAMESPACE=IFACE")]
     pub(super) wire: Vec<FarEnd>,

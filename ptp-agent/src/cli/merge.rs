@@ -321,5 +321,6 @@ pub(super) fn serve_config(
         priority1: args.priority1.or(section.priority1).unwrap_or(128),
         priority2: args.priority2.or(section.priority2).unwrap_or(128),
         clock_class: args.clock_class.or(section.clock_class).unwrap_or(248),
+        tells_brackets: args.stamp_brackets.or(section.stamp_brackets).unwrap_or(true),
     })
 }

@@ -58,6 +58,11 @@ pub struct Args {
     /// What lies between: a veth pair (for ptp4l beside it a like one), or a bridge for all.
     #[arg(long, value_enum, default_value_t)]
     pub link: Link,
+    /// Instead: two network cards of this host that are joined by a cable, or as one wire by an emulator. The
+    /// grandmaster is at the first, the agent and ptp4l beside it at the second. They must have no
+    /// addresses; they are in namespaces of their own until the end, and come back without settings.
+    #[arg(long, value_name = "A,B", value_delimiter = ',', conflicts_with = "link")]
+    pub cards: Option<Vec<String>>,
     /// Log2 of the mean interval of Delay_Req in seconds that the grandmaster permits; default: that of
     /// Sync with serve and exact, each program's own with others.
     #[arg(long, value_name = "LOG", allow_negative_numbers = true,

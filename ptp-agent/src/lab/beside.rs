@@ -7,7 +7,7 @@ use std::{env, path::PathBuf, process::Command};
 use ptp_common::time::Duration;
 use serde::Serialize;
 
-use super::{netns::Namespace, network::BESIDE_INTERFACE, trust::trimmed_rms, truth::ClockHistory};
+use super::{network::Place, observation::whole_seconds, trust::trimmed_rms, truth::ClockHistory};
 use crate::{publish::statistics::ErrorStatistics, sys::child};
 
 /// Debian keeps system programs off the path of users other than root.
@@ -22,11 +22,15 @@ pub(super) fn find(program: &str) -> Option<PathBuf> {
 
 /// ptp4l as a client that touches no clock: free-running, and without the capability to do it. Its
 /// sockets are in a /run of its own, so that nothing stays when it is killed.
-pub(super) fn command(namespace: &Namespace, program: PathBuf, transport: &str) -> Command {
-    let mut command = namespace.command(program);
+pub(super) fn command(place: &Place, program: PathBuf, transport: &str) -> Command {
+    let mut command = place.namespace.command(program);
     child::own_run_directory(&mut command);
     child::never_set_clocks(&mut command);
-    command.args(["-S", "-s", "-m", "-q", self::transport(transport), "-i", BESIDE_INTERFACE]);
+    command.args(["-S", "-s", "-m", "-q", self::transport(transport), "-i", &place.interface]);
+    if place.is_shared {
+        // Both would make it from the address of the one card.
+        command.arg("--clockIdentity=020000.fffe.000001");
+    }
     command.args(["--free_running=1", "--kernel_leap=0"]);
     // As often as it can: once per second.
     command.args(["--freq_est_interval=0", "--summary_interval=-4"]);
@@ -90,7 +94,9 @@ pub(super) fn summary(
         .filter_map(|offset| {
             let real = Duration::from_nanos(offset.mono_ns) + real_minus_mono;
             let truth = real - grandmaster.at(offset.mono_ns)?;
-            Some((Duration::from_nanos(offset.offset_ns) - truth).as_nanos_f64())
+            let error = Duration::from_nanos(offset.offset_ns) - truth;
+            // Whole seconds are a difference of time scales.
+            Some((error - whole_seconds(error)).as_nanos_f64())
         })
         .collect();
     Ptp4lSummary {

@@ -7,6 +7,7 @@ use std::{
     fmt::Write as _,
     fs::OpenOptions,
     io::{self, IsTerminal, Write},
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus},
     time::Duration,
@@ -24,8 +25,7 @@ use tokio::{
 pub use self::args::Args;
 use self::{
     grandmaster::{Grandmaster, Service},
-    netns::Namespace,
-    network::{CLIENT_INTERFACE, Network},
+    network::{Network, Place},
     observation::{Observation, Point},
     peers::{Load, News, OWN_BINARY, Peer, Role},
     view::{Progress, View},
@@ -93,7 +93,17 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
         }
         Err(error) => return Err(error.into()),
     };
-    let network = match Network::new(args.link, ptp4l.is_some(), args.grandmaster.is_single()) {
+    let network = match args.cards.as_deref() {
+        Some([server, client]) => {
+            Network::on_cards(&[server.clone(), client.clone()], ptp4l.is_some())
+        }
+        Some(_) => {
+            eprintln!("ptp-agent lab: --cards takes two interfaces, with a comma between");
+            return Ok(ExitCode::from(2));
+        }
+        None => Network::new(args.link, ptp4l.is_some(), args.grandmaster.is_single()),
+    };
+    let network = match network {
         Ok(network) => network,
         Err(error) if error.is_missing_on_host() => {
             eprintln!("ptp-agent lab: {error}");
@@ -194,8 +204,8 @@ impl<'a> Run<'a> {
             let command = service.command(self.args, server)?;
             others.push(Peer::start(Role::Grandmaster, command, sender.clone())?);
         }
-        if let (Some(program), Some(namespace)) = (ptp4l, &network.beside) {
-            let command = beside::command(namespace, program, &self.args.transport);
+        if let (Some(program), Some(place)) = (ptp4l, &network.beside) {
+            let command = beside::command(place, program, &self.args.transport);
             others.push(Peer::start(Role::Ptp4l, command, sender.clone())?);
         }
         let mut agent = Peer::start(Role::Agent, self.run_command(&network.client), sender)?;
@@ -265,7 +275,10 @@ impl<'a> Run<'a> {
         let is_sample = matches!(&news, News::Event(Role::Agent, ..));
         let samples = self.observation.points.len();
         if let Some((role, status)) = self.observation.take(news) {
-            if !ending || !status.success() {
+            // Other programs end as the signal that they are sent has it.
+            let is_foreign = role == Role::Grandmaster && !self.args.grandmaster.is_own();
+            let is_ordered = is_foreign && status.signal() == Some(libc::SIGTERM);
+            if !ending || !(status.success() || is_ordered) {
                 let last_words = self.observation.last_words(role);
                 return Err(ChildEnded { role, status, last_words }.into());
             }
@@ -297,9 +310,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn run_command(&self, namespace: &Namespace) -> Command {
-        let mut command = namespace.command(OWN_BINARY);
-        command.args(["run", "-i", CLIENT_INTERFACE]);
+    fn run_command(&self, place: &Place) -> Command {
+        let mut command = place.namespace.command(OWN_BINARY);
+        command.args(["run", "-i", &place.interface]);
         grandmaster::stamps(self.args, &mut command);
         command.args(["--transport", &self.args.transport, "--clock", &self.args.clock, "--json"]);
         for (option, value) in [

@@ -29,6 +29,7 @@ use std::{
 use nix::{
     net::if_::if_nametoindex,
     sched::{CloneFlags, setns, unshare},
+    sys::socket::SockaddrStorage,
 };
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
@@ -162,6 +163,32 @@ impl Namespace {
         PathBuf::from(format!("/proc/{}/fd/{}", process::id(), self.fd.as_raw_fd()))
     }
 
+    /// Takes an interface of the calling thread's namespace into this one. A card returns to the first
+    /// namespace of the host when this one ends; what is virtual ends with it.
+    ///
+    /// # Errors
+    /// [`NetnsError`] naming the interface: also where it has an address, since somebody uses it then.
+    pub fn adopt(&self, interface: &str) -> Result<(), NetnsError> {
+        let failed = |error| NetnsError::new(format!("take {interface}"), error);
+        let is_addressed = nix::ifaddrs::getifaddrs()
+            .map_err(|error| failed(error.into()))?
+            .any(|each| each.interface_name == interface && is_of_a_network(each.address));
+        if is_addressed {
+            return Err(failed(io::Error::other("it has an address, so it is in use")));
+        }
+        let fd = self.fd.as_raw_fd();
+        on_thread(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+            runtime.block_on(async {
+                let (connection, handle, _) = rtnetlink::new_connection()?;
+                tokio::spawn(connection);
+                let moved = LinkUnspec::new_with_index(index(interface)?).setns_by_fd(fd);
+                handle.link().set(moved.build()).execute().await.map_err(io)
+            })
+        })
+        .map_err(failed)
+    }
+
     /// Gives an interface of the namespace a MAC address.
     ///
     /// # Errors
@@ -291,6 +318,13 @@ pub fn veth(a: &Namespace, a_name: &str, b: &Namespace, b_name: &str) -> Result<
     b.set_up(b_name)?;
     a.await_link_local(a_name)?;
     b.await_link_local(b_name)
+}
+
+/// An address that was given to an interface, rather than made by it.
+fn is_of_a_network(address: Option<SockaddrStorage>) -> bool {
+    let Some(address) = address else { return false };
+    address.as_sockaddr_in().is_some()
+        || address.as_sockaddr_in6().is_some_and(|v6| !v6.ip().is_unicast_link_local())
 }
 
 /// A thread that may enter another namespace, because it ends afterwards.

@@ -1,6 +1,7 @@
 //! The laboratory's network: who is in which namespace, and what lies between. On `veth` the agent and the
 //! client beside it have a wire of their own each; on `bridge` all are ports of one bridge, which
-//! forwards as a switch does, in software.
+//! forwards as a switch does, in software. Two network cards of the host that are joined by a cable can
+//! be the wire, too: one clock is at both ends of it, so the truth is known there as well.
 
 use std::net::Ipv4Addr;
 
@@ -27,9 +28,9 @@ impl Link {
 }
 
 /// Interface of the agent.
-pub(super) const CLIENT_INTERFACE: &str = "ptp1";
+const CLIENT_INTERFACE: &str = "ptp1";
 /// Interface of the client beside it.
-pub(super) const BESIDE_INTERFACE: &str = "ptp3";
+const BESIDE_INTERFACE: &str = "ptp3";
 /// Interfaces of the grandmaster, to the agent and to the client beside it.
 const SERVER_INTERFACES: [&str; 2] = ["ptp0", "ptp2"];
 /// Ports of the bridge.
@@ -39,7 +40,7 @@ const BRIDGE_PORTS: [&str; 3] = ["port0", "port1", "port2"];
 #[derive(Clone, Debug)]
 pub(super) struct FarEnd {
     pub namespace: Namespace,
-    pub interface: &'static str,
+    pub interface: String,
 }
 
 /// A grandmaster's place.
@@ -47,9 +48,24 @@ pub(super) struct FarEnd {
 pub(super) struct Server {
     pub namespace: Namespace,
     /// One port each.
-    pub interfaces: Vec<&'static str>,
+    pub interfaces: Vec<String>,
     /// What each interface is connected to.
     pub far_ends: Vec<FarEnd>,
+}
+
+/// Where a client is.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub namespace: Namespace,
+    pub interface: String,
+    /// The agent is there too.
+    pub is_shared: bool,
+}
+
+impl Place {
+    fn new(namespace: Namespace, interface: &str) -> Self {
+        Self { namespace, interface: interface.to_owned(), is_shared: false }
+    }
 }
 
 /// The namespaces, linked and addressed. They vanish with this and the processes in them.
@@ -57,8 +73,9 @@ pub(super) struct Server {
 pub(super) struct Network {
     /// One, or two where the program can have one port only and there are two wires.
     pub servers: Vec<Server>,
-    pub client: Namespace,
-    pub beside: Option<Namespace>,
+    /// Of the agent.
+    pub client: Place,
+    pub beside: Option<Place>,
     _bridge: Option<Namespace>,
 }
 
@@ -78,6 +95,34 @@ impl Network {
         }
     }
 
+    /// Makes one of two interfaces that are joined: they are in its namespaces until it ends, and the client
+    /// beside the agent shares the second with it.
+    ///
+    /// # Errors
+    /// What the kernel said, or that one of them is in use.
+    pub(super) fn on_cards(cards: &[String; 2], beside: bool) -> Result<Self, NetnsError> {
+        let [server_card, client_card] = cards;
+        let (server, client) = (Namespace::new()?, Namespace::new()?);
+        for (namespace, card, last) in [(&server, server_card, 1), (&client, client_card, 2)] {
+            namespace.adopt(card)?;
+            namespace.set_up(card)?;
+            namespace.add_address(card, Ipv4Addr::new(192, 0, 2, last).into(), 24)?;
+        }
+        for (namespace, card) in [(&server, server_card), (&client, client_card)] {
+            namespace.await_link_local(card)?;
+        }
+        let client = Place::new(client, client_card);
+        let far_end =
+            FarEnd { namespace: client.namespace.clone(), interface: client_card.clone() };
+        let beside = beside.then(|| Place { is_shared: true, ..client.clone() });
+        let servers = vec![Server {
+            namespace: server,
+            interfaces: vec![server_card.clone()],
+            far_ends: vec![far_end],
+        }];
+        Ok(Self { servers, client, beside, _bridge: None })
+    }
+
     fn on_veth(
         server: Namespace,
         client: Namespace,
@@ -89,11 +134,13 @@ impl Network {
         // TEST-NET-1 and 2 of RFC 5737: nobody has a route to them.
         server.add_address(first, Ipv4Addr::new(192, 0, 2, 1).into(), 24)?;
         client.add_address(CLIENT_INTERFACE, Ipv4Addr::new(192, 0, 2, 2).into(), 24)?;
-        let far_end =
-            |namespace: &Namespace, interface| FarEnd { namespace: namespace.clone(), interface };
+        let far_end = |namespace: &Namespace, interface: &str| FarEnd {
+            namespace: namespace.clone(),
+            interface: interface.to_owned(),
+        };
         let mut servers = vec![Server {
             namespace: server.clone(),
-            interfaces: vec![first],
+            interfaces: vec![first.to_owned()],
             far_ends: vec![far_end(&client, CLIENT_INTERFACE)],
         }];
         if let Some(beside) = &beside {
@@ -104,16 +151,18 @@ impl Network {
             let far = far_end(beside, BESIDE_INTERFACE);
             match servers.first_mut().filter(|_| !is_single) {
                 Some(server) => {
-                    server.interfaces.push(second);
+                    server.interfaces.push(second.to_owned());
                     server.far_ends.push(far);
                 }
                 None => servers.push(Server {
                     namespace: other,
-                    interfaces: vec![second],
+                    interfaces: vec![second.to_owned()],
                     far_ends: vec![far],
                 }),
             }
         }
+        let client = Place::new(client, CLIENT_INTERFACE);
+        let beside = beside.map(|beside| Place::new(beside, BESIDE_INTERFACE));
         Ok(Self { servers, client, beside, _bridge: None })
     }
 
@@ -131,9 +180,12 @@ impl Network {
         }
         bridge.bridge("br0", &BRIDGE_PORTS[..ports.len()])?;
         bridge.set_up("br0")?;
-        let far_ends = vec![FarEnd { namespace: bridge.clone(), interface: BRIDGE_PORTS[0] }];
-        let interfaces = vec![SERVER_INTERFACES[0]];
+        let far_ends =
+            vec![FarEnd { namespace: bridge.clone(), interface: BRIDGE_PORTS[0].to_owned() }];
+        let interfaces = vec![SERVER_INTERFACES[0].to_owned()];
         let servers = vec![Server { namespace: server, interfaces, far_ends }];
+        let client = Place::new(client, CLIENT_INTERFACE);
+        let beside = beside.map(|beside| Place::new(beside, BESIDE_INTERFACE));
         Ok(Self { servers, client, beside, _bridge: Some(bridge) })
     }
 }

@@ -280,7 +280,7 @@ fn host_clock() -> ClockLine {
 }
 
 /// What of a difference is one of time scales.
-fn whole_seconds(difference: Duration) -> Duration {
+pub(super) fn whole_seconds(difference: Duration) -> Duration {
     Duration::from_secs(difference.as_secs_f64().round() as i64)
 }
 

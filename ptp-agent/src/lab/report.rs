@@ -322,13 +322,21 @@ fn parameters(args: &Args) -> Vec<Vec<String>> {
         ("strategy", args.strategy.clone().unwrap_or_else(|| "default".into())),
         ("ptp4l beside it", if args.wants_ptp4l() { "where installed" } else { "no" }.into()),
         ("busy loops beside it", args.load.to_string()),
-        ("link", args.link.name().into()),
+        ("link", link(args)),
         ("kernel", kernel()),
         ("processors", processors),
     ]
     .into_iter()
     .map(|(name, value)| vec![name.into(), value])
     .collect()
+}
+
+/// What lies between, in words.
+fn link(args: &Args) -> String {
+    match &args.cards {
+        Some(cards) => format!("{}, joined", cards.join(" and ")),
+        None => args.link.name().into(),
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@
 use std::{
     borrow::Cow,
     collections::BTreeMap,
+    fs::{self, File},
     io::{self, Write},
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -22,6 +24,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 const QUEUE_LINES: usize = 1024;
 /// How long [`Output::finish`] waits for a reader that does not read.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Standard output, to be opened once more.
+const STDOUT: &str = "/proc/self/fd/1";
 
 /// `source` of a sample: multicast or unicast PTP without negotiation.
 pub const PTP: &str = "ptp";
@@ -156,10 +161,15 @@ impl From<io::Error> for OutputError {
     }
 }
 
-/// A writer of JSON lines that never makes its caller wait: a thread writes, lines queue for it, and
-/// when a reader has stopped reading, lines are dropped and counted rather than time-keeping held.
+/// A writer of JSON lines that never makes its caller wait: what a pipe has no room for at once, and all where it
+/// is no pipe, queues for a thread that writes, and when a reader has stopped reading, lines are dropped
+/// and counted rather than time-keeping held.
 #[derive(Debug)]
 pub struct Output {
+    /// The pipe, written to without waiting: no thread has to wake up for a line.
+    direct: Option<File>,
+    /// Lines that the thread has not written yet.
+    queued: Arc<AtomicU64>,
     lines: SyncSender<String>,
     finished: mpsc::Receiver<()>,
     failure: Arc<Mutex<Option<OutputError>>>,
@@ -172,7 +182,14 @@ impl Output {
     /// # Errors
     /// When no thread can be started.
     pub fn stdout() -> io::Result<Self> {
-        Self::new(io::stdout())
+        let mut output = Self::new(io::stdout())?;
+        // A description of its own, so that nobody else's writes are changed.
+        let is_pipe = fs::metadata(STDOUT).is_ok_and(|file| file.file_type().is_fifo());
+        if is_pipe {
+            let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
+            output.direct = File::options().write(true).custom_flags(flags).open(STDOUT).ok();
+        }
+        Ok(output)
     }
 
     /// Writes to `sink`, flushing after each line.
@@ -184,6 +201,8 @@ impl Output {
         let (finish, finished) = mpsc::channel();
         let failure = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&failure);
+        let queued = Arc::new(AtomicU64::new(0));
+        let left = Arc::clone(&queued);
         thread::Builder::new().name("json".into()).spawn(move || {
             let mut sink = sink;
             for line in queue {
@@ -191,11 +210,12 @@ impl Output {
                     *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.into());
                     break;
                 }
+                left.fetch_sub(1, Ordering::Release);
             }
             // Nobody waiting is fine: then nobody calls `finish`.
             let _ = finish.send(());
         })?;
-        Ok(Self { lines, finished, failure, dropped: AtomicU64::new(0) })
+        Ok(Self { direct: None, queued, lines, finished, failure, dropped: AtomicU64::new(0) })
     }
 
     /// Queues `event` as one line.
@@ -205,15 +225,34 @@ impl Output {
     pub fn emit(&self, event: &impl Serialize) -> Result<(), OutputError> {
         let mut line = serde_json::to_string(event).map_err(io::Error::from)?;
         line.push('\n');
+        if self.is_written(&line)? {
+            return Ok(());
+        }
+        self.queued.fetch_add(1, Ordering::Relaxed);
         match self.lines.try_send(line) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(_)) => {
+                self.queued.fetch_sub(1, Ordering::Relaxed);
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
             Err(TrySendError::Disconnected(_)) => {
                 Err(self.failure().unwrap_or(OutputError::Closed))
             }
+        }
+    }
+
+    /// Writes a line to the pipe, if nothing is before it and there is room for all of it.
+    fn is_written(&self, line: &str) -> Result<bool, OutputError> {
+        let Some(mut pipe) = self.direct.as_ref() else { return Ok(false) };
+        // A write of so much is done as a whole or not at all (POSIX).
+        if line.len() > libc::PIPE_BUF || self.queued.load(Ordering::Acquire) > 0 {
+            return Ok(false);
+        }
+        match pipe.write(line.as_bytes()) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(error.into()),
+            Err(_) => Ok(false),
         }
     }
 

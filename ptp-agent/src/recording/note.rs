@@ -19,7 +19,7 @@ use crate::{
         receiver::{Acceptable, PortConfig, ReceiverConfig},
         strategy,
     },
-    stamp::{Stamp, StampSource},
+    stamp::{Manner, Stamp, StampSource},
     transport::TransportKind,
 };
 
@@ -125,9 +125,17 @@ pub struct RecordedStamp {
     /// [`Stamp::doubt`], where there is any.
     #[serde(default, skip_serializing_if = "is_zero", with = "exact::span")]
     pub doubt_ns: Duration,
-    /// [`Stamp::primed`].
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub primed: bool,
+    /// [`Stamp::manner`], where it is not plain.
+    #[serde(default, skip_serializing_if = "is_plain")]
+    pub manner: Manner,
+}
+
+fn is_plain(manner: &Manner) -> bool {
+    *manner == Manner::Plain
+}
+
+const fn plain() -> strategy::Choice {
+    strategy::Choice::Plain
 }
 
 fn is_zero(duration: &Duration) -> bool {
@@ -135,14 +143,14 @@ fn is_zero(duration: &Duration) -> bool {
 }
 
 impl From<Stamp> for RecordedStamp {
-    fn from(Stamp { time, source, doubt, primed }: Stamp) -> Self {
-        Self { mono_ns: time, source, doubt_ns: doubt, primed }
+    fn from(Stamp { time, source, doubt, manner, late: _ }: Stamp) -> Self {
+        Self { mono_ns: time, source, doubt_ns: doubt, manner }
     }
 }
 
 impl From<RecordedStamp> for Stamp {
-    fn from(RecordedStamp { mono_ns, source, doubt_ns, primed }: RecordedStamp) -> Self {
-        Self { time: mono_ns, source, doubt: doubt_ns, primed }
+    fn from(RecordedStamp { mono_ns, source, doubt_ns, manner }: RecordedStamp) -> Self {
+        Self { doubt: doubt_ns, manner, ..Self::new(mono_ns, source) }
     }
 }
 
@@ -183,7 +191,7 @@ pub struct Start {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsNote>,
     /// `--strategy`; older recordings have none.
-    #[serde(default)]
+    #[serde(default = "plain")]
     pub strategy: strategy::Choice,
     /// Who may be followed, where not everybody may.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -19,8 +19,11 @@ use socket2::Socket;
 
 use super::MAX_MESSAGE;
 
+/// Stamps that are thrown away at one time; what is left is not much.
+const DISCARDED: usize = 8;
+
 /// Asks for the stamps of what the socket sends from now on, or no longer.
-pub(super) fn ask(socket: &Socket, wanted: bool) -> io::Result<()> {
+pub(crate) fn ask(socket: &Socket, wanted: bool) -> io::Result<()> {
     let flags = if wanted {
         TimestampingFlag::SOF_TIMESTAMPING_TX_SOFTWARE | TimestampingFlag::SOF_TIMESTAMPING_SOFTWARE
     } else {
@@ -39,6 +42,16 @@ pub(super) fn next<'a>(
         let (length, stamp) = receive(socket, buffer).ok()?;
         if let (Some(message), Some(stamp)) = (message(&buffer[..length]), stamp) {
             return Some((&buffer[message], stamp));
+        }
+    }
+}
+
+/// Throws away what is in the error queue of a socket.
+pub(crate) fn discard(socket: &Socket) {
+    let mut buffer = [0; MAX_MESSAGE];
+    for _ in 0..DISCARDED {
+        if receive(socket, &mut buffer).is_err() {
+            return;
         }
     }
 }

@@ -3,6 +3,7 @@
 //! cannot be illegal. Parsing allocates nothing.
 
 mod authentication;
+mod bracket;
 mod header;
 pub mod management;
 mod message;
@@ -10,6 +11,7 @@ mod tlv;
 mod types;
 
 pub use authentication::{Authentication, AuthenticationView, SecurityParameters};
+pub use bracket::Bracket;
 pub use header::{Flags, HEADER_LENGTH, Header, MessageKey, MessageType};
 pub use message::{Announce, Body, Management, Message, MessageView};
 pub use tlv::{Tlv, TlvBuilder, TlvIter, TlvType, Tlvs};

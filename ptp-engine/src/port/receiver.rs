@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
-    wire::{Body, Flags, Header, MessageType, PortIdentity, Timestamp},
+    wire::{Body, Bracket, Flags, Header, MessageType, PortIdentity, Timestamp},
 };
 use rand::RngExt;
 
@@ -16,7 +16,7 @@ use crate::{
     instance::{Aiming, Cx, Instance, Synchronization},
     limits::{self, Clamped},
     outcome::{DelayObservation, Observation, SyncObservation},
-    port::{Port, PortTimer, Role, rhythm::Rhythm, round_trip::RoundTrip},
+    port::{Port, PortTimer, Role, grain::Grain, rhythm::Rhythm, round_trip::RoundTrip},
     sent::Sent,
     sequence::{SequenceGuard, Verdict},
     stamp::Stamp,
@@ -28,6 +28,8 @@ const SYNC_CAPACITY: usize = 8;
 const DELAY_CAPACITY: usize = 16;
 /// A Delay_Req older than this, or than four of its intervals, is not answered any more.
 const DELAY_PATIENCE: Duration = Duration::from_secs(2);
+/// A bracket may be wider than the path by what a driver takes, part of which is behind the wire.
+const DRIVER: Duration = Duration::from_micros(100);
 /// Interval assumed where a Sync says none that can be believed.
 const UNKNOWN_INTERVAL: Duration = Duration::from_log_interval(-7);
 
@@ -43,12 +45,19 @@ enum SyncHalf {
     },
 }
 
+#[derive(Clone, Copy, Debug)]
+struct FollowUp {
+    origin: Time<Ptp>,
+    correction: Duration,
+    /// How much before that stamp the Sync may have left.
+    doubt: Duration,
+}
+
 #[derive(Debug)]
 struct PendingSync {
     sequence_id: u16,
     sync: SyncHalf,
-    /// Precise origin timestamp and the Follow_Up's correction.
-    follow_up: Option<(Time<Ptp>, Duration)>,
+    follow_up: Option<FollowUp>,
 }
 
 #[derive(Debug)]
@@ -57,8 +66,8 @@ struct PendingDelay {
     token: SentToken,
     sent: Time<Mono>,
     t3: Option<Stamp>,
-    /// Corrected, and the correction.
-    t4: Option<(Time<Ptp>, Duration)>,
+    /// Corrected, the correction, and how much later than the stamp it may have arrived.
+    t4: Option<(Time<Ptp>, Duration, Duration)>,
 }
 
 /// What belongs to a port and its present parent, and goes with it.
@@ -71,6 +80,7 @@ pub(crate) struct Following {
     last_answered: Option<u16>,
     pub(crate) log_delay_req_interval: i8,
     rhythm: Rhythm,
+    grain: Grain,
 }
 
 impl Following {
@@ -84,6 +94,7 @@ impl Following {
             last_answered: None,
             log_delay_req_interval: config.log_min_delay_req_interval,
             rhythm: Rhythm::default(),
+            grain: Grain::default(),
         }
     }
 
@@ -148,6 +159,7 @@ impl Instance {
                 following.sync_sequence.accept(cx.now, sequence_id);
                 return Err(Drop::MissingRxStamp);
             };
+            following.grain.push(origin.into());
             let t1 = Time::<Ptp>::from(origin) + correction;
             let two_step = false;
             let sync = SyncObservation { t1, t2, sequence_id, log_interval, two_step, correction };
@@ -172,14 +184,21 @@ impl Instance {
         index: usize,
         header: &Header,
         precise_origin: Timestamp,
+        bracket: Option<Bracket>,
     ) -> Result<(), Drop> {
         self.check_parent(cx.now, index, header)?;
-        let (following, port) = self.following(index)?;
+        let (following, mut port) = self.following(index)?;
+        // What is earlier than the stamp is on the wrong side of it.
+        let doubt = port.peer_doubt(bracket, |bracket| -i64::from(bracket.earliest_ns));
         let pending = following.pending_sync(port.counters, header.sequence_id);
         if pending.follow_up.is_some() {
             return Err(Drop::Duplicate);
         }
-        pending.follow_up = Some((precise_origin.into(), header.correction.into()));
+        let (origin, correction): (Time<Ptp>, Duration) =
+            (precise_origin.into(), header.correction.into());
+        pending.follow_up = Some(FollowUp { origin, correction, doubt });
+        // With the fraction that the timestamp leaves out.
+        following.grain.push(origin + correction);
         self.match_sync(cx, index, header.sequence_id)
     }
 
@@ -216,7 +235,10 @@ impl Instance {
         else {
             return Ok(());
         };
-        let Some((origin, more)) = following.syncs[at].follow_up else { return Ok(()) };
+        let Some(FollowUp { origin, correction: more, doubt }) = following.syncs[at].follow_up
+        else {
+            return Ok(());
+        };
         match following.syncs[at].sync {
             SyncHalf::Awaited => Ok(()),
             SyncHalf::Lost => {
@@ -224,8 +246,10 @@ impl Instance {
                 following.sync_sequence.accept(cx.now, sequence_id);
                 Ok(())
             }
-            SyncHalf::Stamped { t2, correction, log_interval } => {
+            SyncHalf::Stamped { mut t2, correction, log_interval } => {
                 following.syncs.remove(at);
+                // At which end it arises makes no difference.
+                t2.doubt += doubt;
                 let correction = correction + more;
                 let (t1, two_step) = (origin + correction, true);
                 let sync =
@@ -256,8 +280,10 @@ impl Instance {
             }
         }
         port.counters.sync_exchanges += 1;
-        sync.t1 += port.config.delay_asymmetry;
-        following.rhythm.sync(sync.t2.time);
+        let half = following.grain.half();
+        sync.t1 += port.config.delay_asymmetry + half;
+        sync.t2.doubt += half;
+        following.rhythm.sync(sync.t1, sync.t2.time);
         port.round_trip.sync(sync.t1, sync.t2.time);
         self.measured(cx, index, Observation::Sync(sync));
         Ok(())
@@ -347,7 +373,9 @@ impl Instance {
         header: &Header,
         receive: Timestamp,
         requester: PortIdentity,
+        bracket: Option<Bracket>,
     ) -> Result<(), Drop> {
+        let is_aiming = self.ports[index].aiming == Aiming::On;
         let is_own = requester == self.ports[index].identity;
         let is_parents = self.parent_on(index) == Some(header.source_port_identity);
         if is_parents {
@@ -359,7 +387,7 @@ impl Instance {
         if !is_parents {
             return Err(Drop::NotParent);
         }
-        let (following, port) = self.following(index)?;
+        let (following, mut port) = self.following(index)?;
         let sequence_id = header.sequence_id;
         let Some(at) = following.delays.iter().position(|each| each.sequence_id == sequence_id)
         else {
@@ -373,11 +401,17 @@ impl Instance {
             return Err(Drop::Duplicate);
         }
         let correction: Duration = header.correction.into();
-        let t4 = Time::<Ptp>::from(receive) - correction + port.config.delay_asymmetry;
+        following.grain.push(Time::<Ptp>::from(receive) - correction);
+        let half = following.grain.half();
+        let t4 = Time::<Ptp>::from(receive) - correction + port.config.delay_asymmetry + half;
+        if is_aiming {
+            following.rhythm.aimed_arrived(t4);
+        }
+        let doubt = half + port.peer_doubt(bracket, |bracket| i64::from(bracket.latest_ns));
         let configured = port.config.log_min_delay_req_interval;
         let current = following.log_delay_req_interval;
         let claimed = limits::delay_req_interval(configured, current, header.log_message_interval);
-        following.delays[at].t4 = Some((t4, correction));
+        following.delays[at].t4 = Some((t4, correction, doubt));
         if let Some(Clamped { log, is_clamped }) = claimed {
             following.log_delay_req_interval = log;
             if is_clamped {
@@ -395,11 +429,13 @@ impl Instance {
 
     fn finish_delay(&mut self, cx: &mut Cx<'_>, index: usize, at: usize) {
         let Ok((following, port)) = self.following(index) else { return };
-        let PendingDelay { sequence_id, t3: Some(t3), t4: Some((t4, correction)), .. } =
-            following.delays[at]
+        let PendingDelay {
+            sequence_id, t3: Some(mut t3), t4: Some((t4, correction, doubt)), ..
+        } = following.delays[at]
         else {
             return;
         };
+        t3.doubt += doubt;
         following.delays.remove(at);
         following.last_answered = Some(sequence_id);
         if !port.round_trip.delay(t3.time, t4) {
@@ -417,6 +453,27 @@ struct Rest<'a> {
     config: &'a PortConfig,
     counters: &'a mut Counters,
     round_trip: &'a mut RoundTrip,
+}
+
+impl Rest<'_> {
+    /// How far a stamp of the other end lies on the wrong side of its wire, by the bracket that it tells.
+    fn peer_doubt(
+        &mut self,
+        bracket: Option<Bracket>,
+        doubt_ns: impl Fn(Bracket) -> i64,
+    ) -> Duration {
+        let Some(bracket) = bracket else { return Duration::ZERO };
+        let doubt = Duration::from_nanos(doubt_ns(bracket).max(0));
+        let is_known = bracket.earliest_ns != i32::MIN && bracket.latest_ns != i32::MAX;
+        let width = i64::from(bracket.latest_ns) - i64::from(bracket.earliest_ns);
+        let width = if is_known { Duration::from_nanos(width) } else { doubt };
+        let widest = self.round_trip.floor().map(|path| path + DRIVER);
+        if width < Duration::ZERO || widest.is_some_and(|widest| width.max(doubt) > widest) {
+            self.counters.count_drop(Drop::ImplausibleBracket);
+            return Duration::ZERO;
+        }
+        doubt
+    }
 }
 
 fn count_half(counters: &mut Counters, old: &PendingSync) {

@@ -6,7 +6,7 @@ use core::net::IpAddr;
 
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
-    wire::{Announce, Body, Flags, Header, MessageType, TimeInterval, Timestamp},
+    wire::{Announce, Body, Bracket, Flags, Header, MessageType, TimeInterval, Timestamp},
 };
 
 use crate::{
@@ -104,7 +104,8 @@ impl Instance {
         let Role::Transmitter(serving) = &mut port.role else { return };
         let Some(at) = serving.syncs.iter().position(|(each, _)| *each == token) else { return };
         let sequence_id = serving.syncs.remove(at).map_or(0, |(_, sequence_id)| sequence_id);
-        let Some(sent) = stamp.and_then(|stamp| cx.clock.at(stamp.time)) else {
+        let (Some(sent), Some(stamp)) = (stamp.and_then(|each| cx.clock.at(each.time)), stamp)
+        else {
             port.counters.count_drop(Drop::MissingTxStamp);
             return;
         };
@@ -112,7 +113,9 @@ impl Instance {
         let (precise_origin_timestamp, fraction) = Timestamp::from_time(sent);
         let mut header = self.header_of(index, sequence_id, self.served.log_sync_interval);
         header.correction = fraction;
-        let message = Datagram::new(header, Body::FollowUp { precise_origin_timestamp });
+        let bracket = transmit_bracket(&stamp).filter(|_| self.served.tells_brackets);
+        let body = Body::FollowUp { precise_origin_timestamp };
+        let message = Datagram::bracketed(header, body, bracket);
         self.send_general(cx, index, MessageType::FollowUp, Group::Primary, message);
     }
 
@@ -167,7 +170,8 @@ impl Instance {
             }
             None => Destination::Multicast(Group::Primary),
         };
-        let message = Datagram::new(header, body);
+        let told = received.stamp.filter(|_| self.served.tells_brackets);
+        let message = Datagram::bracketed(header, body, told.map(|stamp| receive_bracket(&stamp)));
         self.send(cx, index, MessageType::DelayResp, to, message, None);
     }
 
@@ -176,6 +180,24 @@ impl Instance {
         header.log_message_interval = log_interval;
         header
     }
+}
+
+/// What is known of the departure that a stamp stands for.
+fn transmit_bracket(stamp: &Stamp) -> Option<Bracket> {
+    (stamp.late > Duration::ZERO).then(|| Bracket {
+        earliest_ns: -whole_nanos(stamp.doubt),
+        latest_ns: whole_nanos(stamp.late),
+    })
+}
+
+/// The same of an arrival: when the interrupt was is not known, only on which side of it the stamp is.
+fn receive_bracket(stamp: &Stamp) -> Bracket {
+    Bracket { earliest_ns: i32::MIN, latest_ns: whole_nanos(stamp.doubt) }
+}
+
+/// Whole nanoseconds, no fewer.
+fn whole_nanos(span: Duration) -> i32 {
+    i32::try_from(span.as_nanos().saturating_add(1)).unwrap_or(i32::MAX)
 }
 
 /// Where a message came from, whatever the port: a client may change that at will.
@@ -191,4 +213,21 @@ fn following(due: Time<Mono>, now: Time<Mono>, log_interval: i8) -> Time<Mono> {
     let interval = Duration::from_log_interval(log_interval);
     let next = due + interval;
     if next > now { next } else { now + interval }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stamp::StampSource;
+
+    #[test]
+    fn bracket_is_what_lies_before_and_behind_the_stamp() {
+        let mut stamp = Stamp::new(Time::ZERO, StampSource::StartXmit);
+        assert_eq!(transmit_bracket(&stamp), None);
+        stamp.late = Duration::from_nanos(450);
+        let bracket = Bracket { earliest_ns: -1, latest_ns: 451 };
+        assert_eq!(transmit_bracket(&stamp), Some(bracket));
+        stamp.doubt = Duration::from_secs(60);
+        assert_eq!(receive_bracket(&stamp).latest_ns, i32::MAX);
+    }
 }

@@ -15,8 +15,8 @@ mod history;
 mod noise;
 
 use super::{
-    DelayInput, Interval, Options, PeerDelayInput, Purpose, Servo, ServoOutput, ServoState,
-    SyncInput, Trust,
+    DelayInput, Interval, Observed, Options, PeerDelayInput, Purpose, Servo, ServoOutput,
+    ServoState, SyncInput, Trust,
     causal::{Causal, Pace, trust},
     interval::{LONGEST_S, SyncInterval},
 };
@@ -268,26 +268,28 @@ impl AdaptiveServo {
         let correction_s = self.interval.correction_s().max(least_s);
         (rate_ppb - error_ns / correction_s, 0.0, ServoState::Locked)
     }
+}
 
-    fn take_sync(&mut self, input: &SyncInput, is_learnt: bool) {
-        self.interval.learn(input);
-        self.causal.sync(input, self.pace());
-        let forward = one_way(input.t2.mono, input.t1);
-        self.latest.forward = Some((input.t2.mono, forward));
-        if !is_learnt {
-            return;
+impl Servo for AdaptiveServo {
+    fn name(&self) -> &'static str {
+        match self.options.purpose {
+            Purpose::Steer => "adaptive",
+            Purpose::Watch => "watch",
         }
-        self.observe(Way::Forward, input.t2.mono, forward);
+    }
+
+    fn sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
+        self.interval.learn(&input);
+        self.causal.sync(&input, self.pace());
+        let SyncInput { t1, t2, .. } = input;
+        let forward = one_way(t2.mono, t1);
+        self.latest.forward = Some((t2.mono, forward));
+        self.observe(Way::Forward, t2.mono, forward);
         if self.estimator.is_none() {
             self.estimator = self.acquisition.finish(self.left_behind.as_ref());
             self.confirmation = Confirmation::default();
         }
-    }
-
-    /// What follows from all that is known when a Sync has come.
-    fn tell(&mut self, input: &SyncInput) -> Option<ServoOutput> {
-        let t2 = input.t2;
-        let (raw_offset, delay) = self.raw(input)?;
+        let (raw_offset, delay) = self.raw(&input)?;
         // Clock minus monotonic; with monotonic minus time transmitter it makes the error.
         let shown = t2.clock.since_epoch() - t2.mono.since_epoch();
         let Some(estimator) = self.estimator.as_ref().filter(|_| self.confirmation.is_given())
@@ -323,29 +325,6 @@ impl AdaptiveServo {
             trust: self.trust(t2.mono, shown + step.unwrap_or(Duration::ZERO)),
         })
     }
-}
-
-impl Servo for AdaptiveServo {
-    fn name(&self) -> &'static str {
-        match self.options.purpose {
-            Purpose::Steer => "adaptive",
-            Purpose::Watch => "watch",
-        }
-    }
-
-    fn sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
-        self.take_sync(&input, true);
-        self.tell(&input)
-    }
-
-    fn bound_by_sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
-        self.take_sync(&input, false);
-        self.tell(&input)
-    }
-
-    fn bound_by_delay(&mut self, input: DelayInput) {
-        self.causal.delay(&input, self.pace());
-    }
 
     fn delay(&mut self, input: DelayInput) {
         self.causal.delay(&input, self.pace());
@@ -354,6 +333,29 @@ impl Servo for AdaptiveServo {
         self.latest.backward = Some((t3.mono, backward));
         self.latest.peer = None;
         self.observe(Way::Backward, t3.mono, backward);
+    }
+
+    fn bound_by_delay(&mut self, input: DelayInput) {
+        self.causal.delay(&input, self.pace());
+    }
+
+    fn relearn(&mut self, history: &[Observed]) -> bool {
+        let mut anew = Self::new(self.options);
+        anew.frequency_ppb = self.frequency_ppb;
+        for observed in history {
+            match observed {
+                Observed::Sync(input) => drop(anew.sync(*input)),
+                Observed::Delay(input) => anew.delay(*input),
+            }
+        }
+        if anew.estimator.is_none() || !anew.confirmation.is_given() {
+            return false;
+        }
+        self.estimator = anew.estimator;
+        self.confirmation = anew.confirmation;
+        self.causal = anew.causal;
+        self.latest = anew.latest;
+        true
     }
 
     fn peer_delay(&mut self, input: PeerDelayInput) {

@@ -78,6 +78,25 @@ pub struct PeerDelayInput {
     pub neighbor_rate_ratio: Option<f64>,
 }
 
+/// What a servo is told of a path, one way.
+#[derive(Clone, Copy, Debug)]
+pub enum Observed {
+    /// A Sync.
+    Sync(SyncInput),
+    /// An answered Delay_Req.
+    Delay(DelayInput),
+}
+
+impl Observed {
+    /// When it was stamped here.
+    pub const fn at(&self) -> Time<Mono> {
+        match self {
+            Self::Sync(sync) => sync.t2.mono,
+            Self::Delay(delay) => delay.t3.mono,
+        }
+    }
+}
+
 /// State of the servo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -138,16 +157,18 @@ pub trait Servo: Send {
     /// A Delay_Req has been answered.
     fn delay(&mut self, input: DelayInput);
 
-    /// A Sync that is known to have been slower than others: it bounds the time by causality, and its sample
-    /// is told, but nothing is learnt from it. `None` where a servo has nothing to say without learning.
-    fn bound_by_sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
-        let _ = input;
-        None
-    }
-
-    /// The same for a Delay_Req.
+    /// A Delay_Req that was sent in another way than those that are learnt from: it bounds the time by
+    /// causality, and no more.
     fn bound_by_delay(&mut self, input: DelayInput) {
         let _ = input;
+    }
+
+    /// By what is known now, what was seen so far would have been `history`, in order of time: what was learnt
+    /// is to be learnt anew from that, while the clock is kept as it is. `false` where it is too little,
+    /// and nothing has changed.
+    fn relearn(&mut self, history: &[Observed]) -> bool {
+        let _ = history;
+        true
     }
 
     /// A link delay has been measured.
@@ -200,11 +221,11 @@ impl<S: Servo + ?Sized> Servo for Box<S> {
     fn delay(&mut self, input: DelayInput) {
         (**self).delay(input);
     }
-    fn bound_by_sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
-        (**self).bound_by_sync(input)
-    }
     fn bound_by_delay(&mut self, input: DelayInput) {
         (**self).bound_by_delay(input);
+    }
+    fn relearn(&mut self, history: &[Observed]) -> bool {
+        (**self).relearn(history)
     }
     fn peer_delay(&mut self, input: PeerDelayInput) {
         (**self).peer_delay(input);

@@ -82,3 +82,18 @@ fn sync_messages_keep_their_grid_when_polled_late() {
     }
     assert_eq!(sent, 100);
 }
+
+#[test]
+fn brackets_of_stamps_are_told_where_that_is_wanted() {
+    for tells_brackets in [true, false] {
+        let config =
+            TransmitterConfig { tells_brackets, ..TransmitterConfig::new(GM.clock_identity) };
+        let mut transmitter = Transmitter::new(config, at(0));
+        while transmitter.next_command().is_some() {}
+        transmitter.handle_message(at(5), PORT, &delay_req(9, 0), Some(Time::ZERO));
+        let sent = messages(&mut transmitter);
+        let answer = Message::parse(&sent[0].1).unwrap();
+        let told = Bracket { earliest_ns: i32::MIN, latest_ns: 1 };
+        assert_eq!(Bracket::find(&answer.tlvs), tells_brackets.then_some(told));
+    }
+}

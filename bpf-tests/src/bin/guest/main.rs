@@ -7,6 +7,7 @@
 //! crate, by path and with arguments behind colons, with commas between.
 
 mod capture;
+mod cards;
 mod clock;
 mod follow;
 mod grandmaster;
@@ -63,6 +64,7 @@ fn group(name: &str) -> Option<Vec<Trial>> {
         "follow" => follow::trials(),
         "clock" => clock::trials(),
         "phc" => phc::trials(),
+        "cards" => cards::trials(),
         "serve_on_wire" => wire::server(),
         "follow_on_wire" => wire::client(),
         _ => return None,

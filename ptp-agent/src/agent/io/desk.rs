@@ -152,7 +152,7 @@ impl Io {
                 side.compare(&stamps);
                 if sent {
                     port.primer.after_event(&stamps);
-                    let bracket = &mut port.brackets[usize::from(waiting.primed)];
+                    let bracket = &mut port.brackets[waiting.manner as usize];
                     if !bracket.is_sound_around(&stamps) {
                         side.interrupted += 1;
                         return Found::Stamp(None);
@@ -166,8 +166,11 @@ impl Io {
                 Found::Stamp(stamp.map(|mut stamp| {
                     // What was used, against all that was seen: the moving to the reference included.
                     stamp.doubt = stamps.doubt(stamp.time, sent);
-                    stamp.primed = waiting.primed;
+                    stamp.manner = waiting.manner;
                     let time = stamp.time;
+                    let left = stamps.time(StampSource::XmitDone).filter(|_| sent);
+                    stamp.late =
+                        left.map_or(Duration::ZERO, |left| (left - time).max(Duration::ZERO));
                     stamp.time = if sent {
                         time + self.config.egress_latency.of(reference)
                     } else {

@@ -124,6 +124,16 @@ impl Port {
         IoCounts { socket_overflow, ..self.counts }
     }
 
+    /// Prepares the way for an event message in the manner that it is to be sent in. In which it is.
+    pub(super) fn prepare(&mut self) -> Manner {
+        let primed = match self.sending {
+            Sending::Free => self.primer.before_event(),
+            Sending::Told(Manner::Primed) => self.primer.prime(),
+            Sending::Told(Manner::Plain) => false,
+        };
+        if primed { Manner::Primed } else { Manner::Plain }
+    }
+
     /// Reads the driver's stamps. The ring has been read before, so their packets are known.
     pub(super) fn collect_driver_stamps(&mut self) {
         if let Some(wire) = &self.wire {

@@ -98,7 +98,6 @@ impl Teller {
             Command::Event(Event::Strategy(change)) => {
                 let Findings {
                     remote_priming_ns,
-                    own_priming_ns,
                     round_trip_ns,
                     sync_noise_ns,
                     request_noise_ns,
@@ -108,7 +107,6 @@ impl Teller {
                     from = change.from.name(),
                     to = change.to.name(),
                     remote_priming_ns,
-                    own_priming_ns,
                     round_trip_ns,
                     sync_noise_ns,
                     request_noise_ns,
@@ -271,6 +269,7 @@ impl Teller {
             self.publication.metrics.update(interface, domain, |figures| {
                 figures.port_state = Some(state);
                 figures.servo_state = Some(servo);
+                figures.strategy = Some(runner.engine.strategist().strategy().name());
                 figures.clock_steps = self.steps;
                 figures.host_clock = host_clock;
                 bound::set_figures(figures, view.trust.as_ref(), runner.engine.origin());

@@ -141,7 +141,7 @@ const SECTIONS: [Section; 5] = [
         keys: &[
             option("clock", Default("\"none\"")),
             option("delay", Default("\"e2e\"")),
-            option("strategy", Default("\"plain\"")),
+            option("strategy", Default("\"auto\"")),
             option("servo", Default("\"adaptive\"")),
             live(option("delay-asymmetry", Default("0"))),
             option("asymmetry-limit", Example("300")),
@@ -183,6 +183,7 @@ const SECTIONS: [Section; 5] = [
             live(option("priority1", Default("128"))),
             live(option("priority2", Default("128"))),
             live(option("clock-class", Default("248"))),
+            option("stamp-brackets", Default("true")),
             live(option("management-set", Default("false"))),
         ],
     },

@@ -108,6 +108,7 @@ pub(super) struct ServeSection {
     pub(super) priority1: Option<u8>,
     pub(super) priority2: Option<u8>,
     pub(super) clock_class: Option<u8>,
+    pub(super) stamp_brackets: Option<bool>,
     pub(super) management_set: Option<bool>,
 }
 

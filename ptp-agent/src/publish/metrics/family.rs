@@ -50,6 +50,8 @@ families! {
         "Unix time of the last sample; its age tells a dead clock from a good one.";
     PORT_STATE = GAUGE "ptp_port_state" "1 for the state that the port is in, 0 for the others.";
     SERVO_STATE = GAUGE "ptp_servo_state" "1 for the state that the servo is in, 0 for the others.";
+    STRATEGY = GAUGE "ptp_strategy"
+        "1 for how requests are sent and Sync messages used at present, 0 for the other ways.";
     MESSAGES = COUNTER "ptp_messages_total" "PTP messages accepted and sent.";
     TIMESTAMPS = COUNTER "ptp_timestamps_total"
         "Timestamps by where they were taken and what became of them.";

@@ -25,6 +25,9 @@ pub const PORT_STATES: [&str; 9] = [
 /// Values of the `state` label of `ptp_servo_state`.
 pub const SERVO_STATES: [&str; 4] = ["unlocked", "jump", "locked", "holdover"];
 
+/// Values of the `strategy` label of `ptp_strategy`.
+pub const STRATEGIES: [&str; 5] = ["plain", "trial", "primed", "cold", "remote"];
+
 /// Parents of one port that have labels of their own.
 pub const MAX_PARENTS: usize = 64;
 
@@ -103,6 +106,8 @@ pub struct PortFigures {
     pub port_state: Option<&'static str>,
     /// One of [`SERVO_STATES`].
     pub servo_state: Option<&'static str>,
+    /// One of [`STRATEGIES`].
+    pub strategy: Option<&'static str>,
     /// Messages received and sent.
     pub messages: BTreeMap<(Direction, MessageTypeOrd), u64>,
     /// Timestamps, by what became of them.

@@ -25,7 +25,7 @@ use prometheus::{
 pub use family::FAMILIES;
 pub use figures::{
     CapturePoint, Direction, HostClock, MAX_PARENTS, MessageTypeOrd, PORT_STATES, Parent,
-    PortFigures, SERVO_STATES, StampOutcome, message_type_name,
+    PortFigures, SERVO_STATES, STRATEGIES, StampOutcome, message_type_name,
 };
 pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
 pub use transparent::{Forwarding, Way};
@@ -33,8 +33,8 @@ pub use transparent::{Forwarding, Way};
 use family::{
     ALARM, BUILD_INFO, CAUSAL_INTERVAL, ERROR_BOUND, EXCHANGES, FREQUENCY, Families, HOST_OFFSET,
     HOST_OFFSET_BOUND, HOST_READ_AT, LAST_SAMPLE, MESSAGES, OFFSET, PARENT, PATH_DELAY, PORT_STATE,
-    PRECISION, PRIMING, RING_LOST, SERVO_STATE, STEPS, TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE,
-    TIMESTAMP_SOURCE, TIMESTAMPS,
+    PRECISION, PRIMING, RING_LOST, SERVO_STATE, STEPS, STRATEGY, TIMESTAMP_DIFFERENCE,
+    TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
 };
 
 /// Ports (interface and domain) shown at the most.
@@ -216,13 +216,14 @@ fn add_port(families: &mut Families, interface: &str, domain: &str, figures: &Po
         let labels = [("grandmaster", grandmaster.as_str()), ("parent", parent.as_str())];
         families.add(&PARENT, &[port[0], port[1], labels[0], labels[1]], 1.0);
     }
-    for (family, current, states) in [
-        (&PORT_STATE, figures.port_state, &PORT_STATES[..]),
-        (&SERVO_STATE, figures.servo_state, &SERVO_STATES[..]),
+    for (family, label, current, states) in [
+        (&PORT_STATE, "state", figures.port_state, &PORT_STATES[..]),
+        (&SERVO_STATE, "state", figures.servo_state, &SERVO_STATES[..]),
+        (&STRATEGY, "strategy", figures.strategy, &STRATEGIES[..]),
     ] {
         let Some(current) = current else { continue };
         for state in states {
-            let labels = [port[0], port[1], ("state", *state)];
+            let labels = [port[0], port[1], (label, *state)];
             families.add(family, &labels, f64::from(*state == current));
         }
     }
@@ -266,7 +267,10 @@ fn add_port(families: &mut Families, interface: &str, domain: &str, figures: &Po
 mod tests {
     use super::*;
     use crate::{
-        engine::PortState, publish::metrics::family::Family, servo::ServoState, stamp::StampSource,
+        engine::{PortState, strategy::Strategy},
+        publish::metrics::family::Family,
+        servo::ServoState,
+        stamp::StampSource,
     };
     use prometheus::proto::MetricType;
     use ptp_common::{
@@ -303,6 +307,7 @@ mod tests {
             figures.last_sample_timestamp_seconds = Some(1.7e9);
             figures.port_state = Some("time_receiver");
             figures.servo_state = Some("locked");
+            figures.strategy = Some("remote");
             for kind in MessageType::ALL {
                 figures.set_messages(Direction::Rx, kind, 5);
             }
@@ -373,6 +378,7 @@ mod tests {
             assert!(PORT_STATES.contains(&state.name()), "{}", state.name());
         }
         assert_eq!(ServoState::ALL.map(ServoState::name), SERVO_STATES);
+        assert_eq!(Strategy::ALL.map(Strategy::name), STRATEGIES);
     }
 
     #[test]
