@@ -159,7 +159,7 @@ impl Instance {
                 following.sync_sequence.accept(cx.now, sequence_id);
                 return Err(Drop::MissingRxStamp);
             };
-            following.grain.push(origin.into());
+            following.grain.left(origin.into());
             let t1 = Time::<Ptp>::from(origin) + correction;
             let two_step = false;
             let sync = SyncObservation { t1, t2, sequence_id, log_interval, two_step, correction };
@@ -198,7 +198,7 @@ impl Instance {
             (precise_origin.into(), header.correction.into());
         pending.follow_up = Some(FollowUp { origin, correction, doubt });
         // With the fraction that the timestamp leaves out.
-        following.grain.push(origin + correction);
+        following.grain.left(origin + correction);
         self.match_sync(cx, index, header.sequence_id)
     }
 
@@ -401,7 +401,7 @@ impl Instance {
             return Err(Drop::Duplicate);
         }
         let correction: Duration = header.correction.into();
-        following.grain.push(Time::<Ptp>::from(receive) - correction);
+        following.grain.arrived(Time::<Ptp>::from(receive) - correction);
         let half = following.grain.half();
         let t4 = Time::<Ptp>::from(receive) - correction + port.config.delay_asymmetry + half;
         if is_aiming {

@@ -154,6 +154,16 @@ impl Kind {
         }
     }
 
+    /// How much less probable it is where what is believed is a first estimate, whose edges may well be
+    /// elsewhere: hardly any time, frequency or route changes in its first seconds.
+    const fn ln_of_young(self) -> f64 {
+        match self {
+            Self::Time | Self::Rate | Self::TimeAndRate => -8.0,
+            Self::Forward | Self::Backward | Self::Apart => -8.0,
+            _ => 0.0,
+        }
+    }
+
     /// Whether a clock has stepped.
     pub(super) const fn is_of_time(self) -> bool {
         matches!(self, Self::Time | Self::TimeAndRate)
@@ -235,6 +245,8 @@ pub(super) struct Known {
     pub(super) least_floor_ns: f64,
     /// The shortest round trip so far, nanoseconds.
     pub(super) round_trip_ns: f64,
+    /// What is believed is a first estimate of a few packets.
+    pub(super) is_young: bool,
 }
 
 /// All hypotheses on what is in `history`, the best first. What changes has done so at `since` or after; an edge
@@ -323,7 +335,8 @@ impl<'a> Scene<'a> {
         }
         let count = noise.iter().flatten().count() as f64;
         let shorter = 1.0 - (trial.filter.x[2] + trial.filter.x[3]) / known.round_trip_ns;
-        let prior = shape.ln_prior + shape.kind.ln_symmetry(shorter) + LN_FRESH * count;
+        let young = if known.is_young { shape.kind.ln_of_young() } else { 0.0 };
+        let prior = shape.ln_prior + young + shape.kind.ln_symmetry(shorter) + LN_FRESH * count;
         let ln_evidence = prior + trial.ln_evidence + trial.ln_floors(known.least_floor_ns);
         let Trial { filter, origin, .. } = trial;
         let (since, kind) = (self.since, shape.kind);

@@ -41,6 +41,9 @@ const WILD_MEMORY: f64 = 256.0;
 const UNUSUAL: f64 = -3.0;
 /// Observations after which what is believed since a change is known.
 const SETTLED: u64 = 64;
+/// Observations before a suspicion below which a belief is young: it is likelier wrong itself than refuted by
+/// a change.
+const YOUNG: u64 = 96;
 
 /// Something that may have changed, since which observation, and when to look at it again.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +99,8 @@ pub(super) struct Estimator {
     odd_in_a_row: u64,
     /// Observations since the last change.
     settled: u64,
+    /// Nothing has been judged to have changed so far.
+    is_first: bool,
     /// The latest packet of each direction, where it was one that nothing explains.
     doubted: [Option<Time<Mono>>; 2],
 }
@@ -117,10 +122,15 @@ impl Estimator {
             suspicion: None,
             judged: None,
             change: None,
-            known: Known { least_floor_ns: floor.min(0.0), round_trip_ns: f64::INFINITY },
+            known: Known {
+                least_floor_ns: floor.min(0.0),
+                round_trip_ns: f64::INFINITY,
+                is_young: true,
+            },
             wild_share: WILD_SHARE.0,
             odd_in_a_row: 0,
             settled: 0,
+            is_first: true,
             doubted: [None; 2],
         }
     }
@@ -241,6 +251,8 @@ impl Estimator {
             // One way alone cannot tell what has changed.
             return;
         }
+        let before = self.settled.saturating_sub(self.history.next() - since);
+        self.known.is_young = self.is_first && before < YOUNG;
         let lead = change::lead_of_nothing(&self.history, since, self.known).unwrap_or(0.0);
         if lead > 0.5 * LEAD && age >= AT_ONCE {
             self.dismiss();
@@ -264,6 +276,7 @@ impl Estimator {
         let needed = match age {
             _ if is_final => 0.0,
             age if age >= PATIENCE || (is_nothing && age >= AT_ONCE) => 0.5 * LEAD,
+            _ if self.known.is_young => 2.0 * LEAD,
             _ => LEAD,
         };
         let each = match best.kind {
@@ -355,6 +368,7 @@ impl Estimator {
         }
         self.dismiss();
         self.settled = 0;
+        self.is_first = false;
         let at = again.first().map_or(now, |first| first.at);
         let offset_ns = self.bank.offset_above(&would_be);
         tracing::debug!(kind = ?hypothesis.kind, noise = ?hypothesis.opening.noise.map(|n| n.is_some()), offset_ns, "judged a change");
