@@ -40,16 +40,17 @@ impl Scene {
         Ok(Self { agent, _grandmaster: grandmaster, _wire: wire })
     }
 
-    /// What it has printed, but for the summary.
+    /// What it has printed of the engine: the summary is another one, and how far the host's clock is off is
+    /// no input of the engine and so not in the recording.
     fn printed(&self) -> Vec<String> {
         let lines = self.agent.lines();
         let output = lines.iter().filter(|line| line.stream == Stream::Output);
-        output.map(|line| line.text.clone()).filter(|text| !is_summary(text)).collect()
+        output.map(|line| line.text.clone()).filter(|text| !is_of_the_process(text)).collect()
     }
 }
 
-fn is_summary(line: &str) -> bool {
-    line.starts_with(r#"{"event":"summary""#)
+fn is_of_the_process(line: &str) -> bool {
+    [r#"{"event":"summary""#, r#"{"event":"host""#].iter().any(|event| line.starts_with(event))
 }
 
 fn replay(arguments: &[&str], file: &Path) -> (i32, Vec<String>, String) {

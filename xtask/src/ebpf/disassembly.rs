@@ -36,6 +36,7 @@ pub(super) fn describe(data: &[u8]) -> Result<String> {
         let name = section.name()?;
         writeln!(text, "data {name}: {} bytes {:02x?}", section.size(), section.data()?)?;
         for (offset, name, size) in symbols(&file, &section)? {
+            let name = without_crate_hash(name);
             writeln!(text, "  {offset:4}: {name}, {size} bytes")?;
         }
     }
