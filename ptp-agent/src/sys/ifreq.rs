@@ -33,7 +33,10 @@ pub fn has_ethernet_header(interface: &str) -> io::Result<bool> {
     let socket = socket()?;
     let mut envelope = addressed(interface, &mut ())?;
     // SAFETY: a valid descriptor, and a structure that lives through the call and that the kernel fills.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut envelope) } < 0 {
+    if unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR as libc::Ioctl, &raw mut envelope)
+    } < 0
+    {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: any bits are a valid address; the request fills this member.
