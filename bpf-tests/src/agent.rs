@@ -20,6 +20,18 @@ use crate::children::{Line, Running, Stream};
 /// How long the agent may take to load its programs and open its sockets; a debug build on a busy
 /// machine needs more than a second.
 pub const START: Duration = Duration::from_secs(20);
+/// A grandmaster that sends 16 Sync per second, takes as many requests, and announces each second.
+pub const SERVE: [&str; 9] = [
+    "serve",
+    "-i",
+    "eth0",
+    "--log-sync-interval",
+    "-4",
+    "--log-announce-interval",
+    "0",
+    "--log-min-delay-req-interval",
+    "-4",
+];
 
 /// Where the agent is, where there is no cargo to build it: in guests.
 const BINARY_VARIABLE: &str = "PTP_AGENT_BINARY";

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bpf_tests::{
-    agent::Agent,
+    agent::{Agent, SERVE},
     forge::{Party, announce, message, port},
     in_company,
     links::Star,
@@ -21,18 +21,6 @@ use ptp_common::wire::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
-
-const SERVE: [&str; 9] = [
-    "serve",
-    "-i",
-    "eth0",
-    "--log-sync-interval",
-    "-4",
-    "--log-announce-interval",
-    "0",
-    "--log-min-delay-req-interval",
-    "-4",
-];
 
 /// The next message of a type that somebody sends to the general port.
 fn overhear(party: &Party, kind: MessageType, is_it: impl Fn(&Message<'_>) -> bool) -> Vec<u8> {

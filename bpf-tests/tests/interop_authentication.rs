@@ -11,7 +11,7 @@ use std::{
 };
 
 use bpf_tests::{
-    agent::Agent,
+    agent::{Agent, SERVE},
     forge::{Party, announce, message, port},
     in_company,
     links::{Star, Wire, output},
@@ -30,18 +30,6 @@ const KEYS: &str = "[security_association]\nspp 1\n\
     2 AES256 B64:PKTF9VQz94qPaoAzW4eE3JtFoQ8Ov1OTQSojalWyMbs=\n\
     3 SHA256-128 HEX:F8ADC6B8B8E9AA709106BA42481EC9E29607334DE2C3C737A11A12931DB27F8C\n\
     4 SHA256 26 abcdefghijklmnopqrstuvwxyz\n";
-const SERVE: [&str; 9] = [
-    "serve",
-    "-i",
-    "eth0",
-    "--log-sync-interval",
-    "-4",
-    "--log-announce-interval",
-    "0",
-    "--log-min-delay-req-interval",
-    "-4",
-];
-
 /// A key file with this content.
 fn key_file(directory: &TempDir, name: &str, content: &str) -> PathBuf {
     let path = directory.path().join(name);

@@ -17,7 +17,7 @@ use std::{
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use bpf_tests::{
-    agent::{Agent, START, binary, field, http_get, run_to_end, series},
+    agent::{Agent, SERVE, START, binary, field, http_get, run_to_end, series},
     children::Running,
     forge::{Party, announce, message, now, port},
     in_company,
@@ -34,18 +34,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// How far the median of |offset| may be from the truth (zero: one clock) with other tests beside.
 const TRUE: i64 = 100_000;
 const METRICS: &str = "127.0.0.1:9319";
-
-const SERVE: [&str; 9] = [
-    "serve",
-    "-i",
-    "eth0",
-    "--log-sync-interval",
-    "-4",
-    "--log-announce-interval",
-    "0",
-    "--log-min-delay-req-interval",
-    "-4",
-];
 
 fn median_offset(samples: &[Value]) -> i64 {
     median(field(samples, "offset_ns").into_iter().map(i64::abs).collect())

@@ -2,6 +2,7 @@
 //! them, and the interfaces' coming and going. Upwards it deals in messages with stamps and in
 //! tokens with stamps; engines neither know nor care where those came from.
 
+mod counts;
 mod crowd;
 mod desk;
 mod guard;
@@ -54,6 +55,7 @@ use guard::Guard;
 use interface::{receive_any, rx_selector, tx_selector, wants_driver_stamps};
 use reach::Standby;
 
+pub use counts::IoCounts;
 pub(super) use desk::is_event;
 pub use desk::{SideCounts, Sources};
 
@@ -168,44 +170,6 @@ impl Delivery {
             Self::TxStamp { token, stamp } => Input::Sent { token: *token, stamp: *stamp },
             Self::Link { port, state } => Input::Link { on: *port, state: *state },
         }
-    }
-}
-
-/// Totals of what went wrong on a port, by cause, beside the pairing counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct IoCounts {
-    /// Messages too long to be PTP.
-    pub oversized: u64,
-    /// Sends that the kernel refused.
-    pub send_errors: u64,
-    /// Receives that the kernel refused.
-    pub receive_errors: u64,
-    /// Event messages dropped because too many waited for their stamps already.
-    pub overrun: u64,
-    /// Messages dropped by the kernel because they came faster than they were received.
-    pub socket_overflow: u64,
-    /// Records that lacked the chosen stamp.
-    pub without_stamp: u64,
-    /// What authentication has let pass and dropped.
-    pub authentication: security::Totals,
-    /// Messages in the time transmitter's name from another address than its own.
-    pub other_address: u64,
-}
-
-impl IoCounts {
-    /// Every total with its name in summaries and metrics.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        [
-            ("oversized", self.oversized),
-            ("send_error", self.send_errors),
-            ("receive_error", self.receive_errors),
-            ("overrun", self.overrun),
-            ("socket_overflow", self.socket_overflow),
-            ("record_without_stamp", self.without_stamp),
-            ("other_address", self.other_address),
-        ]
-        .into_iter()
-        .chain(self.authentication.refusals())
     }
 }
 
