@@ -39,6 +39,7 @@ mod seam;
 mod sent;
 mod sequence;
 pub mod servo;
+pub mod spread;
 pub mod stamp;
 pub mod strategy;
 #[cfg(test)]

@@ -85,7 +85,7 @@ pub struct PointReport {
 
 /// A change of the choice.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Choice {
+pub struct Switch {
     /// The point before.
     pub from: StampSource,
     /// The point from now on.
@@ -226,7 +226,7 @@ impl Selector {
 
     /// The other end's time of the packet that was given the stamp `used`. Returns a change of the
     /// choice, if this leads to one.
-    pub fn learn(&mut self, used: Time<Mono>, remote: Time<Ptp>) -> Option<Choice> {
+    pub fn learn(&mut self, used: Time<Mono>, remote: Time<Ptp>) -> Option<Switch> {
         if !self.automatic || self.points.len() < 2 {
             return None;
         }
@@ -254,9 +254,9 @@ impl Selector {
         if best == self.chosen || best_noise >= now * HYSTERESIS {
             return None;
         }
-        let choice = Choice { from: self.chosen, to: best, noise_ns: (now, best_noise) };
+        let switch = Switch { from: self.chosen, to: best, noise_ns: (now, best_noise) };
         self.chosen = best;
-        Some(choice)
+        Some(switch)
     }
 
     /// What is known of each point.
@@ -323,7 +323,7 @@ mod tests {
         Time::from_nanos(1_700_000_000_000_000_000 + n * 62_502_312)
     }
 
-    fn feed(selector: &mut Selector, packets: i64) -> Vec<Choice> {
+    fn feed(selector: &mut Selector, packets: i64) -> Vec<Switch> {
         (0..packets)
             .filter_map(|n| {
                 let stamp = selector.choose(&packet(n, (n * 7_919) % 600 - 300)).unwrap();

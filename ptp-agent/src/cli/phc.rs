@@ -11,7 +11,7 @@ use crate::{
     agent::{AgentError, print, run::ClockChoice},
     clock::{
         frequency::KernelFrequency,
-        phc::{Device, PhcError},
+        phc::{Access, Device, PhcError},
     },
     sys::{
         adjust::{AdjustableClock, nominal_tick},
@@ -99,9 +99,9 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
             devices.iter().try_for_each(tell)?;
         }
         Action::Get { clock } if clock.as_os_str() == "system" => tell(&system()?)?,
-        Action::Get { clock } => tell(&state(&Device::open(clock, false)?, clock)?)?,
+        Action::Get { clock } => tell(&state(&Device::open(clock, Access::Read)?, clock)?)?,
         Action::Set { device: path, to } => {
-            let device = Device::open(path, true)?;
+            let device = Device::open(path, Access::Set)?;
             free_of_others(path)?;
             let _lock = device.lock()?;
             let begun = realtime();
@@ -121,7 +121,7 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
             tell(&state(&device, path)?)?;
         }
         Action::Adj { device: path, step, frequency } => {
-            let device = Device::open(path, true)?;
+            let device = Device::open(path, Access::Set)?;
             free_of_others(path)?;
             let _lock = device.lock()?;
             if let Some(ppb) = frequency {
@@ -140,7 +140,7 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
             tell(&state(&device, path)?)?;
         }
         Action::Cmp { device: path, count, interval } => {
-            let device = Device::open(path, false)?;
+            let device = Device::open(path, Access::Read)?;
             let mut before = None;
             for n in 0..*count {
                 if n > 0 {

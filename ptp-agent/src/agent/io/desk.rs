@@ -2,6 +2,7 @@
 //! stamp of a packet is used.
 
 use super::*;
+use crate::capture::XdpHook;
 
 /// What a port's stamps come from; for status and logs.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -194,8 +195,8 @@ impl Io {
         programs.drain(|record| {
             if record.hook == Hook::Xmit {
                 // Knows its packet by the serial alone.
-                for source in [TxSource::XmitDone, TxSource::StartXmit] {
-                    if let Some(stamp) = tx_stamp(&record, source) {
+                for point in [StampSource::XmitDone, StampSource::StartXmit] {
+                    if let Some(stamp) = stamp_at(&record, point, &relation) {
                         ports.iter_mut().any(|port| port.tx.pairing.amend(record.serial, stamp));
                     }
                 }
@@ -211,19 +212,19 @@ impl Io {
             }
             let mut stamps = Candidates::default();
             if record.direction == Direction::Egress {
-                if let Some(stamp) = tx_stamp(&record, TxSource::TcEgress) {
+                if let Some(stamp) = stamp_at(&record, StampSource::TcEgress, &relation) {
                     stamps.add(stamp);
                 }
                 let (message, serial) = (record.message(), record.serial);
                 port.tx.pairing.push(now, port.ifindex, message, serial, stamps);
                 return;
             }
-            let sources = match record.hook {
-                Hook::XdpIngress => [hooks[at].xdp.map(RxSource::Xdp), None],
-                _ => [Some(RxSource::Stack), Some(RxSource::TcIngress)],
+            let points = match record.hook {
+                Hook::XdpIngress => [hooks[at].xdp.map(XdpHook::point), None],
+                _ => [Some(StampSource::Stack), Some(StampSource::TcIngress)],
             };
-            for source in sources.into_iter().flatten() {
-                match rx_stamp(&record, source, &relation) {
+            for point in points.into_iter().flatten() {
+                match stamp_at(&record, point, &relation) {
                     Some(stamp) => stamps.add(stamp),
                     None => port.counts.without_stamp += 1,
                 }
