@@ -347,18 +347,13 @@ impl Io {
         let Some(port) = self.ports.get_mut(usize::from(measurement.port.0)) else {
             return;
         };
-        let ingress = self.config.ingress_latency.of(port.rx.selector.reference());
-        let egress = self.config.egress_latency.of(port.tx.selector.reference());
-        let (direction, switch) = match measurement.observation {
-            Observation::Sync(sync) => {
-                ("receive", port.rx.selector.learn(sync.t2.time + ingress, sync.t1))
-            }
-            Observation::Delay(delay) => {
-                ("transmit", port.tx.selector.learn(delay.t3.time - egress, delay.t4))
-            }
+        let (direction, side, stamp, remote) = match measurement.observation {
+            Observation::Sync(sync) => ("receive", &mut port.rx, sync.t2, sync.t1),
+            Observation::Delay(delay) => ("transmit", &mut port.tx, delay.t3, delay.t4),
             // No answer says when a Pdelay_Req arrived by a clock that could be compared with.
             Observation::PeerDelay(_) => return,
         };
+        let switch = stamp.packet.and_then(|packet| side.selector.learn(packet, remote));
         if let Some(Switch { from, to, noise_ns }) = switch {
             tracing::info!(
                 interface = port.interface,

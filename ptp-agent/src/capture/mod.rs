@@ -20,7 +20,7 @@ pub use chain::Place;
 pub use hearsay::{Channel as HeardChannel, Hearsay};
 pub use hints::{HINTS_OBJECT, Hints, HintsError};
 pub use latency::{Latencies, Latency};
-pub use pairing::{Outcome, Pairing, PairingCounts};
+pub use pairing::{Asked, Outcome, Pairing, PairingCounts};
 pub use point::{Choice, hook_of, stamp_at};
 pub use probe::{ProbeError, ProbeReport, probe};
 pub use programs::{
@@ -37,7 +37,7 @@ pub(crate) use select::median;
 pub use select::{Candidates, PointReport, Selector, Switch};
 pub use socket_stamp::{SocketStamps, is_before_socket, is_of_socket};
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use ptp_common::{
     record::Record,
@@ -116,7 +116,10 @@ pub fn mono_stamp(record: &Record) -> Time<Mono> {
 /// first, and counted.
 #[derive(Debug, Default)]
 pub struct EgressJoin {
-    waiting: VecDeque<Record>,
+    /// By serial.
+    waiting: HashMap<u64, Record>,
+    /// Serials in the order of their coming; those of records that were joined are still among them.
+    order: VecDeque<u64>,
     /// TC egress records to which no tracepoint record came.
     pub unjoined: u64,
 }
@@ -126,23 +129,34 @@ impl EgressJoin {
 
     /// Keeps a TC egress record until its tracepoint record comes.
     pub fn push(&mut self, record: Record) {
-        if self.waiting.len() == Self::CAPACITY {
-            self.waiting.pop_front();
-            self.unjoined += 1;
+        if self.waiting.len() == Self::CAPACITY || self.order.len() == 4 * Self::CAPACITY {
+            self.unjoined += u64::from(self.oldest().is_some());
         }
-        self.waiting.push_back(record);
+        self.order.push_back(record.serial);
+        self.waiting.insert(record.serial, record);
     }
 
     /// The oldest record that was written before `until`, as one to which nothing will come.
     pub fn give_up(&mut self, until: Time<Mono>) -> Option<Record> {
-        let record = self.waiting.pop_front_if(|record| mono_stamp(record) < until)?;
-        self.unjoined += 1;
-        Some(record)
+        while let Some(serial) = self.order.front() {
+            if self.waiting.get(serial).is_some_and(|record| mono_stamp(record) >= until) {
+                return None;
+            }
+            if let Some(record) = self.oldest() {
+                self.unjoined += 1;
+                return Some(record);
+            }
+        }
+        None
     }
 
     /// The TC egress record of the same packet as the tracepoint record `late`.
     pub fn join(&mut self, late: &Record) -> Option<Record> {
-        let at = self.waiting.iter().position(|record| record.serial == late.serial)?;
-        self.waiting.remove(at)
+        self.waiting.remove(&late.serial)
+    }
+
+    /// Takes out the one that came first; `None` where that was joined.
+    fn oldest(&mut self) -> Option<Record> {
+        self.waiting.remove(&self.order.pop_front()?)
     }
 }

@@ -31,8 +31,8 @@ impl Io {
                         self.hooks[index] = hooks;
                         port.last_problem = None;
                         // Perhaps another driver: measure anew.
-                        port.rx.selector = rx_selector(self.config.rx_source, hooks);
-                        port.tx.selector = tx_selector(self.config.tx_source);
+                        port.rx.compare_anew(rx_selector(self.config.rx_source, hooks));
+                        port.tx.compare_anew(tx_selector(self.config.tx_source));
                         port.primer = Primer::new(self.config.prime, &port.interface);
                         port.brackets = Default::default();
                     }
