@@ -106,7 +106,7 @@ impl Choice {
 }
 
 /// What is done at present.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
     /// As [`Choice::Plain`].
@@ -156,7 +156,7 @@ pub enum Use {
 }
 
 /// What has been measured; for logs, status and metrics. All in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Findings {
     /// By how much a Sync is faster after a request, median; `null` before both kinds have been seen.
     pub remote_priming_ns: Option<f64>,

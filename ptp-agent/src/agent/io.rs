@@ -38,7 +38,7 @@ use crate::{
         receiver::{Measurement, Observation},
         strategy::Sending,
     },
-    publish::metrics::Histogram,
+    publish::{metrics::Histogram, snapshot::Sources},
     security,
     stamp::{Manner, Stamp, StampSource},
     sys::{clock::monotonic, schedule, timer::Timer},
@@ -55,8 +55,8 @@ use interface::{receive_any, rx_selector, tx_selector, wants_driver_stamps};
 use reach::Standby;
 
 pub use counts::IoCounts;
+pub use desk::SideCounts;
 pub(super) use desk::is_event;
-pub use desk::{SideCounts, Sources};
 
 /// How long a received event message waits for its stamp. On the hook's side the stamp is there
 /// before the socket is; this covers a record that another CPU is still writing.
@@ -317,8 +317,8 @@ impl Io {
     pub fn sources(&self, port: PortIndex) -> Option<Sources> {
         let port = self.ports.get(usize::from(port.0))?;
         Some(Sources {
-            rx: port.rx.selector.chosen(),
-            tx: port.tx.selector.chosen(),
+            rx: port.rx.selector.chosen().into(),
+            tx: port.tx.selector.chosen().into(),
             rx_points: port.rx.selector.report(),
             tx_points: port.tx.selector.report(),
             primed: port.primer.is_on(),

@@ -34,6 +34,7 @@ use crate::{
         http::Publication,
         json::{Event, Output, PTP, Sample, Summary},
         metrics::{self, MAX_PORTS, StampOutcome, message_type_name},
+        snapshot::{self, Named, Observed, Observing, Snapshot},
     },
     security::{Associations, Policy, Totals as Authentication},
     stamp::StampSource,
@@ -383,7 +384,7 @@ impl Teller {
                     error_bound_ns: None,
                     precision_ns: None,
                     interval_ns: None,
-                    state: STATE.into(),
+                    state: Named::Other(STATE.into()),
                     rx_source: Some(sample.rx_source.name().into()),
                     tx_source: sample.tx_source.map(|source| source.name().into()),
                     strategy: None,
@@ -470,22 +471,32 @@ impl Teller {
             });
         }
         self.publication.metrics.set_ring_lost(tap.ring_lost());
-        let status = json!({
-            "command": "observe",
-            "uptime_s": (now - self.start).as_secs_f64(),
-            "samples": self.samples,
-            "interfaces": tap.interfaces().map(|(interface, up, rx_source)| json!({
-                "interface": interface,
-                "up": up,
-                "rx_source": rx_source.name(),
-                "tx_source": tap.tx_source().name(),
-            })).collect::<Vec<_>>(),
-            "ports": ports(tap, observer),
-            "authentication": self.keys.is_some().then_some(self.authentication),
-            "lost": self.losses(tap, observer),
-            "alarms": self.health.status(now),
-        });
-        if let Err(error) = self.publication.set_status(&status) {
+        let snapshot = Snapshot {
+            command: Some(snapshot::Command::Observe.into()),
+            uptime_s: Some((now - self.start).as_secs_f64()),
+            samples: Some(self.samples),
+            observing: Observing {
+                interfaces: tap
+                    .interfaces()
+                    .map(|(interface, up, rx_source)| Observed {
+                        interface: interface.to_owned(),
+                        up,
+                        rx_source: rx_source.into(),
+                        tx_source: tap.tx_source().into(),
+                    })
+                    .collect(),
+                authentication: self.keys.is_some().then(|| snapshot::Authentication {
+                    verified: self.authentication.verified,
+                    unverified: self.authentication.unverified,
+                    ..snapshot::Authentication::default()
+                }),
+            },
+            ports: ports(tap, observer),
+            lost: self.losses(tap, observer),
+            alarms: self.health.status(now),
+            ..Snapshot::default()
+        };
+        if let Err(error) = self.publication.publish(snapshot) {
             tracing::debug!(%error, "status");
         }
     }
@@ -563,7 +574,7 @@ impl Teller {
         let duration_s = (now - self.start).as_secs_f64();
         match self.output {
             Some(output) => {
-                let more = Map::from_iter([("ports".to_owned(), ports(tap, observer))]);
+                let more = Map::from_iter([("ports".to_owned(), json!(ports(tap, observer)))]);
                 let samples = self.samples;
                 // That nothing was lost here is worth being said: who counts packets relies on it.
                 lost.entry("ring".to_owned()).or_insert(0);

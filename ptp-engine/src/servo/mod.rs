@@ -24,7 +24,7 @@ mod tests;
 
 use crate::stamp::StampSource;
 use ptp_common::time::{Duration, Mono, Ptp, Time};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A local instant on both scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Observed {
 }
 
 /// State of the servo.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ServoState {
     /// Measures; the clock is not followed yet.

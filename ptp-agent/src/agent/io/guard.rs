@@ -6,11 +6,12 @@ use ptp_common::{
     time::{Mono, Time},
     wire::{MessageKey, PortIdentity},
 };
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 use super::{Delivery, Io, crowd::without_port, pin::Pin};
 use crate::{
     engine::{PortIndex, address::Address},
+    publish::snapshot::Authentication,
     security::{Associations, Policy},
     stamp::Stamp,
 };
@@ -108,25 +109,24 @@ impl Io {
         Some(format!("{cause} from {from} on {}", self.interface(port)))
     }
 
-    /// What authentication does on a port, for the status; null without keys.
-    pub fn authentication(&self, port: PortIndex) -> Value {
-        let Some(associations) = &self.guard.associations else { return Value::Null };
-        let policy = associations.policy();
+    /// What authentication does on a port; `None` without keys.
+    pub fn authentication(&self, port: PortIndex) -> Option<Authentication> {
+        let policy = self.guard.associations.as_ref()?.policy();
         let (spp, key_id) = policy.keys.active();
         let totals = self.counts(port).authentication;
-        let refused: serde_json::Map<String, Value> = totals
+        let refused: BTreeMap<String, u64> = totals
             .refusals()
             .filter(|(_, total)| *total > 0)
-            .map(|(cause, total)| (cause.to_owned(), total.into()))
+            .map(|(cause, total)| (cause.to_owned(), total))
             .collect();
-        json!({
-            "required": policy.is_required,
-            "spp": spp,
-            "key": key_id,
-            "keys": policy.keys.len(),
-            "verified": totals.verified,
-            "unverified": totals.unverified,
-            "refused": refused,
+        Some(Authentication {
+            required: Some(policy.is_required),
+            spp: Some(spp),
+            key: Some(key_id),
+            keys: Some(policy.keys.len()),
+            verified: totals.verified,
+            unverified: totals.unverified,
+            refused: Some(refused),
         })
     }
 }

@@ -30,6 +30,11 @@ pub use figures::{
 pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
 pub use transparent::{Forwarding, Way};
 
+use super::snapshot::{Following, Named, Snapshot};
+use crate::{
+    engine::{PortState, strategy::Strategy},
+    servo::ServoState,
+};
 use family::{
     ALARM, BUILD_INFO, CAUSAL_INTERVAL, ERROR_BOUND, EXCHANGES, FREQUENCY, Families, HOST_OFFSET,
     HOST_OFFSET_BOUND, HOST_READ_AT, LAST_SAMPLE, MESSAGES, OFFSET, PARENT, PATH_DELAY, PORT_STATE,
@@ -84,6 +89,21 @@ impl Metrics {
             return false;
         }
         true
+    }
+
+    /// Shows the states that a snapshot has of the ports of this agent.
+    pub fn show(&self, snapshot: &Snapshot) {
+        let Some(domain) = snapshot.domain else { return };
+        let Following { servo_state, strategy, .. } = &snapshot.following;
+        for port in &snapshot.ports {
+            let (Some(interface), Some(state)) = (&port.interface, &port.state) else { continue };
+            self.update(interface, domain, |figures| {
+                figures.port_state = state.known();
+                figures.servo_state = servo_state.as_ref().and_then(Named::known);
+                figures.strategy = strategy.as_ref().and_then(|it| it.name.known());
+                figures.priming = port.stamped.sources.as_ref().map(|sources| sources.primed);
+            });
+        }
     }
 
     /// Takes the series of one port away.
@@ -218,9 +238,9 @@ fn add_port(families: &mut Families, interface: &str, domain: &str, figures: &Po
         families.add(&PARENT, &[port[0], port[1], labels[0], labels[1]], 1.0);
     }
     for (family, label, current, states) in [
-        (&PORT_STATE, "state", figures.port_state, &PORT_STATES[..]),
-        (&SERVO_STATE, "state", figures.servo_state, &SERVO_STATES[..]),
-        (&STRATEGY, "strategy", figures.strategy, &STRATEGIES[..]),
+        (&PORT_STATE, "state", figures.port_state.map(PortState::name), &PORT_STATES[..]),
+        (&SERVO_STATE, "state", figures.servo_state.map(ServoState::name), &SERVO_STATES[..]),
+        (&STRATEGY, "strategy", figures.strategy.map(Strategy::name), &STRATEGIES[..]),
     ] {
         let Some(current) = current else { continue };
         for state in states {
@@ -306,9 +326,9 @@ mod tests {
             });
             figures.set_parent(ClockIdentity([1; 8]), PortIdentity::ALL);
             figures.last_sample_timestamp_seconds = Some(1.7e9);
-            figures.port_state = Some("time_receiver");
-            figures.servo_state = Some("locked");
-            figures.strategy = Some("remote");
+            figures.port_state = Some(PortState::TimeReceiver);
+            figures.servo_state = Some(ServoState::Locked);
+            figures.strategy = Some(Strategy::Remote);
             for kind in MessageType::ALL {
                 figures.set_messages(Direction::Rx, kind, 5);
             }
