@@ -144,6 +144,7 @@ pub enum Refused {
 
 /// What a client tells.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "made once in an exchange and handed on at once")]
 pub enum NtpEvent {
     /// An exchange is complete.
     Exchange(Exchange),
