@@ -28,6 +28,7 @@ pub mod limits;
 #[cfg(any(test, target_os = "none"))]
 mod math;
 pub mod node;
+pub mod ntp;
 pub mod observer;
 pub mod origin;
 pub mod outcome;

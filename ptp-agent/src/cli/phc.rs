@@ -3,6 +3,7 @@
 
 use std::{fs, path::PathBuf, thread, time::Duration as StdDuration};
 
+use anyhow::Context as _;
 use clap::Subcommand;
 use ptp_common::time::{Duration, Ptp, Time};
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ use crate::{
     sys::{
         adjust::{AdjustableClock, nominal_tick},
         clock::{monotonic, realtime, tai_offset_seconds},
+        ethtool, hwtstamp,
     },
 };
 
@@ -60,6 +62,18 @@ enum Action {
         /// The frequency adjustment, parts per billion; positive is faster.
         #[arg(long, value_name = "PPB", allow_negative_numbers = true)]
         frequency: Option<f64>,
+    },
+    /// What a network card can stamp by itself and what it is set to; sets it where a value is given, as hwstamp_ctl
+    /// does, and leaves it so (needs CAP_NET_ADMIN). One switch for the whole host: a daemon that uses it may break.
+    Nic {
+        /// The interface.
+        interface: String,
+        /// What is stamped of the packets sent.
+        #[arg(long, value_name = "TYPE", value_parser = hwtstamp::TX_TYPES)]
+        tx: Option<String>,
+        /// What is stamped of the packets received.
+        #[arg(long, value_name = "FILTER", value_parser = hwtstamp::RX_FILTERS)]
+        rx: Option<String>,
     },
     /// Compare a device with the system clock: device minus CLOCK_REALTIME, and how the two drift.
     Cmp {
@@ -139,6 +153,21 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
             }
             tell(&state(&device, path)?)?;
         }
+        Action::Nic { interface, tx, rx } => {
+            let before = hwtstamp::configuration(interface).ok();
+            if tx.is_some() || rx.is_some() {
+                let now = before.unwrap_or_default();
+                let tx = tx.as_deref().unwrap_or_else(|| now.tx());
+                let rx = rx.as_deref().unwrap_or_else(|| now.rx());
+                let wanted = hwtstamp::Config::named(tx, rx).with_context(|| {
+                    format!("{interface} is set to something without a name; give --tx and --rx")
+                })?;
+                hwtstamp::configure(interface, wanted).with_context(|| {
+                    format!("{interface} cannot be told to stamp tx {tx}, rx {rx}")
+                })?;
+            }
+            tell(&nic(interface, before)?)?;
+        }
         Action::Cmp { device: path, count, interval } => {
             let device = Device::open(path, Access::Read)?;
             let mut before = None;
@@ -165,6 +194,30 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What `ethtool -T` says, and what the card is set to, before and now.
+fn nic(interface: &str, before: Option<hwtstamp::Config>) -> anyhow::Result<Value> {
+    let offered = ethtool::timestamping(interface)
+        .with_context(|| format!("{interface} cannot be asked for its timestamps"))?;
+    let driver = ethtool::driver(interface).map(|driver| driver.name).ok();
+    let told = |config: Option<hwtstamp::Config>| {
+        config.map(|config| json!({ "tx": config.tx(), "rx": config.rx() }))
+    };
+    Ok(json!({
+        "event": "nic",
+        "interface": interface,
+        "driver": driver,
+        "device": offered.phc.map(|number| format!("/dev/ptp{number}")),
+        "tx_software": offered.tx_software,
+        "rx_software": offered.rx_software,
+        "tx_hardware": offered.tx_hardware,
+        "rx_hardware": offered.rx_hardware,
+        "tx_types": offered.tx_names(),
+        "rx_filters": offered.rx_names(),
+        "before": told(before),
+        "now": told(hwtstamp::configuration(interface).ok()),
+    }))
 }
 
 fn seconds_after_1970(seconds: f64) -> anyhow::Result<Time<Ptp>> {
