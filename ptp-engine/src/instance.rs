@@ -556,6 +556,7 @@ impl Engine for Instance {
             }
             Input::Sent { token, stamp } => self.sent(cx, token, stamp),
             Input::Link { on, state } => self.link(cx, on, state),
+            Input::Passed(_) => {}
         }
     }
 

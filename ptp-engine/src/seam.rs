@@ -10,6 +10,7 @@ use ptp_common::time::{Duration, Mono, Ptp, Time};
 use crate::{
     Datagram, PortIndex, PortState, SentToken,
     address::Address,
+    observer::ObservedPacket,
     outcome::{Measurement, Parent, StateReason},
     stamp::Stamp,
 };
@@ -77,6 +78,8 @@ pub enum Input<'a> {
         /// The stamp.
         stamp: Option<Stamp>,
     },
+    /// A packet passed a hook, on its way in or out, to or from whomever: what an observer sees, who has no sockets.
+    Passed(ObservedPacket<'a>),
     /// The link of a port came up or went down. To say what is known already does no harm.
     Link {
         /// Which.

@@ -12,7 +12,7 @@ use nix::time::{ClockId, clock_gettime};
 use ptp_agent::{
     agent::{
         AgentError,
-        drive::{Drive, Host, Occasion},
+        drive::{Drive, Host, Occasion, Outside as _},
         io::{Io, IoConfig},
         prime::PrimeMode,
     },
