@@ -33,7 +33,7 @@ use alloc::collections::VecDeque;
 use evidence::Evidence;
 use least::Least;
 use line::Line;
-use ptp_common::time::{Duration, Mono, Time};
+use ptp_common::time::{Duration, Free, Time};
 use serde::{Deserialize, Serialize};
 
 /// Requests remembered.
@@ -375,7 +375,7 @@ impl Strategist {
     }
 
     /// Where the way back is another one, what was seen before is of no use.
-    fn follow_path(&mut self, at: Time<Mono>, back_ns: f64) {
+    fn follow_path(&mut self, at: Time<Free>, back_ns: f64) {
         let Some(line) = self.line else { return };
         let off_ns = back_ns - line.at(at);
         let noise_ns = self.findings.request_noise_ns.unwrap_or(0.0);
@@ -428,7 +428,7 @@ impl Strategist {
     }
 
     /// The fastest round trip of the last minutes; where it is another one, the servo begins anew.
-    fn follow_least(&mut self, now: Time<Mono>) {
+    fn follow_least(&mut self, now: Time<Free>) {
         let Some(least_ns) = self.least.value(now) else { return };
         let is_other = self.gone_by_ns.is_none_or(|before| {
             (least_ns - before).abs() > OTHER_NS.max(OTHER_SHARE * before.abs())

@@ -1,7 +1,7 @@
 //! How often Sync comes: what the time transmitter says, or else what is seen.
 
 use super::SyncInput;
-use ptp_common::time::{Duration, Mono, Time};
+use ptp_common::time::{Duration, Free, Time};
 
 /// Shortest interval that is computed with, seconds.
 const SHORTEST_S: f64 = 1.0 / 1024.0;
@@ -22,7 +22,7 @@ pub(super) struct SyncInterval {
     gap_s: f64,
     gap_square_s2: f64,
     longest_s: f64,
-    last_sync: Option<Time<Mono>>,
+    last_sync: Option<Time<Free>>,
 }
 
 impl SyncInterval {
