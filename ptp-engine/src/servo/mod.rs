@@ -17,6 +17,7 @@ pub mod trust;
 
 use crate::prelude::*;
 pub use choice::{Choice, Method, Options, Purpose, UnknownServo, build};
+pub(crate) use causal::{Causal, Pace};
 pub use trust::{Basis, Interval, Trust};
 
 #[cfg(test)]
