@@ -404,7 +404,7 @@ impl Teller {
 }
 
 /// A sample as ptp4l tells it. Its frequency is what is taken away from the clock's.
-fn ptp4l_line(sample: &Sample) -> String {
+pub fn ptp4l_line(sample: &Sample) -> String {
     let mono = sample.mono.as_nanos();
     let state = match sample.state {
         ServoState::Unlocked => 0,
