@@ -306,9 +306,11 @@ impl Start {
                     delay_asymmetry: port.delay_asymmetry_ns,
                     assume_two_step: port.assume_two_step,
                     link_up: port.link_up,
+                    ..PortConfig::default()
                 })
                 .collect(),
             seed: self.seed,
+            contention: None,
         }
     }
 
