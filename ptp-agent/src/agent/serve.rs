@@ -24,7 +24,6 @@ use super::{
     virtual_clock,
 };
 use crate::{
-    capture::{RxSource, TxSource},
     clock::{Clock, served::ServedTime, virtual_clock::VirtualClock},
     engine::{
         Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
@@ -37,6 +36,7 @@ use crate::{
         management::Setting,
         metrics::Direction,
     },
+    stamp::StampSource,
     sys::clock::{host_reading, monotonic},
 };
 
@@ -127,8 +127,8 @@ pub async fn serve(
     let services = Services::start(common.serving.clone(), &publication, monotonic());
     // Nobody tells a grandmaster when its messages arrived, so there is nothing to compare points by.
     let io = Io::open(IoConfig {
-        rx_source: Some(common.io.rx_source.unwrap_or(RxSource::Stack)),
-        tx_source: Some(common.io.tx_source.unwrap_or(TxSource::StartXmit)),
+        rx_source: common.io.rx_source.or(StampSource::Stack),
+        tx_source: common.io.tx_source.or(StampSource::StartXmit),
         ..common.io.clone()
     })?;
     let output = start_output(common.json)?;
