@@ -40,6 +40,7 @@ use crate::{
 };
 use apart::Apart;
 use telling::Teller;
+pub use telling::ptp4l_line;
 
 /// Which clock follows.
 #[derive(Clone, Debug, Default, PartialEq)]

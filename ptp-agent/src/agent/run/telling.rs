@@ -116,6 +116,9 @@ impl Teller {
                     "strategy"
                 );
             }
+            Command::Event(Event::Standing { old, new }) => {
+                tracing::info!(from = old.name(), to = new.name(), "sources of time");
+            }
             Command::Event(Event::ClockError(error)) => {
                 self.clock_errors += 1;
                 if let ClockError::Refused { .. } = error {
@@ -142,7 +145,7 @@ impl Teller {
                 ),
                 None => tracing::warn!("no grandmaster"),
             },
-            Command::Send(_) | Command::Measured(_) => {}
+            Command::Send(_) | Command::Measured(_) | Command::Witnessed(_) => {}
         }
         Ok(())
     }
@@ -404,7 +407,7 @@ impl Teller {
 }
 
 /// A sample as ptp4l tells it. Its frequency is what is taken away from the clock's.
-fn ptp4l_line(sample: &Sample) -> String {
+pub fn ptp4l_line(sample: &Sample) -> String {
     let mono = sample.mono.as_nanos();
     let state = match sample.state {
         ServoState::Unlocked => 0,
