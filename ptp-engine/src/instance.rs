@@ -2,6 +2,7 @@
 //! tells of itself. Bytes come in by [`Input`], and which port does what with them is a matter of the port's
 //! [`Role`]. Client-only and server-only clocks are two [`Participation`]s of the same type.
 
+mod bystanders;
 mod election;
 pub(crate) mod overheard;
 mod peer_delay;
@@ -24,6 +25,7 @@ use crate::{
     stamp::Stamp,
     timers::Timers,
 };
+use bystanders::Bystanders;
 use overheard::{Hint, Overheard};
 use ptp_common::{
     data_set::TimeProperties,
@@ -99,6 +101,9 @@ pub struct Instance {
     /// Counts what came for ports that do not exist.
     stray: Counters,
     overheard: Overheard,
+    bystanders: Bystanders,
+    /// Who is not followed, since others have refuted its time.
+    distrusted: Vec<PortIdentity>,
 }
 
 /// The context of an instance, which has no events of its own.
@@ -168,6 +173,8 @@ impl Instance {
             requests: None,
             stray: Counters::default(),
             overheard: Overheard::default(),
+            bystanders: Bystanders::default(),
+            distrusted: Vec::new(),
         }
     }
 
@@ -452,7 +459,9 @@ impl Instance {
     /// How much is stored, for the test that it is bounded.
     #[cfg(test)]
     pub(crate) fn stored(&self) -> usize {
-        self.ports.iter().map(Port::stored).sum()
+        self.ports.iter().map(Port::stored).sum::<usize>()
+            + self.bystanders.len()
+            + self.distrusted.len()
     }
 
     fn start_port(&mut self, cx: &mut Cx<'_>, index: usize, reason: StateReason) {

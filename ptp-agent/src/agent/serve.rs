@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     answers::{self, Answers, PortAnswers},
-    capture::{RxSource, TxSource},
+    capture::Choice,
     clock::{Clock, served::ServedTime, virtual_clock::VirtualClock},
     engine::{
         Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
@@ -39,6 +39,7 @@ use crate::{
         management::Setting,
         metrics::Direction,
     },
+    stamp::StampSource,
     sys::clock::{host_reading, monotonic},
 };
 
@@ -150,8 +151,8 @@ pub async fn serve(
     let services = Services::start(common.serving.clone(), &publication, monotonic());
     // Nobody tells a grandmaster when its messages arrived, so there is nothing to compare points by.
     let io = Io::open(IoConfig {
-        rx_source: Some(common.io.rx_source.unwrap_or(RxSource::Stack)),
-        tx_source: Some(common.io.tx_source.unwrap_or(TxSource::StartXmit)),
+        rx_source: common.io.rx_source.or(StampSource::Stack),
+        tx_source: common.io.tx_source.or(StampSource::StartXmit),
         ..common.io.clone()
     })?;
     let answers = open_answers(&config)?;
@@ -278,7 +279,10 @@ fn open_answers(config: &ServeConfig) -> Result<Option<Answers>, AgentError> {
         Some("messages are authenticated")
     } else if !io.wire.is_empty() {
         Some("stamps are taken at the other end of the wire")
-    } else if matches!(io.rx_source, Some(RxSource::Xdp(_))) {
+    } else if matches!(
+        io.rx_source,
+        Choice::AnyXdp | Choice::Fixed(StampSource::XdpNative | StampSource::XdpGeneric)
+    ) {
         Some("receive stamps are taken by XDP")
     } else {
         None
@@ -293,7 +297,7 @@ fn open_answers(config: &ServeConfig) -> Result<Option<Answers>, AgentError> {
         }
         return Ok(None);
     }
-    let is_stack = io.rx_source != Some(RxSource::TcIngress);
+    let is_stack = io.rx_source != Choice::Fixed(StampSource::TcIngress);
     // The standard library's, which nobody can know.
     let key = RandomState::new().build_hasher().finish();
     let opened = Answers::open(config.answers.clone(), &io.interfaces, io.transport, is_stack, key);

@@ -1,6 +1,6 @@
 //! What each command takes on the command line.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration as StdDuration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration as StdDuration};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     agent::prime::PrimeMode,
     answers, bench,
-    capture::{Latency, RxSource, TxSource},
+    capture::{Choice as PointChoice, Latency},
     compare, doctor,
     engine::strategy,
     lab,
@@ -186,12 +186,12 @@ pub(super) struct TapArgs {
     pub(super) interface: Vec<String>,
     /// Receive stamp: auto (default; measures which is best), stack, tc_ingress, xdp_native,
     /// xdp_generic, or xdp for native where the driver can and generic elsewhere.
-    #[arg(long, value_name = "SOURCE")]
-    pub(super) rx_source: Option<OrAuto<RxSource>>,
+    #[arg(long, value_name = "SOURCE", value_parser = PointChoice::of_receive)]
+    pub(super) rx_source: Option<PointChoice>,
     /// Transmit stamp: auto (default; measures which is best), xmit_done, start_xmit, tc_egress or
     /// driver_software (not for `observe`).
-    #[arg(long, value_name = "SOURCE")]
-    pub(super) tx_source: Option<OrAuto<TxSource>>,
+    #[arg(long, value_name = "SOURCE", value_parser = PointChoice::of_transmit)]
+    pub(super) tx_source: Option<PointChoice>,
     /// Size of the ring buffer, KiB: a power of two.
     #[arg(long, value_name = "KIB", value_parser = ring_kib)]
     pub(super) ring_kib: Option<u32>,
@@ -242,23 +242,6 @@ pub(super) struct PortArgs {
     /// Seed for the randomised message intervals, for repeatable runs.
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
-}
-
-/// A capture point, or the order to find the best one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OrAuto<T>(pub(super) Option<T>);
-
-impl<T: FromStr<Err = String>> FromStr for OrAuto<T> {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self(None)),
-            _ => match text.parse() {
-                Ok(point) => Ok(Self(Some(point))),
-                Err(problem) => Err(format!("{problem}, or auto")),
-            },
-        }
-    }
 }
 
 #[derive(Debug, Args)]

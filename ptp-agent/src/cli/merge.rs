@@ -20,7 +20,7 @@ use crate::{
         tap::TapConfig,
     },
     answers,
-    capture::{Latencies, Latency, RxSource, TxSource},
+    capture::{Choice as PointChoice, Latencies, Latency},
     compare,
     engine::DelayMechanism,
     publish::{
@@ -30,6 +30,7 @@ use crate::{
     recording::{RecordError, RecordingFile},
     security::file::KeyFileError,
     servo::{Options, Purpose, Servo, choice},
+    stamp::StampSource,
 };
 
 /// What stands between the command line and a working command.
@@ -86,13 +87,10 @@ fn interfaces(args: &TapArgs, config: &Config) -> Result<Vec<String>, UsageError
     Ok(interfaces)
 }
 
-fn sources(
-    args: &TapArgs,
-    config: &Config,
-) -> Result<(Option<RxSource>, Option<TxSource>), UsageError> {
+fn sources(args: &TapArgs, config: &Config) -> Result<(PointChoice, PointChoice), UsageError> {
     let rx = args.rx_source.or(config.rx_source()?);
     let tx = args.tx_source.or(config.tx_source()?);
-    Ok((rx.and_then(|rx| rx.0), tx.and_then(|tx| tx.0)))
+    Ok((rx.unwrap_or_default(), tx.unwrap_or_default()))
 }
 
 fn serving(args: &TapArgs, config: &Config) -> Serving {
@@ -126,13 +124,17 @@ fn ring_bytes(args: &TapArgs, config: &Config) -> Option<u32> {
 /// one direction only, which minimum filtering removes.
 fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
     let (rx_source, tx_source) = sources(args, config)?;
-    if tx_source == Some(TxSource::DriverSoftware) {
-        return Err(UsageError::DriverStampOfOthers);
-    }
+    let tx_source = match tx_source {
+        PointChoice::Fixed(StampSource::DriverSoftware) => {
+            return Err(UsageError::DriverStampOfOthers);
+        }
+        PointChoice::Fixed(point) => point,
+        PointChoice::Auto | PointChoice::AnyXdp => StampSource::StartXmit,
+    };
     Ok(TapConfig {
         interfaces: interfaces(args, config)?,
-        rx_source: rx_source.unwrap_or(RxSource::Stack),
-        tx_source: tx_source.unwrap_or(TxSource::StartXmit),
+        rx_source: rx_source.or(StampSource::Stack),
+        tx_source,
         ring_bytes: ring_bytes(args, config),
     })
 }

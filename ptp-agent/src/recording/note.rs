@@ -143,7 +143,7 @@ fn is_zero(duration: &Duration) -> bool {
 }
 
 impl From<Stamp> for RecordedStamp {
-    fn from(Stamp { time, source, doubt, manner, late: _ }: Stamp) -> Self {
+    fn from(Stamp { time, source, doubt, manner, late: _, packet: _ }: Stamp) -> Self {
         Self { mono_ns: time, source, doubt_ns: doubt, manner }
     }
 }

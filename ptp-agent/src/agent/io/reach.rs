@@ -8,8 +8,8 @@ use ptp_common::time::{Mono, Time};
 
 use super::{Io, Port, wants_driver_stamps};
 use crate::{
-    capture::{CaptureError, HeardChannel, Place, TxSource},
-    stamp::Stamp,
+    capture::{CaptureError, Choice, HeardChannel, Place},
+    stamp::{Stamp, StampSource},
 };
 
 /// Messages whose driver's stamps may wait for nobody to have seen them.
@@ -118,7 +118,7 @@ impl Io {
             let is_displaced = port.tx.reach.is_displaced();
             let Some(transport) = &port.transport else { continue };
             if is_displaced && !port.driver_stamps && !port.standby.is_asked {
-                let wanted = Some(TxSource::DriverSoftware);
+                let wanted = Choice::Fixed(StampSource::DriverSoftware);
                 port.driver_stamps = wants_driver_stamps(wanted, transport, &port.interface);
                 port.standby.is_asked = true;
             } else if !is_displaced && port.standby.is_asked {

@@ -13,14 +13,14 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    args::{Delay, OrAuto, ServeClock},
+    args::{Delay, ServeClock},
     clock::{ClockSection, ExportArgs, RunClock},
     log::LogLevel,
 };
 use crate::{
     agent::prime::PrimeMode,
     answers,
-    capture::{Latencies, RxSource, TxSource},
+    capture::{self, Latencies},
     engine::{receiver::Acceptable, strategy},
     servo::Choice,
     transport::TransportKind,
@@ -196,21 +196,22 @@ impl Config {
         Ok(())
     }
 
-    pub(super) fn rx_source(&self) -> Result<Option<OrAuto<RxSource>>, ConfigError> {
-        parse("rx-source", self.rx_source.as_deref())
+    pub(super) fn rx_source(&self) -> Result<Option<capture::Choice>, ConfigError> {
+        parse("rx-source", self.rx_source.as_deref(), capture::Choice::of_receive)
     }
 
-    pub(super) fn tx_source(&self) -> Result<Option<OrAuto<TxSource>>, ConfigError> {
-        parse("tx-source", self.tx_source.as_deref())
+    pub(super) fn tx_source(&self) -> Result<Option<capture::Choice>, ConfigError> {
+        parse("tx-source", self.tx_source.as_deref(), capture::Choice::of_transmit)
     }
 }
 
-fn parse<T: std::str::FromStr<Err = String>>(
+fn parse<T>(
     key: &'static str,
     text: Option<&str>,
+    parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<Option<T>, ConfigError> {
     text.map(|text| {
-        text.parse()
+        parse(text)
             .map_err(|problem| ConfigError::Value { key, problem: format!("{text:?}: {problem}") })
     })
     .transpose()
@@ -219,6 +220,7 @@ fn parse<T: std::str::FromStr<Err = String>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stamp::StampSource;
 
     #[test]
     fn unknown_key_is_refused_with_line_and_column() {
@@ -242,7 +244,7 @@ mod tests {
         let config: Config =
             toml::from_str("rx-source = \"stack\"\n[serve]\nlog-sync-interval = -4\n").unwrap();
         assert_eq!(config.serve.log_sync_interval, Some(-4));
-        assert_eq!(config.rx_source().unwrap(), Some(OrAuto(Some(RxSource::Stack))));
+        assert_eq!(config.rx_source().unwrap(), Some(capture::Choice::Fixed(StampSource::Stack)));
     }
 
     #[test]
