@@ -19,6 +19,7 @@ mod attacks;
 pub mod bmca;
 pub mod clock;
 pub mod config;
+pub mod contention;
 pub mod counters;
 mod datagram;
 pub mod discipline;

@@ -30,7 +30,8 @@ use crate::{
     clock::{Clock, served::ServedTime, virtual_clock::VirtualClock},
     engine::{
         Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
-        ReadClock, counters::Counters, instance::Instance, transmitter::TransmitterConfig,
+        ReadClock, counters::Counters, instance::Instance, receiver::PortConfig,
+        transmitter::TransmitterConfig,
     },
     publish::{
         alarms::{Facts, Role},
@@ -82,6 +83,8 @@ pub struct ServeConfig {
     pub tells_brackets: bool,
     /// Who answers requests, and how many.
     pub answers: answers::Config,
+    /// Whether it falls silent where a better one serves.
+    pub contends: bool,
 }
 
 enum Served {
@@ -204,7 +207,15 @@ pub async fn serve(
     }
     let mut commands = Commands::default();
     let mut cx = Context { now: start, clock: &served, out: &mut commands };
-    let instance = Instance::server_only(transmitter, &mut cx);
+    let instance = if config.contends {
+        let port = PortConfig {
+            log_announce_interval: config.log_announce_interval,
+            ..PortConfig::default()
+        };
+        Instance::yielding_server(transmitter, vec![port; ports.len()], &mut cx)
+    } else {
+        Instance::server_only(transmitter, &mut cx)
+    };
     let mut server = Drive::new(io, instance, commands);
     for on in ports.iter().copied().filter(|port| !server.io.is_up(*port)).collect::<Vec<_>>() {
         let down = Input::Link { on, state: LinkState::Down };

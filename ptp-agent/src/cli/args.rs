@@ -13,6 +13,7 @@ use super::{
     knowledge::KnowledgeArgs,
     log::LogFormat,
     phc,
+    roles::RoleArgs,
     security::SecurityArgs,
     transparent,
 };
@@ -21,7 +22,7 @@ use crate::{
     answers, bench,
     capture::{Choice as PointChoice, Latency},
     compare, doctor,
-    engine::strategy,
+    engine::{DelayMechanism, strategy},
     lab,
     publish::local::StatusSocket,
     servo::choice::Choice,
@@ -290,6 +291,8 @@ pub(super) struct FollowArgs {
     #[command(flatten)]
     pub(super) knowledge: KnowledgeArgs,
     #[command(flatten)]
+    pub(super) roles: RoleArgs,
+    #[command(flatten)]
     pub(super) export: ExportArgs,
 }
 
@@ -372,6 +375,9 @@ pub(super) struct ServeArgs {
     /// Answers per second that it gives to one client.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) answers_per_client: Option<u32>,
+    /// Fall silent where a better grandmaster serves, until it is gone: true or false (default).
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(super) contend: Option<bool>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
     #[arg(long, hide = true, value_name = "NAMESPACE=IFACE")]
     pub(super) wire: Vec<FarEnd>,
@@ -395,6 +401,16 @@ pub(super) enum Delay {
     E2e,
     /// Peer to peer: Pdelay_Req and Pdelay_Resp.
     P2p,
+}
+
+impl Delay {
+    /// The same for the engine.
+    pub(super) const fn mechanism(self) -> DelayMechanism {
+        match self {
+            Self::E2e => DelayMechanism::E2e,
+            Self::P2p => DelayMechanism::P2p,
+        }
+    }
 }
 
 /// `--strategy` by name; its values and what they are for stand in the help.
