@@ -312,6 +312,11 @@ impl Io {
         self.config.egress_latency = egress;
     }
 
+    /// Between the wire and the stack's receive stamp.
+    pub fn ingress_latency(&self) -> Duration {
+        self.config.ingress_latency.of(StampSource::Stack)
+    }
+
     /// Name of a port's interface.
     pub fn interface(&self, port: PortIndex) -> &str {
         self.ports.get(usize::from(port.0)).map_or("?", |port| &port.interface)

@@ -19,6 +19,7 @@ use crate::{
         services::Serving,
         tap::TapConfig,
     },
+    answers,
     capture::{Choice as PointChoice, Latencies, Latency},
     compare,
     publish::{
@@ -332,6 +333,20 @@ pub(super) fn serve_config(
             }
         }
     };
+    let default = answers::Config::default();
+    let per_second = args.answers_per_second.or(section.answers_per_second.map(u32::from));
+    let per_client = args.answers_per_client.or(section.answers_per_client.map(u32::from));
+    let answers = answers::Config {
+        mode: args.kernel_answers.or(section.kernel_answers).unwrap_or_default(),
+        per_second: per_second.unwrap_or(default.per_second),
+        per_client: per_client.unwrap_or(default.per_client),
+        serve_to: if args.serve_to.is_empty() {
+            section.serve_to.unwrap_or_default()
+        } else {
+            args.serve_to
+        },
+        ..default
+    };
     Ok(ServeConfig {
         common,
         clock,
@@ -349,5 +364,6 @@ pub(super) fn serve_config(
         clock_class: args.clock_class.or(section.clock_class).unwrap_or(248),
         contends: args.contend.or(section.contend).unwrap_or(false),
         tells_brackets: args.stamp_brackets.or(section.stamp_brackets).unwrap_or(true),
+        answers,
     })
 }

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     agent::prime::PrimeMode,
+    answers,
     capture::{self, Latencies},
     engine::{receiver::Acceptable, strategy},
     servo::Choice,
@@ -123,6 +124,10 @@ pub(super) struct ServeSection {
     pub(super) priority2: Option<u8>,
     pub(super) clock_class: Option<u8>,
     pub(super) stamp_brackets: Option<bool>,
+    pub(super) kernel_answers: Option<answers::Mode>,
+    pub(super) serve_to: Option<Vec<answers::Prefix>>,
+    pub(super) answers_per_second: Option<std::num::NonZeroU32>,
+    pub(super) answers_per_client: Option<std::num::NonZeroU32>,
     pub(super) management_set: Option<bool>,
     pub(super) contend: Option<bool>,
 }
