@@ -194,7 +194,7 @@ impl Answers {
     }
 
     fn tell_now(&mut self, now: Time<Mono>, served: &Served) {
-        let nanos = |duration: Duration| duration.as_nanos() as i64 as u64;
+        let nanos = |duration: Duration| duration.as_nanos() as u64;
         let cost = |per_second: u32| SECOND_NS / u64::from(per_second.max(1));
         let mut numbers = [0; slot::LENGTH];
         let mut flags = 0;
@@ -365,7 +365,7 @@ impl Answers {
             | stack
             | (index as u64) << interface::NUMBER_SHIFT
             | u64::from(network as u8) << interface::NETWORK_SHIFT;
-        numbers[interface::LATENCY] = wanted.latency.as_nanos() as i64 as u64;
+        numbers[interface::LATENCY] = wanted.latency.as_nanos() as u64;
         let name = &self.ports[index].interface;
         let mut mac = [0; 8];
         mac[..6].copy_from_slice(&interface_mac(name).unwrap_or_default());
