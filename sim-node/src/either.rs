@@ -156,6 +156,7 @@ impl Host<Discipline<NodeClock>> for Follower {
 
     fn told(&mut self, _: &mut Discipline<NodeClock>, now: Time<Mono>, command: &Command<Event>) {
         match command {
+            Command::Witnessed(_) => {}
             Command::Measured(measurement) => {
                 if let Observation::Sync(sync) = measurement.observation {
                     self.sync_interval = sync.log_interval.map(Duration::from_log_interval);

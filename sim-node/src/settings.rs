@@ -264,7 +264,7 @@ fn number(value: &Value) -> Option<f64> {
 /// Whether one of these options is set; the last word counts.
 fn flag(text: &str, names: [&str; 2]) -> bool {
     let words = text.lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
-    let last = words.filter(|(name, _)| names.contains(name)).last();
+    let last = words.rev().find(|(name, _)| names.contains(name));
     last.is_some_and(|(_, value)| value.trim() == "1")
 }
 
