@@ -34,6 +34,9 @@ pub(crate) enum Bench {
     Agent(Arguments),
     /// What the servos reach where the truth is known, beside the targets (`ptp-agent bench servo`)
     Servo(Arguments),
+    /// How many Delay_Req are answered in a flood, and the honest client's among them: by the kernel, by the agent, by
+    /// ptp4l; see docs/answers.md
+    Answers(Arguments),
     /// What attackers reach, with ptp4l beside the agent: displacement, bound, alarm, recovery
     Attacks(Arguments),
     /// What many hosts cost and can order: `rules` (a Prometheus with 500 simulated agents) or `orders` (this agent,
@@ -57,6 +60,9 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Hooks(arguments) => run(&["bench"], arguments),
         Bench::Agent(arguments) => footprint(arguments),
+        Bench::Answers(arguments) => {
+            with_test_program("answers", &package::binary()?, &arguments.arguments)
+        }
         Bench::Attacks(arguments) => {
             with_test_program("attacks", &package::binary()?, &arguments.arguments)
         }

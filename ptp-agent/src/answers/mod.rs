@@ -42,6 +42,17 @@ pub enum Mode {
     Off,
 }
 
+impl Mode {
+    /// The name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Tc => "tc",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// How much is answered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
