@@ -120,7 +120,7 @@ impl Instance {
                 if !foreign.is_qualified(now) && self.parent_on(index) != Some(foreign.source) {
                     continue;
                 }
-                let candidate = foreign.data_set(port.identity);
+                let candidate = port.data_set_of(foreign);
                 if best.as_ref().is_none_or(|(best, ..)| candidate.is_better_than(best)) {
                     best = Some((candidate, index, n));
                 }
