@@ -13,6 +13,7 @@ use super::{
     knowledge::KnowledgeArgs,
     log::LogFormat,
     phc,
+    profile::ProfileName,
     roles::RoleArgs,
     security::SecurityArgs,
     transparent,
@@ -148,6 +149,9 @@ pub(super) enum ConfigCommand {
         /// Print it as if nothing were set.
         #[arg(long, conflicts_with = "file")]
         default: bool,
+        /// Print what a profile means instead.
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["file", "default"])]
+        profile: Option<ProfileName>,
     },
     /// Translate a configuration of linuxptp's ptp4l: the result on standard output, what has no
     /// counterpart there as comments and on standard error.

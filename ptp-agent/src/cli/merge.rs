@@ -67,6 +67,8 @@ pub(super) enum UsageError {
     NothingToServe,
     #[error("{0} says how to serve, and with --role receiver nothing is served: add --role auto")]
     OnlyAuto(&'static str),
+    #[error("profile {0}: {1}")]
+    AgainstProfile(&'static str, String),
     #[error("--port names {0}, which is none of the interfaces")]
     NoSuchPort(String),
     #[error("{0}")]
@@ -222,8 +224,15 @@ pub(super) fn run_config(
     record: Option<&Path>,
     json: bool,
 ) -> Result<RunConfig, UsageError> {
+    let mut args = args;
+    let profile = args.roles.profile(&config.run);
+    args.port.transport = args.port.transport.or(config.transport).or(Some(profile.transport));
+    args.port.domain = args.port.domain.or(config.domain).or(Some(profile.domain));
     let mut common = common(&args.port, &config, json)?;
     let section = config.run;
+    let delay_mechanism =
+        args.delay.or(section.delay).map_or(profile.delay_mechanism, Delay::mechanism);
+    profile.check(common.io.transport, common.domain, delay_mechanism)?;
     common.io.is_pinned = section.pin_parent.unwrap_or(true);
     let knowledge = args.knowledge.or(&section);
     let roles = args.roles.or(&section, &common.io.interfaces)?;
@@ -270,7 +279,9 @@ pub(super) fn run_config(
         common,
         log_ptp4l: args.log_ptp4l,
         host_clock_offset: Duration::from_nanos(args.host_clock_offset),
-        delay_mechanism: args.delay.or(section.delay).unwrap_or(Delay::E2e).mechanism(),
+        delay_mechanism,
+        local_priority: roles.local_priority,
+        log_intervals: profile.log_intervals,
         contention: roles.contention,
         ports: roles.ports,
         sync_receipt_timeout: roles.sync_receipt_timeout,

@@ -168,6 +168,12 @@ const SECTIONS: [Section; 5] = [
                  default: anybody.",
             ),
             option("role", Default("\"receiver\"")),
+            option("profile", Default("\"default\"")),
+            alone(
+                "local-priority",
+                Example("128"),
+                "With profile g8275.1: localPriority of the clock and its ports.",
+            ),
             option("port", Example("[\"eth1=l2,p2p\", \"eth2=transmitter\"]")),
             option("log-sync-interval", Default("0")),
             option("log-announce-interval", Default("1")),

@@ -16,6 +16,7 @@ use super::{
     args::{Delay, ServeClock},
     clock::{ClockSection, ExportArgs, RunClock},
     log::LogLevel,
+    profile::ProfileName,
     roles::{PortOption, RunRole},
 };
 use crate::{
@@ -96,6 +97,8 @@ pub(super) struct RunSection {
     pub(super) pin_parent: Option<bool>,
     pub(super) acceptable_masters: Option<Vec<Acceptable>>,
     pub(super) role: Option<RunRole>,
+    pub(super) profile: Option<ProfileName>,
+    pub(super) local_priority: Option<u8>,
     pub(super) port: Option<Vec<PortOption>>,
     pub(super) log_sync_interval: Option<i8>,
     pub(super) log_announce_interval: Option<i8>,
