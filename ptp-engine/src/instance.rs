@@ -459,7 +459,9 @@ impl Instance {
     /// How much is stored, for the test that it is bounded.
     #[cfg(test)]
     pub(crate) fn stored(&self) -> usize {
-        self.ports.iter().map(Port::stored).sum::<usize>() + self.bystanders.len() + self.distrusted.len()
+        self.ports.iter().map(Port::stored).sum::<usize>()
+            + self.bystanders.len()
+            + self.distrusted.len()
     }
 
     fn start_port(&mut self, cx: &mut Cx<'_>, index: usize, reason: StateReason) {

@@ -3,6 +3,7 @@
 
 mod apart;
 mod host;
+mod sources;
 mod telling;
 
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ use crate::{
     clock::{ClockError, followed::Followed, policy::Limits},
     engine::{
         Command, Commands, Context, DelayMechanism, Monotonic, PortIndex, ReadClock,
-        discipline::{Discipline, Event},
+        discipline::{Discipline, Event, Policy},
         receiver::{Acceptable, PortConfig, ReceiverConfig},
         strategy,
     },
@@ -96,6 +97,10 @@ pub struct RunConfig {
     pub assume_two_step: bool,
     /// As for [`ReceiverConfig::acceptable`].
     pub acceptable_masters: Vec<Acceptable>,
+    /// As for [`ReceiverConfig::witness_domains`].
+    pub witness_domains: Vec<u8>,
+    /// As for [`ReceiverConfig::on_disagreement`].
+    pub on_disagreement: Policy,
     /// What other programs are given.
     pub exporting: Exporting,
 }
@@ -121,6 +126,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         limits,
         assume_two_step,
         acceptable_masters,
+        witness_domains,
+        on_disagreement,
         exporting,
     } = config;
     let exports = Exports::start(exporting, limits, monotonic());
@@ -149,6 +156,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
             })
             .collect(),
         acceptable: acceptable_masters,
+        witness_domains,
+        on_disagreement,
         strategy,
         ..ReceiverConfig::new(identity, seed)
     };
@@ -327,14 +336,23 @@ impl Host<Discipline<Followed>> for Around {
         let teller = &mut self.teller;
         teller.health.reloading();
         let Some(config) = self.reload.as_mut().and_then(|reload| reload()) else { return };
-        let RunConfig { common, clock, servo_options, delay_asymmetry, limits, exporting, .. } =
-            config;
+        let RunConfig {
+            common,
+            clock,
+            servo_options,
+            delay_asymmetry,
+            limits,
+            exporting,
+            on_disagreement,
+            ..
+        } = config;
         runner.io.set_latencies(common.io.ingress_latency, common.io.egress_latency);
         runner.io.set_security(common.io.security);
         let client = &mut runner.engine;
         client.set_delay_asymmetry(delay_asymmetry);
         client.set_step_thresholds(&servo_options);
         client.set_boundary_clock_error(servo_options.boundary_clock_error);
+        client.set_on_disagreement(on_disagreement);
         client.clock_mut().set_limits(limits);
         if let (Some(steering), Some(new)) = (&mut self.steering, clock.steering()) {
             steering.limits = limits;

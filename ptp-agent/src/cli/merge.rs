@@ -12,7 +12,7 @@ use super::{
 use crate::{
     agent::{
         Common,
-        io::IoConfig,
+        io::{IoConfig, Sender},
         observe::ObserveConfig,
         run::{ClockChoice, RunConfig},
         serve::{ServeConfig, ServedClock},
@@ -21,7 +21,7 @@ use crate::{
     },
     capture::{Latencies, Latency, RxSource, TxSource},
     compare,
-    engine::DelayMechanism,
+    engine::{DelayMechanism, discipline::MAX_WITNESS_DOMAINS},
     publish::{
         alarms::{DEFAULT_OFFSET_LIMIT, Limits},
         management::Access,
@@ -143,7 +143,7 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
         file.as_ref().map_or_else(|| given.clone(), |file| given.clone().or(file))
     };
     let domain = args.domain.or(config.domain).unwrap_or(0);
-    let security = args.tap.security.policy(config, Some(domain))?;
+    let security = args.tap.security.policy(config, &[domain])?;
     Ok(Common {
         io: IoConfig {
             interfaces: interfaces(&args.tap, config)?,
@@ -155,6 +155,7 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
             egress_latency: latencies(&args.egress_latency, &config.egress_latency),
             ring_bytes: ring_bytes(&args.tap, config),
             is_pinned: false,
+            acceptable_senders: Vec::new(),
             security: security.clone(),
             wire: Vec::new(),
         },
@@ -194,7 +195,7 @@ pub(super) fn observe_config(
 ) -> Result<ObserveConfig, UsageError> {
     Ok(ObserveConfig {
         tap: tap(&args.tap, config)?,
-        security: args.tap.security.policy(config, None)?,
+        security: args.tap.security.policy(config, &[])?,
         duration: args.tap.duration,
         serving: serving(&args.tap, config),
         limits: limits(&args.tap, config),
@@ -212,6 +213,22 @@ pub(super) fn run_config(
     let mut common = common(&args.port, &config, json)?;
     let section = config.run;
     common.io.is_pinned = section.pin_parent.unwrap_or(true);
+    let witness_domains = match args.witness_domains.is_empty() {
+        true => section.witness_domains.clone().unwrap_or_default(),
+        false => args.witness_domains,
+    };
+    if witness_domains.len() > MAX_WITNESS_DOMAINS {
+        let too_many = format!("{}, at most {MAX_WITNESS_DOMAINS}", witness_domains.len());
+        return Err(UsageError::OutOfRange("--witness-domains", too_many));
+    }
+    for policy in [&mut common.io.security, &mut common.serving.security].into_iter().flatten() {
+        policy.domains.extend(&witness_domains);
+    }
+    common.io.acceptable_senders = section.acceptable_senders.clone().unwrap_or_default();
+    let needs_key = |sender: &Sender| matches!(sender, Sender::Key(_));
+    if common.io.security.is_none() && common.io.acceptable_senders.iter().any(needs_key) {
+        return Err(UsageError::NoKeys);
+    }
     let knowledge = args.knowledge.or(&section);
     let limits = config.clock.limits()?;
     let clock = args.clock.or(section.clock).unwrap_or(RunClock::None);
@@ -260,6 +277,8 @@ pub(super) fn run_config(
         limits,
         assume_two_step: section.assume_two_step.unwrap_or(false),
         acceptable_masters: section.acceptable_masters.unwrap_or_default(),
+        witness_domains,
+        on_disagreement: args.on_disagreement.or(section.on_disagreement).unwrap_or_default(),
         exporting,
     })
 }

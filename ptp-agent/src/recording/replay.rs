@@ -97,7 +97,7 @@ impl Replay {
                     }
                     self.sent.push_back((token, message));
                 }
-                Command::Send(_) | Command::Measured(_) => {}
+                Command::Send(_) | Command::Measured(_) | Command::Witnessed(_) => {}
                 command => return Some(command),
             }
         }

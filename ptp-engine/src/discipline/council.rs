@@ -152,11 +152,8 @@ pub(super) struct Council {
 impl Council {
     /// Instances of the witness domains of `config`, on the same ports.
     pub(super) fn new(config: &ReceiverConfig, cx: &mut Context<'_, Event>) -> Self {
-        let mut council = Self {
-            policy: config.on_disagreement,
-            home: config.domain_number,
-            ..Self::default()
-        };
+        let mut council =
+            Self { policy: config.on_disagreement, home: config.domain_number, ..Self::default() };
         let domains = config.witness_domains.iter().filter(|it| **it != config.domain_number);
         for (domain_number, number) in domains.take(MAX_WITNESS_DOMAINS).zip(1..) {
             let config = ReceiverConfig {
@@ -239,8 +236,7 @@ impl<C: Clock> Discipline<C> {
         let members = self.council.selection.as_ref().map(|selection| &selection.members);
         self.council.witnesses.iter().filter(move |it| it.is_fresh(now)).map(move |witness| {
             let opinion = witness.opinion(now, free);
-            let against_clock =
-                opinion.map(|it| Interval { lo: it.lo + shown, hi: it.hi + shown });
+            let against_clock = opinion.map(|it| Interval { lo: it.lo + shown, hi: it.hi + shown });
             Source {
                 id: witness.id,
                 grandmaster: witness.grandmaster,
@@ -332,9 +328,8 @@ impl<C: Clock> Discipline<C> {
         let Some(parent) = parent else { return };
         let id = SourceId::Ptp { domain_number, port: measurement.parent };
         let grandmaster = parent.set.grandmaster_identity;
-        let free = |stamp: crate::stamp::Stamp| {
-            free_running(self.clock.free_running(stamp.time), stamp)
-        };
+        let free =
+            |stamp: crate::stamp::Stamp| free_running(self.clock.free_running(stamp.time), stamp);
         match measurement.observation {
             Observation::Sync(sync) => {
                 let input = SyncInput {
@@ -379,8 +374,7 @@ impl<C: Clock> Discipline<C> {
             log_interval: heard.sync.log_interval,
             correction: heard.sync.correction,
         };
-        let witness =
-            self.council.witness(now, id, heard.grandmaster, heard.time_properties);
+        let witness = self.council.witness(now, id, heard.grandmaster, heard.time_properties);
         witness.sync(now, &input);
     }
 

@@ -78,11 +78,8 @@ impl Rate {
     /// Of whole spans; anything before there are some.
     fn pace(&self) -> Pace {
         let whole = self.spans.len().saturating_sub(1);
-        let unknown = Pace {
-            rate_ppb: 0.0,
-            error_ppb: ANY_RATE_PPB,
-            least_error_ppb: LEAST_RATE_ERROR_PPB,
-        };
+        let unknown =
+            Pace { rate_ppb: 0.0, error_ppb: ANY_RATE_PPB, least_error_ppb: LEAST_RATE_ERROR_PPB };
         let (Some(first), Some(last)) =
             (self.spans.front(), whole.checked_sub(1).and_then(|at| self.spans.get(at)))
         else {

@@ -36,9 +36,8 @@ pub(super) struct Bystanders(VecDeque<Half>);
 impl Bystanders {
     fn half(&mut self, port: usize, header: &Header) -> &mut Half {
         let (source, sequence_id) = (header.source_port_identity, header.sequence_id);
-        let is_it = |half: &Half| {
-            (half.port, half.source, half.sequence_id) == (port, source, sequence_id)
-        };
+        let is_it =
+            |half: &Half| (half.port, half.source, half.sequence_id) == (port, source, sequence_id);
         let at = self.0.iter().position(is_it).unwrap_or_else(|| {
             if self.0.len() >= PENDING {
                 self.0.pop_front();
@@ -72,7 +71,14 @@ impl Instance {
             && !self.ports[index].config.assume_two_step
             && origin != Timestamp::ZERO;
         if is_one_step {
-            self.witnessed(cx, index, header, (t2, correction, log_interval), (origin, Duration::ZERO), false);
+            self.witnessed(
+                cx,
+                index,
+                header,
+                (t2, correction, log_interval),
+                (origin, Duration::ZERO),
+                false,
+            );
             return;
         }
         let half = self.bystanders.half(index, header);
@@ -136,7 +142,10 @@ impl Instance {
             port: PortIndex(index as u16),
             source,
             grandmaster: foreign.believed.announce.grandmaster_identity,
-            time_properties: TimeProperties::new(foreign.believed.flags, &foreign.believed.announce),
+            time_properties: TimeProperties::new(
+                foreign.believed.flags,
+                &foreign.believed.announce,
+            ),
             sync,
         };
         self.push(cx.out, Command::Witnessed(witnessed));

@@ -16,8 +16,8 @@ mod pi;
 pub mod trust;
 
 use crate::prelude::*;
-pub use choice::{Choice, Method, Options, Purpose, UnknownServo, build};
 pub(crate) use causal::{Causal, Pace};
+pub use choice::{Choice, Method, Options, Purpose, UnknownServo, build};
 pub use trust::{Basis, Interval, Trust};
 
 #[cfg(test)]

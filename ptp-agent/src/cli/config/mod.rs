@@ -18,9 +18,9 @@ use super::{
     log::LogLevel,
 };
 use crate::{
-    agent::prime::PrimeMode,
+    agent::{io::Sender, prime::PrimeMode},
     capture::{Latencies, RxSource, TxSource},
-    engine::{receiver::Acceptable, strategy},
+    engine::{discipline::Policy, receiver::Acceptable, strategy},
     servo::Choice,
     transport::TransportKind,
 };
@@ -93,6 +93,9 @@ pub(super) struct RunSection {
     pub(super) assume_two_step: Option<bool>,
     pub(super) pin_parent: Option<bool>,
     pub(super) acceptable_masters: Option<Vec<Acceptable>>,
+    pub(super) acceptable_senders: Option<Vec<Sender>>,
+    pub(super) witness_domains: Option<Vec<u8>>,
+    pub(super) on_disagreement: Option<Policy>,
 }
 
 /// `[serve]`.
