@@ -19,6 +19,7 @@ mod attacks;
 pub mod bmca;
 pub mod clock;
 pub mod config;
+pub mod contention;
 pub mod counters;
 mod datagram;
 pub mod discipline;
@@ -28,6 +29,7 @@ pub mod limits;
 #[cfg(any(test, target_os = "none"))]
 mod math;
 pub mod node;
+pub mod ntp;
 pub mod observer;
 pub mod origin;
 pub mod outcome;
@@ -40,6 +42,7 @@ mod sent;
 mod sequence;
 pub mod servo;
 pub mod sources;
+pub mod spread;
 pub mod stamp;
 pub mod strategy;
 #[cfg(test)]

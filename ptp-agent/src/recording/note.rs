@@ -148,7 +148,7 @@ fn is_zero(duration: &Duration) -> bool {
 }
 
 impl From<Stamp> for RecordedStamp {
-    fn from(Stamp { time, source, doubt, manner, late: _ }: Stamp) -> Self {
+    fn from(Stamp { time, source, doubt, manner, late: _, packet: _ }: Stamp) -> Self {
         Self { mono_ns: time, source, doubt_ns: doubt, manner }
     }
 }
@@ -321,9 +321,11 @@ impl Start {
                     delay_asymmetry: port.delay_asymmetry_ns,
                     assume_two_step: port.assume_two_step,
                     link_up: port.link_up,
+                    ..PortConfig::default()
                 })
                 .collect(),
             seed: self.seed,
+            contention: None,
         }
     }
 

@@ -13,6 +13,7 @@ pub mod hwtstamp;
 pub mod ifreq;
 pub mod packet;
 pub mod phc;
+pub(crate) mod privileges;
 pub mod schedule;
 pub mod shared;
 pub mod timer;

@@ -291,6 +291,7 @@ mod tests {
                 tx_hardware: true,
                 rx_hardware: true,
                 phc: Some(0),
+                ..Timestamping::default()
             }),
             interrupts: Interrupts::None,
             xdp_features: Some(XDP_BASIC),

@@ -15,7 +15,7 @@ const KEPT: usize = 32;
 
 /// What he does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trick {
+pub(crate) enum Trick {
     /// Holds Sync, all by the same time.
     HoldSync,
     /// Holds Sync, a little longer every second.
@@ -44,7 +44,7 @@ pub enum Trick {
 
 impl Trick {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::HoldSync,
         Self::HoldSyncSlowly,
         Self::HoldRequests,
@@ -62,7 +62,7 @@ impl Trick {
 
 /// When he does what, seconds, and how much, nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Act {
+pub(crate) struct Act {
     /// What.
     pub trick: Trick,
     /// From when on.
