@@ -263,3 +263,25 @@ fn resident_kib() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules_are_what_their_seed_says_and_can_be_simulated() {
+        for seed in 0..200 {
+            let schedule = Schedule::new(seed);
+            assert!(!schedule.faults.is_empty());
+            assert!(schedule.ended_s <= BEFORE_S + TROUBLE_S, "{seed}");
+            assert_eq!(Schedule::new(seed).faults, schedule.faults);
+        }
+    }
+
+    #[test]
+    fn bound_holds_and_the_clock_recovers_after_random_faults_and_attacks() {
+        let (totals, bad) = many(1, 4);
+        assert!(totals.looks > 1_000, "{totals:?}");
+        assert!(bad.is_empty(), "{bad:#?}");
+    }
+}
