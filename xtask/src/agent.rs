@@ -32,6 +32,8 @@ pub(crate) enum Bench {
     Hooks(Arguments),
     /// What the agent takes of a host, beside ptp4l: size, start, memory, processor time, scrapes
     Agent(Arguments),
+    /// Random faults and attacks in virtual time: does the bound hold, does the clock recover
+    Faults(Arguments),
     /// What the servos reach where the truth is known, beside the targets (`ptp-agent bench servo`)
     Servo(Arguments),
     /// How many Delay_Req are answered in a flood, and the honest client's among them: by the kernel, by the agent, by
@@ -65,6 +67,12 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
         }
         Bench::Attacks(arguments) => {
             with_test_program("attacks", &package::binary()?, &arguments.arguments)
+        }
+        Bench::Faults(arguments) => {
+            let run = ["run", "--release", "--package", "ptp-agent", "--example", "faults", "--"];
+            let run = run.map(OsString::from).into_iter().chain(arguments.arguments.clone());
+            let is_fine = cargo(run).stream(|_| ())?.success();
+            Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Bench::Servo(arguments) => run(&["bench", "servo"], arguments),
         Bench::Fleet(arguments) => {

@@ -9,6 +9,7 @@ mod guard;
 mod interface;
 mod pin;
 mod reach;
+mod sender;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -57,6 +58,7 @@ use reach::Standby;
 pub use counts::IoCounts;
 pub(super) use desk::is_event;
 pub use desk::{SideCounts, Sources};
+pub use sender::{NotASender, Sender};
 
 /// How long a received event message waits for its stamp. On the hook's side the stamp is there
 /// before the socket is; this covers a record that another CPU is still writing.
@@ -95,6 +97,8 @@ pub struct IoConfig {
     pub ring_bytes: Option<u32>,
     /// Messages in the name of the time transmitter are believed from its address only.
     pub is_pinned: bool,
+    /// From whom alone messages of time transmitters are taken; nobody in it: from everybody.
+    pub acceptable_senders: Vec<Sender>,
     /// Keys, and whether messages must be authenticated by them.
     pub security: Option<security::Policy>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
@@ -251,7 +255,11 @@ impl Io {
             ..Options::default()
         })?;
         let watch = LinkWatch::new().map_err(IoError::Watch)?;
-        let guard = Guard::new(config.security.clone(), config.is_pinned);
+        let guard = Guard::new(
+            config.security.clone(),
+            config.is_pinned,
+            config.acceptable_senders.clone(),
+        );
         let mut ports = Vec::new();
         let mut hooks = Vec::new();
         for (index, interface) in config.interfaces.iter().enumerate() {

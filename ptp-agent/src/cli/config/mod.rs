@@ -20,10 +20,10 @@ use super::{
     roles::{PortOption, RunRole},
 };
 use crate::{
-    agent::prime::PrimeMode,
+    agent::{io::Sender, prime::PrimeMode},
     answers,
     capture::{self, Latencies},
-    engine::{receiver::Acceptable, strategy},
+    engine::{discipline::Policy, receiver::Acceptable, strategy},
     servo::Choice,
     transport::TransportKind,
 };
@@ -96,6 +96,9 @@ pub(super) struct RunSection {
     pub(super) assume_two_step: Option<bool>,
     pub(super) pin_parent: Option<bool>,
     pub(super) acceptable_masters: Option<Vec<Acceptable>>,
+    pub(super) acceptable_senders: Option<Vec<Sender>>,
+    pub(super) witness_domains: Option<Vec<u8>>,
+    pub(super) on_disagreement: Option<Policy>,
     pub(super) role: Option<RunRole>,
     pub(super) profile: Option<ProfileName>,
     pub(super) local_priority: Option<u8>,
