@@ -159,7 +159,11 @@ impl<E: Engine> Drive<E> {
         self.network.shared.world().now()
     }
 
-    fn with(&mut self, host: &mut impl Host<E>, then: impl FnOnce(&mut E, &mut Context<'_, E::Event>)) {
+    fn with(
+        &mut self,
+        host: &mut impl Host<E>,
+        then: impl FnOnce(&mut E, &mut Context<'_, E::Event>),
+    ) {
         let now = self.now();
         host.refresh(&mut self.engine, now);
         let mut cx = Context { now, clock: host.clock(), out: &mut self.commands };
