@@ -225,7 +225,7 @@ impl Host<Discipline<NodeClock>> for Follower {
                     say(now, words::selected(self.identity, None));
                 }
             }
-            Command::Event(_) | Command::Send(_) => {}
+            Command::Event(_) | Command::Send(_) | Command::Witnessed(_) => {}
         }
     }
 
