@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    conformance,
     package::{self, Built},
     process::{cargo, cargo_program, command, find, is_root, target_directory, workspace},
     truth,
@@ -52,6 +53,9 @@ pub(crate) enum Bench {
     /// How true the agent is against other grandmasters, with ptp4l's client beside it; writes the tables
     /// of docs/truth.md
     Truth(truth::Arguments),
+    /// linuxptp's own test suite, which the developer has, with this project's nodes in ptp4l's place: passed or not,
+    /// and errors over ptp4l's
+    Suite(conformance::Arguments),
 }
 
 pub(crate) fn demo(arguments: &Arguments) -> Result<ExitCode> {
@@ -84,6 +88,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
             with_test_program("transparent", &binary, &arguments.arguments)
         }
         Bench::Truth(arguments) => truth::run(arguments),
+        Bench::Suite(arguments) => conformance::run(arguments),
     }
 }
 
