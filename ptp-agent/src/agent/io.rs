@@ -7,6 +7,7 @@ mod crowd;
 mod desk;
 mod guard;
 mod interface;
+mod lull;
 mod pin;
 mod reach;
 
@@ -53,6 +54,7 @@ use crowd::Crowd;
 use desk::{Found, Side};
 use guard::Guard;
 use interface::{receive_any, rx_selector, tx_selector, wants_driver_stamps};
+use lull::Lull;
 use reach::Standby;
 
 pub use counts::IoCounts;
@@ -224,6 +226,7 @@ pub struct Io {
     lost: u64,
     timer: Timer,
     guard: Guard,
+    lull: Lull,
 }
 
 impl Io {
@@ -235,6 +238,9 @@ impl Io {
     pub fn open(config: IoConfig) -> Result<Self, IoError> {
         if let Err(error) = schedule::ask_for_short_turns() {
             tracing::debug!(%error, "short turns");
+        }
+        if let Err(error) = schedule::ask_for_exact_timers() {
+            tracing::debug!(%error, "exact timers");
         }
         let xdp = match config.rx_source {
             Some(RxSource::Xdp(hook)) => Some(hook),
@@ -302,6 +308,7 @@ impl Io {
             lost: 0,
             timer: Timer::new().map_err(IoError::Timer)?,
             guard,
+            lull: Lull::default(),
         })
     }
 
@@ -491,6 +498,9 @@ impl Io {
         }
         for reopen in self.ports.iter().filter_map(|port| port.reopen_at) {
             wake = wake.min(reopen);
+        }
+        if self.rest(now, wake).await {
+            return;
         }
         let event = tokio::select! {
             biased;

@@ -314,6 +314,7 @@ impl Host<Discipline<Followed>> for Around {
         for port in &self.teller.ports {
             runner.io.set_sending(*port, sending);
         }
+        runner.io.set_lull(runner.engine.receiver().next_sync());
     }
 
     fn housekeep(&mut self, runner: &mut Runner, now: Time<Mono>) -> Result<(), AgentError> {

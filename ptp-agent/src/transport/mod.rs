@@ -349,6 +349,23 @@ impl Transport {
         }
     }
 
+    /// The next message that is there already, event messages first; `None` where there is none.
+    pub fn try_receive(&self, buffer: &mut [u8; MAX_MESSAGE]) -> Option<io::Result<Received>> {
+        for socket in [Some(&self.event), self.general.as_ref()].into_iter().flatten() {
+            match receive(socket.get_ref(), buffer) {
+                Ok((received, group)) => {
+                    if let Some(scope) = group {
+                        self.scopes.heard(scope, &buffer[..received.length]);
+                    }
+                    return Some(Ok(received));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        None
+    }
+
     /// Sends one message, without waiting.
     ///
     /// # Errors
