@@ -85,6 +85,8 @@ fn link(name: &str, message: &LinkMessage, try_xdp: bool) -> Link {
         driver: ethtool::driver(name).ok(),
         timestamping: ethtool::timestamping(name).ok(),
         interrupts: interrupts(name, header.index, mac),
+        moderation: ethtool::moderation(name).ok(),
+        seen: None,
         xdp_features: netdev::xdp_features(header.index).ok(),
         xdp_busy,
         xdp_program,
