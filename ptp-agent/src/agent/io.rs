@@ -12,6 +12,7 @@ mod pin;
 mod reach;
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, VecDeque},
     future::{Future, pending, poll_fn},
     io,
@@ -227,6 +228,8 @@ pub struct Io {
     timer: Timer,
     guard: Guard,
     lull: Lull,
+    /// When it was asked, and what was said.
+    ring_lost: Cell<(Time<Mono>, Option<u64>)>,
 }
 
 impl Io {
@@ -309,6 +312,7 @@ impl Io {
             timer: Timer::new().map_err(IoError::Timer)?,
             guard,
             lull: Lull::default(),
+            ring_lost: Cell::new((Time::ZERO, None)),
         })
     }
 
@@ -399,7 +403,15 @@ impl Io {
 
     /// Records lost in the kernel because the ring was full.
     pub fn ring_lost(&self) -> u64 {
-        self.programs.lost()
+        let now = monotonic();
+        let (asked, lost) = self.ring_lost.get();
+        // Several want to know at a time, and to ask takes a system call for each hook.
+        if lost.is_some() && now - asked < DRAIN {
+            return lost.unwrap_or_default();
+        }
+        let lost = self.programs.lost();
+        self.ring_lost.set((now, Some(lost)));
+        lost
     }
 
     /// What has happened, oldest first.

@@ -349,21 +349,27 @@ impl Transport {
         }
     }
 
-    /// The next message that is there already, event messages first; `None` where there is none.
-    pub fn try_receive(&self, buffer: &mut [u8; MAX_MESSAGE]) -> Option<io::Result<Received>> {
-        for socket in [Some(&self.event), self.general.as_ref()].into_iter().flatten() {
-            match receive(socket.get_ref(), buffer) {
-                Ok((received, group)) => {
-                    if let Some(scope) = group {
-                        self.scopes.heard(scope, &buffer[..received.length]);
-                    }
-                    return Some(Ok(received));
+    /// The next message of one kind that is there already; `None` where there is none. Ethernet has one socket for
+    /// both, whose messages are event messages here.
+    pub fn try_receive(
+        &self,
+        channel: Channel,
+        buffer: &mut [u8; MAX_MESSAGE],
+    ) -> Option<io::Result<Received>> {
+        let socket = match channel {
+            Channel::Event => &self.event,
+            Channel::General => self.general.as_ref()?,
+        };
+        match receive(socket.get_ref(), buffer) {
+            Ok((received, group)) => {
+                if let Some(scope) = group {
+                    self.scopes.heard(scope, &buffer[..received.length]);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Some(Err(error)),
+                Some(Ok(received))
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => Some(Err(error)),
         }
-        None
     }
 
     /// Sends one message, without waiting.

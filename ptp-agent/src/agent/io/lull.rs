@@ -73,16 +73,17 @@ impl Io {
             return false;
         };
         schedule::sleep_until(end.min(wake));
-        // Signals and services are the runtime's.
-        yield_now().await;
         let now = monotonic();
-        tokio::select! {
-            biased;
-            () = self.watch.changed() => self.check_links(now),
-            () = std::future::ready(()) => {}
-        }
         if now >= end {
             self.read_all(now);
+            // Signals and news of interfaces are the runtime's, which has slept as well. There is a delivery, or
+            // nothing that would be late.
+            yield_now().await;
+            tokio::select! {
+                biased;
+                () = self.watch.changed() => self.check_links(now),
+                () = std::future::ready(()) => {}
+            }
         } else if now >= wake && self.ready.is_empty() {
             let is_waited_for = !self.waiting_rx.is_empty() || !self.waiting_tx.is_empty();
             if is_waited_for || now >= self.drained + DRAIN {
@@ -96,28 +97,30 @@ impl Io {
         self.lull.reads = self.lull.reads.saturating_add(1);
         for number in 0..self.ports.len() {
             let index = PortIndex(u16::try_from(number).unwrap_or(u16::MAX));
-            for n in 0.. {
-                if n == READ {
-                    self.lull.not_before = now + FLOODED;
-                    break;
-                }
-                let Port { transport, buffer, .. } = &mut self.ports[number];
-                let Some(received) = transport.as_ref().and_then(|it| it.try_receive(buffer))
-                else {
-                    break;
-                };
-                match received {
-                    Ok(received) => self.received(now, index, received),
-                    Err(error) => {
-                        self.ports[number].counts.receive_errors += 1;
-                        tracing::debug!(interface = self.interface(index), %error, "receive");
-                        self.check_links(now);
-                        break;
-                    }
-                }
+            for channel in [Channel::Event, Channel::General] {
+                self.read(now, index, channel);
             }
         }
         self.look(now);
+    }
+
+    fn read(&mut self, now: Time<Mono>, index: PortIndex, channel: Channel) {
+        for _ in 0..READ {
+            let Some(port) = self.ports.get_mut(usize::from(index.0)) else { return };
+            let Port { transport, buffer, .. } = port;
+            let received = transport.as_ref().and_then(|it| it.try_receive(channel, buffer));
+            match received {
+                None => return,
+                Some(Ok(received)) => self.received(now, index, received),
+                Some(Err(error)) => {
+                    port.counts.receive_errors += 1;
+                    tracing::debug!(interface = port.interface, %error, "receive");
+                    self.check_links(now);
+                    return;
+                }
+            }
+        }
+        self.lull.not_before = now + FLOODED;
     }
 }
 
