@@ -2,7 +2,10 @@
 
 use core::{fmt, ops};
 
-use ptp_common::wire::{Body, Bracket, Header, Message, TlvBuilder, Tlvs, WireError};
+use ptp_common::{
+    ntp::{HEADER_LENGTH, NtpPacket},
+    wire::{Body, Bracket, Header, Message, TlvBuilder, Tlvs, WireError},
+};
 
 /// The bytes of a message to send: the longest fixed part has 64, and the rest is room for TLVs.
 #[derive(Clone, Copy)]
@@ -31,6 +34,13 @@ impl Datagram {
         let pushed = tlvs.push(Bracket::tlv(&value));
         let told = pushed.and_then(|()| Self::with_tlvs(header, body, tlvs.finish()));
         told.unwrap_or_else(|_| Self::new(header, body))
+    }
+
+    /// An NTP packet without anything behind its header.
+    pub fn of_ntp(packet: &NtpPacket) -> Self {
+        let mut bytes = [0; Self::CAPACITY];
+        bytes[..HEADER_LENGTH].copy_from_slice(&packet.to_bytes());
+        Self { bytes, length: HEADER_LENGTH as u8 }
     }
 
     /// A message with TLVs behind it.

@@ -38,7 +38,8 @@ use ptp_common::{
     wire::{Body, Flags, Header, MessageType, MessageView, PortIdentity, TimeInterval, WireError},
 };
 
-pub use figures::{Exchanges, Losses, Refusals, Spread};
+pub use crate::spread::Spread;
+pub use figures::{Exchanges, Losses, Refusals};
 pub use seen::{
     Announced, ClaimSample, DelaySample, DomainKey, Observation, ObservedPacket, OffsetSample,
     PortKey, PortSnapshot,
@@ -345,7 +346,7 @@ impl Observer {
         match key.direction {
             Direction::Egress => {
                 let difference = t1 - on_ptp_scale(real, &port.seen.announced?);
-                port.seen.sync_claim.record(difference);
+                port.seen.sync_claim.record(difference.as_nanos_f64());
                 Some(Observation::SyncClaim(ClaimSample {
                     domain: key.domain,
                     source: key.port_identity,
@@ -440,7 +441,7 @@ impl Observer {
                 let point = Point { at: stamp.time, difference: t4.ahead_of(stamp.time) };
                 let delay = port.path.get_or_insert_default().request(point);
                 if let Some(delay) = delay {
-                    port.seen.delay.record(delay);
+                    port.seen.delay.record(delay.as_nanos_f64());
                 }
                 Some(Observation::Delay(DelaySample {
                     domain,
@@ -457,7 +458,7 @@ impl Observer {
                 let fraction = response.correction - request.correction;
                 let claimed = response.receive_timestamp - fraction;
                 let difference = claimed - on_ptp_scale(real, &port.seen.announced?);
-                port.seen.delay_claim.record(difference);
+                port.seen.delay_claim.record(difference.as_nanos_f64());
                 Some(Observation::DelayClaim(ClaimSample {
                     domain,
                     source: response.responder,
@@ -523,7 +524,7 @@ impl Observer {
             seen.losses.pdelay_resp_refused += 1;
             return None;
         }
-        seen.delay.record(delay);
+        seen.delay.record(delay.as_nanos_f64());
         Some(Observation::PeerDelay(DelaySample {
             domain: key.domain,
             source: key.port_identity,
@@ -571,7 +572,7 @@ impl Port {
             rx_source: stamp.source,
             tx_source: self.tx_source,
         };
-        self.seen.offset.record(sample.raw_offset);
+        self.seen.offset.record(sample.raw_offset.as_nanos_f64());
         self.seen.sample = Some(sample);
         Some(sample)
     }

@@ -1,5 +1,7 @@
 //! A timestamp of one packet and where it was taken: the currency between capture, engine and servo.
 
+use core::num::NonZeroU64;
+
 use ptp_common::time::{Duration, Mono, Time};
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +46,11 @@ impl StampSource {
     }
 }
 
+/// Names a packet among those of its port and direction, so that whoever learns something of it later can say of
+/// which. Given by who stamps; a recording and the simulator give none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PacketId(pub NonZeroU64);
+
 /// When a packet passed a capture point, on the host's monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -59,6 +66,8 @@ pub struct Stamp {
     pub late: Duration,
     /// Of a message that was sent: in which manner.
     pub manner: Manner,
+    /// Which packet it was.
+    pub packet: Option<PacketId>,
 }
 
 /// In which manner a message was sent.
@@ -75,6 +84,7 @@ pub enum Manner {
 impl Stamp {
     /// A stamp that is on its side of the wire for certain.
     pub const fn new(time: Time<Mono>, source: StampSource) -> Self {
-        Self { time, source, doubt: Duration::ZERO, late: Duration::ZERO, manner: Manner::Plain }
+        let (doubt, late, manner) = (Duration::ZERO, Duration::ZERO, Manner::Plain);
+        Self { time, source, doubt, late, manner, packet: None }
     }
 }

@@ -5,6 +5,7 @@ use ptp_agent::{
     engine::{Command, DelayMechanism, PortIndex, discipline::Event, receiver::ReceiverConfig},
     recording::{
         Encoder, FollowedClock, Note, Outgoing, Reader, RecordedStamp, Replay, Route, Start,
+        Steered,
     },
     servo::choice::{self, Choice},
     stamp::{Manner, StampSource},
@@ -116,7 +117,7 @@ fn replay(file: &[u8]) {
         Err(error) => return within(error.position),
     };
     let servo = choice::build(&Choice::default(), &choice::Options::default());
-    let mut replay = Replay::new(reader.start(), servo, true);
+    let mut replay = Replay::new(reader.start(), servo, Steered::Anew);
     loop {
         while let Some(command) = replay.next_command() {
             if let Command::Event(Event::Sample(sample)) = command {

@@ -32,8 +32,7 @@ use crate::{
     capture::{
         AttachedHooks, Bracket, Candidates, CaptureError, Choice, ClockRelation, Hearsay,
         Latencies, Options, Outcome, Pairing, PairingCounts, PointReport, Programs, Reach,
-        RxSource, Selector, SocketStamps, TcPlace, TxSource, is_before_socket, is_of_socket,
-        rx_stamp, tx_stamp,
+        Selector, SocketStamps, Switch, TcPlace, is_before_socket, is_of_socket, stamp_at,
     },
     engine::{
         self, Destination, Input, PortIndex, SentToken, Transmit,
@@ -85,10 +84,10 @@ pub struct IoConfig {
     pub interfaces: Vec<String>,
     /// What carries the messages.
     pub transport: TransportKind,
-    /// Which receive stamp; `None` measures which is best.
-    pub rx_source: Option<RxSource>,
-    /// Which transmit stamp; `None` measures which is best.
-    pub tx_source: Option<TxSource>,
+    /// Which receive stamp.
+    pub rx_source: Choice,
+    /// Which transmit stamp.
+    pub tx_source: Choice,
     /// Whether event messages may be primed.
     pub prime: PrimeMode,
     /// Between the wire and the receive stamp; subtracted.
@@ -103,6 +102,15 @@ pub struct IoConfig {
     pub security: Option<security::Policy>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
     pub wire: Vec<FarEnd>,
+    /// Interfaces whose messages are carried by something else.
+    pub transports: BTreeMap<String, TransportKind>,
+}
+
+impl IoConfig {
+    /// What carries the messages of an interface.
+    pub fn transport_of(&self, interface: &str) -> TransportKind {
+        self.transports.get(interface).copied().unwrap_or(self.transport)
+    }
 }
 
 /// Why the agent cannot start.
@@ -128,9 +136,6 @@ pub enum IoError {
     /// No timer.
     #[error("cannot make a timer: {0}")]
     Timer(#[source] io::Error),
-    /// No socket to ask for the stack's stamps.
-    #[error("cannot ask the kernel for receive timestamps: {0}")]
-    StackStamps(#[source] io::Error),
 }
 
 /// Something for an engine.
@@ -245,15 +250,11 @@ impl Io {
         if let Err(error) = schedule::ask_for_exact_timers() {
             tracing::debug!(%error, "exact timers");
         }
-        let xdp = match config.rx_source {
-            Some(RxSource::Xdp(hook)) => Some(hook),
-            Some(RxSource::Stack | RxSource::TcIngress) | None => None,
-        };
         // A transmit stamp at TC alone needs no tracepoints, which fire for every packet of the host.
-        let xmit = config.tx_source != Some(TxSource::TcEgress);
+        let xmit = !config.tx_source.is(StampSource::TcEgress);
         let mut programs = Programs::load(Options {
             ring_bytes: config.ring_bytes,
-            xdp,
+            xdp: config.rx_source.xdp(),
             xmit,
             place: TcPlace::InFront,
             ..Options::default()
@@ -264,13 +265,13 @@ impl Io {
         let mut hooks = Vec::new();
         for (index, interface) in config.interfaces.iter().enumerate() {
             let wire = config.wire.get(index).map(|far_end| {
-                WireTap::open(far_end, config.transport)
+                WireTap::open(far_end, config.transport_of(interface))
                     .map_err(|source| IoError::Wire { far_end: far_end.clone(), source })
             });
             let wire = wire.transpose()?;
             let attached = programs.attach_beside_xdp(interface)?;
             hooks.push(attached);
-            let transport = Transport::open(config.transport, interface)?;
+            let transport = Transport::open(config.transport_of(interface), interface)?;
             let up = matches!(link_state(interface), LinkState::Up(_));
             let driver_stamps = wants_driver_stamps(config.tx_source, &transport, interface);
             ports.push(Port {
@@ -366,19 +367,14 @@ impl Io {
         let Some(port) = self.ports.get_mut(usize::from(measurement.port.0)) else {
             return;
         };
-        let ingress = self.config.ingress_latency.of(port.rx.selector.reference());
-        let egress = self.config.egress_latency.of(port.tx.selector.reference());
-        let (direction, choice) = match measurement.observation {
-            Observation::Sync(sync) => {
-                ("receive", port.rx.selector.learn(sync.t2.time + ingress, sync.t1))
-            }
-            Observation::Delay(delay) => {
-                ("transmit", port.tx.selector.learn(delay.t3.time - egress, delay.t4))
-            }
+        let (direction, side, stamp, remote) = match measurement.observation {
+            Observation::Sync(sync) => ("receive", &mut port.rx, sync.t2, sync.t1),
+            Observation::Delay(delay) => ("transmit", &mut port.tx, delay.t3, delay.t4),
             // No answer says when a Pdelay_Req arrived by a clock that could be compared with.
             Observation::PeerDelay(_) => return,
         };
-        if let Some(Choice { from, to, noise_ns }) = choice {
+        let switch = stamp.packet.and_then(|packet| side.selector.learn(packet, remote));
+        if let Some(Switch { from, to, noise_ns }) = switch {
             tracing::info!(
                 interface = port.interface,
                 direction,
@@ -556,7 +552,8 @@ impl Io {
         let relation = ClockRelation::now();
         let stack = self.socket_stamps.stamp(now, &relation, received.stack);
         if !is_event(&bytes) {
-            port.hearsay.delivered(self.config.transport, &bytes);
+            let kind = self.config.transport_of(&port.interface);
+            port.hearsay.delivered(kind, &bytes);
             self.deliver(now, index, bytes, None, source);
             return;
         }

@@ -3,7 +3,7 @@
 
 mod bound;
 pub mod confinement;
-mod data_sets;
+pub mod data_sets;
 pub mod drive;
 mod export;
 pub(crate) mod health;
@@ -45,6 +45,7 @@ use crate::{
 };
 use io::{IoCounts, IoError, SideCounts};
 use services::Serving;
+use tap::TapError;
 
 /// Why a command ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +53,9 @@ pub enum AgentError {
     /// Stamps, sockets or interfaces.
     #[error(transparent)]
     Io(#[from] IoError),
+    /// Stamps or interfaces of an observer.
+    #[error(transparent)]
+    Tap(#[from] TapError),
     /// Standard output.
     #[error(transparent)]
     Output(#[from] OutputError),
@@ -110,12 +114,9 @@ impl AgentError {
             Self::Io(IoError::Transport(error)) => !matches!(error, TransportError::Socket { .. }),
             Self::Phc(error) => matches!(error, PhcError::Missing(_) | PhcError::ReadOnly(_)),
             Self::Clock(ClockError::NotPermitted { .. }) => true,
-            Self::Io(
-                IoError::Watch(_)
-                | IoError::StackStamps(_)
-                | IoError::Wire { .. }
-                | IoError::Timer(_),
-            )
+            Self::Tap(TapError::Capture(error)) => error.is_missing_on_host(),
+            Self::Io(IoError::Watch(_) | IoError::Wire { .. } | IoError::Timer(_))
+            | Self::Tap(TapError::Watch(_) | TapError::StackStamps(_))
             | Self::Output(_)
             | Self::Clock(_)
             | Self::Record(_)

@@ -92,7 +92,7 @@ pub async fn observe(
             interface,
             up,
             rx_source = rx_source.name(),
-            tx_source = tap.tx_source().source().name(),
+            tx_source = tap.tx_source().name(),
             "observing"
         );
     }
@@ -210,7 +210,7 @@ type Stamps = BTreeMap<(metrics::Direction, StampSource, StampOutcome), u64>;
 /// Totals of all ports of a domain on an interface, also of ports that the observer has forgotten.
 #[derive(Debug, Default)]
 struct Totals {
-    messages: BTreeMap<(metrics::Direction, metrics::MessageTypeOrd), u64>,
+    messages: BTreeMap<(metrics::Direction, MessageType), u64>,
     exchanges: BTreeMap<&'static str, u64>,
     stamps: Stamps,
 }
@@ -290,10 +290,8 @@ impl Teller {
             return;
         }
         let (direction, source) = match packet.direction {
-            Direction::Ingress => {
-                (metrics::Direction::Rx, tap.rx_source_of(packet.interface).source())
-            }
-            Direction::Egress => (metrics::Direction::Tx, tap.tx_source().source()),
+            Direction::Ingress => (metrics::Direction::Rx, tap.rx_source_of(packet.interface)),
+            Direction::Egress => (metrics::Direction::Tx, tap.tx_source()),
         };
         let outcome = match packet.stamp {
             Some(_) => StampOutcome::Matched,
@@ -480,7 +478,7 @@ impl Teller {
                 "interface": interface,
                 "up": up,
                 "rx_source": rx_source.name(),
-                "tx_source": tap.tx_source().source().name(),
+                "tx_source": tap.tx_source().name(),
             })).collect::<Vec<_>>(),
             "ports": ports(tap, observer),
             "authentication": self.keys.is_some().then_some(self.authentication),
@@ -505,7 +503,7 @@ impl Teller {
         };
         for kind in MessageType::ALL {
             let old = before.as_ref().map_or(0, |before| before.sent(kind));
-            *totals.messages.entry((direction, metrics::MessageTypeOrd(kind))).or_default() +=
+            *totals.messages.entry((direction, kind)).or_default() +=
                 port.sent(kind).saturating_sub(old);
         }
         let now = port.exchanges.iter().chain(port.losses.iter());

@@ -14,9 +14,9 @@ use serde_json::json;
 use super::{AgentError, clock_line, sample_line, sample_text};
 use crate::{
     clock::followed::Followed,
-    engine::{Change, Command, PortIndex, discipline::Event},
+    engine::{Change, Command, PortIndex, discipline::Event, spread::Spread},
     publish::json::{self, OutputError},
-    recording::{FollowedClock, Note, Problem, ReadError, Reader, Replay, Start},
+    recording::{Note, Problem, ReadError, Reader, Replay, Start, Steered},
     servo::Servo,
 };
 
@@ -97,7 +97,7 @@ impl Recording {
     }
 }
 
-/// Replays. `servo` is what steers; `other_servo` says that it is not the one of the recording.
+/// Replays. `servo` is what steers, in the recording or for the first time.
 ///
 /// # Errors
 /// [`AgentError`]: a reader of the output that has gone, or a file that has changed meanwhile.
@@ -105,7 +105,7 @@ pub fn replay(
     config: &ReplayConfig,
     mut recording: Recording,
     servo: Box<dyn Servo>,
-    other_servo: bool,
+    steered: Steered,
 ) -> Result<(), AgentError> {
     recording.warn();
     let start = recording.start().clone();
@@ -115,8 +115,7 @@ pub fn replay(
         servo = servo.name(),
         "replaying"
     );
-    let steer = other_servo && start.clock == FollowedClock::None;
-    let mut replay = Replay::new(&start, servo, steer);
+    let mut replay = Replay::new(&start, servo, steered);
     let mut teller = Teller {
         output: BufWriter::new(io::stdout().lock()),
         json: config.json,
@@ -154,29 +153,8 @@ pub fn replay(
 #[derive(Debug, Default)]
 struct Figures {
     locked: Option<Time<Mono>>,
-    raw_offset_ns: Moments,
-    frequency_ppb: Moments,
-}
-
-/// Mean and standard deviation of what has passed (Welford's recurrence).
-#[derive(Clone, Copy, Debug, Default)]
-struct Moments {
-    count: f64,
-    mean: f64,
-    squares: f64,
-}
-
-impl Moments {
-    fn take(&mut self, value: f64) {
-        self.count += 1.0;
-        let before = value - self.mean;
-        self.mean += before / self.count;
-        self.squares += before * (value - self.mean);
-    }
-
-    fn sd(&self) -> f64 {
-        (self.squares / self.count.max(1.0)).sqrt()
-    }
+    raw_offset_ns: Spread,
+    frequency_ppb: Spread,
 }
 
 impl Figures {
@@ -186,14 +164,14 @@ impl Figures {
         }
         let since = *self.locked.get_or_insert(mono);
         if mono - since >= SETTLING {
-            self.raw_offset_ns.take(sample.raw_offset_ns as f64);
-            self.frequency_ppb.take(sample.frequency_ppb);
+            self.raw_offset_ns.record(sample.raw_offset_ns as f64);
+            self.frequency_ppb.record(sample.frequency_ppb);
         }
     }
 
     fn text(&self) -> Option<String> {
         let Self { raw_offset_ns: offset, frequency_ppb: frequency, .. } = self;
-        (offset.count > 0.0).then(|| {
+        (offset.count > 0).then(|| {
             format!(
                 "from {} s after the lock: raw offset mean {:.0} ns, sd {:.0} ns; frequency mean {:.1} ppb, \
                  sd {:.1} ppb; n = {}",
@@ -209,9 +187,9 @@ impl Figures {
 
     fn json(&self) -> Option<serde_json::Value> {
         let Self { raw_offset_ns: offset, frequency_ppb: frequency, .. } = self;
-        (offset.count > 0.0).then(|| {
+        (offset.count > 0).then(|| {
             json!({
-                "samples": offset.count as u64,
+                "samples": offset.count,
                 "raw_offset_ns": {"mean": offset.mean, "sd": offset.sd()},
                 "frequency_ppb": {"mean": frequency.mean, "sd": frequency.sd()},
             })
@@ -252,6 +230,9 @@ impl Teller<'_> {
             Command::Event(Event::Strategy(change)) => {
                 tracing::info!(from = change.from.name(), to = change.to.name(), "strategy");
             }
+            Command::Event(Event::Standing { old, new }) => {
+                tracing::info!(from = old.name(), to = new.name(), "sources of time");
+            }
             Command::Event(Event::ClockError(error)) => tracing::warn!(%error, "clock"),
             Command::Changed(Change::Parent(Some(parent))) => tracing::info!(
                 grandmaster = %parent.set.grandmaster_identity,
@@ -261,7 +242,10 @@ impl Teller<'_> {
             Command::Changed(Change::Parent(None)) => {
                 tracing::warn!("no grandmaster");
             }
-            Command::Changed(_) | Command::Send(_) | Command::Measured(_) => {}
+            Command::Changed(_)
+            | Command::Send(_)
+            | Command::Measured(_)
+            | Command::Witnessed(_) => {}
         }
         Ok(())
     }

@@ -24,11 +24,10 @@ use super::{
     virtual_clock,
 };
 use crate::{
-    capture::{RxSource, TxSource},
     clock::{Clock, served::ServedTime, virtual_clock::VirtualClock},
     engine::{
         Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
-        ReadClock, instance::Instance, transmitter::TransmitterConfig,
+        ReadClock, instance::Instance, receiver::PortConfig, transmitter::TransmitterConfig,
     },
     publish::{
         alarms::{Facts, Role},
@@ -37,6 +36,7 @@ use crate::{
         management::Setting,
         metrics::Direction,
     },
+    stamp::StampSource,
     sys::clock::{host_reading, monotonic},
 };
 
@@ -77,6 +77,8 @@ pub struct ServeConfig {
     pub clock_class: u8,
     /// Whether the brackets of stamps are told.
     pub tells_brackets: bool,
+    /// Whether it falls silent where a better one serves.
+    pub contends: bool,
 }
 
 enum Served {
@@ -127,8 +129,8 @@ pub async fn serve(
     let services = Services::start(common.serving.clone(), &publication, monotonic());
     // Nobody tells a grandmaster when its messages arrived, so there is nothing to compare points by.
     let io = Io::open(IoConfig {
-        rx_source: Some(common.io.rx_source.unwrap_or(RxSource::Stack)),
-        tx_source: Some(common.io.tx_source.unwrap_or(TxSource::StartXmit)),
+        rx_source: common.io.rx_source.or(StampSource::Stack),
+        tx_source: common.io.tx_source.or(StampSource::StartXmit),
         ..common.io.clone()
     })?;
     let output = start_output(common.json)?;
@@ -179,7 +181,15 @@ pub async fn serve(
     }
     let mut commands = Commands::default();
     let mut cx = Context { now: start, clock: &served, out: &mut commands };
-    let instance = Instance::server_only(transmitter, &mut cx);
+    let instance = if config.contends {
+        let port = PortConfig {
+            log_announce_interval: config.log_announce_interval,
+            ..PortConfig::default()
+        };
+        Instance::yielding_server(transmitter, vec![port; ports.len()], &mut cx)
+    } else {
+        Instance::server_only(transmitter, &mut cx)
+    };
     let mut server = Drive::new(io, instance, commands);
     for on in ports.iter().copied().filter(|port| !server.io.is_up(*port)).collect::<Vec<_>>() {
         let down = Input::Link { on, state: LinkState::Down };

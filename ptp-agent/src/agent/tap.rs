@@ -12,11 +12,11 @@ use ptp_common::{
 use socket2::{Domain, Socket, Type};
 use tokio::time::sleep;
 
-use super::io::{IoError, is_event};
+use super::io::is_event;
 use crate::{
     capture::{
-        AttachedHooks, CaptureError, ClockRelation, EgressJoin, Options, Place, Programs, Reach,
-        RxSource, TcPlace, TxSource, rx_stamp, tx_stamp,
+        AttachedHooks, CaptureError, Choice, ClockRelation, EgressJoin, Options, Place, Programs,
+        Reach, TcPlace, hook_of, stamp_at,
     },
     stamp::{Stamp, StampSource},
     sys::clock::monotonic,
@@ -39,12 +39,26 @@ const MAX_NAMES: usize = 256;
 pub struct TapConfig {
     /// Names of the interfaces.
     pub interfaces: Vec<String>,
-    /// Which receive stamp.
-    pub rx_source: RxSource,
+    /// Which receive stamp; nothing can be measured here.
+    pub rx_source: Choice,
     /// Which transmit stamp.
-    pub tx_source: TxSource,
+    pub tx_source: StampSource,
     /// Size of the ring, bytes.
     pub ring_bytes: Option<u32>,
+}
+
+/// Why nothing can be observed.
+#[derive(Debug, thiserror::Error)]
+pub enum TapError {
+    /// No stamps.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// No news of interfaces.
+    #[error("cannot watch the interfaces through netlink: {0}")]
+    Watch(#[source] io::Error),
+    /// No socket to ask for the stack's stamps.
+    #[error("cannot ask the kernel for receive timestamps: {0}")]
+    StackStamps(#[source] io::Error),
 }
 
 /// A packet that passed.
@@ -97,22 +111,18 @@ impl Tap {
     /// Loads and attaches the programs, all or nothing. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// [`IoError`], naming what is missing.
-    pub(super) fn open(config: TapConfig) -> Result<Self, IoError> {
-        let xdp = match config.rx_source {
-            RxSource::Xdp(hook) => Some(hook),
-            RxSource::Stack | RxSource::TcIngress => None,
-        };
+    /// [`TapError`], naming what is missing.
+    pub(super) fn open(config: TapConfig) -> Result<Self, TapError> {
         let mut programs = Programs::load(Options {
             ring_bytes: config.ring_bytes,
-            xdp,
-            xmit: config.tx_source.hook() == Some(Hook::Xmit),
+            xdp: config.rx_source.xdp(),
+            xmit: hook_of(config.tx_source) == Some(Hook::Xmit),
             // Nothing would tell that packets do not reach the programs.
             place: TcPlace::InFront,
             ..Options::default()
         })?;
-        let watch = LinkWatch::new().map_err(IoError::Watch)?;
-        let wish = ask_for_stamps().map_err(IoError::StackStamps)?;
+        let watch = LinkWatch::new().map_err(TapError::Watch)?;
+        let wish = ask_for_stamps().map_err(TapError::StackStamps)?;
         let mut ports = Vec::new();
         let mut names = BTreeMap::new();
         for interface in &config.interfaces {
@@ -142,9 +152,7 @@ impl Tap {
 
     /// The interfaces, whether each can be used, and the receive source on it.
     pub(super) fn interfaces(&self) -> impl Iterator<Item = (&str, bool, StampSource)> {
-        self.ports
-            .iter()
-            .map(|port| (port.interface.as_str(), port.is_up(), self.rx_source(port).source()))
+        self.ports.iter().map(|port| (port.interface.as_str(), port.is_up(), self.rx_source(port)))
     }
 
     /// Name of an interface by its number, also of one that is gone.
@@ -153,22 +161,24 @@ impl Tap {
     }
 
     /// The receive source in use on an interface: XDP may have become generic.
-    pub(super) fn rx_source_of(&self, ifindex: u32) -> RxSource {
+    pub(super) fn rx_source_of(&self, ifindex: u32) -> StampSource {
         let port = self.ports.iter().find(|port| port.ifindex == ifindex);
-        port.map_or(self.config.rx_source, |port| self.rx_source(port))
+        port.map_or(self.received_at(None), |port| self.rx_source(port))
     }
 
-    fn rx_source(&self, port: &Port) -> RxSource {
-        match (self.config.rx_source, port.hooks) {
-            (RxSource::Xdp(_), Some(AttachedHooks { xdp: Some(hook), .. })) => RxSource::Xdp(hook),
-            // Another program has the place of XDP.
-            (RxSource::Xdp(_), Some(_)) => RxSource::Stack,
-            (source, _) => source,
-        }
+    fn rx_source(&self, port: &Port) -> StampSource {
+        self.received_at(port.hooks)
+    }
+
+    /// Where nothing is attached, what would be used if all that is wanted were.
+    fn received_at(&self, hooks: Option<AttachedHooks>) -> StampSource {
+        let wanted = self.config.rx_source;
+        let hooks = hooks.unwrap_or(AttachedHooks { tcx: false, xdp: wanted.xdp() });
+        wanted.received_at(hooks).unwrap_or(StampSource::Stack)
     }
 
     /// The transmit source in use.
-    pub(super) const fn tx_source(&self) -> TxSource {
+    pub(super) const fn tx_source(&self) -> StampSource {
         self.config.tx_source
     }
 
@@ -214,13 +224,13 @@ impl Tap {
         let Self { programs, join, .. } = self;
         programs.drain(|record| match (record.direction, record.hook) {
             (Direction::Ingress, _) => packets.push((record, None)),
-            (Direction::Egress, Hook::TcEgress) => match tx_stamp(&record, tx_source) {
+            (Direction::Egress, Hook::TcEgress) => match stamp_at(&record, tx_source, &relation) {
                 Some(stamp) => packets.push((record, Some(stamp))),
                 None => join.push(record),
             },
             (Direction::Egress, Hook::Xmit) => {
                 if let Some(packet) = join.join(&record) {
-                    packets.push((packet, tx_stamp(&record, tx_source)));
+                    packets.push((packet, stamp_at(&record, tx_source, &relation)));
                 }
             }
             _ => {}
@@ -231,10 +241,10 @@ impl Tap {
         for (record, mut stamp) in packets {
             if record.direction == Direction::Ingress {
                 let source = self.rx_source_of(record.ifindex);
-                if record.hook != source.hook() {
+                if hook_of(source) != Some(record.hook) {
                     continue;
                 }
-                stamp = rx_stamp(&record, source, &relation);
+                stamp = stamp_at(&record, source, &relation);
             }
             if stamp.is_none() && is_event(record.message()) {
                 let count = match record.direction {

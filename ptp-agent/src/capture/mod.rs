@@ -10,6 +10,7 @@ mod hints;
 mod interrupts;
 mod latency;
 mod pairing;
+mod point;
 mod probe;
 mod programs;
 mod reach;
@@ -27,7 +28,8 @@ pub(crate) use interrupts::{
     TC as INTERRUPT_TC, TRACEPOINTS as INTERRUPT_TRACEPOINTS, load as load_interrupts,
 };
 pub use latency::{Latencies, Latency};
-pub use pairing::{Outcome, Pairing, PairingCounts};
+pub use pairing::{Asked, Outcome, Pairing, PairingCounts};
+pub use point::{Choice, hook_of, stamp_at};
 pub use probe::{ProbeError, ProbeReport, probe};
 pub use programs::{
     AttachedHooks, CaptureError, Features, HookCounts, OBJECT, Options, Programs, TcAttach,
@@ -40,119 +42,17 @@ pub(crate) use chain::claim_name;
 pub(crate) use clsact::Clsact;
 pub(crate) use programs::{CLSACT_PRIORITY, KERNEL_LOG, XMIT, attach_error};
 pub(crate) use select::median;
-pub use select::{Candidates, Choice, PointReport, Selector};
+pub use select::{Candidates, PointReport, Selector, Switch};
 pub use socket_stamp::{SocketStamps, is_before_socket, is_of_socket};
 
-use std::{collections::VecDeque, str::FromStr};
+use std::collections::{HashMap, VecDeque};
 
 use ptp_common::{
-    record::{Hook, Record},
+    record::Record,
     time::{Duration, Mono, Real, Time},
 };
 
-use crate::{
-    stamp::{Stamp, StampSource},
-    sys::clock,
-};
-
-/// Which receive stamp is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RxSource {
-    /// The clock as read by the program at TC ingress.
-    TcIngress,
-    /// The stack's own stamp, read at TC ingress. It is taken earlier, on the way from the driver.
-    Stack,
-    /// XDP, native or generic.
-    Xdp(XdpHook),
-}
-
-impl RxSource {
-    /// The hook whose records carry this stamp.
-    pub const fn hook(self) -> Hook {
-        match self {
-            Self::TcIngress | Self::Stack => Hook::TcIngress,
-            Self::Xdp(_) => Hook::XdpIngress,
-        }
-    }
-
-    /// The source as samples and metrics name it.
-    pub const fn source(self) -> StampSource {
-        match self {
-            Self::TcIngress => StampSource::TcIngress,
-            Self::Stack => StampSource::Stack,
-            Self::Xdp(XdpHook::Generic) => StampSource::XdpGeneric,
-            Self::Xdp(_) => StampSource::XdpNative,
-        }
-    }
-}
-
-impl FromStr for RxSource {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        Ok(match text {
-            "tc_ingress" => Self::TcIngress,
-            "stack" => Self::Stack,
-            "xdp" => Self::Xdp(XdpHook::Auto),
-            "xdp_native" => Self::Xdp(XdpHook::Native),
-            "xdp_generic" => Self::Xdp(XdpHook::Generic),
-            _ => {
-                return Err("expected stack, tc_ingress, xdp, xdp_native or xdp_generic".to_owned());
-            }
-        })
-    }
-}
-
-/// Which transmit stamp is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TxSource {
-    /// The clock as read by the program at TC egress, last thing before it returns.
-    TcEgress,
-    /// Raw tracepoint `net_dev_start_xmit`, right before the driver is called.
-    StartXmit,
-    /// Raw tracepoint `net_dev_xmit`, right after the driver has returned.
-    XmitDone,
-    /// The driver's software stamp, from the error queue of the socket that sent the message.
-    DriverSoftware,
-}
-
-impl TxSource {
-    /// The hook whose records carry this stamp; `None` for a stamp that does not come from our
-    /// programs, which nobody but the sender of the packet can have.
-    pub const fn hook(self) -> Option<Hook> {
-        match self {
-            Self::TcEgress => Some(Hook::TcEgress),
-            Self::StartXmit | Self::XmitDone => Some(Hook::Xmit),
-            Self::DriverSoftware => None,
-        }
-    }
-
-    /// The source as samples and metrics name it.
-    pub const fn source(self) -> StampSource {
-        match self {
-            Self::TcEgress => StampSource::TcEgress,
-            Self::StartXmit => StampSource::StartXmit,
-            Self::XmitDone => StampSource::XmitDone,
-            Self::DriverSoftware => StampSource::DriverSoftware,
-        }
-    }
-}
-
-impl FromStr for TxSource {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        Ok(match text {
-            "tc_egress" => Self::TcEgress,
-            "start_xmit" => Self::StartXmit,
-            "xmit_done" => Self::XmitDone,
-            "driver_software" => Self::DriverSoftware,
-            _ => {
-                return Err(
-                    "expected xmit_done, start_xmit, tc_egress or driver_software".to_owned()
-                );
-            }
-        })
-    }
-}
+use crate::sys::clock;
 
 /// How the kernel's other clocks lie to CLOCK_MONOTONIC at the moment: constants that only a step
 /// changes, so one look serves all records read together.
@@ -219,37 +119,15 @@ pub fn mono_stamp(record: &Record) -> Time<Mono> {
     Time::from_epoch(nanos(record.mono_ns))
 }
 
-/// The receive stamp of `record` from `source`; `None` where the record is another hook's or lacks
-/// that stamp.
-pub fn rx_stamp(record: &Record, source: RxSource, relation: &ClockRelation) -> Option<Stamp> {
-    if record.hook != source.hook() {
-        return None;
-    }
-    let time = match source {
-        RxSource::TcIngress | RxSource::Xdp(_) => mono_stamp(record),
-        RxSource::Stack => relation.stack_stamp(record)?,
-    };
-    Some(Stamp::new(time, source.source()))
-}
-
-/// The transmit stamp of `record` from `source`; `None` where the record is another hook's.
-pub fn tx_stamp(record: &Record, source: TxSource) -> Option<Stamp> {
-    if source.hook() != Some(record.hook) {
-        return None;
-    }
-    let time = match source {
-        TxSource::XmitDone => Time::from_epoch(nanos(record.done_ns)),
-        _ => mono_stamp(record),
-    };
-    Some(Stamp::new(time, source.source()))
-}
-
 /// Joins the egress records of one packet: TC egress knows the packet, the tracepoint knows the
 /// better time, and the serial number is in both. Bounded; what is never joined is dropped, oldest
 /// first, and counted.
 #[derive(Debug, Default)]
 pub struct EgressJoin {
-    waiting: VecDeque<Record>,
+    /// By serial.
+    waiting: HashMap<u64, Record>,
+    /// Serials in the order of their coming; those of records that were joined are still among them.
+    order: VecDeque<u64>,
     /// TC egress records to which no tracepoint record came.
     pub unjoined: u64,
 }
@@ -259,23 +137,34 @@ impl EgressJoin {
 
     /// Keeps a TC egress record until its tracepoint record comes.
     pub fn push(&mut self, record: Record) {
-        if self.waiting.len() == Self::CAPACITY {
-            self.waiting.pop_front();
-            self.unjoined += 1;
+        if self.waiting.len() == Self::CAPACITY || self.order.len() == 4 * Self::CAPACITY {
+            self.unjoined += u64::from(self.oldest().is_some());
         }
-        self.waiting.push_back(record);
+        self.order.push_back(record.serial);
+        self.waiting.insert(record.serial, record);
     }
 
     /// The oldest record that was written before `until`, as one to which nothing will come.
     pub fn give_up(&mut self, until: Time<Mono>) -> Option<Record> {
-        let record = self.waiting.pop_front_if(|record| mono_stamp(record) < until)?;
-        self.unjoined += 1;
-        Some(record)
+        while let Some(serial) = self.order.front() {
+            if self.waiting.get(serial).is_some_and(|record| mono_stamp(record) >= until) {
+                return None;
+            }
+            if let Some(record) = self.oldest() {
+                self.unjoined += 1;
+                return Some(record);
+            }
+        }
+        None
     }
 
     /// The TC egress record of the same packet as the tracepoint record `late`.
     pub fn join(&mut self, late: &Record) -> Option<Record> {
-        let at = self.waiting.iter().position(|record| record.serial == late.serial)?;
-        self.waiting.remove(at)
+        self.waiting.remove(&late.serial)
+    }
+
+    /// Takes out the one that came first; `None` where that was joined.
+    fn oldest(&mut self) -> Option<Record> {
+        self.waiting.remove(&self.order.pop_front()?)
     }
 }

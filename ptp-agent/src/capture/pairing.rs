@@ -43,6 +43,15 @@ pub struct PairingCounts {
     pub missing: u64,
 }
 
+/// Whether a message has asked for its stamp before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Not yet.
+    First,
+    /// In vain.
+    Again,
+}
+
 /// Answer to a message that asks for its stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "made one at a time and at once taken apart")]
@@ -85,6 +94,8 @@ pub struct Pairing {
     live: usize,
     /// The names of those that begin alike, so that a flood costs no search.
     index: HashMap<u64, Vec<u64>>,
+    /// The names of those whose further stamps come by serial.
+    serials: HashMap<u64, u64>,
     hasher: RandomState,
     counts: PairingCounts,
 }
@@ -136,12 +147,15 @@ impl Pairing {
         self.waiting.push_back(Some(entry));
         self.live += 1;
         self.index.entry(key).or_default().push(name);
+        if serial != 0 {
+            self.serials.insert(serial, name);
+        }
     }
 
     /// A further stamp of the packet with this serial; `false` where that packet does not wait here.
     pub fn amend(&mut self, serial: u64, stamp: Stamp) -> bool {
-        let mut waiting = self.waiting.iter_mut().rev().flatten();
-        let Some(entry) = waiting.find(|entry| entry.serial == serial) else { return false };
+        let name = self.serials.get(&serial).copied();
+        let Some(entry) = name.and_then(|name| self.entry_mut(name)) else { return false };
         entry.stamps.add(stamp);
         true
     }
@@ -159,12 +173,12 @@ impl Pairing {
     }
 
     /// The stamps of a message that came through the socket, or was sent. Stamps of which `enough`
-    /// is not true stay here, as more may come; `retry` says that it has been asked for before.
+    /// is not true stay here, as more may come.
     pub fn take(
         &mut self,
         ifindex: u32,
         message: &[u8],
-        retry: bool,
+        asked: Asked,
         enough: impl Fn(&Candidates) -> bool,
     ) -> Outcome {
         let alike = self.alike(ifindex, message);
@@ -188,7 +202,7 @@ impl Pairing {
         }
         self.remove(name);
         self.counts.matched += 1;
-        self.counts.late += u64::from(retry);
+        self.counts.late += u64::from(asked == Asked::Again);
         Outcome::Matched(stamps)
     }
 
@@ -265,6 +279,9 @@ impl Pairing {
         let taken = self.place(name).and_then(|at| self.waiting.get_mut(at)?.take());
         if let Some(entry) = &taken {
             self.live -= 1;
+            if self.serials.get(&entry.serial) == Some(&name) {
+                self.serials.remove(&entry.serial);
+            }
             let key = self.key(entry.ifindex, entry.bytes());
             if let hash_map::Entry::Occupied(mut alike) = self.index.entry(key) {
                 alike.get_mut().retain(|other| *other != name);
@@ -307,8 +324,8 @@ mod tests {
         let mut pairing = Pairing::new();
         pairing.push(at(1), 7, &[1; 44], 0, stamps(10));
         pairing.push(at(2), 7, &[2; 44], 0, stamps(20));
-        assert_eq!(pairing.take(7, &[2; 44], false, |_| true), Outcome::Matched(stamps(20)));
-        assert_eq!(pairing.take(7, &[2; 44], false, |_| true), Outcome::NotYet);
+        assert_eq!(pairing.take(7, &[2; 44], Asked::First, |_| true), Outcome::Matched(stamps(20)));
+        assert_eq!(pairing.take(7, &[2; 44], Asked::First, |_| true), Outcome::NotYet);
         assert_eq!(pairing.counts().matched, 1);
     }
 
@@ -316,7 +333,7 @@ mod tests {
     fn record_of_another_interface_is_not_taken() {
         let mut pairing = Pairing::new();
         pairing.push(at(1), 8, &[1; 44], 0, stamps(10));
-        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::NotYet);
+        assert_eq!(pairing.take(7, &[1; 44], Asked::First, |_| true), Outcome::NotYet);
     }
 
     #[test]
@@ -325,21 +342,24 @@ mod tests {
         let mut padded = [0; 46];
         padded[..44].fill(5);
         pairing.push(at(1), 7, &padded, 0, stamps(10));
-        assert_eq!(pairing.take(7, &[5; 44], false, |_| true), Outcome::Matched(stamps(10)));
+        assert_eq!(pairing.take(7, &[5; 44], Asked::First, |_| true), Outcome::Matched(stamps(10)));
     }
 
     #[test]
     fn message_longer_than_a_record_matches_by_its_beginning() {
         let mut pairing = Pairing::new();
         pairing.push(at(1), 7, &[5; MESSAGE_CAPACITY], 0, stamps(10));
-        assert_eq!(pairing.take(7, &[5; 500], false, |_| true), Outcome::Matched(stamps(10)));
+        assert_eq!(
+            pairing.take(7, &[5; 500], Asked::First, |_| true),
+            Outcome::Matched(stamps(10))
+        );
     }
 
     #[test]
     fn truncated_record_does_not_match_a_longer_message() {
         let mut pairing = Pairing::new();
         pairing.push(at(1), 7, &[5; 20], 0, stamps(10));
-        assert_eq!(pairing.take(7, &[5; 44], false, |_| true), Outcome::NotYet);
+        assert_eq!(pairing.take(7, &[5; 44], Asked::First, |_| true), Outcome::NotYet);
     }
 
     #[test]
@@ -347,8 +367,8 @@ mod tests {
         let mut pairing = Pairing::new();
         pairing.push(at(1), 7, &[1; 44], 0, stamps(10));
         pairing.push(at(2), 7, &[1; 44], 0, stamps(20));
-        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::Matched(stamps(10)));
-        assert_eq!(pairing.take(7, &[1; 44], true, |_| true), Outcome::Matched(stamps(20)));
+        assert_eq!(pairing.take(7, &[1; 44], Asked::First, |_| true), Outcome::Matched(stamps(10)));
+        assert_eq!(pairing.take(7, &[1; 44], Asked::Again, |_| true), Outcome::Matched(stamps(20)));
         let counts = pairing.counts();
         assert_eq!((counts.duplicate, counts.late), (1, 1));
     }
@@ -360,9 +380,9 @@ mod tests {
         pairing.push(at(0), 7, &[1; 44], 0, stamps(10));
         pairing.push(at(50_000_000), 7, &[1; 44], 0, stamps(50_000_010));
         pairing.push(at(50_000_000), 7, &[2; 44], 0, stamps(50_000_020));
-        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::NotYet);
-        assert_eq!(pairing.take(7, &[1; 44], true, |_| true), Outcome::NotYet);
-        let other = pairing.take(7, &[2; 44], false, |_| true);
+        assert_eq!(pairing.take(7, &[1; 44], Asked::First, |_| true), Outcome::NotYet);
+        assert_eq!(pairing.take(7, &[1; 44], Asked::Again, |_| true), Outcome::NotYet);
+        let other = pairing.take(7, &[2; 44], Asked::First, |_| true);
         assert_eq!(other, Outcome::Matched(stamps(50_000_020)));
         assert_eq!((pairing.counts().duplicate, pairing.counts().orphaned), (1, 2));
     }
@@ -372,7 +392,7 @@ mod tests {
         let mut pairing = Pairing::new();
         pairing.push(at(0), 7, &[1; 44], 0, stamps(10));
         pairing.push(at(30_000), 7, &[1; 44], 0, stamps(30_010));
-        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::Matched(stamps(10)));
+        assert_eq!(pairing.take(7, &[1; 44], Asked::First, |_| true), Outcome::Matched(stamps(10)));
     }
 
     #[test]
@@ -383,7 +403,7 @@ mod tests {
         pairing.push(at(1), 7, &[1; 44], 0, Candidates::one(later));
         let mut both = stamps(10);
         both.add(later);
-        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::Matched(both));
+        assert_eq!(pairing.take(7, &[1; 44], Asked::First, |_| true), Outcome::Matched(both));
         assert_eq!(pairing.counts().duplicate, 0);
     }
 
@@ -393,10 +413,11 @@ mod tests {
         let done = Stamp::new(at(30), StampSource::XmitDone);
         pairing.push(at(1), 7, &[1; 44], 99, stamps(10));
         let enough = |candidates: &Candidates| candidates.time(StampSource::XmitDone).is_some();
-        assert_eq!(pairing.take(7, &[1; 44], false, enough), Outcome::NotYet);
+        assert_eq!(pairing.take(7, &[1; 44], Asked::First, enough), Outcome::NotYet);
         assert!(pairing.amend(99, done));
         assert!(!pairing.amend(98, done));
-        assert!(matches!(pairing.take(7, &[1; 44], true, enough), Outcome::Matched(_)));
+        assert!(!pairing.amend(0, done), "no serial names no packet");
+        assert!(matches!(pairing.take(7, &[1; 44], Asked::Again, enough), Outcome::Matched(_)));
     }
 
     #[test]
@@ -410,7 +431,7 @@ mod tests {
         assert!(!pairing.amend_message(7, &[1; 44], driver), "once");
         let mut both = stamps(10);
         both.add(driver);
-        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::Matched(both));
+        assert_eq!(pairing.take(7, &[1; 44], Asked::First, |_| true), Outcome::Matched(both));
     }
 
     #[test]
@@ -418,7 +439,7 @@ mod tests {
         let mut pairing = Pairing::new();
         pairing.push(at(0), 7, &[1; 44], 0, stamps(10));
         pairing.expire(at(3_000_000_000));
-        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::NotYet);
+        assert_eq!(pairing.take(7, &[1; 44], Asked::First, |_| true), Outcome::NotYet);
         assert_eq!(pairing.counts().orphaned, 1);
     }
 
@@ -429,9 +450,9 @@ mod tests {
         pairing.push(at(1), 7, &[2; 44], 0, stamps(10));
         pairing.push(at(2), 7, &[1; 44], 0, stamps(20));
         pairing.disown(7, &[1; 44], |candidates| *candidates == stamps(10));
-        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::Matched(stamps(20)));
-        assert_eq!(pairing.take(7, &[1; 44], false, |_| true), Outcome::NotYet);
-        assert_eq!(pairing.take(7, &[2; 44], false, |_| true), Outcome::Matched(stamps(10)));
+        assert_eq!(pairing.take(7, &[1; 44], Asked::First, |_| true), Outcome::Matched(stamps(20)));
+        assert_eq!(pairing.take(7, &[1; 44], Asked::First, |_| true), Outcome::NotYet);
+        assert_eq!(pairing.take(7, &[2; 44], Asked::First, |_| true), Outcome::Matched(stamps(10)));
         assert_eq!(pairing.counts().orphaned, 1);
     }
 
@@ -444,10 +465,13 @@ mod tests {
             message[..4].copy_from_slice(&n.to_be_bytes());
             pairing.push(at(1), 7, &message, 0, stamps(10));
             // All but the first are taken at once.
-            assert!(matches!(pairing.take(7, &message, false, |_| true), Outcome::Matched(_)));
+            assert!(matches!(
+                pairing.take(7, &message, Asked::First, |_| true),
+                Outcome::Matched(_)
+            ));
             assert!(pairing.waiting.len() <= 2 * CAPACITY);
         }
-        assert!(pairing.index.len() <= 1 && pairing.live <= 1);
+        assert!(pairing.index.len() <= 1 && pairing.live <= 1 && pairing.serials.is_empty());
         assert_eq!(pairing.counts().matched, 50_000);
     }
 

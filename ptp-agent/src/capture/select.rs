@@ -6,11 +6,14 @@
 //! it), so stamps of two points are never mixed as they are: all are moved by the median of their
 //! measured difference to one reference point, which stays the same for as long as the selector lives.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, num::NonZeroU64};
 
-use ptp_common::time::{Duration, Mono, Ptp, Time};
+use ptp_common::{
+    record::Direction,
+    time::{Duration, Mono, Ptp, Time},
+};
 
-use crate::stamp::{Stamp, StampSource};
+use crate::stamp::{PacketId, Stamp, StampSource};
 
 /// Packets compared before the first choice, and between two choices.
 const ROUND: usize = 32;
@@ -58,11 +61,14 @@ impl Candidates {
     /// How far on the wrong side of the wire a stamp at `used` may lie. All that is seen of a received packet
     /// comes after the wire, and all that is seen of a sent one comes before it, but for the
     /// tracepoint behind the driver.
-    pub fn doubt(&self, used: Time<Mono>, sent: bool) -> Duration {
-        let on_its_side = self
-            .iter()
-            .filter(|stamp| stamp.source != StampSource::XmitDone)
-            .map(|stamp| if sent { used - stamp.time } else { stamp.time - used });
+    pub fn doubt(&self, used: Time<Mono>, direction: Direction) -> Duration {
+        let on_its_side =
+            self.iter().filter(|stamp| stamp.source != StampSource::XmitDone).map(|stamp| {
+                match direction {
+                    Direction::Egress => used - stamp.time,
+                    Direction::Ingress => stamp.time - used,
+                }
+            });
         on_its_side.min().unwrap_or(UNKNOWN_DOUBT).max(Duration::ZERO)
     }
 
@@ -85,7 +91,7 @@ pub struct PointReport {
 
 /// A change of the choice.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Choice {
+pub struct Switch {
     /// The point before.
     pub from: StampSource,
     /// The point from now on.
@@ -105,10 +111,11 @@ pub struct Selector {
     differences: Vec<VecDeque<i64>>,
     /// See [`Selector::with_stand_in`].
     stand_in: Option<StampSource>,
-    waiting: VecDeque<(Time<Mono>, Candidates)>,
+    /// Packets that are not answered yet, in the order of their names; `next` is that of the one to come.
+    waiting: VecDeque<Candidates>,
+    next: NonZeroU64,
     round: Vec<(Time<Ptp>, Candidates)>,
     noise: Vec<Option<f64>>,
-    rounds: u32,
     missed: u32,
     /// Packets stamped by another point because the chosen one had none.
     pub fallbacks: u64,
@@ -135,9 +142,9 @@ impl Selector {
             differences: vec![VecDeque::new(); points.len()],
             stand_in: None,
             waiting: VecDeque::new(),
+            next: NonZeroU64::MIN,
             round: Vec::new(),
             noise: vec![None; points.len()],
-            rounds: 0,
             missed: 0,
             points,
             fallbacks: 0,
@@ -150,9 +157,9 @@ impl Selector {
         Self { stand_in: Some(source), ..self }
     }
 
-    /// The stamps of the packet that was given the stamp `used` and is not answered yet.
-    pub fn candidates(&self, used: Time<Mono>) -> Option<&Candidates> {
-        self.waiting.iter().find(|(time, _)| *time == used).map(|(_, candidates)| candidates)
+    /// In the place of another: what was measured there means nothing here, but no name is given twice.
+    pub fn in_place_of(self, other: &Self) -> Self {
+        Self { next: other.next, ..self }
     }
 
     /// The point in use.
@@ -163,11 +170,6 @@ impl Selector {
     /// The point to whose time all stamps are moved.
     pub const fn reference(&self) -> StampSource {
         self.reference
-    }
-
-    /// How many times the points have been compared.
-    pub const fn rounds(&self) -> u32 {
-        self.rounds
     }
 
     /// The stamp to use for a packet, moved to the reference point; `None` where no point has one.
@@ -197,8 +199,10 @@ impl Selector {
         if self.waiting.len() == WAITING {
             self.waiting.pop_front();
         }
-        self.waiting.push_back((time, *candidates));
-        Some(Stamp::new(time, source))
+        self.waiting.push_back(*candidates);
+        let packet = Some(PacketId(self.next));
+        self.next = self.next.saturating_add(1);
+        Some(Stamp { packet, ..Stamp::new(time, source) })
     }
 
     fn compare(&mut self, candidates: &Candidates) {
@@ -224,21 +228,23 @@ impl Selector {
         median(self.differences[at].iter().copied()).map(Duration::from_nanos)
     }
 
-    /// The other end's time of the packet that was given the stamp `used`. Returns a change of the
-    /// choice, if this leads to one.
-    pub fn learn(&mut self, used: Time<Mono>, remote: Time<Ptp>) -> Option<Choice> {
+    /// The other end's time of a packet. Returns a change of the choice, if this leads to one.
+    pub fn learn(&mut self, packet: PacketId, remote: Time<Ptp>) -> Option<Switch> {
         if !self.automatic || self.points.len() < 2 {
             return None;
         }
-        let at = self.waiting.iter().position(|(time, _)| *time == used)?;
+        let first = self.next.get() - self.waiting.len() as u64;
+        let at = usize::try_from(packet.0.get().checked_sub(first)?).ok()?;
+        if at >= self.waiting.len() {
+            return None;
+        }
         // What is older was never answered.
-        let (_, candidates) = self.waiting.drain(..=at).next_back()?;
+        let candidates = self.waiting.drain(..=at).next_back()?;
         self.round.push((remote, candidates));
         if self.round.len() < ROUND {
             return None;
         }
         let round = std::mem::take(&mut self.round);
-        self.rounds = self.rounds.saturating_add(1);
         for (point, noise) in self.points.iter().zip(&mut self.noise) {
             *noise = residual_noise(&round, *point);
         }
@@ -254,9 +260,9 @@ impl Selector {
         if best == self.chosen || best_noise >= now * HYSTERESIS {
             return None;
         }
-        let choice = Choice { from: self.chosen, to: best, noise_ns: (now, best_noise) };
+        let switch = Switch { from: self.chosen, to: best, noise_ns: (now, best_noise) };
         self.chosen = best;
-        Some(choice)
+        Some(switch)
     }
 
     /// What is known of each point.
@@ -323,11 +329,11 @@ mod tests {
         Time::from_nanos(1_700_000_000_000_000_000 + n * 62_502_312)
     }
 
-    fn feed(selector: &mut Selector, packets: i64) -> Vec<Choice> {
+    fn feed(selector: &mut Selector, packets: i64) -> Vec<Switch> {
         (0..packets)
             .filter_map(|n| {
                 let stamp = selector.choose(&packet(n, (n * 7_919) % 600 - 300)).unwrap();
-                selector.learn(stamp.time, remote(n))
+                selector.learn(stamp.packet?, remote(n))
             })
             .collect()
     }
@@ -386,6 +392,20 @@ mod tests {
             assert_eq!((selector.chosen(), selector.fallbacks), (QUIET, n));
         }
         assert_eq!(selector.choose(&packet(1, 0)).map(|stamp| stamp.source), Some(QUIET));
+    }
+
+    #[test]
+    fn answer_to_a_packet_of_before_the_interface_came_back_teaches_nothing() {
+        let mut old = Selector::automatic(&[NOISY, QUIET]);
+        let before = old.choose(&packet(1, 0)).unwrap().packet.unwrap();
+        let mut new = Selector::automatic(&[NOISY, QUIET]).in_place_of(&old);
+        let stamp = new.choose(&packet(2, 0)).unwrap();
+        assert_ne!(stamp.packet, Some(before));
+        assert_eq!(new.learn(before, remote(1)), None);
+        assert!(new.round.is_empty());
+        new.learn(stamp.packet.unwrap(), remote(2));
+        new.learn(stamp.packet.unwrap(), remote(2));
+        assert_eq!(new.round.len(), 1, "one packet, one answer");
     }
 
     #[test]

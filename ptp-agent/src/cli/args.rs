@@ -1,6 +1,6 @@
 //! What each command takes on the command line.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration as StdDuration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration as StdDuration};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
@@ -13,15 +13,16 @@ use super::{
     knowledge::KnowledgeArgs,
     log::LogFormat,
     phc,
+    roles::RoleArgs,
     security::SecurityArgs,
     transparent,
 };
 use crate::{
     agent::prime::PrimeMode,
     bench,
-    capture::{Latency, RxSource, TxSource},
+    capture::{Choice as PointChoice, Latency},
     compare, doctor,
-    engine::strategy,
+    engine::{DelayMechanism, strategy},
     lab,
     publish::local::StatusSocket,
     servo::choice::Choice,
@@ -186,12 +187,12 @@ pub(super) struct TapArgs {
     pub(super) interface: Vec<String>,
     /// Receive stamp: auto (default; measures which is best), stack, tc_ingress, xdp_native,
     /// xdp_generic, or xdp for native where the driver can and generic elsewhere.
-    #[arg(long, value_name = "SOURCE")]
-    pub(super) rx_source: Option<OrAuto<RxSource>>,
+    #[arg(long, value_name = "SOURCE", value_parser = PointChoice::of_receive)]
+    pub(super) rx_source: Option<PointChoice>,
     /// Transmit stamp: auto (default; measures which is best), xmit_done, start_xmit, tc_egress or
     /// driver_software (not for `observe`).
-    #[arg(long, value_name = "SOURCE")]
-    pub(super) tx_source: Option<OrAuto<TxSource>>,
+    #[arg(long, value_name = "SOURCE", value_parser = PointChoice::of_transmit)]
+    pub(super) tx_source: Option<PointChoice>,
     /// Size of the ring buffer, KiB: a power of two.
     #[arg(long, value_name = "KIB", value_parser = ring_kib)]
     pub(super) ring_kib: Option<u32>,
@@ -244,23 +245,6 @@ pub(super) struct PortArgs {
     pub(super) seed: Option<u64>,
 }
 
-/// A capture point, or the order to find the best one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OrAuto<T>(pub(super) Option<T>);
-
-impl<T: FromStr<Err = String>> FromStr for OrAuto<T> {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self(None)),
-            _ => match text.parse() {
-                Ok(point) => Ok(Self(Some(point))),
-                Err(problem) => Err(format!("{problem}, or auto")),
-            },
-        }
-    }
-}
-
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     #[command(flatten)]
@@ -306,6 +290,8 @@ pub(super) struct FollowArgs {
     pub(super) delay_asymmetry: Option<i64>,
     #[command(flatten)]
     pub(super) knowledge: KnowledgeArgs,
+    #[command(flatten)]
+    pub(super) roles: RoleArgs,
     #[command(flatten)]
     pub(super) export: ExportArgs,
 }
@@ -375,6 +361,9 @@ pub(super) struct ServeArgs {
     /// programs skip it. For those that do not: false.
     #[arg(long, value_name = "BOOL")]
     pub(super) stamp_brackets: Option<bool>,
+    /// Fall silent where a better grandmaster serves, until it is gone: true or false (default).
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(super) contend: Option<bool>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
     #[arg(long, hide = true, value_name = "NAMESPACE=IFACE")]
     pub(super) wire: Vec<FarEnd>,
@@ -398,6 +387,16 @@ pub(super) enum Delay {
     E2e,
     /// Peer to peer: Pdelay_Req and Pdelay_Resp.
     P2p,
+}
+
+impl Delay {
+    /// The same for the engine.
+    pub(super) const fn mechanism(self) -> DelayMechanism {
+        match self {
+            Self::E2e => DelayMechanism::E2e,
+            Self::P2p => DelayMechanism::P2p,
+        }
+    }
 }
 
 /// `--strategy` by name; its values and what they are for stand in the help.

@@ -10,8 +10,8 @@ mod knowledge;
 mod log;
 mod merge;
 mod phc;
-pub(crate) mod privileges;
 mod reload;
+mod roles;
 mod security;
 mod transparent;
 
@@ -37,9 +37,11 @@ use crate::{
     compare::{self, CompareError},
     doctor, lab,
     publish::json::OutputError,
-    recording::{FollowedClock, Start},
+    recording::{FollowedClock, Start, Steered},
     servo::{Servo, choice},
-    status, trace,
+    status,
+    sys::privileges,
+    trace,
     transparent::TransparentError,
 };
 use args::{
@@ -250,7 +252,7 @@ fn follow_grandmaster(
     let keys = args.port.tap.security.path(&config);
     let config = run_config(args, config, record, json)?;
     phc::free_to_follow(&config.clock)?;
-    privileges::keep_only(&privileges::following(&config.clock));
+    privileges::keep_only(&needed_to_follow(&config.clock));
     // Who looks for other programs that have a device open must be able to look into them, which is given up
     // with files.
     if config.common.is_confined && !matches!(config.clock, ClockChoice::Phc(..)) {
@@ -269,6 +271,15 @@ fn follow_grandmaster(
     }
     block_on(run::run(config, reload))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What following with this clock needs: ports, and the right to set the clock only where it is set.
+fn needed_to_follow(clock: &ClockChoice) -> Vec<caps::Capability> {
+    let mut needed = privileges::PORTS.to_vec();
+    if matches!(clock, ClockChoice::System(_)) {
+        needed.push(caps::Capability::CAP_SYS_TIME);
+    }
+    needed
 }
 
 /// What a command reads again at SIGHUP.
@@ -317,7 +328,8 @@ fn run_replay(args: ReplayArgs, json: bool) -> anyhow::Result<ExitCode> {
         Some(choice) => choice::build(&choice, &(&recording.start().options).into()),
         None => recorded_servo(recording.start())?,
     };
-    replay::replay(&config, recording, servo, args.servo.is_some())?;
+    let steered = if args.servo.is_some() { Steered::Anew } else { Steered::AsRecorded };
+    replay::replay(&config, recording, servo, steered)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,6 +3,7 @@
 
 use std::{fs, path::PathBuf, thread, time::Duration as StdDuration};
 
+use anyhow::Context as _;
 use clap::Subcommand;
 use ptp_common::time::{Duration, Ptp, Time};
 use serde_json::{Value, json};
@@ -11,11 +12,12 @@ use crate::{
     agent::{AgentError, print, run::ClockChoice},
     clock::{
         frequency::KernelFrequency,
-        phc::{Device, PhcError},
+        phc::{Access, Device, PhcError},
     },
     sys::{
         adjust::{AdjustableClock, nominal_tick},
         clock::{monotonic, realtime, tai_offset_seconds},
+        ethtool, hwtstamp,
     },
 };
 
@@ -61,6 +63,18 @@ enum Action {
         #[arg(long, value_name = "PPB", allow_negative_numbers = true)]
         frequency: Option<f64>,
     },
+    /// What a network card can stamp by itself and what it is set to; sets it where a value is given, as hwstamp_ctl
+    /// does, and leaves it so (needs CAP_NET_ADMIN). One switch for the whole host: a daemon that uses it may break.
+    Nic {
+        /// The interface.
+        interface: String,
+        /// What is stamped of the packets sent.
+        #[arg(long, value_name = "TYPE", value_parser = hwtstamp::TX_TYPES)]
+        tx: Option<String>,
+        /// What is stamped of the packets received.
+        #[arg(long, value_name = "FILTER", value_parser = hwtstamp::RX_FILTERS)]
+        rx: Option<String>,
+    },
     /// Compare a device with the system clock: device minus CLOCK_REALTIME, and how the two drift.
     Cmp {
         /// The device.
@@ -99,9 +113,9 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
             devices.iter().try_for_each(tell)?;
         }
         Action::Get { clock } if clock.as_os_str() == "system" => tell(&system()?)?,
-        Action::Get { clock } => tell(&state(&Device::open(clock, false)?, clock)?)?,
+        Action::Get { clock } => tell(&state(&Device::open(clock, Access::Read)?, clock)?)?,
         Action::Set { device: path, to } => {
-            let device = Device::open(path, true)?;
+            let device = Device::open(path, Access::Set)?;
             free_of_others(path)?;
             let _lock = device.lock()?;
             let begun = realtime();
@@ -121,7 +135,7 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
             tell(&state(&device, path)?)?;
         }
         Action::Adj { device: path, step, frequency } => {
-            let device = Device::open(path, true)?;
+            let device = Device::open(path, Access::Set)?;
             free_of_others(path)?;
             let _lock = device.lock()?;
             if let Some(ppb) = frequency {
@@ -139,8 +153,23 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
             }
             tell(&state(&device, path)?)?;
         }
+        Action::Nic { interface, tx, rx } => {
+            let before = hwtstamp::configuration(interface).ok();
+            if tx.is_some() || rx.is_some() {
+                let now = before.unwrap_or_default();
+                let tx = tx.as_deref().unwrap_or_else(|| now.tx());
+                let rx = rx.as_deref().unwrap_or_else(|| now.rx());
+                let wanted = hwtstamp::Config::named(tx, rx).with_context(|| {
+                    format!("{interface} is set to something without a name; give --tx and --rx")
+                })?;
+                hwtstamp::configure(interface, wanted).with_context(|| {
+                    format!("{interface} cannot be told to stamp tx {tx}, rx {rx}")
+                })?;
+            }
+            tell(&nic(interface, before)?)?;
+        }
         Action::Cmp { device: path, count, interval } => {
-            let device = Device::open(path, false)?;
+            let device = Device::open(path, Access::Read)?;
             let mut before = None;
             for n in 0..*count {
                 if n > 0 {
@@ -165,6 +194,30 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What `ethtool -T` says, and what the card is set to, before and now.
+fn nic(interface: &str, before: Option<hwtstamp::Config>) -> anyhow::Result<Value> {
+    let offered = ethtool::timestamping(interface)
+        .with_context(|| format!("{interface} cannot be asked for its timestamps"))?;
+    let driver = ethtool::driver(interface).map(|driver| driver.name).ok();
+    let told = |config: Option<hwtstamp::Config>| {
+        config.map(|config| json!({ "tx": config.tx(), "rx": config.rx() }))
+    };
+    Ok(json!({
+        "event": "nic",
+        "interface": interface,
+        "driver": driver,
+        "device": offered.phc.map(|number| format!("/dev/ptp{number}")),
+        "tx_software": offered.tx_software,
+        "rx_software": offered.rx_software,
+        "tx_hardware": offered.tx_hardware,
+        "rx_hardware": offered.rx_hardware,
+        "tx_types": offered.tx_names(),
+        "rx_filters": offered.rx_names(),
+        "before": told(before),
+        "now": told(hwtstamp::configuration(interface).ok()),
+    }))
 }
 
 fn seconds_after_1970(seconds: f64) -> anyhow::Result<Time<Ptp>> {

@@ -71,6 +71,15 @@ pub enum PhcError {
     },
 }
 
+/// What is to be done with a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It is read.
+    Read,
+    /// It is set as well.
+    Set,
+}
+
 /// An open device.
 #[derive(Debug)]
 pub struct Device {
@@ -80,25 +89,24 @@ pub struct Device {
 }
 
 impl Device {
-    /// Opens the device at `path`, to be set as well if `writable`.
+    /// Opens the device at `path`.
     ///
     /// # Errors
     /// [`PhcError`].
-    pub fn open(path: &Path, writable: bool) -> Result<Self, PhcError> {
+    pub fn open(path: &Path, access: Access) -> Result<Self, PhcError> {
         let owned = || path.to_owned();
-        let file =
-            OpenOptions::new().read(true).write(writable).open(path).map_err(
-                |error| match error.kind() {
-                    io::ErrorKind::NotFound => PhcError::Missing(owned()),
-                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-                        if writable =>
-                    {
-                        PhcError::ReadOnly(owned())
-                    }
-                    io::ErrorKind::IsADirectory => PhcError::NotAClock(owned()),
-                    _ => PhcError::Os { action: "open", path: owned(), error },
-                },
-            )?;
+        let file = OpenOptions::new().read(true).write(access == Access::Set).open(path).map_err(
+            |error| match error.kind() {
+                io::ErrorKind::NotFound => PhcError::Missing(owned()),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                    if access == Access::Set =>
+                {
+                    PhcError::ReadOnly(owned())
+                }
+                io::ErrorKind::IsADirectory => PhcError::NotAClock(owned()),
+                _ => PhcError::Os { action: "open", path: owned(), error },
+            },
+        )?;
         let is_device = file.metadata().is_ok_and(|metadata| metadata.file_type().is_char_device());
         if !is_device {
             return Err(PhcError::NotAClock(owned()));
@@ -236,7 +244,7 @@ impl Hardware for Locked {
 /// # Errors
 /// [`PhcError`].
 pub fn take_over(path: &Path, limits: Limits) -> Result<PhcClock, PhcError> {
-    let device = Device::open(path, true)?;
+    let device = Device::open(path, Access::Set)?;
     if device.capabilities.max_adj <= 0 {
         return Err(PhcError::Fixed(path.to_owned()));
     }
@@ -260,7 +268,6 @@ pub struct PhcClock {
     set_ppb: f64,
     last: Time<Mono>,
     is_first: bool,
-    offset_ns: f64,
 }
 
 impl PhcClock {
@@ -282,7 +289,6 @@ impl PhcClock {
             set_ppb,
             last: mono,
             is_first: true,
-            offset_ns: 0.0,
             hardware,
         })
     }
@@ -331,13 +337,7 @@ impl PhcClock {
         let range = self.hardware.max_frequency_ppb().abs();
         self.own_ppb = self.own_ppb.clamp(-range, range);
         self.last = mono;
-        self.offset_ns = offset_ns;
         self.apply()
-    }
-
-    /// Device minus its course at the last look, nanoseconds.
-    pub const fn offset_ns(&self) -> f64 {
-        self.offset_ns
     }
 
     fn apply(&mut self) -> Result<(), ClockError> {
@@ -530,12 +530,12 @@ mod tests {
 
     #[test]
     fn a_path_that_is_no_clock_gets_a_clear_error() {
-        let open = |path: &str| Device::open(Path::new(path), true).unwrap_err();
+        let open = |path: &str| Device::open(Path::new(path), Access::Set).unwrap_err();
         assert!(matches!(open("/dev/no-such-ptp"), PhcError::Missing(_)));
         assert!(matches!(open("/dev/null"), PhcError::NotAClock(_)));
         assert!(matches!(open("/dev"), PhcError::NotAClock(_)));
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = Device::open(file.path(), true).unwrap_err();
+        let error = Device::open(file.path(), Access::Set).unwrap_err();
         assert!(matches!(error, PhcError::NotAClock(_)), "{error}");
     }
 }

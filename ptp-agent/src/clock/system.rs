@@ -138,7 +138,6 @@ pub struct SystemClock {
     offsets: VecDeque<(Time<Mono>, Duration)>,
     foreign_steps: VecDeque<Duration>,
     is_refused: bool,
-    is_vouched_for: bool,
     /// Looks until the kernel may be told of a leap second again.
     disarmed: u8,
 }
@@ -167,7 +166,6 @@ impl SystemClock {
             offsets: VecDeque::from([(now, kernel.real_minus_monotonic())]),
             foreign_steps: VecDeque::new(),
             is_refused: false,
-            is_vouched_for: false,
             disarmed: 0,
             kernel,
         };
@@ -263,7 +261,6 @@ impl SystemClock {
         };
         self.kernel.vouch(vouching).map_err(|source| failed("vouch for", source))?;
         self.disarmed = self.disarmed.saturating_sub(1);
-        self.is_vouched_for = synchronised;
         Ok(())
     }
 
@@ -281,13 +278,7 @@ impl SystemClock {
             tai_offset_seconds: None,
         };
         self.kernel.vouch(vouching).map_err(|source| failed("release", source))?;
-        self.is_vouched_for = false;
         Ok(())
-    }
-
-    /// Whether the kernel is told that the time is synchronised.
-    pub const fn is_vouched_for(&self) -> bool {
-        self.is_vouched_for
     }
 
     /// Takes the adjustment in effect out of the scale, from `at` on.

@@ -10,9 +10,9 @@ use ptp_common::{
 
 use super::{CompareError, join::Sighting, point::Point, socket::Copies};
 use crate::capture::{
-    ClockRelation, EgressJoin, Hints, Options, Programs, RxSource, TcPlace, TxSource, XdpHook,
-    rx_stamp, tx_stamp,
+    ClockRelation, EgressJoin, Hints, Options, Programs, TcPlace, XdpHook, stamp_at,
 };
+use crate::stamp::StampSource;
 
 /// After so many event messages at TC ingress without a copy of one, there will be none.
 const NO_COPIES: u64 = 8;
@@ -165,14 +165,14 @@ fn sightings(
     let key = |record: &Record| {
         MessageKey::from_prefix(record.message()).ok().filter(|key| key.message_type.is_event())
     };
-    let rx = |source| rx_stamp(&record, source, relation).map(|stamp| stamp.time.as_nanos());
+    let at = |point| stamp_at(&record, point, relation).map(|stamp| stamp.time.as_nanos());
     match (record.direction, record.hook) {
         (Direction::Ingress, Hook::TcIngress) => {
             let Some(key) = key(&record) else { return };
             let hardware = i64::try_from(record.hardware_ns).ok().filter(|ns| *ns != 0);
             for (point, ns) in [
-                (Point::TcIngress, rx(RxSource::TcIngress)),
-                (Point::Stack, rx(RxSource::Stack)),
+                (Point::TcIngress, at(StampSource::TcIngress)),
+                (Point::Stack, at(StampSource::Stack)),
                 (Point::HookHardware, hardware),
             ] {
                 if let Some(ns) = ns {
@@ -186,25 +186,26 @@ fn sightings(
                 XdpHook::Generic => Point::XdpGeneric,
                 XdpHook::Native | XdpHook::Auto => Point::XdpNative,
             };
-            if let Some(ns) = rx(RxSource::Xdp(hook)) {
+            if let Some(ns) = at(hook.point()) {
                 each(Sighting { key, point, ns });
             }
         }
         (Direction::Egress, Hook::TcEgress) => {
             let Some(key) = key(&record) else { return };
-            if let Some(stamp) = tx_stamp(&record, TxSource::TcEgress) {
-                each(Sighting { key, point: Point::TcEgress, ns: stamp.time.as_nanos() });
+            if let Some(ns) = at(StampSource::TcEgress) {
+                each(Sighting { key, point: Point::TcEgress, ns });
             }
             egress.push(record);
         }
         (Direction::Egress, Hook::Xmit) => {
             let Some(packet) = egress.join(&record) else { return };
             let Some(key) = key(&packet) else { return };
-            for (point, source) in
-                [(Point::StartXmit, TxSource::StartXmit), (Point::XmitDone, TxSource::XmitDone)]
-            {
-                if let Some(stamp) = tx_stamp(&record, source) {
-                    each(Sighting { key, point, ns: stamp.time.as_nanos() });
+            for (point, source) in [
+                (Point::StartXmit, StampSource::StartXmit),
+                (Point::XmitDone, StampSource::XmitDone),
+            ] {
+                if let Some(ns) = at(source) {
+                    each(Sighting { key, point, ns });
                 }
             }
         }

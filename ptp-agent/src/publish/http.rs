@@ -73,7 +73,8 @@ impl Publication {
     }
 
     /// Says that no clock is followed any more.
-    pub fn set_not_followed(&self) {
+    #[cfg(test)]
+    fn set_not_followed(&self) {
         self.lock().followed_until = None;
     }
 

@@ -21,6 +21,15 @@ use crate::{
 /// Sent event messages whose stamps may be outstanding.
 const AWAITING_STAMPS: usize = 512;
 
+/// Which clock a replay steers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steered {
+    /// That of the recording.
+    AsRecorded,
+    /// Where the recording's clock was only watched, a software clock that begins at the same time.
+    Anew,
+}
+
 /// See the module's paragraph.
 pub struct Replay {
     client: Client<Followed>,
@@ -31,14 +40,13 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// The agent as it was at the start. With `steer`, a recording whose clock was only watched is
-    /// followed with a software clock that begins at the same time.
-    pub fn new(start: &Start, servo: Box<dyn Servo>, steer: bool) -> Self {
+    /// The agent as it was at the start.
+    pub fn new(start: &Start, servo: Box<dyn Servo>, steered: Steered) -> Self {
         let now = start.now_ns;
         let host = now.at_offset(start.real_minus_mono_ns);
         let mut clock = match start.clock {
             FollowedClock::Virtual { reading_ns } => Followed::virtual_at(now, reading_ns),
-            FollowedClock::None if steer => Followed::virtual_at(now, host),
+            FollowedClock::None if steered == Steered::Anew => Followed::virtual_at(now, host),
             FollowedClock::None => Followed::watching(now, host),
         };
         if let Some(limits) = &start.limits {

@@ -186,7 +186,7 @@ fn replay_as(recording: &[u8], change: impl Fn(&mut Start)) -> Result<(Told, Rep
     let mut reader = Reader::new(recording)?;
     let mut start = reader.start().clone();
     change(&mut start);
-    let mut replay = Replay::new(&start, servo(), false);
+    let mut replay = Replay::new(&start, servo(), Steered::AsRecorded);
     let mut told = Told::default();
     loop {
         while let Some(event) = replay.next_command() {

@@ -4,7 +4,7 @@
 
 use std::{ffi::CStr, io, mem, os::fd::AsRawFd};
 
-use super::ifreq;
+use super::{hwtstamp, ifreq};
 
 /// `SIOCETHTOOL` of linux/sockios.h.
 const SIOCETHTOOL: u16 = 0x8946;
@@ -78,6 +78,26 @@ pub struct Timestamping {
     pub rx_hardware: bool,
     /// Number of the PTP hardware clock.
     pub phc: Option<u32>,
+    /// What can be stamped of the packets sent: a bit for each of [`hwtstamp::TX_TYPES`].
+    pub tx_types: u32,
+    /// What can be stamped of the packets received: a bit for each of [`hwtstamp::RX_FILTERS`].
+    pub rx_filters: u32,
+}
+
+impl Timestamping {
+    /// Names of what can be stamped of the packets sent.
+    pub fn tx_names(&self) -> Vec<&'static str> {
+        names_of(&hwtstamp::TX_TYPES, self.tx_types)
+    }
+
+    /// Names of what can be stamped of the packets received.
+    pub fn rx_names(&self) -> Vec<&'static str> {
+        names_of(&hwtstamp::RX_FILTERS, self.rx_filters)
+    }
+}
+
+fn names_of(names: &[&'static str], bits: u32) -> Vec<&'static str> {
+    names.iter().enumerate().filter(|(at, _)| bits >> at & 1 != 0).map(|(_, name)| *name).collect()
 }
 
 /// How the interrupts of received packets are held back (moderation).
@@ -140,6 +160,8 @@ pub fn timestamping(interface: &str) -> io::Result<Timestamping> {
         tx_hardware: offers(libc::SOF_TIMESTAMPING_TX_HARDWARE, hardware),
         rx_hardware: offers(libc::SOF_TIMESTAMPING_RX_HARDWARE, hardware),
         phc: u32::try_from(request.phc_index).ok(),
+        tx_types: request.tx_types,
+        rx_filters: request.rx_filters,
     })
 }
 

@@ -7,6 +7,28 @@ use socket2::Socket;
 
 use super::ifreq;
 
+/// `enum hwtstamp_tx_types` of linux/net_tstamp.h, by number.
+pub const TX_TYPES: [&str; 4] = ["off", "on", "onestep-sync", "onestep-p2p"];
+/// `enum hwtstamp_rx_filters` of linux/net_tstamp.h, by number, named as ethtool does.
+pub const RX_FILTERS: [&str; 16] = [
+    "none",
+    "all",
+    "some",
+    "ptpv1-l4-event",
+    "ptpv1-l4-sync",
+    "ptpv1-l4-delay-req",
+    "ptpv2-l4-event",
+    "ptpv2-l4-sync",
+    "ptpv2-l4-delay-req",
+    "ptpv2-l2-event",
+    "ptpv2-l2-sync",
+    "ptpv2-l2-delay-req",
+    "ptpv2-event",
+    "ptpv2-sync",
+    "ptpv2-delay-req",
+    "ntp-all",
+];
+
 /// `HWTSTAMP_TX_ON` of linux/net_tstamp.h.
 const TX_ON: i32 = 1;
 /// `HWTSTAMP_FILTER_PTP_V2_EVENT`: event messages of version 2 over all transports.
@@ -24,13 +46,56 @@ mod raw {
     nix::ioctl_readwrite_bad!(get, super::SIOCGHWTSTAMP, libc::ifreq);
 }
 
-/// `struct hwtstamp_config`.
+/// `struct hwtstamp_config`: what a NIC stamps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-struct Config {
+pub struct Config {
     flags: i32,
     tx_type: i32,
     rx_filter: i32,
+}
+
+impl Config {
+    /// Of names out of [`TX_TYPES`] and [`RX_FILTERS`]; `None` where one is none.
+    pub fn named(tx: &str, rx: &str) -> Option<Self> {
+        let number = |names: &[&str], wanted| names.iter().position(|name| *name == wanted);
+        let (tx_type, rx_filter) = (number(&TX_TYPES, tx)?, number(&RX_FILTERS, rx)?);
+        Some(Self { flags: 0, tx_type: tx_type as i32, rx_filter: rx_filter as i32 })
+    }
+
+    /// What of the packets sent is stamped.
+    pub fn tx(&self) -> &'static str {
+        name_of(&TX_TYPES, self.tx_type)
+    }
+
+    /// What of the packets received is stamped.
+    pub fn rx(&self) -> &'static str {
+        name_of(&RX_FILTERS, self.rx_filter)
+    }
+}
+
+fn name_of(names: &[&'static str], number: i32) -> &'static str {
+    usize::try_from(number).ok().and_then(|at| names.get(at)).copied().unwrap_or("unknown")
+}
+
+/// What a NIC stamps now.
+///
+/// # Errors
+/// EOPNOTSUPP where its driver stamps nothing or does not tell, ENODEV.
+pub fn configuration(interface: &str) -> io::Result<Config> {
+    let mut config = Config::default();
+    ask(&ifreq::socket()?, interface, &mut config, Request::Get)?;
+    Ok(config)
+}
+
+/// Tells a NIC what to stamp, until somebody tells it otherwise. What the driver made of it, which can be
+/// more than was asked for.
+///
+/// # Errors
+/// EOPNOTSUPP, ERANGE where it cannot stamp just that, EPERM without CAP_NET_ADMIN, ENODEV.
+pub fn configure(interface: &str, mut config: Config) -> io::Result<Config> {
+    ask(&ifreq::socket()?, interface, &mut config, Request::Set)?;
+    Ok(config)
 }
 
 /// Hardware timestamps that were switched on. Dropping it switches back.
@@ -96,8 +161,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_and_numbers_are_those_of_the_kernel() {
+        let config = Config::named("on", "ptpv2-event").unwrap();
+        assert_eq!((config.tx_type, config.rx_filter), (TX_ON, FILTER_PTP_V2_EVENT));
+        assert_eq!((config.tx(), config.rx()), ("on", "ptpv2-event"));
+        assert_eq!(Config { rx_filter: 99, ..config }.rx(), "unknown");
+        assert_eq!(Config::named("on", "everything"), None);
+    }
+
+    #[test]
     fn interface_without_hardware_stamps_is_an_error() {
         HardwareStamps::enable("lo").unwrap_err();
         HardwareStamps::enable("nothing0").unwrap_err();
+        configuration("lo").unwrap_err();
+        configure("lo", Config::default()).unwrap_err();
     }
 }

@@ -14,6 +14,7 @@ pub mod ifreq;
 pub mod irq;
 pub mod packet;
 pub mod phc;
+pub(crate) mod privileges;
 pub mod schedule;
 pub mod shared;
 pub mod timer;

@@ -17,7 +17,7 @@ use std::{
 };
 
 use ptp_common::{
-    residence::{MAX_PORTS, config},
+    residence::{MAX_PORTS, Outcome, config},
     time::{Duration, Mono, Time},
 };
 use serde_json::{Value, json};
@@ -86,6 +86,8 @@ pub struct TransparentConfig {
     pub events_per_second: u32,
     /// Where a message is taken to leave.
     pub departure: Departure,
+    /// Withhold a general message whose event left nobody knows when.
+    pub withholds: bool,
     /// Measure only: alter nothing.
     pub is_dry: bool,
     /// End by itself after this time.
@@ -106,6 +108,7 @@ impl TransparentConfig {
             follow: Follow::default(),
             events_per_second: 20_000,
             departure: Departure::default(),
+            withholds: true,
             is_dry: false,
             duration: None,
             serving: Serving::default(),
@@ -188,9 +191,9 @@ impl Transparent {
             .map_err(TransparentError::Socket)?;
         let mut this = Self {
             link_delays: config.link_delays.clone(),
+            held: Held::new(config.withholds),
             config,
             programs,
-            held: Held::default(),
             ring,
             sender,
             _stamps: stamps(),
@@ -313,6 +316,7 @@ impl Transparent {
         numbers[config::TAI_OFFSET] = tai_offset.as_nanos().cast_unsigned();
         numbers[config::REAL_MINUS_MONO] = relation.real_minus_mono.as_nanos().cast_unsigned();
         numbers[config::EVENTS_PER_SECOND] = self.config.events_per_second.into();
+        numbers[config::WITHHOLDS] = self.config.withholds.into();
         numbers[config::IS_P2P] = (self.config.delay == Delay::P2p).into();
         Ok(self.programs.tell(numbers).map_err(PortError::from)?)
     }
@@ -340,6 +344,9 @@ impl Transparent {
         );
         for message in released {
             *self.own_counts.entry(message.count_place | message.outcome as u32).or_default() += 1;
+            if message.outcome == Outcome::Withheld {
+                continue;
+            }
             if let Err(error) = packet::send_frame(&self.sender, message.ifindex, &message.frame) {
                 tracing::debug!(%error, "what was held cannot be sent");
             }

@@ -1,8 +1,5 @@
-//! What the observer counts, and how it sums up a quantity: closed sets of figures with names.
+//! What the observer counts: closed sets of figures with names.
 
-#[cfg(target_os = "none")]
-use crate::math::Float as _;
-use ptp_common::time::Duration;
 use serde::Serialize;
 
 macro_rules! figures {
@@ -88,42 +85,5 @@ figures! {
         outlier,
         /// Sync after which one of the clocks had been set.
         clock_jump,
-    }
-}
-
-/// Mean, spread and ends of a quantity in nanoseconds, without memory of its single values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Spread {
-    /// How many values.
-    pub count: u64,
-    /// Arithmetic mean, ns.
-    pub mean_ns: f64,
-    /// Smallest, ns.
-    pub min_ns: f64,
-    /// Largest, ns.
-    pub max_ns: f64,
-    #[serde(skip)]
-    squares: f64,
-}
-
-impl Spread {
-    pub(super) fn record(&mut self, value: Duration) {
-        let value = value.as_nanos_f64();
-        self.count += 1;
-        if self.count == 1 {
-            (self.min_ns, self.max_ns) = (value, value);
-        }
-        // Welford's recurrence: exact enough where a large mean would eat the digits of a sum of
-        // squares.
-        let before = value - self.mean_ns;
-        self.mean_ns += before / self.count as f64;
-        self.squares += before * (value - self.mean_ns);
-        self.min_ns = self.min_ns.min(value);
-        self.max_ns = self.max_ns.max(value);
-    }
-
-    /// Standard deviation of the values, ns.
-    pub fn sd_ns(&self) -> f64 {
-        if self.count == 0 { 0.0 } else { (self.squares.max(0.0) / self.count as f64).sqrt() }
     }
 }

@@ -1,7 +1,8 @@
 //! What the observer is given and what it tells: packets, ports, samples, and the summary of a port.
 
-use super::figures::{Exchanges, Losses, Spread};
+use super::figures::{Exchanges, Losses};
 use super::slot;
+use crate::spread::Spread;
 use crate::stamp::{Stamp, StampSource};
 use ptp_common::{
     data_set::TimeProperties,

@@ -464,9 +464,9 @@ fn the_claims_of_a_local_grandmaster_are_held_against_its_stamps() {
     assert!(grandmaster.is_local() && grandmaster.is_time_transmitter());
     assert_eq!(grandmaster.exchanges.delay_answered, 100);
     assert_eq!(grandmaster.sync_claim.count, 100);
-    assert_eq!(grandmaster.sync_claim.mean_ns, 700.0);
-    assert_eq!(grandmaster.delay_claim.mean_ns, -300.0);
-    assert_eq!(grandmaster.delay_claim.sd_ns(), 0.0);
+    assert_eq!(grandmaster.sync_claim.mean, 700.0);
+    assert_eq!(grandmaster.delay_claim.mean, -300.0);
+    assert_eq!(grandmaster.delay_claim.sd(), 0.0);
     assert_eq!(world.port(CLIENT).exchanges.delay, 34);
     assert_eq!(world.port(OTHER).exchanges.delay, 33);
 }

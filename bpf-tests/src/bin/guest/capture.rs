@@ -13,9 +13,10 @@ use std::{
 use bpf_tests::{frames::Recipe, links::Wire, raw::FrameSocket};
 use libtest_mimic::Trial;
 use ptp_agent::capture::{
-    CaptureError, ClockRelation, EgressJoin, Features, Options, Programs, RxSource, TcAttach,
-    TxSource, XdpHook, rx_stamp, tx_stamp,
+    CaptureError, ClockRelation, EgressJoin, Features, Options, Programs, TcAttach, XdpHook,
+    stamp_at,
 };
+use ptp_agent::stamp::StampSource;
 use ptp_common::record::{Hook, Record};
 
 use crate::{report::fact, trial};
@@ -128,9 +129,10 @@ fn xdp(name: &str, hook: XdpHook) -> bool {
 
 /// The stamps that one packet was given on its way, with everything attached.
 fn all_points() {
-    const RX: [RxSource; 3] =
-        [RxSource::Stack, RxSource::Xdp(XdpHook::Native), RxSource::TcIngress];
-    const TX: [TxSource; 3] = [TxSource::TcEgress, TxSource::StartXmit, TxSource::XmitDone];
+    const RX: [StampSource; 3] =
+        [StampSource::Stack, StampSource::XdpNative, StampSource::TcIngress];
+    const TX: [StampSource; 3] =
+        [StampSource::TcEgress, StampSource::StartXmit, StampSource::XmitDone];
     // Software stamps of the stack are taken as long as anybody wants them.
     let _wanted = stack_stamps();
     let options = Options { xmit: true, xdp: Some(XdpHook::Native), ..Options::default() };
@@ -141,7 +143,8 @@ fn all_points() {
     for record in &sender {
         points.extend(
             TX.iter()
-                .filter_map(|source| tx_stamp(record, *source).map(|stamp| stamp.source.name())),
+                .filter_map(|point| stamp_at(record, *point, &relation))
+                .map(|stamp| stamp.source.name()),
         );
         match record.hook {
             Hook::TcEgress => join.push(record.clone()),
@@ -154,7 +157,7 @@ fn all_points() {
     }
     for record in &receiver {
         for source in RX {
-            if let Some(stamp) = rx_stamp(record, source, &relation) {
+            if let Some(stamp) = stamp_at(record, source, &relation) {
                 points.insert(stamp.source.name());
                 let program = Duration::from_nanos(record.mono_ns);
                 let stamp = Duration::from_nanos(u64::try_from(stamp.time.as_nanos()).unwrap_or(0));
@@ -168,8 +171,8 @@ fn all_points() {
             wanted.iter().filter(|point| points.contains(*point)).copied().collect();
         seen.join(", ")
     };
-    fact("rx_points", &named(&RX.map(|source| source.source().name())));
-    fact("tx_points", &named(&TX.map(|source| source.source().name())));
+    fact("rx_points", &named(&RX.map(|source| source.name())));
+    fact("tx_points", &named(&TX.map(|source| source.name())));
     assert_eq!(points.len(), RX.len() + TX.len(), "{points:?}");
 }
 

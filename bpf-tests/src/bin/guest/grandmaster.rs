@@ -16,7 +16,7 @@ use ptp_agent::{
         io::{Io, IoConfig},
         prime::PrimeMode,
     },
-    capture::Latencies,
+    capture::{Choice, Latencies},
     engine::{
         self, Commands, Context, Engine as _, NoEvent, ReadClock, instance::Instance,
         transmitter::TransmitterConfig,
@@ -134,8 +134,8 @@ pub(crate) fn main(line: &str) {
         let io = Io::open(IoConfig {
             interfaces: vec!["gm0".to_owned()],
             transport: TransportKind::Udp4,
-            rx_source: None,
-            tx_source: None,
+            rx_source: Choice::Auto,
+            tx_source: Choice::Auto,
             prime: PrimeMode::Off,
             ingress_latency: Latencies::default(),
             egress_latency: Latencies::default(),
@@ -143,6 +143,7 @@ pub(crate) fn main(line: &str) {
             is_pinned: false,
             security: None,
             wire: Vec::new(),
+            transports: std::collections::BTreeMap::new(),
         })
         .expect("stamps on a wire of this kernel");
         let identity = ClockIdentity([2, 0, 0, 0xff, 0xfe, 0, 0, 1]);

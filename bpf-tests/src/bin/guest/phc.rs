@@ -51,6 +51,7 @@ const SLACK_NS: i64 = 50_000_000;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("phc::the_clock_of_a_card_is_listed_read_and_stepped", card),
+        trial("phc::a_card_says_what_it_stamps_and_is_told_what_to_stamp", nic),
         trial("phc::a_device_that_does_not_let_itself_be_steered_ends_the_agent", not_steerable),
         trial("phc::the_device_is_set_adjusted_and_compared_and_nothing_else_is", commands),
         trial("phc::the_device_follows_a_grandmaster_and_keeps_what_was_learnt", follows),
@@ -110,6 +111,33 @@ fn card() {
     );
     assert!(set_ns.abs() < 1e4, "{set_ns}");
     assert!((stepped_ns - set_ns + 1.5e9).abs() < 1e5, "{set_ns} {stepped_ns}");
+}
+
+/// As hwstamp_ctl does.
+fn nic() {
+    let devices = phc(&["list"]);
+    let card = devices.iter().find(|it| it["device"] == CARD).expect("the emulated card's");
+    let interface = card["interfaces"][0].as_str().expect("its interface");
+    let one = |arguments: &[&str]| phc(&[&["nic", interface], arguments].concat()).remove(0);
+    let before = one(&[]);
+    figure("nic", before.clone());
+    assert_eq!(before["device"], CARD, "{before}");
+    let filters = before["rx_filters"].as_array().expect("filters");
+    assert!(filters.contains(&json!("none")) && filters.len() > 1, "{before}");
+    let off = json!({"tx": "off", "rx": "none"});
+    assert_eq!((&before["now"], before["tx_hardware"].as_bool()), (&off, Some(true)), "{before}");
+    let on = one(&["--tx", "on", "--rx", "all"]);
+    assert_eq!((&on["before"], &on["now"]), (&off, &json!({"tx": "on", "rx": "all"})), "{on}");
+    // What it cannot do is refused and changes nothing, and what is not named stays as it is.
+    refuses(
+        command(&["phc", "nic", interface, "--tx", "onestep-p2p"]),
+        &[interface, "onestep-p2p"],
+    );
+    let less = one(&["--rx", "none"]);
+    assert_eq!(less["now"], json!({"tx": "on", "rx": "none"}), "{less}");
+    assert_eq!(one(&["--tx", "off"])["now"], off);
+    refuses(command(&["phc", "nic", "lo", "--tx", "on"]), &["lo"]);
+    refuses(command(&["phc", "nic", "nothing0"]), &["nothing0"]);
 }
 
 /// While there are virtual clocks, the kernel keeps everybody off the one that they are made of.

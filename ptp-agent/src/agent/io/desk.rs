@@ -2,6 +2,7 @@
 //! stamp of a packet is used.
 
 use super::*;
+use crate::capture::{Asked, XdpHook};
 
 /// What a port's stamps come from; for status and logs.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -43,6 +44,11 @@ impl Side {
         let (matched, differences) = Default::default();
         let (pairing, reach) = Default::default();
         Self { pairing, reach, selector, matched, interrupted: 0, differences }
+    }
+
+    /// Forgets what was measured of the capture points.
+    pub(super) fn compare_anew(&mut self, selector: Selector) {
+        self.selector = selector.in_place_of(&self.selector);
     }
 
     /// Counts how far the programs' own stamps of a packet are from the kernel's, which are the
@@ -113,11 +119,13 @@ impl Io {
     pub(super) fn find(&mut self, waiting: &Waiting, now: Time<Mono>) -> Found {
         let port = &mut self.ports[usize::from(waiting.port.0)];
         let sent = waiting.token.is_some();
+        let direction = if sent { Direction::Egress } else { Direction::Ingress };
         let (side, patience) =
             if sent { (&mut port.tx, TX_PATIENCE) } else { (&mut port.rx, RX_PATIENCE) };
         // A message is looked for once on arrival; whatever comes later is a retry. When patience is
         // at its end, any point's stamp will do.
-        let retry = waiting.until - now < patience - RETRY;
+        let asked =
+            if waiting.until - now < patience - RETRY { Asked::Again } else { Asked::First };
         // What reaches no program, as it is known by then, is not waited for where the kernel's stamp is there.
         let stands_in = side.reach.is_displaced()
             && (waiting.stack.is_some() || port.standby.has(&waiting.bytes));
@@ -132,7 +140,7 @@ impl Io {
                 && waiting.stack.is_none_or(|socket| is_of_socket(stamps, &socket))
         };
         let is_stale = waiting.stack.is_some_and(|stack| waiting.until - stack.time > QUEUED);
-        let seen = side.pairing.take(port.ifindex, &waiting.bytes, retry, enough);
+        let seen = side.pairing.take(port.ifindex, &waiting.bytes, asked, enough);
         let outcome = match seen {
             // No program has seen it. The kernel has a stamp of its own.
             Outcome::NotYet if given_up => {
@@ -165,7 +173,7 @@ impl Io {
                 let reference = side.selector.reference();
                 Found::Stamp(stamp.map(|mut stamp| {
                     // What was used, against all that was seen: the moving to the reference included.
-                    stamp.doubt = stamps.doubt(stamp.time, sent);
+                    stamp.doubt = stamps.doubt(stamp.time, direction);
                     stamp.manner = waiting.manner;
                     let time = stamp.time;
                     let left = stamps.time(StampSource::XmitDone).filter(|_| sent);
@@ -194,8 +202,8 @@ impl Io {
         programs.drain(|record| {
             if record.hook == Hook::Xmit {
                 // Knows its packet by the serial alone.
-                for source in [TxSource::XmitDone, TxSource::StartXmit] {
-                    if let Some(stamp) = tx_stamp(&record, source) {
+                for point in [StampSource::XmitDone, StampSource::StartXmit] {
+                    if let Some(stamp) = stamp_at(&record, point, &relation) {
                         ports.iter_mut().any(|port| port.tx.pairing.amend(record.serial, stamp));
                     }
                 }
@@ -211,19 +219,19 @@ impl Io {
             }
             let mut stamps = Candidates::default();
             if record.direction == Direction::Egress {
-                if let Some(stamp) = tx_stamp(&record, TxSource::TcEgress) {
+                if let Some(stamp) = stamp_at(&record, StampSource::TcEgress, &relation) {
                     stamps.add(stamp);
                 }
                 let (message, serial) = (record.message(), record.serial);
                 port.tx.pairing.push(now, port.ifindex, message, serial, stamps);
                 return;
             }
-            let sources = match record.hook {
-                Hook::XdpIngress => [hooks[at].xdp.map(RxSource::Xdp), None],
-                _ => [Some(RxSource::Stack), Some(RxSource::TcIngress)],
+            let points = match record.hook {
+                Hook::XdpIngress => [hooks[at].xdp.map(XdpHook::point), None],
+                _ => [Some(StampSource::Stack), Some(StampSource::TcIngress)],
             };
-            for source in sources.into_iter().flatten() {
-                match rx_stamp(&record, source, &relation) {
+            for point in points.into_iter().flatten() {
+                match stamp_at(&record, point, &relation) {
                     Some(stamp) => stamps.add(stamp),
                     None => port.counts.without_stamp += 1,
                 }

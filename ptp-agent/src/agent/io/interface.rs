@@ -22,7 +22,8 @@ impl Io {
             let wanted = matches!(state, LinkState::Up(_));
             port.reopen_at = None;
             if wanted && port.transport.is_none() {
-                match reopen(&mut self.programs, self.config.transport, &port.interface) {
+                let kind = self.config.transport_of(&port.interface);
+                match reopen(&mut self.programs, kind, &port.interface) {
                     Ok((transport, hooks)) => {
                         port.ifindex = transport.ifindex();
                         port.driver_stamps =
@@ -31,8 +32,8 @@ impl Io {
                         self.hooks[index] = hooks;
                         port.last_problem = None;
                         // Perhaps another driver: measure anew.
-                        port.rx.selector = rx_selector(self.config.rx_source, hooks);
-                        port.tx.selector = tx_selector(self.config.tx_source);
+                        port.rx.compare_anew(rx_selector(self.config.rx_source, hooks));
+                        port.tx.compare_anew(tx_selector(self.config.tx_source));
                         port.primer = Primer::new(self.config.prime, &port.interface);
                         port.brackets = Default::default();
                     }
@@ -56,27 +57,20 @@ impl Io {
     }
 }
 
-pub(super) fn rx_selector(wanted: Option<RxSource>, hooks: AttachedHooks) -> Selector {
+pub(super) fn rx_selector(wanted: Choice, hooks: AttachedHooks) -> Selector {
     use StampSource::{Stack, TcIngress};
-    match wanted {
+    match wanted.received_at(hooks) {
         None => Selector::automatic(&[Stack, TcIngress]),
-        Some(RxSource::Stack) => Selector::fixed(&[Stack, TcIngress]),
-        Some(RxSource::TcIngress) => Selector::fixed(&[TcIngress, Stack]),
-        Some(RxSource::Xdp(_)) => match hooks.xdp {
-            Some(hook) => Selector::fixed(&[RxSource::Xdp(hook).source(), Stack, TcIngress]),
-            None => Selector::fixed(&[Stack, TcIngress]),
-        },
+        Some(Stack) => Selector::fixed(&[Stack, TcIngress]),
+        Some(TcIngress) => Selector::fixed(&[TcIngress, Stack]),
+        Some(xdp) => Selector::fixed(&[xdp, Stack, TcIngress]),
     }
 }
 
 /// Whether the driver is to stamp as well: only where its stamp is asked for, because taking it costs the
 /// packet half a microsecond on its way. That it cannot be asked for leaves the other points.
-pub(super) fn wants_driver_stamps(
-    wanted: Option<TxSource>,
-    transport: &Transport,
-    interface: &str,
-) -> bool {
-    if wanted != Some(TxSource::DriverSoftware) {
+pub(super) fn wants_driver_stamps(wanted: Choice, transport: &Transport, interface: &str) -> bool {
+    if !wanted.is(StampSource::DriverSoftware) {
         return false;
     }
     let asked = transport.ask_for_driver_stamps(true);
@@ -86,23 +80,23 @@ pub(super) fn wants_driver_stamps(
     asked.is_ok()
 }
 
-pub(super) fn tx_selector(wanted: Option<TxSource>) -> Selector {
+pub(super) fn tx_selector(wanted: Choice) -> Selector {
     use StampSource::{DriverSoftware, StartXmit, TcEgress, XmitDone};
     match wanted {
+        Choice::Fixed(DriverSoftware) => {
+            Selector::fixed(&[DriverSoftware, XmitDone, StartXmit, TcEgress])
+        }
+        Choice::Fixed(XmitDone) => {
+            Selector::fixed(&[XmitDone, StartXmit, TcEgress, DriverSoftware])
+        }
+        Choice::Fixed(StartXmit) => {
+            Selector::fixed(&[StartXmit, XmitDone, TcEgress, DriverSoftware])
+        }
+        Choice::Fixed(TcEgress) => Selector::fixed(&[TcEgress, DriverSoftware]),
         // What is behind the driver is later than the wire by nobody knows how much: it only shows how far
         // before the wire the others are at the most. The driver's is asked for only where packets do not
         // reach the programs.
-        None => Selector::automatic(&[StartXmit, TcEgress]).with_stand_in(DriverSoftware),
-        Some(TxSource::DriverSoftware) => {
-            Selector::fixed(&[DriverSoftware, XmitDone, StartXmit, TcEgress])
-        }
-        Some(TxSource::XmitDone) => {
-            Selector::fixed(&[XmitDone, StartXmit, TcEgress, DriverSoftware])
-        }
-        Some(TxSource::StartXmit) => {
-            Selector::fixed(&[StartXmit, XmitDone, TcEgress, DriverSoftware])
-        }
-        Some(TxSource::TcEgress) => Selector::fixed(&[TcEgress, DriverSoftware]),
+        _ => Selector::automatic(&[StartXmit, TcEgress]).with_stand_in(DriverSoftware),
     }
 }
 

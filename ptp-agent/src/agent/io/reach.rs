@@ -8,8 +8,8 @@ use ptp_common::time::{Mono, Time};
 
 use super::{Io, Port, wants_driver_stamps};
 use crate::{
-    capture::{CaptureError, HeardChannel, Place, TxSource},
-    stamp::Stamp,
+    capture::{CaptureError, Choice, HeardChannel, Place},
+    stamp::{Stamp, StampSource},
 };
 
 /// Messages whose driver's stamps may wait for nobody to have seen them.
@@ -90,10 +90,13 @@ impl Io {
     /// Why the ports may hear no grandmaster in a domain, from what passes the hooks; `None` where nothing
     /// does.
     pub fn explain_silence(&self, now: Time<Mono>, domain: u8, sdo_id: u16) -> Option<String> {
-        let own = HeardChannel { transport: self.config.transport, domain, sdo_id };
         let ports = self.ports.iter();
-        let all: Vec<_> =
-            ports.filter_map(|port| port.hearsay.explain(now, own, &port.interface)).collect();
+        let explain = |port: &Port| {
+            let transport = self.config.transport_of(&port.interface);
+            let own = HeardChannel { transport, domain, sdo_id };
+            port.hearsay.explain(now, own, &port.interface)
+        };
+        let all: Vec<_> = ports.filter_map(explain).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 
@@ -118,7 +121,7 @@ impl Io {
             let is_displaced = port.tx.reach.is_displaced();
             let Some(transport) = &port.transport else { continue };
             if is_displaced && !port.driver_stamps && !port.standby.is_asked {
-                let wanted = Some(TxSource::DriverSoftware);
+                let wanted = Choice::Fixed(StampSource::DriverSoftware);
                 port.driver_stamps = wants_driver_stamps(wanted, transport, &port.interface);
                 port.standby.is_asked = true;
             } else if !is_displaced && port.standby.is_asked {

@@ -65,7 +65,7 @@ pub(super) fn line(tap: &Tap, port: &PortSnapshot) -> String {
         }
     }
     let spread = |what: &str, spread: &Spread| {
-        let (mean, sd) = (text::nanos(spread.mean_ns), text::nanos(spread.sd_ns()));
+        let (mean, sd) = (text::nanos(spread.mean), text::nanos(spread.sd()));
         format!("{what} {mean} (sd {sd}, {})", spread.count)
     };
     for (what, figures) in [
@@ -98,10 +98,10 @@ fn figures(tap: &Tap, port: &PortSnapshot) -> Value {
         (spread.count > 0).then(|| {
             json!({
                 "n": spread.count,
-                "mean": spread.mean_ns,
-                "sd": spread.sd_ns(),
-                "min": spread.min_ns,
-                "max": spread.max_ns,
+                "mean": spread.mean,
+                "sd": spread.sd(),
+                "min": spread.min,
+                "max": spread.max,
             })
         })
     };

@@ -13,13 +13,14 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    args::{Delay, OrAuto, ServeClock},
+    args::{Delay, ServeClock},
     clock::{ClockSection, ExportArgs, RunClock},
     log::LogLevel,
+    roles::{PortOption, RunRole},
 };
 use crate::{
     agent::prime::PrimeMode,
-    capture::{Latencies, RxSource, TxSource},
+    capture::{self, Latencies},
     engine::{receiver::Acceptable, strategy},
     servo::Choice,
     transport::TransportKind,
@@ -93,6 +94,19 @@ pub(super) struct RunSection {
     pub(super) assume_two_step: Option<bool>,
     pub(super) pin_parent: Option<bool>,
     pub(super) acceptable_masters: Option<Vec<Acceptable>>,
+    pub(super) role: Option<RunRole>,
+    pub(super) port: Option<Vec<PortOption>>,
+    pub(super) log_sync_interval: Option<i8>,
+    pub(super) log_announce_interval: Option<i8>,
+    pub(super) log_min_delay_req_interval: Option<i8>,
+    pub(super) priority1: Option<u8>,
+    pub(super) priority2: Option<u8>,
+    pub(super) clock_class: Option<u8>,
+    pub(super) stamp_brackets: Option<bool>,
+    pub(super) path_trace: Option<bool>,
+    pub(super) silent_until_locked: Option<bool>,
+    pub(super) max_steps_removed: Option<u16>,
+    pub(super) sync_receipt_timeout: Option<u8>,
 }
 
 /// `[serve]`.
@@ -110,6 +124,7 @@ pub(super) struct ServeSection {
     pub(super) clock_class: Option<u8>,
     pub(super) stamp_brackets: Option<bool>,
     pub(super) management_set: Option<bool>,
+    pub(super) contend: Option<bool>,
 }
 
 impl ConfigError {
@@ -177,6 +192,9 @@ impl Config {
         }
         let serve = &self.serve;
         for (key, value) in [
+            ("run.log-sync-interval", self.run.log_sync_interval),
+            ("run.log-announce-interval", self.run.log_announce_interval),
+            ("run.log-min-delay-req-interval", self.run.log_min_delay_req_interval),
             ("serve.log-sync-interval", serve.log_sync_interval),
             ("serve.log-announce-interval", serve.log_announce_interval),
             ("serve.log-min-delay-req-interval", serve.log_min_delay_req_interval),
@@ -191,21 +209,22 @@ impl Config {
         Ok(())
     }
 
-    pub(super) fn rx_source(&self) -> Result<Option<OrAuto<RxSource>>, ConfigError> {
-        parse("rx-source", self.rx_source.as_deref())
+    pub(super) fn rx_source(&self) -> Result<Option<capture::Choice>, ConfigError> {
+        parse("rx-source", self.rx_source.as_deref(), capture::Choice::of_receive)
     }
 
-    pub(super) fn tx_source(&self) -> Result<Option<OrAuto<TxSource>>, ConfigError> {
-        parse("tx-source", self.tx_source.as_deref())
+    pub(super) fn tx_source(&self) -> Result<Option<capture::Choice>, ConfigError> {
+        parse("tx-source", self.tx_source.as_deref(), capture::Choice::of_transmit)
     }
 }
 
-fn parse<T: std::str::FromStr<Err = String>>(
+fn parse<T>(
     key: &'static str,
     text: Option<&str>,
+    parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<Option<T>, ConfigError> {
     text.map(|text| {
-        text.parse()
+        parse(text)
             .map_err(|problem| ConfigError::Value { key, problem: format!("{text:?}: {problem}") })
     })
     .transpose()
@@ -214,6 +233,7 @@ fn parse<T: std::str::FromStr<Err = String>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stamp::StampSource;
 
     #[test]
     fn unknown_key_is_refused_with_line_and_column() {
@@ -237,7 +257,7 @@ mod tests {
         let config: Config =
             toml::from_str("rx-source = \"stack\"\n[serve]\nlog-sync-interval = -4\n").unwrap();
         assert_eq!(config.serve.log_sync_interval, Some(-4));
-        assert_eq!(config.rx_source().unwrap(), Some(OrAuto(Some(RxSource::Stack))));
+        assert_eq!(config.rx_source().unwrap(), Some(capture::Choice::Fixed(StampSource::Stack)));
     }
 
     #[test]

@@ -292,6 +292,7 @@ pub(super) mod tests {
                 tx_hardware: true,
                 rx_hardware: true,
                 phc: Some(0),
+                ..Timestamping::default()
             }),
             interrupts: Interrupts::None,
             moderation: None,

@@ -14,8 +14,8 @@ use ptp_common::classify::PORT_EVENT;
 
 use super::file;
 use crate::{
-    cli::privileges::{CAPTURE, PORTS},
     doctor::facts::{Kernel, Privileges},
+    sys::privileges::{CAPTURE, PORTS},
 };
 
 pub(super) fn read() -> Kernel {

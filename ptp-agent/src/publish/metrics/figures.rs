@@ -109,7 +109,7 @@ pub struct PortFigures {
     /// One of [`STRATEGIES`].
     pub strategy: Option<&'static str>,
     /// Messages received and sent.
-    pub messages: BTreeMap<(Direction, MessageTypeOrd), u64>,
+    pub messages: BTreeMap<(Direction, MessageType), u64>,
     /// Timestamps, by what became of them.
     pub timestamps: BTreeMap<(Direction, StampSource, StampOutcome), u64>,
     /// Capture points that are compared.
@@ -171,7 +171,7 @@ impl PortFigures {
 
     /// Sets the total of messages of one type and direction.
     pub fn set_messages(&mut self, direction: Direction, kind: MessageType, total: u64) {
-        self.messages.insert((direction, MessageTypeOrd(kind)), total);
+        self.messages.insert((direction, kind), total);
     }
 
     /// Sets the total of timestamps of one direction, source and outcome.
@@ -188,22 +188,6 @@ impl PortFigures {
     /// Sets the total of exchanges with one outcome.
     pub fn set_exchanges(&mut self, outcome: &'static str, total: u64) {
         self.exchanges.insert(outcome, total);
-    }
-}
-
-/// A message type in the order of its number on the wire, as a map key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MessageTypeOrd(pub MessageType);
-
-impl PartialOrd for MessageTypeOrd {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for MessageTypeOrd {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0 as u8).cmp(&(other.0 as u8))
     }
 }
 

@@ -24,8 +24,8 @@ use prometheus::{
 
 pub use family::FAMILIES;
 pub use figures::{
-    CapturePoint, Direction, HostClock, MAX_PARENTS, MessageTypeOrd, PORT_STATES, Parent,
-    PortFigures, SERVO_STATES, STRATEGIES, StampOutcome, message_type_name,
+    CapturePoint, Direction, HostClock, MAX_PARENTS, PORT_STATES, Parent, PortFigures,
+    SERVO_STATES, STRATEGIES, StampOutcome, message_type_name,
 };
 pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
 pub use transparent::{Forwarding, Way};
@@ -87,7 +87,8 @@ impl Metrics {
     }
 
     /// Takes the series of one port away.
-    pub fn forget(&self, interface: &str, domain: u8) {
+    #[cfg(test)]
+    fn forget(&self, interface: &str, domain: u8) {
         let mut state = self.figures.lock();
         if let Some(domains) = state.ports.get_mut(interface) {
             domains.remove(&domain);
@@ -228,7 +229,7 @@ fn add_port(families: &mut Families, interface: &str, domain: &str, figures: &Po
         }
     }
     for ((direction, kind), total) in &figures.messages {
-        let labels = [("direction", direction.name()), ("type", message_type_name(kind.0))];
+        let labels = [("direction", direction.name()), ("type", message_type_name(*kind))];
         families.add(&MESSAGES, &[port[0], port[1], labels[0], labels[1]], *total as f64);
     }
     for ((direction, source, outcome), total) in &figures.timestamps {

@@ -171,7 +171,7 @@ proptest! {
         observer.advance(Time::from_nanos(now));
         for port in observer.ports() {
             let figures = [port.offset, port.delay, port.sync_claim, port.delay_claim];
-            prop_assert!(figures.iter().all(|figure| figure.mean_ns.is_finite()));
+            prop_assert!(figures.iter().all(|figure| figure.mean.is_finite()));
         }
     }
 

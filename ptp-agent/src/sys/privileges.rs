@@ -4,14 +4,12 @@
 
 use caps::{CapSet, Capability, CapsHashSet};
 
-use crate::agent::run::ClockChoice;
-
 /// What stamps need: loading programs and attaching them.
 pub(crate) const CAPTURE: &[Capability] =
     &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
 
 /// What comparing stamps needs: stamps, and packet sockets.
-pub(super) const COMPARE: &[Capability] = &[
+pub(crate) const COMPARE: &[Capability] = &[
     Capability::CAP_BPF,
     Capability::CAP_NET_ADMIN,
     Capability::CAP_PERFMON,
@@ -19,11 +17,11 @@ pub(super) const COMPARE: &[Capability] = &[
 ];
 
 /// What a transparent clock needs: its programs, and to send what it has held back.
-pub(super) const FRAMES: &[Capability] = COMPARE;
+pub(crate) const FRAMES: &[Capability] = COMPARE;
 
 /// What measuring costs needs: stamps, a namespace of its own with PTP's ports, and the kernel's
 /// statistics of programs.
-pub(super) const BENCH: &[Capability] = &[
+pub(crate) const BENCH: &[Capability] = &[
     Capability::CAP_BPF,
     Capability::CAP_NET_ADMIN,
     Capability::CAP_NET_BIND_SERVICE,
@@ -40,18 +38,9 @@ pub(crate) const PORTS: &[Capability] = &[
     Capability::CAP_NET_BIND_SERVICE,
 ];
 
-/// What following with this clock needs: ports, and the right to set the clock only where it is set.
-pub(super) fn following(clock: &ClockChoice) -> Vec<Capability> {
-    let mut needed = PORTS.to_vec();
-    if matches!(clock, ClockChoice::System(_)) {
-        needed.push(Capability::CAP_SYS_TIME);
-    }
-    needed
-}
-
 /// Drops all other capabilities of this thread, from which later threads inherit. Where CAP_BPF is
 /// not to be had (before Linux 5.8), CAP_SYS_ADMIN stands in for it and is kept.
-pub(super) fn keep_only(needed: &[Capability]) {
+pub(crate) fn keep_only(needed: &[Capability]) {
     let Ok(permitted) = caps::read(None, CapSet::Permitted) else {
         return;
     };

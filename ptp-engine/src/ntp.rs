@@ -1,0 +1,17 @@
+//! NTP by the same stamps (RFC 5905, interleaved mode of RFC 9769), sans I/O: a client that asks any number of servers, a
+//! server, and the smear that hides leap seconds. Both are [`crate::Engine`]s and are driven by the loop that drives
+//! everything. What comes out of a client are four times and what the server says of its own; whether they are
+//! followed or only watched is decided elsewhere.
+
+mod client;
+mod server;
+mod smear;
+#[cfg(test)]
+mod tests;
+
+pub use client::{
+    AssociationConfig, AssociationState, Exchange, ExchangeKind, NtpClient, NtpEvent, Poll,
+    Refused, ServerState,
+};
+pub use server::{NtpServer, NtpServerConfig, NtpServerCounters, NtpServerEvent, Serving};
+pub use smear::LeapSmear;
