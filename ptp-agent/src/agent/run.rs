@@ -373,6 +373,7 @@ impl Host<Discipline<Followed>> for Around {
             let serves = runner.engine.receiver().port_state(*port) == PortState::TimeTransmitter;
             runner.io.set_sending(*port, if serves { Sending::Free } else { sending });
         }
+        runner.io.set_lull(runner.engine.receiver().next_sync());
     }
 
     fn housekeep(&mut self, runner: &mut Runner, now: Time<Mono>) -> Result<(), AgentError> {
