@@ -99,6 +99,15 @@ pub struct IoConfig {
     pub security: Option<security::Policy>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
     pub wire: Vec<FarEnd>,
+    /// Interfaces whose messages are carried by something else.
+    pub transports: BTreeMap<String, TransportKind>,
+}
+
+impl IoConfig {
+    /// What carries the messages of an interface.
+    pub fn transport_of(&self, interface: &str) -> TransportKind {
+        self.transports.get(interface).copied().unwrap_or(self.transport)
+    }
 }
 
 /// Why the agent cannot start.
@@ -247,13 +256,13 @@ impl Io {
         let mut hooks = Vec::new();
         for (index, interface) in config.interfaces.iter().enumerate() {
             let wire = config.wire.get(index).map(|far_end| {
-                WireTap::open(far_end, config.transport)
+                WireTap::open(far_end, config.transport_of(interface))
                     .map_err(|source| IoError::Wire { far_end: far_end.clone(), source })
             });
             let wire = wire.transpose()?;
             let attached = programs.attach_beside_xdp(interface)?;
             hooks.push(attached);
-            let transport = Transport::open(config.transport, interface)?;
+            let transport = Transport::open(config.transport_of(interface), interface)?;
             let up = matches!(link_state(interface), LinkState::Up(_));
             let driver_stamps = wants_driver_stamps(config.tx_source, &transport, interface);
             ports.push(Port {
@@ -521,7 +530,8 @@ impl Io {
         let relation = ClockRelation::now();
         let stack = self.socket_stamps.stamp(now, &relation, received.stack);
         if !is_event(&bytes) {
-            port.hearsay.delivered(self.config.transport, &bytes);
+            let kind = self.config.transport_of(&port.interface);
+            port.hearsay.delivered(kind, &bytes);
             self.deliver(now, index, bytes, None, source);
             return;
         }

@@ -3,9 +3,10 @@
 
 mod apart;
 mod host;
+mod roles;
 mod telling;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use ptp_common::time::{Duration, Mono, Time};
 
@@ -22,10 +23,11 @@ use super::{
 use crate::{
     clock::{ClockError, followed::Followed, policy::Limits},
     engine::{
-        Command, Commands, Context, DelayMechanism, Monotonic, PortIndex, ReadClock,
+        Command, Commands, Context, DelayMechanism, Monotonic, PortIndex, PortState, ReadClock,
+        contention::Contention,
         discipline::{Discipline, Event},
-        receiver::{Acceptable, PortConfig, ReceiverConfig},
-        strategy,
+        receiver::{Acceptable, PortConfig, PortPart, ReceiverConfig},
+        strategy::{self, Sending},
     },
     publish::{
         alarms::Role,
@@ -35,11 +37,12 @@ use crate::{
     },
     recording::{self, Addresses, FollowedClock, Recorder, RecordingFile},
     servo::{Options, Servo},
-    sys::clock::{monotonic, realtime_minus_monotonic},
-    transport::{interface_addresses, interface_mac},
+    sys::clock::{host_reading, monotonic, realtime_minus_monotonic},
+    transport::{TransportKind, interface_addresses, interface_mac},
 };
 use apart::Apart;
 use telling::Teller;
+pub use telling::ptp4l_line;
 
 /// Which clock follows.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -64,6 +67,17 @@ impl ClockChoice {
     }
 }
 
+/// What is other on one interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PortSettings {
+    /// What carries its messages.
+    pub transport: Option<TransportKind>,
+    /// How its path delay is measured.
+    pub delay_mechanism: Option<DelayMechanism>,
+    /// Which roles it may take.
+    pub part: PortPart,
+}
+
 /// What `run` is told.
 pub struct RunConfig {
     /// As for the other commands.
@@ -74,6 +88,12 @@ pub struct RunConfig {
     pub host_clock_offset: Duration,
     /// How the path delay is measured.
     pub delay_mechanism: DelayMechanism,
+    /// Where the clock may serve as well: how. Identity, domain and ports are filled in.
+    pub contention: Option<Contention>,
+    /// What is other on some interfaces.
+    pub ports: BTreeMap<String, PortSettings>,
+    /// As for [`PortConfig::sync_receipt_timeout`].
+    pub sync_receipt_timeout: u8,
     /// How requests are sent and which Sync messages are learnt from.
     pub strategy: strategy::Choice,
     /// Which clock follows.
@@ -110,6 +130,9 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         log_ptp4l,
         host_clock_offset,
         delay_mechanism,
+        contention,
+        ports: port_settings,
+        sync_receipt_timeout,
         strategy,
         clock,
         servo,
@@ -140,14 +163,26 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         domain_number: common.domain,
         ports: ports
             .iter()
-            .map(|port| PortConfig {
-                delay_mechanism,
-                delay_asymmetry,
-                assume_two_step,
-                link_up: io.is_up(*port),
-                ..PortConfig::default()
+            .map(|port| {
+                let own = port_settings.get(io.interface(*port)).copied().unwrap_or_default();
+                let serving = contention.as_ref().map(|contention| &contention.transmitter);
+                let default = PortConfig::default();
+                PortConfig {
+                    delay_mechanism: own.delay_mechanism.unwrap_or(delay_mechanism),
+                    delay_asymmetry,
+                    assume_two_step,
+                    link_up: io.is_up(*port),
+                    part: own.part,
+                    sync_receipt_timeout,
+                    log_announce_interval: serving
+                        .map_or(default.log_announce_interval, |serving| {
+                            serving.log_announce_interval
+                        }),
+                    ..default
+                }
             })
             .collect(),
+        contention,
         acceptable: acceptable_masters,
         strategy,
         ..ReceiverConfig::new(identity, seed)
@@ -199,7 +234,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         tracing::info!(
             interface = io.interface(*port),
             domain = common.domain,
-            transport = %common.io.transport,
+            transport = %common.io.transport_of(io.interface(*port)),
             rx_source = io.sources(*port).map_or("?", |sources| sources.rx.name()),
             tx_source = io.sources(*port).map_or("?", |sources| sources.tx.name()),
             %identity,
@@ -235,6 +270,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         start,
         identity,
         exports,
+        limits: common.limits,
     };
     let mut runner = Drive::new(io, client, commands);
     runner.recorder = recorder;
@@ -293,6 +329,12 @@ impl Host<Discipline<Followed>> for Around {
         }
         let real_minus_mono = realtime_minus_monotonic() + self.teller.host_clock_offset;
         runner.engine.clock_mut().read(now, now.at_offset(real_minus_mono));
+        if runner.engine.receiver().may_take_either_role()
+            && matches!(runner.engine.clock(), Followed::System(_))
+            && let Ok(reading) = host_reading()
+        {
+            runner.engine.set_time_properties(reading.time_properties());
+        }
         if let Some(recorder) = &mut runner.recorder {
             recorder.reading(now, real_minus_mono);
         }
@@ -312,7 +354,9 @@ impl Host<Discipline<Followed>> for Around {
         runner.io.follow(parent.map(|parent| (parent.port, parent.set.parent_port_identity)));
         let sending = runner.engine.strategist().sending();
         for port in &self.teller.ports {
-            runner.io.set_sending(*port, sending);
+            // Who serves primes as `serve` does: where it helps.
+            let serves = runner.engine.receiver().port_state(*port) == PortState::TimeTransmitter;
+            runner.io.set_sending(*port, if serves { Sending::Free } else { sending });
         }
     }
 
@@ -341,6 +385,7 @@ impl Host<Discipline<Followed>> for Around {
             steering.frequency_file.clone_from(&new.frequency_file);
         }
         teller.grandmaster_accuracy = config.grandmaster_accuracy;
+        teller.limits = common.limits;
         teller.health.set_limits(common.limits);
         teller.services.change(common.serving, monotonic());
         teller.exports.change(exporting, limits, monotonic());

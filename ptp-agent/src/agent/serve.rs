@@ -27,7 +27,7 @@ use crate::{
     clock::{Clock, served::ServedTime, virtual_clock::VirtualClock},
     engine::{
         Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
-        ReadClock, instance::Instance, transmitter::TransmitterConfig,
+        ReadClock, instance::Instance, receiver::PortConfig, transmitter::TransmitterConfig,
     },
     publish::{
         alarms::{Facts, Role},
@@ -77,6 +77,8 @@ pub struct ServeConfig {
     pub clock_class: u8,
     /// Whether the brackets of stamps are told.
     pub tells_brackets: bool,
+    /// Whether it falls silent where a better one serves.
+    pub contends: bool,
 }
 
 enum Served {
@@ -179,7 +181,15 @@ pub async fn serve(
     }
     let mut commands = Commands::default();
     let mut cx = Context { now: start, clock: &served, out: &mut commands };
-    let instance = Instance::server_only(transmitter, &mut cx);
+    let instance = if config.contends {
+        let port = PortConfig {
+            log_announce_interval: config.log_announce_interval,
+            ..PortConfig::default()
+        };
+        Instance::yielding_server(transmitter, vec![port; ports.len()], &mut cx)
+    } else {
+        Instance::server_only(transmitter, &mut cx)
+    };
     let mut server = Drive::new(io, instance, commands);
     for on in ports.iter().copied().filter(|port| !server.io.is_up(*port)).collect::<Vec<_>>() {
         let down = Input::Link { on, state: LinkState::Down };

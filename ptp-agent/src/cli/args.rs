@@ -13,6 +13,7 @@ use super::{
     knowledge::KnowledgeArgs,
     log::LogFormat,
     phc,
+    roles::RoleArgs,
     security::SecurityArgs,
     transparent,
 };
@@ -21,7 +22,7 @@ use crate::{
     bench,
     capture::{Choice as PointChoice, Latency},
     compare, doctor,
-    engine::strategy,
+    engine::{DelayMechanism, strategy},
     lab,
     publish::local::StatusSocket,
     servo::choice::Choice,
@@ -290,6 +291,8 @@ pub(super) struct FollowArgs {
     #[command(flatten)]
     pub(super) knowledge: KnowledgeArgs,
     #[command(flatten)]
+    pub(super) roles: RoleArgs,
+    #[command(flatten)]
     pub(super) export: ExportArgs,
 }
 
@@ -358,6 +361,9 @@ pub(super) struct ServeArgs {
     /// programs skip it. For those that do not: false.
     #[arg(long, value_name = "BOOL")]
     pub(super) stamp_brackets: Option<bool>,
+    /// Fall silent where a better grandmaster serves, until it is gone: true or false (default).
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(super) contend: Option<bool>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
     #[arg(long, hide = true, value_name = "NAMESPACE=IFACE")]
     pub(super) wire: Vec<FarEnd>,
@@ -381,6 +387,16 @@ pub(super) enum Delay {
     E2e,
     /// Peer to peer: Pdelay_Req and Pdelay_Resp.
     P2p,
+}
+
+impl Delay {
+    /// The same for the engine.
+    pub(super) const fn mechanism(self) -> DelayMechanism {
+        match self {
+            Self::E2e => DelayMechanism::E2e,
+            Self::P2p => DelayMechanism::P2p,
+        }
+    }
 }
 
 /// `--strategy` by name; its values and what they are for stand in the help.

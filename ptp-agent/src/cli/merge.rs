@@ -1,6 +1,6 @@
 //! How the command line and the configuration file go together, and what is wrong with the result.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use ptp_common::time::Duration;
 
@@ -21,7 +21,6 @@ use crate::{
     },
     capture::{Choice as PointChoice, Latencies, Latency},
     compare,
-    engine::DelayMechanism,
     publish::{
         alarms::{DEFAULT_OFFSET_LIMIT, Limits},
         management::Access,
@@ -59,6 +58,16 @@ pub(super) enum UsageError {
         "cannot record while a clock of the host is steered: record with --clock virtual or none"
     )]
     NotRecordable,
+    #[error("cannot record a clock that may serve: what it serves by is not recorded")]
+    NotRecordableRole,
+    #[error(
+        "a clock that may serve needs one that follows: --clock virtual (the default then), system or phc"
+    )]
+    NothingToServe,
+    #[error("{0} says how to serve, and with --role receiver nothing is served: add --role auto")]
+    OnlyAuto(&'static str),
+    #[error("--port names {0}, which is none of the interfaces")]
+    NoSuchPort(String),
     #[error("{0}")]
     Export(&'static str),
     #[error("authentication is required, but there are no keys: name a file with --security")]
@@ -159,6 +168,7 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
             is_pinned: false,
             security: security.clone(),
             wire: Vec::new(),
+            transports: BTreeMap::new(),
         },
         domain,
         duration: args.tap.duration,
@@ -215,8 +225,22 @@ pub(super) fn run_config(
     let section = config.run;
     common.io.is_pinned = section.pin_parent.unwrap_or(true);
     let knowledge = args.knowledge.or(&section);
+    let roles = args.roles.or(&section, &common.io.interfaces)?;
+    for (interface, port) in &roles.ports {
+        if let Some(transport) = port.transport {
+            common.io.transports.insert(interface.clone(), transport);
+        }
+    }
     let limits = config.clock.limits()?;
-    let clock = args.clock.or(section.clock).unwrap_or(RunClock::None);
+    let may_serve = roles.contention.is_some();
+    let default = if may_serve { RunClock::Virtual } else { RunClock::None };
+    let clock = args.clock.or(section.clock).unwrap_or(default);
+    if may_serve && clock == RunClock::None {
+        return Err(UsageError::NothingToServe);
+    }
+    if may_serve && record.is_some() {
+        return Err(UsageError::NotRecordableRole);
+    }
     let exporting = args.export.exporting(config.export, &clock).map_err(UsageError::Export)?;
     let (clock, options) = match clock {
         RunClock::None => (ClockChoice::None, choice::Options::default()),
@@ -245,10 +269,10 @@ pub(super) fn run_config(
         common,
         log_ptp4l: args.log_ptp4l,
         host_clock_offset: Duration::from_nanos(args.host_clock_offset),
-        delay_mechanism: match args.delay.or(section.delay).unwrap_or(Delay::E2e) {
-            Delay::E2e => DelayMechanism::E2e,
-            Delay::P2p => DelayMechanism::P2p,
-        },
+        delay_mechanism: args.delay.or(section.delay).unwrap_or(Delay::E2e).mechanism(),
+        contention: roles.contention,
+        ports: roles.ports,
+        sync_receipt_timeout: roles.sync_receipt_timeout,
         strategy: args.strategy.or(section.strategy).unwrap_or_default(),
         clock,
         servo,
@@ -323,6 +347,7 @@ pub(super) fn serve_config(
         priority1: args.priority1.or(section.priority1).unwrap_or(128),
         priority2: args.priority2.or(section.priority2).unwrap_or(128),
         clock_class: args.clock_class.or(section.clock_class).unwrap_or(248),
+        contends: args.contend.or(section.contend).unwrap_or(false),
         tells_brackets: args.stamp_brackets.or(section.stamp_brackets).unwrap_or(true),
     })
 }

@@ -11,6 +11,7 @@ mod log;
 mod merge;
 mod phc;
 mod reload;
+mod roles;
 mod security;
 mod transparent;
 

@@ -142,7 +142,11 @@ impl Instance {
         origin: Timestamp,
         rx: Option<Stamp>,
     ) -> Result<(), Drop> {
-        self.check_parent(cx.now, index, header)?;
+        self.check_parent(cx.now, index, header).inspect_err(|cause| {
+            if *cause == Drop::NotParent {
+                self.overhear_sync(cx, index, header, origin, rx);
+            }
+        })?;
         let sequence_id = header.sequence_id;
         let log_interval = limits::sync_interval(header.log_message_interval);
         // The first Sync shows that the time transmitter is at work: requests may start (9.5.11.2).
@@ -186,7 +190,11 @@ impl Instance {
         precise_origin: Timestamp,
         bracket: Option<Bracket>,
     ) -> Result<(), Drop> {
-        self.check_parent(cx.now, index, header)?;
+        self.check_parent(cx.now, index, header).inspect_err(|cause| {
+            if *cause == Drop::NotParent {
+                self.overhear_follow_up(cx, index, header, precise_origin);
+            }
+        })?;
         let (following, mut port) = self.following(index)?;
         // What is earlier than the stamp is on the wrong side of it.
         let doubt = port.peer_doubt(bracket, |bracket| -i64::from(bracket.earliest_ns));

@@ -6,13 +6,12 @@ use core::net::IpAddr;
 
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
-    wire::{Announce, Body, Bracket, Flags, Header, MessageType, TimeInterval, Timestamp},
+    wire::{Body, Bracket, Flags, Header, MessageType, TimeInterval, Timestamp},
 };
 
 use crate::{
     Datagram, Destination, Group, SentToken,
     address::Address,
-    config::TransmitterConfig,
     counters::Drop,
     instance::{Cx, Instance, Received},
     port::{PortTimer, Role},
@@ -22,6 +21,8 @@ use crate::{
 
 /// Sync messages that wait for their stamp, per port.
 const PENDING_SYNCS: usize = 16;
+/// Length of an Announce without TLVs.
+const ANNOUNCE: usize = MessageType::Announce.fixed_length();
 /// `logMessageInterval` that says no interval.
 pub(crate) const UNICAST_INTERVAL: i8 = 0x7f;
 
@@ -55,20 +56,13 @@ impl Instance {
         let sequence_id = port.announce_sequence_id;
         port.announce_sequence_id = sequence_id.wrapping_add(1);
         let mut header = self.header_of(index, sequence_id, log);
-        let TransmitterConfig { time_properties, clock_quality, priority1, priority2, .. } =
-            self.served;
-        header.flags = time_properties.flags();
-        let body = Body::Announce(Announce {
-            origin_timestamp: Timestamp::ZERO,
-            current_utc_offset: time_properties.current_utc_offset,
-            grandmaster_priority1: priority1,
-            grandmaster_clock_quality: clock_quality,
-            grandmaster_priority2: priority2,
-            grandmaster_identity: self.clock_identity,
-            steps_removed: 0,
-            time_source: time_properties.time_source,
-        });
-        let message = Datagram::new(header, body);
+        let (announce, flags) = self.announced(cx.now);
+        header.flags = flags;
+        let mut buffer = [0; Datagram::CAPACITY - ANNOUNCE];
+        let tlvs = self.announced_tlvs(&mut buffer);
+        let body = Body::Announce(announce);
+        let whole = Datagram::with_tlvs(header, body, tlvs);
+        let message = whole.unwrap_or_else(|_| Datagram::new(header, body));
         self.send_general(cx, index, MessageType::Announce, Group::Primary, message);
     }
 

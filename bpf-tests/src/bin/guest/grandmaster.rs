@@ -143,6 +143,7 @@ pub(crate) fn main(line: &str) {
             is_pinned: false,
             security: None,
             wire: Vec::new(),
+            transports: std::collections::BTreeMap::new(),
         })
         .expect("stamps on a wire of this kernel");
         let identity = ClockIdentity([2, 0, 0, 0xff, 0xfe, 0, 0, 1]);

@@ -21,7 +21,7 @@ use super::{
         services::Services,
         set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, unix_seconds,
     },
-    Runner, host,
+    Runner, host, roles,
 };
 use crate::{
     clock::{Clock, ClockError, followed::Followed},
@@ -32,7 +32,7 @@ use crate::{
         strategy::Findings,
     },
     publish::{
-        alarms::{Facts, Totals},
+        alarms::{Facts, Limits, Role, Totals},
         export::Exports,
         http::Publication,
         json::{self, Output},
@@ -71,6 +71,8 @@ pub(super) struct Teller {
     pub(super) start: Time<Mono>,
     pub(super) identity: ClockIdentity,
     pub(super) exports: Exports,
+    /// What the alarms tolerate.
+    pub(super) limits: Limits,
 }
 
 impl Teller {
@@ -116,6 +118,9 @@ impl Teller {
                     "strategy"
                 );
             }
+            Command::Event(Event::Standing { old, new }) => {
+                tracing::info!(from = old.name(), to = new.name(), "sources of time");
+            }
             Command::Event(Event::ClockError(error)) => {
                 self.clock_errors += 1;
                 if let ClockError::Refused { .. } = error {
@@ -142,7 +147,7 @@ impl Teller {
                 ),
                 None => tracing::warn!("no grandmaster"),
             },
-            Command::Send(_) | Command::Measured(_) => {}
+            Command::Send(_) | Command::Measured(_) | Command::Witnessed(_) => {}
         }
         Ok(())
     }
@@ -262,6 +267,14 @@ impl Teller {
         if let Some(output) = &self.output {
             output.emit(&json::Event::Host(host))?;
         }
+        let serves_own = roles::is_grandmaster(runner.engine.receiver());
+        if serves_own {
+            // As healthy as its loop, like any grandmaster.
+            let fresh = health::freshness(None);
+            self.publication.set_followed_until(Instant::now() + fresh);
+        }
+        let role = if serves_own { Role::Transmitter } else { Role::Receiver };
+        self.health.take_role(role, self.limits, now);
         let facts = self.facts(now, runner, view.trust.as_ref());
         self.health.check(now, &facts);
         let receiver = runner.engine.receiver();
@@ -331,6 +344,11 @@ impl Teller {
         });
         if let (Some(status), Value::Object(more)) =
             (status.as_object_mut(), bound::status(&view, facts.withheld))
+        {
+            status.extend(more);
+        }
+        if let (Some(status), Some(Value::Object(more))) =
+            (status.as_object_mut(), roles::status(receiver, now))
         {
             status.extend(more);
         }
@@ -404,7 +422,7 @@ impl Teller {
 }
 
 /// A sample as ptp4l tells it. Its frequency is what is taken away from the clock's.
-fn ptp4l_line(sample: &Sample) -> String {
+pub fn ptp4l_line(sample: &Sample) -> String {
     let mono = sample.mono.as_nanos();
     let state = match sample.state {
         ServoState::Unlocked => 0,
