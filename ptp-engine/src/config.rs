@@ -2,7 +2,7 @@
 //! said.
 
 use crate::prelude::*;
-use crate::{DelayMechanism, strategy};
+use crate::{DelayMechanism, contention::Contention, discipline, strategy};
 use core::{fmt, str::FromStr};
 use ptp_common::{
     data_set::TimeProperties,
@@ -31,6 +31,27 @@ pub struct PortConfig {
     pub assume_two_step: bool,
     /// Whether the link is up at the start.
     pub link_up: bool,
+    /// Which roles the port may take, of a clock that takes either.
+    pub part: PortPart,
+    /// `syncReceiptTimeout`, Sync intervals: a parent that announces itself and sends no Sync for so long is left
+    /// until it sends one. 0: never. Only of a clock that takes either role.
+    pub sync_receipt_timeout: u8,
+    /// `localPriority` of the alternate algorithm (ITU-T G.8275.1); `None`: the standard's algorithm. All ports
+    /// have one, or none has.
+    pub local_priority: Option<u8>,
+}
+
+/// Which roles a port may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortPart {
+    /// Whichever the algorithm says.
+    #[default]
+    Either,
+    /// It never follows (`masterOnly`, 8.2.15.5.2): who announces itself there is not heard.
+    Transmitter,
+    /// It never serves.
+    Receiver,
 }
 
 impl Default for PortConfig {
@@ -45,6 +66,9 @@ impl Default for PortConfig {
             delay_asymmetry: Duration::ZERO,
             assume_two_step: false,
             link_up: true,
+            part: PortPart::Either,
+            sync_receipt_timeout: 0,
+            local_priority: None,
         }
     }
 }
@@ -67,8 +91,14 @@ pub struct ReceiverConfig {
     /// How requests are sent and which Sync messages are learnt from. Where a port measures its link by
     /// the peer-to-peer mechanism it is [`strategy::Choice::Plain`] whatever this says.
     pub strategy: strategy::Choice,
+    /// Domains whose time transmitters are asked as well, to hold the one that is followed against them.
+    pub witness_domains: Vec<u8>,
+    /// What is done where sources of time contradict each other.
+    pub on_disagreement: discipline::Policy,
     /// Seed for the randomised intervals; the same seed and inputs give the same actions.
     pub seed: u64,
+    /// Where the clock may serve as well: how. `None`: it is a client only.
+    pub contention: Option<Contention>,
 }
 
 impl ReceiverConfig {
@@ -82,7 +112,10 @@ impl ReceiverConfig {
             ports: vec![PortConfig::default()],
             acceptable: Vec::new(),
             strategy: strategy::Choice::Plain,
+            witness_domains: Vec::new(),
+            on_disagreement: discipline::Policy::Alarm,
             seed,
+            contention: None,
         }
     }
 }

@@ -40,6 +40,8 @@ causes! {
     AlternateMaster = "alternate_master",
     /// Announce with `stepsRemoved` of 255 or more (9.3.2.5).
     StepsRemoved = "steps_removed",
+    /// Announce whose path trace has this clock in it already: it goes round in a ring (16.2.3).
+    Looped = "looped",
     /// Announce that contradicts what its sender has said, until further ones confirm it.
     Unconfirmed = "unconfirmed",
     /// Announce of a time transmitter that may not be followed.

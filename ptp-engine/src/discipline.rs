@@ -2,6 +2,11 @@
 //! clock, still sans-I/O. `run`, the simulator and `replay` use it unchanged. The protocol is the [`Node`]'s;
 //! here, and nowhere else, a clock is steered.
 
+mod council;
+#[cfg(test)]
+mod tests;
+mod witness;
+
 use crate::prelude::*;
 use crate::{
     DelayMechanism, PortIndex,
@@ -11,7 +16,9 @@ use crate::{
     origin::Origin,
     outcome::{DelayObservation, Measurement, Observation, Parent},
     receiver::{PortConfig, ReceiverConfig},
-    seam::{Change, Command, Commands, Context, Driven, Engine, Input, Monotonic, NoEvent},
+    seam::{
+        Change, Command, Commands, Context, Driven, Engine, Input, Monotonic, NoEvent, ReadClock,
+    },
     servo::{
         DelayInput, LocalTime, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
         Trust,
@@ -19,13 +26,18 @@ use crate::{
     stamp::{Stamp, StampSource},
     strategy::{self, Strategist, Strategy, Use},
 };
+use council::Council;
+pub use council::{MAX_WITNESS_DOMAINS, Policy, Source, Standing};
 use ptp_common::{
+    data_set::TimeProperties,
     time::{Duration, Mono, Ptp, Time},
     wire::{ClockIdentity, PortIdentity},
 };
 
 /// Sync messages that may be missing before the servo goes into holdover, Sync intervals.
 const HOLDOVER_AFTER: i32 = 8;
+/// Or so many of the time that lay between the latest ones, if that is longer.
+const HOLDOVER_AFTER_SLOW: i32 = 2;
 /// And at least this long: at high rates some loss is no event.
 const HOLDOVER_AT_LEAST: Duration = Duration::from_secs(2);
 /// A time transmitter that is silent for no longer is the same when it is back: its time, its path and
@@ -57,6 +69,13 @@ pub enum Event {
     Strategy(strategy::Change),
     /// The clock could not be adjusted; the measurement goes on.
     ClockError(ClockError),
+    /// Sources of time contradict each other, or agree again.
+    Standing {
+        /// How they stood to each other before.
+        old: Standing,
+        /// How they do now.
+        new: Standing,
+    },
 }
 
 /// One line of `run --json`.
@@ -127,13 +146,36 @@ pub struct Discipline<C> {
     pub(super) origin: Origin,
     tx_source: Option<StampSource>,
     holdover_at: Option<Time<Mono>>,
+    /// When the latest Sync arrived, and how long after the one before.
+    sync_at: Option<Time<Mono>>,
+    sync_gap: Duration,
     state: ServoState,
     /// The clock may not follow the reference, and that has been told.
     is_refused: bool,
     /// The clock does not follow at present: nothing is to be measured.
     is_paused: bool,
+    /// Whom else the clock is held against.
+    council: Council,
+    /// When the time that is served was last set, be it the clock or what lies between it and the domain.
+    set_at: Option<Time<Mono>>,
+    served_offset: Duration,
     /// Room for what the node says of one input; empty between two.
     said: Commands<NoEvent>,
+}
+
+/// The clock in the time scale of the domain, as it is served.
+struct DomainClock<'a, C> {
+    clock: &'a C,
+    offset: Duration,
+    set_at: Option<Time<Mono>>,
+}
+
+impl<C: Clock> ReadClock for DomainClock<'_, C> {
+    fn at(&self, mono: Time<Mono>) -> Option<Time<Ptp>> {
+        // What it showed before it was set nobody needs any more.
+        let is_known = self.set_at.is_none_or(|set_at| mono > set_at);
+        is_known.then(|| self.clock.at(mono) + self.offset)
+    }
 }
 
 /// The present, and where what is told goes: the caller, and behind that what the node has still to be heard of.
@@ -166,7 +208,7 @@ impl<C: Clock> Client<C> {
 impl<C: Clock> Discipline<C> {
     /// A time receiver that steers `clock`, or only watches it where it is not adjustable.
     pub fn new(
-        config: ReceiverConfig,
+        mut config: ReceiverConfig,
         mut servo: Box<dyn Servo>,
         clock: C,
         cx: &mut Context<'_, Event>,
@@ -180,9 +222,13 @@ impl<C: Clock> Discipline<C> {
         } else {
             config.strategy
         };
+        let council = Council::new(&config, cx);
         let mut said = Commands::default();
         let mut inner = Context { now: cx.now, clock: cx.clock, out: &mut said };
-        let instance = Instance::client_only(config, &mut inner);
+        let instance = match config.contention.take() {
+            Some(contention) => Instance::either(config, contention, &mut inner),
+            None => Instance::client_only(config, &mut inner),
+        };
         let mut discipline = Self {
             strategist: Strategist::new(choice),
             node: Node::new(instance),
@@ -195,8 +241,13 @@ impl<C: Clock> Discipline<C> {
             origin: Origin::default(),
             tx_source: None,
             holdover_at: None,
+            sync_at: None,
+            sync_gap: Duration::ZERO,
             is_refused: false,
             is_paused: false,
+            council,
+            set_at: None,
+            served_offset: Duration::ZERO,
             said,
         };
         discipline.give(cx, |_, _| ());
@@ -270,6 +321,16 @@ impl<C: Clock> Discipline<C> {
         self.give(cx, |_, _| ());
     }
 
+    /// Holds the sources of time against each other, and does what that leads to.
+    fn compare(&mut self, cx: &mut Context<'_, Event>) {
+        let mut said = core::mem::take(&mut self.said);
+        self.confer(&mut Way { now: cx.now, out: cx.out, said: &mut said });
+        self.said = said;
+        if !self.said.is_empty() {
+            self.give(cx, |_, _| ());
+        }
+    }
+
     /// Lets the node do something, and does what that leads to.
     fn give(
         &mut self,
@@ -277,15 +338,30 @@ impl<C: Clock> Discipline<C> {
         input: impl FnOnce(&mut Node, &mut Context<'_, NoEvent>),
     ) {
         let mut said = core::mem::take(&mut self.said);
-        let mut inner = Context { now: cx.now, clock: cx.clock, out: &mut said };
-        input(&mut self.node, &mut inner);
         let now = cx.now;
+        let offset = self.domain_offset();
+        if offset != self.served_offset {
+            (self.served_offset, self.set_at) = (offset, Some(now));
+        }
+        let own = DomainClock { clock: &self.clock, offset, set_at: self.set_at };
+        // A client only answers Pdelay_Req, with whatever it is given for that.
+        let serves = self.node.instance().may_take_either_role();
+        let clock: &dyn ReadClock = if serves { &own } else { cx.clock };
+        let mut inner = Context { now, clock, out: &mut said };
+        input(&mut self.node, &mut inner);
         while let Some(command) = said.pop() {
             let mut way = Way { now, out: cx.out, said: &mut said };
             match command {
                 Command::Measured(measurement) => {
                     way.out.push(Command::Measured(measurement));
+                    let parent = self.receiver().parent().copied();
+                    let domain_number = self.receiver().domain_number();
+                    self.watch(now, domain_number, parent.as_ref(), &measurement);
                     self.measured(&mut way, &measurement);
+                }
+                Command::Witnessed(witnessed) => {
+                    let domain_number = self.receiver().domain_number();
+                    self.overheard(now, domain_number, &witnessed);
                 }
                 Command::Changed(Change::Parent(None)) => {
                     way.out.push(Command::Changed(Change::Parent(None)));
@@ -305,6 +381,10 @@ impl<C: Clock> Discipline<C> {
         }
         self.measured_at = Some(now);
         self.origin.parent = self.receiver().parent().copied().or(self.origin.parent);
+        // Others say that it lies, or might: nothing is learnt of it.
+        if self.is_unheard() {
+            return;
+        }
         match measurement.observation {
             Observation::Sync(sync) => {
                 let t2 = self.local(sync.t2);
@@ -312,7 +392,11 @@ impl<C: Clock> Discipline<C> {
                 if consent.is_some() {
                     let interval =
                         sync.log_interval.map_or(Duration::ZERO, Duration::from_log_interval);
-                    let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER);
+                    let gap = self.sync_at.map_or(Duration::ZERO, |at| sync.t2.time - at);
+                    // A rhythm that is slower than what may be claimed shows in two gaps.
+                    let slow = gap.min(self.sync_gap) * HOLDOVER_AFTER_SLOW;
+                    (self.sync_at, self.sync_gap) = (Some(sync.t2.time), gap);
+                    let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER).max(slow);
                     self.holdover_at = Some(now.max(sync.t2.time) + patience);
                 }
                 self.is_paused = consent != Some(Consent::Given);
@@ -414,10 +498,30 @@ impl<C: Clock> Discipline<C> {
     fn domain_offset(&self) -> Duration {
         // A clock in holdover shows the time of the one that it has followed.
         let parent = self.origin.parent.as_ref().or(self.receiver().parent());
-        match (parent, self.clock.scale()) {
-            (Some(parent), ClockScale::Utc) => parent.time_properties.utc_offset().best(),
+        let properties = match parent {
+            // Which is what it tells others then.
+            _ if self.is_grandmaster() => Some(self.receiver().time_properties()),
+            parent => parent.map(|parent| parent.time_properties),
+        };
+        match (properties, self.clock.scale()) {
+            (Some(properties), ClockScale::Utc) => properties.utc_offset().best(),
             _ => Duration::ZERO,
         }
+    }
+
+    /// Whether others may follow it and it follows nobody.
+    fn is_grandmaster(&self) -> bool {
+        self.receiver().may_take_either_role() && self.receiver().parent().is_none()
+    }
+
+    /// What it tells of its time while it follows nobody and has followed nobody yet.
+    pub fn set_time_properties(&mut self, properties: TimeProperties) {
+        self.node.instance_mut().set_time_properties(properties);
+    }
+
+    /// As for [`Instance::set_priorities`].
+    pub fn set_priorities(&mut self, priority1: u8, priority2: u8) {
+        self.node.instance_mut().set_priorities(priority1, priority2);
     }
 
     /// The clock's reading in the time scale of the domain, for the true error of `lab` and tests.
@@ -448,6 +552,9 @@ impl<C: Clock> Discipline<C> {
                 None
             }
         });
+        if stepped.is_some() {
+            self.set_at = Some(now);
+        }
         self.clock.followed();
         self.servo.adjusted(self.clock.free_running(now), frequency_ppb, stepped);
         way.tell(Event::Adjusted { mono: now, frequency_ppb, stepped });
@@ -514,20 +621,24 @@ impl<C: Clock> Engine for Discipline<C> {
     type Event = Event;
 
     fn handle(&mut self, cx: &mut Context<'_, Event>, input: Input<'_>) {
-        self.give(cx, |node, cx| node.handle(cx, input));
+        if !self.handled_by_witness(cx, &input) {
+            self.give(cx, |node, cx| node.handle(cx, input));
+        }
+        self.compare(cx);
     }
 
     fn handle_timeout(&mut self, cx: &mut Context<'_, Event>) {
         self.give(cx, |node, cx| node.handle_timeout(cx));
+        self.witnesses_due(cx);
         if self.holdover_at.is_some_and(|at| at <= cx.now) {
             self.release(cx);
         }
     }
 
     fn next_timeout(&self) -> Option<Time<Mono>> {
-        [self.node.next_timeout(), self.holdover_at].into_iter().flatten().min()
+        [self.node.next_timeout(), self.witnesses_timeout(), self.holdover_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
-
-#[cfg(test)]
-mod tests;

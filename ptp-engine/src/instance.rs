@@ -2,13 +2,17 @@
 //! tells of itself. Bytes come in by [`Input`], and which port does what with them is a matter of the port's
 //! [`Role`]. Client-only and server-only clocks are two [`Participation`]s of the same type.
 
+mod bystanders;
 mod election;
 pub(crate) mod overheard;
 mod peer_delay;
+mod roles;
+mod sending;
+mod standing;
 
 use crate::prelude::*;
 use crate::{
-    Datagram, DelayMechanism, PortIndex, PortState, SentToken,
+    DelayMechanism, PortIndex, PortState, SentToken,
     address::Address,
     config::{Acceptable, PortConfig, ReceiverConfig, TransmitterConfig},
     counters::{Counters, Drop},
@@ -16,14 +20,12 @@ use crate::{
     limits,
     outcome::{Measurement, Observation, Parent, StateReason},
     port::{Port, PortTimer, Role, round_trip::RoundTripTrend, transmitter::Serving},
-    seam::{
-        Change, Command, Commands, Context, Destination, Engine, Group, Input, LinkState, NoEvent,
-        Pushed, Transmit,
-    },
+    seam::{Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent},
     sent::{InFlight, Sent},
     stamp::Stamp,
     timers::Timers,
 };
+use bystanders::Bystanders;
 use overheard::{Hint, Overheard};
 use ptp_common::{
     data_set::TimeProperties,
@@ -35,6 +37,7 @@ use ptp_common::{
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use standing::Standing;
 
 /// As many of the last requests may come back from the network.
 const LOOPED: u16 = 1024;
@@ -46,6 +49,10 @@ pub enum Participation {
     ClientOnly,
     /// It serves and never follows.
     ServerOnly,
+    /// It serves and never follows, but not where a better one serves.
+    Yielding,
+    /// It does either, as the algorithm says.
+    Either,
 }
 
 /// Whether the requests of a port are to arrive shortly before a Sync.
@@ -99,6 +106,13 @@ pub struct Instance {
     /// Counts what came for ports that do not exist.
     stray: Counters,
     overheard: Overheard,
+    bystanders: Bystanders,
+    /// Who is not followed, since others have refuted its time.
+    distrusted: Vec<PortIdentity>,
+    /// Of a clock that may serve and hears others.
+    standing: Option<Standing>,
+    /// When it was last given anything.
+    last_now: Time<Mono>,
 }
 
 /// The context of an instance, which has no events of its own.
@@ -168,6 +182,10 @@ impl Instance {
             requests: None,
             stray: Counters::default(),
             overheard: Overheard::default(),
+            bystanders: Bystanders::default(),
+            distrusted: Vec::new(),
+            standing: None,
+            last_now: Time::ZERO,
         }
     }
 
@@ -256,8 +274,9 @@ impl Instance {
 
     /// What Announce says of the quality from the next one on, for a served clock that is itself
     /// synchronised or has lost its reference.
-    pub const fn set_quality(&mut self, clock_quality: ClockQuality) {
+    pub fn set_quality(&mut self, clock_quality: ClockQuality) {
         self.served.clock_quality = clock_quality;
+        self.decide_soon();
     }
 
     /// What Announce says of the time from the next one on.
@@ -266,9 +285,10 @@ impl Instance {
     }
 
     /// What the best master clock algorithm compares first and third, from the next Announce on.
-    pub const fn set_priorities(&mut self, priority1: u8, priority2: u8) {
+    pub fn set_priorities(&mut self, priority1: u8, priority2: u8) {
         self.served.priority1 = priority1;
         self.served.priority2 = priority2;
+        self.decide_soon();
     }
 
     /// Lets the requests of a port arrive shortly before a Sync is due, or at any time.
@@ -300,6 +320,9 @@ impl Instance {
         if old != new {
             self.tell(out, Change::PortState { port: parent.port, old, new, reason });
         }
+        if sync == Synchronization::Locked {
+            self.locked();
+        }
     }
 
     fn link(&mut self, cx: &mut Cx<'_>, on: PortIndex, state: LinkState) {
@@ -310,6 +333,7 @@ impl Instance {
             (LinkState::Down, false) => {
                 port.foreign.clear();
                 port.initiator.clear();
+                port.shadowed_until = None;
                 self.timers.cancel((on.0, PortTimer::PdelayReq));
                 self.enter(cx, index, Role::Disabled, StateReason::LinkDown);
                 self.decide(cx, StateReason::LinkDown);
@@ -331,7 +355,7 @@ impl Instance {
     }
 
     fn message(&mut self, cx: &mut Cx<'_>, received: &Received<'_>) -> Result<(), Drop> {
-        let Received { index, bytes, stamp: rx, .. } = *received;
+        let Received { index, bytes, .. } = *received;
         let now = cx.now;
         let view = MessageView::new(bytes).inspect_err(|error| {
             if *error == WireError::Version(1) {
@@ -341,6 +365,8 @@ impl Instance {
         let header = view.header();
         let kind = view.message_type();
         let source = header.source_port_identity;
+        let is_of_serving =
+            self.ports.iter().any(|port| port.identity == source && port.role.is_serving());
         let port = self.ports.get_mut(index).ok_or(Drop::PortDisabled)?;
         port.counters.count_received(kind);
         if matches!(port.role, Role::Disabled) {
@@ -362,7 +388,7 @@ impl Instance {
         if source.clock_identity == self.clock_identity {
             // Of its own messages, a switch may send some back.
             let is_ours = match kind {
-                MessageType::Announce | MessageType::Sync => port.role.is_serving(),
+                MessageType::Announce | MessageType::Sync => is_of_serving,
                 MessageType::DelayReq => {
                     port.delay_sequence_id.wrapping_sub(header.sequence_id) <= LOOPED
                 }
@@ -371,9 +397,15 @@ impl Instance {
             if !is_ours {
                 self.overheard.hear(now, Hint::Twin { source });
             }
+            if kind == MessageType::Announce {
+                self.hear_own(cx, index, &header);
+            }
             return Err(Drop::SelfSent);
         }
         let message = Message::parse(bytes)?;
+        if self.standing.is_some() {
+            return self.message_of_either(cx, received, &message);
+        }
         let is_serving = port.role.is_serving();
         let is_of_use = match message.body {
             Body::DelayReq { .. } => is_serving,
@@ -390,8 +422,22 @@ impl Instance {
         if is_serving {
             return self.take_request(cx, received, &header, &message.body);
         }
+        self.message_of_receiver(cx, received, &message)
+    }
+
+    /// A message for a port that follows, or would like to.
+    fn message_of_receiver(
+        &mut self,
+        cx: &mut Cx<'_>,
+        received: &Received<'_>,
+        message: &Message<'_>,
+    ) -> Result<(), Drop> {
+        let Received { index, stamp: rx, .. } = *received;
+        let header = message.header;
         match message.body {
-            Body::Announce(announce) => self.take_announce(cx, index, &header, announce),
+            Body::Announce(announce) => {
+                self.take_announce(cx, index, &header, announce, message.tlvs)
+            }
             Body::Sync { origin_timestamp } => {
                 self.take_sync(cx, index, &header, origin_timestamp, rx)
             }
@@ -452,7 +498,9 @@ impl Instance {
     /// How much is stored, for the test that it is bounded.
     #[cfg(test)]
     pub(crate) fn stored(&self) -> usize {
-        self.ports.iter().map(Port::stored).sum()
+        self.ports.iter().map(Port::stored).sum::<usize>()
+            + self.bystanders.len()
+            + self.distrusted.len()
     }
 
     fn start_port(&mut self, cx: &mut Cx<'_>, index: usize, reason: StateReason) {
@@ -467,6 +515,10 @@ impl Instance {
                 self.enter(cx, index, Role::Transmitter(Serving::default()), reason);
                 self.timers.set((index as u16, PortTimer::Announce), cx.now);
                 self.timers.set((index as u16, PortTimer::Sync), cx.now);
+            }
+            Participation::Yielding | Participation::Either => {
+                self.listen(cx, index, reason);
+                self.start_peer_delay(cx, index);
             }
         }
     }
@@ -491,50 +543,6 @@ impl Instance {
         self.push(out, Command::Changed(change));
     }
 
-    /// Sends an event message, whose stamp comes back with `token`.
-    pub(crate) fn send_event(
-        &mut self,
-        cx: &mut Cx<'_>,
-        index: usize,
-        kind: MessageType,
-        token: SentToken,
-        to: Group,
-        message: Datagram,
-    ) {
-        self.send(cx, index, kind, Destination::Multicast(to), message, Some(token));
-    }
-
-    pub(crate) fn send_general(
-        &mut self,
-        cx: &mut Cx<'_>,
-        index: usize,
-        kind: MessageType,
-        to: Group,
-        message: Datagram,
-    ) {
-        self.send(cx, index, kind, Destination::Multicast(to), message, None);
-    }
-
-    pub(crate) fn send(
-        &mut self,
-        cx: &mut Cx<'_>,
-        index: usize,
-        kind: MessageType,
-        to: Destination,
-        message: Datagram,
-        token: Option<SentToken>,
-    ) {
-        self.ports[index].counters.count_sent(kind);
-        let on = PortIndex(index as u16);
-        self.push(cx.out, Command::Send(Transmit { on, to, message, token }));
-    }
-
-    fn push(&mut self, out: &mut Commands<NoEvent>, command: Command<NoEvent>) {
-        if out.push(command) == Pushed::AtACost {
-            self.stray.count_drop(Drop::ActionOverflow);
-        }
-    }
-
     pub(crate) fn count_drop(&mut self, index: usize, cause: Drop) {
         self.ports
             .get_mut(index)
@@ -547,6 +555,7 @@ impl Engine for Instance {
     type Event = NoEvent;
 
     fn handle(&mut self, cx: &mut Cx<'_>, input: Input<'_>) {
+        self.last_now = cx.now;
         match input {
             Input::Message { on, from, bytes, stamp } => {
                 let index = usize::from(on.0);
@@ -561,6 +570,7 @@ impl Engine for Instance {
     }
 
     fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
+        self.last_now = cx.now;
         self.expire(cx);
         let mut due = Vec::new();
         while let Some(each) = self.timers.pop_due(cx.now) {
@@ -575,6 +585,10 @@ impl Engine for Instance {
                 PortTimer::Sync => self.sync_due(cx, index, at),
                 PortTimer::DelayReq => self.delay_req_due(cx, index),
                 PortTimer::PdelayReq => self.send_pdelay_req(cx, index),
+                PortTimer::AnnounceReceipt => self.announce_receipt_due(cx, index),
+                PortTimer::SyncReceipt => self.sync_receipt_due(cx, index),
+                PortTimer::Qualification => self.qualification_due(cx, index),
+                PortTimer::Decision => self.decide(cx, StateReason::BestTransmitter),
             }
         }
     }

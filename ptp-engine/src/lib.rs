@@ -19,6 +19,7 @@ mod attacks;
 pub mod bmca;
 pub mod clock;
 pub mod config;
+pub mod contention;
 pub mod counters;
 mod datagram;
 pub mod discipline;
@@ -40,6 +41,7 @@ mod seam;
 mod sent;
 mod sequence;
 pub mod servo;
+pub mod sources;
 pub mod spread;
 pub mod stamp;
 pub mod strategy;
@@ -54,7 +56,7 @@ use serde::{Deserialize, Serialize};
 pub use datagram::Datagram;
 pub use seam::{
     Change, Command, Commands, Context, Destination, Driven, Engine, Group, Input, LinkState,
-    Monotonic, NoEvent, Pushed, ReadClock, Transmit,
+    Monotonic, NoEvent, Pushed, ReadClock, Transmit, Witnessed,
 };
 pub use sent::SentToken;
 

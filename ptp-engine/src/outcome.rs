@@ -28,6 +28,18 @@ pub enum StateReason {
     Synchronized,
     /// The servo has lost its lock.
     SynchronizationLost,
+    /// This clock is better than all that it hears: M1 or M2 of figure 33.
+    BestClock,
+    /// Another port follows the best time transmitter, whose time is passed on here: M3.
+    PassesOn,
+    /// The port has waited long enough for a better one (9.2.6.11).
+    Qualified,
+    /// Somebody else serves here, or the time that is followed reaches this port too: P1 or P2.
+    ServedAlready,
+    /// Another port of this clock has the same network.
+    OwnNetwork,
+    /// The parent announces itself and sends no Sync.
+    SyncTimeout,
 }
 
 impl StateReason {
@@ -42,6 +54,12 @@ impl StateReason {
             Self::AnnounceTimeout => "announce receipt timeout",
             Self::Synchronized => "synchronized",
             Self::SynchronizationLost => "synchronization lost",
+            Self::BestClock => "best clock",
+            Self::PassesOn => "passes on",
+            Self::Qualified => "qualification timeout",
+            Self::ServedAlready => "served already",
+            Self::OwnNetwork => "own network",
+            Self::SyncTimeout => "sync receipt timeout",
         }
     }
 }

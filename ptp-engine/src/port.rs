@@ -10,13 +10,17 @@ pub(crate) mod transmitter;
 
 use crate::{
     PortState,
+    bmca::DataSet,
     config::PortConfig,
     counters::Counters,
     instance::Aiming,
     pdelay::{Initiator, Responder},
 };
-use foreign::ForeignTable;
-use ptp_common::wire::PortIdentity;
+use foreign::{Foreign, ForeignTable};
+use ptp_common::{
+    time::{Duration, Mono, Time},
+    wire::PortIdentity,
+};
 use receiver::Following;
 use round_trip::RoundTrip;
 use transmitter::Serving;
@@ -34,8 +38,12 @@ pub(crate) enum Role {
     Listening,
     /// Follows a time transmitter.
     Receiver(Following),
+    /// Will send its time soon.
+    PreTransmitter,
     /// Sends its time.
     Transmitter(Serving),
+    /// Neither.
+    Passive,
 }
 
 impl Role {
@@ -45,7 +53,9 @@ impl Role {
             Self::Disabled => PortState::Disabled,
             Self::Listening => PortState::Listening,
             Self::Receiver(following) => following.state(),
+            Self::PreTransmitter => PortState::PreTimeTransmitter,
             Self::Transmitter(_) => PortState::TimeTransmitter,
+            Self::Passive => PortState::Passive,
         }
     }
 
@@ -61,11 +71,26 @@ pub(crate) enum PortTimer {
     Sync,
     DelayReq,
     PdelayReq,
+    /// Nobody has been heard for long enough (9.2.6.12).
+    AnnounceReceipt,
+    /// The parent has sent no Sync for too long.
+    SyncReceipt,
+    /// No better one has turned up (9.2.6.11).
+    Qualification,
+    /// What decides has changed.
+    Decision,
 }
 
 impl PortTimer {
     /// Those that end with a role.
-    pub(crate) const OF_ROLES: [Self; 3] = [Self::Announce, Self::Sync, Self::DelayReq];
+    pub(crate) const OF_ROLES: [Self; 6] = [
+        Self::Announce,
+        Self::Sync,
+        Self::DelayReq,
+        Self::AnnounceReceipt,
+        Self::SyncReceipt,
+        Self::Qualification,
+    ];
 }
 
 /// See the module's paragraph.
@@ -80,6 +105,12 @@ pub(crate) struct Port {
     pub(crate) responder: Responder,
     pub(crate) round_trip: RoundTrip,
     pub(crate) aiming: Aiming,
+    /// How much longer than `announceReceiptTimeout` the port waits, in 2^-16 of an announce interval.
+    pub(crate) more_patience: u16,
+    /// LISTENING, and has waited long enough.
+    pub(crate) has_waited: bool,
+    /// Until when another port of this clock is known to send into the same network.
+    pub(crate) shadowed_until: Option<Time<Mono>>,
     // Numbers of a series go on when the role comes back.
     pub(crate) delay_sequence_id: u16,
     pub(crate) pdelay_sequence_id: u16,
@@ -106,11 +137,27 @@ impl Port {
             responder: Responder::default(),
             round_trip: RoundTrip::default(),
             aiming: Aiming::Off,
+            more_patience: 0,
+            has_waited: false,
+            shadowed_until: None,
             delay_sequence_id,
             pdelay_sequence_id,
             announce_sequence_id: 0,
             sync_sequence_id: 0,
         }
+    }
+
+    /// What this port compares of somebody whom it has heard.
+    pub(crate) fn data_set_of(&self, foreign: &Foreign) -> DataSet {
+        let local_priority = self.config.local_priority;
+        DataSet { local_priority, ..foreign.data_set(self.identity) }
+    }
+
+    /// For how long somebody with this announce interval may be silent (9.2.6.12).
+    pub(crate) fn patience(&self, interval: Duration) -> Duration {
+        let more = (interval.as_scaled_nanos() * i128::from(self.more_patience)) >> 16;
+        interval * i32::from(self.config.announce_receipt_timeout)
+            + Duration::from_scaled_nanos(more)
     }
 
     /// The mean interval of Delay_Req in use, log2 s.

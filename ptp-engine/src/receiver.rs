@@ -8,7 +8,7 @@ use crate::{
 };
 
 pub use crate::{
-    config::{Acceptable, NotAnIdentity, PortConfig, ReceiverConfig},
+    config::{Acceptable, NotAnIdentity, PortConfig, PortPart, ReceiverConfig},
     instance::overheard::Hint,
     outcome::{DelayObservation, Measurement, Observation, Parent, StateReason, SyncObservation},
     pdelay::PeerDelay,

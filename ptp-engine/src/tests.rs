@@ -5,6 +5,7 @@ mod anything;
 mod brackets;
 mod node;
 mod peer_delay;
+mod roles;
 mod server;
 
 use super::{

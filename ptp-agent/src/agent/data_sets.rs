@@ -1,7 +1,7 @@
 //! The data sets that management requests are answered with, out of what the engine knows.
 
 use ptp_common::{
-    data_set::{CurrentDataSet, DefaultDataSet, ParentDataSet, PortDataSet, TimeProperties},
+    data_set::{CurrentDataSet, DefaultDataSet, ParentDataSet, PortDataSet},
     time::Duration,
     wire::{
         ClockAccuracy, ClockQuality, MessageType, PortIdentity, TimeInterval,
@@ -12,12 +12,13 @@ use ptp_common::{
 use crate::{
     clock::Clock,
     engine::{
-        DelayMechanism,
+        DelayMechanism, PortState,
         counters::Counters,
         discipline::{Discipline, Sample},
         instance::Instance,
     },
     publish::management::DataSets,
+    sys::clock::monotonic,
 };
 
 /// `clockClass` of a clock that never serves (table 4).
@@ -25,7 +26,7 @@ const CLIENT_ONLY: u8 = 255;
 const VERSION: u8 = 2;
 
 /// Of a time receiver.
-pub(super) fn of_client<C: Clock>(
+pub fn of_client<C: Clock>(
     client: &Discipline<C>,
     sample: Option<&Sample>,
     sync_interval: Option<Duration>,
@@ -55,7 +56,11 @@ pub(super) fn of_client<C: Clock>(
             mean_link_delay: delay.map_or(TimeInterval(0), |sample| sample.delay.into()),
             log_announce_interval: config.log_announce_interval,
             announce_receipt_timeout: config.announce_receipt_timeout,
-            log_sync_interval,
+            log_sync_interval: if receiver.port_state(port) == PortState::TimeTransmitter {
+                receiver.config().log_sync_interval
+            } else {
+                log_sync_interval
+            },
             delay_mechanism: mechanism(config.delay_mechanism),
             log_min_pdelay_req_interval: config.log_min_pdelay_req_interval,
             version_number: VERSION,
@@ -63,13 +68,15 @@ pub(super) fn of_client<C: Clock>(
         Some((data, stats(port_identity, receiver.counters(port))))
     });
     let ports: Vec<_> = ports.collect();
+    let serves = receiver.may_take_either_role();
+    let now = monotonic();
     let default = DefaultDataSet {
         two_step: true,
-        client_only: true,
+        client_only: !serves,
         number_ports: u16::try_from(ports.len()).unwrap_or(u16::MAX),
-        priority1: 128,
-        clock_quality: own_quality,
-        priority2: 128,
+        priority1: receiver.config().priority1,
+        clock_quality: if serves { receiver.quality(now) } else { own_quality },
+        priority2: receiver.config().priority2,
         clock_identity,
         domain_number: receiver.domain_number(),
     };
@@ -81,7 +88,7 @@ pub(super) fn of_client<C: Clock>(
             mean_path_delay: sample.map_or(TimeInterval(0), |sample| sample.delay.into()),
         },
         parent: parent.map_or(ParentDataSet::own(&default), |parent| parent.set),
-        time_properties: parent.map_or(TimeProperties::UNKNOWN, |parent| parent.time_properties),
+        time_properties: receiver.time_properties(),
         time_status: TimeStatus {
             master_offset: sample.map_or(0, |sample| sample.offset.as_nanos()),
             ingress_time: sample
@@ -95,7 +102,7 @@ pub(super) fn of_client<C: Clock>(
 }
 
 /// Of a grandmaster.
-pub(super) fn of_transmitter(transmitter: &Instance) -> DataSets {
+pub fn of_transmitter(transmitter: &Instance) -> DataSets {
     let config = transmitter.config();
     let clock_identity = config.clock_identity;
     let ports = (0..config.ports).map(|index| {

@@ -11,6 +11,8 @@ use crate::{
     sys::clock::monotonic,
 };
 
+/// So much later that may be, to be done with something else.
+const SLACK: Duration = Duration::from_millis(100);
 /// Between two looks at the counters, and two lines of text.
 pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
@@ -124,7 +126,8 @@ impl<E: Engine, O: Outside> Drive<E, O> {
                 return Ok(());
             }
             let due = self.engine.next_timeout();
-            let until = ending.limit(due.map_or(housekeeping, |at| at.min(housekeeping)));
+            let latest = housekeeping + SLACK;
+            let until = ending.limit(due.map_or(latest, |at| at.min(latest)));
             tokio::select! {
                 biased;
                 asked = ending.signalled() => match asked {

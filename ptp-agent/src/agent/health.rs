@@ -39,6 +39,14 @@ impl Health {
         Self { role, alarms: Alarms::new(role, limits, now), publication, manager }
     }
 
+    /// Takes another role, with nothing wrong in it yet.
+    pub(super) fn take_role(&mut self, role: Role, limits: Limits, now: Time<Mono>) {
+        if self.role != role {
+            self.role = role;
+            self.alarms = Alarms::new(role, limits, now);
+        }
+    }
+
     /// Tolerates something else from now on.
     pub(super) fn set_limits(&mut self, limits: Limits) {
         self.alarms.set_limits(limits);
@@ -131,6 +139,7 @@ pub(super) fn totals<'a>(
         totals.delays_unanswered += counters.dropped(Drop::UnansweredDelayReq)
             + counters.dropped(Drop::UnansweredPdelayReq);
         totals.other_address += io.counts(*port).other_address;
+        totals.other_sender += io.counts(*port).other_sender;
         totals.unauthentic +=
             io.counts(*port).authentication.refusals().map(|(_, total)| total).sum::<u64>();
         if let Some((rx, tx)) = io.stamp_counts(*port) {

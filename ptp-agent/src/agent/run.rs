@@ -3,9 +3,11 @@
 
 mod apart;
 mod host;
+mod roles;
+mod sources;
 mod telling;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use ptp_common::time::{Duration, Mono, Time};
 
@@ -22,10 +24,11 @@ use super::{
 use crate::{
     clock::{ClockError, followed::Followed, policy::Limits},
     engine::{
-        Command, Commands, Context, DelayMechanism, Monotonic, PortIndex, ReadClock,
-        discipline::{Discipline, Event},
-        receiver::{Acceptable, PortConfig, ReceiverConfig},
-        strategy,
+        Command, Commands, Context, DelayMechanism, Monotonic, PortIndex, PortState, ReadClock,
+        contention::Contention,
+        discipline::{Discipline, Event, Policy},
+        receiver::{Acceptable, PortConfig, PortPart, ReceiverConfig},
+        strategy::{self, Sending},
     },
     publish::{
         alarms::Role,
@@ -35,11 +38,12 @@ use crate::{
     },
     recording::{self, Addresses, FollowedClock, Recorder, RecordingFile},
     servo::{Options, Servo},
-    sys::clock::{monotonic, realtime_minus_monotonic},
-    transport::{interface_addresses, interface_mac},
+    sys::clock::{host_reading, monotonic, realtime_minus_monotonic},
+    transport::{TransportKind, interface_addresses, interface_mac},
 };
 use apart::Apart;
 use telling::Teller;
+pub use telling::ptp4l_line;
 
 /// Which clock follows.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -64,6 +68,17 @@ impl ClockChoice {
     }
 }
 
+/// What is other on one interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PortSettings {
+    /// What carries its messages.
+    pub transport: Option<TransportKind>,
+    /// How its path delay is measured.
+    pub delay_mechanism: Option<DelayMechanism>,
+    /// Which roles it may take.
+    pub part: PortPart,
+}
+
 /// What `run` is told.
 pub struct RunConfig {
     /// As for the other commands.
@@ -74,6 +89,16 @@ pub struct RunConfig {
     pub host_clock_offset: Duration,
     /// How the path delay is measured.
     pub delay_mechanism: DelayMechanism,
+    /// Where the clock may serve as well: how. Identity, domain and ports are filled in.
+    pub contention: Option<Contention>,
+    /// What is other on some interfaces.
+    pub ports: BTreeMap<String, PortSettings>,
+    /// As for [`PortConfig::sync_receipt_timeout`].
+    pub sync_receipt_timeout: u8,
+    /// As for [`PortConfig::local_priority`].
+    pub local_priority: Option<u8>,
+    /// Of the profile: of Announce, Sync and Delay_Req, log2 s.
+    pub log_intervals: [i8; 3],
     /// How requests are sent and which Sync messages are learnt from.
     pub strategy: strategy::Choice,
     /// Which clock follows.
@@ -96,6 +121,10 @@ pub struct RunConfig {
     pub assume_two_step: bool,
     /// As for [`ReceiverConfig::acceptable`].
     pub acceptable_masters: Vec<Acceptable>,
+    /// As for [`ReceiverConfig::witness_domains`].
+    pub witness_domains: Vec<u8>,
+    /// As for [`ReceiverConfig::on_disagreement`].
+    pub on_disagreement: Policy,
     /// What other programs are given.
     pub exporting: Exporting,
 }
@@ -110,6 +139,11 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         log_ptp4l,
         host_clock_offset,
         delay_mechanism,
+        contention,
+        ports: port_settings,
+        sync_receipt_timeout,
+        local_priority,
+        log_intervals: [log_announce_interval, _, log_min_delay_req_interval],
         strategy,
         clock,
         servo,
@@ -121,6 +155,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         limits,
         assume_two_step,
         acceptable_masters,
+        witness_domains,
+        on_disagreement,
         exporting,
     } = config;
     let exports = Exports::start(exporting, limits, monotonic());
@@ -140,15 +176,29 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         domain_number: common.domain,
         ports: ports
             .iter()
-            .map(|port| PortConfig {
-                delay_mechanism,
-                delay_asymmetry,
-                assume_two_step,
-                link_up: io.is_up(*port),
-                ..PortConfig::default()
+            .map(|port| {
+                let own = port_settings.get(io.interface(*port)).copied().unwrap_or_default();
+                let serving = contention.as_ref().map(|contention| &contention.transmitter);
+                let default = PortConfig::default();
+                PortConfig {
+                    delay_mechanism: own.delay_mechanism.unwrap_or(delay_mechanism),
+                    delay_asymmetry,
+                    assume_two_step,
+                    link_up: io.is_up(*port),
+                    part: own.part,
+                    sync_receipt_timeout,
+                    local_priority,
+                    log_min_delay_req_interval,
+                    log_announce_interval: serving
+                        .map_or(log_announce_interval, |serving| serving.log_announce_interval),
+                    ..default
+                }
             })
             .collect(),
+        contention,
         acceptable: acceptable_masters,
+        witness_domains,
+        on_disagreement,
         strategy,
         ..ReceiverConfig::new(identity, seed)
     };
@@ -199,7 +249,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         tracing::info!(
             interface = io.interface(*port),
             domain = common.domain,
-            transport = %common.io.transport,
+            transport = %common.io.transport_of(io.interface(*port)),
             rx_source = io.sources(*port).map_or("?", |sources| sources.rx.name()),
             tx_source = io.sources(*port).map_or("?", |sources| sources.tx.name()),
             %identity,
@@ -235,6 +285,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         start,
         identity,
         exports,
+        limits: common.limits,
     };
     let mut runner = Drive::new(io, client, commands);
     runner.recorder = recorder;
@@ -293,6 +344,12 @@ impl Host<Discipline<Followed>> for Around {
         }
         let real_minus_mono = realtime_minus_monotonic() + self.teller.host_clock_offset;
         runner.engine.clock_mut().read(now, now.at_offset(real_minus_mono));
+        if runner.engine.receiver().may_take_either_role()
+            && matches!(runner.engine.clock(), Followed::System(_))
+            && let Ok(reading) = host_reading()
+        {
+            runner.engine.set_time_properties(reading.time_properties());
+        }
         if let Some(recorder) = &mut runner.recorder {
             recorder.reading(now, real_minus_mono);
         }
@@ -312,8 +369,11 @@ impl Host<Discipline<Followed>> for Around {
         runner.io.follow(parent.map(|parent| (parent.port, parent.set.parent_port_identity)));
         let sending = runner.engine.strategist().sending();
         for port in &self.teller.ports {
-            runner.io.set_sending(*port, sending);
+            // Who serves primes as `serve` does: where it helps.
+            let serves = runner.engine.receiver().port_state(*port) == PortState::TimeTransmitter;
+            runner.io.set_sending(*port, if serves { Sending::Free } else { sending });
         }
+        runner.io.set_lull(runner.engine.receiver().next_sync());
     }
 
     fn housekeep(&mut self, runner: &mut Runner, now: Time<Mono>) -> Result<(), AgentError> {
@@ -327,20 +387,30 @@ impl Host<Discipline<Followed>> for Around {
         let teller = &mut self.teller;
         teller.health.reloading();
         let Some(config) = self.reload.as_mut().and_then(|reload| reload()) else { return };
-        let RunConfig { common, clock, servo_options, delay_asymmetry, limits, exporting, .. } =
-            config;
+        let RunConfig {
+            common,
+            clock,
+            servo_options,
+            delay_asymmetry,
+            limits,
+            exporting,
+            on_disagreement,
+            ..
+        } = config;
         runner.io.set_latencies(common.io.ingress_latency, common.io.egress_latency);
         runner.io.set_security(common.io.security);
         let client = &mut runner.engine;
         client.set_delay_asymmetry(delay_asymmetry);
         client.set_step_thresholds(&servo_options);
         client.set_boundary_clock_error(servo_options.boundary_clock_error);
+        client.set_on_disagreement(on_disagreement);
         client.clock_mut().set_limits(limits);
         if let (Some(steering), Some(new)) = (&mut self.steering, clock.steering()) {
             steering.limits = limits;
             steering.frequency_file.clone_from(&new.frequency_file);
         }
         teller.grandmaster_accuracy = config.grandmaster_accuracy;
+        teller.limits = common.limits;
         teller.health.set_limits(common.limits);
         teller.services.change(common.serving, monotonic());
         teller.exports.change(exporting, limits, monotonic());

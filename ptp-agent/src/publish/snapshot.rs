@@ -129,6 +129,12 @@ pub struct Snapshot {
     /// What is followed, and how.
     #[serde(flatten, skip_serializing_if = "is_absent")]
     pub following: Following,
+    /// Of an instance that may take either role.
+    #[serde(flatten, skip_serializing_if = "is_absent")]
+    pub roles: EitherRole,
+    /// The sources of time beside each other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sources: Option<SourcesStatus>,
     /// What is observed.
     #[serde(flatten, skip_serializing_if = "is_absent")]
     pub observing: Observing,
@@ -229,6 +235,74 @@ pub struct Utc {
     pub offset_s: Option<i64>,
 }
 
+/// Which role an instance has that may take either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstanceRole {
+    /// Nobody is followed.
+    Grandmaster,
+    /// As its ports say.
+    Auto,
+}
+
+/// Of an instance that may take either role: which it has, and over which way its time has come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EitherRole {
+    /// Its role.
+    pub role: Option<Named<InstanceRole>>,
+    /// The clocks between, as path trace names them.
+    pub path: Vec<String>,
+    /// Whether what is passed on says so.
+    pub synchronization_uncertain: bool,
+}
+
+/// Sources of time that are compared.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourcesStatus {
+    /// How they stand to each other.
+    pub standing: Cow<'static, str>,
+    /// What is done where they contradict each other.
+    pub on_disagreement: Cow<'static, str>,
+    /// The sources.
+    pub of: Vec<SourceStatus>,
+}
+
+/// A source of time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourceStatus {
+    /// `ptp` or `ntp`.
+    pub kind: Cow<'static, str>,
+    /// `domainNumber`.
+    pub domain: Option<u8>,
+    /// Which.
+    pub name: String,
+    /// Whose time it is.
+    pub grandmaster: String,
+    /// Whether it is the one.
+    pub followed: bool,
+    /// With the others; `null` where it has no opinion yet.
+    pub agrees: Option<bool>,
+    /// Lowest and highest of clock minus this source.
+    pub interval_ns: Option<[i64; 2]>,
+}
+
+/// Who answers requests on a port of a server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Answering {
+    /// `kernel` or `agent`.
+    pub by: Cow<'static, str>,
+    /// Why not the kernel.
+    pub reason: Option<String>,
+    /// Capture point of what is answered.
+    pub receive_stamp: Named<StampSource>,
+    /// By type and outcome.
+    pub requests: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
 /// What an observer looks at.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -313,6 +387,9 @@ pub struct Port {
     /// The delay of the link, of a port that may measure it: `null` where it does not.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub link_delay_ns: Option<Option<i64>>,
+    /// Who answers, of a server: `null` where nobody but the agent could.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub answers: Option<Option<Answering>>,
     /// What is stamped.
     #[serde(flatten, skip_serializing_if = "is_absent")]
     pub stamped: Stamped,
@@ -327,7 +404,9 @@ pub struct Port {
     pub residence: BTreeMap<String, Residence>,
 }
 
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i64>>, D::Error> {
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 

@@ -10,7 +10,7 @@ use crate::{
     outcome::{Parent, StateReason},
     port::{
         Role,
-        foreign::{Announced, Foreign, Heard},
+        foreign::{Announced, CAPACITY, Foreign, Heard},
         receiver::Following,
     },
     seam::Change,
@@ -18,7 +18,7 @@ use crate::{
 use ptp_common::{
     data_set::{ParentDataSet, TimeProperties},
     time::{Mono, Time},
-    wire::{Announce, Flags, Header, PortIdentity},
+    wire::{Announce, Flags, Header, PortIdentity, TlvType, Tlvs},
 };
 
 impl Instance {
@@ -28,6 +28,7 @@ impl Instance {
         index: usize,
         header: &Header,
         announce: Announce,
+        tlvs: Tlvs<'_>,
     ) -> Result<(), Drop> {
         let now = cx.now;
         if announce.grandmaster_identity == self.clock_identity {
@@ -39,6 +40,7 @@ impl Instance {
         if announce.steps_removed >= 255 {
             return Err(Drop::StepsRemoved);
         }
+        self.is_fit_to_follow(index, &announce, tlvs.find(TlvType::PATH_TRACE))?;
         let source = header.source_port_identity;
         if !self.acceptable.is_empty()
             && !self
@@ -70,6 +72,9 @@ impl Instance {
             parent,
         );
         self.expect_silence_on(index);
+        if heard == Heard::Believed && parent == Some(source) {
+            self.keep_of_parent(header.flags, tlvs);
+        }
         match heard {
             Heard::Believed => self.decide(cx, StateReason::BestTransmitter),
             Heard::Noted => {}
@@ -91,15 +96,23 @@ impl Instance {
     fn expiry(&self, index: usize, foreign: &Foreign) -> Time<Mono> {
         foreign.last_heard()
             + if self.parent_on(index) == Some(foreign.source) {
-                let timeout = self.ports[index].config.announce_receipt_timeout;
-                foreign.interval() * i32::from(timeout)
+                self.ports[index].patience(foreign.interval())
             } else {
                 foreign.window()
             }
     }
 
-    /// The state decision: E_best over all ports (9.3.2.2), for a clock that is a client only.
+    /// The state decision: E_best over all ports (9.3.2.2), and what follows from it.
     pub(super) fn decide(&mut self, cx: &mut Cx<'_>, reason: StateReason) {
+        if self.standing.is_some() {
+            self.decide_roles(cx, reason);
+        } else {
+            self.decide_as_client(cx, reason);
+        }
+    }
+
+    /// For a clock that is a client only.
+    fn decide_as_client(&mut self, cx: &mut Cx<'_>, reason: StateReason) {
         let now = cx.now;
         let mut best: Option<(DataSet, usize, usize)> = None;
         for (index, port) in self.ports.iter().enumerate() {
@@ -107,7 +120,10 @@ impl Instance {
                 if !foreign.is_qualified(now) && self.parent_on(index) != Some(foreign.source) {
                     continue;
                 }
-                let candidate = foreign.data_set(port.identity);
+                if self.distrusted.contains(&foreign.source) {
+                    continue;
+                }
+                let candidate = port.data_set_of(foreign);
                 if best.as_ref().is_none_or(|(best, ..)| candidate.is_better_than(best)) {
                     best = Some((candidate, index, n));
                 }
@@ -122,6 +138,12 @@ impl Instance {
             self.expect_silence();
             return;
         };
+        self.follow(cx, index, n, StateReason::BestTransmitter);
+        self.expect_silence();
+    }
+
+    /// Follows the `n`th of those that port `index` has heard.
+    pub(super) fn follow(&mut self, cx: &mut Cx<'_>, index: usize, n: usize, reason: StateReason) {
         let Some(foreign) = self.ports[index].foreign.get(n) else { return };
         let announce = &foreign.believed.announce;
         let mut new = Parent {
@@ -149,16 +171,43 @@ impl Instance {
             following.forget_halves();
         }
         if !same_parent {
-            if let Some(old) = old.filter(|_| !same_port) {
+            // A clock that may serve decides what else the old port does.
+            if let Some(old) = old.filter(|_| !same_port && self.standing.is_none()) {
                 self.leave(cx, usize::from(old.port.0), StateReason::BetterElsewhere);
             }
             let following = Following::new(&self.ports[index].config);
-            self.enter(cx, index, Role::Receiver(following), StateReason::BestTransmitter);
+            self.enter(cx, index, Role::Receiver(following), reason);
+            self.expect_parent(index);
         }
         if !same_time {
             self.tell(cx.out, Change::Parent(Some(new)));
         }
-        self.expect_silence();
+    }
+
+    /// A time transmitter is not followed any more until [`Instance::trust_again`]: others have refuted its time.
+    /// As many as there are candidates; the first of more is forgotten.
+    pub(crate) fn distrust(&mut self, cx: &mut Cx<'_>, source: PortIdentity) {
+        if !self.distrusted.contains(&source) {
+            if self.distrusted.len() >= CAPACITY {
+                self.distrusted.remove(0);
+            }
+            self.distrusted.push(source);
+            self.decide(cx, StateReason::BetterElsewhere);
+        }
+    }
+
+    /// It may be followed again.
+    pub(crate) fn trust_again(&mut self, cx: &mut Cx<'_>, source: PortIdentity) {
+        let before = self.distrusted.len();
+        self.distrusted.retain(|each| *each != source);
+        if self.distrusted.len() < before {
+            self.decide(cx, StateReason::BestTransmitter);
+        }
+    }
+
+    /// Whom it does not follow though it could.
+    pub(crate) fn distrusted(&self) -> &[PortIdentity] {
+        &self.distrusted
     }
 
     /// A port stops following.
@@ -169,7 +218,7 @@ impl Instance {
     }
 
     /// When the first of the foreign time transmitters of each port is forgotten: it depends on who is followed.
-    fn expect_silence(&mut self) {
+    pub(super) fn expect_silence(&mut self) {
         for index in 0..self.ports.len() {
             self.expect_silence_on(index);
         }
@@ -177,7 +226,10 @@ impl Instance {
 
     pub(super) fn expect_silence_on(&mut self, index: usize) {
         let foreign = self.ports[index].foreign.iter();
-        let first = foreign.map(|foreign| self.expiry(index, foreign)).min();
+        let first = foreign
+            .map(|foreign| self.expiry(index, foreign))
+            .chain(self.ports[index].shadowed_until)
+            .min();
         self.expiries.put(index as u16, first);
     }
 

@@ -1,14 +1,14 @@
 //! The peer delay mechanism on a port, whatever its role: what is asked, what is answered, what is measured.
 
 use ptp_common::{
-    time::Duration,
+    time::{Duration, Ptp, Time},
     wire::{Body, Header, MessageType, PortIdentity, Timestamp},
 };
 
 use super::{Cx, Instance};
 use crate::{
-    Datagram, Group, PortIndex, SentToken, counters::Drop, outcome::Observation, pdelay::PeerDelay,
-    port::PortTimer, sent::Sent, stamp::Stamp,
+    Datagram, Group, Monotonic, PortIndex, ReadClock, SentToken, counters::Drop,
+    outcome::Observation, pdelay::PeerDelay, port::PortTimer, sent::Sent, stamp::Stamp,
 };
 
 impl Instance {
@@ -50,7 +50,7 @@ impl Instance {
         header: &Header,
         rx: Option<Stamp>,
     ) -> Result<(), Drop> {
-        let receipt = rx.and_then(|rx| cx.clock.at(rx.time)).ok_or(Drop::MissingRxStamp)?;
+        let receipt = rx.and_then(|rx| self.free_time(cx, rx)).ok_or(Drop::MissingRxStamp)?;
         let on = PortIndex(index as u16);
         let token = self.in_flight.put(on, Sent::PdelayResp);
         let template = self.header(index, header.sequence_id);
@@ -60,6 +60,15 @@ impl Instance {
         Ok(())
     }
 
+    /// What Pdelay_Req is answered by. Only differences and the rate mean anything to the peer, so that a clock
+    /// that is steered answers with one that is not.
+    fn free_time(&self, cx: &Cx<'_>, stamp: Stamp) -> Option<Time<Ptp>> {
+        if self.may_take_either_role() {
+            return Monotonic::default().at(stamp.time);
+        }
+        cx.clock.at(stamp.time)
+    }
+
     pub(super) fn pdelay_resp_sent(
         &mut self,
         cx: &mut Cx<'_>,
@@ -67,7 +76,7 @@ impl Instance {
         token: SentToken,
         stamp: Option<Stamp>,
     ) {
-        let sent = stamp.and_then(|stamp| cx.clock.at(stamp.time));
+        let sent = stamp.and_then(|stamp| self.free_time(cx, stamp));
         match self.ports[index].responder.stamped(token, sent) {
             Some(Some(message)) => {
                 let kind = MessageType::PdelayRespFollowUp;

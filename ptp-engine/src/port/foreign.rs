@@ -114,6 +114,8 @@ pub(crate) struct Foreign {
     sequence: SequenceGuard,
     /// When the last Announce messages came, latest first.
     heard: [Option<Time<Mono>>; HEARD],
+    /// It announces itself and sends no Sync.
+    pub(crate) is_silent: bool,
 }
 
 /// Two Announce messages, one and a half intervals: before the receipt timeout ends it anyway.
@@ -154,7 +156,14 @@ impl Foreign {
         DataSet::new(&self.believed.announce, self.source, receiver)
     }
 
-    fn hear(&mut self, now: Time<Mono>, sequence_id: u16, log: i8, said: Announced) -> Heard {
+    fn hear(
+        &mut self,
+        now: Time<Mono>,
+        sequence_id: u16,
+        log: i8,
+        said: Announced,
+        belief: Belief,
+    ) -> Heard {
         match self.sequence.check(now, sequence_id, self.claimed_interval()) {
             Verdict::Fresh => self.sequence.accept(now, sequence_id),
             verdict => {
@@ -171,7 +180,7 @@ impl Foreign {
         self.heard[0] = Some(now);
         let is_other_time = said.time_side() != self.believed.time_side();
         let is_other_rank = said.rank_side() != self.believed.rank_side();
-        if !is_other_time && !is_other_rank {
+        if (!is_other_time && !is_other_rank) || belief == Belief::AtOnce {
             self.agree(now);
             self.believed = said;
             return Heard::Believed;
@@ -214,11 +223,28 @@ pub(crate) struct ForeignTable {
     key: u64,
     /// Newcomers that found no free place.
     crowded: u64,
+    pub(crate) belief: Belief,
+}
+
+/// When a sender is believed that says something else than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Belief {
+    /// When it has said so several times.
+    Confirmed,
+    /// At once, as the standard has it: among clocks that pass on what they follow, whoever believes later than
+    /// others passes on what is no more.
+    AtOnce,
 }
 
 impl ForeignTable {
     pub(crate) const fn new(key: u64) -> Self {
-        Self { candidates: Vec::new(), newcomers: Vec::new(), key, crowded: 0 }
+        Self {
+            candidates: Vec::new(),
+            newcomers: Vec::new(),
+            key,
+            crowded: 0,
+            belief: Belief::Confirmed,
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Foreign> {
@@ -231,6 +257,12 @@ impl ForeignTable {
 
     pub(crate) fn retain(&mut self, keep: impl FnMut(&Foreign) -> bool) {
         self.candidates.retain(keep);
+    }
+
+    /// Notes whether a candidate sends Sync messages. Whether that is news.
+    pub(crate) fn set_silent(&mut self, source: PortIdentity, is_silent: bool) -> bool {
+        let known = self.candidates.iter_mut().find(|known| known.source == source);
+        known.is_some_and(|known| core::mem::replace(&mut known.is_silent, is_silent) != is_silent)
     }
 
     pub(crate) fn clear(&mut self) {
@@ -258,7 +290,7 @@ impl ForeignTable {
         parent: Option<PortIdentity>,
     ) -> Heard {
         if let Some(known) = self.candidates.iter_mut().find(|known| known.source == source) {
-            return known.hear(now, sequence_id, log, said);
+            return known.hear(now, sequence_id, log, said, self.belief);
         }
         let window = Duration::from_log_interval(log) * FOREIGN_MASTER_TIME_WINDOW;
         let newcomer = Newcomer { source, sequence_id, heard: now, window, is_late: false };
@@ -282,6 +314,7 @@ impl ForeignTable {
             log_interval: log,
             sequence,
             heard,
+            is_silent: false,
         };
         if self.candidates.len() < CAPACITY {
             self.candidates.push(candidate);

@@ -6,13 +6,12 @@ use core::net::IpAddr;
 
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
-    wire::{Announce, Body, Bracket, Flags, Header, MessageType, TimeInterval, Timestamp},
+    wire::{Body, Bracket, Flags, Header, MessageType, PortIdentity, TimeInterval, Timestamp},
 };
 
 use crate::{
-    Datagram, Destination, Group, SentToken,
+    Datagram, Destination, Group, PortIndex, SentToken,
     address::Address,
-    config::TransmitterConfig,
     counters::Drop,
     instance::{Cx, Instance, Received},
     port::{PortTimer, Role},
@@ -22,8 +21,13 @@ use crate::{
 
 /// Sync messages that wait for their stamp, per port.
 const PENDING_SYNCS: usize = 16;
+/// Length of an Announce without TLVs.
+const ANNOUNCE: usize = MessageType::Announce.fixed_length();
 /// `logMessageInterval` that says no interval.
 pub(crate) const UNICAST_INTERVAL: i8 = 0x7f;
+
+/// What whoever fills in a form may lose by rounding to whole nanoseconds.
+const ROUNDED_NS: i32 = 3;
 
 /// What belongs to a port while it sends.
 #[derive(Debug, Default)]
@@ -55,20 +59,13 @@ impl Instance {
         let sequence_id = port.announce_sequence_id;
         port.announce_sequence_id = sequence_id.wrapping_add(1);
         let mut header = self.header_of(index, sequence_id, log);
-        let TransmitterConfig { time_properties, clock_quality, priority1, priority2, .. } =
-            self.served;
-        header.flags = time_properties.flags();
-        let body = Body::Announce(Announce {
-            origin_timestamp: Timestamp::ZERO,
-            current_utc_offset: time_properties.current_utc_offset,
-            grandmaster_priority1: priority1,
-            grandmaster_clock_quality: clock_quality,
-            grandmaster_priority2: priority2,
-            grandmaster_identity: self.clock_identity,
-            steps_removed: 0,
-            time_source: time_properties.time_source,
-        });
-        let message = Datagram::new(header, body);
+        let (announce, flags) = self.announced(cx.now);
+        header.flags = flags;
+        let mut buffer = [0; Datagram::CAPACITY - ANNOUNCE];
+        let tlvs = self.announced_tlvs(&mut buffer);
+        let body = Body::Announce(announce);
+        let whole = Datagram::with_tlvs(header, body, tlvs);
+        let message = whole.unwrap_or_else(|_| Datagram::new(header, body));
         self.send_general(cx, index, MessageType::Announce, Group::Primary, message);
     }
 
@@ -173,6 +170,21 @@ impl Instance {
         let told = received.stamp.filter(|_| self.served.tells_brackets);
         let message = Datagram::bracketed(header, body, told.map(|stamp| receive_bracket(&stamp)));
         self.send(cx, index, MessageType::DelayResp, to, message, None);
+    }
+
+    /// The Delay_Resp of a port as a form that somebody else may fill in who answers in its name:
+    /// sequenceId, correctionField, receiveTimestamp and requestingPortIdentity. A time to whole nanoseconds
+    /// is meant, which is why the bracket ends a little later. `None` while the port is no time transmitter.
+    pub fn delay_resp_form(&self, port: PortIndex) -> Option<Datagram> {
+        let index = usize::from(port.0);
+        self.ports.get(index).filter(|port| port.role.is_serving())?;
+        let header = self.header_of(index, 0, self.served.log_min_delay_req_interval);
+        let body = Body::DelayResp {
+            receive_timestamp: Timestamp::ZERO,
+            requesting_port_identity: PortIdentity::default(),
+        };
+        let bracket = Bracket { earliest_ns: i32::MIN, latest_ns: ROUNDED_NS };
+        Some(Datagram::bracketed(header, body, self.served.tells_brackets.then_some(bracket)))
     }
 
     fn header_of(&self, index: usize, sequence_id: u16, log_interval: i8) -> Header {

@@ -1,9 +1,10 @@
-//! A node with a client and a server in two domains, fed with anything: it stays bounded, its ports stay in legal
+//! A node with a client, a server and a clock of either role in three domains, fed with anything: it stays bounded, its ports stay in legal
 //! states, and its timers never lie behind. The fuzz target of the same name feeds it more of it.
 
 use super::*;
 use crate::{
-    Context, Engine, Input, Monotonic, instance::Instance, node::Node, prelude::*, seam::Commands,
+    Context, Engine, Input, Monotonic, contention::Contention, instance::Instance, node::Node,
+    prelude::*, seam::Commands,
 };
 use proptest::prelude::*;
 
@@ -17,7 +18,16 @@ fn node(now: Time<Mono>) -> (Node, Commands<NoEvent>) {
     let mut transmitter = TransmitterConfig::new(OWN);
     (transmitter.ports, transmitter.domain_number) = (2, 1);
     let server = Instance::server_only(transmitter, &mut cx);
-    (Node::new(client).with(server), commands)
+    let mut either = ReceiverConfig::new(OWN, 9);
+    either.domain_number = 2;
+    either.ports.push(PortConfig {
+        delay_mechanism: DelayMechanism::P2p,
+        sync_receipt_timeout: 3,
+        ..config_of_port()
+    });
+    let contention = Contention::new(TransmitterConfig::new(OWN));
+    let either = Instance::either(either, contention, &mut cx);
+    (Node::new(client).with(server).with(either), commands)
 }
 
 fn config_of_port() -> PortConfig {
@@ -34,13 +44,13 @@ proptest! {
         ),
     ) {
         let (mut node, mut commands) = node(at(0));
-        let mut states = vec![PortState::Initializing; 4];
+        let mut states = vec![PortState::Initializing; 6];
         let mut tokens: Vec<SentToken> = Vec::new();
         let mut now = at(0);
         for (wait_ms, mut bytes, what, which) in inputs {
             now += Duration::from_millis(wait_ms);
             if let Some(domain) = bytes.get_mut(4) {
-                *domain &= 1;
+                *domain %= 3;
             }
             let on = PortIndex(which & 3);
             let rx = (what & 1 == 0).then_some(Stamp::new(now, StampSource::Simulated));
@@ -74,7 +84,7 @@ proptest! {
                 }
             }
             let stored: usize = node.instances().map(Instance::stored).sum();
-            prop_assert!(stored <= 4 * (16 + 8 + 16 + 4 * 5), "{stored}");
+            prop_assert!(stored <= 6 * (16 + 8 + 16 + 4 * 5), "{stored}");
         }
     }
 }

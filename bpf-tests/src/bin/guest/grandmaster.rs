@@ -141,8 +141,10 @@ pub(crate) fn main(line: &str) {
             egress_latency: Latencies::default(),
             ring_bytes: None,
             is_pinned: false,
+            acceptable_senders: Vec::new(),
             security: None,
             wire: Vec::new(),
+            transports: std::collections::BTreeMap::new(),
         })
         .expect("stamps on a wire of this kernel");
         let identity = ClockIdentity([2, 0, 0, 0xff, 0xfe, 0, 0, 1]);

@@ -22,7 +22,8 @@ impl Io {
             let wanted = matches!(state, LinkState::Up(_));
             port.reopen_at = None;
             if wanted && port.transport.is_none() {
-                match reopen(&mut self.programs, self.config.transport, &port.interface) {
+                let kind = self.config.transport_of(&port.interface);
+                match reopen(&mut self.programs, kind, &port.interface) {
                     Ok((transport, hooks)) => {
                         port.ifindex = transport.ifindex();
                         port.driver_stamps =

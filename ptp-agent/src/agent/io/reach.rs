@@ -90,10 +90,13 @@ impl Io {
     /// Why the ports may hear no grandmaster in a domain, from what passes the hooks; `None` where nothing
     /// does.
     pub fn explain_silence(&self, now: Time<Mono>, domain: u8, sdo_id: u16) -> Option<String> {
-        let own = HeardChannel { transport: self.config.transport, domain, sdo_id };
         let ports = self.ports.iter();
-        let all: Vec<_> =
-            ports.filter_map(|port| port.hearsay.explain(now, own, &port.interface)).collect();
+        let explain = |port: &Port| {
+            let transport = self.config.transport_of(&port.interface);
+            let own = HeardChannel { transport, domain, sdo_id };
+            port.hearsay.explain(now, own, &port.interface)
+        };
+        let all: Vec<_> = ports.filter_map(explain).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 

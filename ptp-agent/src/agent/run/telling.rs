@@ -9,7 +9,6 @@ use ptp_common::{
 };
 use serde_json::json;
 
-use super::apart::Apart;
 use super::{
     super::{
         AgentError, bound, clock_line, data_sets,
@@ -23,8 +22,9 @@ use super::{
         snapshot::{own_port, timestamps},
         unix_seconds,
     },
-    Runner, host,
+    Runner, host, roles,
 };
+use super::{apart::Apart, sources};
 use crate::{
     clock::{Clock, ClockError, followed::Followed},
     engine::{
@@ -34,7 +34,7 @@ use crate::{
         strategy::Findings,
     },
     publish::{
-        alarms::{Facts, Totals},
+        alarms::{Facts, Limits, Role, Totals},
         export::{Exports, View},
         http::Publication,
         json::{self, Output},
@@ -74,6 +74,8 @@ pub(super) struct Teller {
     pub(super) start: Time<Mono>,
     pub(super) identity: ClockIdentity,
     pub(super) exports: Exports,
+    /// What the alarms tolerate.
+    pub(super) limits: Limits,
 }
 
 impl Teller {
@@ -119,6 +121,9 @@ impl Teller {
                     "strategy"
                 );
             }
+            Command::Event(Event::Standing { old, new }) => {
+                tracing::info!(from = old.name(), to = new.name(), "sources of time");
+            }
             Command::Event(Event::ClockError(error)) => {
                 self.clock_errors += 1;
                 if let ClockError::Refused { .. } = error {
@@ -145,7 +150,7 @@ impl Teller {
                 ),
                 None => tracing::warn!("no grandmaster"),
             },
-            Command::Send(_) | Command::Measured(_) => {}
+            Command::Send(_) | Command::Measured(_) | Command::Witnessed(_) => {}
         }
         Ok(())
     }
@@ -250,6 +255,7 @@ impl Teller {
             round_trip: receiver.round_trip(),
             refused: runner.io.last_refused(),
             raw_apart: self.apart.least(),
+            contradicted: sources::contradicted(&runner.engine, now),
             hints: health::hints(&runner.io, receiver, now),
             ..Facts::default()
         }
@@ -265,6 +271,14 @@ impl Teller {
         if let Some(output) = &self.output {
             output.emit(&json::Event::Host(host))?;
         }
+        let serves_own = roles::is_grandmaster(runner.engine.receiver());
+        if serves_own {
+            // As healthy as its loop, like any grandmaster.
+            let fresh = health::freshness(None);
+            self.publication.set_followed_until(Instant::now() + fresh);
+        }
+        let role = if serves_own { Role::Transmitter } else { Role::Receiver };
+        self.health.take_role(role, self.limits, now);
         let facts = self.facts(now, runner, view.trust.as_ref());
         self.health.check(now, &facts);
         let receiver = runner.engine.receiver();
@@ -291,6 +305,7 @@ impl Teller {
                 set_drop_figures(figures, counters, runner.io.counts(*port));
             });
         }
+        self.publication.metrics.set_sources(sources::figures(&runner.engine, now));
         self.publication.metrics.set_ring_lost(runner.io.ring_lost());
         let snapshot = self.snapshot(now, runner, &view, facts.withheld);
         if let Err(error) = self.publication.publish(snapshot) {
@@ -340,7 +355,7 @@ impl Teller {
             link_delay_ns: Some(receiver.link_delay(*port).map(Duration::as_nanos)),
             ..own_port(&runner.io, *port, receiver.port_state(*port))
         });
-        Snapshot {
+        let mut snapshot = Snapshot {
             command: Some(snapshot::Command::Run.into()),
             uptime_s: Some((now - self.start).as_secs_f64()),
             clock_identity: Some(self.identity.to_string()),
@@ -351,8 +366,11 @@ impl Teller {
             lost: self.losses(runner),
             alarms: self.health.status(now),
             data_sets: Some(data_sets::of_client(client, last, self.sync_interval)),
+            sources: Some(sources::status(client, now)),
             ..Snapshot::default()
-        }
+        };
+        roles::tell(&mut snapshot, receiver, now);
+        snapshot
     }
 
     fn losses(&self, runner: &Runner) -> BTreeMap<String, u64> {
@@ -406,7 +424,7 @@ impl Teller {
 }
 
 /// A sample as ptp4l tells it. Its frequency is what is taken away from the clock's.
-fn ptp4l_line(sample: &Sample) -> String {
+pub fn ptp4l_line(sample: &Sample) -> String {
     let mono = sample.mono.as_nanos();
     let state = match sample.state {
         ServoState::Unlocked => 0,

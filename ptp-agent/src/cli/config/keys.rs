@@ -167,6 +167,57 @@ const SECTIONS: [Section; 5] = [
                 "Only these are followed: clocks (as grandmaster or as sender of Announce) or ports; \
                  default: anybody.",
             ),
+            alone(
+                "acceptable-senders",
+                Example("[\"192.0.2.1\", \"00:11:22:33:44:55\", \"key:2\"]"),
+                "Only from these a time transmitter's messages are taken: IP addresses, MAC addresses (l2), or \
+                 numbers of keys that sign them; default: anybody.",
+            ),
+            option("witness-domains", Example("[1, 2]")),
+            live(option("on-disagreement", Default("\"alarm\""))),
+            option("role", Default("\"receiver\"")),
+            option("profile", Default("\"default\"")),
+            alone(
+                "local-priority",
+                Example("128"),
+                "With profile g8275.1: localPriority of the clock and its ports.",
+            ),
+            option("port", Example("[\"eth1=l2,p2p\", \"eth2=transmitter\"]")),
+            option("log-sync-interval", Default("0")),
+            option("log-announce-interval", Default("1")),
+            option("log-min-delay-req-interval", Default("0")),
+            option("priority1", Default("128")),
+            option("priority2", Default("128")),
+            option("clock-class", Default("248")),
+            alone(
+                "stamp-brackets",
+                Default("true"),
+                "With role auto: tell clients, in a TLV behind Follow_Up and Delay_Resp, between which instants the \
+                 stamped one is.",
+            ),
+            alone(
+                "path-trace",
+                Default("true"),
+                "With role auto: Announce tells the clocks on the path, so that no grandmaster that is gone goes \
+                 round in a ring.",
+            ),
+            alone(
+                "silent-until-locked",
+                Default("true"),
+                "With role auto: nothing is passed on before the clock has been locked once; false passes it on \
+                 at once, marked as uncertain.",
+            ),
+            alone(
+                "max-steps-removed",
+                Default("255"),
+                "With role auto: grandmasters that are so many clocks away are not followed.",
+            ),
+            alone(
+                "sync-receipt-timeout",
+                Default("0"),
+                "With role auto: who announces itself and sends no Sync for so many intervals is left until it \
+                 does; 0 for never.",
+            ),
         ],
     },
     Section {
@@ -184,7 +235,12 @@ const SECTIONS: [Section; 5] = [
             live(option("priority2", Default("128"))),
             live(option("clock-class", Default("248"))),
             option("stamp-brackets", Default("true")),
+            option("kernel-answers", Default("\"auto\"")),
+            option("serve-to", Example("[\"192.0.2.0/24\", \"2001:db8::/32\"]")),
+            option("answers-per-second", Default("250000")),
+            option("answers-per-client", Default("256")),
             live(option("management-set", Default("false"))),
+            option("contend", Default("false")),
         ],
     },
 ];

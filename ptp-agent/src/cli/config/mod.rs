@@ -16,11 +16,14 @@ use super::{
     args::{Delay, ServeClock},
     clock::{ClockSection, ExportArgs, RunClock},
     log::LogLevel,
+    profile::ProfileName,
+    roles::{PortOption, RunRole},
 };
 use crate::{
-    agent::prime::PrimeMode,
+    agent::{io::Sender, prime::PrimeMode},
+    answers,
     capture::{self, Latencies},
-    engine::{receiver::Acceptable, strategy},
+    engine::{discipline::Policy, receiver::Acceptable, strategy},
     servo::Choice,
     transport::TransportKind,
 };
@@ -93,6 +96,24 @@ pub(super) struct RunSection {
     pub(super) assume_two_step: Option<bool>,
     pub(super) pin_parent: Option<bool>,
     pub(super) acceptable_masters: Option<Vec<Acceptable>>,
+    pub(super) acceptable_senders: Option<Vec<Sender>>,
+    pub(super) witness_domains: Option<Vec<u8>>,
+    pub(super) on_disagreement: Option<Policy>,
+    pub(super) role: Option<RunRole>,
+    pub(super) profile: Option<ProfileName>,
+    pub(super) local_priority: Option<u8>,
+    pub(super) port: Option<Vec<PortOption>>,
+    pub(super) log_sync_interval: Option<i8>,
+    pub(super) log_announce_interval: Option<i8>,
+    pub(super) log_min_delay_req_interval: Option<i8>,
+    pub(super) priority1: Option<u8>,
+    pub(super) priority2: Option<u8>,
+    pub(super) clock_class: Option<u8>,
+    pub(super) stamp_brackets: Option<bool>,
+    pub(super) path_trace: Option<bool>,
+    pub(super) silent_until_locked: Option<bool>,
+    pub(super) max_steps_removed: Option<u16>,
+    pub(super) sync_receipt_timeout: Option<u8>,
 }
 
 /// `[serve]`.
@@ -109,7 +130,12 @@ pub(super) struct ServeSection {
     pub(super) priority2: Option<u8>,
     pub(super) clock_class: Option<u8>,
     pub(super) stamp_brackets: Option<bool>,
+    pub(super) kernel_answers: Option<answers::Mode>,
+    pub(super) serve_to: Option<Vec<answers::Prefix>>,
+    pub(super) answers_per_second: Option<std::num::NonZeroU32>,
+    pub(super) answers_per_client: Option<std::num::NonZeroU32>,
     pub(super) management_set: Option<bool>,
+    pub(super) contend: Option<bool>,
 }
 
 impl ConfigError {
@@ -177,6 +203,9 @@ impl Config {
         }
         let serve = &self.serve;
         for (key, value) in [
+            ("run.log-sync-interval", self.run.log_sync_interval),
+            ("run.log-announce-interval", self.run.log_announce_interval),
+            ("run.log-min-delay-req-interval", self.run.log_min_delay_req_interval),
             ("serve.log-sync-interval", serve.log_sync_interval),
             ("serve.log-announce-interval", serve.log_announce_interval),
             ("serve.log-min-delay-req-interval", serve.log_min_delay_req_interval),
