@@ -60,7 +60,7 @@ fn a_clock_that_is_off_by_a_tenth_is_found_at_once() {
         let mut servo = build(&Choice::default(), &Options::default());
         let mut told = None;
         for second in 0..20i64 {
-            let at = |nanos: i64| -> Time<Mono> {
+            let at = |nanos: i64| -> Time<Free> {
                 Time::from_nanos(((second * 1_000_000_000 + nanos) as f64 * (1.0 + tenth)) as i64)
             };
             let (t1, sequence_id) = (Time::from_nanos(second * 1_000_000_000), second as u16);
