@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
+use aya::maps::HashMap;
 use ptp_agent::{
     lab::netns::Namespace,
     transparent::programs::{Departure, Programs},
 };
 use ptp_common::{
     classify::{PORT_EVENT, PORT_GENERAL, classify},
-    residence::{Outcome, config, count_index},
+    residence::{Key, Outcome, UNCERTAIN, config, count_index},
     wire::{Body, Flags, Header, PortIdentity, TimeInterval, Timestamp},
 };
 
@@ -76,6 +77,19 @@ impl Clock {
         }
         let numbers = self.numbers;
         self.programs().tell(numbers).unwrap();
+    }
+
+    /// Makes it so that nobody knows when those have left that have passed so far.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    pub fn forget_departures(&mut self) {
+        let map = self.programs().ebpf().map_mut("RESIDENCES").unwrap();
+        let mut map: HashMap<_, Key, [u64; 3]> = HashMap::try_from(map).unwrap();
+        let known: Vec<_> = map.iter().map(Result::unwrap).collect();
+        for (key, [arrival, _, _]) in known {
+            map.insert(key, [arrival, UNCERTAIN, 0], 0).unwrap();
+        }
     }
 
     /// How often a port has counted an outcome of a type (by its place among the types).
@@ -257,6 +271,18 @@ impl Side {
     /// If none comes.
     pub fn hear(&self, like: &[u8]) -> (Vec<u8>, Vec<u8>) {
         self.hear_within(PATIENCE, like).expect("the message arrives")
+    }
+
+    /// The message of these two that comes first.
+    ///
+    /// # Panics
+    /// If none comes.
+    pub fn hear_first(&self, of: [&[u8]; 2]) -> Vec<u8> {
+        let heard = self.listen.hear(PATIENCE, |frame| {
+            let message = ptp(frame)?;
+            of.iter().any(|like| message.get(..) == Some(*like)).then(|| message.to_vec())
+        });
+        heard.expect("one of the messages arrives")
     }
 
     /// The same, or `None` if none comes in time.

@@ -161,6 +161,37 @@ fn follow_up_that_overtakes_its_sync_is_taken_out_and_only_as_long_as_there_is_s
 }
 
 #[test]
+fn follow_up_of_a_sync_that_left_unseen_is_withheld_where_others_are_corrected() {
+    let (star, [a, b, _]) = need!(star());
+    let mut clock = Clock::new(&star.switch, &PORTS, true);
+    clock.tell(&[(config::WITHHOLDS, 1)]);
+    // Whether the Follow_Up comes as it was sent.
+    let exchange = |clock: &mut Clock, number, is_seen: bool| {
+        let (event, general) = (sync(port(1), number), follow_up(port(1), number, 0));
+        a.send(&Carrier::Ethernet.frame(&event));
+        b.hear(&event);
+        if !is_seen {
+            clock.forget_departures();
+        }
+        a.send(&Carrier::Ethernet.frame(&general));
+        // Nothing overtakes.
+        let next = sync(port(1), number + 1);
+        a.send(&Carrier::Ethernet.frame(&next));
+        b.hear_first([&general, &next]) == general
+    };
+    assert!(exchange(&mut clock, 1, false), "nothing can be timed: all goes on");
+    for number in 0..16 {
+        exchange(&mut clock, 10 * number + 10, true);
+    }
+    assert!(!exchange(&mut clock, 1_000, false));
+    assert_eq!(clock.count(2, FOLLOW_UP, Outcome::Withheld), 1);
+    assert!(exchange(&mut clock, 1_010, false), "one of seventeen at the most");
+    assert_eq!(clock.count(2, FOLLOW_UP, Outcome::Withheld), 1);
+    assert_eq!(clock.count(2, FOLLOW_UP, Outcome::EventLost), 2);
+    assert_eq!(clock.count(2, FOLLOW_UP, Outcome::Corrected), 16);
+}
+
+#[test]
 fn what_must_not_or_cannot_be_corrected_passes_as_it_came_and_is_counted_by_cause() {
     let (star, [a, b, _]) = need!(star());
     let mut clock = Clock::new(&star.switch, &PORTS, true);

@@ -97,11 +97,14 @@ pub enum Outcome {
     Interrupted = 20,
     /// An event message that left without being seen: another packet has its socket buffer.
     Unseen = 21,
+    /// A general message whose event left nobody knows when: not let through, because who gets it would
+    /// take the queue for a part of the delay. One exchange is lost instead.
+    Withheld = 22,
 }
 
 impl Outcome {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Corrected,
         Self::Held,
         Self::CorrectedLate,
@@ -124,6 +127,7 @@ impl Outcome {
         Self::Relayed,
         Self::Interrupted,
         Self::Unseen,
+        Self::Withheld,
     ];
 
     /// The name in metrics and status.
@@ -151,6 +155,7 @@ impl Outcome {
             Self::Relayed => "relayed",
             Self::Interrupted => "interrupted",
             Self::Unseen => "unseen",
+            Self::Withheld => "withheld",
         }
     }
 
@@ -405,8 +410,10 @@ pub mod config {
     pub const EVENTS_PER_SECOND: usize = 6;
     /// 1: peer to peer.
     pub const IS_P2P: usize = 7;
+    /// 1: withhold a general message whose event left nobody knows when.
+    pub const WITHHOLDS: usize = 8;
     /// How many numbers.
-    pub const LENGTH: usize = 8;
+    pub const LENGTH: usize = 9;
 }
 
 /// What a port of map `PORTS` is: its number, and this where no queue is in front of its driver.
@@ -436,3 +443,14 @@ pub mod held {
 
 /// The departure of an event message that was dropped; 0 stands for one that has not left yet.
 pub const LOST: u64 = 1;
+/// The departure of an event message that left nobody knows when.
+pub const UNCERTAIN: u64 = 2;
+
+/// What may be withheld of the general messages of a port: what is corrected earns it, so that a host on which
+/// nothing can be timed lets everything through.
+pub mod credit {
+    /// What a message costs that is withheld; one that is corrected earns 1. So one in seventeen may be.
+    pub const PRICE: u64 = 16;
+    /// What can be saved.
+    pub const MOST: u64 = 8 * PRICE;
+}

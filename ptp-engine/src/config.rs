@@ -2,7 +2,7 @@
 //! said.
 
 use crate::prelude::*;
-use crate::{DelayMechanism, contention::Contention, strategy};
+use crate::{DelayMechanism, contention::Contention, discipline, strategy};
 use core::{fmt, str::FromStr};
 use ptp_common::{
     data_set::TimeProperties,
@@ -91,6 +91,10 @@ pub struct ReceiverConfig {
     /// How requests are sent and which Sync messages are learnt from. Where a port measures its link by
     /// the peer-to-peer mechanism it is [`strategy::Choice::Plain`] whatever this says.
     pub strategy: strategy::Choice,
+    /// Domains whose time transmitters are asked as well, to hold the one that is followed against them.
+    pub witness_domains: Vec<u8>,
+    /// What is done where sources of time contradict each other.
+    pub on_disagreement: discipline::Policy,
     /// Seed for the randomised intervals; the same seed and inputs give the same actions.
     pub seed: u64,
     /// Where the clock may serve as well: how. `None`: it is a client only.
@@ -108,6 +112,8 @@ impl ReceiverConfig {
             ports: vec![PortConfig::default()],
             acceptable: Vec::new(),
             strategy: strategy::Choice::Plain,
+            witness_domains: Vec::new(),
+            on_disagreement: discipline::Policy::Alarm,
             seed,
             contention: None,
         }

@@ -2,6 +2,11 @@
 //! clock, still sans-I/O. `run`, the simulator and `replay` use it unchanged. The protocol is the [`Node`]'s;
 //! here, and nowhere else, a clock is steered.
 
+mod council;
+#[cfg(test)]
+mod tests;
+mod witness;
+
 use crate::prelude::*;
 use crate::{
     DelayMechanism, PortIndex,
@@ -21,6 +26,8 @@ use crate::{
     stamp::{Stamp, StampSource},
     strategy::{self, Strategist, Strategy, Use},
 };
+use council::Council;
+pub use council::{MAX_WITNESS_DOMAINS, Policy, Source, Standing};
 use ptp_common::{
     data_set::TimeProperties,
     time::{Duration, Mono, Ptp, Time},
@@ -29,6 +36,8 @@ use ptp_common::{
 
 /// Sync messages that may be missing before the servo goes into holdover, Sync intervals.
 const HOLDOVER_AFTER: i32 = 8;
+/// Or so many of the time that lay between the latest ones, if that is longer.
+const HOLDOVER_AFTER_SLOW: i32 = 2;
 /// And at least this long: at high rates some loss is no event.
 const HOLDOVER_AT_LEAST: Duration = Duration::from_secs(2);
 /// A time transmitter that is silent for no longer is the same when it is back: its time, its path and
@@ -60,6 +69,13 @@ pub enum Event {
     Strategy(strategy::Change),
     /// The clock could not be adjusted; the measurement goes on.
     ClockError(ClockError),
+    /// Sources of time contradict each other, or agree again.
+    Standing {
+        /// How they stood to each other before.
+        old: Standing,
+        /// How they do now.
+        new: Standing,
+    },
 }
 
 /// One line of `run --json`.
@@ -130,11 +146,16 @@ pub struct Discipline<C> {
     pub(super) origin: Origin,
     tx_source: Option<StampSource>,
     holdover_at: Option<Time<Mono>>,
+    /// When the latest Sync arrived, and how long after the one before.
+    sync_at: Option<Time<Mono>>,
+    sync_gap: Duration,
     state: ServoState,
     /// The clock may not follow the reference, and that has been told.
     is_refused: bool,
     /// The clock does not follow at present: nothing is to be measured.
     is_paused: bool,
+    /// Whom else the clock is held against.
+    council: Council,
     /// When the time that is served was last set, be it the clock or what lies between it and the domain.
     set_at: Option<Time<Mono>>,
     served_offset: Duration,
@@ -201,6 +222,7 @@ impl<C: Clock> Discipline<C> {
         } else {
             config.strategy
         };
+        let council = Council::new(&config, cx);
         let mut said = Commands::default();
         let mut inner = Context { now: cx.now, clock: cx.clock, out: &mut said };
         let instance = match config.contention.take() {
@@ -219,8 +241,11 @@ impl<C: Clock> Discipline<C> {
             origin: Origin::default(),
             tx_source: None,
             holdover_at: None,
+            sync_at: None,
+            sync_gap: Duration::ZERO,
             is_refused: false,
             is_paused: false,
+            council,
             set_at: None,
             served_offset: Duration::ZERO,
             said,
@@ -296,6 +321,16 @@ impl<C: Clock> Discipline<C> {
         self.give(cx, |_, _| ());
     }
 
+    /// Holds the sources of time against each other, and does what that leads to.
+    fn compare(&mut self, cx: &mut Context<'_, Event>) {
+        let mut said = core::mem::take(&mut self.said);
+        self.confer(&mut Way { now: cx.now, out: cx.out, said: &mut said });
+        self.said = said;
+        if !self.said.is_empty() {
+            self.give(cx, |_, _| ());
+        }
+    }
+
     /// Lets the node do something, and does what that leads to.
     fn give(
         &mut self,
@@ -319,7 +354,14 @@ impl<C: Clock> Discipline<C> {
             match command {
                 Command::Measured(measurement) => {
                     way.out.push(Command::Measured(measurement));
+                    let parent = self.receiver().parent().copied();
+                    let domain_number = self.receiver().domain_number();
+                    self.watch(now, domain_number, parent.as_ref(), &measurement);
                     self.measured(&mut way, &measurement);
+                }
+                Command::Witnessed(witnessed) => {
+                    let domain_number = self.receiver().domain_number();
+                    self.overheard(now, domain_number, &witnessed);
                 }
                 Command::Changed(Change::Parent(None)) => {
                     way.out.push(Command::Changed(Change::Parent(None)));
@@ -339,6 +381,10 @@ impl<C: Clock> Discipline<C> {
         }
         self.measured_at = Some(now);
         self.origin.parent = self.receiver().parent().copied().or(self.origin.parent);
+        // Others say that it lies, or might: nothing is learnt of it.
+        if self.is_unheard() {
+            return;
+        }
         match measurement.observation {
             Observation::Sync(sync) => {
                 let t2 = self.local(sync.t2);
@@ -346,7 +392,11 @@ impl<C: Clock> Discipline<C> {
                 if consent.is_some() {
                     let interval =
                         sync.log_interval.map_or(Duration::ZERO, Duration::from_log_interval);
-                    let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER);
+                    let gap = self.sync_at.map_or(Duration::ZERO, |at| sync.t2.time - at);
+                    // A rhythm that is slower than what may be claimed shows in two gaps.
+                    let slow = gap.min(self.sync_gap) * HOLDOVER_AFTER_SLOW;
+                    (self.sync_at, self.sync_gap) = (Some(sync.t2.time), gap);
+                    let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER).max(slow);
                     self.holdover_at = Some(now.max(sync.t2.time) + patience);
                 }
                 self.is_paused = consent != Some(Consent::Given);
@@ -571,20 +621,24 @@ impl<C: Clock> Engine for Discipline<C> {
     type Event = Event;
 
     fn handle(&mut self, cx: &mut Context<'_, Event>, input: Input<'_>) {
-        self.give(cx, |node, cx| node.handle(cx, input));
+        if !self.handled_by_witness(cx, &input) {
+            self.give(cx, |node, cx| node.handle(cx, input));
+        }
+        self.compare(cx);
     }
 
     fn handle_timeout(&mut self, cx: &mut Context<'_, Event>) {
         self.give(cx, |node, cx| node.handle_timeout(cx));
+        self.witnesses_due(cx);
         if self.holdover_at.is_some_and(|at| at <= cx.now) {
             self.release(cx);
         }
     }
 
     fn next_timeout(&self) -> Option<Time<Mono>> {
-        [self.node.next_timeout(), self.holdover_at].into_iter().flatten().min()
+        [self.node.next_timeout(), self.witnesses_timeout(), self.holdover_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
-
-#[cfg(test)]
-mod tests;

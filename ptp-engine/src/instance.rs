@@ -2,6 +2,7 @@
 //! tells of itself. Bytes come in by [`Input`], and which port does what with them is a matter of the port's
 //! [`Role`]. What a clock may be is its [`Participation`].
 
+mod bystanders;
 mod election;
 pub(crate) mod overheard;
 mod peer_delay;
@@ -24,6 +25,7 @@ use crate::{
     stamp::Stamp,
     timers::Timers,
 };
+use bystanders::Bystanders;
 use overheard::{Hint, Overheard};
 use ptp_common::{
     data_set::TimeProperties,
@@ -104,6 +106,9 @@ pub struct Instance {
     /// Counts what came for ports that do not exist.
     stray: Counters,
     overheard: Overheard,
+    bystanders: Bystanders,
+    /// Who is not followed, since others have refuted its time.
+    distrusted: Vec<PortIdentity>,
     /// Of a clock that may serve and hears others.
     standing: Option<Standing>,
     /// When it was last given anything.
@@ -177,6 +182,8 @@ impl Instance {
             requests: None,
             stray: Counters::default(),
             overheard: Overheard::default(),
+            bystanders: Bystanders::default(),
+            distrusted: Vec::new(),
             standing: None,
             last_now: Time::ZERO,
         }
@@ -491,7 +498,9 @@ impl Instance {
     /// How much is stored, for the test that it is bounded.
     #[cfg(test)]
     pub(crate) fn stored(&self) -> usize {
-        self.ports.iter().map(Port::stored).sum()
+        self.ports.iter().map(Port::stored).sum::<usize>()
+            + self.bystanders.len()
+            + self.distrusted.len()
     }
 
     fn start_port(&mut self, cx: &mut Cx<'_>, index: usize, reason: StateReason) {

@@ -41,6 +41,7 @@ mod seam;
 mod sent;
 mod sequence;
 pub mod servo;
+pub mod sources;
 pub mod spread;
 pub mod stamp;
 pub mod strategy;
@@ -55,7 +56,7 @@ use serde::{Deserialize, Serialize};
 pub use datagram::Datagram;
 pub use seam::{
     Change, Command, Commands, Context, Destination, Driven, Engine, Group, Input, LinkState,
-    Monotonic, NoEvent, Pushed, ReadClock, Transmit,
+    Monotonic, NoEvent, Pushed, ReadClock, Transmit, Witnessed,
 };
 pub use sent::SentToken;
 

@@ -25,6 +25,8 @@ pub const LOG_SYNC_LONGEST: i8 = 5;
 pub const PATH_DELAY: Duration = Duration::from_secs(10);
 /// Farthest that the correction of one exchange may be from zero.
 pub const CORRECTION: Duration = Duration::from_secs(10);
+/// As long a Sync of a time transmitter that is only overheard may have been under way.
+pub const WITNESS_PATH: Duration = Duration::from_nanos(10_000_000);
 /// Announce messages in a row after which another grandmaster, time scale or UTC offset of the same
 /// sender is believed.
 pub const CONFIRM_TIME: u8 = 3;
@@ -113,6 +115,7 @@ mod tests {
             ("path-delay", seconds(PATH_DELAY)),
             ("correction", seconds(CORRECTION)),
             ("utc-offset", format!("{} s to {} s", UTC_OFFSET.start(), UTC_OFFSET.end())),
+            ("witness-path", seconds(WITNESS_PATH)),
             ("confirm-time", CONFIRM_TIME.to_string()),
             ("confirm-silence", CONFIRM_SILENCE.to_string()),
             ("confirm-rank", CONFIRM_RANK.to_string()),

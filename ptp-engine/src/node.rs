@@ -68,7 +68,8 @@ impl Engine for Node {
         match input {
             Input::Message { bytes, .. } => self.of_message(bytes).handle(cx, input),
             Input::Sent { token, .. } => {
-                if let Some(instance) = self.instances.get_mut(token.instance()) {
+                let of_it = |each: &&mut Instance| each.in_flight.instance() == token.instance();
+                if let Some(instance) = self.instances.iter_mut().find(of_it) {
                     instance.handle(cx, input);
                 }
             }

@@ -5,12 +5,16 @@
 use alloc::collections::VecDeque;
 use core::ops::{Deref, DerefMut};
 
-use ptp_common::time::{Duration, Mono, Ptp, Time};
+use ptp_common::{
+    data_set::TimeProperties,
+    time::{Duration, Mono, Ptp, Time},
+    wire::{ClockIdentity, PortIdentity},
+};
 
 use crate::{
     Datagram, PortIndex, PortState, SentToken,
     address::Address,
-    outcome::{Measurement, Parent, StateReason},
+    outcome::{Measurement, Parent, StateReason, SyncObservation},
     stamp::Stamp,
 };
 
@@ -114,6 +118,8 @@ pub enum Command<E> {
     Send(Transmit),
     /// Something has been measured.
     Measured(Measurement),
+    /// Somebody who is not followed has sent its time.
+    Witnessed(Witnessed),
     /// Something has changed.
     Changed(Change),
     /// What the engine in question tells beside.
@@ -126,10 +132,27 @@ impl<E> Command<E> {
         match self {
             Self::Send(transmit) => Command::Send(transmit),
             Self::Measured(measurement) => Command::Measured(measurement),
+            Self::Witnessed(witnessed) => Command::Witnessed(witnessed),
             Self::Changed(change) => Command::Changed(change),
             Self::Event(this) => Command::Event(event(this)),
         }
     }
+}
+
+/// A Sync of a time transmitter that has announced itself and is not followed: it can be compared with the one
+/// that is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Witnessed {
+    /// The port that heard it.
+    pub port: PortIndex,
+    /// Who sent it.
+    pub source: PortIdentity,
+    /// The grandmaster that it names.
+    pub grandmaster: ClockIdentity,
+    /// What it says of its time.
+    pub time_properties: TimeProperties,
+    /// The Sync.
+    pub sync: SyncObservation,
 }
 
 /// A change of a port's role, or of whom is followed.

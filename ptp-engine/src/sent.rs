@@ -52,6 +52,11 @@ impl InFlight {
         self.instance = instance;
     }
 
+    /// Which instance's they are.
+    pub(crate) const fn instance(&self) -> usize {
+        self.instance as usize
+    }
+
     /// A token for a message that is sent now.
     pub(crate) fn put(&mut self, on: PortIndex, what: Sent) -> SentToken {
         if self.waiting.len() >= CAPACITY {

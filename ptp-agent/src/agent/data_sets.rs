@@ -26,7 +26,7 @@ const CLIENT_ONLY: u8 = 255;
 const VERSION: u8 = 2;
 
 /// Of a time receiver.
-pub(super) fn of_client<C: Clock>(
+pub fn of_client<C: Clock>(
     client: &Discipline<C>,
     sample: Option<&Sample>,
     sync_interval: Option<Duration>,
@@ -102,7 +102,7 @@ pub(super) fn of_client<C: Clock>(
 }
 
 /// Of a grandmaster.
-pub(super) fn of_transmitter(transmitter: &Instance) -> DataSets {
+pub fn of_transmitter(transmitter: &Instance) -> DataSets {
     let config = transmitter.config();
     let clock_identity = config.clock_identity;
     let ports = (0..config.ports).map(|index| {

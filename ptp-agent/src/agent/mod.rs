@@ -3,7 +3,7 @@
 
 mod bound;
 pub mod confinement;
-mod data_sets;
+pub mod data_sets;
 pub mod drive;
 mod export;
 pub(crate) mod health;

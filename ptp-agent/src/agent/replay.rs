@@ -230,6 +230,9 @@ impl Teller<'_> {
             Command::Event(Event::Strategy(change)) => {
                 tracing::info!(from = change.from.name(), to = change.to.name(), "strategy");
             }
+            Command::Event(Event::Standing { old, new }) => {
+                tracing::info!(from = old.name(), to = new.name(), "sources of time");
+            }
             Command::Event(Event::ClockError(error)) => tracing::warn!(%error, "clock"),
             Command::Changed(Change::Parent(Some(parent))) => tracing::info!(
                 grandmaster = %parent.set.grandmaster_identity,
@@ -239,7 +242,10 @@ impl Teller<'_> {
             Command::Changed(Change::Parent(None)) => {
                 tracing::warn!("no grandmaster");
             }
-            Command::Changed(_) | Command::Send(_) | Command::Measured(_) => {}
+            Command::Changed(_)
+            | Command::Send(_)
+            | Command::Measured(_)
+            | Command::Witnessed(_) => {}
         }
         Ok(())
     }

@@ -12,15 +12,17 @@ use super::{
 use crate::{
     agent::{
         Common,
-        io::IoConfig,
+        io::{IoConfig, Sender},
         observe::ObserveConfig,
         run::{ClockChoice, RunConfig},
         serve::{ServeConfig, ServedClock},
         services::Serving,
         tap::TapConfig,
     },
+    answers,
     capture::{Choice as PointChoice, Latencies, Latency},
     compare,
+    engine::discipline::MAX_WITNESS_DOMAINS,
     publish::{
         alarms::{DEFAULT_OFFSET_LIMIT, Limits},
         management::Access,
@@ -156,7 +158,7 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
         file.as_ref().map_or_else(|| given.clone(), |file| given.clone().or(file))
     };
     let domain = args.domain.or(config.domain).unwrap_or(0);
-    let security = args.tap.security.policy(config, Some(domain))?;
+    let security = args.tap.security.policy(config, &[domain])?;
     Ok(Common {
         io: IoConfig {
             interfaces: interfaces(&args.tap, config)?,
@@ -168,6 +170,7 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
             egress_latency: latencies(&args.egress_latency, &config.egress_latency),
             ring_bytes: ring_bytes(&args.tap, config),
             is_pinned: false,
+            acceptable_senders: Vec::new(),
             security: security.clone(),
             wire: Vec::new(),
             transports: BTreeMap::new(),
@@ -208,7 +211,7 @@ pub(super) fn observe_config(
 ) -> Result<ObserveConfig, UsageError> {
     Ok(ObserveConfig {
         tap: tap(&args.tap, config)?,
-        security: args.tap.security.policy(config, None)?,
+        security: args.tap.security.policy(config, &[])?,
         duration: args.tap.duration,
         serving: serving(&args.tap, config),
         limits: limits(&args.tap, config),
@@ -233,6 +236,22 @@ pub(super) fn run_config(
         args.delay.or(section.delay).map_or(profile.delay_mechanism, Delay::mechanism);
     profile.check(common.io.transport, common.domain, delay_mechanism)?;
     common.io.is_pinned = section.pin_parent.unwrap_or(true);
+    let witness_domains = match args.witness_domains.is_empty() {
+        true => section.witness_domains.clone().unwrap_or_default(),
+        false => args.witness_domains,
+    };
+    if witness_domains.len() > MAX_WITNESS_DOMAINS {
+        let too_many = format!("{}, at most {MAX_WITNESS_DOMAINS}", witness_domains.len());
+        return Err(UsageError::OutOfRange("--witness-domains", too_many));
+    }
+    for policy in [&mut common.io.security, &mut common.serving.security].into_iter().flatten() {
+        policy.domains.extend(&witness_domains);
+    }
+    common.io.acceptable_senders = section.acceptable_senders.clone().unwrap_or_default();
+    let needs_key = |sender: &Sender| matches!(sender, Sender::Key(_));
+    if common.io.security.is_none() && common.io.acceptable_senders.iter().any(needs_key) {
+        return Err(UsageError::NoKeys);
+    }
     let knowledge = args.knowledge.or(&section);
     let roles = args.roles.or(&section, &common.io.interfaces)?;
     for (interface, port) in &roles.ports {
@@ -297,6 +316,8 @@ pub(super) fn run_config(
         limits,
         assume_two_step: section.assume_two_step.unwrap_or(false),
         acceptable_masters: section.acceptable_masters.unwrap_or_default(),
+        witness_domains,
+        on_disagreement: args.on_disagreement.or(section.on_disagreement).unwrap_or_default(),
         exporting,
     })
 }
@@ -343,6 +364,20 @@ pub(super) fn serve_config(
             }
         }
     };
+    let default = answers::Config::default();
+    let per_second = args.answers_per_second.or(section.answers_per_second.map(u32::from));
+    let per_client = args.answers_per_client.or(section.answers_per_client.map(u32::from));
+    let answers = answers::Config {
+        mode: args.kernel_answers.or(section.kernel_answers).unwrap_or_default(),
+        per_second: per_second.unwrap_or(default.per_second),
+        per_client: per_client.unwrap_or(default.per_client),
+        serve_to: if args.serve_to.is_empty() {
+            section.serve_to.unwrap_or_default()
+        } else {
+            args.serve_to
+        },
+        ..default
+    };
     Ok(ServeConfig {
         common,
         clock,
@@ -360,5 +395,6 @@ pub(super) fn serve_config(
         clock_class: args.clock_class.or(section.clock_class).unwrap_or(248),
         contends: args.contend.or(section.contend).unwrap_or(false),
         tells_brackets: args.stamp_brackets.or(section.stamp_brackets).unwrap_or(true),
+        answers,
     })
 }

@@ -35,6 +35,10 @@ pub(super) struct TransparentArgs {
     /// Event messages per second that are timed on each port (default 20000); what is more passes as it came.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     events_per_second: Option<u32>,
+    /// What becomes of a Follow_Up or Delay_Resp whose event message left nobody knows when: withhold (default; one
+    /// exchange is lost, one in 17 at the most), or pass (uncorrected: the queue is in it).
+    #[arg(long, value_name = "WHAT")]
+    uncertain: Option<Uncertain>,
     /// Measure how long messages are inside, and change none.
     #[arg(long)]
     dry_run: bool,
@@ -50,6 +54,15 @@ pub(super) struct TransparentArgs {
     /// Tell `status` about this clock here, or nowhere (none); default: in /run/ptp-agent.
     #[arg(long, value_name = "PATH")]
     status_socket: Option<StatusSocket>,
+}
+
+/// What becomes of messages that cannot be corrected for want of a stamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Uncertain {
+    /// They are lost.
+    Withhold,
+    /// They go as they came.
+    Pass,
 }
 
 fn link_delay(text: &str) -> Result<(String, u32), String> {
@@ -87,6 +100,7 @@ pub(super) fn config(
         follow: args.follow.unwrap_or_default(),
         events_per_second: args.events_per_second.unwrap_or(usual.events_per_second),
         departure: args.departure.unwrap_or_default(),
+        withholds: args.uncertain != Some(Uncertain::Pass),
         is_dry: args.dry_run,
         duration: args.duration,
         serving: Serving {

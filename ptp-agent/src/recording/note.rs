@@ -16,6 +16,7 @@ use super::{
 use crate::{
     engine::{
         DelayMechanism,
+        discipline::Policy,
         receiver::{Acceptable, PortConfig, ReceiverConfig},
         strategy,
     },
@@ -138,6 +139,10 @@ const fn plain() -> strategy::Choice {
     strategy::Choice::Plain
 }
 
+fn is_alarm(policy: &Policy) -> bool {
+    *policy == Policy::Alarm
+}
+
 fn is_zero(duration: &Duration) -> bool {
     *duration == Duration::ZERO
 }
@@ -196,6 +201,12 @@ pub struct Start {
     /// Who may be followed, where not everybody may.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub acceptable: Vec<Acceptable>,
+    /// Domains that were asked beside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witness_domains: Vec<u8>,
+    /// What was done where sources contradicted each other.
+    #[serde(default, skip_serializing_if = "is_alarm")]
+    pub on_disagreement: Policy,
     /// The ports, in the order of their numbers.
     pub ports: Vec<PortNote>,
 }
@@ -269,6 +280,8 @@ impl Start {
             limits: None,
             strategy: receiver.strategy,
             acceptable: receiver.acceptable.clone(),
+            witness_domains: receiver.witness_domains.clone(),
+            on_disagreement: receiver.on_disagreement,
             ports: ports
                 .map(|(port, interface)| PortNote {
                     interface: interface.clone(),
@@ -294,6 +307,8 @@ impl Start {
             minor_version: self.minor_version,
             strategy: self.strategy,
             acceptable: self.acceptable.clone(),
+            witness_domains: self.witness_domains.clone(),
+            on_disagreement: self.on_disagreement,
             ports: self
                 .ports
                 .iter()

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use ptp_common::{
-    residence::{CORRECTION, Key, Outcome, added, checksum, held, scaled},
+    residence::{CORRECTION, Key, Outcome, added, checksum, credit, held, scaled},
     time::{Duration, Mono, Time},
 };
 
@@ -36,7 +36,7 @@ pub struct Released {
     pub count_place: u32,
     /// What has become of it.
     pub outcome: Outcome,
-    /// The frame, corrected if it could be.
+    /// The frame, corrected if it could be. Not to be sent where it is [`Outcome::Withheld`].
     pub frame: Vec<u8>,
 }
 
@@ -44,11 +44,19 @@ pub struct Released {
 #[derive(Debug, Default)]
 pub struct Held {
     waiting: VecDeque<Message>,
+    /// Whether a message is withheld whose event left nobody knows when; see [`credit`].
+    withholds: bool,
+    credit: u64,
     /// Records of the ring that made no sense.
     pub malformed: u64,
 }
 
 impl Held {
+    /// Nothing waits yet. Whether messages may be withheld whose event left nobody knows when.
+    pub fn new(withholds: bool) -> Self {
+        Self { withholds, ..Self::default() }
+    }
+
     /// Takes what the programs have taken out.
     pub fn take(&mut self, now: Time<Mono>, words: &[u64; held::WORDS], frame: &[u8]) {
         let length = words[held::LENGTH] as u32 as usize;
@@ -97,27 +105,39 @@ impl Held {
         mut residence: impl FnMut(&Key) -> Residence,
     ) -> Vec<Released> {
         let mut released = Vec::new();
-        let mut left = self.waiting.len();
-        self.waiting.retain_mut(|message| {
+        let Self { waiting, withholds, credit, .. } = self;
+        let mut left = waiting.len();
+        waiting.retain_mut(|message| {
+            let first = residence(&message.key);
             let (total, pending) = {
-                let first = residence(&message.key);
                 let second = message.second.map_or(Residence::Known(0), |key| residence(&key));
                 let link = more_ns((message.key[1] >> 8) as u8);
                 match (first, second) {
                     (Residence::Known(a), Residence::Known(b)) => {
                         (Ok(a.saturating_add(b).saturating_add(link)), false)
                     }
+                    (Residence::Uncertain(Some(a)), Residence::Known(b)) => {
+                        (Ok(a.saturating_add(b).saturating_add(link)), false)
+                    }
                     (Residence::Pending, _) => (Err(Outcome::Expired), true),
-                    (Residence::Lost, _) => (Err(Outcome::EventLost), false),
+                    (Residence::Lost | Residence::Uncertain(_), _) => {
+                        (Err(Outcome::EventLost), false)
+                    }
                     _ => (Err(Outcome::NoResidence), false),
                 }
             };
+            let is_uncertain = pending || matches!(first, Residence::Uncertain(_));
             if pending && !all && left <= MOST && now - message.since < PATIENCE {
                 return true;
             }
             left -= 1;
             let outcome = match total {
+                _ if is_uncertain && *withholds && !all && *credit >= credit::PRICE => {
+                    *credit -= credit::PRICE;
+                    Outcome::Withheld
+                }
                 Ok(nanos) if correct(&mut message.frame, message.ptp_offset, nanos, rate) => {
+                    *credit = credit::MOST.min(*credit + 1);
                     Outcome::CorrectedLate
                 }
                 Ok(_) => Outcome::Overflow,
@@ -264,6 +284,28 @@ mod tests {
             let released = release(&mut held, at(millis), residence);
             assert_eq!((released[0].outcome, &released[0].frame), (outcome, &frame()));
         }
+    }
+
+    #[test]
+    fn message_whose_event_left_unseen_is_withheld_as_far_as_others_were_corrected() {
+        let mut held = Held::new(true);
+        let mut outcomes = |residence, count: u64| {
+            let mut released = Vec::new();
+            for _ in 0..count {
+                held.take(at(0), &words(58, 14, 0), &frame());
+                released.extend(release(&mut held, at(500), residence));
+            }
+            released.into_iter().map(|it| it.outcome).collect::<Vec<_>>()
+        };
+        let unseen = Residence::Uncertain(None);
+        assert_eq!(outcomes(unseen, 1), [Outcome::EventLost], "nothing was corrected yet");
+        outcomes(Residence::Known(1), 2 * credit::PRICE);
+        let late = outcomes(Residence::Pending, 1);
+        assert_eq!(late, [Outcome::Withheld], "half a second is no time to leave in");
+        assert_eq!(outcomes(unseen, 2), [Outcome::Withheld, Outcome::EventLost]);
+        assert_eq!(outcomes(Residence::Lost, 1), [Outcome::EventLost]);
+        let interrupted = Residence::Uncertain(Some(1_000));
+        assert_eq!(outcomes(interrupted, 1), [Outcome::CorrectedLate], "better than nothing");
     }
 
     #[test]

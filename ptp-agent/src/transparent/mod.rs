@@ -17,7 +17,7 @@ use std::{
 };
 
 use ptp_common::{
-    residence::{MAX_PORTS, config},
+    residence::{MAX_PORTS, Outcome, config},
     time::{Duration, Mono, Time},
 };
 use serde_json::{Value, json};
@@ -86,6 +86,8 @@ pub struct TransparentConfig {
     pub events_per_second: u32,
     /// Where a message is taken to leave.
     pub departure: Departure,
+    /// Withhold a general message whose event left nobody knows when.
+    pub withholds: bool,
     /// Measure only: alter nothing.
     pub is_dry: bool,
     /// End by itself after this time.
@@ -106,6 +108,7 @@ impl TransparentConfig {
             follow: Follow::default(),
             events_per_second: 20_000,
             departure: Departure::default(),
+            withholds: true,
             is_dry: false,
             duration: None,
             serving: Serving::default(),
@@ -188,9 +191,9 @@ impl Transparent {
             .map_err(TransparentError::Socket)?;
         let mut this = Self {
             link_delays: config.link_delays.clone(),
+            held: Held::new(config.withholds),
             config,
             programs,
-            held: Held::default(),
             ring,
             sender,
             _stamps: stamps(),
@@ -286,6 +289,13 @@ impl Transparent {
                 let told = Some((number, port.has_no_queue));
                 self.programs.set_port(*ifindex, told).map_err(PortError::from)?;
             }
+            let had_xdp = self.ports.get(&port.name).is_some_and(|(_, old)| old.has_xdp);
+            if port.has_xdp && !had_xdp {
+                tracing::info!(
+                    port = port.name,
+                    "an XDP program is there: what it forwards by itself is neither seen nor corrected"
+                );
+            }
             let link_ns = self.link_delays.get(&port.name).copied().unwrap_or(0);
             self.programs.set_link_delay(number, link_ns.into()).map_err(PortError::from)?;
             self.ports.insert(port.name.clone(), (number, port));
@@ -313,6 +323,7 @@ impl Transparent {
         numbers[config::TAI_OFFSET] = tai_offset.as_nanos().cast_unsigned();
         numbers[config::REAL_MINUS_MONO] = relation.real_minus_mono.as_nanos().cast_unsigned();
         numbers[config::EVENTS_PER_SECOND] = self.config.events_per_second.into();
+        numbers[config::WITHHOLDS] = self.config.withholds.into();
         numbers[config::IS_P2P] = (self.config.delay == Delay::P2p).into();
         Ok(self.programs.tell(numbers).map_err(PortError::from)?)
     }
@@ -340,6 +351,9 @@ impl Transparent {
         );
         for message in released {
             *self.own_counts.entry(message.count_place | message.outcome as u32).or_default() += 1;
+            if message.outcome == Outcome::Withheld {
+                continue;
+            }
             if let Err(error) = packet::send_frame(&self.sender, message.ifindex, &message.frame) {
                 tracing::debug!(%error, "what was held cannot be sent");
             }
@@ -394,6 +408,7 @@ impl Transparent {
             if self.config.delay == Delay::P2p {
                 status["link_delay_ns"] = json!(self.link_delays.get(name));
             }
+            status["xdp"] = port.has_xdp.into();
             status["state"] = if port.is_up { "transparent" } else { "disabled" }.into();
             status
         };

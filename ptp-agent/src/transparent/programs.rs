@@ -20,7 +20,7 @@ use aya::{
     },
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
-use ptp_common::residence::{COUNTS, HISTOGRAMS, Key, LOST, NO_QUEUE, config, held};
+use ptp_common::residence::{COUNTS, HISTOGRAMS, Key, LOST, NO_QUEUE, UNCERTAIN, config, held};
 
 use crate::capture::{CLSACT_PRIORITY, CaptureError, Clsact, Features, attach_error, claim_name};
 
@@ -58,6 +58,8 @@ pub enum Residence {
     Pending,
     /// A queue has dropped it.
     Lost,
+    /// It has left, nobody knows when. With it, nanoseconds until the driver was called, if that is known.
+    Uncertain(Option<u64>),
     /// Nanoseconds.
     Known(u64),
 }
@@ -254,6 +256,9 @@ impl Programs {
         match map.get(key, 0) {
             Ok([_, 0, _]) => Residence::Pending,
             Ok([_, LOST, _]) => Residence::Lost,
+            Ok([arrival, UNCERTAIN, start]) => {
+                Residence::Uncertain((start != 0).then(|| start.wrapping_sub(arrival)))
+            }
             Ok([arrival, departure, _]) => Residence::Known(departure.wrapping_sub(arrival)),
             Err(_) => Residence::Unknown,
         }

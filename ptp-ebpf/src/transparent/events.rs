@@ -1,10 +1,14 @@
 //! Event messages: when they arrived, when they left, and those that carry their own correction.
 
-use aya_ebpf::{bindings::BPF_ANY, helpers::generated::bpf_ktime_get_tai_ns, programs::TcContext};
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_tai_ns},
+    programs::TcContext,
+};
 use core::ptr;
 use ptp_common::residence::{
-    DELAY_REQ, Head, LOST, NO_QUEUE, Outcome, PDELAY_REQ, PDELAY_RESP, REQUESTER, SYNC, added,
-    config, scaled,
+    DELAY_REQ, Head, LOST, NO_QUEUE, Outcome, PDELAY_REQ, PDELAY_RESP, REQUESTER, SYNC, UNCERTAIN,
+    added, config, scaled,
 };
 
 use crate::{
@@ -12,7 +16,7 @@ use crate::{
     flight::FLIGHTS,
     maps::{
         ARRIVALS, Config, DEPARTING, Departing, HEARD, ONE_WAY, RESIDENCES, State, count,
-        link_delay_ns, note, number_of, place,
+        is_device, link_delay_ns, note, number_of, place,
     },
     now,
     packet::Packet,
@@ -29,7 +33,7 @@ const INTERRUPTED_NS: u64 = 50_000;
 /// A second, in which so many messages are allowed.
 const SECOND_NS: u64 = 1_000_000_000;
 /// Length of a VLAN tag, bytes.
-const TAG: u64 = 4;
+const TAG: u32 = 4;
 /// A way from TC egress to the driver without a queue in between is shorter.
 const UNDISTURBED_NS: u64 = 20_000;
 /// Whoever was heard so lately on a port is not this host.
@@ -147,10 +151,11 @@ pub fn leaves(
     let residence = [arrival_ns, 0, 0];
     let _ = RESIDENCES.insert(&key, &residence, u64::from(BPF_ANY));
     // SAFETY: the program's context; the verifier checks the field access.
-    let length = u64::from(unsafe { (*ctx.skb.skb).len });
-    let departing = Departing { key, egress_ns: now(), start_ns: 0, length };
+    let (length, ifindex) = unsafe { ((*ctx.skb.skb).len, (*ctx.skb.skb).ifindex) };
+    let departing = Departing { key, egress_ns: now(), start_ns: 0, length, ifindex, processor: 0 };
     let address = number_of(ctx);
     if address != 0 {
+        reused(address);
         let _ = DEPARTING.insert(&address, &departing, u64::from(BPF_ANY));
         FLIGHTS.put(address);
     }
@@ -214,6 +219,9 @@ pub enum Residence {
     Pending(u64),
     /// It was dropped.
     Lost,
+    /// It has left, and nobody knows when. With it, how long the message had been inside when the driver was
+    /// called; 0 where that is not known either.
+    Uncertain(u64),
     /// Nanoseconds.
     Known(u64),
 }
@@ -235,8 +243,16 @@ pub fn residence_ns(key: &[u64; 2]) -> Residence {
         0 if start_ns == 0 => Residence::Pending(0),
         0 => Residence::Pending(start_ns.wrapping_sub(arrival_ns)),
         LOST => Residence::Lost,
+        UNCERTAIN if start_ns == 0 => Residence::Uncertain(0),
+        UNCERTAIN => Residence::Uncertain(start_ns.wrapping_sub(arrival_ns)),
         _ => Residence::Known(departure_ns.wrapping_sub(arrival_ns)),
     }
+}
+
+#[inline(always)]
+fn processor() -> u64 {
+    // SAFETY: a helper without arguments.
+    u64::from(unsafe { bpf_get_smp_processor_id() })
 }
 
 /// The driver is about to be called.
@@ -244,7 +260,10 @@ pub fn residence_ns(key: &[u64; 2]) -> Residence {
 pub fn started(address: u64, now_ns: u64) {
     if let Some(departing) = DEPARTING.get_ptr_mut(&address) {
         // SAFETY: a value in the map; the word is written as a whole.
-        unsafe { ptr::write_volatile(&raw mut (*departing).start_ns, now_ns) };
+        unsafe {
+            ptr::write_volatile(&raw mut (*departing).processor, processor());
+            ptr::write_volatile(&raw mut (*departing).start_ns, now_ns);
+        }
         // SAFETY: a value in the map, copied at once.
         let key = unsafe { (*departing).key };
         if let Some(value) = RESIDENCES.get_ptr_mut(&key) {
@@ -254,10 +273,10 @@ pub fn started(address: u64, now_ns: u64) {
     }
 }
 
-/// The driver has answered. Under load a message may have left unseen; then its socket buffer is another
-/// packet's by now, which is rarely as long.
+/// The driver has answered. A message may have left unseen; then its socket buffer is another packet's by
+/// now, which leaves by another device or has another length.
 #[inline(always)]
-pub fn done(address: u64, code: i32, now_ns: u64, sent: u32) {
+pub fn done(address: u64, code: i32, now_ns: u64, device: u64, sent: u32) {
     let Some(departing) = DEPARTING.get_ptr_mut(&address) else {
         FLIGHTS.remove(address);
         return;
@@ -269,26 +288,29 @@ pub fn done(address: u64, code: i32, now_ns: u64, sent: u32) {
         return;
     }
     // SAFETY: a value in the map, copied at once.
-    let Departing { key, egress_ns, start_ns, length } = unsafe { ptr::read_volatile(departing) };
-    FLIGHTS.remove(address);
-    let _ = DEPARTING.remove(&address);
-    if start_ns == 0 {
+    let Departing { key, egress_ns, start_ns, length, ifindex, processor: on } =
+        unsafe { ptr::read_volatile(departing) };
+    // A driver that answers without having been called, or on another processor, answers for the packet that
+    // had the socket buffer before: it may be free, and used again, before the tracepoint is reached.
+    if start_ns == 0 || on != processor() {
         return;
     }
+    FLIGHTS.remove(address);
+    let _ = DEPARTING.remove(&address);
     // A tag that was beside the packet may be in it now.
-    if u64::from(sent).wrapping_sub(length) > TAG {
-        count(place((key[1] & 0xff) as u32, (key[1] >> 16) as u32 & 3), Outcome::Unseen);
-        forget(&key);
+    if sent.wrapping_sub(length) > TAG || !is_device(ifindex, device) {
+        unseen(&key);
         return;
     }
     let inside_ns = now_ns.wrapping_sub(start_ns);
     let (went, event) = ((key[1] & 0xff) as u32, (key[1] >> 16) as u8 & 0x0f);
+    if inside_ns > INTERRUPTED_NS {
+        // An event message's number among the types is its messageType.
+        count(place(went, u32::from(event)), Outcome::Interrupted);
+        write_departure(&key, UNCERTAIN);
+        return;
+    }
     let departure_ns = match number(&DEPARTURE) {
-        _ if inside_ns > INTERRUPTED_NS => {
-            // An event message's number among the types is its messageType.
-            count(place(went, u32::from(event)), Outcome::Interrupted);
-            start_ns
-        }
         0 => start_ns,
         1 => start_ns + inside_ns / 2,
         _ => now_ns,
@@ -321,14 +343,42 @@ pub fn dropped(address: u64) {
     // SAFETY: a value in the map, copied at once.
     let Departing { key, .. } = unsafe { ptr::read_volatile(departing) };
     let _ = DEPARTING.remove(&address);
-    forget(&key);
+    write_departure(&key, LOST);
 }
 
-/// Nobody will ever know when it left.
+/// Another message passes TC egress in the same socket buffer: the one before has left unseen.
 #[inline(always)]
-fn forget(key: &[u64; 2]) {
+pub fn reused(address: u64) {
+    if FLIGHTS.has(address)
+        && let Some(departing) = DEPARTING.get_ptr(&address)
+    {
+        // SAFETY: a value in the map, copied at once.
+        let key = unsafe { (*departing).key };
+        FLIGHTS.remove(address);
+        let _ = DEPARTING.remove(&address);
+        unseen(&key);
+    }
+}
+
+/// It has left, and the tracepoints have not seen it.
+#[inline(always)]
+fn unseen(key: &[u64; 2]) {
+    count(place((key[1] & 0xff) as u32, (key[1] >> 16) as u32 & 3), Outcome::Unseen);
+    if let Some(value) = RESIDENCES.get_ptr_mut(key) {
+        // SAFETY: a value in the map; each word is written as a whole. When the driver was called is
+        // not known either: that was another packet's.
+        unsafe {
+            ptr::write_volatile(value.cast::<u64>().add(2), 0);
+            ptr::write_volatile(value.cast::<u64>().add(1), UNCERTAIN);
+        }
+    }
+}
+
+/// Writes down when a message left, or that nobody knows.
+#[inline(always)]
+fn write_departure(key: &[u64; 2], departure: u64) {
     if let Some(value) = RESIDENCES.get_ptr_mut(key) {
         // SAFETY: a value in the map; the word is written as a whole.
-        unsafe { ptr::write_volatile(value.cast::<u64>().add(1), LOST) };
+        unsafe { ptr::write_volatile(value.cast::<u64>().add(1), departure) };
     }
 }

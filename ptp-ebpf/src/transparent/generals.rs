@@ -11,8 +11,8 @@ use ptp_common::residence::{
 
 use crate::{
     DROP, NEXT,
-    events::{ONE_WAY_BITS, Residence, residence_ns},
-    maps::{Config, HELD, ONE_WAY, Record, count, link_delay_ns, place},
+    events::{ONE_WAY_BITS, Residence, residence_ns, reused},
+    maps::{Config, HELD, ONE_WAY, Record, State, count, link_delay_ns, number_of, place},
     packet::Packet,
 };
 
@@ -34,6 +34,7 @@ pub fn leaves(
     if now_ns >= config.get(config::ALTER_UNTIL) {
         return NEXT;
     }
+    reused(number_of(ctx));
     let place = place(went, kind);
     let message_type = head.message_type();
     let is_p2p = config.get(config::IS_P2P) != 0;
@@ -93,6 +94,17 @@ pub fn leaves(
     let residence = match residence_ns(&key) {
         // Whoever answers has had the message, whatever has kept the driver from saying so.
         Residence::Pending(nanos @ 1..) if message_type != FOLLOW_UP => Residence::Known(nanos),
+        Residence::Uncertain(nanos) => {
+            if config.get(config::WITHHOLDS) != 0
+                && now_ns < config.get(config::HOLD_UNTIL)
+                && State::of(went).is_some_and(State::pays)
+            {
+                count(place, Outcome::Withheld);
+                return DROP;
+            }
+            // Interrupted: what is known is better than nothing.
+            if nanos > 0 { Residence::Known(nanos) } else { Residence::Uncertain(0) }
+        }
         residence => residence,
     };
     let outcome = match residence {
@@ -102,7 +114,12 @@ pub fn leaves(
                 .and_then(|correction| added(head.correction(), correction))
             {
                 None => Outcome::Overflow,
-                Some(new) if packet.correct(head.correction(), new) => Outcome::Corrected,
+                Some(new) if packet.correct(head.correction(), new) => {
+                    if let Some(state) = State::of(went) {
+                        state.earn();
+                    }
+                    Outcome::Corrected
+                }
                 Some(_) => Outcome::TableFull,
             }
         }
@@ -115,7 +132,7 @@ pub fn leaves(
             Outcome::TableFull
         }
         Residence::Pending(_) => Outcome::NoResidence,
-        Residence::Lost => Outcome::EventLost,
+        Residence::Lost | Residence::Uncertain(_) => Outcome::EventLost,
         Residence::Unknown if message_type == FOLLOW_UP => Outcome::NoResidence,
         Residence::Unknown => Outcome::Unrequested,
     };

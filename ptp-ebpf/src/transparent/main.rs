@@ -129,7 +129,7 @@ pub fn ptp_tc_start(ctx: RawTracePointContext) -> i32 {
 pub fn ptp_tc_done(ctx: RawTracePointContext) -> i32 {
     let address: u64 = ctx.arg(0);
     if FLIGHTS.has(address) {
-        return ptp_tc_on_done(address, ctx.arg(1), ctx.arg(3));
+        return ptp_tc_on_done(address, ctx.arg(1), ctx.arg(2), ctx.arg(3));
     }
     0
 }
@@ -155,8 +155,8 @@ extern "C" fn ptp_tc_on_start(address: u64) -> i32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn ptp_tc_on_done(address: u64, code: i32, sent: u32) -> i32 {
-    events::done(address, code, now(), sent);
+extern "C" fn ptp_tc_on_done(address: u64, code: i32, device: u64, sent: u32) -> i32 {
+    events::done(address, code, now(), device, sent);
     0
 }
 

@@ -8,7 +8,8 @@ use aya_ebpf::{
 };
 use core::{arch::asm, ptr};
 use ptp_common::residence::{
-    BUCKETS, COUNTS, HISTOGRAMS, Key, Outcome, bucket, config, count_index, held, histogram_index,
+    BUCKETS, COUNTS, HISTOGRAMS, Key, Outcome, bucket, config, count_index, credit, held,
+    histogram_index,
 };
 
 /// What the agent tells; see [`config`].
@@ -34,9 +35,13 @@ pub static ONE_WAY: LruHashMap<Key, u64, 1024> = LruHashMap::new();
 #[btf_map]
 pub static HEARD: LruHashMap<[u64; 2], u64, 4096> = LruHashMap::new();
 /// Of each port: begin of the second and event messages in it; from TC egress to the driver, mean of the
-/// undisturbed and slowly fading maximum, ns.
+/// undisturbed and slowly fading maximum, ns; [`credit`].
 #[btf_map]
-static STATES: Array<[u64; 4], 256> = Array::new();
+static STATES: Array<[u64; 5], 256> = Array::new();
+/// By which of the kernel's devices messages leave that have passed TC egress of an interface, and how
+/// often in a row it was another one.
+#[btf_map]
+static DEVICES: LruHashMap<u32, [u64; 2], 1024> = LruHashMap::new();
 /// meanLinkDelay of each port, ns, for peer to peer.
 #[btf_map]
 static LINKS: Array<u64, 256> = Array::new();
@@ -77,7 +82,11 @@ pub struct Departing {
     /// When the driver was called.
     pub start_ns: u64,
     /// Of the packet, bytes.
-    pub length: u64,
+    pub length: u32,
+    /// Interface whose TC egress that was.
+    pub ifindex: u32,
+    /// Processor on which the driver was called, and on which it answers.
+    pub processor: u64,
 }
 
 /// A message in the ring.
@@ -110,11 +119,15 @@ impl Config {
 #[derive(Clone, Copy)]
 pub struct State(*mut u64);
 
+/// So often in a row another device is no accident: then it is the interface's.
+const STRIKES: u64 = 3;
+
 impl State {
     pub const SECOND: usize = 0;
     pub const EVENTS: usize = 1;
     pub const MEAN: usize = 2;
     pub const MOST: usize = 3;
+    pub const CREDIT: usize = 4;
 
     #[inline(always)]
     pub fn of(port: u32) -> Option<Self> {
@@ -133,6 +146,55 @@ impl State {
         // SAFETY: as above.
         unsafe { ptr::write_volatile(self.0.add(number), value) }
     }
+}
+
+impl State {
+    /// A message was corrected.
+    #[inline(always)]
+    pub fn earn(self) {
+        let saved = self.get(Self::CREDIT);
+        if saved < credit::MOST {
+            self.set(Self::CREDIT, saved + 1);
+        }
+    }
+
+    /// Whether a message may be withheld; then that is paid for.
+    #[inline(always)]
+    pub fn pays(self) -> bool {
+        let saved = self.get(Self::CREDIT);
+        if saved < credit::PRICE {
+            return false;
+        }
+        self.set(Self::CREDIT, saved - credit::PRICE);
+        true
+    }
+}
+
+/// Whether a device is the one by which messages leave that have passed TC egress of an interface. Nobody
+/// says which it is; but nearly always it is.
+#[inline(always)]
+pub fn is_device(ifindex: u32, device: u64) -> bool {
+    let Some(known) = DEVICES.get_ptr_mut(&ifindex) else {
+        let _ = DEVICES.insert(&ifindex, &[device, 0], 0);
+        return true;
+    };
+    let known = known.cast::<u64>();
+    // SAFETY: a value in the map, whose words are read and written as a whole.
+    unsafe {
+        let strikes = known.add(1);
+        if ptr::read_volatile(known) == device {
+            ptr::write_volatile(strikes, 0);
+            return true;
+        }
+        let count = ptr::read_volatile(strikes) + 1;
+        if count >= STRIKES {
+            ptr::write_volatile(known, device);
+            ptr::write_volatile(strikes, 0);
+        } else {
+            ptr::write_volatile(strikes, count);
+        }
+    }
+    false
 }
 
 /// meanLinkDelay of a port, ns.

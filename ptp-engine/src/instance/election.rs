@@ -10,7 +10,7 @@ use crate::{
     outcome::{Parent, StateReason},
     port::{
         Role,
-        foreign::{Announced, Foreign, Heard},
+        foreign::{Announced, CAPACITY, Foreign, Heard},
         receiver::Following,
     },
     seam::Change,
@@ -120,6 +120,9 @@ impl Instance {
                 if !foreign.is_qualified(now) && self.parent_on(index) != Some(foreign.source) {
                     continue;
                 }
+                if self.distrusted.contains(&foreign.source) {
+                    continue;
+                }
                 let candidate = port.data_set_of(foreign);
                 if best.as_ref().is_none_or(|(best, ..)| candidate.is_better_than(best)) {
                     best = Some((candidate, index, n));
@@ -179,6 +182,32 @@ impl Instance {
         if !same_time {
             self.tell(cx.out, Change::Parent(Some(new)));
         }
+    }
+
+    /// A time transmitter is not followed any more until [`Instance::trust_again`]: others have refuted its time.
+    /// As many as there are candidates; the first of more is forgotten.
+    pub(crate) fn distrust(&mut self, cx: &mut Cx<'_>, source: PortIdentity) {
+        if !self.distrusted.contains(&source) {
+            if self.distrusted.len() >= CAPACITY {
+                self.distrusted.remove(0);
+            }
+            self.distrusted.push(source);
+            self.decide(cx, StateReason::BetterElsewhere);
+        }
+    }
+
+    /// It may be followed again.
+    pub(crate) fn trust_again(&mut self, cx: &mut Cx<'_>, source: PortIdentity) {
+        let before = self.distrusted.len();
+        self.distrusted.retain(|each| *each != source);
+        if self.distrusted.len() < before {
+            self.decide(cx, StateReason::BestTransmitter);
+        }
+    }
+
+    /// Whom it does not follow though it could.
+    pub(crate) fn distrusted(&self) -> &[PortIdentity] {
+        &self.distrusted
     }
 
     /// A port stops following.

@@ -142,7 +142,11 @@ impl Instance {
         origin: Timestamp,
         rx: Option<Stamp>,
     ) -> Result<(), Drop> {
-        self.check_parent(cx.now, index, header)?;
+        self.check_parent(cx.now, index, header).inspect_err(|cause| {
+            if *cause == Drop::NotParent {
+                self.overhear_sync(cx, index, header, origin, rx);
+            }
+        })?;
         let sequence_id = header.sequence_id;
         let log_interval = limits::sync_interval(header.log_message_interval);
         // The first Sync shows that the time transmitter is at work: requests may start (9.5.11.2).
@@ -186,7 +190,11 @@ impl Instance {
         precise_origin: Timestamp,
         bracket: Option<Bracket>,
     ) -> Result<(), Drop> {
-        self.check_parent(cx.now, index, header)?;
+        self.check_parent(cx.now, index, header).inspect_err(|cause| {
+            if *cause == Drop::NotParent {
+                self.overhear_follow_up(cx, index, header, precise_origin);
+            }
+        })?;
         let (following, mut port) = self.following(index)?;
         // What is earlier than the stamp is on the wrong side of it.
         let doubt = port.peer_doubt(bracket, |bracket| -i64::from(bracket.earliest_ns));
@@ -226,6 +234,20 @@ impl Instance {
             Verdict::Fresh => Ok(()),
             Verdict::Duplicate => Err(Drop::Duplicate),
             Verdict::Stale => Err(Drop::Replayed),
+        }
+    }
+
+    /// Until when nothing is to come that must be answered or acted on at once: the next Sync. `None` where that is
+    /// not known, or where this instance answers others.
+    pub fn next_sync(&self) -> Option<Time<Mono>> {
+        let is_quiet = |port: &Port| {
+            port.config.delay_mechanism == DelayMechanism::E2e
+                && !matches!(port.role, Role::Transmitter(..))
+        };
+        let parent = self.parent.filter(|_| self.ports.iter().all(is_quiet))?;
+        match &self.ports.get(usize::from(parent.port.0))?.role {
+            Role::Receiver(following) if following.syncs.is_empty() => following.rhythm.next(),
+            _ => None,
         }
     }
 

@@ -140,18 +140,18 @@ impl Side {
 
 /// How the free-running scale moves against the time transmitter.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     /// What it gains, as is believed, parts per billion.
-    pub(super) rate_ppb: f64,
+    pub(crate) rate_ppb: f64,
     /// By how much that may be wrong, parts per billion ...
-    pub(super) error_ppb: f64,
+    pub(crate) error_ppb: f64,
     /// ... and will always have to be taken to be, however well it is known.
-    pub(super) least_error_ppb: f64,
+    pub(crate) least_error_ppb: f64,
 }
 
 /// The interval. See the module's documentation.
 #[derive(Clone, Debug)]
-pub(super) struct Causal {
+pub(crate) struct Causal {
     least_delay_ns: [f64; 2],
     origin: Option<Duration>,
     forward: Side,
@@ -164,7 +164,7 @@ pub(super) struct Causal {
 }
 
 impl Causal {
-    pub(super) fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &Options) -> Self {
         Self {
             least_delay_ns: options.least_delay.map(Duration::as_nanos_f64),
             origin: None,
@@ -183,7 +183,7 @@ impl Causal {
     }
 
     /// The latest sample fits none of the others, and nobody knows yet which are right.
-    pub(super) fn is_contradicted(&self) -> bool {
+    pub(crate) fn is_contradicted(&self) -> bool {
         !(self.forward.contradicting.is_empty() && self.backward.contradicting.is_empty())
     }
 
@@ -204,7 +204,7 @@ impl Causal {
     }
 
     /// A Sync.
-    pub(super) fn sync(&mut self, input: &SyncInput, pace: Pace) {
+    pub(crate) fn sync(&mut self, input: &SyncInput, pace: Pace) {
         let slack = input.t2.doubt.as_nanos_f64() + doubt_of(input.correction);
         let ns = self.count(input.t2.mono.since_epoch() - input.t1.since_epoch());
         let sample = Sample::new(input.t2.mono, ns - self.least_delay_ns[0] + slack);
@@ -214,7 +214,7 @@ impl Causal {
     }
 
     /// An answered Delay_Req.
-    pub(super) fn delay(&mut self, input: &DelayInput, pace: Pace) {
+    pub(crate) fn delay(&mut self, input: &DelayInput, pace: Pace) {
         let slack = input.t3.doubt.as_nanos_f64() + doubt_of(input.correction);
         self.peer_delays.clear();
         let ns = -self.count(input.t3.mono.since_epoch() - input.t4.since_epoch());
@@ -225,7 +225,7 @@ impl Causal {
     }
 
     /// A link delay: a Sync cannot have taken longer than the fastest packet both ways.
-    pub(super) fn peer_delay(&mut self, input: &PeerDelayInput) {
+    pub(crate) fn peer_delay(&mut self, input: &PeerDelayInput) {
         let ns = input.mean_link_delay.as_nanos_f64();
         if self.peer_delays.len() < PEER_DELAYS {
             self.peer_delays.push(ns);
@@ -322,9 +322,17 @@ impl Causal {
         }
     }
 
+    /// The most that free-running minus PTP time can be at `now`, of Sync alone.
+    pub(crate) fn upper(&self, now: Time<Mono>, pace: Pace) -> Option<Duration> {
+        let bound = self.forward.bound(now, pace)?;
+        // One that contradicts the others may be the one that is true.
+        let bound = self.forward.contradiction(now, pace).map_or(bound, |other| bound.max(other));
+        Some(self.origin? + Duration::from_nanos_f64(bound))
+    }
+
     /// Where free-running minus PTP time is at `now`; `None` before both ways have been seen. Where time may
     /// have stepped at `doubted`, what has been seen since counts for itself too.
-    pub(super) fn interval(
+    pub(crate) fn interval(
         &self,
         now: Time<Mono>,
         pace: Pace,

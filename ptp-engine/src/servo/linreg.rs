@@ -9,18 +9,20 @@ use ptp_common::time::{Mono, Time};
 
 /// Numbers of points: powers of two from 4 to 64.
 const SIZES: [usize; 5] = [4, 8, 16, 32, 64];
-/// Smoothing of the squared error of extrapolation.
-const SMOOTHING: f64 = 1.0 / 20.0;
-/// A larger size replaces a smaller one only when it is better by this factor.
-const HYSTERESIS: f64 = 0.95;
+/// Errors of extrapolation that the smoothed one is the mean of. With few, which size is best is chance.
+const SMOOTHED_OVER: f64 = 100.0;
+/// A larger size replaces a smaller one unless it is worse by this factor: of two that predict alike, the longer
+/// one is the steadier.
+const AS_GOOD: f64 = 1.1;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Line {
     /// Where the line is at its last point.
     end_ns: f64,
     slope_ppb: f64,
-    /// Smoothed square of what it was wrong by, one point ahead.
-    error_ns2: Option<f64>,
+    /// Smoothed square of what it was wrong by, one point ahead, and of how many.
+    error_ns2: f64,
+    errors: f64,
     known: bool,
 }
 
@@ -78,10 +80,8 @@ impl Controller for LinReg {
             for line in self.lines.iter_mut().filter(|line| line.known) {
                 let error = line.end_ns + line.slope_ppb * ahead_s - point.free_ns;
                 let square = error * error * point.weight;
-                line.error_ns2 = Some(match line.error_ns2 {
-                    Some(before) => before + SMOOTHING * (square - before),
-                    None => square,
-                });
+                line.errors = (line.errors + 1.0).min(SMOOTHED_OVER);
+                line.error_ns2 += (square - line.error_ns2) / line.errors;
             }
         }
         if self.points.len() >= SIZES[SIZES.len() - 1] {
@@ -91,9 +91,9 @@ impl Controller for LinReg {
         self.fit();
         let mut best: Option<Line> = None;
         for line in self.lines.into_iter().filter(|line| line.known) {
-            let error = line.error_ns2.unwrap_or(f64::INFINITY);
-            if best.is_none_or(|best| error < HYSTERESIS * best.error_ns2.unwrap_or(f64::INFINITY))
-            {
+            if best.is_none_or(|best| {
+                best.errors < 1.0 || line.errors >= 1.0 && line.error_ns2 < AS_GOOD * best.error_ns2
+            }) {
                 best = Some(line);
             }
         }

@@ -16,6 +16,7 @@ mod pi;
 pub mod trust;
 
 use crate::prelude::*;
+pub(crate) use causal::{Causal, Pace};
 pub use choice::{Choice, Method, Options, Purpose, UnknownServo, build};
 pub use trust::{Basis, Interval, Trust};
 

@@ -54,6 +54,32 @@ fn servos() -> impl Iterator<Item = Box<dyn Servo>> {
     })
 }
 
+#[test]
+fn a_clock_that_is_off_by_a_tenth_is_found_at_once() {
+    for tenth in [1.0 / 0.91 - 1.0, 1.0 / 1.09 - 1.0] {
+        let mut servo = build(&Choice::default(), &Options::default());
+        let mut told = None;
+        for second in 0..20i64 {
+            let at = |nanos: i64| -> Time<Mono> {
+                Time::from_nanos(((second * 1_000_000_000 + nanos) as f64 * (1.0 + tenth)) as i64)
+            };
+            let (t1, sequence_id) = (Time::from_nanos(second * 1_000_000_000), second as u16);
+            let correction = Duration::ZERO;
+            let t2 = local(at(100 + second * 37 % 50), 0);
+            let sync = SyncInput { t1, t2, sequence_id, log_interval: Some(0), correction };
+            told = servo.sync(sync).or(told);
+            let sent = (second * 271 % 900 + 50) * 1_000_000;
+            let t4 = Time::from_nanos(second * 1_000_000_000 + sent + 100 + second * 41 % 50);
+            servo.delay(DelayInput { t3: local(at(sent), 0), t4, sequence_id, correction });
+        }
+        let told = told.expect("twenty exchanges");
+        assert_ne!(told.state, ServoState::Unlocked);
+        let slow = -tenth * 1e9;
+        assert!((told.frequency_ppb - slow).abs() < 1e8 * 1.01, "{told:?}");
+        assert!((told.delay.as_nanos() - 125).abs() < 100, "{told:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

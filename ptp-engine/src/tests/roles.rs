@@ -135,6 +135,7 @@ impl World {
                         self.give(clock, Some(Input::Sent { token, stamp }));
                     }
                 }
+                Command::Witnessed(_) => {}
                 Command::Measured(_) => {
                     let now = self.now;
                     let since = *self.clocks[clock].followed_since.get_or_insert(now);

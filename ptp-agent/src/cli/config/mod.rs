@@ -20,9 +20,10 @@ use super::{
     roles::{PortOption, RunRole},
 };
 use crate::{
-    agent::prime::PrimeMode,
+    agent::{io::Sender, prime::PrimeMode},
+    answers,
     capture::{self, Latencies},
-    engine::{receiver::Acceptable, strategy},
+    engine::{discipline::Policy, receiver::Acceptable, strategy},
     servo::Choice,
     transport::TransportKind,
 };
@@ -95,6 +96,9 @@ pub(super) struct RunSection {
     pub(super) assume_two_step: Option<bool>,
     pub(super) pin_parent: Option<bool>,
     pub(super) acceptable_masters: Option<Vec<Acceptable>>,
+    pub(super) acceptable_senders: Option<Vec<Sender>>,
+    pub(super) witness_domains: Option<Vec<u8>>,
+    pub(super) on_disagreement: Option<Policy>,
     pub(super) role: Option<RunRole>,
     pub(super) profile: Option<ProfileName>,
     pub(super) local_priority: Option<u8>,
@@ -126,6 +130,10 @@ pub(super) struct ServeSection {
     pub(super) priority2: Option<u8>,
     pub(super) clock_class: Option<u8>,
     pub(super) stamp_brackets: Option<bool>,
+    pub(super) kernel_answers: Option<answers::Mode>,
+    pub(super) serve_to: Option<Vec<answers::Prefix>>,
+    pub(super) answers_per_second: Option<std::num::NonZeroU32>,
+    pub(super) answers_per_client: Option<std::num::NonZeroU32>,
     pub(super) management_set: Option<bool>,
     pub(super) contend: Option<bool>,
 }

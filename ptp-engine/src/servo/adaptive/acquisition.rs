@@ -28,6 +28,9 @@ const TOO_EARLY_NS: f64 = 1_000.0;
 const CAPACITY: usize = 512;
 /// Fastest and slowest clock that is looked for, parts per billion.
 const RATE_LIMIT_PPB: f64 = 1e6;
+/// A clock beyond is believed if the middle half of what pairs of packets say of it is narrower than a part of
+/// what is in its middle: then no delay has made it.
+const NARROW: f64 = 0.25;
 /// Halvings (by the golden section) of that range: to 0.001 ppb.
 const SEARCH_STEPS: usize = 44;
 const GOLDEN: f64 = 0.618_033_988_749_894_8;
@@ -81,7 +84,7 @@ impl Acquisition {
         if is_peer {
             self.backward.clear();
         }
-        let rough = median_slope(&self.forward, &self.backward);
+        let (rough, centre) = median_slope(&self.forward, &self.backward);
         let sound_forward = without_too_early(&self.forward, rough);
         let sound_backward = without_too_early(&self.backward, -rough);
         let mostly = |sound: &[_], all: &[_]| 2 * sound.len() >= all.len();
@@ -91,7 +94,7 @@ impl Acquisition {
             }
             return None;
         }
-        let rate = common_slope(&sound_forward, &sound_backward);
+        let rate = common_slope(&sound_forward, &sound_backward, centre);
         let forward = Edge::new(&sound_forward, rate, last_s);
         let backward = if is_peer {
             let points: Vec<(f64, f64)> = self.peer.iter().map(|delay| (0.0, *delay)).collect();
@@ -110,8 +113,9 @@ impl Acquisition {
 }
 
 /// Median of the slopes between points half of the time apart, ns/s: rough, but no single stamp can
-/// bend it (Theil and Sen).
-fn median_slope(forward: &[(f64, f64)], backward: &[(f64, f64)]) -> f64 {
+/// bend it (Theil and Sen). And about which slope the true one is to be looked for: about none, but for a clock
+/// that is farther off than any oscillator.
+fn median_slope(forward: &[(f64, f64)], backward: &[(f64, f64)]) -> (f64, f64) {
     let slopes = |points: &[(f64, f64)], sign: f64| {
         let half = points.len() / 2;
         let pairs = points.iter().zip(points.iter().skip(half));
@@ -122,7 +126,11 @@ fn median_slope(forward: &[(f64, f64)], backward: &[(f64, f64)]) -> f64 {
     };
     let mut all = slopes(forward, 1.0);
     all.extend(slopes(backward, -1.0));
-    median(all)
+    all.sort_unstable_by(f64::total_cmp);
+    let part = |quarters: usize| all.get(all.len() * quarters / 4).copied().unwrap_or(0.0);
+    let middle = part(2);
+    let is_far = middle.abs() > RATE_LIMIT_PPB && part(3) - part(1) < NARROW * middle.abs();
+    (middle, if is_far { middle } else { 0.0 })
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -140,9 +148,9 @@ fn without_too_early(points: &[(f64, f64)], rate: f64) -> Vec<(f64, f64)> {
     points.iter().copied().filter(|point| flat(point) >= earliest).collect()
 }
 
-/// The common slope of both directions, ns/s, of points in seconds and nanoseconds: the mean delay beyond
-/// the lines is convex in it.
-pub(super) fn common_slope(forward: &[(f64, f64)], backward: &[(f64, f64)]) -> f64 {
+/// The common slope of both directions near to `centre`, ns/s, of points in seconds and nanoseconds: the mean
+/// delay beyond the lines is convex in it.
+pub(super) fn common_slope(forward: &[(f64, f64)], backward: &[(f64, f64)], centre: f64) -> f64 {
     let excess = |points: &[(f64, f64)], rate: f64| {
         let (mut sum, mut least) = (0.0, f64::INFINITY);
         for (at, value) in points {
@@ -153,7 +161,7 @@ pub(super) fn common_slope(forward: &[(f64, f64)], backward: &[(f64, f64)]) -> f
         if points.is_empty() { 0.0 } else { sum - least * points.len() as f64 }
     };
     let cost = |rate: f64| excess(forward, rate) + excess(backward, -rate);
-    let (mut low, mut high) = (-RATE_LIMIT_PPB, RATE_LIMIT_PPB);
+    let (mut low, mut high) = (centre - RATE_LIMIT_PPB, centre + RATE_LIMIT_PPB);
     let mut inner = [high - GOLDEN * (high - low), low + GOLDEN * (high - low)];
     let mut costs = inner.map(cost);
     for _ in 0..SEARCH_STEPS {

@@ -446,7 +446,7 @@ impl Residuals {
     /// What the noise of each direction looks like by itself, if what has changed is of this kind.
     fn noise(&self, kind: Kind) -> [Option<Noise>; 2] {
         let has_slope = matches!(kind, Kind::Rate | Kind::TimeAndRate | Kind::Wander);
-        let common = || common_slope(&self.points[0], &self.points[1]);
+        let common = || common_slope(&self.points[0], &self.points[1], 0.0);
         let slope = if has_slope { *self.slope.get_or_init(common) } else { 0.0 };
         [0, 1].map(|way| {
             let points = &self.points[way];

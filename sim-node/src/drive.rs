@@ -1,0 +1,228 @@
+//! The loop: what the simulator delivers goes into an engine, what the engine commands goes out, and time passes
+//! while nothing is to be done. A stamp is the time at which a message is received or sent, for the simulator has
+//! no other.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use ptp_common::time::{Duration, Mono, Time};
+use ptp_engine::{
+    Command, Commands, Context, Destination, Engine, Input, PortIndex, ReadClock, SentToken,
+    Transmit,
+    address::Address,
+    stamp::{Stamp, StampSource},
+};
+
+use crate::{
+    clock::Shared,
+    settings::Stamping,
+    simulator::{ALL_NODES, Packet, Wake},
+};
+
+/// UDP ports of event and general messages.
+const EVENT: u32 = 319;
+const GENERAL: u32 = 320;
+/// Ethernet, IPv4, UDP and the frame check sequence, bytes; what a card stamps lies at the begin of a frame that
+/// travels at 100 Gb/s.
+const FRAMING: usize = 46;
+const BITS_PER_NANO: f64 = 100.0;
+/// Waiting a bit longer than asked for beats waiting for nothing, again and again.
+const LATER: Duration = Duration::from_nanos(1);
+/// At the longest, to look after the clock.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// messageType of Management, in the low half of the first octet.
+const MANAGEMENT: u8 = 0xd;
+
+/// What is around an engine.
+pub(crate) trait Host<E: Engine> {
+    /// The clock that the engine may read.
+    fn clock(&self) -> &dyn ReadClock;
+
+    /// Reads clocks anew, before the engine is given anything at `now`.
+    fn refresh(&mut self, engine: &mut E, now: Time<Mono>);
+
+    /// The engine has said something that is no message to send.
+    fn told(&mut self, engine: &mut E, now: Time<Mono>, command: &Command<E::Event>);
+
+    /// Once a second.
+    ///
+    /// # Errors
+    /// What ends the node.
+    fn housekeep(&mut self, engine: &mut E, now: Time<Mono>) -> io::Result<()>;
+
+    /// Answers to a management message; `unix` is the number of the local socket it came through.
+    fn manage(&mut self, engine: &mut E, request: &[u8], unix: Option<u32>) -> Vec<Vec<u8>>;
+}
+
+/// The simulated network as this node sees it.
+pub(crate) struct Network {
+    pub(crate) shared: Shared,
+    /// Subnets of the ports, in their order.
+    pub(crate) subnets: Vec<u32>,
+    /// Where local sockets are.
+    pub(crate) unix_subnet: Option<u32>,
+    pub(crate) stamping: Stamping,
+    /// Transmit stamps that the engine has still to be told of.
+    pub(crate) stamps: VecDeque<(SentToken, Stamp)>,
+}
+
+impl Network {
+    fn transmit(&mut self, transmit: &Transmit) -> io::Result<()> {
+        let Some(&subnet) = self.subnets.get(usize::from(transmit.on.0)) else { return Ok(()) };
+        let port = if transmit.token.is_some() { EVENT } else { GENERAL };
+        let node = match transmit.to {
+            Destination::Multicast(_) => ALL_NODES,
+            Destination::Unicast(Address::Socket(address)) => node_of(address),
+            Destination::Unicast(Address::Mac(_)) => return Ok(()),
+        };
+        let data = transmit.message.to_vec();
+        let world = self.shared.world();
+        world.simulator.send(&Packet { subnet, node, src_port: port, dst_port: port, data })?;
+        if let Some(token) = transmit.token {
+            self.stamps.push_back((token, Stamp::new(world.now(), StampSource::Simulated)));
+        }
+        Ok(())
+    }
+
+    fn received_at(&self, length: usize) -> Time<Mono> {
+        let now = self.shared.world().now();
+        match self.stamping {
+            Stamping::Hardware => {
+                let nanos = 8.0 * (length + FRAMING) as f64 / BITS_PER_NANO;
+                now - Duration::from_nanos_f64(nanos)
+            }
+            Stamping::Software => now,
+        }
+    }
+}
+
+/// Addresses are 192.168.(123 + subnet).(node + 1).
+fn address_of(packet: &Packet) -> Address {
+    let [.., subnet] = packet.subnet.wrapping_add(123).to_be_bytes();
+    let [.., node] = packet.node.wrapping_add(1).to_be_bytes();
+    let port = u16::try_from(packet.src_port).unwrap_or(0);
+    Address::Socket(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 168, subnet, node)), port))
+}
+
+fn node_of(address: SocketAddr) -> u32 {
+    match address.ip() {
+        IpAddr::V4(address) => u32::from(address.octets()[3]).wrapping_sub(1),
+        IpAddr::V6(address) => u32::from(address.octets()[15]).wrapping_sub(1),
+    }
+}
+
+/// An engine in the simulator's network.
+pub(crate) struct Drive<E: Engine> {
+    pub(crate) network: Network,
+    pub(crate) engine: E,
+    pub(crate) commands: Commands<E::Event>,
+}
+
+impl<E: Engine> Drive<E> {
+    /// Until the simulation is over.
+    ///
+    /// # Errors
+    /// What the server or `host` says.
+    pub(crate) fn run(mut self, host: &mut impl Host<E>) -> io::Result<()> {
+        let mut housekeeping = self.now();
+        loop {
+            self.turn(host)?;
+            let now = self.now();
+            if now >= housekeeping {
+                housekeeping = now + HOUSEKEEPING;
+                host.housekeep(&mut self.engine, now)?;
+            }
+            let until = self.engine.next_timeout().map_or(housekeeping, |at| at.min(housekeeping));
+            let timeout = (until - now).max(Duration::ZERO) + LATER;
+            let wake = self.network.shared.world().simulator.select(timeout.as_secs_f64())?;
+            match wake {
+                Wake::Timeout(readings) => self.network.shared.world().take(&readings),
+                Wake::Message(readings) => {
+                    let packet = {
+                        let mut world = self.network.shared.world();
+                        world.take(&readings);
+                        world.simulator.receive()?
+                    };
+                    if let Some(packet) = packet {
+                        self.receive(host, &packet)?;
+                    }
+                }
+                Wake::Terminate => return self.network.shared.world().simulator.deregister(),
+            }
+        }
+    }
+
+    fn now(&self) -> Time<Mono> {
+        self.network.shared.world().now()
+    }
+
+    fn with(
+        &mut self,
+        host: &mut impl Host<E>,
+        then: impl FnOnce(&mut E, &mut Context<'_, E::Event>),
+    ) {
+        let now = self.now();
+        host.refresh(&mut self.engine, now);
+        let mut cx = Context { now, clock: host.clock(), out: &mut self.commands };
+        then(&mut self.engine, &mut cx);
+    }
+
+    /// Does what is due, and carries commands out until there is none.
+    fn turn(&mut self, host: &mut impl Host<E>) -> io::Result<()> {
+        let now = self.now();
+        if self.engine.next_timeout().is_some_and(|at| at <= now) {
+            self.with(host, |engine, cx| engine.handle_timeout(cx));
+        }
+        loop {
+            while let Some(command) = self.commands.pop() {
+                match command {
+                    Command::Send(transmit) => self.network.transmit(&transmit)?,
+                    command => host.told(&mut self.engine, now, &command),
+                }
+            }
+            let Some((token, stamp)) = self.network.stamps.pop_front() else { return Ok(()) };
+            let stamp = Some(stamp);
+            self.with(host, |engine, cx| engine.handle(cx, Input::Sent { token, stamp }));
+        }
+    }
+
+    fn receive(&mut self, host: &mut impl Host<E>, packet: &Packet) -> io::Result<()> {
+        let bytes = &packet.data[..];
+        if Some(packet.subnet) == self.network.unix_subnet {
+            let answers = host.manage(&mut self.engine, bytes, Some(packet.dst_port));
+            return self.answer(packet, packet.node, answers);
+        }
+        // What is sent to all reaches nodes that share another subnet with the sender, too.
+        let port = self.network.subnets.iter().position(|subnet| *subnet == packet.subnet);
+        let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else { return Ok(()) };
+        let stamp = match packet.dst_port {
+            EVENT => {
+                let at = self.network.received_at(bytes.len());
+                Some(Stamp::new(at, StampSource::Simulated))
+            }
+            GENERAL => None,
+            _ => return Ok(()),
+        };
+        if stamp.is_none() && bytes.first().is_some_and(|first| first & 0xf == MANAGEMENT) {
+            let answers = host.manage(&mut self.engine, bytes, None);
+            self.answer(packet, ALL_NODES, answers)?;
+        }
+        let from = Some(address_of(packet));
+        let on = PortIndex(port);
+        self.with(host, |engine, cx| engine.handle(cx, Input::Message { on, from, bytes, stamp }));
+        Ok(())
+    }
+
+    fn answer(&mut self, to: &Packet, node: u32, answers: Vec<Vec<u8>>) -> io::Result<()> {
+        let Packet { subnet, src_port, dst_port, .. } = *to;
+        let world = self.network.shared.world();
+        for data in answers {
+            let answer = Packet { subnet, node, src_port: dst_port, dst_port: src_port, data };
+            world.simulator.send(&answer)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,273 @@
+//! What a node is made of: the product's time receiver, which may serve as well unless the configuration forbids
+//! it, over the simulated system clock; and what is around that.
+
+use std::{collections::VecDeque, io};
+
+use ptp_agent::{
+    agent::{data_sets, run::ptp4l_line},
+    clock::{
+        ClockScale,
+        system::{Keeping, SystemClock},
+    },
+    engine::{
+        Change, Command, Commands, Context, Monotonic, PortIndex, PortState, ReadClock,
+        config::{PortConfig, PortPart, ReceiverConfig, TransmitterConfig},
+        contention::{BeforeLock, Contention, PathTrace},
+        discipline::{Discipline, Event, Sample},
+        receiver::Observation,
+        strategy,
+    },
+    publish::management::{Access, Setting, answer},
+    servo,
+};
+use ptp_common::{
+    data_set::TimeProperties,
+    time::{Duration, Mono, Time},
+    wire::{ClockIdentity, Flags, TimeSource},
+};
+
+use crate::{
+    clock::{NodeClock, Shared, World},
+    drive::{Drive, Host, Network},
+    settings::{Part, Settings, Stamping},
+    simulator::Simulator,
+    words::{self, Exchange, say},
+};
+
+/// Where the node is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// Counted from 1.
+    pub(crate) node: u32,
+    /// When the simulated CLOCK_REALTIME is 0, seconds since 1970.
+    pub(crate) epoch_s: u64,
+    /// Where local sockets are.
+    pub(crate) unix_subnet: Option<u32>,
+}
+
+/// The local socket that may change something.
+const READ_WRITE: u32 = 1;
+
+/// Runs until the simulation is over.
+///
+/// # Errors
+/// What the server says, or the clock.
+pub(crate) fn run(simulator: Simulator, settings: &Settings, place: Place) -> io::Result<()> {
+    let subnets: Vec<u32> = settings
+        .interfaces
+        .iter()
+        .map(|name| {
+            let digits = name.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+            digits.parse().map_err(|_| io::Error::other(format!("{name} is in no subnet")))
+        })
+        .collect::<io::Result<_>>()?;
+    let shared = Shared::new(World::new(simulator, place.epoch_s)?);
+    let subnet = subnets.first().map_or(0, |subnet| subnet.to_be_bytes()[3]);
+    let [.., node] = place.node.to_be_bytes();
+    let identity = ClockIdentity::from_mac([0x12, 0x34, 0x56, 0x78, subnet.wrapping_add(1), node]);
+    let network = Network {
+        shared: shared.clone(),
+        subnets,
+        unix_subnet: place.unix_subnet,
+        stamping: settings.stamping,
+        stamps: VecDeque::new(),
+    };
+    follow(network, settings, identity, place.node)
+}
+
+fn ports(settings: &Settings) -> Vec<PortConfig> {
+    let defaults = PortConfig::default();
+    let port = |interface: &String| PortConfig {
+        delay_mechanism: settings.delay_mechanism(),
+        delay_asymmetry: settings.delay_asymmetry(),
+        assume_two_step: settings.assume_two_step(),
+        log_announce_interval: settings.log_interval("log-announce-interval", 1),
+        log_min_delay_req_interval: settings.log_interval("log-min-delay-req-interval", 0),
+        log_min_pdelay_req_interval: settings.missing("logMinPdelayReqInterval", 0),
+        announce_receipt_timeout: settings
+            .missing("announceReceiptTimeout", defaults.announce_receipt_timeout),
+        sync_receipt_timeout: settings.missing("syncReceiptTimeout", 0),
+        part: match settings.part_of(interface) {
+            Part::Any => PortPart::Either,
+            Part::Transmitter => PortPart::Transmitter,
+            Part::Receiver => PortPart::Receiver,
+        },
+        ..PortConfig::default()
+    };
+    settings.interfaces.iter().map(port).collect()
+}
+
+/// How it serves; `None` where it never does.
+fn contention(settings: &Settings, identity: ClockIdentity) -> Option<Contention> {
+    if settings.is_receiver_only() {
+        return None;
+    }
+    let flags = match settings.stamping {
+        Stamping::Hardware => Flags::PTP_TIMESCALE,
+        Stamping::Software => Flags(0),
+    };
+    let source = TimeSource::INTERNAL_OSCILLATOR;
+    let mut transmitter = TransmitterConfig {
+        priority1: settings.rank("priority1", 128),
+        priority2: settings.rank("priority2", 128),
+        log_announce_interval: settings.log_interval("log-announce-interval", 1),
+        log_sync_interval: settings.log_interval("log-sync-interval", 0),
+        log_min_delay_req_interval: settings.log_interval("log-min-delay-req-interval", 0),
+        time_properties: TimeProperties::told(settings.utc_offset(), flags, source),
+        ..TransmitterConfig::new(identity)
+    };
+    transmitter.clock_quality.clock_class = settings.rank("clock-class", 248);
+    let is_traced = settings.missing("path_trace_enabled", 0_u8) == 1;
+    Some(Contention {
+        max_steps_removed: settings.missing("maxStepsRemoved", 255),
+        path_trace: if is_traced { PathTrace::On } else { PathTrace::Off },
+        before_lock: BeforeLock::Silent,
+        ..Contention::new(transmitter)
+    })
+}
+
+fn follow(
+    network: Network,
+    settings: &Settings,
+    identity: ClockIdentity,
+    node: u32,
+) -> io::Result<()> {
+    let shared = network.shared.clone();
+    let now = shared.world().now();
+    let config = ReceiverConfig {
+        domain_number: settings.domain_number(),
+        ports: ports(settings),
+        strategy: strategy::Choice::default(),
+        contention: contention(settings, identity),
+        ..ReceiverConfig::new(identity, u64::from(node))
+    };
+    let scale = match settings.stamping {
+        Stamping::Hardware => ClockScale::Ptp,
+        Stamping::Software => ClockScale::Utc,
+    };
+    let system = SystemClock::take_over(Box::new(shared.clone()), settings.limits(), None)
+        .map_err(io::Error::other)?;
+    let choice = settings.servo().map_err(io::Error::other)?;
+    let servo = servo::build(&choice, &settings.options());
+    let (mut commands, read) = (Commands::default(), Monotonic::default());
+    let mut cx = Context { now, clock: &read, out: &mut commands };
+    let engine = Discipline::new(config, servo, NodeClock::new(system, scale), &mut cx);
+    let mut follower = Follower {
+        shared,
+        clock: read,
+        identity,
+        is_verbose: settings.is_verbose(),
+        sample: None,
+        sync_interval: None,
+        exchange: Exchange::default(),
+    };
+    Drive { network, engine, commands }.run(&mut follower)
+}
+
+/// What is around a time receiver.
+struct Follower {
+    shared: Shared,
+    clock: Monotonic,
+    identity: ClockIdentity,
+    is_verbose: bool,
+    sample: Option<Sample>,
+    sync_interval: Option<Duration>,
+    exchange: Exchange,
+}
+
+impl Host<Discipline<NodeClock>> for Follower {
+    fn clock(&self) -> &dyn ReadClock {
+        &self.clock
+    }
+
+    fn refresh(&mut self, engine: &mut Discipline<NodeClock>, now: Time<Mono>) {
+        let real_minus_mono = self.shared.world().real_minus_mono();
+        engine.clock_mut().system.read(now, real_minus_mono);
+    }
+
+    fn told(
+        &mut self,
+        engine: &mut Discipline<NodeClock>,
+        now: Time<Mono>,
+        command: &Command<Event>,
+    ) {
+        match command {
+            Command::Measured(measurement) => {
+                if let Observation::Sync(sync) = measurement.observation {
+                    self.sync_interval = sync.log_interval.map(Duration::from_log_interval);
+                }
+                if let Some(raw) = self.exchange.measured(measurement)
+                    && self.is_verbose
+                {
+                    let filtered = self.sample.map_or(raw, |sample| sample.delay);
+                    let (filtered, raw) = (filtered.as_nanos(), raw.as_nanos());
+                    say(now, format_args!("delay   filtered {filtered:10}   raw {raw:10}"));
+                }
+            }
+            Command::Event(Event::Sample(sample)) => {
+                self.sample = Some(*sample);
+                words::print(ptp4l_line(sample));
+            }
+            Command::Event(Event::Adjusted { stepped: Some(by), .. }) => {
+                say(now, format_args!("clock stepped by {} ns", by.as_nanos()));
+            }
+            Command::Event(Event::ClockError(error)) => say(now, error),
+            Command::Event(Event::ServoState { old, new }) => {
+                say(now, format_args!("servo {} to {}", old.name(), new.name()));
+            }
+            Command::Changed(Change::Parent(parent)) => {
+                let best = parent.map(|parent| parent.set.grandmaster_identity);
+                say(now, words::selected(self.identity, best));
+            }
+            Command::Changed(Change::PortState { port, old, new, .. }) => {
+                port_state(now, *port, *old, *new);
+                if *new == PortState::TimeTransmitter && engine.receiver().parent().is_none() {
+                    say(now, words::selected(self.identity, None));
+                }
+            }
+            Command::Event(_) | Command::Send(_) | Command::Witnessed(_) => {}
+        }
+    }
+
+    fn housekeep(&mut self, engine: &mut Discipline<NodeClock>, now: Time<Mono>) -> io::Result<()> {
+        let state = engine.servo().state();
+        let trust = engine.trust(now);
+        let properties = engine.receiver().parent().map(|parent| parent.time_properties);
+        let clock = &mut engine.clock_mut().system;
+        while let Some(by) = clock.next_foreign_step() {
+            say(now, format_args!("somebody else has stepped the clock by {} ns", by.as_nanos()));
+        }
+        let keeping = Keeping {
+            now,
+            state,
+            precision: trust.map(|trust| trust.precision),
+            error_bound: trust.map(|trust| trust.bound),
+            time_properties: properties.as_ref(),
+        };
+        clock.keep(keeping).map_err(io::Error::other)
+    }
+
+    fn manage(
+        &mut self,
+        engine: &mut Discipline<NodeClock>,
+        request: &[u8],
+        unix: Option<u32>,
+    ) -> Vec<Vec<u8>> {
+        let sets = data_sets::of_client(engine, self.sample.as_ref(), self.sync_interval);
+        let access =
+            if unix == Some(READ_WRITE) { Access::SetPriorities } else { Access::ReadOnly };
+        let answer = answer(request, &sets, access);
+        let (priority1, priority2) = (sets.default.priority1, sets.default.priority2);
+        match answer.setting {
+            Some(Setting::Priority1(new)) => engine.set_priorities(new, priority2),
+            Some(Setting::Priority2(new)) => engine.set_priorities(priority1, new),
+            None => {}
+        }
+        answer.messages
+    }
+}
+
+fn port_state(now: Time<Mono>, port: PortIndex, old: PortState, new: PortState) {
+    let (number, old, new) = (port.number(), old.name(), new.name());
+    say(now, format_args!("port {number}: {old} to {new}"));
+}

@@ -1,0 +1,352 @@
+//! How the node is to behave: ptp4l's arguments and configuration, as the product's importer understands them. What
+//! the importer has no key for, because the agent does not let it be chosen, is taken from its notes where a
+//! simulated node can do it.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+use ptp_agent::{
+    clock::{frequency::LIMIT_PPB, policy::Limits},
+    linuxptp::{Problem, Translation, translate},
+    servo::{self, Options},
+};
+use ptp_common::time::{Duration, Time};
+use ptp_engine::DelayMechanism;
+use toml::{Table, Value};
+
+/// As far as the frequency of a simulated card goes, parts per billion.
+const CARD_PPB: f64 = 32_767_999.0;
+/// Sections of the table.
+const CLOCK: &str = "clock";
+const RUN: &str = "run";
+const SERVE: &str = "serve";
+
+/// What ptp4l is started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Arguments {
+    /// `-f`.
+    file: Option<PathBuf>,
+    /// `-i`, in order.
+    interfaces: Vec<String>,
+    /// What the other letters and `--option value` amount to, as lines of a configuration.
+    lines: String,
+}
+
+impl Arguments {
+    /// # Errors
+    /// What ptp4l would not take either.
+    pub(crate) fn read(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
+        let mut arguments = arguments.into_iter();
+        let mut this = Self::default();
+        while let Some(argument) = arguments.next() {
+            let mut value =
+                || arguments.next().with_context(|| format!("{argument} needs a value"));
+            let line = match argument.as_str() {
+                "-f" => {
+                    this.file = Some(value()?.into());
+                    continue;
+                }
+                "-i" => {
+                    this.interfaces.push(value()?);
+                    continue;
+                }
+                "-l" => format!("logging_level {}", value()?),
+                "-m" | "-q" => continue,
+                "-s" => "slaveOnly 1".to_owned(),
+                "-A" => "delay_mechanism Auto".to_owned(),
+                "-E" => "delay_mechanism E2E".to_owned(),
+                "-P" => "delay_mechanism P2P".to_owned(),
+                "-2" => "network_transport L2".to_owned(),
+                "-4" => "network_transport UDPv4".to_owned(),
+                "-6" => "network_transport UDPv6".to_owned(),
+                "-H" => "time_stamping hardware".to_owned(),
+                "-S" => "time_stamping software".to_owned(),
+                other => match other.strip_prefix("--") {
+                    Some(option) if !option.is_empty() => format!("{option} {}", value()?),
+                    _ => bail!("{other:?} is no option of ptp4l's that a simulated node knows"),
+                },
+            };
+            this.lines += &line;
+            this.lines.push('\n');
+        }
+        Ok(this)
+    }
+
+    /// Reads the file, behind which the arguments stand, so that they are the last word.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that ptp4l would not take.
+    pub(crate) fn settings(&self) -> Result<Settings> {
+        let text = match &self.file {
+            Some(path) => fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?,
+            None => String::new(),
+        };
+        Settings::new(&format!("{text}\n[global]\n{}", self.lines), &self.interfaces)
+    }
+}
+
+/// Which stamps a simulated node takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stamping {
+    /// Of a card, whose clock is on the PTP time scale.
+    Hardware,
+    /// Of the system clock, which shows UTC.
+    Software,
+}
+
+/// What the node may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// It follows.
+    Receiver,
+    /// It serves.
+    Transmitter,
+    /// Either.
+    Any,
+}
+
+/// See the module's paragraph.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) interfaces: Vec<String>,
+    /// Of each interface.
+    parts: Vec<Part>,
+    pub(crate) stamping: Stamping,
+    table: Table,
+    /// Section, option and value of what has no key.
+    others: Vec<(String, String, String)>,
+}
+
+impl Settings {
+    /// Of a configuration, and the interfaces that were named beside it.
+    ///
+    /// # Errors
+    /// A configuration that ptp4l would not take.
+    pub(crate) fn new(text: &str, named: &[String]) -> Result<Self> {
+        let Translation { table, notes, .. } = translate(text);
+        if let Some(note) = notes.iter().find(|note| note.problem.is_error()) {
+            bail!("line {}: {} {}: {}", note.line, note.option, note.value, note.text);
+        }
+        let others: Vec<_> = notes
+            .into_iter()
+            .filter(|note| note.problem == Problem::NoCounterpart)
+            .map(|note| (note.section, note.option, note.value))
+            .collect();
+        let in_file = table.get("interface").and_then(Value::as_array).into_iter().flatten();
+        let in_file = in_file.filter_map(Value::as_str).map(str::to_owned);
+        let mut interfaces = named.to_vec();
+        interfaces.extend(in_file.filter(|name| !named.contains(name)).collect::<Vec<_>>());
+        if interfaces.is_empty() {
+            bail!("no interface");
+        }
+        let is_software = table.get(RUN).and_then(|run| run.get(CLOCK)).is_some();
+        let part = |interface: &String| {
+            let flag = |names| flag(text, interface, names);
+            match (flag(["slaveOnly", "clientOnly"]), flag(["masterOnly", "serverOnly"])) {
+                (true, _) => Part::Receiver,
+                (_, true) => Part::Transmitter,
+                _ => Part::Any,
+            }
+        };
+        let parts = interfaces.iter().map(part).collect();
+        let stamping = if is_software { Stamping::Software } else { Stamping::Hardware };
+        Ok(Self { interfaces, parts, stamping, table, others })
+    }
+
+    fn of(&self, section: &str, key: &str) -> Option<&Value> {
+        self.table.get(section)?.get(key)
+    }
+
+    /// An option without a key, in any section.
+    fn other(&self, option: &str) -> Option<&str> {
+        let found = self.others.iter().find(|(_, name, _)| name == option);
+        found.map(|(_, _, value)| value.as_str())
+    }
+
+    fn small<T: TryFrom<i64>>(&self, section: &str, key: &str) -> Option<T> {
+        T::try_from(self.of(section, key)?.as_integer()?).ok()
+    }
+
+    /// `domainNumber`.
+    pub(crate) fn domain_number(&self) -> u8 {
+        let value = self.table.get("domain").and_then(Value::as_integer);
+        value.and_then(|value| u8::try_from(value).ok()).unwrap_or(0)
+    }
+
+    /// Whether each exchange is told.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.table.get("log-level").and_then(Value::as_str) == Some("debug")
+    }
+
+    /// The mechanism of all ports.
+    pub(crate) fn delay_mechanism(&self) -> DelayMechanism {
+        match self.of(RUN, "delay").and_then(Value::as_str) {
+            Some("p2p") => DelayMechanism::P2p,
+            _ => DelayMechanism::E2e,
+        }
+    }
+
+    /// `delayAsymmetry`.
+    pub(crate) fn delay_asymmetry(&self) -> Duration {
+        Duration::from_nanos(self.small(RUN, "delay-asymmetry").unwrap_or(0))
+    }
+
+    /// `assume_two_step`.
+    pub(crate) fn assume_two_step(&self) -> bool {
+        self.of(RUN, "assume-two-step").and_then(Value::as_bool) == Some(true)
+    }
+
+    /// An interval of messages that are sent, log2 s.
+    pub(crate) fn log_interval(&self, key: &str, default: i8) -> i8 {
+        self.small(SERVE, key).unwrap_or(default)
+    }
+
+    /// A number for which there is no key.
+    pub(crate) fn missing<T: std::str::FromStr>(&self, option: &str, default: T) -> T {
+        self.other(option).and_then(|value| value.parse().ok()).unwrap_or(default)
+    }
+
+    /// What the port of an interface may be.
+    pub(crate) fn part_of(&self, interface: &str) -> Part {
+        let at = self.interfaces.iter().position(|each| each == interface);
+        at.and_then(|at| self.parts.get(at)).copied().unwrap_or(Part::Any)
+    }
+
+    /// Whether no port ever serves: then it is a client, which has no class.
+    pub(crate) fn is_receiver_only(&self) -> bool {
+        self.parts.iter().all(|part| *part == Part::Receiver)
+    }
+
+    /// `priority1`, `priority2` or `clockClass`.
+    pub(crate) fn rank(&self, key: &str, default: u8) -> u8 {
+        self.small(SERVE, key).unwrap_or(default)
+    }
+
+    /// `utc_offset`, seconds.
+    pub(crate) fn utc_offset(&self) -> i16 {
+        37
+    }
+
+    /// What steers the clock: the agent's own servo unless the configuration has another.
+    ///
+    /// # Errors
+    /// One that does not exist, which the importer does not make.
+    pub(crate) fn servo(&self) -> Result<servo::Choice> {
+        match self.of(RUN, "servo").and_then(Value::as_str) {
+            Some(name) => name.parse().map_err(anyhow::Error::from),
+            None => Ok(servo::Choice::default()),
+        }
+    }
+
+    /// When it steps.
+    pub(crate) fn options(&self) -> Options {
+        let defaults = Options::default();
+        let threshold = |key, default| match self.of(CLOCK, key) {
+            Some(Value::Boolean(false)) => None,
+            Some(value) => number(value).map(|seconds| Duration::from_nanos_f64(seconds * 1e9)),
+            None => default,
+        };
+        Options {
+            step_threshold: threshold("step-threshold", defaults.step_threshold),
+            first_step_threshold: threshold("first-step-threshold", defaults.first_step_threshold),
+            ..defaults
+        }
+    }
+
+    /// What may be done to the clock: in a simulation anything, and as fast as the clock can.
+    pub(crate) fn limits(&self) -> Limits {
+        let range = match self.stamping {
+            Stamping::Hardware => CARD_PPB,
+            Stamping::Software => LIMIT_PPB,
+        };
+        let chosen = self.of(CLOCK, "max-frequency").and_then(number).map(|ppm| ppm * 1e3);
+        Limits {
+            max_first_step: None,
+            max_step: None,
+            max_step_sum: None,
+            earliest: Time::from_nanos(0),
+            latest: Time::from_nanos(i64::MAX),
+            max_frequency_ppb: chosen.unwrap_or(range).min(range),
+        }
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64))
+}
+
+/// Whether one of these options is set for an interface: its own section counts more than the global one, and the
+/// last word of a section most. The importer has one value for all ports.
+fn flag(text: &str, interface: &str, names: [&str; 2]) -> bool {
+    let (mut section, mut all, mut own) = ("", None, None);
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name.trim();
+        } else if let Some((name, value)) = line.split_once(char::is_whitespace)
+            && names.contains(&name)
+        {
+            let value = value.trim() == "1";
+            if section == "global" {
+                all = Some(value);
+            } else if section == interface {
+                own = Some(value);
+            }
+        }
+    }
+    own.or(all).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(line: &str) -> Result<Arguments> {
+        Arguments::read(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn arguments_of_ptp4l_are_the_last_word() {
+        let arguments = arguments("-i eth0 -i eth2 -l 7 -P --domainNumber 3").unwrap();
+        let settings = arguments.settings().unwrap();
+        assert_eq!(settings.interfaces, ["eth0", "eth2"]);
+        assert_eq!(settings.domain_number(), 3);
+        assert_eq!(settings.delay_mechanism(), DelayMechanism::P2p);
+        assert!(settings.is_verbose());
+        assert_eq!(settings.stamping, Stamping::Hardware);
+    }
+
+    #[test]
+    fn what_ptp4l_would_not_take_is_refused() {
+        assert!(arguments("-i").is_err());
+        assert!(arguments("-z").is_err());
+        assert!(arguments("-f /nonexistent -i eth0").unwrap().settings().is_err());
+        let named = ["eth0".to_owned()];
+        assert!(Settings::new("[global]\npriority1 x\n", &named).is_err());
+        assert!(Settings::new("[global]\n", &[]).is_err());
+    }
+
+    #[test]
+    fn a_clock_is_stepped_and_slewed_as_the_configuration_permits() {
+        let named = ["eth0".to_owned()];
+        let text = "[global]\ntime_stamping software\nstep_threshold 10\npi_f_offset_const 0.0\n";
+        let settings = Settings::new(text, &named).unwrap();
+        assert_eq!(settings.stamping, Stamping::Software);
+        let options = settings.options();
+        assert_eq!(options.step_threshold, Some(Duration::from_secs(10)));
+        assert_eq!(options.first_step_threshold, None);
+        assert_eq!(settings.limits().max_frequency_ppb, LIMIT_PPB);
+    }
+
+    #[test]
+    fn the_part_is_what_the_configuration_says() {
+        let named = ["eth0".to_owned()];
+        let part = |text: &str| Settings::new(text, &named).unwrap().part_of("eth0");
+        assert_eq!(part("[global]\n"), Part::Any);
+        assert_eq!(part("[global]\nslaveOnly 1\n"), Part::Receiver);
+        assert_eq!(part("[global]\nmasterOnly 1\n"), Part::Transmitter);
+        assert_eq!(part("[global]\nslaveOnly 1\nslaveOnly 0\n"), Part::Any);
+        assert_eq!(part("[global]\n[eth0]\nmasterOnly 1\n"), Part::Transmitter);
+        assert_eq!(part("[global]\n[eth1]\nmasterOnly 1\n"), Part::Any);
+    }
+}
