@@ -33,8 +33,13 @@ pub(crate) enum Bench {
     Hooks(Arguments),
     /// What the agent takes of a host, beside ptp4l: size, start, memory, processor time, scrapes
     Agent(Arguments),
+    /// Random faults and attacks in virtual time: does the bound hold, does the clock recover
+    Faults(Arguments),
     /// What the servos reach where the truth is known, beside the targets (`ptp-agent bench servo`)
     Servo(Arguments),
+    /// How many Delay_Req are answered in a flood, and the honest client's among them: by the kernel, by the agent, by
+    /// ptp4l; see docs/answers.md
+    Answers(Arguments),
     /// What attackers reach, with ptp4l beside the agent: displacement, bound, alarm, recovery
     Attacks(Arguments),
     /// What many hosts cost and can order: `rules` (a Prometheus with 500 simulated agents) or `orders` (this agent,
@@ -61,8 +66,17 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Hooks(arguments) => run(&["bench"], arguments),
         Bench::Agent(arguments) => footprint(arguments),
+        Bench::Answers(arguments) => {
+            with_test_program("answers", &package::binary()?, &arguments.arguments)
+        }
         Bench::Attacks(arguments) => {
             with_test_program("attacks", &package::binary()?, &arguments.arguments)
+        }
+        Bench::Faults(arguments) => {
+            let run = ["run", "--release", "--package", "ptp-agent", "--example", "faults", "--"];
+            let run = run.map(OsString::from).into_iter().chain(arguments.arguments.clone());
+            let is_fine = cargo(run).stream(|_| ())?.success();
+            Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Bench::Servo(arguments) => run(&["bench", "servo"], arguments),
         Bench::Fleet(arguments) => {
