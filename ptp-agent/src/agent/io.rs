@@ -10,6 +10,7 @@ mod interface;
 mod lull;
 mod pin;
 mod reach;
+mod sender;
 
 use std::{
     cell::Cell,
@@ -60,6 +61,7 @@ use reach::Standby;
 pub use counts::IoCounts;
 pub(super) use desk::is_event;
 pub use desk::{SideCounts, Sources};
+pub use sender::{NotASender, Sender};
 
 /// How long a received event message waits for its stamp. On the hook's side the stamp is there
 /// before the socket is; this covers a record that another CPU is still writing.
@@ -98,6 +100,8 @@ pub struct IoConfig {
     pub ring_bytes: Option<u32>,
     /// Messages in the name of the time transmitter are believed from its address only.
     pub is_pinned: bool,
+    /// From whom alone messages of time transmitters are taken; nobody in it: from everybody.
+    pub acceptable_senders: Vec<Sender>,
     /// Keys, and whether messages must be authenticated by them.
     pub security: Option<security::Policy>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
@@ -260,7 +264,11 @@ impl Io {
             ..Options::default()
         })?;
         let watch = LinkWatch::new().map_err(IoError::Watch)?;
-        let guard = Guard::new(config.security.clone(), config.is_pinned);
+        let guard = Guard::new(
+            config.security.clone(),
+            config.is_pinned,
+            config.acceptable_senders.clone(),
+        );
         let mut ports = Vec::new();
         let mut hooks = Vec::new();
         for (index, interface) in config.interfaces.iter().enumerate() {
@@ -321,6 +329,11 @@ impl Io {
     pub fn set_latencies(&mut self, ingress: Latencies, egress: Latencies) {
         self.config.ingress_latency = ingress;
         self.config.egress_latency = egress;
+    }
+
+    /// Between the wire and the stack's receive stamp.
+    pub fn ingress_latency(&self) -> Duration {
+        self.config.ingress_latency.of(StampSource::Stack)
     }
 
     /// Name of a port's interface.
