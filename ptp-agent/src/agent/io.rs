@@ -7,11 +7,13 @@ mod crowd;
 mod desk;
 mod guard;
 mod interface;
+mod lull;
 mod pin;
 mod reach;
 mod sender;
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, VecDeque},
     future::{Future, pending, poll_fn},
     io,
@@ -53,6 +55,7 @@ use crowd::Crowd;
 use desk::{Found, Side};
 use guard::Guard;
 use interface::{receive_any, rx_selector, tx_selector, wants_driver_stamps};
+use lull::Lull;
 use reach::Standby;
 
 pub use counts::IoCounts;
@@ -233,6 +236,9 @@ pub struct Io {
     lost: u64,
     timer: Timer,
     guard: Guard,
+    lull: Lull,
+    /// When it was asked, and what was said.
+    ring_lost: Cell<(Time<Mono>, Option<u64>)>,
 }
 
 impl Io {
@@ -244,6 +250,9 @@ impl Io {
     pub fn open(config: IoConfig) -> Result<Self, IoError> {
         if let Err(error) = schedule::ask_for_short_turns() {
             tracing::debug!(%error, "short turns");
+        }
+        if let Err(error) = schedule::ask_for_exact_timers() {
+            tracing::debug!(%error, "exact timers");
         }
         // A transmit stamp at TC alone needs no tracepoints, which fire for every packet of the host.
         let xmit = !config.tx_source.is(StampSource::TcEgress);
@@ -311,6 +320,8 @@ impl Io {
             lost: 0,
             timer: Timer::new().map_err(IoError::Timer)?,
             guard,
+            lull: Lull::default(),
+            ring_lost: Cell::new((Time::ZERO, None)),
         })
     }
 
@@ -318,6 +329,11 @@ impl Io {
     pub fn set_latencies(&mut self, ingress: Latencies, egress: Latencies) {
         self.config.ingress_latency = ingress;
         self.config.egress_latency = egress;
+    }
+
+    /// Between the wire and the stack's receive stamp.
+    pub fn ingress_latency(&self) -> Duration {
+        self.config.ingress_latency.of(StampSource::Stack)
     }
 
     /// Name of a port's interface.
@@ -396,7 +412,15 @@ impl Io {
 
     /// Records lost in the kernel because the ring was full.
     pub fn ring_lost(&self) -> u64 {
-        self.programs.lost()
+        let now = monotonic();
+        let (asked, lost) = self.ring_lost.get();
+        // Several want to know at a time, and to ask takes a system call for each hook.
+        if lost.is_some() && now - asked < DRAIN {
+            return lost.unwrap_or_default();
+        }
+        let lost = self.programs.lost();
+        self.ring_lost.set((now, Some(lost)));
+        lost
     }
 
     /// What has happened, oldest first.
@@ -495,6 +519,9 @@ impl Io {
         }
         for reopen in self.ports.iter().filter_map(|port| port.reopen_at) {
             wake = wake.min(reopen);
+        }
+        if self.rest(now, wake).await {
+            return;
         }
         let event = tokio::select! {
             biased;

@@ -95,6 +95,10 @@ pub struct RunConfig {
     pub ports: BTreeMap<String, PortSettings>,
     /// As for [`PortConfig::sync_receipt_timeout`].
     pub sync_receipt_timeout: u8,
+    /// As for [`PortConfig::local_priority`].
+    pub local_priority: Option<u8>,
+    /// Of the profile: of Announce, Sync and Delay_Req, log2 s.
+    pub log_intervals: [i8; 3],
     /// How requests are sent and which Sync messages are learnt from.
     pub strategy: strategy::Choice,
     /// Which clock follows.
@@ -138,6 +142,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         contention,
         ports: port_settings,
         sync_receipt_timeout,
+        local_priority,
+        log_intervals: [log_announce_interval, _, log_min_delay_req_interval],
         strategy,
         clock,
         servo,
@@ -181,10 +187,10 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
                     link_up: io.is_up(*port),
                     part: own.part,
                     sync_receipt_timeout,
+                    local_priority,
+                    log_min_delay_req_interval,
                     log_announce_interval: serving
-                        .map_or(default.log_announce_interval, |serving| {
-                            serving.log_announce_interval
-                        }),
+                        .map_or(log_announce_interval, |serving| serving.log_announce_interval),
                     ..default
                 }
             })
@@ -367,6 +373,7 @@ impl Host<Discipline<Followed>> for Around {
             let serves = runner.engine.receiver().port_state(*port) == PortState::TimeTransmitter;
             runner.io.set_sending(*port, if serves { Sending::Free } else { sending });
         }
+        runner.io.set_lull(runner.engine.receiver().next_sync());
     }
 
     fn housekeep(&mut self, runner: &mut Runner, now: Time<Mono>) -> Result<(), AgentError> {

@@ -19,6 +19,7 @@ use crate::{
         services::Serving,
         tap::TapConfig,
     },
+    answers,
     capture::{Choice as PointChoice, Latencies, Latency},
     compare,
     engine::discipline::MAX_WITNESS_DOMAINS,
@@ -67,6 +68,8 @@ pub(super) enum UsageError {
     NothingToServe,
     #[error("{0} says how to serve, and with --role receiver nothing is served: add --role auto")]
     OnlyAuto(&'static str),
+    #[error("profile {0}: {1}")]
+    AgainstProfile(&'static str, String),
     #[error("--port names {0}, which is none of the interfaces")]
     NoSuchPort(String),
     #[error("{0}")]
@@ -223,8 +226,15 @@ pub(super) fn run_config(
     record: Option<&Path>,
     json: bool,
 ) -> Result<RunConfig, UsageError> {
+    let mut args = args;
+    let profile = args.roles.profile(&config.run);
+    args.port.transport = args.port.transport.or(config.transport).or(Some(profile.transport));
+    args.port.domain = args.port.domain.or(config.domain).or(Some(profile.domain));
     let mut common = common(&args.port, &config, json)?;
     let section = config.run;
+    let delay_mechanism =
+        args.delay.or(section.delay).map_or(profile.delay_mechanism, Delay::mechanism);
+    profile.check(common.io.transport, common.domain, delay_mechanism)?;
     common.io.is_pinned = section.pin_parent.unwrap_or(true);
     let witness_domains = match args.witness_domains.is_empty() {
         true => section.witness_domains.clone().unwrap_or_default(),
@@ -287,7 +297,9 @@ pub(super) fn run_config(
         common,
         log_ptp4l: args.log_ptp4l,
         host_clock_offset: Duration::from_nanos(args.host_clock_offset),
-        delay_mechanism: args.delay.or(section.delay).unwrap_or(Delay::E2e).mechanism(),
+        delay_mechanism,
+        local_priority: roles.local_priority,
+        log_intervals: profile.log_intervals,
         contention: roles.contention,
         ports: roles.ports,
         sync_receipt_timeout: roles.sync_receipt_timeout,
@@ -352,6 +364,20 @@ pub(super) fn serve_config(
             }
         }
     };
+    let default = answers::Config::default();
+    let per_second = args.answers_per_second.or(section.answers_per_second.map(u32::from));
+    let per_client = args.answers_per_client.or(section.answers_per_client.map(u32::from));
+    let answers = answers::Config {
+        mode: args.kernel_answers.or(section.kernel_answers).unwrap_or_default(),
+        per_second: per_second.unwrap_or(default.per_second),
+        per_client: per_client.unwrap_or(default.per_client),
+        serve_to: if args.serve_to.is_empty() {
+            section.serve_to.unwrap_or_default()
+        } else {
+            args.serve_to
+        },
+        ..default
+    };
     Ok(ServeConfig {
         common,
         clock,
@@ -369,5 +395,6 @@ pub(super) fn serve_config(
         clock_class: args.clock_class.or(section.clock_class).unwrap_or(248),
         contends: args.contend.or(section.contend).unwrap_or(false),
         tells_brackets: args.stamp_brackets.or(section.stamp_brackets).unwrap_or(true),
+        answers,
     })
 }

@@ -16,10 +16,12 @@ use super::{
     args::{Delay, ServeClock},
     clock::{ClockSection, ExportArgs, RunClock},
     log::LogLevel,
+    profile::ProfileName,
     roles::{PortOption, RunRole},
 };
 use crate::{
     agent::{io::Sender, prime::PrimeMode},
+    answers,
     capture::{self, Latencies},
     engine::{discipline::Policy, receiver::Acceptable, strategy},
     servo::Choice,
@@ -98,6 +100,8 @@ pub(super) struct RunSection {
     pub(super) witness_domains: Option<Vec<u8>>,
     pub(super) on_disagreement: Option<Policy>,
     pub(super) role: Option<RunRole>,
+    pub(super) profile: Option<ProfileName>,
+    pub(super) local_priority: Option<u8>,
     pub(super) port: Option<Vec<PortOption>>,
     pub(super) log_sync_interval: Option<i8>,
     pub(super) log_announce_interval: Option<i8>,
@@ -126,6 +130,10 @@ pub(super) struct ServeSection {
     pub(super) priority2: Option<u8>,
     pub(super) clock_class: Option<u8>,
     pub(super) stamp_brackets: Option<bool>,
+    pub(super) kernel_answers: Option<answers::Mode>,
+    pub(super) serve_to: Option<Vec<answers::Prefix>>,
+    pub(super) answers_per_second: Option<std::num::NonZeroU32>,
+    pub(super) answers_per_client: Option<std::num::NonZeroU32>,
     pub(super) management_set: Option<bool>,
     pub(super) contend: Option<bool>,
 }

@@ -35,6 +35,8 @@ families! {
         "Correction applied to the clock's frequency (1e-6 is 1 ppm).";
     ERROR_BOUND = GAUGE "ptp_clock_error_bound_seconds"
         "Bound on the magnitude of local clock minus grandmaster clock; grows while no sample comes.";
+    ANSWERS = COUNTER "ptp_answers_total"
+        "Requests of clients by where they were answered (kernel or agent) and what became of them.";
     PRECISION = GAUGE "ptp_clock_precision_seconds"
         "To within what the local clock repeats; no claim about the asymmetry of the path.";
     CAUSAL_INTERVAL = GAUGE "ptp_causal_interval_seconds"

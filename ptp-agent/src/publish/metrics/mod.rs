@@ -31,10 +31,10 @@ pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
 pub use transparent::{Forwarding, Way};
 
 use family::{
-    ALARM, BUILD_INFO, CAUSAL_INTERVAL, ERROR_BOUND, EXCHANGES, FREQUENCY, Families, HOST_OFFSET,
-    HOST_OFFSET_BOUND, HOST_READ_AT, LAST_SAMPLE, MESSAGES, OFFSET, PARENT, PATH_DELAY, PORT_STATE,
-    PRECISION, PRIMING, RING_LOST, SERVO_STATE, SOURCE_SELECTED, SOURCES, STEPS, STRATEGY,
-    TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
+    ALARM, ANSWERS, BUILD_INFO, CAUSAL_INTERVAL, ERROR_BOUND, EXCHANGES, FREQUENCY, Families,
+    HOST_OFFSET, HOST_OFFSET_BOUND, HOST_READ_AT, LAST_SAMPLE, MESSAGES, OFFSET, PARENT,
+    PATH_DELAY, PORT_STATE, PRECISION, PRIMING, RING_LOST, SERVO_STATE, SOURCE_SELECTED, SOURCES,
+    STEPS, STRATEGY, TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
 };
 
 /// Ports (interface and domain) shown at the most.
@@ -288,6 +288,10 @@ fn add_port(families: &mut Families, interface: &str, domain: &str, figures: &Po
     for (outcome, total) in &figures.exchanges {
         families.add(&EXCHANGES, &[port[0], port[1], ("outcome", outcome)], *total as f64);
     }
+    for ((place, outcome), total) in &figures.answers {
+        let labels = [("where", *place), ("outcome", *outcome)];
+        families.add(&ANSWERS, &[port[0], port[1], labels[0], labels[1]], *total as f64);
+    }
     families.add(&STEPS, &port, figures.clock_steps as f64);
     for ((direction, source), histogram) in &figures.timestamp_differences {
         let labels = [("direction", direction.name()), ("source", source.name())];
@@ -325,6 +329,7 @@ mod tests {
             let point = CapturePoint { is_chosen: true, noise_seconds: Some(3.6e-8) };
             figures.capture_points.insert((Direction::Tx, StampSource::XmitDone), point);
             figures.priming = Some(true);
+            figures.answers.insert(("kernel", "answered"), 3);
             figures.offset_from_master_seconds = Some(-1.2e-7);
             figures.mean_path_delay_seconds = Some(3e-6);
             figures.clock_frequency_adjustment_ratio = Some(-3.7e-5);
