@@ -106,6 +106,7 @@ impl Teller {
                     sync_noise_ns,
                     request_noise_ns,
                     is_primeable,
+                    is_priming_late,
                 } = change.findings;
                 tracing::info!(
                     from = change.from.name(),
@@ -115,6 +116,7 @@ impl Teller {
                     sync_noise_ns,
                     request_noise_ns,
                     is_primeable,
+                    is_priming_late,
                     "strategy"
                 );
             }
