@@ -109,6 +109,7 @@ impl Teller {
                     sync_noise_ns,
                     request_noise_ns,
                     is_primeable,
+                    is_priming_late,
                 } = change.findings;
                 tracing::info!(
                     from = change.from.name(),
@@ -118,6 +119,7 @@ impl Teller {
                     sync_noise_ns,
                     request_noise_ns,
                     is_primeable,
+                    is_priming_late,
                     "strategy"
                 );
             }
