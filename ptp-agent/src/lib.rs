@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+pub mod answers;
 pub mod bench;
 pub mod capture;
 pub mod cli;

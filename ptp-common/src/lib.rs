@@ -5,9 +5,11 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod answer;
 pub mod classify;
 pub mod data_set;
 pub mod hint;
+pub mod interrupts;
 pub mod ntp;
 pub mod record;
 pub mod residence;

@@ -36,6 +36,8 @@ use ptp_common::{
 
 /// Sync messages that may be missing before the servo goes into holdover, Sync intervals.
 const HOLDOVER_AFTER: i32 = 8;
+/// Or so many of the time that lay between the latest ones, if that is longer.
+const HOLDOVER_AFTER_SLOW: i32 = 2;
 /// And at least this long: at high rates some loss is no event.
 const HOLDOVER_AT_LEAST: Duration = Duration::from_secs(2);
 /// A time transmitter that is silent for no longer is the same when it is back: its time, its path and
@@ -144,6 +146,9 @@ pub struct Discipline<C> {
     pub(super) origin: Origin,
     tx_source: Option<StampSource>,
     holdover_at: Option<Time<Mono>>,
+    /// When the latest Sync arrived, and how long after the one before.
+    sync_at: Option<Time<Mono>>,
+    sync_gap: Duration,
     state: ServoState,
     /// The clock may not follow the reference, and that has been told.
     is_refused: bool,
@@ -236,6 +241,8 @@ impl<C: Clock> Discipline<C> {
             origin: Origin::default(),
             tx_source: None,
             holdover_at: None,
+            sync_at: None,
+            sync_gap: Duration::ZERO,
             is_refused: false,
             is_paused: false,
             council,
@@ -385,7 +392,11 @@ impl<C: Clock> Discipline<C> {
                 if consent.is_some() {
                     let interval =
                         sync.log_interval.map_or(Duration::ZERO, Duration::from_log_interval);
-                    let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER);
+                    let gap = self.sync_at.map_or(Duration::ZERO, |at| sync.t2.time - at);
+                    // A rhythm that is slower than what may be claimed shows in two gaps.
+                    let slow = gap.min(self.sync_gap) * HOLDOVER_AFTER_SLOW;
+                    (self.sync_at, self.sync_gap) = (Some(sync.t2.time), gap);
+                    let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER).max(slow);
                     self.holdover_at = Some(now.max(sync.t2.time) + patience);
                 }
                 self.is_paused = consent != Some(Consent::Given);

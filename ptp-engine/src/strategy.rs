@@ -526,7 +526,7 @@ impl Strategist {
 }
 
 fn quantile(mut values: Vec<f64>, q: f64) -> Option<f64> {
-    values.sort_unstable_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
-    values.get((last as f64 * q).round() as usize).copied()
+    let place = (last as f64 * q).round() as usize;
+    Some(*values.select_nth_unstable_by(place, f64::total_cmp).1)
 }

@@ -22,19 +22,25 @@ use crate::process::{target_directory, workspace};
 
 /// The binaries of `ptp-ebpf`, each of which gives an object: the programs that stamp packets, those
 /// that `ptp-agent bench` measures with, the one that asks the driver for the NIC's time, those that
-/// `ptp-agent doctor` sends packets through, and those of the transparent clock.
-const BINARIES: [&str; 5] = [AGENT, "ptp-bench", HINTS, PROBE, TRANSPARENT];
+/// `ptp-agent doctor` sends packets through, those that watch interrupts, those of the transparent clock, and those
+/// that answer for a time transmitter.
+const BINARIES: [&str; 7] = [AGENT, "ptp-bench", HINTS, PROBE, INTERRUPTS, TRANSPARENT, ANSWERS];
 /// The programs that stamp packets once more, saying where they decide: the source with feature `log`.
 const DEBUG: &str = "ptp-agent-debug";
 /// All objects that are committed.
-const OBJECTS: [&str; 6] = [AGENT, "ptp-bench", HINTS, PROBE, TRANSPARENT, DEBUG];
+const OBJECTS: [&str; 8] =
+    [AGENT, "ptp-bench", HINTS, PROBE, INTERRUPTS, TRANSPARENT, ANSWERS, DEBUG];
+/// For `compare` and `doctor`.
+const INTERRUPTS: &str = "ptp-interrupts";
 /// Has no maps either.
 const PROBE: &str = "ptp-probe";
 /// Has no maps, so that it can be loaded without the machinery for them.
 const HINTS: &str = "ptp-hints";
 const AGENT: &str = "ptp-agent";
-/// The only ones that change packets.
+/// Changes packets that are forwarded.
 const TRANSPARENT: &str = "ptp-transparent";
+/// Makes answers of requests.
+const ANSWERS: &str = "ptp-answers";
 
 /// Where the object of a binary is committed, below the workspace.
 fn committed(binary: &str) -> String {

@@ -9,7 +9,7 @@ use crate::{
         export::{View, Withheld},
         metrics::PortFigures,
     },
-    servo::{Servo, Trust},
+    servo::{Interval, Servo, Trust},
 };
 
 /// What the status says of it.
@@ -50,7 +50,12 @@ pub(super) fn ceiling(span: Duration) -> i64 {
 
 /// Lowest and highest, nanoseconds, rounded outwards.
 pub(super) fn interval(trust: &Trust) -> [i64; 2] {
-    [ceiling(-trust.interval.lo).saturating_neg(), ceiling(trust.interval.hi)]
+    nanos_outwards(trust.interval)
+}
+
+/// The same of any interval.
+pub(super) fn nanos_outwards(interval: Interval) -> [i64; 2] {
+    [ceiling(-interval.lo).saturating_neg(), ceiling(interval.hi)]
 }
 
 /// What metrics say of it.
@@ -90,7 +95,7 @@ pub(super) fn withheld(refused: Option<&str>, exports: Option<&Withheld>) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::servo::{Basis, Interval, ServoState};
+    use crate::servo::{Basis, ServoState};
     use ptp_common::time::Time;
 
     fn trust() -> Trust {

@@ -11,6 +11,8 @@ use crate::{
     sys::clock::monotonic,
 };
 
+/// So much later that may be, to be done with something else.
+const SLACK: Duration = Duration::from_millis(100);
 /// Between two looks at the counters, and two lines of text.
 pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
@@ -99,7 +101,8 @@ impl<E: Engine> Drive<E> {
                 return Ok(());
             }
             let due = self.engine.next_timeout();
-            let until = ending.limit(due.map_or(housekeeping, |at| at.min(housekeeping)));
+            let latest = housekeeping + SLACK;
+            let until = ending.limit(due.map_or(latest, |at| at.min(latest)));
             tokio::select! {
                 biased;
                 asked = ending.signalled() => match asked {

@@ -141,6 +141,7 @@ pub(super) fn totals<'a>(
         totals.delays_unanswered += counters.dropped(Drop::UnansweredDelayReq)
             + counters.dropped(Drop::UnansweredPdelayReq);
         totals.other_address += io.counts(*port).other_address;
+        totals.other_sender += io.counts(*port).other_sender;
         totals.unauthentic +=
             io.counts(*port).authentication.refusals().map(|(_, total)| total).sum::<u64>();
         if let Some((rx, tx)) = io.stamp_counts(*port) {

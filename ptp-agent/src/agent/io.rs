@@ -7,10 +7,13 @@ mod crowd;
 mod desk;
 mod guard;
 mod interface;
+mod lull;
 mod pin;
 mod reach;
+mod sender;
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, VecDeque},
     future::{Future, pending, poll_fn},
     io,
@@ -52,11 +55,13 @@ use crowd::Crowd;
 use desk::{Found, Side};
 use guard::Guard;
 use interface::{receive_any, rx_selector, tx_selector, wants_driver_stamps};
+use lull::Lull;
 use reach::Standby;
 
 pub use counts::IoCounts;
 pub(super) use desk::is_event;
 pub use desk::{SideCounts, Sources};
+pub use sender::{NotASender, Sender};
 
 /// How long a received event message waits for its stamp. On the hook's side the stamp is there
 /// before the socket is; this covers a record that another CPU is still writing.
@@ -95,6 +100,8 @@ pub struct IoConfig {
     pub ring_bytes: Option<u32>,
     /// Messages in the name of the time transmitter are believed from its address only.
     pub is_pinned: bool,
+    /// From whom alone messages of time transmitters are taken; nobody in it: from everybody.
+    pub acceptable_senders: Vec<Sender>,
     /// Keys, and whether messages must be authenticated by them.
     pub security: Option<security::Policy>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
@@ -229,6 +236,9 @@ pub struct Io {
     lost: u64,
     timer: Timer,
     guard: Guard,
+    lull: Lull,
+    /// When it was asked, and what was said.
+    ring_lost: Cell<(Time<Mono>, Option<u64>)>,
 }
 
 impl Io {
@@ -241,6 +251,9 @@ impl Io {
         if let Err(error) = schedule::ask_for_short_turns() {
             tracing::debug!(%error, "short turns");
         }
+        if let Err(error) = schedule::ask_for_exact_timers() {
+            tracing::debug!(%error, "exact timers");
+        }
         // A transmit stamp at TC alone needs no tracepoints, which fire for every packet of the host.
         let xmit = !config.tx_source.is(StampSource::TcEgress);
         let mut programs = Programs::load(Options {
@@ -251,7 +264,11 @@ impl Io {
             ..Options::default()
         })?;
         let watch = LinkWatch::new().map_err(IoError::Watch)?;
-        let guard = Guard::new(config.security.clone(), config.is_pinned);
+        let guard = Guard::new(
+            config.security.clone(),
+            config.is_pinned,
+            config.acceptable_senders.clone(),
+        );
         let mut ports = Vec::new();
         let mut hooks = Vec::new();
         for (index, interface) in config.interfaces.iter().enumerate() {
@@ -303,6 +320,8 @@ impl Io {
             lost: 0,
             timer: Timer::new().map_err(IoError::Timer)?,
             guard,
+            lull: Lull::default(),
+            ring_lost: Cell::new((Time::ZERO, None)),
         })
     }
 
@@ -310,6 +329,11 @@ impl Io {
     pub fn set_latencies(&mut self, ingress: Latencies, egress: Latencies) {
         self.config.ingress_latency = ingress;
         self.config.egress_latency = egress;
+    }
+
+    /// Between the wire and the stack's receive stamp.
+    pub fn ingress_latency(&self) -> Duration {
+        self.config.ingress_latency.of(StampSource::Stack)
     }
 
     /// Name of a port's interface.
@@ -388,7 +412,15 @@ impl Io {
 
     /// Records lost in the kernel because the ring was full.
     pub fn ring_lost(&self) -> u64 {
-        self.programs.lost()
+        let now = monotonic();
+        let (asked, lost) = self.ring_lost.get();
+        // Several want to know at a time, and to ask takes a system call for each hook.
+        if lost.is_some() && now - asked < DRAIN {
+            return lost.unwrap_or_default();
+        }
+        let lost = self.programs.lost();
+        self.ring_lost.set((now, Some(lost)));
+        lost
     }
 
     /// What has happened, oldest first.
@@ -487,6 +519,9 @@ impl Io {
         }
         for reopen in self.ports.iter().filter_map(|port| port.reopen_at) {
             wake = wake.min(reopen);
+        }
+        if self.rest(now, wake).await {
+            return;
         }
         let event = tokio::select! {
             biased;

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     time::{Duration as StdDuration, Instant},
 };
 
@@ -17,17 +18,20 @@ use super::{
     AgentError, Common, Ending, Reload, clock_identity, clock_line, confinement, data_sets,
     drive::{Drive, Host, Occasion},
     health::{self, Health},
-    io::{Io, IoConfig},
+    io::{Io, IoConfig, IoError},
     seed,
     services::Services,
     set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, start_output,
     virtual_clock,
 };
 use crate::{
+    answers::{self, Answers, PortAnswers},
+    capture::Choice,
     clock::{Clock, served::ServedTime, virtual_clock::VirtualClock},
     engine::{
         Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
-        ReadClock, instance::Instance, receiver::PortConfig, transmitter::TransmitterConfig,
+        ReadClock, counters::Counters, instance::Instance, receiver::PortConfig,
+        transmitter::TransmitterConfig,
     },
     publish::{
         alarms::{Facts, Role},
@@ -77,6 +81,8 @@ pub struct ServeConfig {
     pub clock_class: u8,
     /// Whether the brackets of stamps are told.
     pub tells_brackets: bool,
+    /// Who answers requests, and how many.
+    pub answers: answers::Config,
     /// Whether it falls silent where a better one serves.
     pub contends: bool,
 }
@@ -102,6 +108,25 @@ impl Served {
             Self::Virtual(_) => TimeProperties::UNKNOWN,
             Self::System(time) => time.latest().time_properties(),
         }
+    }
+}
+
+impl Served {
+    /// What answers in the kernel are to be given with; `None` where the host's clock cannot be read.
+    fn for_kernel(&self, now: Time<Mono>) -> Option<answers::Served> {
+        let reading = match self {
+            Self::System(time) => *time.latest(),
+            Self::Virtual(_) => host_reading().ok()?,
+        };
+        let rate_ppb = match self {
+            Self::System(_) => 0.0,
+            Self::Virtual(clock) => clock.frequency_ppb(),
+        };
+        let real_minus_mono = reading.real_minus_mono;
+        let tai_offset = Duration::from_secs(reading.tai_offset_s.into());
+        let tai_minus_mono = real_minus_mono + tai_offset;
+        let time = self.at(now)?;
+        Some(answers::Served { mono: now, time, rate_ppb, real_minus_mono, tai_minus_mono })
     }
 }
 
@@ -133,6 +158,7 @@ pub async fn serve(
         tx_source: common.io.tx_source.or(StampSource::StartXmit),
         ..common.io.clone()
     })?;
+    let answers = open_answers(&config)?;
     let output = start_output(common.json)?;
     let start = monotonic();
     let identity = clock_identity(&common.io.interfaces, seed(common.seed));
@@ -205,7 +231,9 @@ pub async fn serve(
         publication,
         services,
         reload,
+        answers,
     };
+    around.look_after_answers(&mut server, monotonic());
     confinement::keep_system_calls(common.is_confined);
     server.run(&mut ending, &mut around).await?;
     let (io, transmitter, ports) = (&server.io, &server.engine, &around.ports);
@@ -251,6 +279,47 @@ struct Around {
     publication: Publication,
     services: Services,
     reload: Option<Reload<ServeConfig>>,
+    answers: Option<Answers>,
+}
+
+/// The kernel's part of answering, where it is wanted and possible.
+fn open_answers(config: &ServeConfig) -> Result<Option<Answers>, AgentError> {
+    let io = &config.common.io;
+    // A program has no keys, and does not see the other end of a wire.
+    let obstacle = if io.security.is_some() {
+        Some("messages are authenticated")
+    } else if !io.wire.is_empty() {
+        Some("stamps are taken at the other end of the wire")
+    } else if matches!(
+        io.rx_source,
+        Choice::AnyXdp | Choice::Fixed(StampSource::XdpNative | StampSource::XdpGeneric)
+    ) {
+        Some("receive stamps are taken by XDP")
+    } else {
+        None
+    };
+    let mode = config.answers.mode;
+    if mode == answers::Mode::Off {
+        return Ok(None);
+    }
+    if let Some(reason) = obstacle {
+        if mode == answers::Mode::Tc {
+            tracing::warn!(reason, "requests are answered by the agent");
+        }
+        return Ok(None);
+    }
+    let is_stack = io.rx_source != Choice::Fixed(StampSource::TcIngress);
+    // The standard library's, which nobody can know.
+    let key = RandomState::new().build_hasher().finish();
+    let opened = Answers::open(config.answers.clone(), &io.interfaces, io.transport, is_stack, key);
+    match opened {
+        Ok(answers) => Ok(Some(answers)),
+        Err(error) if mode == answers::Mode::Tc => Err(IoError::Capture(error).into()),
+        Err(error) => {
+            tracing::info!(%error, "requests are answered by the agent");
+            Ok(None)
+        }
+    }
 }
 
 impl Host<Instance> for Around {
@@ -262,6 +331,11 @@ impl Host<Instance> for Around {
         // What lies between a stamp and its delivery is in the reading.
         self.served.read(now);
         server.engine.set_time_properties(self.served.time_properties());
+        if let Some(answers) = &mut self.answers
+            && let Some(served) = self.served.for_kernel(now)
+        {
+            answers.tell(now, &served);
+        }
     }
 
     fn told(&mut self, server: &mut Server, command: Command<NoEvent>) -> Result<(), AgentError> {
@@ -287,6 +361,7 @@ impl Host<Instance> for Around {
                 Setting::Priority2(new) => transmitter.set_priorities(priority1, new),
             }
         }
+        self.look_after_answers(server, now);
         self.publish(server, now);
         Ok(())
     }
@@ -315,9 +390,24 @@ impl Host<Instance> for Around {
 }
 
 impl Around {
+    fn look_after_answers(&mut self, server: &mut Server, now: Time<Mono>) {
+        let Some(answers) = &mut self.answers else { return };
+        self.served.read(now);
+        if let Some(served) = self.served.for_kernel(now) {
+            answers.tell(now, &served);
+        }
+        let Drive { io, engine, .. } = server;
+        let latency = io.ingress_latency();
+        answers.look_after(now, |index| {
+            let port = PortIndex(u16::try_from(index).ok()?);
+            let form = engine.delay_resp_form(port).filter(|_| io.is_up(port))?;
+            Some(PortAnswers { response: form.to_vec(), domain: self.domain, sdo_id: 0, latency })
+        });
+    }
+
     fn publish(&mut self, server: &Server, now: Time<Mono>) {
         let Drive { io, engine: transmitter, .. } = server;
-        let Self { ports, publication, health, services, .. } = self;
+        let Self { ports, publication, health, services, answers, .. } = self;
         let (ports_up, ports_down) = health::links(io, ports);
         let totals = health::totals(io, ports, |port| transmitter.counters(port));
         services.look_after(now);
@@ -340,6 +430,7 @@ impl Around {
                 }
                 figures.priming = io.is_primed(*port);
                 set_drop_figures(figures, counters, io.counts(*port));
+                figures.answers = answer_figures(answers.as_mut(), *port, counters);
             });
         }
         publication.metrics.set_ring_lost(io.ring_lost());
@@ -357,6 +448,7 @@ impl Around {
                 "sources": io.sources(*port),
                 "authentication": io.authentication(*port),
                 "timestamps": io.stamp_counts(*port).as_ref().map(stamp_counts),
+                "answers": answers.as_mut().map(|each| each.status(usize::from(port.0))),
             })).collect::<Vec<_>>(),
             "lost": losses(io, transmitter, ports),
             "alarms": health.status(now),
@@ -365,6 +457,22 @@ impl Around {
             tracing::debug!(%error, "status");
         }
     }
+}
+
+/// Answers by who gave them, or why not.
+fn answer_figures(
+    answers: Option<&mut Answers>,
+    port: PortIndex,
+    counters: &Counters,
+) -> BTreeMap<(&'static str, &'static str), u64> {
+    let mut figures = BTreeMap::new();
+    figures.insert(("agent", "answered"), counters.delay_exchanges);
+    for ((_, outcome), total) in
+        answers.map(|each| each.counts(usize::from(port.0))).unwrap_or_default()
+    {
+        *figures.entry(("kernel", outcome.name())).or_default() += total;
+    }
+    figures
 }
 
 fn losses(io: &Io, transmitter: &Instance, ports: &[PortIndex]) -> BTreeMap<String, u64> {

@@ -13,16 +13,17 @@ use super::{
     knowledge::KnowledgeArgs,
     log::LogFormat,
     phc,
+    profile::ProfileName,
     roles::RoleArgs,
     security::SecurityArgs,
     transparent,
 };
 use crate::{
     agent::prime::PrimeMode,
-    bench,
+    answers, bench,
     capture::{Choice as PointChoice, Latency},
     compare, doctor,
-    engine::{DelayMechanism, strategy},
+    engine::{DelayMechanism, discipline::Policy, strategy},
     lab,
     publish::local::StatusSocket,
     servo::choice::Choice,
@@ -148,6 +149,9 @@ pub(super) enum ConfigCommand {
         /// Print it as if nothing were set.
         #[arg(long, conflicts_with = "file")]
         default: bool,
+        /// Print what a profile means instead.
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["file", "default"])]
+        profile: Option<ProfileName>,
     },
     /// Translate a configuration of linuxptp's ptp4l: the result on standard output, what has no
     /// counterpart there as comments and on standard error.
@@ -277,6 +281,14 @@ pub(super) struct FollowArgs {
     /// filter, as in pi:raw-weight:median:10.
     #[arg(long, value_name = "SERVO")]
     pub(super) servo: Option<Choice>,
+    /// Domains whose time transmitters are asked as well, to hold the one that is followed against them; at
+    /// most four.
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub(super) witness_domains: Vec<u8>,
+    /// What to do where sources of time contradict each other: alarm (default; follow the best one all the
+    /// same), holdover (unless most agree with it, run on with what was learnt) or follow-majority.
+    #[arg(long, value_name = "POLICY")]
+    pub(super) on_disagreement: Option<Policy>,
     /// Print lines as ptp4l does (master offset ... s2 freq ... path delay ...), one per sample, to
     /// standard output or with --json to standard error.
     #[arg(long)]
@@ -361,6 +373,20 @@ pub(super) struct ServeArgs {
     /// programs skip it. For those that do not: false.
     #[arg(long, value_name = "BOOL")]
     pub(super) stamp_brackets: Option<bool>,
+    /// Who answers Delay_Req: a program in the kernel at TC, which takes a flood of requests off the agent
+    /// and cannot be kept waiting (auto: where it can and was seen to; tc: or nothing starts), or the agent
+    /// itself (off).
+    #[arg(long, value_enum, value_name = "WHO")]
+    pub(super) kernel_answers: Option<answers::Mode>,
+    /// Answer only who is in these prefixes (192.0.2.0/24); all others' requests are dropped in the kernel.
+    #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
+    pub(super) serve_to: Vec<answers::Prefix>,
+    /// Answers per second and processor that the kernel gives in all.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) answers_per_second: Option<u32>,
+    /// Answers per second that it gives to one client.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) answers_per_client: Option<u32>,
     /// Fall silent where a better grandmaster serves, until it is gone: true or false (default).
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) contend: Option<bool>,

@@ -68,6 +68,9 @@ pub struct Args {
     #[arg(long, value_name = "LOG", allow_negative_numbers = true,
           value_parser = clap::value_parser!(i8).range(-7..=4))]
     pub log_min_delay_req_interval: Option<i8>,
+    /// Who answers requests for serve; see `serve --kernel-answers`.
+    #[arg(long, value_enum, value_name = "WHO", default_value_t)]
+    pub kernel_answers: crate::answers::Mode,
     /// The agent's clock: virtual, or none, where the error is that of the offset that it tells.
     #[arg(long, default_value = "virtual", value_parser = ["virtual", "none"])]
     pub clock: String,

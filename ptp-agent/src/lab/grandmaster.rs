@@ -140,7 +140,8 @@ impl Service {
             // Found within a second, where the default would take four.
             .arg("--log-announce-interval=-1")
             .arg(format!("--offset={}", args.offset))
-            .arg(format!("--drift={}", args.drift));
+            .arg(format!("--drift={}", args.drift))
+            .args(["--kernel-answers", args.kernel_answers.name()]);
         if args.grandmaster == Grandmaster::Exact {
             for far_end in &server.far_ends {
                 let path = far_end.namespace.path();

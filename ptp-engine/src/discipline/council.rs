@@ -160,6 +160,7 @@ impl Council {
                 domain_number: *domain_number,
                 seed: config.seed.rotate_left(u32::from(*domain_number) + 1),
                 witness_domains: Vec::new(),
+                contention: None,
                 ..config.clone()
             };
             let mut said = Commands::default();

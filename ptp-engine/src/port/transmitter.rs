@@ -6,11 +6,11 @@ use core::net::IpAddr;
 
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
-    wire::{Body, Bracket, Flags, Header, MessageType, TimeInterval, Timestamp},
+    wire::{Body, Bracket, Flags, Header, MessageType, PortIdentity, TimeInterval, Timestamp},
 };
 
 use crate::{
-    Datagram, Destination, Group, SentToken,
+    Datagram, Destination, Group, PortIndex, SentToken,
     address::Address,
     counters::Drop,
     instance::{Cx, Instance, Received},
@@ -25,6 +25,9 @@ const PENDING_SYNCS: usize = 16;
 const ANNOUNCE: usize = MessageType::Announce.fixed_length();
 /// `logMessageInterval` that says no interval.
 pub(crate) const UNICAST_INTERVAL: i8 = 0x7f;
+
+/// What whoever fills in a form may lose by rounding to whole nanoseconds.
+const ROUNDED_NS: i32 = 3;
 
 /// What belongs to a port while it sends.
 #[derive(Debug, Default)]
@@ -167,6 +170,21 @@ impl Instance {
         let told = received.stamp.filter(|_| self.served.tells_brackets);
         let message = Datagram::bracketed(header, body, told.map(|stamp| receive_bracket(&stamp)));
         self.send(cx, index, MessageType::DelayResp, to, message, None);
+    }
+
+    /// The Delay_Resp of a port as a form that somebody else may fill in who answers in its name:
+    /// sequenceId, correctionField, receiveTimestamp and requestingPortIdentity. A time to whole nanoseconds
+    /// is meant, which is why the bracket ends a little later. `None` while the port is no time transmitter.
+    pub fn delay_resp_form(&self, port: PortIndex) -> Option<Datagram> {
+        let index = usize::from(port.0);
+        self.ports.get(index).filter(|port| port.role.is_serving())?;
+        let header = self.header_of(index, 0, self.served.log_min_delay_req_interval);
+        let body = Body::DelayResp {
+            receive_timestamp: Timestamp::ZERO,
+            requesting_port_identity: PortIdentity::default(),
+        };
+        let bracket = Bracket { earliest_ns: i32::MIN, latest_ns: ROUNDED_NS };
+        Some(Datagram::bracketed(header, body, self.served.tells_brackets.then_some(bracket)))
     }
 
     fn header_of(&self, index: usize, sequence_id: u16, log_interval: i8) -> Header {

@@ -26,8 +26,11 @@ impl Line {
                 }
             }
         }
-        slopes.sort_unstable_by(f64::total_cmp);
-        let slope = *slopes.get(slopes.len() / 2)?;
+        if slopes.is_empty() {
+            return None;
+        }
+        let middle = slopes.len() / 2;
+        let slope = *slopes.select_nth_unstable_by(middle, f64::total_cmp).1;
         let lowest = points.iter().map(|(t, y)| y - slope * (*t - at).as_secs_f64());
         Some(Self { at, ns: lowest.reduce(f64::min)?, slope })
     }

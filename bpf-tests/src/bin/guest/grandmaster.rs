@@ -141,6 +141,7 @@ pub(crate) fn main(line: &str) {
             egress_latency: Latencies::default(),
             ring_bytes: None,
             is_pinned: false,
+            acceptable_senders: Vec::new(),
             security: None,
             wire: Vec::new(),
             transports: std::collections::BTreeMap::new(),

@@ -9,7 +9,6 @@ use ptp_common::{
 };
 use serde_json::{Value, json};
 
-use super::apart::Apart;
 use super::{
     super::{
         AgentError, bound, clock_line, data_sets,
@@ -23,6 +22,7 @@ use super::{
     },
     Runner, host, roles,
 };
+use super::{apart::Apart, sources};
 use crate::{
     clock::{Clock, ClockError, followed::Followed},
     engine::{
@@ -252,6 +252,7 @@ impl Teller {
             round_trip: receiver.round_trip(),
             refused: runner.io.last_refused(),
             raw_apart: self.apart.least(),
+            contradicted: sources::contradicted(&runner.engine, now),
             hints: health::hints(&runner.io, receiver, now),
             ..Facts::default()
         }
@@ -307,6 +308,7 @@ impl Teller {
                 set_drop_figures(figures, counters, runner.io.counts(*port));
             });
         }
+        self.publication.metrics.set_sources(sources::figures(&runner.engine, now));
         self.publication.metrics.set_ring_lost(runner.io.ring_lost());
         let parent = receiver.parent();
         let mut status = json!({
@@ -340,6 +342,7 @@ impl Teller {
                 "name": runner.engine.strategist().strategy().name(),
                 "findings": runner.engine.strategist().findings(),
             },
+            "sources": sources::status(&runner.engine, now),
             "alarms": self.health.status(now),
         });
         if let (Some(status), Value::Object(more)) =

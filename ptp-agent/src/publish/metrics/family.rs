@@ -35,6 +35,8 @@ families! {
         "Correction applied to the clock's frequency (1e-6 is 1 ppm).";
     ERROR_BOUND = GAUGE "ptp_clock_error_bound_seconds"
         "Bound on the magnitude of local clock minus grandmaster clock; grows while no sample comes.";
+    ANSWERS = COUNTER "ptp_answers_total"
+        "Requests of clients by where they were answered (kernel or agent) and what became of them.";
     PRECISION = GAUGE "ptp_clock_precision_seconds"
         "To within what the local clock repeats; no claim about the asymmetry of the path.";
     CAUSAL_INTERVAL = GAUGE "ptp_causal_interval_seconds"
@@ -71,6 +73,10 @@ families! {
         "Time that PTP event messages spent in this host, by the port by which they left.";
     CORRECTED = COUNTER "ptp_corrected_total"
         "PTP messages that a transparent clock has let pass, by what became of them.";
+    SOURCES = GAUGE "ptp_sources"
+        "Sources of time that are heard, by whether they can be right together with most others.";
+    SOURCE_SELECTED = GAUGE "ptp_source_selected"
+        "1 for the source that the clock follows: ptp and its domain.";
     ALARM = GAUGE "ptp_alarm" "1 while the alarm is raised, 0 otherwise.";
 }
 

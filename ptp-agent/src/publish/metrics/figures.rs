@@ -100,6 +100,8 @@ pub struct PortFigures {
     pub parent: Option<Parent>,
     /// All that were shown, so that there are no more than [`MAX_PARENTS`].
     pub parents: BTreeSet<(ClockIdentity, PortIdentity)>,
+    /// Requests by where they were answered and what became of them.
+    pub answers: BTreeMap<(&'static str, &'static str), u64>,
     /// When the last sample was taken, seconds since 1970.
     pub last_sample_timestamp_seconds: Option<f64>,
     /// One of [`PORT_STATES`].

@@ -31,10 +31,10 @@ pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
 pub use transparent::{Forwarding, Way};
 
 use family::{
-    ALARM, BUILD_INFO, CAUSAL_INTERVAL, ERROR_BOUND, EXCHANGES, FREQUENCY, Families, HOST_OFFSET,
-    HOST_OFFSET_BOUND, HOST_READ_AT, LAST_SAMPLE, MESSAGES, OFFSET, PARENT, PATH_DELAY, PORT_STATE,
-    PRECISION, PRIMING, RING_LOST, SERVO_STATE, STEPS, STRATEGY, TIMESTAMP_DIFFERENCE,
-    TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
+    ALARM, ANSWERS, BUILD_INFO, CAUSAL_INTERVAL, ERROR_BOUND, EXCHANGES, FREQUENCY, Families,
+    HOST_OFFSET, HOST_OFFSET_BOUND, HOST_READ_AT, LAST_SAMPLE, MESSAGES, OFFSET, PARENT,
+    PATH_DELAY, PORT_STATE, PRECISION, PRIMING, RING_LOST, SERVO_STATE, SOURCE_SELECTED, SOURCES,
+    STEPS, STRATEGY, TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
 };
 
 /// Ports (interface and domain) shown at the most.
@@ -108,6 +108,11 @@ impl Metrics {
         self.figures.lock().alarms = alarms.into_iter().collect();
     }
 
+    /// Sets what is known of the sources of time.
+    pub fn set_sources(&self, sources: SourceFigures) {
+        self.figures.lock().sources = Some(sources);
+    }
+
     /// Sets what a transparent clock has done on its ports, by interface. Those beyond [`MAX_PORTS`] are not
     /// shown.
     pub fn set_forwarding(&self, forwarding: BTreeMap<String, Forwarding>) {
@@ -132,12 +137,26 @@ impl Metrics {
     }
 }
 
+/// How many sources of time there are, and which is followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceFigures {
+    /// Can be right together.
+    pub agreeing: u64,
+    /// Cannot be right if those are.
+    pub contradicting: u64,
+    /// Not known well enough.
+    pub unknown: u64,
+    /// The domain that is followed.
+    pub followed_domain: Option<u8>,
+}
+
 #[derive(Default)]
 struct State {
     ports: BTreeMap<String, BTreeMap<u8, PortFigures>>,
     ring_lost: Option<u64>,
     alarms: BTreeMap<&'static str, bool>,
     forwarding: BTreeMap<String, Forwarding>,
+    sources: Option<SourceFigures>,
 }
 
 #[derive(Clone)]
@@ -183,6 +202,19 @@ impl Collector for Figures {
         }
         for (interface, forwarding) in state.forwarding.iter().take(MAX_PORTS) {
             forwarding.add(interface, &mut families);
+        }
+        if let Some(sources) = state.sources {
+            for (standing, number) in [
+                ("agreeing", sources.agreeing),
+                ("contradicting", sources.contradicting),
+                ("unknown", sources.unknown),
+            ] {
+                families.add(&SOURCES, &[("standing", standing)], number as f64);
+            }
+            if let Some(domain) = sources.followed_domain {
+                let domain = domain.to_string();
+                families.add(&SOURCE_SELECTED, &[("source", "ptp"), ("domain", &domain)], 1.0);
+            }
         }
         for (alarm, raised) in &state.alarms {
             families.add(&ALARM, &[("alarm", alarm)], f64::from(*raised));
@@ -256,6 +288,10 @@ fn add_port(families: &mut Families, interface: &str, domain: &str, figures: &Po
     for (outcome, total) in &figures.exchanges {
         families.add(&EXCHANGES, &[port[0], port[1], ("outcome", outcome)], *total as f64);
     }
+    for ((place, outcome), total) in &figures.answers {
+        let labels = [("where", *place), ("outcome", *outcome)];
+        families.add(&ANSWERS, &[port[0], port[1], labels[0], labels[1]], *total as f64);
+    }
     families.add(&STEPS, &port, figures.clock_steps as f64);
     for ((direction, source), histogram) in &figures.timestamp_differences {
         let labels = [("direction", direction.name()), ("source", source.name())];
@@ -293,6 +329,7 @@ mod tests {
             let point = CapturePoint { is_chosen: true, noise_seconds: Some(3.6e-8) };
             figures.capture_points.insert((Direction::Tx, StampSource::XmitDone), point);
             figures.priming = Some(true);
+            figures.answers.insert(("kernel", "answered"), 3);
             figures.offset_from_master_seconds = Some(-1.2e-7);
             figures.mean_path_delay_seconds = Some(3e-6);
             figures.clock_frequency_adjustment_ratio = Some(-3.7e-5);
@@ -321,6 +358,7 @@ mod tests {
         }));
         metrics.set_ring_lost(3);
         metrics.set_alarms([("no_sync", true), ("holdover", false)]);
+        metrics.set_sources(SourceFigures { followed_domain: Some(0), ..SourceFigures::default() });
         metrics.set_forwarding([("tap0".to_owned(), transparent::tests::example())].into());
         metrics
     }

@@ -1,0 +1,161 @@
+//! How many Delay_Req are answered: by the kernel for `ptp-agent serve`, by the agent itself, and by `ptp4l -S`, one
+//! after the other at each rate. `answers [SECONDS [RATE...]]`: how long each flood lasts, and how many a second. Each request is
+//! another identity's, but for an honest client's, which asks 20 times a second. Answers are counted by the sender
+//! on a socket, as is Sync, which must not stop. One line of JSON for each. Needs root and linuxptp.
+
+use std::{
+    env,
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    process::ExitCode,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bpf_tests::{agent::Agent, forge::port, links::Wire, ptp4l::Ptp4l, transparent::delay_req};
+use ptp_common::classify::{PORT_EVENT, PORT_GENERAL};
+use serde_json::json;
+use socket2::{Domain, Protocol, Socket, Type};
+
+const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 1, 129);
+const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const RATES: [u64; 4] = [20_000, 50_000, 100_000, 200_000];
+/// Requests between two looks at the clock.
+const BURST: u64 = 32;
+/// Number of the honest client's port.
+const HONEST: u16 = 0x7777;
+/// Between two of its requests.
+const HONEST_EVERY: Duration = Duration::from_millis(50);
+/// Answers that are still under way when the flood is over.
+const AFTER: Duration = Duration::from_millis(500);
+const SERVERS: [&str; 3] = ["kernel", "agent", "ptp4l"];
+
+/// What was counted.
+#[derive(Default)]
+struct Counts {
+    sent: AtomicU64,
+    answered: AtomicU64,
+    honest_sent: AtomicU64,
+    honest_answered: AtomicU64,
+    syncs: AtomicU64,
+    is_over: AtomicBool,
+}
+
+fn socket(port: u16) -> UdpSocket {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).expect("a socket");
+    socket.set_reuse_address(true).expect("reuse");
+    socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into()).expect("the port");
+    socket.join_multicast_v4(&GROUP, &CLIENT).expect("the group");
+    socket.set_multicast_if_v4(&CLIENT).expect("the interface");
+    socket.set_multicast_loop_v4(false).expect("no loop");
+    let _ =
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(64 << 20));
+    socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+    socket.into()
+}
+
+/// Sends at a rate, as far as the machine can.
+fn flood(socket: &UdpSocket, rate: u64, seconds: Duration, counts: &Counts) {
+    let mut anybody = delay_req(port(1), 0);
+    let mut honest = delay_req(port(2), 0);
+    honest[28..30].copy_from_slice(&HONEST.to_be_bytes());
+    let begin = Instant::now();
+    let (mut sent, mut honest_sent) = (0_u64, 0_u64);
+    while begin.elapsed() < seconds {
+        let due = begin + Duration::from_nanos(sent * 1_000_000_000 / rate);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        if begin.elapsed() >= HONEST_EVERY * honest_sent as u32 {
+            honest[30..32].copy_from_slice(&(honest_sent as u16).to_be_bytes());
+            honest_sent += u64::from(socket.send_to(&honest, (GROUP, PORT_EVENT)).is_ok());
+        }
+        for _ in 0..BURST {
+            anybody[20..28].copy_from_slice(&(sent | 1 << 60).to_be_bytes());
+            sent += u64::from(socket.send_to(&anybody, (GROUP, PORT_EVENT)).is_ok());
+        }
+    }
+    counts.sent.store(sent, Relaxed);
+    counts.honest_sent.store(honest_sent, Relaxed);
+}
+
+/// Counts messages of a type, and those to the honest client.
+fn count(socket: &UdpSocket, kind: u8, all: &AtomicU64, honest: &AtomicU64, over: &AtomicBool) {
+    let mut buffer = [0; 256];
+    while !over.load(Relaxed) {
+        let Ok(length) = socket.recv(&mut buffer) else { continue };
+        if buffer[0] & 0x0f != kind {
+            continue;
+        }
+        if length >= 54 && buffer[52..54] == HONEST.to_be_bytes() {
+            honest.fetch_add(1, Relaxed);
+        } else {
+            all.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+fn measure(server: &str, rate: u64, seconds: Duration) -> Result<serde_json::Value, String> {
+    let wire = Wire::new()?;
+    let serve = |mode: &str| {
+        let mut arguments = vec!["serve", "-i", "gm0", "--log-sync-interval=-3"];
+        arguments.extend(["--kernel-answers", mode]);
+        let agent = Agent::start(&wire.grandmaster, &arguments);
+        if mode == "tc" {
+            agent.wait_for_text(0, Duration::from_secs(10), "answered in the kernel");
+        }
+        agent
+    };
+    let (mut agent, mut ptp4l) = (None, None);
+    match server {
+        "kernel" => agent = Some(serve("tc")),
+        "agent" => agent = Some(serve("off")),
+        _ => {
+            let options = ["--logSyncInterval=-3", "--summary_interval=1"];
+            ptp4l = Some(Ptp4l::grandmaster(&wire.grandmaster, &["gm0"], &options)?);
+        }
+    }
+    let counts = Counts::default();
+    let none = AtomicU64::new(0);
+    let open = || (socket(PORT_EVENT), socket(PORT_GENERAL));
+    let (event, general) = wire.client.run(open).map_err(|error| error.to_string())?;
+    thread::scope(|scope| {
+        let over = &counts.is_over;
+        scope.spawn(|| count(&general, 9, &counts.answered, &counts.honest_answered, over));
+        scope.spawn(|| count(&event, 0, &counts.syncs, &none, over));
+        flood(&event, rate, seconds, &counts);
+        thread::sleep(AFTER);
+        over.store(true, Relaxed);
+    });
+    drop((agent.take(), ptp4l.take()));
+    let get = |counter: &AtomicU64| counter.load(Relaxed);
+    let share = |part: &AtomicU64, whole: &AtomicU64| get(part) as f64 / get(whole).max(1) as f64;
+    Ok(json!({
+        "event": "bench", "name": "answers", "server": server,
+        "rate_wanted": rate,
+        "rate": (get(&counts.sent) as f64 / seconds.as_secs_f64()).round(),
+        "answered_share": share(&counts.answered, &counts.sent),
+        "answered_per_second": (get(&counts.answered) as f64 / seconds.as_secs_f64()).round(),
+        "honest_share": share(&counts.honest_answered, &counts.honest_sent),
+        "honest_n": get(&counts.honest_sent),
+        "sync_per_second": get(&counts.syncs) as f64 / (seconds + AFTER).as_secs_f64(),
+        "sync_expected": 8,
+    }))
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<u64> = env::args().skip(1).filter_map(|word| word.parse().ok()).collect();
+    let (seconds, rates) = arguments.split_first().map_or((&4, &RATES[..]), |(seconds, rates)| {
+        (seconds, if rates.is_empty() { &RATES[..] } else { rates })
+    });
+    for rate in rates {
+        for server in SERVERS {
+            match measure(server, *rate, Duration::from_secs(*seconds)) {
+                Ok(line) => println!("{line}"),
+                Err(reason) => {
+                    eprintln!("cannot measure {server}: {reason}");
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,199 @@
+//! Claims about the answers that the kernel gives for `serve`: that they are right whatever carries them, whom they
+//! go to, and that nobody is answered in the name of an agent that is not there. The agent is stopped where it
+//! must not be the one that answers. Needs root.
+
+use std::time::{Duration, Instant};
+
+use bpf_tests::{
+    agent::Agent,
+    forge::{now, port},
+    links::{Needed, Wire, ip},
+    need,
+    objects::kernel_programs,
+    raw::{FrameListener, FrameSocket},
+    transparent::{Carrier, PATIENCE, delay_req, ptp, sum_header, udp_sum},
+};
+use nix::sys::signal::Signal;
+use ptp_common::{
+    time::{Ptp, Time},
+    wire::{Body, Bracket, Flags, Message, TimeInterval},
+};
+
+/// Long enough for an answer that is given on the way in.
+const SOON: Duration = Duration::from_millis(300);
+const SERVER: [u8; 4] = [192, 0, 2, 1];
+const CLIENT: [u8; 4] = [192, 0, 2, 2];
+
+struct Asking {
+    agent: Agent,
+    send: FrameSocket,
+    listen: FrameListener,
+    server_mac: [u8; 6],
+    _wire: Wire,
+}
+
+impl Asking {
+    /// A server whose answers the kernel gives, and a client with raw frames.
+    fn start(transport: &str, arguments: &[&str]) -> Needed<Self> {
+        kernel_programs()?;
+        let wire = Wire::new()?;
+        let mut all = vec!["serve", "-i", "gm0", "--transport", transport];
+        all.extend(["--kernel-answers", "tc", "--clock", "system"]);
+        all.extend(arguments);
+        let agent = Agent::start_only(&wire.grandmaster, &all);
+        agent.wait_for(0, PATIENCE, "answers in the kernel", |line| {
+            line.text.contains("answered in the kernel").then_some(())
+        });
+        let open = || (FrameSocket::open("ptp0").unwrap(), FrameListener::open("ptp0").unwrap());
+        let (send, listen) = wire.client.run(open).unwrap();
+        let shown = ip(&wire.grandmaster, "-o link show gm0");
+        let text = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
+        let mut server_mac = [0; 6];
+        for (byte, hex) in server_mac.iter_mut().zip(text.unwrap_or_default().split(':')) {
+            *byte = u8::from_str_radix(hex, 16).unwrap();
+        }
+        Ok(Self { agent, send, listen, server_mac, _wire: wire })
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.agent.signal(signal);
+    }
+
+    /// Sends a frame; the answer to the request in it, with its frame.
+    fn ask(&self, frame: &[u8], patience: Duration) -> Option<(Vec<u8>, Vec<u8>)> {
+        let request = ptp(frame).unwrap().to_vec();
+        self.send.send(frame).unwrap();
+        self.listen.hear(patience, |frame| {
+            let message = ptp(frame)?;
+            let is_it = message.len() >= 54
+                && message[0] & 0x0f == 9
+                && message[30..32] == request[30..32]
+                && message[44..54] == request[20..30];
+            is_it.then(|| (message.to_vec(), frame.to_vec()))
+        })
+    }
+
+    /// A request over IPv4 from one address to one or to the group.
+    fn v4(&self, source: [u8; 4], destination: [u8; 4], number: u16) -> Vec<u8> {
+        let mut request = delay_req(port(3), number);
+        let is_unicast = destination[0] < 224;
+        if is_unicast {
+            request[6] |= 0x04;
+        }
+        let mut frame = Carrier::Udp4.frame(&request);
+        if is_unicast {
+            frame[..6].copy_from_slice(&self.server_mac);
+        }
+        frame[26..30].copy_from_slice(&source);
+        frame[30..34].copy_from_slice(&destination);
+        // No checksum over UDP: RFC 768.
+        frame[40..42].fill(0);
+        sum_header(&mut frame);
+        frame
+    }
+}
+
+fn time_of(message: &[u8]) -> Time<Ptp> {
+    let Body::DelayResp { receive_timestamp, .. } = Message::parse(message).unwrap().body else {
+        panic!("no Delay_Resp")
+    };
+    receive_timestamp.into()
+}
+
+/// CLOCK_REALTIME; the host may have a TAI offset of some seconds.
+fn is_now(time: Time<Ptp>, begin: Time<Ptp>) -> bool {
+    let offset = f64::from(ptp_agent::sys::clock::tai_offset_seconds().unwrap_or(0));
+    let late = (time - begin).as_secs_f64() - offset;
+    (-0.001..PATIENCE.as_secs_f64()).contains(&late)
+}
+
+#[test]
+fn answer_is_right_whatever_carries_the_request_and_the_agent_need_not_run() {
+    for (transport, carrier) in
+        [("l2", Carrier::Ethernet), ("udp4", Carrier::Udp4), ("udp6", Carrier::Udp6)]
+    {
+        let asking = need!(Asking::start(transport, &[]));
+        asking.signal(Signal::SIGSTOP);
+        let begin: Time<Ptp> = now().into();
+        let mut request = delay_req(port(3), 77);
+        request[8..16].copy_from_slice(&(5_i64 << 16).to_be_bytes());
+        let frame = carrier.frame(&request);
+        let (message, frame) =
+            asking.ask(&frame, PATIENCE).unwrap_or_else(|| panic!("{transport}: no answer"));
+        asking.signal(Signal::SIGCONT);
+        let Message { header, tlvs, .. } = Message::parse(&message).unwrap();
+        assert_eq!(header.correction, TimeInterval(5 << 16), "{transport}");
+        assert!(!header.flags.contains(Flags::UNICAST), "{transport}");
+        let bracket = Bracket::find(&tlvs).expect("on the own link the bracket is told");
+        assert_eq!((bracket.earliest_ns, bracket.latest_ns), (i32::MIN, 3), "{transport}");
+        assert!(is_now(time_of(&message), begin), "{transport}: {:?}", time_of(&message));
+        assert!(udp_sum(&frame).is_none_or(|sum| sum == 0xffff), "{transport}: checksum");
+        assert_eq!(frame[6..12], asking.server_mac, "{transport}");
+        // The packet of a request that follows is the daemon's or the kernel's: never lost.
+        assert!(asking.ask(&carrier.frame(&delay_req(port(4), 78)), PATIENCE).is_some());
+    }
+}
+
+#[test]
+fn nobody_is_answered_from_or_to_an_address_that_is_all_s_or_our_own() {
+    let asking = need!(Asking::start("udp4", &[]));
+    asking.signal(Signal::SIGSTOP);
+    let unicast = asking.ask(&asking.v4(CLIENT, SERVER, 1), PATIENCE);
+    let (message, frame) = unicast.expect("one address asks another");
+    assert_eq!(message[6] & 0x04, 0x04, "in kind");
+    assert_eq!((&frame[26..30], &frame[30..34]), (&SERVER[..], &CLIENT[..]));
+    for (number, (source, destination)) in (2..).zip([
+        (SERVER, SERVER),
+        ([192, 0, 2, 255], SERVER),
+        ([255; 4], SERVER),
+        ([224, 0, 1, 129], SERVER),
+        ([127, 0, 0, 1], SERVER),
+        ([0; 4], SERVER),
+        (CLIENT, [192, 0, 2, 7]),
+        (CLIENT, [224, 0, 0, 107]),
+    ]) {
+        let frame = asking.v4(source, destination, number);
+        let answer = asking.ask(&frame, SOON / 6);
+        assert!(answer.is_none(), "{source:?} to {destination:?}");
+    }
+    // A sender that is a group of MAC addresses.
+    let mut frame = asking.v4(CLIENT, SERVER, 20);
+    frame[6] |= 1;
+    assert!(asking.ask(&frame, SOON / 6).is_none());
+    let stranger = asking.ask(&asking.v4([203, 0, 113, 9], SERVER, 21), PATIENCE);
+    let (message, _) = stranger.expect("from elsewhere");
+    assert_eq!(message.len(), 54, "no more than a fifth longer than the request for a stranger");
+    asking.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn only_prefixes_that_are_served_are_answered() {
+    let asking = need!(Asking::start("udp4", &["--serve-to", "203.0.113.0/24"]));
+    let group = [224, 0, 1, 129];
+    assert!(asking.ask(&asking.v4([203, 0, 113, 9], group, 1), PATIENCE).is_some());
+    assert!(asking.ask(&asking.v4(CLIENT, group, 2), SOON).is_none());
+    assert!(asking.ask(&asking.v4(CLIENT, SERVER, 3), SOON).is_none());
+}
+
+#[test]
+fn nobody_is_answered_for_an_agent_that_does_not_run_any_more() {
+    let mut asking = need!(Asking::start("l2", &[]));
+    asking.signal(Signal::SIGSTOP);
+    let begin = Instant::now();
+    let mut number = 0;
+    let mut request = |asking: &Asking| {
+        number += 1;
+        let frame = Carrier::Ethernet.frame(&delay_req(port(3), number));
+        asking.ask(&frame, SOON).is_some()
+    };
+    while request(&asking) {
+        assert!(begin.elapsed() < PATIENCE, "still answered");
+    }
+    asking.signal(Signal::SIGCONT);
+    let begin = Instant::now();
+    while !request(&asking) {
+        assert!(begin.elapsed() < PATIENCE, "not answered again");
+    }
+    let summary = asking.agent.finish();
+    assert!(!request(&asking), "an agent that has ended leaves nothing behind: {summary}");
+}

@@ -1,0 +1,531 @@
+//! Answers given by the kernel for a time transmitter (`serve --kernel-answers`): which interfaces have them, what
+//! the programs are told of the time and of the ports, and whether an answer really goes out, which is tried
+//! before anybody relies on it and every so often after that. Whatever is wrong, requests come to the agent
+//! as if there were no such programs.
+
+pub mod prefix;
+mod probe;
+mod programs;
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use nix::{ifaddrs::getifaddrs, net::if_::if_nametoindex, sys::socket::SockaddrStorage};
+use ptp_common::{
+    answer::{
+        BROADCAST, OWN, Outcome, PLAIN_RESPONSE, RESPONSE, flag, interface, rate_of_ppb, slot,
+    },
+    classify::Network,
+    time::{Duration, Mono, Ptp, Time},
+    wire::ClockIdentity,
+};
+use serde_json::{Value, json};
+
+pub use prefix::Prefix;
+pub use programs::{ANSWERS, InterfaceAddress, OBJECT, Programs};
+
+use crate::{
+    capture::CaptureError,
+    transport::{TransportKind, interface_mac},
+};
+use probe::Place;
+
+/// Who answers requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// The kernel at TC where it can, otherwise the agent.
+    #[default]
+    Auto,
+    /// The kernel at TC; without it nothing starts.
+    Tc,
+    /// The agent.
+    Off,
+}
+
+impl Mode {
+    /// The name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Tc => "tc",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// How much is answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Who answers.
+    pub mode: Mode,
+    /// Of each processor, answers per second in all.
+    pub per_second: u32,
+    /// Of one client, answers per second.
+    pub per_client: u32,
+    /// To one address outside the interface's own networks and `serve_to`, answers per second.
+    pub per_stranger: u32,
+    /// Only these are answered; all, if there are none.
+    pub serve_to: Vec<Prefix>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Auto,
+            per_second: 250_000,
+            per_client: 256,
+            per_stranger: 1_024,
+            serve_to: Vec::new(),
+        }
+    }
+}
+
+/// Which time is served at present.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Served {
+    /// At this instant,
+    pub mono: Time<Mono>,
+    /// the served clock shows this.
+    pub time: Time<Ptp>,
+    /// It is faster than CLOCK_MONOTONIC by so much, parts per billion.
+    pub rate_ppb: f64,
+    /// CLOCK_REALTIME minus CLOCK_MONOTONIC.
+    pub real_minus_mono: Duration,
+    /// CLOCK_TAI minus CLOCK_MONOTONIC.
+    pub tai_minus_mono: Duration,
+}
+
+/// What a port answers.
+#[derive(Clone, Debug)]
+pub struct PortAnswers {
+    /// Its Delay_Resp, with the TLV of brackets if there is one.
+    pub response: Vec<u8>,
+    /// Of its messages.
+    pub domain: u8,
+    /// Of its messages.
+    pub sdo_id: u16,
+    /// Between the wire and the receive stamp.
+    pub latency: Duration,
+}
+
+/// Until the agent says again that it is there.
+const VALID: Duration = Duration::from_secs(2);
+/// Between two times that it says so, while nothing changes.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+/// Between two trials of what works.
+const PROVE: Duration = Duration::from_secs(30);
+/// Between two trials of what does not.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// Answers that may be given at once, as a share of a second.
+const BURST_NS: u64 = 100_000_000;
+/// The same of one client: it sends at random, and catches up.
+const CLIENT_BURST_NS: u64 = 250_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// How the answers of a port stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// Given by the kernel, which was seen to.
+    Proven,
+    /// To be tried.
+    Trial,
+    /// Given by the agent, and why.
+    Off(String),
+}
+
+#[derive(Debug)]
+struct Port {
+    interface: String,
+    ifindex: u32,
+    /// It is a time transmitter's, as far as was told.
+    told: Option<[u64; interface::LENGTH]>,
+    state: State,
+    prove_at: Time<Mono>,
+    sequence_id: u16,
+}
+
+/// See the module's paragraph.
+pub struct Answers {
+    config: Config,
+    transport: TransportKind,
+    is_stack: bool,
+    programs: Programs,
+    ports: Vec<Port>,
+    seed: u64,
+    probe: ClockIdentity,
+    told: Option<(Time<Mono>, Served)>,
+    has_brackets: bool,
+}
+
+impl Answers {
+    /// Loads the programs. Nothing is answered before the first [`Answers::look_after`]. `is_stack`: by the stack's
+    /// own stamp, which is taken before any program at TC runs and so is nearer to the wire than a clock that
+    /// is read there; where a packet has none the clock is read.
+    ///
+    /// # Errors
+    /// What the kernel lacks.
+    pub fn open(
+        config: Config,
+        interfaces: &[String],
+        transport: TransportKind,
+        is_stack: bool,
+        seed: u64,
+    ) -> Result<Self, CaptureError> {
+        let programs = Programs::load()?;
+        let mut ports = Vec::new();
+        for name in interfaces {
+            ports.push(Port {
+                interface: name.clone(),
+                ifindex: 0,
+                told: None,
+                state: State::Trial,
+                prove_at: Time::ZERO,
+                sequence_id: 0,
+            });
+        }
+        // Nobody else's: the trials' answers are known by it.
+        let mix = |word: u64| (seed ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let probe = ClockIdentity((mix(1) ^ mix(2) >> 31).to_be_bytes());
+        let seed = mix(3) ^ mix(4) >> 29;
+        let (told, has_brackets) = (None, false);
+        Ok(Self { config, transport, is_stack, programs, ports, seed, probe, told, has_brackets })
+    }
+
+    /// Tells the programs which time it is, and that the agent is there. Does little where nothing has changed.
+    pub fn tell(&mut self, now: Time<Mono>, served: &Served) {
+        if let Some((at, before)) = &self.told
+            && now - *at < HEARTBEAT
+            && before.real_minus_mono == served.real_minus_mono
+            && before.tai_minus_mono == served.tai_minus_mono
+        {
+            return;
+        }
+        self.told = Some((now, *served));
+        self.tell_now(now, served);
+    }
+
+    fn tell_now(&mut self, now: Time<Mono>, served: &Served) {
+        let nanos = |duration: Duration| duration.as_nanos() as u64;
+        let cost = |per_second: u32| SECOND_NS / u64::from(per_second.max(1));
+        let mut numbers = [0; slot::LENGTH];
+        let mut flags = 0;
+        if !self.config.serve_to.is_empty() {
+            flags |= flag::PREFIXES_ONLY;
+        }
+        if self.has_brackets {
+            flags |= flag::BRACKETS;
+        }
+        for (number, value) in [
+            (slot::UNTIL, nanos((now + VALID).since_epoch())),
+            (slot::BASE_MONO, nanos(served.mono.since_epoch())),
+            (slot::BASE_TIME, nanos(served.time.since_epoch())),
+            (slot::RATE, rate_of_ppb(served.rate_ppb) as u64),
+            (slot::TAI_MINUS_MONO, nanos(served.tai_minus_mono)),
+            (slot::REAL_MINUS_MONO, nanos(served.real_minus_mono)),
+            (slot::FLAGS, flags),
+            (slot::TOTAL_COST, cost(self.config.per_second)),
+            (slot::TOTAL_BURST, BURST_NS),
+            (slot::CLIENT_COST, cost(self.config.per_client)),
+            (slot::CLIENT_BURST, CLIENT_BURST_NS),
+            (slot::STRANGER_COST, cost(self.config.per_stranger)),
+            (slot::STRANGER_BURST, CLIENT_BURST_NS),
+            (slot::SEED, self.seed),
+            (slot::PROBE, u64::from_ne_bytes(self.probe.0)),
+        ] {
+            numbers[number] = value;
+        }
+        if let Err(error) = self.programs.tell(numbers) {
+            tracing::debug!(%error, "answers in the kernel");
+        }
+    }
+
+    /// Once a second: attaches where an interface has come, tells what each port answers (`None`: nothing), and
+    /// tries what is to be tried.
+    pub fn look_after(
+        &mut self,
+        now: Time<Mono>,
+        mut answers: impl FnMut(usize) -> Option<PortAnswers>,
+    ) {
+        for index in 0..self.ports.len() {
+            self.attach_where_new(now, index);
+        }
+        self.tell_addresses();
+        for index in 0..self.ports.len() {
+            let wanted = answers(index);
+            self.look_after_one(now, index, wanted);
+        }
+    }
+
+    /// An interface that goes and comes again is another one.
+    fn attach_where_new(&mut self, now: Time<Mono>, index: usize) {
+        let ifindex = if_nametoindex(self.ports[index].interface.as_str()).unwrap_or(0);
+        let port = &mut self.ports[index];
+        if port.ifindex == ifindex {
+            return;
+        }
+        let _ = self.programs.set_interface(port.ifindex, None);
+        self.programs.detach(port.ifindex);
+        (port.ifindex, port.told, port.state) = (ifindex, None, State::Trial);
+        port.prove_at = now;
+        if ifindex != 0
+            && let Err(error) = self.programs.attach(ifindex, &port.interface)
+        {
+            tracing::info!(interface = port.interface, %error, "requests are answered by the agent");
+            port.state = State::Off(error.to_string());
+            port.prove_at = now + TRY_AGAIN;
+        }
+    }
+
+    fn look_after_one(&mut self, now: Time<Mono>, index: usize, wanted: Option<PortAnswers>) {
+        let ifindex = self.ports[index].ifindex;
+        let port = &self.ports[index];
+        let numbers = wanted.as_ref().filter(|_| ifindex != 0).map(|wanted| {
+            let mut numbers = self.numbers(index, wanted);
+            // Off, until a trial says otherwise.
+            if matches!(port.state, State::Off(_)) {
+                numbers[interface::FLAGS] &= !interface::SERVING;
+            }
+            numbers
+        });
+        if let Some(wanted) = &wanted {
+            self.has_brackets = wanted.response.len() >= RESPONSE;
+        }
+        if numbers != self.ports[index].told {
+            if let Err(error) = self.programs.set_interface(ifindex, numbers) {
+                tracing::debug!(%error, "answers in the kernel");
+            }
+            self.ports[index].told = numbers;
+        }
+        if let Some(wanted) = wanted
+            && ifindex != 0
+            && self.ports[index].prove_at <= now
+        {
+            self.prove(now, index, &wanted);
+        }
+    }
+
+    /// Tries whether an answer goes out, after attaching anew where it did not before.
+    fn prove(&mut self, now: Time<Mono>, index: usize, wanted: &PortAnswers) {
+        let Some((_, served)) = self.told else { return };
+        self.tell_now(now, &served);
+        let (ifindex, name) = (self.ports[index].ifindex, self.ports[index].interface.clone());
+        if matches!(self.ports[index].state, State::Off(_)) {
+            if let Err(error) = self.programs.attach(ifindex, &name) {
+                self.settle(now, index, State::Off(error.to_string()));
+                return;
+            }
+            let numbers = self.numbers(index, wanted);
+            let _ = self.programs.set_interface(ifindex, Some(numbers));
+            self.ports[index].told = Some(numbers);
+        }
+        let state = match self.try_once(index, wanted, ifindex) {
+            Ok(()) => State::Proven,
+            Err(reason) => State::Off(reason),
+        };
+        self.settle(now, index, state);
+    }
+
+    fn try_once(&mut self, index: usize, wanted: &PortAnswers, ifindex: u32) -> Result<(), String> {
+        let name = &self.ports[index].interface;
+        let mac = interface_mac(name).ok_or("the interface has no MAC address")?;
+        let ip = self.own_address(name);
+        if ip.is_none() && self.transport != TransportKind::L2 {
+            return Err("the interface has no address".to_owned());
+        }
+        let (domain, sdo_id) = (wanted.domain, wanted.sdo_id);
+        let place = Place { ifindex, transport: self.transport, mac, ip, domain, sdo_id };
+        let port = &mut self.ports[index];
+        port.sequence_id = port.sequence_id.wrapping_add(1);
+        let tried = probe::probe(&mut self.programs, &place, self.probe, port.sequence_id);
+        tried.map(drop).map_err(|error| error.to_string())
+    }
+
+    fn settle(&mut self, now: Time<Mono>, index: usize, state: State) {
+        let port = &mut self.ports[index];
+        let interface = &port.interface;
+        match &state {
+            State::Off(reason) => {
+                if port.state != state {
+                    tracing::warn!(interface, reason, "requests are answered by the agent");
+                }
+                if let Some(numbers) = &mut port.told {
+                    numbers[interface::FLAGS] &= !interface::SERVING;
+                    let _ = self.programs.set_interface(port.ifindex, Some(*numbers));
+                }
+                port.prove_at = now + TRY_AGAIN;
+            }
+            State::Proven | State::Trial => {
+                if port.state != state {
+                    tracing::info!(interface, "requests are answered in the kernel");
+                }
+                port.prove_at = now + PROVE;
+            }
+        }
+        port.state = state;
+    }
+
+    fn numbers(&self, index: usize, wanted: &PortAnswers) -> [u64; interface::LENGTH] {
+        let mut numbers = [0; interface::LENGTH];
+        let network = match self.transport {
+            TransportKind::L2 => Network::Ethernet,
+            TransportKind::Udp4 => Network::Ipv4,
+            TransportKind::Udp6 => Network::Ipv6,
+        };
+        let stack = if self.is_stack { interface::STACK } else { 0 };
+        numbers[interface::FLAGS] = interface::SERVING
+            | stack
+            | (index as u64) << interface::NUMBER_SHIFT
+            | u64::from(network as u8) << interface::NETWORK_SHIFT;
+        numbers[interface::LATENCY] = wanted.latency.as_nanos() as u64;
+        let name = &self.ports[index].interface;
+        let mut mac = [0; 8];
+        mac[..6].copy_from_slice(&interface_mac(name).unwrap_or_default());
+        numbers[interface::MAC] = u64::from_ne_bytes(mac);
+        for address in addresses_of(name) {
+            match address {
+                IpAddr::V4(v4) if numbers[interface::IP4] == 0 => {
+                    numbers[interface::IP4] = u32::from_ne_bytes(v4.octets()).into();
+                }
+                IpAddr::V6(v6) => {
+                    let places = if v6.is_unicast_link_local() {
+                        [interface::IP6_LINK, interface::IP6]
+                    } else {
+                        [interface::IP6, interface::IP6]
+                    };
+                    let (first, second) = halves(v6.octets());
+                    for at in places {
+                        let is_free = numbers[at] == 0 || !v6.is_unicast_link_local();
+                        if is_free {
+                            (numbers[at], numbers[at + 1]) = (first, second);
+                        }
+                    }
+                }
+                IpAddr::V4(_) => {}
+            }
+        }
+        let mut response = [0; RESPONSE];
+        let length = wanted.response.len().min(RESPONSE);
+        response[..length].copy_from_slice(&wanted.response[..length]);
+        debug_assert!(length >= PLAIN_RESPONSE);
+        for (word, bytes) in
+            numbers[interface::RESPONSE..].iter_mut().zip(response.as_chunks::<8>().0)
+        {
+            *word = u64::from_ne_bytes(*bytes);
+        }
+        numbers
+    }
+
+    fn own_address(&self, interface: &str) -> Option<IpAddr> {
+        let is_v6 = self.transport == TransportKind::Udp6;
+        addresses_of(interface).into_iter().find(|address| address.is_ipv6() == is_v6)
+    }
+
+    /// Tells the addresses and networks of the interfaces.
+    fn tell_addresses(&mut self) {
+        let Ok(entries) = getifaddrs() else { return };
+        let mut addresses = BTreeMap::new();
+        let mut prefixes: Vec<(Prefix, u32)> = Vec::new();
+        for entry in entries {
+            let Some(port) = self.ports.iter().find(|port| port.interface == entry.interface_name)
+            else {
+                continue;
+            };
+            let Some(address) = entry.address.as_ref().and_then(ip_of) else { continue };
+            addresses.insert((port.ifindex, key(address)), OWN);
+            if let Some(broadcast) = entry.broadcast.as_ref().and_then(ip_of) {
+                addresses.entry((port.ifindex, key(broadcast))).or_insert(BROADCAST);
+            }
+            let netmask = entry.netmask.as_ref().and_then(ip_of);
+            if let Some(prefix) = netmask.and_then(|mask| Prefix::of(address, mask)) {
+                prefixes.push((prefix, flag::TRUSTED));
+            }
+        }
+        for prefix in &self.config.serve_to {
+            prefixes.retain(|(other, _)| other != prefix);
+            prefixes.push((*prefix, flag::TRUSTED | flag::SERVED));
+        }
+        // One of an interface inside one that is served is served too: the longest prefix decides.
+        for (prefix, flags) in &mut prefixes {
+            let (length, bytes) = prefix.mapped();
+            let is_served = self.config.serve_to.iter().any(|served| {
+                let (shorter, _) = served.mapped();
+                let address = std::net::Ipv6Addr::from(bytes);
+                let address = address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4);
+                shorter <= length && served.contains(address)
+            });
+            if is_served {
+                *flags |= flag::SERVED;
+            }
+        }
+        for told in [self.programs.set_addresses(addresses), self.programs.set_prefixes(&prefixes)]
+        {
+            if let Err(error) = told {
+                tracing::debug!(%error, "answers in the kernel");
+            }
+        }
+    }
+
+    /// What became of requests of a port, by kind.
+    pub fn counts(&mut self, index: usize) -> BTreeMap<(&'static str, Outcome), u64> {
+        self.programs.counts(u32::try_from(index).unwrap_or(u32::MAX))
+    }
+
+    /// Whether the kernel answers on a port.
+    pub fn is_proven(&self, index: usize) -> bool {
+        self.ports.get(index).is_some_and(|port| port.state == State::Proven)
+    }
+
+    /// For the status of a port.
+    pub fn status(&mut self, index: usize) -> Value {
+        let counts = self.counts(index);
+        let Some(port) = self.ports.get(index) else { return Value::Null };
+        let mut outcomes = BTreeMap::<_, BTreeMap<_, _>>::new();
+        for ((kind, outcome), total) in counts {
+            outcomes.entry(kind).or_default().insert(outcome.name(), total);
+        }
+        let (by, reason) = match &port.state {
+            State::Proven => ("kernel", None),
+            State::Trial => ("agent", Some("not tried yet")),
+            State::Off(reason) => ("agent", Some(reason.as_str())),
+        };
+        json!({
+            "by": by,
+            "reason": reason,
+            "receive_stamp": if self.is_stack { "stack" } else { "tc_ingress" },
+            "requests": outcomes,
+        })
+    }
+}
+
+fn addresses_of(interface: &str) -> Vec<IpAddr> {
+    let Ok(entries) = getifaddrs() else { return Vec::new() };
+    entries
+        .filter(|entry| entry.interface_name == interface)
+        .filter_map(|entry| ip_of(entry.address.as_ref()?))
+        .collect()
+}
+
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some(v4.ip().into());
+    }
+    Some(address.as_sockaddr_in6()?.ip().into())
+}
+
+/// An address as the programs have it.
+fn key(address: IpAddr) -> [u32; 4] {
+    let octets = match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    };
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(octets.as_chunks::<4>().0) {
+        *word = u32::from_ne_bytes(*bytes);
+    }
+    words
+}
+
+fn halves(octets: [u8; 16]) -> (u64, u64) {
+    let words = octets.as_chunks::<8>().0;
+    (u64::from_ne_bytes(words[0]), u64::from_ne_bytes(words[1]))
+}

@@ -1,0 +1,220 @@
+//! The agent's own trial of its answers in the kernel: a Delay_Req of its own comes in by the interface, and the
+//! answer must be seen to go out to the driver, right to the last octet. Whoever has taken the programs off, or
+//! put one in front of them, is found out by this before a client is; and a kernel whose helpers do something
+//! else than was assumed. The answer goes to the interface's own address, where nobody takes it for anything.
+
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::AsRawFd as _,
+    time::{Duration as StdDuration, Instant},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{MsgFlags, recv},
+};
+use ptp_common::{
+    time::{Ptp, Time},
+    wire::{Body, ClockIdentity, Flags, Header, Message, PortIdentity, Timestamp, Tlvs},
+};
+use socket2::SockFilter;
+use std::os::fd::AsFd as _;
+
+use super::Programs;
+use crate::{sys::packet, transport::TransportKind};
+
+/// How long an answer may take: it is there when the frame has been let in, unless others keep the processor.
+const PATIENCE: StdDuration = StdDuration::from_millis(200);
+/// `ETH_P_ALL`.
+const ALL: u16 = 3;
+
+/// Outgoing frames only, copied as a whole.
+const OUTGOING: [SockFilter; 4] = [
+    // ld [SKF_AD_OFF + SKF_AD_PKTTYPE]
+    SockFilter::new(0x20, 0, 0, (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32),
+    // jeq PACKET_OUTGOING
+    SockFilter::new(0x15, 0, 1, libc::PACKET_OUTGOING as u32),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+    SockFilter::new(0x06, 0, 0, 0),
+];
+
+/// Where a trial happens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The interface.
+    pub ifindex: u32,
+    /// What carries the messages.
+    pub transport: TransportKind,
+    /// The interface's MAC address.
+    pub mac: [u8; 6],
+    /// Its address, with UDP.
+    pub ip: Option<IpAddr>,
+    /// Domain of the requests.
+    pub domain: u8,
+    /// Its `majorSdoId` and `minorSdoId`.
+    pub sdo_id: u16,
+}
+
+/// What is wrong with the answers.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProbeError {
+    /// No frame can be let in here.
+    #[error("cannot let a trial in: {0}")]
+    Inject(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Nothing came out.
+    #[error("the trial's answer did not go out")]
+    Silent,
+    /// Something else came out.
+    #[error("the trial's answer is wrong: {0}")]
+    Wrong(&'static str),
+    /// No socket to look with.
+    #[error("cannot look at what goes out: {0}")]
+    Look(#[from] io::Error),
+}
+
+/// Lets one request in, and looks for its answer. Returns the time that is in it.
+///
+/// # Errors
+/// [`ProbeError`].
+pub(super) fn probe(
+    programs: &mut Programs,
+    place: &Place,
+    identity: ClockIdentity,
+    sequence_id: u16,
+) -> Result<Time<Ptp>, ProbeError> {
+    let socket = packet::tap(place.ifindex, ALL, &OUTGOING)?;
+    let requester = PortIdentity { clock_identity: identity, port_number: 1 };
+    let frame = request(place, requester, sequence_id);
+    programs.inject(place.ifindex, &frame).map_err(|error| ProbeError::Inject(Box::new(error)))?;
+    let begin = Instant::now();
+    let mut buffer = [0_u8; 512];
+    loop {
+        match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(length) => {
+                if let Some(time) = answer(place, &buffer[..length], requester, sequence_id)? {
+                    return Ok(time);
+                }
+                continue;
+            }
+            Err(nix::errno::Errno::EAGAIN) => {}
+            Err(error) => return Err(ProbeError::Look(error.into())),
+        }
+        let left = PATIENCE.saturating_sub(begin.elapsed());
+        if left.is_zero() {
+            return Err(ProbeError::Silent);
+        }
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        let _ = poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], timeout);
+    }
+}
+
+/// A unicast Delay_Req from the interface to itself.
+pub(super) fn request(place: &Place, requester: PortIdentity, sequence_id: u16) -> Vec<u8> {
+    let mut header = Header::new(requester, sequence_id);
+    header.domain_number = place.domain;
+    header.sdo_id = place.sdo_id;
+    header.flags |= Flags::UNICAST;
+    header.log_message_interval = 0x7f;
+    let body = Body::DelayReq { origin_timestamp: Timestamp::ZERO };
+    let mut message = [0; 64];
+    let length = Message { header, body, tlvs: Tlvs::NONE }.emit(&mut message).unwrap_or_default();
+    let message = &message[..length];
+    let mut frame = [place.mac, place.mac].concat();
+    let udp = |extra: usize| {
+        let mut udp = Vec::new();
+        for half in [319, 319, 8 + message.len() as u16 + extra as u16, 0] {
+            udp.extend(half.to_be_bytes());
+        }
+        udp.extend(message);
+        udp.resize(udp.len() + extra, 0);
+        udp
+    };
+    match (place.transport, place.ip) {
+        (TransportKind::Udp4, Some(IpAddr::V4(ip))) => {
+            let udp = udp(0);
+            frame.extend([0x08, 0x00]);
+            let mut header = vec![0x45, 0];
+            header.extend((20 + udp.len() as u16).to_be_bytes());
+            header.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
+            header.extend(ip.octets());
+            header.extend(ip.octets());
+            let sum = checksum(&header);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            frame.extend(header);
+            frame.extend(udp);
+        }
+        (TransportKind::Udp6, Some(IpAddr::V6(ip))) => {
+            let mut udp = udp(2);
+            let mut pseudo = [ip.octets(), ip.octets()].concat();
+            pseudo.extend((udp.len() as u32).to_be_bytes());
+            pseudo.extend([0, 0, 0, 17]);
+            pseudo.extend(&udp);
+            let sum = checksum(&pseudo);
+            udp[6..8].copy_from_slice(&sum.to_be_bytes());
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+            frame.extend((udp.len() as u16).to_be_bytes());
+            frame.extend([17, 64]);
+            frame.extend(ip.octets());
+            frame.extend(ip.octets());
+            frame.extend(udp);
+        }
+        _ => {
+            frame.extend([0x88, 0xf7]);
+            frame.extend(message);
+        }
+    }
+    frame
+}
+
+/// The time in the trial's answer; `None` for another packet. `packet` begins with the network layer.
+fn answer(
+    place: &Place,
+    packet: &[u8],
+    requester: PortIdentity,
+    sequence_id: u16,
+) -> Result<Option<Time<Ptp>>, ProbeError> {
+    let (header, is_summed) = match place.transport {
+        TransportKind::L2 => (0, true),
+        TransportKind::Udp4 => (28, packet.get(..20).is_some_and(|ip| checksum(ip) == 0)),
+        TransportKind::Udp6 => (48, is_v6_summed(packet)),
+    };
+    let Some(message) = packet.get(header..) else { return Ok(None) };
+    let Ok(Message { header, body, .. }) = Message::parse(message) else { return Ok(None) };
+    let Body::DelayResp { receive_timestamp, requesting_port_identity } = body else {
+        return Ok(None);
+    };
+    if requesting_port_identity != requester || header.sequence_id != sequence_id {
+        return Ok(None);
+    }
+    if !is_summed {
+        return Err(ProbeError::Wrong("its checksum"));
+    }
+    if !header.flags.contains(Flags::UNICAST) || header.domain_number != place.domain {
+        return Err(ProbeError::Wrong("its header"));
+    }
+    Ok(Some(receive_timestamp.into()))
+}
+
+fn is_v6_summed(packet: &[u8]) -> bool {
+    let (Some(addresses), Some(udp)) = (packet.get(8..40), packet.get(40..)) else { return false };
+    let length = usize::from(u16::from_be_bytes([packet[4], packet[5]]));
+    let Some(udp) = udp.get(..length) else { return false };
+    let mut pseudo = addresses.to_vec();
+    pseudo.extend((length as u32).to_be_bytes());
+    pseudo.extend([0, 0, 0, 17]);
+    pseudo.extend(udp);
+    checksum(&pseudo) == 0
+}
+
+/// The Internet checksum (RFC 1071); 0 over what has a right one in it.
+pub(super) fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 = bytes
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}

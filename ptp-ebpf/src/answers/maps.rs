@@ -1,0 +1,238 @@
+//! What the programs know and remember. All tables are of fixed size: whoever floods displaces the oldest
+//! entries, and nothing grows.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    helpers::generated::bpf_get_prandom_u32,
+    macros::btf_map,
+};
+use core::ptr;
+use ptp_common::answer::{COUNTS, Outcome, RESPONSE, count_index, flag, interface, slot, spend};
+
+/// The generation of the numbers that are valid.
+#[btf_map]
+static GENERATION: Array<u64, 1> = Array::new();
+/// See [`slot`].
+#[btf_map]
+static SLOTS: Array<[u64; slot::LENGTH], 2> = Array::new();
+/// See [`interface`].
+#[btf_map]
+static INTERFACES: HashMap<u32, [u64; interface::LENGTH], 64> = HashMap::new();
+/// Own addresses of interfaces and those that reach all: the interface, then the address.
+#[btf_map]
+static ADDRESSES: HashMap<[u32; 5], u32, 4096> = HashMap::new();
+/// Prefixes, IPv4 as `::ffff:0:0/96`; see [`flag`].
+#[btf_map]
+static PREFIXES: LpmTrie<[u8; 16], u32, 1024> = LpmTrie::new();
+/// Clients that have come back: until when their answers are paid for.
+#[btf_map]
+static KNOWN: LruHashMap<u64, u64, 65536> = LruHashMap::new();
+/// Clients that were heard once, each at the place that its hash names: rest of the hash, and when.
+#[btf_map]
+static NEWCOMERS: Array<u64, NEWCOMERS_LENGTH> = Array::new();
+/// Addresses that are not trusted: until when their answers are paid for.
+#[btf_map]
+static STRANGERS: LruHashMap<u64, u64, 16384> = LruHashMap::new();
+/// Until when all answers of a processor are paid for.
+#[btf_map]
+static BUDGET: PerCpuArray<u64, 1> = PerCpuArray::new();
+/// Where answers are made.
+#[btf_map]
+static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
+/// Counts of requests.
+#[btf_map]
+static COUNTS_OF: PerCpuArray<u64, COUNTS> = PerCpuArray::new();
+
+/// What an answer is made of; a program's stack has no room for it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Work {
+    /// The answer, and zeros behind it.
+    pub answer: [u64; RESPONSE / 8 + 1],
+    /// The request's datagram without its checksum.
+    pub before: [u32; DATAGRAM + 1],
+    /// The UDP headers to send, and the same without checksum.
+    pub udp: [u32; 2],
+    pub summed_udp: [u32; 2],
+    /// The IP header.
+    pub ip: [u32; 10],
+    /// Pseudo headers.
+    pub old_pseudo: [u32; 9],
+    pub new_pseudo: [u32; 9],
+}
+
+/// Words of a request and its UDP header.
+pub const DATAGRAM: usize = (8 + 44) / 4;
+
+impl Work {
+    /// This processor's.
+    #[inline(always)]
+    pub fn area() -> Option<&'static mut Self> {
+        // SAFETY: nobody else uses it while a TC program runs on this processor, and each run takes it once.
+        Some(unsafe { &mut *WORK.get_ptr_mut(0)? })
+    }
+}
+
+const NEWCOMERS_LENGTH: usize = 16384;
+/// One in so many newcomers takes a place that is in use.
+const ADMISSION: u32 = 8;
+/// Silent for so long, a newcomer is one again; in units of 2^30 ns.
+const FORGOTTEN: u32 = 60;
+
+/// The numbers that hold for all interfaces.
+#[derive(Clone, Copy)]
+pub struct Slot(*const u64);
+
+impl Slot {
+    /// The valid one.
+    #[inline(always)]
+    pub fn now(now_ns: u64) -> Option<Self> {
+        // SAFETY: a word in a map, read as a whole.
+        let generation = unsafe { ptr::read_volatile(GENERATION.get_ptr(0)?) };
+        let this = Self(SLOTS.get_ptr((generation & 1) as u32)?.cast());
+        (this.get(slot::GENERATION) == generation && now_ns < this.get(slot::UNTIL)).then_some(this)
+    }
+
+    #[inline(always)]
+    pub fn get(self, number: usize) -> u64 {
+        // SAFETY: inside the map's value, which lives as long as the program; a word is read as a whole.
+        unsafe { ptr::read_volatile(self.0.add(number)) }
+    }
+
+    /// Whether what was read was not overwritten meanwhile.
+    #[inline(always)]
+    pub fn is_still(self, generation: u64) -> bool {
+        self.get(slot::GENERATION) == generation
+    }
+}
+
+/// The numbers of an interface.
+#[derive(Clone, Copy)]
+pub struct Interface(*const u64);
+
+impl Interface {
+    #[inline(always)]
+    pub fn of(ifindex: u32) -> Option<Self> {
+        Some(Self(INTERFACES.get_ptr(ifindex)?.cast()))
+    }
+
+    #[inline(always)]
+    pub fn get(self, number: usize) -> u64 {
+        // SAFETY: as above. An entry is replaced as a whole, and the old one lives until the program ends.
+        unsafe { ptr::read_volatile(self.0.add(number)) }
+    }
+
+    /// Counts what became of a request of some kind.
+    #[inline(always)]
+    pub fn count(self, kind: u32, outcome: Outcome) {
+        let number = (self.get(interface::FLAGS) >> interface::NUMBER_SHIFT) as u32;
+        let Some(count) = COUNTS_OF.get_ptr_mut(count_index(number, kind, outcome as u32)) else {
+            return;
+        };
+        // SAFETY: this processor's own word, which nobody else writes while a TC program runs.
+        unsafe { *count += 1 };
+    }
+}
+
+/// What an address of this interface is; `None` for somebody else's.
+#[inline(always)]
+pub fn kind_of(ifindex: u32, address: &[u32; 4]) -> Option<u32> {
+    let key = [ifindex, address[0], address[1], address[2], address[3]];
+    let kind = ADDRESSES.get_ptr(&key)?;
+    // SAFETY: a word in a map, read as a whole.
+    Some(unsafe { ptr::read_volatile(kind) })
+}
+
+/// What the prefixes say of an address.
+#[inline(always)]
+pub fn prefix_of(address: &[u32; 4]) -> Option<u32> {
+    let mut bytes = [0_u8; 16];
+    // SAFETY: sixteen bytes each.
+    unsafe { ptr::copy_nonoverlapping(address.as_ptr().cast::<u8>(), bytes.as_mut_ptr(), 16) };
+    PREFIXES.get(&Key::new(128, bytes)).copied()
+}
+
+/// Mixes a word into a hash.
+#[inline(always)]
+pub fn mixed(hash: u64, word: u64) -> u64 {
+    let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    product ^ product >> 29
+}
+
+/// Whether somebody who is not trusted may have an answer to this address.
+#[inline(always)]
+pub fn admit_stranger(slot: Slot, now_ns: u64, hash: u64) -> Result<(), Outcome> {
+    let (cost, burst) = (slot.get(slot::STRANGER_COST), slot.get(slot::STRANGER_BURST));
+    if let Some(earned_at) = STRANGERS.get_ptr_mut(&hash) {
+        // SAFETY: a word in a map. Two processors may write it at once, and then one answer is free.
+        unsafe {
+            let next = spend(ptr::read_volatile(earned_at), now_ns, cost, burst);
+            ptr::write_volatile(earned_at, next.ok_or(Outcome::Stranger)?);
+        }
+        return Ok(());
+    }
+    let _ = STRANGERS.insert(&hash, now_ns + cost, 0);
+    Ok(())
+}
+
+/// Whether a client may have an answer, and whether it has become a known one by asking again.
+#[inline(always)]
+pub fn admit(slot: Slot, now_ns: u64, hash: u64) -> Result<bool, Outcome> {
+    let (mut is_known, mut is_back) = (false, false);
+    if let Some(earned_at) = KNOWN.get_ptr_mut(&hash) {
+        let (cost, burst) = (slot.get(slot::CLIENT_COST), slot.get(slot::CLIENT_BURST));
+        // SAFETY: as above.
+        unsafe {
+            let next = spend(ptr::read_volatile(earned_at), now_ns, cost, burst);
+            ptr::write_volatile(earned_at, next.ok_or(Outcome::ClientLimit)?);
+        }
+        is_known = true;
+    } else if was_heard(now_ns, hash) {
+        let _ = KNOWN.insert(&hash, now_ns, 0);
+        (is_known, is_back) = (true, true);
+    }
+    let Some(earned_at) = BUDGET.get_ptr_mut(0) else { return Err(Outcome::Failed) };
+    let burst = slot.get(slot::TOTAL_BURST);
+    // Half of what is saved up is for those who are known.
+    let allowed = if is_known { burst } else { burst >> 1 };
+    // SAFETY: this processor's own word.
+    unsafe {
+        match spend(*earned_at, now_ns, slot.get(slot::TOTAL_COST), allowed) {
+            Some(next) => *earned_at = next,
+            None if is_known => return Err(Outcome::Budget),
+            None => return Err(Outcome::Crowded),
+        }
+    }
+    Ok(is_back)
+}
+
+/// Whether a newcomer was heard before; it is noted if not. In a flood one in [`ADMISSION`] takes the
+/// place of another, so that who asks twice soon is likely to be found.
+#[inline(always)]
+fn was_heard(now_ns: u64, hash: u64) -> bool {
+    let Some(place) = NEWCOMERS.get_ptr_mut((hash as usize % NEWCOMERS_LENGTH) as u32) else {
+        return false;
+    };
+    let now = (now_ns >> 30) as u32;
+    // SAFETY: a word in a map, read and written as a whole.
+    let before = unsafe { ptr::read_volatile(place) };
+    let is_fresh = now.wrapping_sub(before as u32) < FORGOTTEN;
+    if is_fresh && before >> 32 == hash >> 32 {
+        return true;
+    }
+    // SAFETY: a helper without arguments.
+    if !is_fresh || unsafe { bpf_get_prandom_u32() } % ADMISSION == 0 {
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(place, hash >> 32 << 32 | u64::from(now)) };
+    }
+    false
+}
+
+/// Whether [`flag`] is set for all.
+#[inline(always)]
+pub fn has(slot: Slot, flag: u64) -> bool {
+    slot.get(slot::FLAGS) & flag != 0
+}
+
+/// As [`flag::TRUSTED`], for what needs no prefix: a link has no strangers.
+pub const LINK: u32 = flag::SERVED | flag::TRUSTED;
