@@ -44,7 +44,8 @@ fn measured(client: &Ptp4l) -> i64 {
     median(offsets[offsets.len() - 3..].iter().map(|offset| offset.abs()).collect())
 }
 
-/// `count` boundary clocks between a grandmaster and a client, each with a wire to the next: `down` and `up`.
+/// `count` boundary clocks between a grandmaster and a client, each with a wire to the next: `down1` of the first,
+/// `up1` of the second, and so on.
 fn chain(count: u8) -> Result<Vec<Namespace>, String> {
     let needed = |error: ptp_agent::lab::netns::NetnsError| error.to_string();
     let mut nodes = Vec::new();
@@ -52,10 +53,11 @@ fn chain(count: u8) -> Result<Vec<Namespace>, String> {
         nodes.push(Namespace::new().map_err(needed)?);
     }
     for (n, pair) in (1..).zip(nodes.windows(2)) {
-        veth(&pair[0], "down", &pair[1], "up").map_err(needed)?;
-        for (node, interface, host) in [(&pair[0], "down", 1), (&pair[1], "up", 2)] {
+        let (down, up) = (format!("down{n}"), format!("up{n}"));
+        veth(&pair[0], &down, &pair[1], &up).map_err(needed)?;
+        for (node, interface, host) in [(&pair[0], down, 1), (&pair[1], up, 2)] {
             let address = Ipv4Addr::new(10, 77, n, host);
-            node.add_address(interface, address.into(), 24).map_err(needed)?;
+            node.add_address(&interface, address.into(), 24).map_err(needed)?;
         }
     }
     Ok(nodes)
@@ -67,16 +69,19 @@ fn client_follows_through(count: u8) {
     let nodes = need!(chain(count));
     let (first, last) = (&nodes[0], nodes.last().unwrap());
     let options = [RATES, "clockClass 6\n"];
-    let _grandmaster = need!(Ptp4l::grandmaster(first, &["down"], &options));
-    let clocks: Vec<Agent> = nodes[1..=usize::from(count)]
-        .iter()
-        .map(|node| Agent::start_only(node, &auto(&["up", "down"], &[])))
+    let _grandmaster = need!(Ptp4l::grandmaster(first, &["down1"], &options));
+    let clocks: Vec<Agent> = (1..=count)
+        .map(|n| {
+            let (up, down) = (format!("up{n}"), format!("down{}", n + 1));
+            Agent::start_only(&nodes[usize::from(n)], &auto(&[&up, &down], &[]))
+        })
         .collect();
     let client = ["slaveOnly 1\nsummary_interval -4\nfreq_est_interval 0\n", RATES];
-    let client = need!(Ptp4l::start(last, &["up"], &client));
+    let up = format!("up{}", count + 1);
+    let client = need!(Ptp4l::start(last, &[up.as_str()], &client));
     for clock in &clocks {
         clock.wait_for(0, PATIENCE, "following on one port", |line| {
-            (line.text.contains("interface=\"up\"") && line.text.contains("to=\"time_receiver\""))
+            (line.text.contains("interface=\"up") && line.text.contains("to=\"time_receiver\""))
                 .then_some(())
         });
     }

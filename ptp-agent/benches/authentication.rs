@@ -33,7 +33,7 @@ fn messages(criterion: &mut Criterion) {
     for (key, name) in [(1, "SHA256-128"), (2, "SHA256"), (3, "AES128"), (4, "AES256")] {
         let choice = Choice { spp: Some(1), key_id: Some(key) };
         let keys = Arc::new(parse(KEYS, choice).expect("good keys"));
-        let policy = Policy { keys, is_required: true, domain_number: Some(0) };
+        let policy = Policy { keys, is_required: true, domains: vec![0] };
         let mut associations = Associations::new(policy);
         let mut buffer = [0; MAX_SEALED];
         let sealed = associations.seal(&plain, &mut buffer).expect("there is room").to_vec();

@@ -11,14 +11,15 @@ use std::{
 };
 
 use ptp_agent::{
-    engine::counters::Drop as Cause,
+    engine::{PortState, counters::Drop as Cause, strategy::Strategy},
     publish::{
         alarms::Alarm,
         metrics::{
             CapturePoint, Direction, FAMILIES, Forwarding, Histogram, HostClock, Metrics,
-            PORT_STATES, SERVO_STATES, StampOutcome, Way,
+            StampOutcome, Way,
         },
     },
+    servo::ServoState,
     stamp::StampSource,
 };
 use ptp_common::{
@@ -99,11 +100,11 @@ fn queries() -> Vec<(String, String)> {
 /// What is exported, by name of the series: labels and their values.
 fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
     let metrics = Metrics::new();
-    for state in PORT_STATES {
+    for state in PortState::ALL {
         assert!(metrics.update("eth0", 0, |figures| {
             figures.port_state = Some(state);
-            figures.servo_state = Some(SERVO_STATES[0]);
-            figures.strategy = Some("plain");
+            figures.servo_state = Some(ServoState::Unlocked);
+            figures.strategy = Some(Strategy::Plain);
             figures.offset_from_master_seconds = Some(0.0);
             figures.mean_path_delay_seconds = Some(0.0);
             figures.clock_frequency_adjustment_ratio = Some(0.0);

@@ -9,6 +9,7 @@ pub mod answer;
 pub mod classify;
 pub mod data_set;
 pub mod hint;
+pub mod interrupts;
 pub mod ntp;
 pub mod record;
 pub mod residence;

@@ -30,7 +30,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A time scale. Implemented by [`Mono`], [`Real`] and [`Ptp`] only.
+/// A time scale. Implemented by [`Mono`], [`Free`], [`Real`] and [`Ptp`] only.
 pub trait Scale: sealed::Sealed {
     /// Short name for messages.
     const NAME: &'static str;
@@ -52,6 +52,12 @@ scale!(
     /// The host's CLOCK_MONOTONIC, which is what `bpf_ktime_get_ns` reads. Since boot.
     Mono,
     "monotonic"
+);
+scale!(
+    /// The host's monotonic time as it would be had nobody steered it: what servos measure by. Where the
+    /// monotonic clock is not the one that is steered, it is the same.
+    Free,
+    "free-running"
 );
 scale!(
     /// The host's CLOCK_REALTIME: in effect UTC, since 1970.

@@ -23,6 +23,9 @@ pub struct DataSet {
     pub sender: PortIdentity,
     /// The port that received it.
     pub receiver: PortIdentity,
+    /// `localPriority` of that port, or of the clock for its own set, where the alternate algorithm of ITU-T
+    /// G.8275 is used; `None` is the standard's. All sets of a clock have one, or none has.
+    pub local_priority: Option<u8>,
 }
 
 impl DataSet {
@@ -36,11 +39,16 @@ impl DataSet {
             steps_removed: announce.steps_removed,
             sender,
             receiver,
+            local_priority: None,
         }
     }
 
-    /// Figure 34, and figure 35 where both have the same grandmaster.
+    /// Figure 34, and figure 35 where both have the same grandmaster; with local priorities by the alternate
+    /// algorithm.
     pub fn compare(&self, other: &Self) -> Comparison {
+        if let (Some(own), Some(others)) = (self.local_priority, other.local_priority) {
+            return self.compare_alternately(other, own, others);
+        }
         if self.grandmaster_identity == other.grandmaster_identity {
             return self.compare_topology(other);
         }
@@ -57,6 +65,30 @@ impl DataSet {
         match key(self).cmp(&key(other)) {
             Ordering::Less => Comparison::Better,
             _ => Comparison::Worse,
+        }
+    }
+
+    /// ITU-T G.8275.1 6.3.6: `priority1` is not looked at, `localPriority` is, and clocks that have a reference are
+    /// as good as one another, so that several may be grandmaster and the nearest is followed.
+    fn compare_alternately(&self, other: &Self, own: u8, others: u8) -> Comparison {
+        let key = |set: &Self, local: u8| {
+            (
+                set.clock_quality.clock_class,
+                set.clock_quality.clock_accuracy,
+                set.clock_quality.offset_scaled_log_variance,
+                set.priority2,
+                local,
+            )
+        };
+        let by_quality = key(self, own).cmp(&key(other, others));
+        let by_identity = match self.clock_quality.clock_class {
+            ..=127 => Ordering::Equal,
+            _ => self.grandmaster_identity.cmp(&other.grandmaster_identity),
+        };
+        match by_quality.then(by_identity) {
+            Ordering::Less => Comparison::Better,
+            Ordering::Greater => Comparison::Worse,
+            Ordering::Equal => self.compare_topology(other),
         }
     }
 
@@ -209,7 +241,30 @@ mod tests {
             steps_removed: 3,
             sender: port(0x40, 1),
             receiver: port(OWN, 1),
+            local_priority: None,
         }
+    }
+
+    #[test]
+    fn alternate_algorithm_looks_at_the_local_priority_and_at_neither_priority1_nor_who_it_is() {
+        let near = DataSet { local_priority: Some(128), ..set() };
+        let with = |change: fn(&mut DataSet)| {
+            let mut set = DataSet { grandmaster_identity: identity(0x10), ..near };
+            change(&mut set);
+            set
+        };
+        assert_eq!(near.compare(&with(|s| s.local_priority = Some(127))), Comparison::Worse);
+        // Of no reference: whoever has the lower identity.
+        assert_eq!(near.compare(&with(|s| s.priority1 = 255)), Comparison::Worse);
+        // Both have a reference: the nearer one.
+        let reference = |steps_removed| {
+            let mut set = with(|s| s.clock_quality.clock_class = 6);
+            set.steps_removed = steps_removed;
+            set
+        };
+        let here = DataSet { grandmaster_identity: identity(0x20), ..reference(1) };
+        assert_eq!(here.compare(&reference(4)), Comparison::Better);
+        assert_eq!(reference(4).compare(&here), Comparison::Worse);
     }
 
     fn other(change: impl FnOnce(&mut DataSet)) -> DataSet {

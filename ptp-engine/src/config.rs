@@ -36,6 +36,9 @@ pub struct PortConfig {
     /// `syncReceiptTimeout`, Sync intervals: a parent that announces itself and sends no Sync for so long is left
     /// until it sends one. 0: never. Only of a clock that takes either role.
     pub sync_receipt_timeout: u8,
+    /// `localPriority` of the alternate algorithm (ITU-T G.8275.1); `None`: the standard's algorithm. All ports
+    /// have one, or none has.
+    pub local_priority: Option<u8>,
 }
 
 /// Which roles a port may take.
@@ -65,6 +68,7 @@ impl Default for PortConfig {
             link_up: true,
             part: PortPart::Either,
             sync_receipt_timeout: 0,
+            local_priority: None,
         }
     }
 }

@@ -2,6 +2,8 @@
 //! says of itself where it serves, when it serves what it follows, and what its time is worth when it follows
 //! nobody any more.
 
+#[cfg(doc)]
+use crate::config::PortConfig;
 use crate::config::TransmitterConfig;
 use ptp_common::time::Duration;
 
@@ -19,6 +21,8 @@ pub struct Contention {
     pub before_lock: BeforeLock,
     /// What its time is worth without its grandmaster.
     pub holdover: Option<Holdover>,
+    /// `localPriority` of the clock itself, as for [`PortConfig::local_priority`].
+    pub local_priority: Option<u8>,
 }
 
 impl Contention {
@@ -30,6 +34,7 @@ impl Contention {
             path_trace: PathTrace::On,
             before_lock: BeforeLock::Silent,
             holdover: None,
+            local_priority: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! here, and nowhere else, a clock is steered.
 
 mod council;
+mod sample;
 #[cfg(test)]
 mod tests;
 mod witness;
@@ -24,7 +25,7 @@ use crate::{
         Trust,
     },
     stamp::{Stamp, StampSource},
-    strategy::{self, Strategist, Strategy, Use},
+    strategy::{self, Strategist, Use},
 };
 use council::Council;
 pub use council::{MAX_WITNESS_DOMAINS, Policy, Source, Standing};
@@ -33,9 +34,12 @@ use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
     wire::{ClockIdentity, PortIdentity},
 };
+pub use sample::Sample;
 
 /// Sync messages that may be missing before the servo goes into holdover, Sync intervals.
 const HOLDOVER_AFTER: i32 = 8;
+/// Or so many of the time that lay between the latest ones, if that is longer.
+const HOLDOVER_AFTER_SLOW: i32 = 2;
 /// And at least this long: at high rates some loss is no event.
 const HOLDOVER_AT_LEAST: Duration = Duration::from_secs(2);
 /// A time transmitter that is silent for no longer is the same when it is back: its time, its path and
@@ -76,41 +80,6 @@ pub enum Event {
     },
 }
 
-/// One line of `run --json`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sample {
-    /// The port.
-    pub port: PortIndex,
-    /// The domain.
-    pub domain_number: u8,
-    /// When the Sync arrived.
-    pub mono: Time<Mono>,
-    /// Clock minus time transmitter, as the servo sees it.
-    pub offset: Duration,
-    /// The same from the latest exchange alone.
-    pub raw_offset: Duration,
-    /// Mean path delay or mean link delay.
-    pub delay: Duration,
-    /// The adjustment of the clock after this Sync, parts per billion.
-    pub frequency_ppb: f64,
-    /// State of the servo.
-    pub state: ServoState,
-    /// How far the clock can be trusted.
-    pub trust: Option<Trust>,
-    /// Where the Sync was stamped.
-    pub rx_source: StampSource,
-    /// Where the latest answered request was stamped; `None` before the first one.
-    pub tx_source: Option<StampSource>,
-    /// The time transmitter.
-    pub parent: PortIdentity,
-    /// The grandmaster behind it.
-    pub grandmaster: Option<ClockIdentity>,
-    /// `sequenceId` of the Sync.
-    pub sequence_id: u16,
-    /// How requests are sent and Sync messages chosen.
-    pub strategy: Strategy,
-}
-
 /// Whose time it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Reference {
@@ -144,6 +113,9 @@ pub struct Discipline<C> {
     pub(super) origin: Origin,
     tx_source: Option<StampSource>,
     holdover_at: Option<Time<Mono>>,
+    /// When the latest Sync arrived, and how long after the one before.
+    sync_at: Option<Time<Mono>>,
+    sync_gap: Duration,
     state: ServoState,
     /// The clock may not follow the reference, and that has been told.
     is_refused: bool,
@@ -236,6 +208,8 @@ impl<C: Clock> Discipline<C> {
             origin: Origin::default(),
             tx_source: None,
             holdover_at: None,
+            sync_at: None,
+            sync_gap: Duration::ZERO,
             is_refused: false,
             is_paused: false,
             council,
@@ -385,7 +359,11 @@ impl<C: Clock> Discipline<C> {
                 if consent.is_some() {
                     let interval =
                         sync.log_interval.map_or(Duration::ZERO, Duration::from_log_interval);
-                    let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER);
+                    let gap = self.sync_at.map_or(Duration::ZERO, |at| sync.t2.time - at);
+                    // A rhythm that is slower than what may be claimed shows in two gaps.
+                    let slow = gap.min(self.sync_gap) * HOLDOVER_AFTER_SLOW;
+                    (self.sync_at, self.sync_gap) = (Some(sync.t2.time), gap);
+                    let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER).max(slow);
                     self.holdover_at = Some(now.max(sync.t2.time) + patience);
                 }
                 self.is_paused = consent != Some(Consent::Given);

@@ -1,6 +1,6 @@
 //! One PTP Instance (IEEE 1588-2019 7.1): the ports of this clock in one domain, whom it follows and what it
 //! tells of itself. Bytes come in by [`Input`], and which port does what with them is a matter of the port's
-//! [`Role`]. Client-only and server-only clocks are two [`Participation`]s of the same type.
+//! [`Role`]. What a clock may be is its [`Participation`].
 
 mod bystanders;
 mod election;
@@ -565,6 +565,7 @@ impl Engine for Instance {
             }
             Input::Sent { token, stamp } => self.sent(cx, token, stamp),
             Input::Link { on, state } => self.link(cx, on, state),
+            Input::Passed(_) => {}
         }
     }
 

@@ -83,7 +83,7 @@ pub enum DelayMechanism {
 }
 
 /// `portState` (table 20). FAULTY does not occur here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PortState {
     /// Before the first input.

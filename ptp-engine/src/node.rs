@@ -78,6 +78,8 @@ impl Engine for Node {
                     instance.handle(cx, input);
                 }
             }
+            // A node has sockets of its own.
+            Input::Passed(_) => {}
         }
     }
 

@@ -16,6 +16,7 @@
 //!
 //! The engine is sans I/O and its memory is bounded whatever arrives.
 
+mod driven;
 mod figures;
 mod path;
 mod pending;
@@ -49,6 +50,8 @@ pub use seen::{
 pub const MAX_PORTS: usize = 1024;
 /// How long a port must have been silent before another one may take its place.
 const PORT_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at what has been waited for in vain.
+const LOOK: Duration = Duration::from_secs(1);
 /// Links whose peer delay is known at a time.
 const MAX_LINKS: usize = 64;
 /// How many Sync may be missing at once without any time having passed.
@@ -144,6 +147,8 @@ pub struct Observer {
     ports: LruCache<PortKey, Port>,
     links: LruCache<DomainKey, Link>,
     refusals: Refusals,
+    /// When [`Self::advance`] is to be called again, if anything is waited for.
+    due: Option<Time<Mono>>,
 }
 
 impl Default for Observer {
@@ -161,6 +166,7 @@ impl Observer {
             ports: LruCache::new(PORTS),
             links: LruCache::new(LINKS),
             refusals: Refusals::default(),
+            due: None,
         }
     }
 
@@ -180,10 +186,11 @@ impl Observer {
         for (_, port) in self.ports.iter_mut() {
             port.expire(now);
         }
+        self.due = (!self.ports.is_empty()).then(|| now + LOOK);
     }
 
     /// Takes a packet that passed a hook, at `now` or shortly before. Returns what it completed.
-    pub fn handle(&mut self, now: Time<Mono>, packet: &ObservedPacket<'_>) -> Option<Observation> {
+    pub fn packet(&mut self, now: Time<Mono>, packet: &ObservedPacket<'_>) -> Option<Observation> {
         let parsed = MessageView::from_prefix(packet.bytes)
             .and_then(|view| Ok((view.header(), view.body()?)));
         let (header, body) = match parsed {
@@ -284,6 +291,7 @@ impl Observer {
                 return None;
             }
         }
+        self.due.get_or_insert(now + LOOK);
         let port = self.ports.get_or_insert_mut(key, || Port::new(key, now));
         port.expire(now);
         port.seen.last_seen = now;

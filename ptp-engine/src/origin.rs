@@ -3,13 +3,13 @@
 //! the parent by nature; boundary clocks between and the grandmaster's own inaccuracy come on top.
 
 use ptp_common::time::Duration;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::receiver::Parent;
 use crate::servo::Trust;
 
 /// What a bound on the clock's error is against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BoundReference {
     /// UTC, or its like with the grandmaster's epoch.

@@ -10,12 +10,13 @@ pub(crate) mod transmitter;
 
 use crate::{
     PortState,
+    bmca::DataSet,
     config::PortConfig,
     counters::Counters,
     instance::Aiming,
     pdelay::{Initiator, Responder},
 };
-use foreign::ForeignTable;
+use foreign::{Foreign, ForeignTable};
 use ptp_common::{
     time::{Duration, Mono, Time},
     wire::PortIdentity,
@@ -144,6 +145,12 @@ impl Port {
             announce_sequence_id: 0,
             sync_sequence_id: 0,
         }
+    }
+
+    /// What this port compares of somebody whom it has heard.
+    pub(crate) fn data_set_of(&self, foreign: &Foreign) -> DataSet {
+        let local_priority = self.config.local_priority;
+        DataSet { local_priority, ..foreign.data_set(self.identity) }
     }
 
     /// For how long somebody with this announce interval may be silent (9.2.6.12).

@@ -14,6 +14,7 @@ use ptp_common::{
 use crate::{
     Datagram, PortIndex, PortState, SentToken,
     address::Address,
+    observer::ObservedPacket,
     outcome::{Measurement, Parent, StateReason, SyncObservation},
     stamp::Stamp,
 };
@@ -81,6 +82,8 @@ pub enum Input<'a> {
         /// The stamp.
         stamp: Option<Stamp>,
     },
+    /// A packet passed a hook, on its way in or out, to or from whomever: what an observer sees, who has no sockets.
+    Passed(ObservedPacket<'a>),
     /// The link of a port came up or went down. To say what is known already does no harm.
     Link {
         /// Which.

@@ -33,7 +33,7 @@ use alloc::collections::VecDeque;
 use evidence::Evidence;
 use least::Least;
 use line::Line;
-use ptp_common::time::{Duration, Mono, Time};
+use ptp_common::time::{Duration, Free, Time};
 use serde::{Deserialize, Serialize};
 
 /// Requests remembered.
@@ -52,6 +52,14 @@ const ENOUGH: usize = 5;
 const ENOUGH_SYNCS: usize = 33;
 /// Other verdicts in a row after which the strategy changes.
 const PERSISTENT: u32 = 4;
+/// Between two requests that are sent unprimed to see what priming costs, requests; and so many of them are sent.
+const PROBE_EVERY: u32 = 4;
+const PROBES: usize = 4;
+/// Of so many of them at the least the way back must be shorter, by so much, nanoseconds, or by so many times what
+/// requests scatter.
+const SHORTER: usize = 3;
+const SHORTER_NS: f64 = 500.0;
+const SHORTER_FACTOR: f64 = 3.0;
 /// A Sync that left so shortly after a request arrived may have been warmed by it,
 const WARMED: f64 = 2e6;
 /// and one that left so long after it has not, nanoseconds.
@@ -106,7 +114,7 @@ impl Choice {
 }
 
 /// What is done at present.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
     /// As [`Choice::Plain`].
@@ -156,7 +164,7 @@ pub enum Use {
 }
 
 /// What has been measured; for logs, status and metrics. All in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Findings {
     /// By how much a Sync is faster after a request, median; `null` before both kinds have been seen.
     pub remote_priming_ns: Option<f64>,
@@ -168,6 +176,9 @@ pub struct Findings {
     pub request_noise_ns: Option<f64>,
     /// Whether a request makes the next Sync faster; `null` while it is not certain.
     pub is_primeable: Option<bool>,
+    /// Whether a throwaway frame in front of a request makes it later than it is without, as behind a slow ring of
+    /// a card; `null` while that is not known. Then none is sent.
+    pub is_priming_late: Option<bool>,
 }
 
 /// The strategy is another one.
@@ -216,6 +227,10 @@ pub struct Strategist {
     /// The fastest round trip that is gone by.
     gone_by_ns: Option<f64>,
     evidence: Evidence,
+    /// How far unprimed requests were off the line of the primed ones, ns, and primed ones since the last of them.
+    probes: Vec<f64>,
+    since_probe: u32,
+    is_priming_late: Option<bool>,
     /// Another verdict than the present strategy, and how often in a row.
     other: Option<(Strategy, u32)>,
     findings: Findings,
@@ -243,6 +258,9 @@ impl Strategist {
             least: Least::default(),
             gone_by_ns: None,
             evidence: Evidence::default(),
+            probes: Vec::new(),
+            since_probe: 0,
+            is_priming_late: None,
             other: None,
             findings: Findings::default(),
             change: None,
@@ -279,8 +297,59 @@ impl Strategist {
         match self.strategy {
             Strategy::Plain => Sending::Free,
             Strategy::Cold => Sending::Told(Manner::Plain),
-            Strategy::Trial | Strategy::Primed | Strategy::Remote => Sending::Told(Manner::Primed),
+            Strategy::Trial | Strategy::Primed | Strategy::Remote => {
+                Sending::Told(if self.is_probing() { Manner::Plain } else { self.manner() })
+            }
         }
+    }
+
+    /// That of requests which are learnt from.
+    const fn manner(&self) -> Manner {
+        match (self.strategy, self.is_priming_late) {
+            (Strategy::Plain | Strategy::Cold, _) | (_, Some(true)) => Manner::Plain,
+            _ => Manner::Primed,
+        }
+    }
+
+    /// The next request is to be unprimed, to see what priming costs on the way out: a throwaway frame that the card
+    /// sends no faster than it is given makes the message behind it later, and no stamp in front of the driver shows it.
+    const fn is_probing(&self) -> bool {
+        matches!(self.choice, Choice::Auto | Choice::Remote)
+            && self.is_priming_late.is_none()
+            && self.line.is_some()
+            && self.since_probe >= PROBE_EVERY
+    }
+
+    /// Compares an unprimed request with the primed ones. Whether it was one of those.
+    fn probed(&mut self, at: Time<Mono>, back_ns: f64, manner: Manner) -> bool {
+        let (Some(line), None) = (self.line, self.is_priming_late) else { return false };
+        if manner == self.manner() {
+            self.since_probe = self.since_probe.saturating_add(1);
+            return false;
+        }
+        if !self.requests.iter().any(|request| request.manner == Manner::Primed) {
+            return false;
+        }
+        self.since_probe = 0;
+        self.probes.push(back_ns - line.at(at));
+        if self.probes.len() < PROBES {
+            return true;
+        }
+        let noise_ns = self.findings.request_noise_ns.unwrap_or(0.0);
+        let limit_ns = SHORTER_NS.max(SHORTER_FACTOR * noise_ns);
+        let shorter = self.probes.iter().filter(|off_ns| **off_ns < -limit_ns).count();
+        let is_late = shorter >= SHORTER;
+        self.is_priming_late = Some(is_late);
+        self.findings.is_priming_late = self.is_priming_late;
+        if is_late {
+            // Another way back: what was compared with the old one is of no use.
+            self.requests.retain(|request| request.manner == Manner::Plain);
+            self.syncs.iter_mut().for_each(|sync| sync.round_ns = None);
+            (self.line, self.off, self.gone_by_ns) = (None, 0, None);
+            self.least = Least::default();
+            self.is_anew = true;
+        }
+        true
     }
 
     /// The change of the strategy since the last call.
@@ -339,7 +408,10 @@ impl Strategist {
             self.requests.pop_front();
         }
         self.requests.push_back(Request { input, manner, back_ns });
-        self.follow_path(input.t3.mono, back_ns);
+        let is_probe = self.probed(input.t3.mono, back_ns, manner);
+        if !is_probe {
+            self.follow_path(input.t3.mono, back_ns);
+        }
         // The line would follow a request that is below it, before it is known whether the path does.
         if self.use_of_request(manner) == Use::Learn && self.off >= 0 {
             self.draw_line();
@@ -365,7 +437,10 @@ impl Strategist {
     }
 
     fn use_of_request(&self, manner: Manner) -> Use {
-        let Sending::Told(wanted) = self.sending() else { return Use::Learn };
+        if self.strategy == Strategy::Plain {
+            return Use::Learn;
+        }
+        let wanted = self.manner();
         // Where there are none of those, the others are all there is.
         if manner == wanted || !self.requests.iter().any(|request| request.manner == wanted) {
             Use::Learn
@@ -375,7 +450,7 @@ impl Strategist {
     }
 
     /// Where the way back is another one, what was seen before is of no use.
-    fn follow_path(&mut self, at: Time<Mono>, back_ns: f64) {
+    fn follow_path(&mut self, at: Time<Free>, back_ns: f64) {
         let Some(line) = self.line else { return };
         let off_ns = back_ns - line.at(at);
         let noise_ns = self.findings.request_noise_ns.unwrap_or(0.0);
@@ -428,7 +503,7 @@ impl Strategist {
     }
 
     /// The fastest round trip of the last minutes; where it is another one, the servo begins anew.
-    fn follow_least(&mut self, now: Time<Mono>) {
+    fn follow_least(&mut self, now: Time<Free>) {
         let Some(least_ns) = self.least.value(now) else { return };
         let is_other = self.gone_by_ns.is_none_or(|before| {
             (least_ns - before).abs() > OTHER_NS.max(OTHER_SHARE * before.abs())
@@ -516,6 +591,7 @@ impl Strategist {
             sync_noise_ns: Some(usual - fastest),
             request_noise_ns: Some(request_noise),
             is_primeable,
+            is_priming_late: self.is_priming_late,
         };
         let quiet_ns = QUIET_NS.max(QUIET_FACTOR * request_noise + 50.0);
         // What made it quiet must not be given up for it.
@@ -526,7 +602,7 @@ impl Strategist {
 }
 
 fn quantile(mut values: Vec<f64>, q: f64) -> Option<f64> {
-    values.sort_unstable_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
-    values.get((last as f64 * q).round() as usize).copied()
+    let place = (last as f64 * q).round() as usize;
+    Some(*values.select_nth_unstable_by(place, f64::total_cmp).1)
 }

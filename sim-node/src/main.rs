@@ -5,7 +5,7 @@
 
 mod clock;
 mod drive;
-mod either;
+mod node;
 mod settings;
 mod simulator;
 mod words;
@@ -13,7 +13,7 @@ mod words;
 use std::{env, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
-use settings::{Arguments, Part};
+use settings::Arguments;
 use simulator::Simulator;
 
 /// 2010-01-01, which is the simulator's own default.
@@ -38,13 +38,8 @@ fn run() -> Result<()> {
         number::<u32>("CLKNETSIM_UNIX_SUBNET")?.map(|subnet| subnet.saturating_sub(1));
     let simulator = Simulator::register(&path, node)
         .with_context(|| format!("cannot reach the simulator at {}", path.display()))?;
-    let part = match settings.part {
-        Part::Any if node == 1 => Part::Transmitter,
-        Part::Any => Part::Receiver,
-        part => part,
-    };
-    either::run(simulator, &settings, part, either::Place { node, epoch_s, unix_subnet })
-        .context("the simulator")
+    node::run(simulator, &settings, node::Place { node, epoch_s, unix_subnet })
+        .context("the simulation")
 }
 
 fn number<T: std::str::FromStr>(name: &str) -> Result<Option<T>>

@@ -110,7 +110,8 @@ pub(crate) enum Part {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) interfaces: Vec<String>,
-    pub(crate) part: Part,
+    /// Of each interface.
+    parts: Vec<Part>,
     pub(crate) stamping: Stamping,
     table: Table,
     /// Section, option and value of what has no key.
@@ -140,14 +141,17 @@ impl Settings {
             bail!("no interface");
         }
         let is_software = table.get(RUN).and_then(|run| run.get(CLOCK)).is_some();
-        let flag = |name| flag(text, name);
-        let part = match (flag(["slaveOnly", "clientOnly"]), flag(["masterOnly", "serverOnly"])) {
-            (true, _) => Part::Receiver,
-            (_, true) => Part::Transmitter,
-            _ => Part::Any,
+        let part = |interface: &String| {
+            let flag = |names| flag(text, interface, names);
+            match (flag(["slaveOnly", "clientOnly"]), flag(["masterOnly", "serverOnly"])) {
+                (true, _) => Part::Receiver,
+                (_, true) => Part::Transmitter,
+                _ => Part::Any,
+            }
         };
+        let parts = interfaces.iter().map(part).collect();
         let stamping = if is_software { Stamping::Software } else { Stamping::Hardware };
-        Ok(Self { interfaces, part, stamping, table, others })
+        Ok(Self { interfaces, parts, stamping, table, others })
     }
 
     fn of(&self, section: &str, key: &str) -> Option<&Value> {
@@ -198,9 +202,20 @@ impl Settings {
         self.small(SERVE, key).unwrap_or(default)
     }
 
-    /// `logMinPdelayReqInterval`, log2 s.
-    pub(crate) fn log_min_pdelay_req_interval(&self) -> i8 {
-        self.other("logMinPdelayReqInterval").and_then(|value| value.parse().ok()).unwrap_or(0)
+    /// A number for which there is no key.
+    pub(crate) fn missing<T: std::str::FromStr>(&self, option: &str, default: T) -> T {
+        self.other(option).and_then(|value| value.parse().ok()).unwrap_or(default)
+    }
+
+    /// What the port of an interface may be.
+    pub(crate) fn part_of(&self, interface: &str) -> Part {
+        let at = self.interfaces.iter().position(|each| each == interface);
+        at.and_then(|at| self.parts.get(at)).copied().unwrap_or(Part::Any)
+    }
+
+    /// Whether no port ever serves: then it is a client, which has no class.
+    pub(crate) fn is_receiver_only(&self) -> bool {
+        self.parts.iter().all(|part| *part == Part::Receiver)
     }
 
     /// `priority1`, `priority2` or `clockClass`.
@@ -261,11 +276,25 @@ fn number(value: &Value) -> Option<f64> {
     value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64))
 }
 
-/// Whether one of these options is set; the last word counts.
-fn flag(text: &str, names: [&str; 2]) -> bool {
-    let words = text.lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
-    let last = words.rev().find(|(name, _)| names.contains(name));
-    last.is_some_and(|(_, value)| value.trim() == "1")
+/// Whether one of these options is set for an interface: its own section counts more than the global one, and the
+/// last word of a section most. The importer has one value for all ports.
+fn flag(text: &str, interface: &str, names: [&str; 2]) -> bool {
+    let (mut section, mut all, mut own) = ("", None, None);
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name.trim();
+        } else if let Some((name, value)) = line.split_once(char::is_whitespace)
+            && names.contains(&name)
+        {
+            let value = value.trim() == "1";
+            if section == "global" {
+                all = Some(value);
+            } else if section == interface {
+                own = Some(value);
+            }
+        }
+    }
+    own.or(all).unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -312,10 +341,12 @@ mod tests {
     #[test]
     fn the_part_is_what_the_configuration_says() {
         let named = ["eth0".to_owned()];
-        let part = |text: &str| Settings::new(text, &named).unwrap().part;
+        let part = |text: &str| Settings::new(text, &named).unwrap().part_of("eth0");
         assert_eq!(part("[global]\n"), Part::Any);
         assert_eq!(part("[global]\nslaveOnly 1\n"), Part::Receiver);
         assert_eq!(part("[global]\nmasterOnly 1\n"), Part::Transmitter);
         assert_eq!(part("[global]\nslaveOnly 1\nslaveOnly 0\n"), Part::Any);
+        assert_eq!(part("[global]\n[eth0]\nmasterOnly 1\n"), Part::Transmitter);
+        assert_eq!(part("[global]\n[eth1]\nmasterOnly 1\n"), Part::Any);
     }
 }

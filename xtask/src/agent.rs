@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    conformance,
     package::{self, Built},
     process::{cargo, cargo_program, command, find, is_root, target_directory, workspace},
     truth,
@@ -32,6 +33,8 @@ pub(crate) enum Bench {
     Hooks(Arguments),
     /// What the agent takes of a host, beside ptp4l: size, start, memory, processor time, scrapes
     Agent(Arguments),
+    /// Random faults and attacks in virtual time: does the bound hold, does the clock recover
+    Faults(Arguments),
     /// What the servos reach where the truth is known, beside the targets (`ptp-agent bench servo`)
     Servo(Arguments),
     /// How many Delay_Req are answered in a flood, and the honest client's among them: by the kernel, by the agent, by
@@ -50,6 +53,9 @@ pub(crate) enum Bench {
     /// How true the agent is against other grandmasters, with ptp4l's client beside it; writes the tables
     /// of docs/truth.md
     Truth(truth::Arguments),
+    /// linuxptp's own test suite, which the developer has, with this project's nodes in ptp4l's place: passed or not,
+    /// and errors over ptp4l's
+    Suite(conformance::Arguments),
 }
 
 pub(crate) fn demo(arguments: &Arguments) -> Result<ExitCode> {
@@ -66,6 +72,12 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
         Bench::Attacks(arguments) => {
             with_test_program("attacks", &package::binary()?, &arguments.arguments)
         }
+        Bench::Faults(arguments) => {
+            let run = ["run", "--release", "--package", "ptp-agent", "--example", "faults", "--"];
+            let run = run.map(OsString::from).into_iter().chain(arguments.arguments.clone());
+            let is_fine = cargo(run).stream(|_| ())?.success();
+            Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         Bench::Servo(arguments) => run(&["bench", "servo"], arguments),
         Bench::Fleet(arguments) => {
             with_test_program("fleet", &package::binary()?, &arguments.arguments)
@@ -76,6 +88,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
             with_test_program("transparent", &binary, &arguments.arguments)
         }
         Bench::Truth(arguments) => truth::run(arguments),
+        Bench::Suite(arguments) => conformance::run(arguments),
     }
 }
 

@@ -22,13 +22,16 @@ use crate::process::{target_directory, workspace};
 
 /// The binaries of `ptp-ebpf`, each of which gives an object: the programs that stamp packets, those
 /// that `ptp-agent bench` measures with, the one that asks the driver for the NIC's time, those that
-/// `ptp-agent doctor` sends packets through, those of the transparent clock, and those that answer for a
-/// time transmitter.
-const BINARIES: [&str; 6] = [AGENT, "ptp-bench", HINTS, PROBE, TRANSPARENT, ANSWERS];
+/// `ptp-agent doctor` sends packets through, those that watch interrupts, those of the transparent clock, and those
+/// that answer for a time transmitter.
+const BINARIES: [&str; 7] = [AGENT, "ptp-bench", HINTS, PROBE, INTERRUPTS, TRANSPARENT, ANSWERS];
 /// The programs that stamp packets once more, saying where they decide: the source with feature `log`.
 const DEBUG: &str = "ptp-agent-debug";
 /// All objects that are committed.
-const OBJECTS: [&str; 7] = [AGENT, "ptp-bench", HINTS, PROBE, TRANSPARENT, ANSWERS, DEBUG];
+const OBJECTS: [&str; 8] =
+    [AGENT, "ptp-bench", HINTS, PROBE, INTERRUPTS, TRANSPARENT, ANSWERS, DEBUG];
+/// For `compare` and `doctor`.
+const INTERRUPTS: &str = "ptp-interrupts";
 /// Has no maps either.
 const PROBE: &str = "ptp-probe";
 /// Has no maps, so that it can be loaded without the machinery for them.

@@ -133,6 +133,11 @@ pub(crate) fn crates() -> Vec<&'static str> {
     crates.filter(|path| workspace().join(path).join("Cargo.toml").exists()).collect()
 }
 
+/// Whether a crate of fuzz targets builds the whole agent for them.
+pub(crate) fn brings_the_agent(fuzz_crate: &str) -> bool {
+    fuzz_crate == "fuzz/agent"
+}
+
 /// Names of the fuzz targets in one of these crates.
 pub(crate) fn targets(fuzz_crate: &str) -> Result<Vec<String>> {
     #[derive(Deserialize)]

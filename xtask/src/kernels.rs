@@ -240,8 +240,11 @@ impl Lab<'_> {
                 let id = format!("hub{hub}end{end}");
                 devices.extend(["-netdev".to_owned(), format!("hubport,id={id},hubid={hub}")]);
                 let mac = format!("52:54:00:00:{hub:02x}:{end:02x}");
-                let device = format!("{model},netdev={id},mac={mac},romfile=");
-                devices.extend(["-device".to_owned(), device]);
+                // A port for each: an igb takes the slots behind its own for its virtual functions.
+                let (port, slot) = (format!("port{hub}{end}"), 2 * hub + end + 1);
+                let root = format!("pcie-root-port,id={port},chassis={slot},slot={slot}");
+                let device = format!("{model},bus={port},netdev={id},mac={mac},romfile=");
+                devices.extend(["-device".to_owned(), root, "-device".to_owned(), device]);
             }
         }
         let stop = AtomicBool::new(false);

@@ -4,6 +4,7 @@
 
 mod agent;
 mod apt;
+mod conformance;
 mod ebpf;
 mod fuzz;
 mod kernels;

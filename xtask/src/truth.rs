@@ -35,15 +35,18 @@ const HOST_LACKS: i32 = 3;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Three cells, two minutes, and the page is left as it is
+    /// One row of each kind, two runs each: twelve minutes; the page is left as it is
     #[arg(long)]
     quick: bool,
-    /// Runs of each cell; the one in the middle is told
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    runs: u32,
-    /// How long each run is, seconds; the whole table takes 12 minutes with 30
-    #[arg(long, value_name = "S", default_value_t = 30)]
+    /// Runs of each row; the one in the middle is told [default: 3, with --quick 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    runs: Option<u32>,
+    /// How long each run is at the least, seconds; the whole table takes 45 minutes
+    #[arg(long, value_name = "S", default_value_t = 25)]
     duration: u32,
+    /// Write the page although not all rows are measured
+    #[arg(long)]
+    page: bool,
     /// Instead: two emulated cards of each model, joined in one guest
     #[arg(long, conflicts_with_all = ["quick", "grandmaster"])]
     guests: bool,
@@ -88,11 +91,6 @@ impl Cell {
     }
 
     fn grid(is_quick: bool) -> Vec<Self> {
-        if is_quick {
-            return [("ptp4l", "l2"), ("ptp4l", "udp4"), ("serve", "l2")]
-                .map(|(grandmaster, transport)| Self::new(grandmaster, transport, 0))
-                .to_vec();
-        }
         let mut cells = vec![
             Self::new("ptp4l", "l2", 0),
             Self::new("ptp4l", "l2", 4),
@@ -112,12 +110,32 @@ impl Cell {
             cells.push(Self::new(grandmaster, "udp4", 0));
         }
         cells.extend([0, 4].map(|load| Self::new("exact", "l2", load)));
+        cells.retain(|cell| !is_quick || cell.is_key());
         cells
     }
 
-    /// So long are its runs at the least, seconds: seldom asked, it takes time to know the way back.
-    const fn least_duration(&self) -> u32 {
-        if self.log_delay_req.is_some() { 90 } else { 0 }
+    /// Whether it is one of those that stand for the others.
+    fn is_key(&self) -> bool {
+        let is_plain = self.log_delay_req.is_none() && self.load == 0;
+        match self.grandmaster {
+            "ptp4l" => {
+                self.transport != "udp6" && (is_plain || (self.load > 0 && self.log_sync < 0))
+            }
+            "serve" => is_plain && self.transport == "udp4",
+            _ => is_plain && self.transport == "l2",
+        }
+    }
+
+    /// So long are its runs at the least, seconds. Seldom asked, it takes time to know the way back; at one Sync
+    /// per second a first estimate takes ten seconds; ptpd begins late, and whole microseconds are to be found out;
+    /// on a bridge few round trips are fast.
+    fn least_duration(&self) -> u32 {
+        match self {
+            Self { log_delay_req: Some(_), .. } => 90,
+            Self { log_sync: 0.., .. } => 75,
+            Self { grandmaster: "ptpd" | "statime", .. } | Self { link: "bridge", .. } => 40,
+            _ => 0,
+        }
     }
 
     fn arguments(&self) -> Vec<String> {
@@ -224,8 +242,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             target_directory().join("release/ptp-agent")
         }
     };
-    let (runs, seconds) =
-        if arguments.quick { (1, 30) } else { (arguments.runs, arguments.duration) };
+    let runs = arguments.runs.unwrap_or(if arguments.quick { 2 } else { 3 });
+    let seconds = arguments.duration;
     let peers = peers(arguments)?;
     let is_wanted = |cell: &Cell| {
         arguments.grandmaster.is_empty()
@@ -247,10 +265,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         table.push_str(&line);
         table.push('\n');
     }
-    if !arguments.quick && !arguments.no_page && arguments.grandmaster.is_empty() {
-        let how = if runs == 1 { "one run" } else { "runs, the one in the middle told," };
+    let is_whole = !arguments.quick && arguments.grandmaster.is_empty();
+    if (is_whole || arguments.page) && !arguments.no_page {
+        let how = if runs == 1 { "One run" } else { "runs, the one in the middle told," };
         let number = if runs == 1 { String::new() } else { format!("{runs} ") };
-        let host = format!("{number}{how} of {seconds} s for each row; {}.\n\n", host());
+        let host = format!("{number}{how} of {seconds} s or more for each row; {}.\n\n", host());
         write_page(&format!("{host}{table}"), TABLE)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -411,6 +430,30 @@ mod tests {
             format!("# Truth\n{begin}\nnew\n{end}\nmore\n")
         );
         with_tables("# Truth\n", "new", TABLE).unwrap_err();
+    }
+
+    #[test]
+    fn quick_table_has_a_row_of_each_kind_and_ends_within_a_quarter_of_an_hour() {
+        let cells = Cell::grid(true);
+        let names: Vec<String> = cells.iter().map(Cell::name).collect();
+        for name in [
+            "ptp4l l2",
+            "ptp4l l2, 4 busy loops",
+            "ptp4l udp4",
+            "ptp4l udp4, 4 busy loops",
+            "ptp4l l2, --clock none",
+            "ptp4l l2, 1 Sync/s",
+            "ptp4l l2, bridge",
+            "ptpd l2",
+            "statime l2",
+            "serve udp4",
+            "exact l2",
+        ] {
+            assert!(names.iter().any(|it| it == name), "{name} in {names:?}");
+        }
+        let seconds = cells.iter().map(|cell| 2 * (cell.least_duration().max(25) + STARTING_S));
+        assert!(seconds.sum::<u32>() < 15 * 60);
+        assert!(Cell::grid(false).len() > names.len());
     }
 
     #[test]

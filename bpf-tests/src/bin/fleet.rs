@@ -26,13 +26,13 @@ use bpf_tests::{
     ptp4l::{CLIENT, Ptp4l},
 };
 use ptp_agent::{
+    engine::PortState,
     lab::netns::{Namespace, veth},
     publish::{
         alarms::Alarm,
-        metrics::{
-            CapturePoint, Direction, HostClock, Metrics, PORT_STATES, SERVO_STATES, StampOutcome,
-        },
+        metrics::{CapturePoint, Direction, HostClock, Metrics, StampOutcome},
     },
+    servo::ServoState,
     stamp::StampSource,
 };
 use ptp_common::wire::{ClockIdentity, MessageType, PortIdentity};
@@ -100,8 +100,8 @@ impl Simulated {
         let now =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
         self.metrics.update("eth0", 0, |figures| {
-            figures.port_state = PORT_STATES.last().copied();
-            figures.servo_state = Some(SERVO_STATES[2]);
+            figures.port_state = Some(PortState::TimeReceiver);
+            figures.servo_state = Some(ServoState::Locked);
             figures.offset_from_master_seconds = Some(dice.roll() * 1e-7);
             figures.mean_path_delay_seconds = Some(3e-6 + dice.roll() * 1e-8);
             figures.clock_frequency_adjustment_ratio = Some(1e-5 + dice.roll() * 1e-9);

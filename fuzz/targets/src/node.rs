@@ -1,4 +1,4 @@
-//! A node with a client and a server, fed with any inputs at any times: it stays bounded, its ports stay in states
+//! A node with a client, a server and a clock of either role, fed with any inputs at any times: it stays bounded, its ports stay in states
 //! that figure 30 allows one from the other, and `next_timeout` never lies behind `now`.
 use ptp_common::{
     time::{Duration, Mono, Time},
@@ -8,6 +8,7 @@ use ptp_engine::{
     Change, Command, Commands, Context, DelayMechanism, Engine, Input, LinkState, Monotonic,
     NoEvent, PortIndex, SentToken, Transmit,
     address::Address,
+    contention::Contention,
     instance::Instance,
     node::Node,
     receiver::{PortConfig, ReceiverConfig},
@@ -25,7 +26,17 @@ fn node(now: Time<Mono>, out: &mut Commands<NoEvent>) -> Node {
     let client = Instance::client_only(receiver, &mut cx);
     let mut transmitter = TransmitterConfig::new(OWN);
     (transmitter.ports, transmitter.domain_number) = (2, 1);
-    Node::new(client).with(Instance::server_only(transmitter, &mut cx))
+    let mut either = ReceiverConfig::new(OWN, 3);
+    either.domain_number = 2;
+    let peer = PortConfig {
+        delay_mechanism: DelayMechanism::P2p,
+        sync_receipt_timeout: 3,
+        ..PortConfig::default()
+    };
+    either.ports.push(peer);
+    let contention = Contention::new(TransmitterConfig::new(OWN));
+    let either = Instance::either(either, contention, &mut cx);
+    Node::new(client).with(Instance::server_only(transmitter, &mut cx)).with(either)
 }
 
 /// See the module's paragraph.

@@ -33,7 +33,7 @@ pub fn run(input: &[u8]) {
             stamp: (kind & 0x20 == 0).then_some(stamp),
             real: Time::from_nanos(now),
         };
-        observer.handle(Time::from_nanos(now), &packet);
+        observer.packet(Time::from_nanos(now), &packet);
     }
     observer.advance(Time::from_nanos(now));
     assert!(observer.ports().count() <= MAX_PORTS);

@@ -28,7 +28,7 @@ pub fn run(input: &[u8]) {
     }
     let choice = Choice { spp: Some(1), key_id: Some(1 + u32::from(kind >> 7)) };
     let keys = Arc::new(parse(KEYS, choice).expect("good keys"));
-    let policy = Policy { keys, is_required: kind & 2 != 0, domain_number: None };
+    let policy = Policy { keys, is_required: kind & 2 != 0, domains: Vec::new() };
     let mut associations = Associations::new(policy);
     // 128 bits are not guessed.
     let verdict = associations.open(Time::ZERO, 0, bytes);

@@ -1,45 +1,43 @@
 //! How far the clock can be trusted, in the words of status, metrics and text lines.
 
 use ptp_common::time::Duration;
-use serde_json::{Value, json};
 
 use crate::{
     engine::origin::{BoundReference, Origin},
     publish::{
         export::{View, Withheld},
         metrics::PortFigures,
+        snapshot::{Following, Utc},
     },
-    servo::{Servo, Trust},
+    servo::{Interval, Servo, Trust},
 };
 
-/// What the status says of it.
-pub(super) fn status(view: &View<'_>, withheld: Option<String>) -> Value {
+/// Puts into the snapshot what is to be said of it.
+pub(super) fn tell(following: &mut Following, view: &View<'_>, withheld: Option<String>) {
     let trust = view.trust;
     let nanos = |of: fn(&Trust) -> Duration| trust.as_ref().map(|trust| ceiling(of(trust)));
-    json!({
-        "error_bound_ns": nanos(|trust| trust.bound),
-        "precision_ns": nanos(|trust| trust.precision),
-        "interval_ns": trust.map(|trust| interval(&trust)),
-        "bound_basis": trust.map(|trust| trust.basis.name()),
-        "bound_reference": trust.map(|_| view.reference.name()),
-        "clipped": trust.map(|trust| trust.is_clipped),
-        "utc": utc(view),
-        "withheld": withheld,
-    })
+    following.error_bound_ns = nanos(|trust| trust.bound);
+    following.precision_ns = nanos(|trust| trust.precision);
+    following.interval_ns = trust.map(|trust| interval(&trust));
+    following.bound_basis = trust.map(|trust| trust.basis.into());
+    following.bound_reference = trust.map(|_| view.reference.into());
+    following.clipped = trust.map(|trust| trust.is_clipped);
+    following.utc = Some(utc(view));
+    following.withheld = withheld;
 }
 
-/// The part of the status about UTC: the same bound with the grandmaster's own error in it, and what it
-/// is against where nobody knows that.
-fn utc(view: &View<'_>) -> Value {
+/// The part about UTC: the same bound with the grandmaster's own error in it, and what it is against where
+/// nobody knows that.
+fn utc(view: &View<'_>) -> Utc {
     let inaccuracy = view.inaccuracy.filter(|_| !view.is_utc_unknown);
     let bound = view.trust.map(|trust| trust.bound + inaccuracy.unwrap_or(Duration::ZERO));
     let reference = if inaccuracy.is_some() { BoundReference::Utc } else { view.reference };
-    json!({
-        "bound_ns": bound.map(ceiling),
-        "reference": view.trust.map(|_| reference.name()),
-        "grandmaster_accuracy_ns": view.inaccuracy.map(ceiling),
-        "offset_s": view.utc_offset_s,
-    })
+    Utc {
+        bound_ns: bound.map(ceiling),
+        reference: view.trust.map(|_| reference.into()),
+        grandmaster_accuracy_ns: view.inaccuracy.map(ceiling),
+        offset_s: view.utc_offset_s.map(i64::from),
+    }
 }
 
 /// Whole nanoseconds, rounded up: a bound is never too small.
@@ -50,7 +48,12 @@ pub(super) fn ceiling(span: Duration) -> i64 {
 
 /// Lowest and highest, nanoseconds, rounded outwards.
 pub(super) fn interval(trust: &Trust) -> [i64; 2] {
-    [ceiling(-trust.interval.lo).saturating_neg(), ceiling(trust.interval.hi)]
+    nanos_outwards(trust.interval)
+}
+
+/// The same of any interval.
+pub(super) fn nanos_outwards(interval: Interval) -> [i64; 2] {
+    [ceiling(-interval.lo).saturating_neg(), ceiling(interval.hi)]
 }
 
 /// What metrics say of it.
@@ -90,8 +93,15 @@ pub(super) fn withheld(refused: Option<&str>, exports: Option<&Withheld>) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::servo::{Basis, Interval, ServoState};
+    use crate::servo::{Basis, ServoState};
     use ptp_common::time::Time;
+    use serde_json::{Value, json};
+
+    fn status(view: &View<'_>, withheld: Option<String>) -> Value {
+        let mut following = Following::default();
+        tell(&mut following, view, withheld);
+        json!(following)
+    }
 
     fn trust() -> Trust {
         // Not whole, so that rounding shows.

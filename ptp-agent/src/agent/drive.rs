@@ -1,44 +1,71 @@
-//! The one loop: what the sockets deliver goes into an engine, what the engine commands goes out, and between
+//! The one loop: what comes from outside goes into an engine, what the engine commands goes out, and between
 //! the two a recorder may write down every input. Which engine it is, which clock it reads and what is made of
-//! what it tells is a [`Host`]'s.
+//! what it tells is a [`Host`]'s; outside are sockets ([`Io`]), or, for who only observes, the hooks of interfaces.
 
 use ptp_common::time::{Duration, Mono, Time};
 
 use super::{AgentError, Asked, Ending, io::Io};
 use crate::{
-    engine::{Command, Commands, Context, Engine, ReadClock},
+    engine::{Command, Commands, Context, Engine, Input, ReadClock, Transmit},
     recording::Recorder,
     sys::clock::monotonic,
 };
 
+/// So much later that may be, to be done with something else.
+const SLACK: Duration = Duration::from_millis(100);
 /// Between two looks at the counters, and two lines of text.
 pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
+/// Where inputs come from and messages go.
+pub trait Outside {
+    /// What makes an input.
+    type Delivery;
+
+    /// The input that it makes.
+    fn input(delivery: &Self::Delivery) -> Input<'_>;
+
+    /// What has come, oldest first.
+    fn next_delivery(&mut self) -> Option<Self::Delivery>;
+
+    /// Sends a message.
+    fn transmit(&mut self, transmit: &Transmit);
+
+    /// Waits until something may have come, or until `until`. Cancel-safe: nothing that has come is lost.
+    fn wait(&mut self, until: Time<Mono>) -> impl Future<Output = ()>;
+}
+
 /// What is around an engine.
-pub trait Host<E: Engine> {
+pub trait Host<E: Engine, O: Outside = Io> {
     /// The clock that the engine may read.
     fn clock(&self) -> &dyn ReadClock;
 
     /// Reads clocks anew, before the engine is given anything at `now`.
-    fn refresh(&mut self, drive: &mut Drive<E>, now: Time<Mono>, occasion: Occasion);
+    fn refresh(&mut self, drive: &mut Drive<E, O>, now: Time<Mono>, occasion: Occasion);
 
     /// The engine has said something that is no message to send.
     ///
     /// # Errors
     /// What ends the command.
-    fn told(&mut self, drive: &mut Drive<E>, command: Command<E::Event>) -> Result<(), AgentError>;
+    fn told(
+        &mut self,
+        drive: &mut Drive<E, O>,
+        command: Command<E::Event>,
+    ) -> Result<(), AgentError>;
+
+    /// The engine has been given this.
+    fn given(&mut self, _drive: &mut Drive<E, O>, _input: &Input<'_>) {}
 
     /// All that was said has been carried out; what was delivered comes next.
-    fn settled(&mut self, _drive: &mut Drive<E>) {}
+    fn settled(&mut self, _drive: &mut Drive<E, O>) {}
 
     /// Once a second.
     ///
     /// # Errors
     /// What ends the command.
-    fn housekeep(&mut self, drive: &mut Drive<E>, now: Time<Mono>) -> Result<(), AgentError>;
+    fn housekeep(&mut self, drive: &mut Drive<E, O>, now: Time<Mono>) -> Result<(), AgentError>;
 
     /// A signal asks to read the configuration again.
-    fn reload(&mut self, _drive: &mut Drive<E>) {}
+    fn reload(&mut self, _drive: &mut Drive<E, O>) {}
 }
 
 /// Why clocks are read anew.
@@ -50,10 +77,10 @@ pub enum Occasion {
     Delivery,
 }
 
-/// An engine with its sockets.
-pub struct Drive<E: Engine> {
-    /// Sockets and stamps.
-    pub io: Io,
+/// An engine with what is outside of it.
+pub struct Drive<E: Engine, O: Outside = Io> {
+    /// Sockets and stamps, or what else there is.
+    pub io: O,
     /// What is driven.
     pub engine: E,
     /// Writes the inputs down.
@@ -61,9 +88,9 @@ pub struct Drive<E: Engine> {
     commands: Commands<E::Event>,
 }
 
-impl<E: Engine> Drive<E> {
+impl<E: Engine, O: Outside> Drive<E, O> {
     /// `engine`, which has given `commands` when it was made.
-    pub const fn new(io: Io, engine: E, commands: Commands<E::Event>) -> Self {
+    pub const fn new(io: O, engine: E, commands: Commands<E::Event>) -> Self {
         Self { io, engine, recorder: None, commands }
     }
 
@@ -85,7 +112,7 @@ impl<E: Engine> Drive<E> {
     pub(super) async fn run(
         &mut self,
         ending: &mut Ending,
-        host: &mut impl Host<E>,
+        host: &mut impl Host<E, O>,
     ) -> Result<(), AgentError> {
         let mut housekeeping = monotonic();
         loop {
@@ -99,7 +126,8 @@ impl<E: Engine> Drive<E> {
                 return Ok(());
             }
             let due = self.engine.next_timeout();
-            let until = ending.limit(due.map_or(housekeeping, |at| at.min(housekeeping)));
+            let latest = housekeeping + SLACK;
+            let until = ending.limit(due.map_or(latest, |at| at.min(latest)));
             tokio::select! {
                 biased;
                 asked = ending.signalled() => match asked {
@@ -115,7 +143,7 @@ impl<E: Engine> Drive<E> {
     ///
     /// # Errors
     /// What `host` says.
-    pub fn turn(&mut self, now: Time<Mono>, host: &mut impl Host<E>) -> Result<(), AgentError> {
+    pub fn turn(&mut self, now: Time<Mono>, host: &mut impl Host<E, O>) -> Result<(), AgentError> {
         host.refresh(self, now, Occasion::Turn);
         // To be called before anything is due changes nothing, and is nothing to be recorded.
         if self.engine.next_timeout().is_some_and(|at| at <= now) {
@@ -140,11 +168,12 @@ impl<E: Engine> Drive<E> {
             let Some(delivery) = self.io.next_delivery() else { return Ok(()) };
             let now = monotonic();
             host.refresh(self, now, Occasion::Delivery);
-            let input = delivery.input();
+            let input = O::input(&delivery);
             if let Some(recorder) = &mut self.recorder {
                 recorder.input(now, &input);
             }
             self.with(now, host.clock(), |engine, cx| engine.handle(cx, input));
+            host.given(self, &input);
         }
     }
 }

@@ -2,7 +2,6 @@
 //! every change in log, metrics and status; and what the service manager is told of them.
 
 use ptp_common::time::{Duration, Mono, Time};
-use serde_json::{Value, json};
 
 use super::io::Io;
 use crate::{
@@ -15,6 +14,7 @@ use crate::{
         alarms::{Alarms, Facts, Limits, Role, Totals},
         http::Publication,
         manager::ServiceManager,
+        snapshot,
     },
     servo::ServoState,
 };
@@ -85,7 +85,7 @@ impl Health {
                 format!("observing, grandmaster {grandmaster}")
             }
             (Role::Receiver, servo, grandmaster) => {
-                let servo = servo.map_or("unlocked", ServoState::name);
+                let servo = servo.unwrap_or(ServoState::Unlocked).name();
                 let from = grandmaster.map_or("none".to_owned(), |identity| identity.to_string());
                 format!("{servo}, grandmaster {from}")
             }
@@ -100,16 +100,14 @@ impl Health {
     }
 
     /// The raised alarms for the status.
-    pub(crate) fn status(&self, now: Time<Mono>) -> Value {
-        let alarms = self.alarms.raised().map(|(alarm, since)| {
-            json!({
-                "alarm": alarm.name(),
-                "for_s": (now - since).as_secs_f64(),
-                "meaning": alarm.summary(),
-                "detail": self.alarms.detail(alarm),
-                "explanation": alarm.explanation(),
-                "runbook": alarm.runbook(),
-            })
+    pub(crate) fn status(&self, now: Time<Mono>) -> Vec<snapshot::Alarm> {
+        let alarms = self.alarms.raised().map(|(alarm, since)| snapshot::Alarm {
+            alarm: alarm.name().into(),
+            for_s: (now - since).as_secs_f64(),
+            meaning: alarm.summary().into(),
+            detail: self.alarms.detail(alarm).to_owned(),
+            explanation: alarm.explanation().into(),
+            runbook: Some(alarm.runbook().into()),
         });
         alarms.collect()
     }
@@ -141,6 +139,7 @@ pub(super) fn totals<'a>(
         totals.delays_unanswered += counters.dropped(Drop::UnansweredDelayReq)
             + counters.dropped(Drop::UnansweredPdelayReq);
         totals.other_address += io.counts(*port).other_address;
+        totals.other_sender += io.counts(*port).other_sender;
         totals.unauthentic +=
             io.counts(*port).authentication.refusals().map(|(_, total)| total).sum::<u64>();
         if let Some((rx, tx)) = io.stamp_counts(*port) {

@@ -7,10 +7,13 @@ mod crowd;
 mod desk;
 mod guard;
 mod interface;
+mod lull;
 mod pin;
 mod reach;
+mod sender;
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, VecDeque},
     future::{Future, pending, poll_fn},
     io,
@@ -25,7 +28,10 @@ use ptp_common::{
 };
 use tokio::time::sleep;
 
-use super::prime::{PrimeMode, Primer};
+use super::{
+    drive::Outside,
+    prime::{PrimeMode, Primer},
+};
 use crate::{
     capture::{
         AttachedHooks, Bracket, Candidates, CaptureError, Choice, ClockRelation, Hearsay,
@@ -38,7 +44,7 @@ use crate::{
         receiver::{Measurement, Observation},
         strategy::Sending,
     },
-    publish::metrics::Histogram,
+    publish::{metrics::Histogram, snapshot::Sources},
     security,
     stamp::{Manner, Stamp, StampSource},
     sys::{clock::monotonic, schedule, timer::Timer},
@@ -52,11 +58,13 @@ use crowd::Crowd;
 use desk::{Found, Side};
 use guard::Guard;
 use interface::{receive_any, rx_selector, tx_selector, wants_driver_stamps};
+use lull::Lull;
 use reach::Standby;
 
 pub use counts::IoCounts;
+pub use desk::SideCounts;
 pub(super) use desk::is_event;
-pub use desk::{SideCounts, Sources};
+pub use sender::{NotASender, Sender};
 
 /// How long a received event message waits for its stamp. On the hook's side the stamp is there
 /// before the socket is; this covers a record that another CPU is still writing.
@@ -95,6 +103,8 @@ pub struct IoConfig {
     pub ring_bytes: Option<u32>,
     /// Messages in the name of the time transmitter are believed from its address only.
     pub is_pinned: bool,
+    /// From whom alone messages of time transmitters are taken; nobody in it: from everybody.
+    pub acceptable_senders: Vec<Sender>,
     /// Keys, and whether messages must be authenticated by them.
     pub security: Option<security::Policy>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
@@ -229,6 +239,9 @@ pub struct Io {
     lost: u64,
     timer: Timer,
     guard: Guard,
+    lull: Lull,
+    /// When it was asked, and what was said.
+    ring_lost: Cell<(Time<Mono>, Option<u64>)>,
 }
 
 impl Io {
@@ -241,6 +254,9 @@ impl Io {
         if let Err(error) = schedule::ask_for_short_turns() {
             tracing::debug!(%error, "short turns");
         }
+        if let Err(error) = schedule::ask_for_exact_timers() {
+            tracing::debug!(%error, "exact timers");
+        }
         // A transmit stamp at TC alone needs no tracepoints, which fire for every packet of the host.
         let xmit = !config.tx_source.is(StampSource::TcEgress);
         let mut programs = Programs::load(Options {
@@ -251,7 +267,11 @@ impl Io {
             ..Options::default()
         })?;
         let watch = LinkWatch::new().map_err(IoError::Watch)?;
-        let guard = Guard::new(config.security.clone(), config.is_pinned);
+        let guard = Guard::new(
+            config.security.clone(),
+            config.is_pinned,
+            config.acceptable_senders.clone(),
+        );
         let mut ports = Vec::new();
         let mut hooks = Vec::new();
         for (index, interface) in config.interfaces.iter().enumerate() {
@@ -303,6 +323,8 @@ impl Io {
             lost: 0,
             timer: Timer::new().map_err(IoError::Timer)?,
             guard,
+            lull: Lull::default(),
+            ring_lost: Cell::new((Time::ZERO, None)),
         })
     }
 
@@ -331,8 +353,8 @@ impl Io {
     pub fn sources(&self, port: PortIndex) -> Option<Sources> {
         let port = self.ports.get(usize::from(port.0))?;
         Some(Sources {
-            rx: port.rx.selector.chosen(),
-            tx: port.tx.selector.chosen(),
+            rx: port.rx.selector.chosen().into(),
+            tx: port.tx.selector.chosen().into(),
             rx_points: port.rx.selector.report(),
             tx_points: port.tx.selector.report(),
             primed: port.primer.is_on(),
@@ -393,52 +415,15 @@ impl Io {
 
     /// Records lost in the kernel because the ring was full.
     pub fn ring_lost(&self) -> u64 {
-        self.programs.lost()
-    }
-
-    /// What has happened, oldest first.
-    pub fn next_delivery(&mut self) -> Option<Delivery> {
-        self.ready.pop_front()
-    }
-
-    /// Sends a message. The stamp of an event message comes as a [`Delivery::TxStamp`], mostly at once.
-    pub fn transmit(&mut self, transmit: &Transmit) {
-        let Transmit { on: port, to, message, token } = transmit;
-        let mut buffer = [0; security::MAX_SEALED];
-        // Before priming: what is warm then has to stay so.
-        let Some(message) = self.seal(*port, message, &mut buffer) else {
-            if let Some(token) = *token {
-                self.ready.push_back(Delivery::TxStamp { token, stamp: None });
-            }
-            return;
-        };
-        let Some(token) = *token else {
-            self.send(*port, Channel::General, *to, message);
-            return;
-        };
-        let failed = Delivery::TxStamp { token, stamp: None };
-        let manner = self.ports.get_mut(usize::from(port.0)).map(Port::prepare);
-        let manner = manner.unwrap_or_default();
-        if !self.send(*port, Channel::Event, *to, message) {
-            self.ready.push_back(failed);
-            return;
-        }
         let now = monotonic();
-        if self.waiting_tx.len() == WAITING {
-            self.ports[usize::from(port.0)].counts.overrun += 1;
-            self.ready.push_back(failed);
-            return;
+        let (asked, lost) = self.ring_lost.get();
+        // Several want to know at a time, and to ask takes a system call for each hook.
+        if lost.is_some() && now - asked < DRAIN {
+            return lost.unwrap_or_default();
         }
-        self.waiting_tx.push_back(Waiting {
-            until: now + TX_PATIENCE,
-            port: *port,
-            bytes: message.to_vec(),
-            source: None,
-            stack: None,
-            token: Some(token),
-            manner,
-        });
-        self.look(now);
+        let lost = self.programs.lost();
+        self.ring_lost.set((now, Some(lost)));
+        lost
     }
 
     fn send(
@@ -477,51 +462,6 @@ impl Io {
                 false
             }
         }
-    }
-
-    /// Waits until something may have happened, or until `until`; then [`Io::next_delivery`] has it.
-    /// Cancel-safe: nothing that was received is lost when the future is dropped.
-    pub async fn wait(&mut self, until: Time<Mono>) {
-        if !self.ready.is_empty() {
-            return;
-        }
-        let now = monotonic();
-        let mut wake = until.min(self.drained + DRAIN);
-        if !self.waiting_rx.is_empty() || !self.waiting_tx.is_empty() {
-            wake = wake.min(now + RETRY);
-        }
-        for reopen in self.ports.iter().filter_map(|port| port.reopen_at) {
-            wake = wake.min(reopen);
-        }
-        let event = tokio::select! {
-            biased;
-            received = receive_any(&mut self.ports) => Some(received),
-            () = self.watch.changed() => None,
-            over = self.timer.until(wake) => {
-                if let Err(error) = over {
-                    // Cannot be; and to go round without a pause would be worse than to be late.
-                    tracing::warn!(%error, "timer");
-                    sleep(std::time::Duration::from_millis(1)).await;
-                }
-                let now = monotonic();
-                if self.ports.iter().any(|port| port.reopen_at.is_some_and(|at| at <= now)) {
-                    self.check_links(now);
-                }
-                self.look(now);
-                return;
-            }
-        };
-        let now = monotonic();
-        match event {
-            Some((port, Ok(received))) => self.received(now, port, received),
-            Some((port, Err(error))) => {
-                self.ports[usize::from(port.0)].counts.receive_errors += 1;
-                tracing::debug!(interface = self.interface(port), %error, "receive");
-                self.check_links(now);
-            }
-            None => self.check_links(now),
-        }
-        self.look(now);
     }
 
     fn received(&mut self, now: Time<Mono>, index: PortIndex, received: Received) {
@@ -586,5 +526,103 @@ impl Io {
             }
         }
         self.attach_again(now);
+    }
+}
+
+impl Outside for Io {
+    type Delivery = Delivery;
+
+    fn input(delivery: &Delivery) -> Input<'_> {
+        delivery.input()
+    }
+
+    fn next_delivery(&mut self) -> Option<Delivery> {
+        self.ready.pop_front()
+    }
+
+    /// Sends a message. The stamp of an event message comes as a [`Delivery::TxStamp`], mostly at once.
+    fn transmit(&mut self, transmit: &Transmit) {
+        let Transmit { on: port, to, message, token } = transmit;
+        let mut buffer = [0; security::MAX_SEALED];
+        // Before priming: what is warm then has to stay so.
+        let Some(message) = self.seal(*port, message, &mut buffer) else {
+            if let Some(token) = *token {
+                self.ready.push_back(Delivery::TxStamp { token, stamp: None });
+            }
+            return;
+        };
+        let Some(token) = *token else {
+            self.send(*port, Channel::General, *to, message);
+            return;
+        };
+        let failed = Delivery::TxStamp { token, stamp: None };
+        let manner = self.ports.get_mut(usize::from(port.0)).map(Port::prepare);
+        let manner = manner.unwrap_or_default();
+        if !self.send(*port, Channel::Event, *to, message) {
+            self.ready.push_back(failed);
+            return;
+        }
+        let now = monotonic();
+        if self.waiting_tx.len() == WAITING {
+            self.ports[usize::from(port.0)].counts.overrun += 1;
+            self.ready.push_back(failed);
+            return;
+        }
+        self.waiting_tx.push_back(Waiting {
+            until: now + TX_PATIENCE,
+            port: *port,
+            bytes: message.to_vec(),
+            source: None,
+            stack: None,
+            token: Some(token),
+            manner,
+        });
+        self.look(now);
+    }
+
+    async fn wait(&mut self, until: Time<Mono>) {
+        if !self.ready.is_empty() {
+            return;
+        }
+        let now = monotonic();
+        let mut wake = until.min(self.drained + DRAIN);
+        if !self.waiting_rx.is_empty() || !self.waiting_tx.is_empty() {
+            wake = wake.min(now + RETRY);
+        }
+        for reopen in self.ports.iter().filter_map(|port| port.reopen_at) {
+            wake = wake.min(reopen);
+        }
+        if self.rest(now, wake).await {
+            return;
+        }
+        let event = tokio::select! {
+            biased;
+            received = receive_any(&mut self.ports) => Some(received),
+            () = self.watch.changed() => None,
+            over = self.timer.until(wake) => {
+                if let Err(error) = over {
+                    // Cannot be; and to go round without a pause would be worse than to be late.
+                    tracing::warn!(%error, "timer");
+                    sleep(std::time::Duration::from_millis(1)).await;
+                }
+                let now = monotonic();
+                if self.ports.iter().any(|port| port.reopen_at.is_some_and(|at| at <= now)) {
+                    self.check_links(now);
+                }
+                self.look(now);
+                return;
+            }
+        };
+        let now = monotonic();
+        match event {
+            Some((port, Ok(received))) => self.received(now, port, received),
+            Some((port, Err(error))) => {
+                self.ports[usize::from(port.0)].counts.receive_errors += 1;
+                tracing::debug!(interface = self.interface(port), %error, "receive");
+                self.check_links(now);
+            }
+            None => self.check_links(now),
+        }
+        self.look(now);
     }
 }

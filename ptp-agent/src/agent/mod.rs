@@ -14,6 +14,7 @@ pub mod replay;
 pub mod run;
 pub mod serve;
 pub mod services;
+mod snapshot;
 pub mod steer;
 pub mod tap;
 
@@ -270,7 +271,7 @@ fn sample_line(interface: &str, sample: &discipline::Sample) -> Sample {
         error_bound_ns: sample.trust.map(|trust| bound::ceiling(trust.bound)),
         precision_ns: sample.trust.map(|trust| bound::ceiling(trust.precision)),
         interval_ns: sample.trust.map(|trust| bound::interval(&trust)),
-        state: sample.state.name().into(),
+        state: sample.state.into(),
         rx_source: Some(sample.rx_source.name().into()),
         tx_source: sample.tx_source.map(|source| source.name().into()),
         strategy: Some(sample.strategy.name().into()),
@@ -335,24 +336,4 @@ fn set_stamp_figures(figures: &mut PortFigures, direction: Direction, counts: &S
     for (source, histogram) in &counts.differences {
         figures.timestamp_differences.insert((direction, *source), histogram.clone());
     }
-}
-
-/// Stamps of a port by direction, source and outcome, for a summary.
-fn stamp_counts((rx, tx): &(SideCounts, SideCounts)) -> serde_json::Value {
-    let sources = |counts: &SideCounts| {
-        let mut sources = serde_json::Map::new();
-        for (source, matched) in &counts.matched {
-            sources.insert(source.name().to_owned(), serde_json::json!({ "matched": matched }));
-        }
-        let others = sources
-            .entry(counts.reference.name())
-            .or_insert_with(|| serde_json::json!({ "matched": 0 }));
-        others["orphaned"] = counts.pairing.orphaned.into();
-        others["duplicate"] = counts.pairing.duplicate.into();
-        others["late"] = counts.pairing.late.into();
-        others["interrupted"] = counts.interrupted.into();
-        others["missing"] = counts.pairing.missing.into();
-        sources
-    };
-    serde_json::json!({ "rx": sources(rx), "tx": sources(tx) })
 }

@@ -17,32 +17,35 @@ use serde::Serialize;
 use serde_json::{Map, json};
 
 use super::{
-    AgentError, Asked, Ending, Reload, confinement,
+    AgentError, Ending, Reload, confinement,
+    drive::{Drive, HOUSEKEEPING, Host, Occasion},
     health::Health,
     services::{Services, Serving},
     start_output,
-    tap::{Packet, Tap, TapConfig},
+    tap::{Tap, TapConfig},
     unix_seconds,
 };
 use crate::{
-    engine::observer::{
-        ClaimSample, Observation, ObservedPacket, Observer, OffsetSample, PortKey, PortSnapshot,
-        Refusals,
+    engine::{
+        Command, Commands, Input, Monotonic, ReadClock,
+        observer::{
+            ClaimSample, Observation, ObservedPacket, Observer, OffsetSample, PortKey,
+            PortSnapshot, Refusals,
+        },
     },
     publish::{
         alarms::{self, Facts, Limits, Role},
         http::Publication,
         json::{Event, Output, PTP, Sample, Summary},
         metrics::{self, MAX_PORTS, StampOutcome, message_type_name},
+        snapshot::{self, Named, Observed, Observing, Snapshot},
     },
-    security::{Associations, Policy, Totals as Authentication},
+    security::Policy,
     stamp::StampSource,
     sys::clock::monotonic,
 };
 use ports::{causes, in_order, is_worth_telling, line, ports};
 
-/// Between two looks at the counters, and two lines of text per port.
-const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// An observation is worth a healthy answer for this long.
 const FRESH: StdDuration = StdDuration::from_secs(10);
 /// A time transmitter that has been silent for longer is not there.
@@ -79,7 +82,7 @@ pub struct ObserveConfig {
 /// [`AgentError`]: what the host lacks at the start, or a reader of the output that has gone.
 pub async fn observe(
     config: ObserveConfig,
-    mut reload: Option<Reload<ObserveConfig>>,
+    reload: Option<Reload<ObserveConfig>>,
 ) -> Result<(), AgentError> {
     let mut ending = Ending::new(config.duration, reload.as_ref())?;
     let publication = Publication::default();
@@ -97,81 +100,65 @@ pub async fn observe(
         );
     }
     confinement::keep_system_calls(config.is_confined);
-    let mut observer = Observer::new();
-    let mut teller = Teller::new(output, publication, services, config.limits, start);
-    teller.keys = config.security.map(Associations::new);
-    let mut housekeeping = start + HOUSEKEEPING;
-    loop {
-        let until = ending.limit(housekeeping);
-        tokio::select! {
-            biased;
-            asked = ending.signalled() => match asked {
-                Asked::ToEnd => break,
-                Asked::ToReload => {
-                    teller.health.reloading();
-                    if let Some(new) = reload.as_mut().and_then(|reload| reload()) {
-                        teller.health.set_limits(new.limits);
-                        teller.services.change(new.serving, monotonic());
-                        match (&mut teller.keys, new.security) {
-                            (Some(keys), Some(policy)) => keys.set_policy(policy),
-                            (keys, policy) => *keys = policy.map(Associations::new),
-                        }
-                    }
-                }
-            },
-            () = tap.wait(until) => {}
-        }
-        let now = monotonic();
-        look(now, &mut tap, &mut observer, &mut teller)?;
-        if now >= housekeeping {
-            housekeeping = now + HOUSEKEEPING;
-            observer.advance(now);
-            teller.housekeep(now, &tap, &observer);
-            teller.print(now, &tap, &observer)?;
-        }
-        if ending.is_due(now) {
-            break;
-        }
-    }
+    tap.set_security(config.security);
+    let teller = Teller::new(output, publication, services, config.limits, start);
+    let mut around =
+        Around { teller, reload, refusals: Refusals::default(), clock: Monotonic::default() };
+    let mut eyes = Drive::new(tap, Observer::new(), Commands::default());
+    eyes.run(&mut ending, &mut around).await?;
+    // What has passed until now.
     let now = monotonic();
-    look(now, &mut tap, &mut observer, &mut teller)?;
-    observer.advance(now);
-    teller.housekeep(now, &tap, &observer);
-    teller.summarise(now, &tap, &observer)
+    eyes.io.drain(now);
+    eyes.turn(now, &mut around)?;
+    around.housekeep(&mut eyes, now)?;
+    around.teller.summarise(now, &eyes.io, &eyes.engine)
 }
 
-/// Carries what has passed to the observer, and what it makes of it to the teller.
-fn look(
-    now: Time<Mono>,
-    tap: &mut Tap,
-    observer: &mut Observer,
-    teller: &mut Teller,
-) -> Result<(), AgentError> {
-    let mut result = Ok(());
-    tap.drain(now, |tap, packet| {
-        let Packet { record, stamp, real } = packet;
-        let observed = ObservedPacket {
-            interface: record.ifindex,
-            direction: record.direction,
-            vlan: (record.vlan_count > 0).then_some(record.vlan[0] & 0x0fff),
-            bytes: record.message(),
-            stamp,
-            real,
-        };
-        if !teller.is_authentic(now, tap, &observed) {
-            return;
-        }
-        let before = *observer.refusals();
-        let observation = observer.handle(now, &observed);
-        teller.count_refusal(tap, &observed, &before, observer.refusals());
-        teller.count_stamp(tap, &observed);
-        if let Some(observation) = observation
-            && let Err(error) = teller.tell(tap, observer, &observation)
-        {
-            result = Err(error);
-        }
-    });
-    result
+type Eyes = Drive<Observer, Tap>;
+
+/// What is around an observer.
+struct Around {
+    teller: Teller,
+    reload: Option<Reload<ObserveConfig>>,
+    /// As many as were told of.
+    refusals: Refusals,
+    /// Nobody is told the time.
+    clock: Monotonic,
+}
+
+impl Host<Observer, Tap> for Around {
+    fn clock(&self) -> &dyn ReadClock {
+        &self.clock
+    }
+
+    fn refresh(&mut self, _: &mut Eyes, _: Time<Mono>, _: Occasion) {}
+
+    fn given(&mut self, eyes: &mut Eyes, input: &Input<'_>) {
+        let Input::Passed(packet) = input else { return };
+        let refusals = *eyes.engine.refusals();
+        self.teller.count_refusal(&eyes.io, packet, &self.refusals, &refusals);
+        self.refusals = refusals;
+        self.teller.count_stamp(&eyes.io, packet);
+    }
+
+    fn told(&mut self, eyes: &mut Eyes, command: Command<Observation>) -> Result<(), AgentError> {
+        let Command::Event(observation) = command else { return Ok(()) };
+        self.teller.tell(&eyes.io, &eyes.engine, &observation)
+    }
+
+    fn housekeep(&mut self, eyes: &mut Eyes, now: Time<Mono>) -> Result<(), AgentError> {
+        eyes.engine.advance(now);
+        self.teller.housekeep(now, &eyes.io, &eyes.engine);
+        self.teller.print(now, &eyes.io, &eyes.engine)
+    }
+
+    fn reload(&mut self, eyes: &mut Eyes) {
+        self.teller.health.reloading();
+        let Some(new) = self.reload.as_mut().and_then(|reload| reload()) else { return };
+        self.teller.health.set_limits(new.limits);
+        self.teller.services.change(new.serving, monotonic());
+        eyes.io.set_security(new.security);
+    }
 }
 
 /// A line of JSON about an offset: the fields of all samples, and whose time it is.
@@ -223,11 +210,6 @@ struct Teller {
     start: Time<Mono>,
     samples: u64,
     health: Health,
-    /// Check what is observed.
-    keys: Option<Associations>,
-    authentication: Authentication,
-    /// The last that was refused, in words.
-    refused: Option<String>,
     /// Sync messages that could be judged.
     syncs: u64,
     offset: Option<Duration>,
@@ -247,9 +229,6 @@ impl Teller {
         Self {
             output,
             health: Health::new(Role::Observer, limits, publication.clone(), start),
-            keys: None,
-            authentication: Authentication::default(),
-            refused: None,
             syncs: 0,
             offset: None,
             publication,
@@ -267,18 +246,6 @@ impl Teller {
             return None;
         }
         Some(self.totals.entry(place).or_default())
-    }
-
-    /// Whether what has passed may be taken for what it says. A record has room for the beginning of a
-    /// message: what is longer cannot be judged and counts as unverified.
-    fn is_authentic(&mut self, now: Time<Mono>, tap: &Tap, packet: &ObservedPacket<'_>) -> bool {
-        let Some(keys) = &mut self.keys else { return true };
-        let place = packet.interface << 1 | u32::from(packet.direction == Direction::Egress);
-        let verdict = keys.open(now, place, packet.bytes);
-        self.authentication.count(verdict);
-        let Err(cause) = verdict else { return true };
-        self.refused = Some(format!("{} on {}", cause.name(), tap.name(packet.interface)));
-        false
     }
 
     /// Counts what became of the stamp of an event message.
@@ -383,7 +350,7 @@ impl Teller {
                     error_bound_ns: None,
                     precision_ns: None,
                     interval_ns: None,
-                    state: STATE.into(),
+                    state: Named::Other(STATE.into()),
                     rx_source: Some(sample.rx_source.name().into()),
                     tx_source: sample.tx_source.map(|source| source.name().into()),
                     strategy: None,
@@ -438,7 +405,7 @@ impl Teller {
             totals: alarms::Totals {
                 syncs: self.syncs,
                 ring_lost: tap.ring_lost(),
-                unauthentic: self.authentication.refusals().map(|(_, total)| total).sum(),
+                unauthentic: tap.authentication().1.refusals().map(|(_, total)| total).sum(),
                 ..alarms::Totals::default()
             },
             ports_up,
@@ -448,7 +415,7 @@ impl Teller {
             offset: self.offset,
             is_displaced: tap.is_displaced(),
             is_unserved: self.services.is_lacking(),
-            refused: self.refused.clone(),
+            refused: tap.last_refused(),
             ..Facts::default()
         }
     }
@@ -470,22 +437,33 @@ impl Teller {
             });
         }
         self.publication.metrics.set_ring_lost(tap.ring_lost());
-        let status = json!({
-            "command": "observe",
-            "uptime_s": (now - self.start).as_secs_f64(),
-            "samples": self.samples,
-            "interfaces": tap.interfaces().map(|(interface, up, rx_source)| json!({
-                "interface": interface,
-                "up": up,
-                "rx_source": rx_source.name(),
-                "tx_source": tap.tx_source().name(),
-            })).collect::<Vec<_>>(),
-            "ports": ports(tap, observer),
-            "authentication": self.keys.is_some().then_some(self.authentication),
-            "lost": self.losses(tap, observer),
-            "alarms": self.health.status(now),
-        });
-        if let Err(error) = self.publication.set_status(&status) {
+        let (has_keys, authentication) = tap.authentication();
+        let snapshot = Snapshot {
+            command: Some(snapshot::Command::Observe.into()),
+            uptime_s: Some((now - self.start).as_secs_f64()),
+            samples: Some(self.samples),
+            observing: Observing {
+                interfaces: tap
+                    .interfaces()
+                    .map(|(interface, up, rx_source)| Observed {
+                        interface: interface.to_owned(),
+                        up,
+                        rx_source: rx_source.into(),
+                        tx_source: tap.tx_source().into(),
+                    })
+                    .collect(),
+                authentication: has_keys.then(|| snapshot::Authentication {
+                    verified: authentication.verified,
+                    unverified: authentication.unverified,
+                    ..snapshot::Authentication::default()
+                }),
+            },
+            ports: ports(tap, observer),
+            lost: self.losses(tap, observer),
+            alarms: self.health.status(now),
+            ..Snapshot::default()
+        };
+        if let Err(error) = self.publication.publish(snapshot) {
             tracing::debug!(%error, "status");
         }
     }
@@ -551,7 +529,7 @@ impl Teller {
         for (cause, total) in observer.ports().flat_map(|port| port.losses.iter()) {
             *lost.entry(cause.to_owned()).or_default() += total;
         }
-        for (cause, total) in self.authentication.refusals() {
+        for (cause, total) in tap.authentication().1.refusals() {
             *lost.entry(cause.to_owned()).or_default() += total;
         }
         lost.retain(|_, total| *total > 0);
@@ -563,7 +541,7 @@ impl Teller {
         let duration_s = (now - self.start).as_secs_f64();
         match self.output {
             Some(output) => {
-                let more = Map::from_iter([("ports".to_owned(), ports(tap, observer))]);
+                let more = Map::from_iter([("ports".to_owned(), json!(ports(tap, observer)))]);
                 let samples = self.samples;
                 // That nothing was lost here is worth being said: who counts packets relies on it.
                 lost.entry("ring".to_owned()).or_insert(0);

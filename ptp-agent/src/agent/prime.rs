@@ -11,6 +11,8 @@
 //! is measured here, without the other end: by the width of the bracket that the two tracepoints put
 //! around the driver.
 
+use std::cell::Cell;
+
 use socket2::Socket;
 
 use crate::{
@@ -26,6 +28,8 @@ const TRIALS: usize = 8;
 const WORTHWHILE: f64 = 0.8;
 /// IEEE 802 local experimental EtherType 1.
 const ETHERTYPE: u16 = 0x88b5;
+/// Stamps that are awaited at the most.
+const MOST_AWAITED: u32 = 8;
 /// Shortest payload of an Ethernet frame.
 const PAYLOAD: [u8; 46] = [0; 46];
 
@@ -146,6 +150,8 @@ pub struct Throwaway {
     socket: Socket,
     ifindex: u32,
     mac: [u8; 6],
+    /// Stamps that were asked for and not read yet.
+    awaited: Cell<u32>,
 }
 
 impl Throwaway {
@@ -159,13 +165,16 @@ impl Throwaway {
         if let Err(error) = driver_stamp::ask(&socket, true) {
             tracing::debug!(interface, %error, "priming without stamps");
         }
-        Some(Self { socket, ifindex, mac })
+        Some(Self { socket, ifindex, mac, awaited: Cell::new(0) })
     }
 
     /// Sends it. That it fails changes nothing but the accuracy of one stamp.
     pub fn send(&self) {
         // Before it rather than behind it: nothing is to come between it and the message.
-        driver_stamp::discard(&self.socket);
+        let awaited = self.awaited.get();
+        let left = awaited - driver_stamp::discard(&self.socket, awaited);
+        // A driver that stamps nothing is not asked about more and more.
+        self.awaited.set((left + 1).min(MOST_AWAITED));
         let _ = packet::send(&self.socket, self.ifindex, self.mac, ETHERTYPE, &PAYLOAD);
     }
 }

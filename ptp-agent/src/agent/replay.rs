@@ -17,7 +17,7 @@ use crate::{
     engine::{Change, Command, PortIndex, discipline::Event, spread::Spread},
     publish::json::{self, OutputError},
     recording::{Note, Problem, ReadError, Reader, Replay, Start, Steered},
-    servo::Servo,
+    servo::{Servo, ServoState},
 };
 
 /// Between two lines of text, on the recording's clock.
@@ -159,7 +159,7 @@ struct Figures {
 
 impl Figures {
     fn take(&mut self, mono: Time<Mono>, sample: &json::Sample) {
-        if sample.state != "locked" {
+        if sample.state != ServoState::Locked {
             return;
         }
         let since = *self.locked.get_or_insert(mono);

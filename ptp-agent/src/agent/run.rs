@@ -4,6 +4,7 @@
 mod apart;
 mod host;
 mod roles;
+mod sources;
 mod telling;
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -25,7 +26,7 @@ use crate::{
     engine::{
         Command, Commands, Context, DelayMechanism, Monotonic, PortIndex, PortState, ReadClock,
         contention::Contention,
-        discipline::{Discipline, Event},
+        discipline::{Discipline, Event, Policy},
         receiver::{Acceptable, PortConfig, PortPart, ReceiverConfig},
         strategy::{self, Sending},
     },
@@ -94,6 +95,10 @@ pub struct RunConfig {
     pub ports: BTreeMap<String, PortSettings>,
     /// As for [`PortConfig::sync_receipt_timeout`].
     pub sync_receipt_timeout: u8,
+    /// As for [`PortConfig::local_priority`].
+    pub local_priority: Option<u8>,
+    /// Of the profile: of Announce, Sync and Delay_Req, log2 s.
+    pub log_intervals: [i8; 3],
     /// How requests are sent and which Sync messages are learnt from.
     pub strategy: strategy::Choice,
     /// Which clock follows.
@@ -116,6 +121,10 @@ pub struct RunConfig {
     pub assume_two_step: bool,
     /// As for [`ReceiverConfig::acceptable`].
     pub acceptable_masters: Vec<Acceptable>,
+    /// As for [`ReceiverConfig::witness_domains`].
+    pub witness_domains: Vec<u8>,
+    /// As for [`ReceiverConfig::on_disagreement`].
+    pub on_disagreement: Policy,
     /// What other programs are given.
     pub exporting: Exporting,
 }
@@ -133,6 +142,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         contention,
         ports: port_settings,
         sync_receipt_timeout,
+        local_priority,
+        log_intervals: [log_announce_interval, _, log_min_delay_req_interval],
         strategy,
         clock,
         servo,
@@ -144,6 +155,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         limits,
         assume_two_step,
         acceptable_masters,
+        witness_domains,
+        on_disagreement,
         exporting,
     } = config;
     let exports = Exports::start(exporting, limits, monotonic());
@@ -174,16 +187,18 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
                     link_up: io.is_up(*port),
                     part: own.part,
                     sync_receipt_timeout,
+                    local_priority,
+                    log_min_delay_req_interval,
                     log_announce_interval: serving
-                        .map_or(default.log_announce_interval, |serving| {
-                            serving.log_announce_interval
-                        }),
+                        .map_or(log_announce_interval, |serving| serving.log_announce_interval),
                     ..default
                 }
             })
             .collect(),
         contention,
         acceptable: acceptable_masters,
+        witness_domains,
+        on_disagreement,
         strategy,
         ..ReceiverConfig::new(identity, seed)
     };
@@ -358,6 +373,7 @@ impl Host<Discipline<Followed>> for Around {
             let serves = runner.engine.receiver().port_state(*port) == PortState::TimeTransmitter;
             runner.io.set_sending(*port, if serves { Sending::Free } else { sending });
         }
+        runner.io.set_lull(runner.engine.receiver().next_sync());
     }
 
     fn housekeep(&mut self, runner: &mut Runner, now: Time<Mono>) -> Result<(), AgentError> {
@@ -371,14 +387,23 @@ impl Host<Discipline<Followed>> for Around {
         let teller = &mut self.teller;
         teller.health.reloading();
         let Some(config) = self.reload.as_mut().and_then(|reload| reload()) else { return };
-        let RunConfig { common, clock, servo_options, delay_asymmetry, limits, exporting, .. } =
-            config;
+        let RunConfig {
+            common,
+            clock,
+            servo_options,
+            delay_asymmetry,
+            limits,
+            exporting,
+            on_disagreement,
+            ..
+        } = config;
         runner.io.set_latencies(common.io.ingress_latency, common.io.egress_latency);
         runner.io.set_security(common.io.security);
         let client = &mut runner.engine;
         client.set_delay_asymmetry(delay_asymmetry);
         client.set_step_thresholds(&servo_options);
         client.set_boundary_clock_error(servo_options.boundary_clock_error);
+        client.set_on_disagreement(on_disagreement);
         client.clock_mut().set_limits(limits);
         if let (Some(steering), Some(new)) = (&mut self.steering, clock.steering()) {
             steering.limits = limits;

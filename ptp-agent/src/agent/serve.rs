@@ -21,8 +21,9 @@ use super::{
     io::{Io, IoConfig, IoError},
     seed,
     services::Services,
-    set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, start_output,
-    virtual_clock,
+    set_drop_figures, set_message_figures, set_stamp_figures,
+    snapshot::{own_port, timestamps},
+    start_output, virtual_clock,
 };
 use crate::{
     answers::{self, Answers, PortAnswers},
@@ -39,6 +40,7 @@ use crate::{
         json::{self},
         management::Setting,
         metrics::Direction,
+        snapshot::{self, Port, Snapshot},
     },
     stamp::StampSource,
     sys::clock::{host_reading, monotonic},
@@ -248,7 +250,7 @@ pub async fn serve(
             let mut more = serde_json::Map::new();
             more.insert("syncs".into(), sent.into());
             if let Some(counts) = ports.first().and_then(|port| io.stamp_counts(*port)) {
-                more.insert("timestamps".into(), stamp_counts(&counts));
+                more.insert("timestamps".into(), json!(timestamps(&counts)));
             }
             output.emit(&json::Event::Summary(json::Summary {
                 duration_s,
@@ -422,38 +424,38 @@ impl Around {
             let counters = transmitter.counters(*port);
             let interface = io.interface(*port);
             publication.metrics.update(interface, self.domain, |figures| {
-                figures.port_state = Some(transmitter.port_state(*port).name());
                 set_message_figures(figures, counters);
                 if let Some((rx, tx)) = io.stamp_counts(*port) {
                     set_stamp_figures(figures, Direction::Rx, &rx);
                     set_stamp_figures(figures, Direction::Tx, &tx);
                 }
-                figures.priming = io.is_primed(*port);
                 set_drop_figures(figures, counters, io.counts(*port));
                 figures.answers = answer_figures(answers.as_mut(), *port, counters);
             });
         }
         publication.metrics.set_ring_lost(io.ring_lost());
-        publication.set_data_sets(data_sets::of_transmitter(transmitter));
         // A grandmaster is healthy as long as it runs its loop.
         publication.set_followed_until(Instant::now() + StdDuration::from_secs(10));
-        let status = json!({
-            "command": "serve",
-            "clock_identity": self.identity.to_string(),
-            "domain": self.domain,
-            "uptime_s": (now - self.start).as_secs_f64(),
-            "ports": ports.iter().map(|port| json!({
-                "interface": io.interface(*port),
-                "state": transmitter.port_state(*port).name(),
-                "sources": io.sources(*port),
-                "authentication": io.authentication(*port),
-                "timestamps": io.stamp_counts(*port).as_ref().map(stamp_counts),
-                "answers": answers.as_mut().map(|each| each.status(usize::from(port.0))),
-            })).collect::<Vec<_>>(),
-            "lost": losses(io, transmitter, ports),
-            "alarms": health.status(now),
-        });
-        if let Err(error) = publication.set_status(&status) {
+        let snapshot = Snapshot {
+            command: Some(snapshot::Command::Serve.into()),
+            uptime_s: Some((now - self.start).as_secs_f64()),
+            clock_identity: Some(self.identity.to_string()),
+            domain: Some(self.domain),
+            ports: ports
+                .iter()
+                .map(|port| Port {
+                    answers: Some(
+                        answers.as_mut().and_then(|each| each.status(usize::from(port.0))),
+                    ),
+                    ..own_port(io, *port, transmitter.port_state(*port))
+                })
+                .collect(),
+            lost: losses(io, transmitter, ports),
+            alarms: health.status(now),
+            data_sets: Some(data_sets::of_transmitter(transmitter)),
+            ..Snapshot::default()
+        };
+        if let Err(error) = publication.publish(snapshot) {
             tracing::debug!(%error, "status");
         }
     }

@@ -2,7 +2,10 @@
 //! the chosen stamp, both directions, general messages too. Nothing is sent and no PTP port is
 //! opened. Interfaces may go and come back.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+};
 
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimestampns};
 use ptp_common::{
@@ -12,12 +15,14 @@ use ptp_common::{
 use socket2::{Domain, Socket, Type};
 use tokio::time::sleep;
 
-use super::io::is_event;
+use super::{drive::Outside, io::is_event};
 use crate::{
     capture::{
         AttachedHooks, CaptureError, Choice, ClockRelation, EgressJoin, Options, Place, Programs,
         Reach, TcPlace, hook_of, stamp_at,
     },
+    engine::{Input, Transmit, observer::ObservedPacket},
+    security::{Associations, Policy, Totals as Authentication},
     stamp::{Stamp, StampSource},
     sys::clock::monotonic,
     transport::{LinkState, LinkWatch, link_state},
@@ -63,13 +68,28 @@ pub enum TapError {
 
 /// A packet that passed.
 #[derive(Debug)]
-pub(super) struct Packet {
+pub struct Packet {
     /// Interface, direction, VLAN and message.
     pub(super) record: Record,
     /// The stamp; general messages have one too. `None` where it was lost.
     pub(super) stamp: Option<Stamp>,
     /// The same instant on CLOCK_REALTIME. Without meaning where there is no stamp.
     pub(super) real: Time<Real>,
+}
+
+impl Packet {
+    /// The same for the observer.
+    fn observed(&self) -> ObservedPacket<'_> {
+        let Self { record, stamp, real } = self;
+        ObservedPacket {
+            interface: record.ifindex,
+            direction: record.direction,
+            vlan: (record.vlan_count > 0).then_some(record.vlan[0] & 0x0fff),
+            bytes: record.message(),
+            stamp: *stamp,
+            real: *real,
+        }
+    }
 }
 
 /// Totals of what went wrong here.
@@ -93,7 +113,7 @@ struct Port {
 }
 
 /// See the module's paragraph.
-pub(super) struct Tap {
+pub struct Tap {
     config: TapConfig,
     programs: Programs,
     ports: Vec<Port>,
@@ -102,6 +122,14 @@ pub(super) struct Tap {
     join: EgressJoin,
     counts: TapCounts,
     reattach_at: Option<Time<Mono>>,
+    /// Packets that nobody has been told of yet, as of `drained`.
+    ready: VecDeque<Packet>,
+    drained: Time<Mono>,
+    /// Check what is observed.
+    keys: Option<Associations>,
+    authentication: Authentication,
+    /// The last that was refused, in words.
+    refused: Option<String>,
     /// Asks for receive stamps and does nothing else: it is this wish that makes the stack stamp
     /// packets. Not bound to any port.
     _wish: Socket,
@@ -146,6 +174,11 @@ impl Tap {
             join: EgressJoin::default(),
             counts: TapCounts::default(),
             reattach_at: None,
+            ready: VecDeque::new(),
+            drained: Time::ZERO,
+            keys: None,
+            authentication: Authentication::default(),
+            refused: None,
             _wish: wish,
         })
     }
@@ -202,22 +235,40 @@ impl Tap {
         self.programs.malformed()
     }
 
-    /// Waits until it is time to look into the ring, but no longer than `until`. Cancel-safe.
-    pub(super) async fn wait(&mut self, until: Time<Mono>) {
-        let now = monotonic();
-        let patience = (until.min(now + DRAIN) - now).as_nanos();
-        tokio::select! {
-            () = self.watch.changed() => self.check_links(monotonic()),
-            () = sleep(std::time::Duration::from_nanos(u64::try_from(patience).unwrap_or(0))) => {
-                if self.reattach_at.is_some_and(|at| at <= now) {
-                    self.check_links(now);
-                }
-            }
+    /// Checks messages by these keys from now on, or by none.
+    pub(super) fn set_security(&mut self, policy: Option<Policy>) {
+        match (&mut self.keys, policy) {
+            (Some(keys), Some(policy)) => keys.set_policy(policy),
+            (keys, policy) => *keys = policy.map(Associations::new),
         }
     }
 
+    /// What authentication has let pass and dropped; all zero without keys.
+    pub(super) const fn authentication(&self) -> (bool, Authentication) {
+        (self.keys.is_some(), self.authentication)
+    }
+
+    /// The last message that was refused, in words.
+    pub(super) fn last_refused(&self) -> Option<String> {
+        self.refused.clone()
+    }
+
+    /// Whether what has passed may be taken for what it says. A record has room for the beginning of a
+    /// message: what is longer cannot be judged and counts as unverified.
+    fn is_authentic(&mut self, packet: &Packet) -> bool {
+        let Some(keys) = &mut self.keys else { return true };
+        let record = &packet.record;
+        let place = record.ifindex << 1 | u32::from(record.direction == Direction::Egress);
+        let verdict = keys.open(self.drained, place, record.message());
+        self.authentication.count(verdict);
+        let Err(cause) = verdict else { return true };
+        self.refused = Some(format!("{} on {}", cause.name(), self.name(record.ifindex)));
+        false
+    }
+
     /// Takes everything out of the ring.
-    pub(super) fn drain(&mut self, now: Time<Mono>, mut each: impl FnMut(&Self, Packet)) {
+    pub(super) fn drain(&mut self, now: Time<Mono>) {
+        self.drained = now;
         let relation = ClockRelation::now();
         let mut packets = Vec::new();
         let tx_source = self.config.tx_source;
@@ -254,7 +305,7 @@ impl Tap {
                 *count += 1;
             }
             let real = relation.real_at(&record, stamp.map_or(now, |stamp| stamp.time));
-            each(self, Packet { record, stamp, real });
+            self.ready.push_back(Packet { record, stamp, real });
         }
     }
 
@@ -325,6 +376,44 @@ impl Tap {
             }
         }
         self.check_places(now);
+    }
+}
+
+impl Outside for Tap {
+    type Delivery = Packet;
+
+    fn input(packet: &Packet) -> Input<'_> {
+        Input::Passed(packet.observed())
+    }
+
+    fn next_delivery(&mut self) -> Option<Packet> {
+        loop {
+            let packet = self.ready.pop_front()?;
+            if self.is_authentic(&packet) {
+                return Some(packet);
+            }
+        }
+    }
+
+    /// An observer has nothing to send, and nothing to send it with.
+    fn transmit(&mut self, _: &Transmit) {}
+
+    /// Until it is time to look into the ring, but no longer than `until`.
+    async fn wait(&mut self, until: Time<Mono>) {
+        if !self.ready.is_empty() {
+            return;
+        }
+        let now = monotonic();
+        let patience = (until.min(now + DRAIN) - now).as_nanos();
+        tokio::select! {
+            () = self.watch.changed() => self.check_links(monotonic()),
+            () = sleep(std::time::Duration::from_nanos(u64::try_from(patience).unwrap_or(0))) => {
+                if self.reattach_at.is_some_and(|at| at <= now) {
+                    self.check_links(now);
+                }
+            }
+        }
+        self.drain(monotonic());
     }
 }
 

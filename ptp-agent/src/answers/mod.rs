@@ -18,13 +18,14 @@ use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
     wire::ClockIdentity,
 };
-use serde_json::{Value, json};
 
 pub use prefix::Prefix;
 pub use programs::{ANSWERS, InterfaceAddress, OBJECT, Programs};
 
 use crate::{
     capture::CaptureError,
+    publish::snapshot::Answering,
+    stamp::StampSource,
     transport::{TransportKind, interface_mac},
 };
 use probe::Place;
@@ -205,7 +206,7 @@ impl Answers {
     }
 
     fn tell_now(&mut self, now: Time<Mono>, served: &Served) {
-        let nanos = |duration: Duration| duration.as_nanos() as i64 as u64;
+        let nanos = |duration: Duration| duration.as_nanos() as u64;
         let cost = |per_second: u32| SECOND_NS / u64::from(per_second.max(1));
         let mut numbers = [0; slot::LENGTH];
         let mut flags = 0;
@@ -376,7 +377,7 @@ impl Answers {
             | stack
             | (index as u64) << interface::NUMBER_SHIFT
             | u64::from(network as u8) << interface::NETWORK_SHIFT;
-        numbers[interface::LATENCY] = wanted.latency.as_nanos() as i64 as u64;
+        numbers[interface::LATENCY] = wanted.latency.as_nanos() as u64;
         let name = &self.ports[index].interface;
         let mut mac = [0; 8];
         mac[..6].copy_from_slice(&interface_mac(name).unwrap_or_default());
@@ -476,23 +477,24 @@ impl Answers {
     }
 
     /// For the status of a port.
-    pub fn status(&mut self, index: usize) -> Value {
+    pub fn status(&mut self, index: usize) -> Option<Answering> {
         let counts = self.counts(index);
-        let Some(port) = self.ports.get(index) else { return Value::Null };
-        let mut outcomes = BTreeMap::<_, BTreeMap<_, _>>::new();
+        let port = self.ports.get(index)?;
+        let mut outcomes = BTreeMap::<String, BTreeMap<String, u64>>::new();
         for ((kind, outcome), total) in counts {
-            outcomes.entry(kind).or_default().insert(outcome.name(), total);
+            outcomes.entry(kind.to_string()).or_default().insert(outcome.name().to_owned(), total);
         }
         let (by, reason) = match &port.state {
             State::Proven => ("kernel", None),
             State::Trial => ("agent", Some("not tried yet")),
             State::Off(reason) => ("agent", Some(reason.as_str())),
         };
-        json!({
-            "by": by,
-            "reason": reason,
-            "receive_stamp": if self.is_stack { "stack" } else { "tc_ingress" },
-            "requests": outcomes,
+        let point = if self.is_stack { StampSource::Stack } else { StampSource::TcIngress };
+        Some(Answering {
+            by: by.into(),
+            reason: reason.map(str::to_owned),
+            receive_stamp: point.into(),
+            requests: outcomes,
         })
     }
 }

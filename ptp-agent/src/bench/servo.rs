@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-use ptp_common::time::{Duration, Mono, Time};
+use ptp_common::time::{Duration, Free, Time};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -330,7 +330,7 @@ impl Exchanges {
         self.count += 1;
         let sent_ns = 1_000_000_000 + self.count * 62_500_000;
         let local = |ns: i64| LocalTime {
-            mono: Time::<Mono>::from_nanos(ns),
+            mono: Time::<Free>::from_nanos(ns),
             clock: Time::from_nanos(ns),
             source: StampSource::Simulated,
             doubt: Duration::ZERO,

@@ -10,13 +10,17 @@ use std::{io, net::UdpSocket};
 use anyhow::Context as _;
 use aya::{
     Ebpf,
-    programs::{ProgramInfo, RawTracePoint},
+    programs::{
+        LinkOrder, ProgramInfo, RawTracePoint, SchedClassifier, TcAttachType, tc::TcAttachOptions,
+    },
     sys::{Stats, enable_stats},
 };
 
 use super::{Cost, NO_PROGRAM, Row, load};
 use crate::{
-    capture::{CaptureError, Options, Programs},
+    capture::{
+        CaptureError, INTERRUPT_TC, INTERRUPT_TRACEPOINTS, Options, Programs, load_interrupts,
+    },
     lab::netns::Namespace,
 };
 
@@ -97,12 +101,62 @@ fn measure_here(runs: u32, packets: u32) -> anyhow::Result<Vec<Row>> {
             });
         }
     }
+    rows.extend(interrupts(runs, packets)?);
     let baseline = Cost::of(&baselines);
     rows.insert(0, Row { name: "xmit_empty", ns: baseline, baseline_ns: 0.0, throughput: None });
     for row in &mut rows {
         row.baseline_ns = baseline.mean;
     }
     Ok(rows)
+}
+
+/// What watching interrupts costs: each poll, each received packet, and each interrupt of any device, of which
+/// there may be few or none meanwhile.
+fn interrupts(runs: u32, packets: u32) -> anyhow::Result<Vec<Row>> {
+    const NAMES: [(&str, &str); 3] = [
+        ("interrupt_other", INTERRUPT_TRACEPOINTS[0].0),
+        ("poll", INTERRUPT_TRACEPOINTS[1].0),
+        ("interrupt_tc", INTERRUPT_TC),
+    ];
+    let mut ebpf = load_interrupts(&[])?;
+    for (name, tracepoint) in INTERRUPT_TRACEPOINTS {
+        let program: &mut RawTracePoint = ebpf.program_mut(name).context(NO_PROGRAM)?.try_into()?;
+        program.load().map_err(CaptureError::load)?;
+        program.attach(tracepoint).map_err(CaptureError::load)?;
+    }
+    let hook: &mut SchedClassifier =
+        ebpf.program_mut(INTERRUPT_TC).context(NO_PROGRAM)?.try_into()?;
+    hook.load().map_err(CaptureError::load)?;
+    let last = TcAttachOptions::TcxOrder(LinkOrder::last());
+    if let Err(error) = hook.attach_with_options("lo", TcAttachType::Ingress, last) {
+        tracing::warn!(%error, "watching interrupts is not measured, which needs TCX");
+        return Ok(Vec::new());
+    }
+    let look = |ebpf: &Ebpf| -> anyhow::Result<[ProgramInfo; 3]> {
+        let info = |name: &str| anyhow::Ok(ebpf.program(name).context(NO_PROGRAM)?.info()?);
+        Ok([info(NAMES[0].1)?, info(NAMES[1].1)?, info(NAMES[2].1)?])
+    };
+    let (sender, receiver) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    sender.connect(receiver.local_addr()?)?;
+    let mut costs = [const { Vec::new() }; 3];
+    for _ in 0..runs {
+        let before = look(&ebpf)?;
+        for _ in 0..packets {
+            sender.send(&[0; 44])?;
+        }
+        for ((costs, before), after) in costs.iter_mut().zip(&before).zip(&look(&ebpf)?) {
+            if after.run_count() > before.run_count() {
+                costs.push(mean(before, after));
+            }
+        }
+    }
+    let row = |((name, _), costs): (&(&'static str, _), &Vec<f64>)| Row {
+        name,
+        ns: Cost::of(costs),
+        baseline_ns: 0.0,
+        throughput: None,
+    };
+    Ok(NAMES.iter().zip(&costs).filter(|(_, costs)| !costs.is_empty()).map(row).collect())
 }
 
 /// Sends datagrams of a Sync's size. Nobody reads them: the receiver's buffer is soon full and drops

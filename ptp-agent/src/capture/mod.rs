@@ -7,6 +7,7 @@ mod chain;
 mod clsact;
 mod hearsay;
 mod hints;
+mod interrupts;
 mod latency;
 mod pairing;
 mod point;
@@ -19,6 +20,13 @@ mod socket_stamp;
 pub use chain::Place;
 pub use hearsay::{Channel as HeardChannel, Hearsay};
 pub use hints::{HINTS_OBJECT, Hints, HintsError};
+pub use interrupts::{
+    INTERRUPTS_OBJECT, Interrupts, InterruptsError, Report as InterruptReport, Spread,
+    moderation_in_words,
+};
+pub(crate) use interrupts::{
+    TC as INTERRUPT_TC, TRACEPOINTS as INTERRUPT_TRACEPOINTS, load as load_interrupts,
+};
 pub use latency::{Latencies, Latency};
 pub use pairing::{Asked, Outcome, Pairing, PairingCounts};
 pub use point::{Choice, hook_of, stamp_at};

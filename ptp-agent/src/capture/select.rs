@@ -79,7 +79,7 @@ impl Candidates {
 }
 
 /// What was measured of one point; for status and logs.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct PointReport {
     /// The point.
     pub source: StampSource,

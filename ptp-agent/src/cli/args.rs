@@ -13,6 +13,7 @@ use super::{
     knowledge::KnowledgeArgs,
     log::LogFormat,
     phc,
+    profile::ProfileName,
     roles::RoleArgs,
     security::SecurityArgs,
     transparent,
@@ -22,7 +23,7 @@ use crate::{
     answers, bench,
     capture::{Choice as PointChoice, Latency},
     compare, doctor,
-    engine::{DelayMechanism, strategy},
+    engine::{DelayMechanism, discipline::Policy, strategy},
     lab,
     publish::local::StatusSocket,
     servo::choice::Choice,
@@ -148,6 +149,9 @@ pub(super) enum ConfigCommand {
         /// Print it as if nothing were set.
         #[arg(long, conflicts_with = "file")]
         default: bool,
+        /// Print what a profile means instead.
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["file", "default"])]
+        profile: Option<ProfileName>,
     },
     /// Translate a configuration of linuxptp's ptp4l: the result on standard output, what has no
     /// counterpart there as comments and on standard error.
@@ -277,6 +281,14 @@ pub(super) struct FollowArgs {
     /// filter, as in pi:raw-weight:median:10.
     #[arg(long, value_name = "SERVO")]
     pub(super) servo: Option<Choice>,
+    /// Domains whose time transmitters are asked as well, to hold the one that is followed against them; at
+    /// most four.
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub(super) witness_domains: Vec<u8>,
+    /// What to do where sources of time contradict each other: alarm (default; follow the best one all the
+    /// same), holdover (unless most agree with it, run on with what was learnt) or follow-majority.
+    #[arg(long, value_name = "POLICY")]
+    pub(super) on_disagreement: Option<Policy>,
     /// Print lines as ptp4l does (master offset ... s2 freq ... path delay ...), one per sample, to
     /// standard output or with --json to standard error.
     #[arg(long)]

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     agent::{
         Common,
-        io::IoConfig,
+        io::{IoConfig, Sender},
         observe::ObserveConfig,
         run::{ClockChoice, RunConfig},
         serve::{ServeConfig, ServedClock},
@@ -22,6 +22,7 @@ use crate::{
     answers,
     capture::{Choice as PointChoice, Latencies, Latency},
     compare,
+    engine::discipline::MAX_WITNESS_DOMAINS,
     publish::{
         alarms::{DEFAULT_OFFSET_LIMIT, Limits},
         management::Access,
@@ -67,6 +68,8 @@ pub(super) enum UsageError {
     NothingToServe,
     #[error("{0} says how to serve, and with --role receiver nothing is served: add --role auto")]
     OnlyAuto(&'static str),
+    #[error("profile {0}: {1}")]
+    AgainstProfile(&'static str, String),
     #[error("--port names {0}, which is none of the interfaces")]
     NoSuchPort(String),
     #[error("{0}")]
@@ -155,7 +158,7 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
         file.as_ref().map_or_else(|| given.clone(), |file| given.clone().or(file))
     };
     let domain = args.domain.or(config.domain).unwrap_or(0);
-    let security = args.tap.security.policy(config, Some(domain))?;
+    let security = args.tap.security.policy(config, &[domain])?;
     Ok(Common {
         io: IoConfig {
             interfaces: interfaces(&args.tap, config)?,
@@ -167,6 +170,7 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
             egress_latency: latencies(&args.egress_latency, &config.egress_latency),
             ring_bytes: ring_bytes(&args.tap, config),
             is_pinned: false,
+            acceptable_senders: Vec::new(),
             security: security.clone(),
             wire: Vec::new(),
             transports: BTreeMap::new(),
@@ -207,7 +211,7 @@ pub(super) fn observe_config(
 ) -> Result<ObserveConfig, UsageError> {
     Ok(ObserveConfig {
         tap: tap(&args.tap, config)?,
-        security: args.tap.security.policy(config, None)?,
+        security: args.tap.security.policy(config, &[])?,
         duration: args.tap.duration,
         serving: serving(&args.tap, config),
         limits: limits(&args.tap, config),
@@ -222,9 +226,32 @@ pub(super) fn run_config(
     record: Option<&Path>,
     json: bool,
 ) -> Result<RunConfig, UsageError> {
+    let mut args = args;
+    let profile = args.roles.profile(&config.run);
+    args.port.transport = args.port.transport.or(config.transport).or(Some(profile.transport));
+    args.port.domain = args.port.domain.or(config.domain).or(Some(profile.domain));
     let mut common = common(&args.port, &config, json)?;
     let section = config.run;
+    let delay_mechanism =
+        args.delay.or(section.delay).map_or(profile.delay_mechanism, Delay::mechanism);
+    profile.check(common.io.transport, common.domain, delay_mechanism)?;
     common.io.is_pinned = section.pin_parent.unwrap_or(true);
+    let witness_domains = match args.witness_domains.is_empty() {
+        true => section.witness_domains.clone().unwrap_or_default(),
+        false => args.witness_domains,
+    };
+    if witness_domains.len() > MAX_WITNESS_DOMAINS {
+        let too_many = format!("{}, at most {MAX_WITNESS_DOMAINS}", witness_domains.len());
+        return Err(UsageError::OutOfRange("--witness-domains", too_many));
+    }
+    for policy in [&mut common.io.security, &mut common.serving.security].into_iter().flatten() {
+        policy.domains.extend(&witness_domains);
+    }
+    common.io.acceptable_senders = section.acceptable_senders.clone().unwrap_or_default();
+    let needs_key = |sender: &Sender| matches!(sender, Sender::Key(_));
+    if common.io.security.is_none() && common.io.acceptable_senders.iter().any(needs_key) {
+        return Err(UsageError::NoKeys);
+    }
     let knowledge = args.knowledge.or(&section);
     let roles = args.roles.or(&section, &common.io.interfaces)?;
     for (interface, port) in &roles.ports {
@@ -270,7 +297,9 @@ pub(super) fn run_config(
         common,
         log_ptp4l: args.log_ptp4l,
         host_clock_offset: Duration::from_nanos(args.host_clock_offset),
-        delay_mechanism: args.delay.or(section.delay).unwrap_or(Delay::E2e).mechanism(),
+        delay_mechanism,
+        local_priority: roles.local_priority,
+        log_intervals: profile.log_intervals,
         contention: roles.contention,
         ports: roles.ports,
         sync_receipt_timeout: roles.sync_receipt_timeout,
@@ -287,6 +316,8 @@ pub(super) fn run_config(
         limits,
         assume_two_step: section.assume_two_step.unwrap_or(false),
         acceptable_masters: section.acceptable_masters.unwrap_or_default(),
+        witness_domains,
+        on_disagreement: args.on_disagreement.or(section.on_disagreement).unwrap_or_default(),
         exporting,
     })
 }

@@ -10,6 +10,7 @@ mod knowledge;
 mod log;
 mod merge;
 mod phc;
+mod profile;
 mod reload;
 mod roles;
 mod security;
@@ -304,6 +305,10 @@ fn run_config_command(
         ConfigCommand::Import { file } => return import::run(&file, json),
         ConfigCommand::Show { default: true, .. } => {
             print!("{}", keys::default_file());
+            return Ok(ExitCode::SUCCESS);
+        }
+        ConfigCommand::Show { profile: Some(profile), .. } => {
+            print!("{}", profile.profile().shown());
             return Ok(ExitCode::SUCCESS);
         }
         ConfigCommand::Check { file } => (file, true),

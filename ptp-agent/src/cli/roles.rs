@@ -9,6 +9,7 @@ use super::{
     args::{Delay, log_interval},
     config::RunSection,
     merge::UsageError,
+    profile::{Profile, ProfileName},
 };
 use crate::{
     agent::run::PortSettings,
@@ -39,6 +40,10 @@ pub(super) struct RoleArgs {
     /// interfaces a boundary clock. It needs a clock to follow with; default then: virtual.
     #[arg(long)]
     pub(super) role: Option<RunRole>,
+    /// PTP profile: what is in effect where nothing else is said. `config show --profile NAME` prints it; what
+    /// contradicts it is refused.
+    #[arg(long, value_name = "NAME")]
+    pub(super) profile: Option<ProfileName>,
     /// Of one interface something else: udp4, udp6 or l2; e2e or p2p; transmitter or receiver, where it may take
     /// that role alone. Several are allowed.
     #[arg(long, value_name = "IFACE=WORD[,WORD]")]
@@ -114,12 +119,19 @@ pub(super) struct Roles {
     pub(super) ports: BTreeMap<String, PortSettings>,
     /// `syncReceiptTimeout`.
     pub(super) sync_receipt_timeout: u8,
+    /// Of all ports.
+    pub(super) local_priority: Option<u8>,
 }
 
 impl RoleArgs {
     /// Whether either role may be taken.
     pub(super) fn is_auto(&self, section: &RunSection) -> bool {
         self.role.or(section.role).unwrap_or_default() == RunRole::Auto
+    }
+
+    /// The profile.
+    pub(super) fn profile(&self, section: &RunSection) -> Profile {
+        self.profile.or(section.profile).unwrap_or_default().profile()
     }
 
     /// These, or else those of the configuration, on `interfaces`.
@@ -143,6 +155,14 @@ impl RoleArgs {
             }
         }
         let is_auto = self.is_auto(section);
+        let profile = self.profile(section);
+        let [announce, sync, delay_req] = profile.log_intervals;
+        let local_priority =
+            profile.local_priority.map(|usual| section.local_priority.unwrap_or(usual));
+        if local_priority.is_none() && section.local_priority.is_some() {
+            let what = "local-priority is of profile g8275.1".to_owned();
+            return Err(UsageError::AgainstProfile(profile.name, what));
+        }
         let of_serving = [
             ("--log-sync-interval", self.log_sync_interval.is_some()),
             ("--log-announce-interval", self.log_announce_interval.is_some()),
@@ -159,18 +179,15 @@ impl RoleArgs {
         }
         let default = TransmitterConfig::new(ClockIdentity::default());
         let mut transmitter = TransmitterConfig {
-            log_sync_interval: self
-                .log_sync_interval
-                .or(section.log_sync_interval)
-                .unwrap_or(default.log_sync_interval),
+            log_sync_interval: self.log_sync_interval.or(section.log_sync_interval).unwrap_or(sync),
             log_announce_interval: self
                 .log_announce_interval
                 .or(section.log_announce_interval)
-                .unwrap_or(default.log_announce_interval),
+                .unwrap_or(announce),
             log_min_delay_req_interval: self
                 .log_min_delay_req_interval
                 .or(section.log_min_delay_req_interval)
-                .unwrap_or(default.log_min_delay_req_interval),
+                .unwrap_or(delay_req),
             priority1: self.priority1.or(section.priority1).unwrap_or(default.priority1),
             priority2: self.priority2.or(section.priority2).unwrap_or(default.priority2),
             tells_brackets: section.stamp_brackets.unwrap_or(true),
@@ -189,12 +206,15 @@ impl RoleArgs {
                 Some(false) => BeforeLock::Uncertain,
                 _ => BeforeLock::Silent,
             },
+            holdover: profile.holdover,
+            local_priority,
             ..Contention::new(transmitter)
         });
         Ok(Roles {
             contention,
             ports,
             sync_receipt_timeout: section.sync_receipt_timeout.unwrap_or(0),
+            local_priority,
         })
     }
 }

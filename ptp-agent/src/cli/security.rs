@@ -35,11 +35,11 @@ impl SecurityArgs {
         self.security.clone().or_else(|| config.security.clone())
     }
 
-    /// Reads the keys, if there are to be any. `domain_number` is the only domain that is judged.
+    /// Reads the keys, if there are to be any. `domains` are the only ones that are judged; none of them: all.
     pub(super) fn policy(
         &self,
         config: &Config,
-        domain_number: Option<u8>,
+        domains: &[u8],
     ) -> Result<Option<Policy>, UsageError> {
         let is_required = self.security_require.or(config.security_require).unwrap_or(false);
         let Some(path) = &self.path(config) else {
@@ -52,6 +52,6 @@ impl SecurityArgs {
         let keys = file::read(path, choice)?;
         let (spp, key) = keys.active();
         tracing::info!(keys = keys.len(), spp, key, required = is_required, "authentication");
-        Ok(Some(Policy { keys: Arc::new(keys), is_required, domain_number }))
+        Ok(Some(Policy { keys: Arc::new(keys), is_required, domains: domains.to_vec() }))
     }
 }

@@ -1,6 +1,6 @@
 //! The clock behind a time receiver: one that is steered, or one that is only watched.
 
-use ptp_common::time::{Duration, Mono, Ptp, Time};
+use ptp_common::time::{Duration, Free, Mono, Ptp, Time};
 
 use super::{
     Clock, ClockError, ClockScale, Consent,
@@ -85,7 +85,7 @@ impl Clock for Followed {
     fn at(&self, mono: Time<Mono>) -> Time<Ptp> {
         self.inner().at(mono)
     }
-    fn free_running(&self, mono: Time<Mono>) -> Time<Mono> {
+    fn free_running(&self, mono: Time<Mono>) -> Time<Free> {
         self.inner().free_running(mono)
     }
     fn consent(&mut self, at: Time<Mono>, offset: Duration) -> Result<Consent, ClockError> {

@@ -12,7 +12,7 @@ use std::{collections::VecDeque, io};
 
 use ptp_common::{
     data_set::TimeProperties,
-    time::{Duration, Mono, Ptp, Time},
+    time::{Duration, Free, Mono, Ptp, Time},
 };
 
 use super::{
@@ -317,7 +317,7 @@ impl Clock for SystemClock {
         mono.at_offset(*offset)
     }
 
-    fn free_running(&self, mono: Time<Mono>) -> Time<Mono> {
+    fn free_running(&self, mono: Time<Mono>) -> Time<Free> {
         self.free.at(mono).at_offset(Duration::ZERO)
     }
 

@@ -332,6 +332,7 @@ impl Laboratory {
             ]
             .into(),
             copies_are_early: self.ends.iter().any(|end| end.side.copies_are_early),
+            interrupts: None,
             results: self.results,
         })
     }

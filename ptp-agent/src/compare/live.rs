@@ -25,8 +25,9 @@ use super::{
     socket::Sender,
 };
 use crate::{
+    capture::{ClockRelation, Interrupts},
     lab::Signals,
-    sys::{clock::monotonic, hwtstamp::HardwareStamps},
+    sys::{clock::monotonic, ethtool, hwtstamp::HardwareStamps},
     transport::interface_mac,
 };
 
@@ -54,6 +55,7 @@ pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
         .transpose()
         .map_err(|source| CompareError::Hardware { interface: interface.to_owned(), source })?;
     let mut probe = args.probe.then(|| Probe::open(args, interface, side.ifindex())).transpose()?;
+    let mut interrupts = Interrupts::attach(interface);
     let mut signals = Signals::new()
         .map_err(|source| CompareError::Os { attempt: "listen for signals", source })?;
     let begin = monotonic();
@@ -67,6 +69,9 @@ pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
     let packets = (json && args.packets).then(Lines::new);
     loop {
         let now = monotonic();
+        if let Ok(interrupts) = &mut interrupts {
+            interrupts.drain(&ClockRelation::now());
+        }
         look(&mut side, probe.as_mut(), &mut join, now, |packet, traffic| {
             results.judge(packet, traffic);
             results.packet(packet, traffic);
@@ -106,6 +111,13 @@ pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
         ]
         .into(),
         copies_are_early: side.copies_are_early,
+        interrupts: Some(match interrupts {
+            Ok(mut interrupts) => {
+                interrupts.drain(&ClockRelation::now());
+                Ok((interrupts.report(), ethtool::moderation(interface).ok()))
+            }
+            Err(error) => Err(error.to_string()),
+        }),
         results,
     };
     report::publish(args, json, &[measurement])

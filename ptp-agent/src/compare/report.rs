@@ -20,11 +20,13 @@ use super::{
     results::{EXCHANGES, RESIDUALS, Results, Traffic},
     tally::{Figures, Histogram, Tally},
 };
+use crate::capture::{InterruptReport, moderation_in_words};
 use crate::publish::{
     plot::{self, Distribution, PlotError, Unit},
     report::{Page, kernel},
     text::nanos,
 };
+use crate::sys::ethtool::Moderation;
 use page::page;
 use tables::{Table, ratio_table, remarks, tables};
 
@@ -40,6 +42,9 @@ pub(super) struct Measurement {
     pub(super) lost: BTreeMap<String, u64>,
     /// Copies of received packets were made before TC ingress.
     pub(super) copies_are_early: bool,
+    /// What was seen of the interface's interrupts and how they are held back, or why nothing was; `None` in the
+    /// laboratory, whose links have none.
+    pub(super) interrupts: Option<Result<(InterruptReport, Option<Moderation>), String>>,
     pub(super) results: Results,
 }
 
@@ -255,6 +260,14 @@ fn print_json(measurements: &[Measurement], ratios: &[Ratio]) -> Result<(), Comp
         }
         for line in exchanges(measurement) {
             lines.print(&line)?;
+        }
+        if let Some(Ok((report, moderation))) = &measurement.interrupts {
+            lines.print(&serde_json::json!({
+                "event": "interrupts",
+                "interface": measurement.interface,
+                "seen": report,
+                "moderation": moderation,
+            }))?;
         }
         lines.print(&serde_json::json!({
             "event": "measurement",

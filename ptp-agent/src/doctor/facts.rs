@@ -5,11 +5,11 @@ use aya::util::KernelVersion;
 use ptp_common::data_set::TimeProperties;
 
 use crate::{
-    capture::ProbeReport,
+    capture::{InterruptReport, ProbeReport},
     engine::bmca::DataSet,
     sys::{
         clock::KernelClock,
-        ethtool::{Driver, Timestamping},
+        ethtool::{Driver, Moderation, Timestamping},
     },
     transport::TransportKind,
 };
@@ -233,6 +233,10 @@ pub(super) struct Link {
     pub timestamping: Option<Timestamping>,
     /// Interrupts.
     pub interrupts: Interrupts,
+    /// How they are held back; `None` where the driver does not tell.
+    pub moderation: Option<Moderation>,
+    /// What was seen of them; `None` where nobody was to look.
+    pub seen: Option<Result<InterruptReport, String>>,
     /// Features of XDP: bit 0 is XDP in the driver. `None` before Linux 6.3.
     pub xdp_features: Option<u64>,
     /// Whether some XDP program is attached already.

@@ -34,8 +34,9 @@ pub struct Args {
     /// changes none.
     #[arg(long, value_name = "BRIDGE")]
     pub bridge: Option<String>,
-    /// For so long that is measured (default 5).
-    #[arg(long, value_name = "SECONDS", requires = "bridge", value_parser = clap::value_parser!(u16).range(1..=300))]
+    /// For so long that is measured (default 5). Without --bridge: watch the interfaces' interrupts for so long, how
+    /// far the stamps are from them and how many packets a poll brings.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=300))]
     pub measure: Option<u16>,
 }
 

@@ -21,6 +21,7 @@ use crate::{
         json::{ClockLine, Event, Sample, Summary},
         statistics::{ErrorStatistics, Statistics},
     },
+    servo::ServoState,
     sys::clock::{monotonic, realtime_minus_monotonic},
 };
 use ptp_common::time::Duration;
@@ -126,7 +127,7 @@ impl Observation {
                 let name = |source: &Option<Cow<'_, str>>| source.as_deref().unwrap_or("-").into();
                 let sources = (name(&sample.rx_source), name(&sample.tx_source));
                 *self.sources.entry(sources).or_default() += 1;
-                if sample.state == "locked" {
+                if sample.state == ServoState::Locked {
                     self.locked_ns.get_or_insert(sample.mono_ns);
                 }
                 self.points.push(Point {

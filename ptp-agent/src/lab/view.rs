@@ -12,9 +12,12 @@ use ratatui::{
 };
 
 use super::observation::{Observation, Point, seconds_since};
-use crate::publish::{
-    terminal::{Screen, Series, bold, chart, dim, figure},
-    text::{nanos, ppb},
+use crate::{
+    publish::{
+        terminal::{Screen, Series, bold, chart, dim, figure},
+        text::{nanos, ppb},
+    },
+    servo::ServoState,
 };
 
 /// Seconds of the past that the chart shows.
@@ -145,10 +148,11 @@ fn draw_figures(frame: &mut Frame<'_>, area: Rect, observation: &Observation) {
     frame.render_widget(Table::new(now, widths).block(Block::bordered().title("agent")), left);
 
     let last = observation.last.as_ref();
-    let state = last.map_or("waiting", |sample| &*sample.state);
+    let state = last.map_or("waiting".into(), |sample| sample.state.to_string());
+    let is_locked = last.is_some_and(|sample| sample.state == ServoState::Locked);
     let source = |of: Option<&str>| of.unwrap_or("-").to_owned();
     let counts = [
-        row("servo", state.into(), if state == "locked" { bold() } else { Style::new() }),
+        row("servo", state, if is_locked { bold() } else { Style::new() }),
         row("samples", observation.points.len().to_string(), Style::new()),
         row("RX stamps", source(last.and_then(|last| last.rx_source.as_deref())), Style::new()),
         row("TX stamps", source(last.and_then(|last| last.tx_source.as_deref())), Style::new()),

@@ -28,6 +28,7 @@ use super::{
     management::{DataSets, Setting},
     metrics::Metrics,
     service::{ServiceThread, serve_clients},
+    snapshot::Snapshot,
 };
 
 /// Connections at one time; a further one takes the place of the oldest.
@@ -81,6 +82,18 @@ impl Publication {
     /// Whether a clock is followed at `now`.
     pub fn is_followed(&self, now: Instant) -> bool {
         self.lock().followed_until.is_some_and(|until| now < until)
+    }
+
+    /// Shows a snapshot: on `/status` and the sockets, and its states in the metrics.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn publish(&self, mut snapshot: Snapshot) -> serde_json::Result<()> {
+        self.metrics.show(&snapshot);
+        if let Some(sets) = snapshot.data_sets.take() {
+            self.set_data_sets(sets);
+        }
+        self.set_status(&snapshot)
     }
 
     /// Sets what `/status` shows.

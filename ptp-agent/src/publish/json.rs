@@ -20,6 +20,9 @@ use std::{
 pub use ptp_trace::readings::HostLine;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::snapshot::Named;
+use crate::servo::ServoState;
+
 /// Lines that may wait for a slow reader before further ones are dropped (a minute at 16 Sync/s).
 const QUEUE_LINES: usize = 1024;
 /// How long [`Output::finish`] waits for a reader that does not read.
@@ -74,8 +77,8 @@ pub struct Sample {
     /// Lowest and highest of local clock minus time transmitter, by causality alone.
     #[serde(default)]
     pub interval_ns: Option<[i64; 2]>,
-    /// State of the servo.
-    pub state: Cow<'static, str>,
+    /// State of the servo; an observer has none and says so.
+    pub state: Named<ServoState>,
     /// Where the receive stamp was taken.
     pub rx_source: Option<Cow<'static, str>>,
     /// Where the transmit stamp was taken.

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod plot;
 pub mod report;
 mod service;
+pub mod snapshot;
 pub mod statistics;
 pub mod terminal;
 pub mod text;

@@ -105,7 +105,7 @@ impl Replay {
                     }
                     self.sent.push_back((token, message));
                 }
-                Command::Send(_) | Command::Measured(_) => {}
+                Command::Send(_) | Command::Measured(_) | Command::Witnessed(_) => {}
                 command => return Some(command),
             }
         }

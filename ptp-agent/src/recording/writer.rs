@@ -361,6 +361,8 @@ impl Recorder {
                 let note = Note::Link { now_ns: now, port: on.0, up: state.is_up() };
                 self.put(now, now, note, None);
             }
+            // A recording is of an engine that has sockets; what passes by is anybody's to capture.
+            Input::Passed(_) => {}
         }
     }
 

@@ -82,8 +82,8 @@ pub struct Policy {
     pub keys: Arc<KeyRing>,
     /// Whether what is not authenticated is dropped.
     pub is_required: bool,
-    /// Messages of other domains are nobody's, and are not judged; `None` judges all.
-    pub domain_number: Option<u8>,
+    /// Messages of other domains are nobody's, and are not judged; where there are none in it, all are judged.
+    pub domains: Vec<u8>,
 }
 
 impl PartialEq for Policy {
@@ -91,7 +91,7 @@ impl PartialEq for Policy {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.keys, &other.keys)
             && self.is_required == other.is_required
-            && self.domain_number == other.domain_number
+            && self.domains == other.domains
     }
 }
 
@@ -204,8 +204,8 @@ impl Associations {
     pub fn open(&mut self, now: Time<Mono>, port: u32, bytes: &[u8]) -> Result<Trust, Refusal> {
         let Ok(view) = MessageView::new(bytes) else { return Ok(Trust::Unverified) };
         let header = view.header();
-        let Policy { keys, is_required, domain_number } = &self.policy;
-        if domain_number.is_some_and(|ours| ours != header.domain_number) {
+        let Policy { keys, is_required, domains } = &self.policy;
+        if !domains.is_empty() && !domains.contains(&header.domain_number) {
             return Ok(Trust::Unverified);
         }
         let (association, verdict) = verdict(keys, *is_required, &view)?;

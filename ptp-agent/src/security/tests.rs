@@ -19,7 +19,7 @@ const KEYS: &str = "[security_association]\nspp 1\n\
 fn associations(active: (u8, u32), is_required: bool) -> Associations {
     let choice = file::Choice { spp: Some(active.0), key_id: Some(active.1) };
     let keys = Arc::new(file::parse(KEYS, choice).unwrap());
-    Associations::new(Policy { keys, is_required, domain_number: Some(0) })
+    Associations::new(Policy { keys, is_required, domains: vec![0] })
 }
 
 fn message(sequence_id: u16) -> Vec<u8> {

@@ -18,6 +18,7 @@ use crate::servo;
 
 pub mod bench;
 pub mod events;
+pub mod faults;
 pub mod kernel;
 mod noise;
 mod oscillator;

@@ -1,115 +1,33 @@
-//! The status as the agent tells it, as far as it is shown. Whatever is missing is left out: an agent
-//! may be older or newer than the command that asks it.
+//! The status as it is shown: what the agent has told, by the types that it tells it with, and why that is not up to
+//! date. Whatever is missing is left out: an agent may be older or newer than the command that asks it.
 
-use std::collections::BTreeMap;
+use std::ops::Deref;
 
 use serde::Deserialize;
 use serde_json::Value;
 
+pub(super) use crate::publish::snapshot::{Command, Messages, Port, Snapshot, Sources, Utc};
+
 /// See the module's paragraph.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Status {
-    pub(super) command: Option<String>,
-    pub(super) version: Option<String>,
-    pub(super) pid: Option<u32>,
-    pub(super) uptime_s: Option<f64>,
-    pub(super) clock_identity: Option<String>,
-    pub(super) domain: Option<u8>,
-    pub(super) clock: Option<String>,
-    pub(super) servo: Option<String>,
-    pub(super) servo_state: Option<String>,
-    pub(super) grandmaster: Option<String>,
-    pub(super) grandmaster_class: Option<u8>,
-    pub(super) parent_port: Option<String>,
-    pub(super) steps_removed: Option<u16>,
-    pub(super) time_scale: Option<String>,
-    pub(super) samples: Option<u64>,
-    pub(super) sample_age_s: Option<f64>,
-    pub(super) offset_ns: Option<i64>,
-    pub(super) delay_ns: Option<i64>,
-    pub(super) frequency_ppb: Option<f64>,
-    pub(super) error_bound_ns: Option<i64>,
-    pub(super) precision_ns: Option<i64>,
-    pub(super) interval_ns: Option<[i64; 2]>,
-    /// Which of the reasons for a bound speaks.
-    pub(super) bound_basis: Option<String>,
-    /// What the bound is against.
-    pub(super) bound_reference: Option<String>,
-    pub(super) clipped: Option<bool>,
-    pub(super) utc: Option<Utc>,
-    /// Why time is not passed on.
-    pub(super) withheld: Option<String>,
-    pub(super) alarms: Vec<Alarm>,
-    pub(super) ports: Vec<Port>,
-    pub(super) lost: BTreeMap<String, u64>,
-    /// Seconds since the agent's start, offset and delay in ns.
-    pub(super) history: Vec<(f64, i64, Option<i64>)>,
+    told: Snapshot,
     /// Why this is not up to date.
-    #[serde(skip)]
     pub(super) problem: Option<String>,
 }
 
-/// The bound as one against UTC, or what it is against where nobody knows that.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Utc {
-    pub(super) bound_ns: Option<i64>,
-    pub(super) reference: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Alarm {
-    pub(super) alarm: String,
-    pub(super) for_s: f64,
-    pub(super) meaning: String,
-    /// The figures behind it; may be empty.
-    pub(super) detail: String,
-    pub(super) explanation: String,
-    /// Path of the page about it.
-    pub(super) runbook: Option<String>,
-}
-
-/// A port of the agent; or one of those that it observes, which have a role and no state.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Port {
-    pub(super) interface: Option<String>,
-    pub(super) state: Option<String>,
-    pub(super) port: Option<String>,
-    pub(super) role: Option<String>,
-    pub(super) offset_ns: Option<i64>,
-    pub(super) sources: Option<Sources>,
-    pub(super) timestamps: BTreeMap<String, BTreeMap<String, BTreeMap<String, u64>>>,
-    /// Of a transparent clock: messages by type and outcome.
-    pub(super) messages: BTreeMap<String, BTreeMap<String, u64>>,
-    /// How long event messages were inside, by direction.
-    pub(super) residence: BTreeMap<String, Residence>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Residence {
-    pub(super) n: u64,
-    pub(super) p50_ns: Option<i64>,
-    pub(super) p99_ns: Option<i64>,
-    pub(super) max_ns: Option<i64>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Sources {
-    pub(super) rx: Option<String>,
-    pub(super) tx: Option<String>,
-    pub(super) primed: bool,
+impl Deref for Status {
+    type Target = Snapshot;
+    fn deref(&self) -> &Snapshot {
+        &self.told
+    }
 }
 
 impl Status {
     /// Of what an agent has answered. Something that is no status is an empty one.
     pub(super) fn new(value: &Value) -> Self {
-        match Self::deserialize(value) {
-            Ok(status) => status,
+        match Snapshot::deserialize(value) {
+            Ok(told) => Self { told, problem: None },
             Err(error) => Self {
                 problem: Some(format!("the agent's answer is not understood: {error}")),
                 ..Self::default()
@@ -122,34 +40,33 @@ impl Status {
     }
 }
 
-impl Port {
-    /// One line about what a transparent clock has done with each type of message:
-    /// `follow_up: 12 corrected, 3 held`.
-    pub(super) fn outcomes(&self) -> String {
-        let types = self.messages.iter().map(|(kind, outcomes)| {
-            let outcomes = outcomes.iter().map(|(outcome, total)| format!("{total} {outcome}"));
-            format!("{kind}: {}", outcomes.collect::<Vec<_>>().join(", "))
-        });
-        let types: Vec<_> = types.collect();
-        if types.is_empty() { "-".into() } else { types.join("; ") }
-    }
+/// One line about what a transparent clock has done with each type of message:
+/// `follow_up: 12 corrected, 3 held`.
+pub(super) fn outcomes(port: &Port) -> String {
+    let Some(Messages::ByOutcome(messages)) = &port.messages else { return "-".into() };
+    let types = messages.iter().map(|(kind, outcomes)| {
+        let outcomes = outcomes.iter().map(|(outcome, total)| format!("{total} {outcome}"));
+        format!("{kind}: {}", outcomes.collect::<Vec<_>>().join(", "))
+    });
+    let types: Vec<_> = types.collect();
+    if types.is_empty() { "-".into() } else { types.join("; ") }
+}
 
-    /// One line about the stamps of a direction: `stack: 512 matched, 3 late`.
-    pub(super) fn stamps(&self, direction: &str) -> String {
-        let Some(sources) = self.timestamps.get(direction) else { return "-".into() };
-        let sources: Vec<String> = sources
-            .iter()
-            .map(|(source, outcomes)| {
-                let outcomes: Vec<String> = outcomes
-                    .iter()
-                    .filter(|(outcome, total)| **total > 0 || *outcome == "matched")
-                    .map(|(outcome, total)| format!("{total} {outcome}"))
-                    .collect();
-                format!("{source}: {}", outcomes.join(", "))
-            })
-            .collect();
-        if sources.is_empty() { "-".into() } else { sources.join("; ") }
-    }
+/// One line about the stamps of a direction: `stack: 512 matched, 3 late`.
+pub(super) fn stamps(port: &Port, direction: &str) -> String {
+    let Some(sources) = port.stamped.timestamps.get(direction) else { return "-".into() };
+    let sources: Vec<String> = sources
+        .iter()
+        .map(|(source, outcomes)| {
+            let outcomes: Vec<String> = outcomes
+                .iter()
+                .filter(|(outcome, total)| **total > 0 || *outcome == "matched")
+                .map(|(outcome, total)| format!("{total} {outcome}"))
+                .collect();
+            format!("{source}: {}", outcomes.join(", "))
+        })
+        .collect();
+    if sources.is_empty() { "-".into() } else { sources.join("; ") }
 }
 
 #[cfg(test)]
@@ -191,8 +108,8 @@ pub(super) mod tests {
     fn what_is_told_is_read_and_news_are_no_error() {
         let status = Status::new(&example());
         assert!(status.problem.is_none());
-        assert_eq!(status.offset_ns, Some(-123));
-        assert_eq!(status.ports[0].stamps("rx"), "stack: 3 late, 512 matched");
+        assert_eq!(status.following.offset_ns, Some(-123));
+        assert_eq!(stamps(&status.ports[0], "rx"), "stack: 3 late, 512 matched");
         assert!(status.has_interface("eth0") && !status.has_interface("eth1"));
     }
 
@@ -203,5 +120,24 @@ pub(super) mod tests {
         for value in [json!(null), json!([1]), json!({"alarms": 7})] {
             assert!(Status::new(&value).problem.is_some(), "{value}");
         }
+    }
+
+    #[test]
+    fn ports_that_an_observer_sees_and_those_of_a_transparent_clock_are_read_too() {
+        let observe = json!({"command": "observe", "ports": [
+            {"interface": "eth0", "port": "aabbcc.fffe.ddeeff-1", "role": "time_transmitter",
+             "direction": "rx", "messages": {"sync": 12}, "offset_ns": 5, "vlan": null},
+        ]});
+        let status = Status::new(&observe);
+        assert_eq!(status.problem, None);
+        assert_eq!(status.ports[0].observed.offset_ns, Some(5));
+        let transparent = json!({"command": "transparent", "ports": [
+            {"interface": "tap0", "state": "transparent", "link_delay_ns": null,
+             "messages": {"follow_up": {"corrected": 9}}},
+        ]});
+        let status = Status::new(&transparent);
+        assert_eq!(status.problem, None);
+        assert_eq!(status.ports[0].link_delay_ns, Some(None));
+        assert_eq!(outcomes(&status.ports[0]), "follow_up: 9 corrected");
     }
 }

@@ -1,9 +1,16 @@
 //! The status as a page of text.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
-use super::model::{Status, Utc};
-use crate::publish::text::{nanos, ppb};
+use super::model::{Command, Status, Utc, outcomes, stamps};
+use crate::{
+    engine::origin::BoundReference,
+    publish::{
+        snapshot::Named,
+        text::{nanos, ppb},
+    },
+    servo::Basis,
+};
 
 /// A time for people: `1 h 2 min`, `12 s`.
 pub(super) fn span(seconds: f64) -> String {
@@ -13,6 +20,11 @@ pub(super) fn span(seconds: f64) -> String {
         whole if whole < 172_800 => format!("{} h {} min", whole / 3600, whole / 60 % 60),
         whole => format!("{} days", whole / 86_400),
     }
+}
+
+/// A name, or a dash.
+pub(super) fn shown<T: Display>(value: Option<&T>) -> String {
+    value.map_or("-".into(), ToString::to_string)
 }
 
 pub(super) fn time(value: Option<i64>) -> String {
@@ -41,29 +53,36 @@ pub(super) fn page(status: &Status) -> String {
             ),
         );
     }
-    if status.servo.is_some() {
+    if status.following.servo.is_some() {
         line("grandmaster", grandmaster(status));
-        line("servo", format!("{} ({})", known(&status.servo_state), known(&status.servo)));
+        line(
+            "servo",
+            format!(
+                "{} ({})",
+                shown(status.following.servo_state.as_ref()),
+                known(&status.following.servo)
+            ),
+        );
     }
-    if status.offset_ns.is_some() {
-        line("offset", time(status.offset_ns));
-        line("delay", time(status.delay_ns));
-        line("frequency", status.frequency_ppb.map_or("-".into(), ppb));
+    if status.following.offset_ns.is_some() {
+        line("offset", time(status.following.offset_ns));
+        line("delay", time(status.following.delay_ns));
+        line("frequency", status.following.frequency_ppb.map_or("-".into(), ppb));
         line("error bound", bound(status));
-        line("precision", time(status.precision_ns));
+        line("precision", time(status.following.precision_ns));
         line("interval", interval(status));
         line("UTC", utc(status));
     }
-    if let (Some(samples), Some(age)) = (status.samples, status.sample_age_s) {
+    if let (Some(samples), Some(age)) = (status.samples, status.following.sample_age_s) {
         line("samples", format!("{samples}, the last one {} ago", span(age)));
     }
-    if let Some(withheld) = &status.withheld {
+    if let Some(withheld) = &status.following.withheld {
         line("withheld", withheld.clone());
     }
     for port in &status.ports {
         let name = port.interface.as_deref().unwrap_or("-");
-        match (&port.state, &port.role) {
-            (Some(state), _) if status.command.as_deref() == Some("transparent") => {
+        match (&port.state, &port.observed.role) {
+            (Some(state), _) if status.is_from(Command::Transparent) => {
                 line("port", format!("{name}: {state}"));
                 for (way, inside) in &port.residence {
                     let [p50, p99, max] = [inside.p50_ns, inside.p99_ns, inside.max_ns].map(time);
@@ -71,20 +90,20 @@ pub(super) fn page(status: &Status) -> String {
                         format!("{p50} (median), {p99} (p99), {max} (most) of {}", inside.n);
                     line(&format!("  {way} "), times);
                 }
-                line("  messages", port.outcomes());
+                line("  messages", outcomes(port));
             }
             (Some(state), _) => {
                 line("port", format!("{name}: {state}"));
-                line("  received", port.stamps("rx"));
-                line("  sent", port.stamps("tx"));
+                line("  received", stamps(port, "rx"));
+                line("  sent", stamps(port, "tx"));
             }
             (None, role) => line(
                 "port",
                 format!(
                     "{name}: {} ({}), offset {}",
-                    known(&port.port),
-                    known(role),
-                    time(port.offset_ns)
+                    known(&port.observed.port),
+                    shown(role.as_ref()),
+                    time(port.observed.offset_ns)
                 ),
             ),
         }
@@ -109,7 +128,8 @@ pub(super) fn page(status: &Status) -> String {
 }
 
 pub(super) fn agent(status: &Status) -> String {
-    let mut agent = format!("ptp-agent {}", status.command.as_deref().unwrap_or("?"));
+    let mut agent =
+        format!("ptp-agent {}", status.command.as_ref().map_or("?".into(), ToString::to_string));
     if let Some(version) = &status.version {
         let _ = write!(agent, " {version}");
     }
@@ -123,15 +143,15 @@ pub(super) fn agent(status: &Status) -> String {
 }
 
 pub(super) fn grandmaster(status: &Status) -> String {
-    let Some(grandmaster) = &status.grandmaster else { return "none".into() };
+    let Some(grandmaster) = &status.following.grandmaster else { return "none".into() };
     let mut text = grandmaster.clone();
-    if let Some(class) = status.grandmaster_class {
+    if let Some(class) = status.following.grandmaster_class {
         let _ = write!(text, ", class {class}");
     }
-    if let Some(steps) = status.steps_removed {
+    if let Some(steps) = status.following.steps_removed {
         let _ = write!(text, ", {steps} steps removed");
     }
-    if let Some(scale) = &status.time_scale {
+    if let Some(scale) = &status.following.time_scale {
         let _ = write!(text, ", {scale}");
     }
     text
@@ -140,7 +160,7 @@ pub(super) fn grandmaster(status: &Status) -> String {
 /// How large, by what, and against whom.
 fn bound(status: &Status) -> String {
     let mut text = bound_by(status);
-    if let Some(reference) = &status.bound_reference {
+    if let Some(reference) = &status.following.bound_reference {
         let _ = write!(text, ", against the {reference}");
     }
     text
@@ -148,9 +168,9 @@ fn bound(status: &Status) -> String {
 
 /// How large, and which of the reasons for it speaks.
 pub(super) fn bound_by(status: &Status) -> String {
-    let mut text = time(status.error_bound_ns);
-    match status.bound_basis.as_deref() {
-        Some("asymmetry_limit") => text += " by the asymmetry limit",
+    let mut text = time(status.following.error_bound_ns);
+    match &status.following.bound_basis {
+        Some(Named::Known(Basis::AsymmetryLimit)) => text += " by the asymmetry limit",
         Some(basis) => {
             let _ = write!(text, " by {basis}");
         }
@@ -161,16 +181,19 @@ pub(super) fn bound_by(status: &Status) -> String {
 
 /// Where clock minus grandmaster can be.
 pub(super) fn interval(status: &Status) -> String {
-    let Some([lowest, highest]) = status.interval_ns else { return "-".into() };
+    let Some([lowest, highest]) = status.following.interval_ns else { return "-".into() };
     let ends = [lowest, highest].map(|end| nanos(end as f64));
-    let clipped = if status.clipped == Some(true) { ", the estimate was clipped" } else { "" };
+    let clipped =
+        if status.following.clipped == Some(true) { ", the estimate was clipped" } else { "" };
     format!("{} to {}{clipped}", ends[0], ends[1])
 }
 
 /// The bound where it is one against UTC, or that it is none.
 pub(super) fn utc(status: &Status) -> String {
-    match &status.utc {
-        Some(Utc { bound_ns: Some(bound), reference: Some(reference) }) if reference == "utc" => {
+    match &status.following.utc {
+        Some(Utc { bound_ns: Some(bound), reference: Some(reference), .. })
+            if *reference == BoundReference::Utc =>
+        {
             format!("within {}", nanos(*bound as f64))
         }
         Some(Utc { reference: Some(reference), .. }) => {

@@ -10,12 +10,17 @@ use ratatui::{
 };
 
 use super::{
-    model::Status,
-    text::{agent, bound_by, grandmaster, interval, lost, span, time, utc},
+    model::{Sources, Status, stamps},
+    text::{agent, bound_by, grandmaster, interval, lost, shown, span, time, utc},
 };
-use crate::publish::{
-    terminal::{Series, bold, chart, dim, figure},
-    text::{nanos, ppb},
+use crate::{
+    publish::{
+        snapshot::Named,
+        terminal::{Series, bold, chart, dim, figure},
+        text::{nanos, ppb},
+    },
+    servo::ServoState,
+    stamp::StampSource,
 };
 
 /// Seconds of the past that the charts show.
@@ -56,15 +61,15 @@ fn draw_figures(frame: &mut Frame<'_>, area: Rect, status: &Status) {
     let widths = [Constraint::Length(12), Constraint::Min(8)];
     let plain = Style::new();
     let now = [
-        figure("offset", time(status.offset_ns), bold()),
-        figure("delay", time(status.delay_ns), plain),
-        figure("frequency", status.frequency_ppb.map_or("-".into(), ppb), plain),
+        figure("offset", time(status.following.offset_ns), bold()),
+        figure("delay", time(status.following.delay_ns), plain),
+        figure("frequency", status.following.frequency_ppb.map_or("-".into(), ppb), plain),
         figure("error bound", bound_by(status), plain),
-        figure("precision", time(status.precision_ns), plain),
+        figure("precision", time(status.following.precision_ns), plain),
         figure("interval", interval(status), plain),
         figure(
             "samples",
-            match (status.samples, status.sample_age_s) {
+            match (status.samples, status.following.sample_age_s) {
                 (Some(samples), Some(age)) => format!("{samples}, last {} ago", span(age)),
                 (Some(samples), None) => samples.to_string(),
                 _ => "-".into(),
@@ -74,19 +79,24 @@ fn draw_figures(frame: &mut Frame<'_>, area: Rect, status: &Status) {
     ];
     frame.render_widget(Table::new(now, widths).block(Block::bordered().title("clock")), left);
     let known = |value: &Option<String>| value.clone().unwrap_or("-".into());
-    let is_locked = status.servo_state.as_deref() == Some("locked");
+    let is_locked =
+        status.following.servo_state.as_ref().is_some_and(|state| *state == ServoState::Locked);
     let state = [
         figure(
             "servo",
-            format!("{} ({})", known(&status.servo_state), known(&status.servo)),
+            format!(
+                "{} ({})",
+                shown(status.following.servo_state.as_ref()),
+                known(&status.following.servo)
+            ),
             if is_locked { bold() } else { plain },
         ),
         figure("grandmaster", grandmaster(status), plain),
-        figure("parent", known(&status.parent_port), plain),
+        figure("parent", known(&status.following.parent_port), plain),
         figure("own clock", known(&status.clock_identity), plain),
-        figure("bound is to", known(&status.bound_reference), plain),
+        figure("bound is to", shown(status.following.bound_reference.as_ref()), plain),
         figure("UTC", utc(status), plain),
-        figure("withheld", status.withheld.clone().unwrap_or("nothing".into()), plain),
+        figure("withheld", status.following.withheld.clone().unwrap_or("nothing".into()), plain),
         figure("lost", lost(status), plain),
     ];
     frame.render_widget(Table::new(state, widths).block(Block::bordered().title("state")), right);
@@ -105,20 +115,19 @@ fn draw_history(frame: &mut Frame<'_>, (offsets, delays): (Rect, Rect), status: 
 }
 
 fn draw_ports(frame: &mut Frame<'_>, area: Rect, status: &Status) {
-    let known = |value: &Option<String>| value.clone().unwrap_or("-".into());
     let rows = status.ports.iter().map(|port| {
-        let state = port.state.clone().or_else(|| port.role.clone()).unwrap_or("-".into());
-        let source = |of: fn(&super::model::Sources) -> &Option<String>| {
-            port.sources.as_ref().map_or("-".into(), |sources| known(of(sources)))
-        };
-        let primed = port.sources.as_ref().is_some_and(|sources| sources.primed);
+        let role = || shown(port.observed.role.as_ref());
+        let state = port.state.as_ref().map_or_else(role, ToString::to_string);
+        let sources = port.stamped.sources.as_ref();
+        let source = |of: fn(&Sources) -> &Named<StampSource>| shown(sources.map(of));
+        let primed = sources.is_some_and(|sources| sources.primed);
         Row::new([
             port.interface.clone().unwrap_or("-".into()),
             state,
             source(|sources| &sources.rx),
-            port.stamps("rx"),
+            stamps(port, "rx"),
             source(|sources| &sources.tx) + if primed { " (primed)" } else { "" },
-            port.stamps("tx"),
+            stamps(port, "tx"),
         ])
     });
     let widths = [
@@ -143,7 +152,7 @@ fn draw_alarms(frame: &mut Frame<'_>, area: Rect, status: &Status) {
         .iter()
         .map(|alarm| {
             Line::from(vec![
-                Span::styled(alarm.alarm.clone(), red),
+                Span::styled(alarm.alarm.to_string(), red),
                 Span::raw(format!(" for {}: {}", span(alarm.for_s), alarm.meaning)),
             ])
         })

@@ -14,6 +14,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     mount::{MsFlags, mount},
     sched::{CloneFlags, setns, unshare},
     sys::{prctl, signal::Signal},
@@ -56,8 +57,11 @@ pub fn own_run_directory(command: &mut Command) {
         mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
         mount(Some(c"none"), c"/run", Some(c"tmpfs"), MsFlags::empty(), NONE)?;
         // Mostly a link to the former.
-        mount(Some(c"none"), c"/var/run", Some(c"tmpfs"), MsFlags::empty(), NONE)?;
-        Ok(())
+        match mount(Some(c"none"), c"/var/run", Some(c"tmpfs"), MsFlags::empty(), NONE) {
+            // A bare system has none.
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     };
     // SAFETY: between fork and exec only async-signal-safe calls are allowed: the closure does system
     // calls on constant C strings, which nix passes on without a copy, and errno conversions that do

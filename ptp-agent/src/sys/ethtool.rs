@@ -1,5 +1,6 @@
-//! Two questions of the ethtool interface, which no safe crate asks without a runtime: which driver
-//! serves an interface, and which timestamps it offers. Both only read and need no privilege.
+//! Questions of the ethtool interface, which no safe crate asks without a runtime: which driver serves an
+//! interface, which timestamps it offers, and how its interrupts are held back. All only read and need no
+//! privilege.
 
 use std::{ffi::CStr, io, mem, os::fd::AsRawFd};
 
@@ -9,6 +10,8 @@ use super::{hwtstamp, ifreq};
 const SIOCETHTOOL: u16 = 0x8946;
 /// `ETHTOOL_GDRVINFO` of linux/ethtool.h.
 const GET_DRIVER: u32 = 0x0003;
+/// `ETHTOOL_GCOALESCE` of linux/ethtool.h.
+const GET_COALESCING: u32 = 0x000e;
 /// `ETHTOOL_GET_TS_INFO` of linux/ethtool.h.
 const GET_TIMESTAMPING: u32 = 0x0041;
 
@@ -39,6 +42,17 @@ struct TimestampingRequest {
     tx_reserved: [u32; 3],
     rx_filters: u32,
     rx_reserved: [u32; 3],
+}
+
+/// `struct ethtool_coalesce`.
+#[repr(C)]
+struct CoalescingRequest {
+    command: u32,
+    rx_usecs: u32,
+    rx_frames: u32,
+    of_interrupts_and_transmission: [u32; 7],
+    is_adaptive_rx: u32,
+    rest: [u32; 12],
 }
 
 /// Which driver serves an interface.
@@ -84,6 +98,34 @@ impl Timestamping {
 
 fn names_of(names: &[&'static str], bits: u32) -> Vec<&'static str> {
     names.iter().enumerate().filter(|(at, _)| bits >> at & 1 != 0).map(|(_, name)| *name).collect()
+}
+
+/// How the interrupts of received packets are held back (moderation).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Moderation {
+    /// A packet waits so long for others before there is an interrupt, microseconds. Some drivers give small
+    /// numbers a meaning of their own.
+    pub rx_usecs: u32,
+    /// Or until there are so many; 0 where they are not counted.
+    pub rx_frames: u32,
+    /// The driver changes both by itself.
+    pub is_adaptive: bool,
+}
+
+/// Asks how the interrupts of an interface of this network namespace are held back.
+///
+/// # Errors
+/// As [`driver`]: EOPNOTSUPP where the driver has nothing to tell.
+pub fn moderation(interface: &str) -> io::Result<Moderation> {
+    // SAFETY: a plain structure of integers for which zero is a valid value.
+    let mut request: CoalescingRequest = unsafe { mem::zeroed() };
+    request.command = GET_COALESCING;
+    ask(interface, &mut request)?;
+    Ok(Moderation {
+        rx_usecs: request.rx_usecs,
+        rx_frames: request.rx_frames,
+        is_adaptive: request.is_adaptive_rx != 0,
+    })
 }
 
 /// Asks for the driver of an interface of this network namespace.
@@ -146,6 +188,7 @@ mod tests {
     fn requests_have_the_size_that_the_kernel_expects() {
         assert_eq!(mem::size_of::<DriverRequest>(), 196);
         assert_eq!(mem::size_of::<TimestampingRequest>(), 44);
+        assert_eq!(mem::size_of::<CoalescingRequest>(), 92);
     }
 
     #[test]
@@ -159,6 +202,7 @@ mod tests {
     fn missing_and_impossible_interfaces_are_errors() {
         for name in ["nothing0", "a name that is far too long", "a\0b"] {
             driver(name).unwrap_err();
+            moderation(name).unwrap_err();
         }
     }
 }

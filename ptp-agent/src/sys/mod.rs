@@ -11,6 +11,7 @@ pub mod confine;
 pub mod ethtool;
 pub mod hwtstamp;
 pub mod ifreq;
+pub mod irq;
 pub mod packet;
 pub mod phc;
 pub(crate) mod privileges;

@@ -1,8 +1,10 @@
-//! How soon the thread runs when something has arrived. Its turns are so short that it needs no more than
+//! How soon the thread runs when something has arrived, or when it is time. Its turns are so short that it needs no more than
 //! tenths of a millisecond at a time; the kernel's fair scheduler lets those who say so run sooner, and
 //! gives them no more of the processor than others.
 
 use std::{io, mem};
+
+use ptp_common::time::{Mono, Time};
 
 /// A turn, nanoseconds: the least that the kernel takes.
 const SLICE_NS: u64 = 100_000;
@@ -46,6 +48,35 @@ pub fn ask_for_short_turns() -> io::Result<()> {
     if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// How much later than asked the kernel may wake this thread, so that several can be woken together, nanoseconds.
+const SLACK_NS: libc::c_ulong = 1_000;
+
+/// Asks to be woken as exactly as the kernel can; it may be 50 us later otherwise.
+///
+/// # Errors
+/// What the kernel reports.
+pub fn ask_for_exact_timers() -> io::Result<()> {
+    // SAFETY: a system call without pointers.
+    let result = unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, SLACK_NS, 0, 0, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sleeps until then, or until a signal comes; whatever else this thread has to do waits.
+pub fn sleep_until(at: Time<Mono>) {
+    let nanos = at.as_nanos().max(0);
+    let at = libc::timespec { tv_sec: nanos / 1_000_000_000, tv_nsec: nanos % 1_000_000_000 };
+    // SAFETY: the pointer is to a structure that lives through the call; what is left is not asked for. That a
+    // signal interrupts it is as good as its end.
+    unsafe {
+        libc::clock_nanosleep(
+            libc::CLOCK_MONOTONIC,
+            libc::TIMER_ABSTIME,
+            &raw const at,
+            std::ptr::null_mut(),
+        )
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +85,20 @@ mod tests {
     fn short_turns_need_no_privilege() {
         // On a thread of its own: it stays as it is.
         std::thread::spawn(|| ask_for_short_turns().unwrap()).join().unwrap();
+    }
+
+    #[test]
+    fn sleep_ends_after_its_time_and_at_once_where_that_has_passed() {
+        use crate::sys::clock::monotonic;
+        use ptp_common::time::Duration;
+        std::thread::spawn(|| {
+            ask_for_exact_timers().unwrap();
+            let at = monotonic() + Duration::from_micros(300);
+            sleep_until(at);
+            assert!(monotonic() >= at);
+            sleep_until(Time::ZERO);
+        })
+        .join()
+        .unwrap();
     }
 }

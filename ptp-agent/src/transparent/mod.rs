@@ -289,6 +289,13 @@ impl Transparent {
                 let told = Some((number, port.has_no_queue));
                 self.programs.set_port(*ifindex, told).map_err(PortError::from)?;
             }
+            let had_xdp = self.ports.get(&port.name).is_some_and(|(_, old)| old.has_xdp);
+            if port.has_xdp && !had_xdp {
+                tracing::info!(
+                    port = port.name,
+                    "an XDP program is there: what it forwards by itself is neither seen nor corrected"
+                );
+            }
             let link_ns = self.link_delays.get(&port.name).copied().unwrap_or(0);
             self.programs.set_link_delay(number, link_ns.into()).map_err(PortError::from)?;
             self.ports.insert(port.name.clone(), (number, port));
@@ -401,6 +408,7 @@ impl Transparent {
             if self.config.delay == Delay::P2p {
                 status["link_delay_ns"] = json!(self.link_delays.get(name));
             }
+            status["xdp"] = port.has_xdp.into();
             status["state"] = if port.is_up { "transparent" } else { "disabled" }.into();
             status
         };

@@ -6,7 +6,9 @@
 use std::{collections::BTreeSet, io};
 
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+};
 
 /// What is to be a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub struct Link {
     pub is_switched: bool,
     /// Whether it is up.
     pub is_up: bool,
+    /// Whether an XDP program is on it.
+    pub has_xdp: bool,
 }
 
 /// A port.
@@ -63,6 +67,8 @@ pub struct Port {
     pub is_up: bool,
     /// Packets may pass a switch in hardware, where nobody sees them.
     pub is_switched: bool,
+    /// An XDP program is on a device; what that forwards by itself never comes here.
+    pub has_xdp: bool,
 }
 
 /// More than that are never stacked.
@@ -96,6 +102,11 @@ fn link(message: &LinkMessage) -> Link {
             // The device below is in another namespace.
             LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
             LinkAttribute::PhysSwitchId(_) => link.is_switched = true,
+            LinkAttribute::Xdp(about) => {
+                link.has_xdp = about
+                    .iter()
+                    .any(|it| matches!(it, LinkXdp::Attached(how) if *how != XdpAttached::None));
+            }
             LinkAttribute::LinkInfo(info) => {
                 kind = info.iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind.clone()),
@@ -173,6 +184,7 @@ fn port(links: &[Link], index: u32) -> Option<Port> {
         has_no_queue: leaves.iter().all(|leaf| leaf.qdisc == "noqueue"),
         is_up: leaves.iter().any(|leaf| leaf.is_up),
         is_switched: leaves.iter().any(|leaf| leaf.is_switched),
+        has_xdp: leaves.iter().any(|leaf| leaf.has_xdp),
         leaves: leaves.iter().map(|leaf| (leaf.index, leaf.name.clone())).collect(),
         members,
     })
@@ -194,7 +206,7 @@ mod tests {
             Link { controller: Some(1), stacked: Stacked::On(3), ..link(4, "eth0.100") },
             Link { stacked: Stacked::On(3), ..link(5, "eth0.200") },
             Link { controller: Some(1), stacked: Stacked::OnMembers, ..link(6, "bond0") },
-            Link { controller: Some(6), ..link(7, "eth1") },
+            Link { controller: Some(6), has_xdp: true, ..link(7, "eth1") },
             Link { controller: Some(6), is_switched: true, ..link(8, "eth2") },
         ]
     }
@@ -210,6 +222,7 @@ mod tests {
         assert_eq!(ports[0].leaves, [(7, "eth1".to_owned()), (8, "eth2".to_owned())]);
         assert_eq!(ports[0].members, BTreeSet::from([6, 7, 8]));
         assert!(ports[0].is_switched && !ports[1].is_switched);
+        assert!(ports[0].has_xdp && !ports[1].has_xdp);
         assert_eq!(ports[1].members, BTreeSet::from([3, 4, 5]));
         assert!(!ports[1].has_no_queue && ports[2].has_no_queue);
     }

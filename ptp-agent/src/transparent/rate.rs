@@ -7,9 +7,16 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use ptp_common::residence::{MAX_RATE, RATE_BITS};
+use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::publish::local::{StatusSocket, read_status, running};
+use crate::{
+    publish::{
+        local::{StatusSocket, read_status, running},
+        snapshot::{Command, Following, Port, Snapshot},
+    },
+    servo::ServoState,
+};
 
 /// Whose rate to take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,25 +68,28 @@ pub fn ask(follow: &Follow, own: &StatusSocket) -> Known {
 
 /// The links that an agent measures.
 fn link_delays(status: &Value) -> Vec<(String, u32)> {
-    let ports = status["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let delay = |port: &Value| {
-        let nanos = port["link_delay_ns"].as_i64()?;
+    let status = Snapshot::deserialize(status).unwrap_or_default();
+    let delay = |port: Port| {
         // Software stamps may make a short link negative.
-        let nanos = u32::try_from(nanos.max(0)).ok()?;
-        Some((port["interface"].as_str()?.to_owned(), nanos))
+        let nanos = u32::try_from(port.link_delay_ns??.max(0)).ok()?;
+        Some((port.interface?, nanos))
     };
-    ports.iter().filter_map(delay).collect()
+    status.ports.into_iter().filter_map(delay).collect()
 }
 
 /// By how much the time transmitter's clock is faster than CLOCK_MONOTONIC, ppb, by what an agent says of
 /// itself; `None` unless it is locked.
 fn rate_ppb(status: &Value) -> Option<f64> {
-    if status["command"] != "run" || status["servo_state"] != "locked" {
+    let status = Snapshot::deserialize(status).ok()?;
+    let Following { servo_state, clock, frequency_ppb, .. } = &status.following;
+    let frequency_ppb = *frequency_ppb;
+    let is_locked = servo_state.as_ref().is_some_and(|state| *state == ServoState::Locked);
+    if !status.is_from(Command::Run) || !is_locked {
         return None;
     }
-    match status["clock"].as_str()? {
+    match clock.as_deref()? {
         "system" => Some(0.0),
-        "virtual" | "none" => status["frequency_ppb"].as_f64(),
+        "virtual" | "none" => frequency_ppb,
         // A hardware clock's frequency says nothing of the host's.
         _ => None,
     }

@@ -19,9 +19,6 @@ use socket2::Socket;
 
 use super::MAX_MESSAGE;
 
-/// Stamps that are thrown away at one time; what is left is not much.
-const DISCARDED: usize = 8;
-
 /// Asks for the stamps of what the socket sends from now on, or no longer.
 pub(crate) fn ask(socket: &Socket, wanted: bool) -> io::Result<()> {
     let flags = if wanted {
@@ -46,14 +43,10 @@ pub(super) fn next<'a>(
     }
 }
 
-/// Throws away what is in the error queue of a socket.
-pub(crate) fn discard(socket: &Socket) {
+/// Throws away as many stamps as are in the error queue of a socket, but no more than `most`. How many.
+pub(crate) fn discard(socket: &Socket, most: u32) -> u32 {
     let mut buffer = [0; MAX_MESSAGE];
-    for _ in 0..DISCARDED {
-        if receive(socket, &mut buffer).is_err() {
-            return;
-        }
-    }
+    (0..most).find(|_| receive(socket, &mut buffer).is_err()).unwrap_or(most)
 }
 
 /// Where in a packet the PTP message is.

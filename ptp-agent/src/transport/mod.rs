@@ -349,6 +349,29 @@ impl Transport {
         }
     }
 
+    /// The next message of one kind that is there already; `None` where there is none. Ethernet has one socket for
+    /// both, whose messages are event messages here.
+    pub fn try_receive(
+        &self,
+        channel: Channel,
+        buffer: &mut [u8; MAX_MESSAGE],
+    ) -> Option<io::Result<Received>> {
+        let socket = match channel {
+            Channel::Event => &self.event,
+            Channel::General => self.general.as_ref()?,
+        };
+        match receive(socket.get_ref(), buffer) {
+            Ok((received, group)) => {
+                if let Some(scope) = group {
+                    self.scopes.heard(scope, &buffer[..received.length]);
+                }
+                Some(Ok(received))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
     /// Sends one message, without waiting.
     ///
     /// # Errors

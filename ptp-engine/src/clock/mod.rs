@@ -10,7 +10,7 @@ pub mod virtual_clock;
 pub mod watch;
 
 use crate::prelude::*;
-use ptp_common::time::{Duration, Mono, Ptp, Time};
+use ptp_common::time::{Duration, Free, Mono, Ptp, Time};
 
 /// Which time a clock is meant to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +95,8 @@ pub trait Clock: Send {
 
     /// The instant `mono` on a scale that the steering of this clock does not stretch. The stamps'
     /// own scale, unless this clock is the one that stamps are taken from.
-    fn free_running(&self, mono: Time<Mono>) -> Time<Mono> {
-        mono
+    fn free_running(&self, mono: Time<Mono>) -> Time<Free> {
+        mono.at_offset(Duration::ZERO)
     }
 
     /// Whether the clock, which at `at` was `offset` ahead of its reference, may follow it.

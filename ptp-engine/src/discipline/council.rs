@@ -160,6 +160,7 @@ impl Council {
                 domain_number: *domain_number,
                 seed: config.seed.rotate_left(u32::from(*domain_number) + 1),
                 witness_domains: Vec::new(),
+                contention: None,
                 ..config.clone()
             };
             let mut said = Commands::default();
@@ -183,7 +184,7 @@ impl Council {
                 let number = token.instance();
                 self.others.iter().position(|it| it.instance.in_flight.instance() == number)
             }
-            Input::Link { .. } => None,
+            Input::Link { .. } | Input::Passed(_) => None,
         }
     }
 

@@ -5,7 +5,7 @@ use crate::{
     clock::virtual_clock::VirtualClock,
     receiver::{DelayObservation, Observation, SyncObservation},
 };
-use ptp_common::wire::ClockIdentity;
+use ptp_common::{time::Free, wire::ClockIdentity};
 use std::sync::{Arc, Mutex};
 
 /// What of an exchange came to the servo.
@@ -30,17 +30,17 @@ impl Servo for Listening {
         self.0.lock().unwrap().push("delay");
     }
     fn peer_delay(&mut self, _: PeerDelayInput) {}
-    fn adjusted(&mut self, _: Time<Mono>, _: f64, _: Option<Duration>) {}
+    fn adjusted(&mut self, _: Time<Free>, _: f64, _: Option<Duration>) {}
     fn limit_frequency(&mut self, _: f64) {}
     fn set_step_thresholds(&mut self, _: &Options) {}
     fn parent_changed(&mut self) {}
-    fn holdover(&mut self, _: Time<Mono>) -> Option<f64> {
+    fn holdover(&mut self, _: Time<Free>) -> Option<f64> {
         None
     }
     fn state(&self) -> ServoState {
         ServoState::Unlocked
     }
-    fn trust(&self, _: Time<Mono>, _: Duration) -> Option<Trust> {
+    fn trust(&self, _: Time<Free>, _: Duration) -> Option<Trust> {
         None
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 use alloc::collections::VecDeque;
 use ptp_common::{
     data_set::TimeProperties,
-    time::{Duration, Mono, Ptp, Time},
+    time::{Duration, Free, Mono, Ptp, Time},
     wire::ClockIdentity,
 };
 
@@ -34,8 +34,8 @@ const LEAST_RATE_ERROR_PPB: f64 = 1_000.0;
 /// The fastest and the mean of a span.
 #[derive(Clone, Copy, Debug)]
 struct Span {
-    begun: Time<Mono>,
-    least: (Time<Mono>, f64),
+    begun: Time<Free>,
+    least: (Time<Free>, f64),
     sum_ns: f64,
     count: f64,
 }
@@ -54,7 +54,7 @@ struct Rate {
 }
 
 impl Rate {
-    fn sync(&mut self, t1: Time<Ptp>, t2: Time<Mono>) {
+    fn sync(&mut self, t1: Time<Ptp>, t2: Time<Free>) {
         let offset = t2.since_epoch() - t1.since_epoch();
         let ns = (offset - *self.origin.get_or_insert(offset)).as_nanos_f64();
         match self.spans.back_mut() {
@@ -110,7 +110,7 @@ pub(super) struct Witness {
     /// Since the grandmaster or the time scale was another one.
     syncs: u32,
     pub(super) heard: Time<Mono>,
-    answered: Option<Time<Mono>>,
+    answered: Option<Time<Free>>,
     interval: Duration,
 }
 
@@ -178,12 +178,12 @@ impl Witness {
     }
 
     /// Where the free-running scale minus the source's UTC, or what stands for it, must lie.
-    pub(super) fn opinion(&self, now: Time<Mono>, free: Time<Mono>) -> Option<Interval> {
+    pub(super) fn opinion(&self, now: Time<Mono>, free: Time<Free>) -> Option<Interval> {
         if self.syncs < FEWEST || !self.is_fresh(now) {
             return None;
         }
         let pace = self.rate.pace();
-        let is_answered = self.answered.is_some_and(|at| now - at <= ANSWERED);
+        let is_answered = self.answered.is_some_and(|at| free - at <= ANSWERED);
         let interval = self.causal.interval(free, pace, None).filter(|_| is_answered);
         let interval = interval.or_else(|| {
             let hi = self.causal.upper(free, pace)?;
@@ -195,7 +195,7 @@ impl Witness {
 }
 
 /// A stamp on the free-running scale alone: no witness looks at a clock that is steered.
-pub(super) const fn free_running(mono: Time<Mono>, stamp: crate::stamp::Stamp) -> LocalTime {
+pub(super) const fn free_running(mono: Time<Free>, stamp: crate::stamp::Stamp) -> LocalTime {
     let crate::stamp::Stamp { source, doubt, .. } = stamp;
     LocalTime { mono, clock: Time::ZERO, source, doubt }
 }

@@ -123,7 +123,7 @@ impl Instance {
                 if self.distrusted.contains(&foreign.source) {
                     continue;
                 }
-                let candidate = foreign.data_set(port.identity);
+                let candidate = port.data_set_of(foreign);
                 if best.as_ref().is_none_or(|(best, ..)| candidate.is_better_than(best)) {
                     best = Some((candidate, index, n));
                 }

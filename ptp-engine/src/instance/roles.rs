@@ -207,6 +207,7 @@ impl Instance {
             steps_removed: 0,
             sender: own,
             receiver: own,
+            local_priority: self.standing.as_ref().and_then(|each| each.contention.local_priority),
         }
     }
 
@@ -223,7 +224,7 @@ impl Instance {
             if !counts || foreign.is_silent {
                 continue;
             }
-            let candidate = Candidate { set: foreign.data_set(port.identity), port: index as u16 };
+            let candidate = Candidate { set: port.data_set_of(foreign), port: index as u16 };
             if best.as_ref().is_none_or(|(best, _)| candidate.set.is_better_than(&best.set)) {
                 best = Some((candidate, n));
             }

@@ -325,7 +325,7 @@ impl Engine for NtpServer {
             }
             Input::Sent { token, stamp } => self.sent(cx, token, stamp),
             Input::Message { from: None, .. } => self.counters.malformed += 1,
-            Input::Link { .. } => (),
+            Input::Link { .. } | Input::Passed(_) => (),
         }
     }
 

@@ -6,6 +6,7 @@ mod peers;
 
 use super::*;
 use crate::prelude::*;
+use crate::{Command, Commands, Context, Engine as _, Input, Monotonic};
 use proptest::{collection::vec, prelude::*};
 use ptp_common::wire::{
     Announce, ClockAccuracy, ClockIdentity, ClockQuality, Message, TimeSource, Timestamp, Tlvs,
@@ -89,7 +90,13 @@ impl World {
         let real = Time::from_nanos(START + self.now + self.true_offset());
         let packet =
             ObservedPacket { interface: self.interface, direction, vlan: None, bytes, stamp, real };
-        self.observer.handle(self.mono(), &packet)
+        let mut out = Commands::default();
+        let mut cx = Context { now: self.mono(), clock: &Monotonic::default(), out: &mut out };
+        self.observer.handle(&mut cx, Input::Passed(packet));
+        match out.pop()? {
+            Command::Event(observation) => Some(observation),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn see(&mut self, direction: Direction, mut header: Header, body: Body) -> Option<Observation> {

@@ -237,6 +237,20 @@ impl Instance {
         }
     }
 
+    /// Until when nothing is to come that must be answered or acted on at once: the next Sync. `None` where that is
+    /// not known, or where this instance answers others.
+    pub fn next_sync(&self) -> Option<Time<Mono>> {
+        let is_quiet = |port: &Port| {
+            port.config.delay_mechanism == DelayMechanism::E2e
+                && !matches!(port.role, Role::Transmitter(..))
+        };
+        let parent = self.parent.filter(|_| self.ports.iter().all(is_quiet))?;
+        match &self.ports.get(usize::from(parent.port.0))?.role {
+            Role::Receiver(following) if following.syncs.is_empty() => following.rhythm.next(),
+            _ => None,
+        }
+    }
+
     fn match_sync(&mut self, cx: &mut Cx<'_>, index: usize, sequence_id: u16) -> Result<(), Drop> {
         let (following, _) = self.following(index)?;
         let Some(at) = following.syncs.iter().position(|each| each.sequence_id == sequence_id)

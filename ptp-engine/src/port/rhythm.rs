@@ -26,6 +26,8 @@ const LEADS: [Duration; 2] = [Duration::from_micros(40), Duration::from_millis(1
 const MISSED: [Duration; 2] = [Duration::from_micros(300), Duration::from_millis(1)];
 /// The lead is corrected by this part of its error.
 const GAIN: i64 = 5;
+/// The longest interval after which the next Sync is soon.
+const SOON: Duration = Duration::from_millis(150);
 /// Answers to others are counted over so long.
 const CENSUS: Duration = Duration::from_secs(64);
 
@@ -124,6 +126,12 @@ impl Rhythm {
         if (aimed - wanted).abs() <= reach { aimed } else { wanted }
     }
 
+    /// When the Sync after the last one is due to arrive, where they are so frequent that it is soon.
+    pub(super) fn next(&self) -> Option<Time<Mono>> {
+        let (last, interval) = self.prediction()?;
+        (interval <= SOON).then_some(last + interval)
+    }
+
     /// The last Sync, and the usual interval to the next.
     fn prediction(&self) -> Option<(Time<Mono>, Duration)> {
         let last = self.last?;
@@ -180,6 +188,19 @@ mod tests {
             rhythm.aim(late, late, Duration::from_secs(1)),
             last + INTERVAL * 2 - FIRST_LEAD
         );
+    }
+
+    #[test]
+    fn next_sync_is_predicted_where_they_are_frequent() {
+        let (rhythm, last) = after(10);
+        assert_eq!(rhythm.next(), Some(last + INTERVAL));
+        assert_eq!(after(3).0.next(), None);
+        let mut slow = Rhythm::default();
+        for n in 1..10 {
+            let at = Time::from_nanos(n * 1_000_000_000);
+            slow.sync(there(at), at);
+        }
+        assert_eq!(slow.next(), None);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use alloc::collections::VecDeque;
 use confirmation::Confirmation;
 use estimator::Estimator;
 use filter::Way;
-use ptp_common::time::{Duration, Mono, Ptp, Time};
+use ptp_common::time::{Duration, Free, Ptp, Time};
 
 /// Standard deviations in the error bound.
 const BOUND_SIGMAS: f64 = 12.0;
@@ -74,14 +74,14 @@ pub struct AdaptiveServo {
     /// Rate error that would explain why estimates were clipped lately, parts per billion.
     clipped_ppb: f64,
     /// The rates that were believed lately, parts per billion.
-    rates: VecDeque<(Time<Mono>, f64)>,
+    rates: VecDeque<(Time<Free>, f64)>,
 }
 
 /// The latest observation of each kind, for the raw offset.
 #[derive(Clone, Copy, Debug, Default)]
 struct Latest {
-    forward: Option<(Time<Mono>, Duration)>,
-    backward: Option<(Time<Mono>, Duration)>,
+    forward: Option<(Time<Free>, Duration)>,
+    backward: Option<(Time<Free>, Duration)>,
     peer: Option<Duration>,
 }
 
@@ -108,7 +108,7 @@ impl AdaptiveServo {
         }
     }
 
-    fn observe(&mut self, way: Way, at: Time<Mono>, value: Duration) {
+    fn observe(&mut self, way: Way, at: Time<Free>, value: Duration) {
         let Some(estimator) = &mut self.estimator else {
             self.acquisition.push(way, at, value);
             return;
@@ -142,7 +142,7 @@ impl AdaptiveServo {
     }
 
     /// Where time has stepped, what bounded it before bounds it no more, and the clock may step too.
-    fn follow_changes(&mut self, at: Time<Mono>) {
+    fn follow_changes(&mut self, at: Time<Free>) {
         let Some(change) = self.estimator.as_mut().and_then(Estimator::take_change) else { return };
         if change.is_of_time() {
             let pace = self.pace();
@@ -153,7 +153,7 @@ impl AdaptiveServo {
         }
     }
 
-    fn remember_rate(&mut self, at: Time<Mono>) {
+    fn remember_rate(&mut self, at: Time<Free>) {
         let Some(rate_ppb) = self.known().map(Estimator::rate_ppb) else { return };
         if self.rates.back().is_none_or(|(last, _)| at - *last >= RATES_EVERY) {
             self.rates.push_back((at, rate_ppb));
@@ -164,7 +164,7 @@ impl AdaptiveServo {
     }
 
     /// The estimate lies inside the causal interval, or it is wrong.
-    fn clip(&mut self, at: Time<Mono>) {
+    fn clip(&mut self, at: Time<Free>) {
         let pace = self.pace();
         self.is_clipped = false;
         self.clipped_ppb *= 1.0 - self.interval.seconds().min(1.0) / CLIPPED_FOR_S;
@@ -213,7 +213,7 @@ impl AdaptiveServo {
     }
 
     /// By how much an offset has to exceed to be stepped, nanoseconds.
-    fn step_limit(&self, now: Time<Mono>) -> Option<f64> {
+    fn step_limit(&self, now: Time<Free>) -> Option<f64> {
         let nanos = |limit: Option<Duration>| limit.map(Duration::as_nanos_f64);
         let first = if self.is_first { nanos(self.options.first_step_threshold) } else { None };
         let change = match &self.left_behind {
@@ -255,7 +255,7 @@ impl AdaptiveServo {
 
     /// How the clock is to run, parts per billion, by how much it is to be stepped, nanoseconds, and the
     /// state in which it is then, where its error is `error_ns`.
-    fn steer(&self, at: Time<Mono>, error_ns: f64, known: &Estimator) -> (f64, f64, ServoState) {
+    fn steer(&self, at: Time<Free>, error_ns: f64, known: &Estimator) -> (f64, f64, ServoState) {
         let rate_ppb = -known.rate_ppb();
         if self.options.purpose == Purpose::Watch {
             return (rate_ppb, 0.0, ServoState::Locked);
@@ -364,7 +364,7 @@ impl Servo for AdaptiveServo {
         self.observe(Way::Peer, input.mono, input.mean_link_delay);
     }
 
-    fn adjusted(&mut self, _now: Time<Mono>, frequency_ppb: f64, _stepped: Option<Duration>) {
+    fn adjusted(&mut self, _now: Time<Free>, frequency_ppb: f64, _stepped: Option<Duration>) {
         self.frequency_ppb = frequency_ppb;
     }
 
@@ -386,7 +386,7 @@ impl Servo for AdaptiveServo {
         self.causal = Causal::new(&self.options);
     }
 
-    fn holdover(&mut self, _now: Time<Mono>) -> Option<f64> {
+    fn holdover(&mut self, _now: Time<Free>) -> Option<f64> {
         let frequency_ppb = self.clamp(-self.known()?.rate_ppb());
         self.state = ServoState::Holdover;
         Some(frequency_ppb)
@@ -404,7 +404,7 @@ impl Servo for AdaptiveServo {
         self.causal.is_contradicted()
     }
 
-    fn trust(&self, now: Time<Mono>, shown: Duration) -> Option<Trust> {
+    fn trust(&self, now: Time<Free>, shown: Duration) -> Option<Trust> {
         if self.state == ServoState::Unlocked {
             return None;
         }
@@ -420,6 +420,6 @@ impl Servo for AdaptiveServo {
 }
 
 /// Free-running minus PTP time: two epochs apart, which only the estimator's origin takes out.
-fn one_way(mono: Time<Mono>, ptp: Time<Ptp>) -> Duration {
+fn one_way(mono: Time<Free>, ptp: Time<Ptp>) -> Duration {
     mono.since_epoch() - ptp.since_epoch()
 }

@@ -9,7 +9,7 @@
 use crate::prelude::*;
 use alloc::collections::VecDeque;
 
-use ptp_common::time::{Duration, Mono, Time};
+use ptp_common::time::{Duration, Free, Time};
 
 use super::{
     DelayInput, Options, PeerDelayInput, SyncInput,
@@ -35,7 +35,7 @@ const FAR_NS: f64 = 1e12;
 /// One bound: the offset was at most (forward) or at least (backward) so much then.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
-    at: Time<Mono>,
+    at: Time<Free>,
     /// The same, seconds.
     at_s: f64,
     ns: f64,
@@ -44,7 +44,7 @@ struct Sample {
 }
 
 impl Sample {
-    fn new(at: Time<Mono>, ns: f64) -> Self {
+    fn new(at: Time<Free>, ns: f64) -> Self {
         Self { at, at_s: at.since_epoch().as_secs_f64(), ns, number: 0 }
     }
 }
@@ -96,7 +96,7 @@ impl Side {
         }
     }
 
-    fn forget_before(&mut self, at: Time<Mono>) {
+    fn forget_before(&mut self, at: Time<Free>) {
         self.samples.retain(|sample| sample.at >= at);
         self.contradicting.retain(|sample| sample.at >= at);
     }
@@ -111,7 +111,7 @@ impl Side {
     fn tightest<'a>(
         &self,
         samples: impl IntoIterator<Item = &'a Sample>,
-        now: Time<Mono>,
+        now: Time<Free>,
         pace: Pace,
     ) -> Option<f64> {
         let drift = self.sign * pace.rate_ppb;
@@ -124,16 +124,16 @@ impl Side {
         bounds.reduce(f64::min)
     }
 
-    fn bound(&self, now: Time<Mono>, pace: Pace) -> Option<f64> {
+    fn bound(&self, now: Time<Free>, pace: Pace) -> Option<f64> {
         self.tightest(&self.samples, now, pace)
     }
 
-    fn bound_since(&self, since: Time<Mono>, now: Time<Mono>, pace: Pace) -> Option<f64> {
+    fn bound_since(&self, since: Time<Free>, now: Time<Free>, pace: Pace) -> Option<f64> {
         let recent = self.samples.iter().rev().take_while(|sample| sample.at >= since);
         self.tightest(recent, now, pace)
     }
 
-    fn contradiction(&self, now: Time<Mono>, pace: Pace) -> Option<f64> {
+    fn contradiction(&self, now: Time<Free>, pace: Pace) -> Option<f64> {
         self.tightest(&self.contradicting, now, pace)
     }
 }
@@ -289,7 +289,7 @@ impl Causal {
 
     /// The offset is known to be `offset` at `now`, though time has stepped: what contradicts that is of
     /// before.
-    pub(super) fn forget_contradicting(&mut self, offset: Duration, now: Time<Mono>, pace: Pace) {
+    pub(super) fn forget_contradicting(&mut self, offset: Duration, now: Time<Free>, pace: Pace) {
         let Some(origin) = self.origin else { return };
         let ns = (offset - origin).as_nanos_f64();
         self.remember_width(now, pace);
@@ -304,14 +304,14 @@ impl Causal {
         }
     }
 
-    fn remember_width(&mut self, now: Time<Mono>, pace: Pace) {
+    fn remember_width(&mut self, now: Time<Free>, pace: Pace) {
         if let (Some(hi), Some(lo)) = (self.forward.bound(now, pace), self.lower(now, pace)) {
             self.width_ns = Some((hi + lo).abs());
         }
     }
 
     /// Lower bound as such, in the sign of an upper one.
-    fn lower(&self, now: Time<Mono>, pace: Pace) -> Option<f64> {
+    fn lower(&self, now: Time<Free>, pace: Pace) -> Option<f64> {
         let largest = self.peer_delays.iter().copied().reduce(f64::max);
         match largest {
             None => self.backward.bound(now, pace),
@@ -323,7 +323,7 @@ impl Causal {
     }
 
     /// The most that free-running minus PTP time can be at `now`, of Sync alone.
-    pub(crate) fn upper(&self, now: Time<Mono>, pace: Pace) -> Option<Duration> {
+    pub(crate) fn upper(&self, now: Time<Free>, pace: Pace) -> Option<Duration> {
         let bound = self.forward.bound(now, pace)?;
         // One that contradicts the others may be the one that is true.
         let bound = self.forward.contradiction(now, pace).map_or(bound, |other| bound.max(other));
@@ -334,9 +334,9 @@ impl Causal {
     /// have stepped at `doubted`, what has been seen since counts for itself too.
     pub(crate) fn interval(
         &self,
-        now: Time<Mono>,
+        now: Time<Free>,
         pace: Pace,
-        doubted: Option<Time<Mono>>,
+        doubted: Option<Time<Free>>,
     ) -> Option<Interval> {
         let origin = self.origin?;
         let (hi, lo) = (self.forward.bound(now, pace), self.lower(now, pace).map(|ns| -ns));

@@ -10,7 +10,7 @@ use super::{
 };
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
-use ptp_common::time::{Duration, Mono, Time};
+use ptp_common::time::{Duration, Free, Time};
 
 /// How long the frequency is measured before the first adjustment, unless the method wants more.
 const ACQUISITION: Duration = Duration::from_secs(4);
@@ -25,7 +25,7 @@ const MAX_FREQUENCY_PPB: f64 = 1e8;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Point {
     /// When.
-    pub(super) at: Time<Mono>,
+    pub(super) at: Time<Free>,
     /// Of the steered clock, nanoseconds.
     pub(super) offset_ns: f64,
     /// Of the free-running scale from some origin, nanoseconds.
@@ -69,8 +69,8 @@ pub(super) trait Controller: Send {
 /// Sums for a least-squares line through (time, offset), relative to the first point.
 #[derive(Clone, Copy, Debug)]
 struct Line {
-    first: Time<Mono>,
-    last: Time<Mono>,
+    first: Time<Free>,
+    last: Time<Free>,
     base: Duration,
     n: f64,
     x: f64,
@@ -80,7 +80,7 @@ struct Line {
 }
 
 impl Line {
-    fn new(mono: Time<Mono>, offset: Duration) -> Self {
+    fn new(mono: Time<Free>, offset: Duration) -> Self {
         let mut line = Self {
             first: mono,
             last: mono,
@@ -96,7 +96,7 @@ impl Line {
     }
 
     /// Seconds and nanoseconds.
-    fn push(&mut self, mono: Time<Mono>, offset: Duration) {
+    fn push(&mut self, mono: Time<Free>, offset: Duration) {
         self.last = mono;
         let x = (mono - self.first).as_secs_f64();
         let y = (offset - self.base).as_nanos_f64();
@@ -281,7 +281,7 @@ impl<C: Controller> Servo for Classic<C> {
         self.processor.peer_delay(input);
     }
 
-    fn adjusted(&mut self, _now: Time<Mono>, frequency_ppb: f64, stepped: Option<Duration>) {
+    fn adjusted(&mut self, _now: Time<Free>, frequency_ppb: f64, stepped: Option<Duration>) {
         self.frequency_ppb = frequency_ppb;
         if stepped.is_some() {
             self.processor.forget_times();
@@ -306,7 +306,7 @@ impl<C: Controller> Servo for Classic<C> {
         self.causal = Causal::new(&self.options);
     }
 
-    fn holdover(&mut self, _now: Time<Mono>) -> Option<f64> {
+    fn holdover(&mut self, _now: Time<Free>) -> Option<f64> {
         if self.state == ServoState::Unlocked {
             return None;
         }
@@ -327,7 +327,7 @@ impl<C: Controller> Servo for Classic<C> {
         self.causal.is_contradicted()
     }
 
-    fn trust(&self, now: Time<Mono>, shown: Duration) -> Option<Trust> {
+    fn trust(&self, now: Time<Free>, shown: Duration) -> Option<Trust> {
         if self.state == ServoState::Unlocked {
             return None;
         }

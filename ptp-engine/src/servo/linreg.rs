@@ -5,7 +5,7 @@
 use alloc::collections::VecDeque;
 
 use super::classic::{Controller, Point};
-use ptp_common::time::{Mono, Time};
+use ptp_common::time::{Free, Time};
 
 /// Numbers of points: powers of two from 4 to 64.
 const SIZES: [usize; 5] = [4, 8, 16, 32, 64];
@@ -29,7 +29,7 @@ struct Line {
 /// The controller.
 #[derive(Debug, Default)]
 pub(super) struct LinReg {
-    points: VecDeque<(Time<Mono>, f64, f64)>,
+    points: VecDeque<(Time<Free>, f64, f64)>,
     lines: [Line; SIZES.len()],
     drift_ppb: f64,
 }

@@ -24,14 +24,14 @@ pub use trust::{Basis, Interval, Trust};
 mod tests;
 
 use crate::stamp::StampSource;
-use ptp_common::time::{Duration, Mono, Ptp, Time};
-use serde::Serialize;
+use ptp_common::time::{Duration, Free, Ptp, Time};
+use serde::{Deserialize, Serialize};
 
 /// A local instant on both scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalTime {
     /// On the free-running scale.
-    pub mono: Time<Mono>,
+    pub mono: Time<Free>,
     /// On the steered clock, in the time scale of the domain.
     pub clock: Time<Ptp>,
     /// Where it was taken.
@@ -72,7 +72,7 @@ pub struct DelayInput {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PeerDelayInput {
     /// When it was complete.
-    pub mono: Time<Mono>,
+    pub mono: Time<Free>,
     /// `meanLinkDelay` of this exchange alone.
     pub mean_link_delay: Duration,
     /// Rate of the peer's clock over the free-running one.
@@ -90,7 +90,7 @@ pub enum Observed {
 
 impl Observed {
     /// When it was stamped here.
-    pub const fn at(&self) -> Time<Mono> {
+    pub const fn at(&self) -> Time<Free> {
         match self {
             Self::Sync(sync) => sync.t2.mono,
             Self::Delay(delay) => delay.t3.mono,
@@ -99,7 +99,7 @@ impl Observed {
 }
 
 /// State of the servo.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ServoState {
     /// Measures; the clock is not followed yet.
@@ -177,7 +177,7 @@ pub trait Servo: Send {
 
     /// What the servo has asked for was done at `now`, the frequency perhaps within limits. `stepped`
     /// is what was really added. Not called where the clock is only watched.
-    fn adjusted(&mut self, now: Time<Mono>, frequency_ppb: f64, stepped: Option<Duration>);
+    fn adjusted(&mut self, now: Time<Free>, frequency_ppb: f64, stepped: Option<Duration>);
 
     /// The clock cannot be adjusted by more than this, parts per billion: nothing beyond is to be
     /// asked for, or integrated.
@@ -192,7 +192,7 @@ pub trait Servo: Send {
 
     /// No Sync comes any more: the frequency (parts per billion) to run on with. `None` if nothing
     /// has been learnt and the clock should stay as it is.
-    fn holdover(&mut self, now: Time<Mono>) -> Option<f64>;
+    fn holdover(&mut self, now: Time<Free>) -> Option<f64>;
 
     /// The state.
     fn state(&self) -> ServoState;
@@ -209,7 +209,7 @@ pub trait Servo: Send {
 
     /// How far a clock that shows `shown` more than the free-running scale can be trusted at `now`: less
     /// and less while nothing arrives. `None` before it is followed.
-    fn trust(&self, now: Time<Mono>, shown: Duration) -> Option<Trust>;
+    fn trust(&self, now: Time<Free>, shown: Duration) -> Option<Trust>;
 }
 
 impl<S: Servo + ?Sized> Servo for Box<S> {
@@ -231,7 +231,7 @@ impl<S: Servo + ?Sized> Servo for Box<S> {
     fn peer_delay(&mut self, input: PeerDelayInput) {
         (**self).peer_delay(input);
     }
-    fn adjusted(&mut self, now: Time<Mono>, frequency_ppb: f64, stepped: Option<Duration>) {
+    fn adjusted(&mut self, now: Time<Free>, frequency_ppb: f64, stepped: Option<Duration>) {
         (**self).adjusted(now, frequency_ppb, stepped);
     }
     fn limit_frequency(&mut self, ppb: f64) {
@@ -243,7 +243,7 @@ impl<S: Servo + ?Sized> Servo for Box<S> {
     fn parent_changed(&mut self) {
         (**self).parent_changed();
     }
-    fn holdover(&mut self, now: Time<Mono>) -> Option<f64> {
+    fn holdover(&mut self, now: Time<Free>) -> Option<f64> {
         (**self).holdover(now)
     }
     fn state(&self) -> ServoState {
@@ -255,7 +255,7 @@ impl<S: Servo + ?Sized> Servo for Box<S> {
     fn is_contradicted(&self) -> bool {
         (**self).is_contradicted()
     }
-    fn trust(&self, now: Time<Mono>, shown: Duration) -> Option<Trust> {
+    fn trust(&self, now: Time<Free>, shown: Duration) -> Option<Trust> {
         (**self).trust(now, shown)
     }
 }

@@ -8,7 +8,7 @@ use crate::math::Float as _;
 use alloc::collections::VecDeque;
 
 use super::classic::{Controller, Point};
-use ptp_common::time::{Duration, Mono, Time};
+use ptp_common::time::{Duration, Free, Time};
 
 /// Stages of the clock filter (NSTAGE).
 const NSTAGE: usize = 8;
@@ -32,25 +32,25 @@ const MAXPOLL: i32 = 10;
 #[derive(Debug, Default)]
 pub(super) struct Ntp {
     /// Offset, delay, time; latest last.
-    stages: VecDeque<(f64, f64, Time<Mono>)>,
+    stages: VecDeque<(f64, f64, Time<Free>)>,
     /// When the sample in use was taken: an older one is never used again.
-    used: Option<Time<Mono>>,
+    used: Option<Time<Free>>,
     last_offset_ns: f64,
     jitter_ns: f64,
     /// Time constant, log2 s.
     poll: i32,
     /// When it was last judged.
-    judged: Option<Time<Mono>>,
+    judged: Option<Time<Free>>,
     jiggle: i32,
     drift_ppb: f64,
     /// The offset that is being amortised.
     residual_ns: f64,
-    last: Option<Time<Mono>>,
+    last: Option<Time<Free>>,
 }
 
 impl Ntp {
     /// The best of the last eight exchanges (A.5.2), unless it has been used.
-    fn filter(&mut self, point: &Point) -> Option<(f64, Time<Mono>)> {
+    fn filter(&mut self, point: &Point) -> Option<(f64, Time<Free>)> {
         if self.stages.len() >= NSTAGE {
             self.stages.pop_front();
         }

@@ -100,7 +100,7 @@ mod tests {
         },
         stamp::StampSource,
     };
-    use ptp_common::time::{Duration, Mono, Ptp, Time};
+    use ptp_common::time::{Duration, Free, Ptp, Time};
 
     fn gains(interval_s: f64) -> (f64, f64) {
         let pi = Pi::default();
@@ -123,7 +123,7 @@ mod tests {
     /// A servo whose clock runs free: nothing that it asks for is done.
     struct OpenLoop {
         servo: Box<dyn Servo>,
-        now: Time<Mono>,
+        now: Time<Free>,
     }
 
     impl OpenLoop {

@@ -37,13 +37,13 @@ fn told() -> impl Strategy<Value = Told> {
     ]
 }
 
-fn local(now: Time<Mono>, doubt_ns: i64) -> LocalTime {
+fn local(now: Time<Free>, doubt_ns: i64) -> LocalTime {
     let clock = Time::from_nanos(now.as_nanos());
     let doubt = Duration::from_nanos(doubt_ns);
     LocalTime { mono: now, clock, source: StampSource::Simulated, doubt }
 }
 
-fn ptp(now: Time<Mono>, by_ns: i64) -> Time<Ptp> {
+fn ptp(now: Time<Free>, by_ns: i64) -> Time<Ptp> {
     Time::from_nanos(now.as_nanos()) + Duration::from_nanos(by_ns)
 }
 
@@ -60,7 +60,7 @@ fn a_clock_that_is_off_by_a_tenth_is_found_at_once() {
         let mut servo = build(&Choice::default(), &Options::default());
         let mut told = None;
         for second in 0..20i64 {
-            let at = |nanos: i64| -> Time<Mono> {
+            let at = |nanos: i64| -> Time<Free> {
                 Time::from_nanos(((second * 1_000_000_000 + nanos) as f64 * (1.0 + tenth)) as i64)
             };
             let (t1, sequence_id) = (Time::from_nanos(second * 1_000_000_000), second as u16);
@@ -89,7 +89,7 @@ proptest! {
     ) {
         for mut servo in servos() {
             servo.limit_frequency(500_000.0);
-            let mut now: Time<Mono> = Time::from_nanos(1_000_000_000);
+            let mut now: Time<Free> = Time::from_nanos(1_000_000_000);
             for (sequence_id, (told, step)) in (0u16..).zip(&course) {
                 // From the same instant again to five hours later, and clocks that stand.
                 now += Duration::from_nanos((1i64 << step) - 1);
@@ -152,8 +152,8 @@ proptest! {
             let zeros = u64::from((random >> 8).leading_zeros().saturating_sub(8));
             (zeros * scale_ns + (random >> 33) % scale_ns.max(1)) as i64
         };
-        let begin: Time<Mono> = Time::from_nanos(1_000_000_000_000);
-        let truth = |now: Time<Mono>| {
+        let begin: Time<Free> = Time::from_nanos(1_000_000_000_000);
+        let truth = |now: Time<Free>| {
             let age_s = (now - begin).as_secs_f64();
             Duration::from_nanos(offset_ns) + Duration::from_nanos_f64(ppb as f64 * age_s)
         };

@@ -2,7 +2,7 @@
 //! precision, and the bound that is made of both. The mathematics is in `docs/servo.md`.
 
 use ptp_common::time::Duration;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// An interval of clock minus time transmitter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Interval {
 }
 
 /// What an error bound rests upon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
     /// Nothing but that stamps lie on their side of the wire: the causal interval.

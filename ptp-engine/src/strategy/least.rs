@@ -2,7 +2,7 @@
 //! seen.
 
 use alloc::collections::BTreeMap;
-use ptp_common::time::{Mono, Time};
+use ptp_common::time::{Free, Time};
 
 /// How long a least value counts, seconds.
 const MEMORY: i64 = 120;
@@ -13,19 +13,19 @@ pub(super) struct Least(BTreeMap<i64, f64>);
 
 impl Least {
     /// A value, in any order of time.
-    pub(super) fn push(&mut self, at: Time<Mono>, value: f64) {
+    pub(super) fn push(&mut self, at: Time<Free>, value: f64) {
         let least = self.0.entry(second(at)).or_insert(value);
         *least = least.min(value);
     }
 
     /// The least value at `now`.
-    pub(super) fn value(&mut self, now: Time<Mono>) -> Option<f64> {
+    pub(super) fn value(&mut self, now: Time<Free>) -> Option<f64> {
         self.0 = self.0.split_off(&(second(now) - MEMORY));
         self.0.values().copied().reduce(f64::min)
     }
 }
 
-fn second(at: Time<Mono>) -> i64 {
+fn second(at: Time<Free>) -> i64 {
     at.as_nanos().div_euclid(1_000_000_000)
 }
 

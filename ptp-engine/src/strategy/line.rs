@@ -1,12 +1,12 @@
 //! A straight line below points: what a packet takes at the least, while two clocks run apart.
 
 use crate::prelude::*;
-use ptp_common::time::{Mono, Time};
+use ptp_common::time::{Free, Time};
 
 /// The line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line {
-    at: Time<Mono>,
+    at: Time<Free>,
     ns: f64,
     /// ns/s.
     slope: f64,
@@ -15,7 +15,7 @@ pub(super) struct Line {
 impl Line {
     /// Through the lowest point, with the median of all slopes between two points, which a few late ones
     /// do not change. `None` for fewer than two instants.
-    pub(super) fn below(points: &[(Time<Mono>, f64)]) -> Option<Self> {
+    pub(super) fn below(points: &[(Time<Free>, f64)]) -> Option<Self> {
         let at = points.iter().map(|point| point.0).max()?;
         let mut slopes = Vec::with_capacity(points.len() * points.len() / 2);
         for (n, (t, y)) in points.iter().enumerate() {
@@ -26,14 +26,17 @@ impl Line {
                 }
             }
         }
-        slopes.sort_unstable_by(f64::total_cmp);
-        let slope = *slopes.get(slopes.len() / 2)?;
+        if slopes.is_empty() {
+            return None;
+        }
+        let middle = slopes.len() / 2;
+        let slope = *slopes.select_nth_unstable_by(middle, f64::total_cmp).1;
         let lowest = points.iter().map(|(t, y)| y - slope * (*t - at).as_secs_f64());
         Some(Self { at, ns: lowest.reduce(f64::min)?, slope })
     }
 
     /// Its value then.
-    pub(super) fn at(&self, time: Time<Mono>) -> f64 {
+    pub(super) fn at(&self, time: Time<Free>) -> f64 {
         self.ns + self.slope * (time - self.at).as_secs_f64()
     }
 }

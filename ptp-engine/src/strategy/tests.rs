@@ -21,6 +21,8 @@ struct Link {
     scatter: f64,
     /// What the wire takes, each way, ns.
     wire_ns: f64,
+    /// What a primed request takes, ns.
+    primed_ns: f64,
     /// What the servo was given of the last second: time that a Sync took, ns.
     given: Vec<f64>,
     changes: Vec<Strategy>,
@@ -36,6 +38,7 @@ impl Link {
             sync_ns,
             scatter,
             wire_ns: 0.0,
+            primed_ns: 200.0,
             given: Vec::new(),
             changes: Vec::new(),
             begun_anew: 0,
@@ -70,7 +73,7 @@ impl Link {
             Sending::Free => Manner::Plain,
             Sending::Told(manner) => manner,
         };
-        let floor = if manner == Manner::Primed { 200.0 } else { 2_200.0 };
+        let floor = if manner == Manner::Primed { self.primed_ns } else { 2_200.0 };
         let late = self.wire_ns + floor * (1.0 + self.rng.random::<f64>() * 0.2);
         let (t3, t4) = (Self::here(sent), Self::there(sent + late));
         let input = DelayInput { t3, t4, sequence_id: 0, correction: Duration::ZERO };
@@ -183,6 +186,21 @@ fn grandmaster_that_changes_its_kind_is_met_anew() {
     assert_eq!(link.strategy(), Strategy::Primed, "{:?}", link.changes);
     link.strategist.clear();
     assert_eq!(link.strategy(), Strategy::Trial);
+}
+
+#[test]
+fn priming_that_makes_requests_late_is_given_up_and_what_it_taught_with_it() {
+    let mut link = Link::new(Choice::Auto, [2_000.0, 2_000.0], 0.2);
+    link.primed_ns = 100_000.0;
+    link.run(90);
+    assert_eq!(link.strategist.findings().is_priming_late, Some(true));
+    assert_eq!(link.strategist.sending(), Sending::Told(Manner::Plain));
+    assert!(link.strategist.findings().round_trip_ns.is_some_and(|ns| ns < 10_000.0));
+    // And is kept where it helps, once that is known.
+    let mut link = Link::new(Choice::Auto, [2_000.0, 2_000.0], 0.2);
+    link.run(90);
+    assert_eq!(link.strategist.findings().is_priming_late, Some(false));
+    assert_eq!(link.strategist.sending(), Sending::Told(Manner::Primed));
 }
 
 #[test]

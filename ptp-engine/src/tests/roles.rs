@@ -544,6 +544,34 @@ fn a_server_that_yields_is_passive_beside_a_better_one_and_serves_where_it_is_th
 }
 
 #[test]
+fn by_the_alternate_algorithm_the_port_with_the_lower_local_priority_is_followed() {
+    let mut world = World::new();
+    let telecom = |n: u8, ports: usize| {
+        let (mut config, mut contention) = clock(n, ports);
+        config.ports.iter_mut().for_each(|port| port.local_priority = Some(128));
+        contention.local_priority = Some(128);
+        (config, contention)
+    };
+    let with_reference = |n: u8| {
+        let (config, mut contention) = telecom(n, 1);
+        contention.transmitter.clock_quality.clock_class = 6;
+        (config, contention)
+    };
+    let first = world.add(with_reference(1), &[0]);
+    let second = world.add(with_reference(2), &[1]);
+    let mut third = telecom(3, 2);
+    third.0.ports[1].local_priority = Some(1);
+    let ours = world.add(third, &[0, 1]);
+    world.run(30);
+    assert_eq!(world.grandmaster(ours), identity(2));
+    // Both have a reference, and serve.
+    assert_eq!((world.state(first, 0), world.state(second, 0)), (TimeTransmitter, TimeTransmitter));
+    world.clocks[second].alive = false;
+    world.run(30);
+    assert_eq!(world.grandmaster(ours), identity(1));
+}
+
+#[test]
 fn a_clock_that_loses_its_reference_says_so_by_class_and_keeps_its_time_scale() {
     let mut world = World::new();
     let mut first = clock(1, 1);

@@ -12,7 +12,7 @@ use nix::time::{ClockId, clock_gettime};
 use ptp_agent::{
     agent::{
         AgentError,
-        drive::{Drive, Host, Occasion},
+        drive::{Drive, Host, Occasion, Outside as _},
         io::{Io, IoConfig},
         prime::PrimeMode,
     },
@@ -141,6 +141,7 @@ pub(crate) fn main(line: &str) {
             egress_latency: Latencies::default(),
             ring_bytes: None,
             is_pinned: false,
+            acceptable_senders: Vec::new(),
             security: None,
             wire: Vec::new(),
             transports: std::collections::BTreeMap::new(),

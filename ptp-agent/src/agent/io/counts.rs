@@ -21,6 +21,8 @@ pub struct IoCounts {
     pub authentication: security::Totals,
     /// Messages in the time transmitter's name from another address than its own.
     pub other_address: u64,
+    /// Messages of time transmitters from senders that are not acceptable.
+    pub other_sender: u64,
 }
 
 impl IoCounts {
@@ -34,6 +36,7 @@ impl IoCounts {
             ("socket_overflow", self.socket_overflow),
             ("record_without_stamp", self.without_stamp),
             ("other_address", self.other_address),
+            ("other_sender", self.other_sender),
         ]
         .into_iter()
         .chain(self.authentication.refusals())

@@ -4,30 +4,6 @@
 use super::*;
 use crate::capture::{Asked, XdpHook};
 
-/// What a port's stamps come from; for status and logs.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Sources {
-    /// The receive point in use.
-    pub rx: StampSource,
-    /// The transmit point in use.
-    pub tx: StampSource,
-    /// What was measured of the receive points.
-    pub rx_points: Vec<PointReport>,
-    /// What was measured of the transmit points.
-    pub tx_points: Vec<PointReport>,
-    /// Whether event messages are primed now.
-    pub primed: bool,
-    /// Messages that were stamped by another point than the chosen one.
-    pub fallbacks: u64,
-    /// Messages whose transmit stamps were not used, because something came between them.
-    pub interrupted: u64,
-    /// Directions in which packets do not reach the kernel programs, so that only the kernel's own stamps
-    /// are left.
-    pub displaced: Vec<&'static str>,
-    /// How often the kernel programs were attached again because of others.
-    pub attached_again: u64,
-}
-
 /// One direction of a port.
 #[derive(Debug)]
 pub(super) struct Side {

@@ -4,14 +4,20 @@
 
 use ptp_common::{
     time::{Mono, Time},
-    wire::{MessageKey, PortIdentity},
+    wire::{AuthenticationView, MessageKey, MessageView, PortIdentity},
 };
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-use super::{Delivery, Io, crowd::without_port, pin::Pin};
+use super::{
+    Delivery, Io,
+    crowd::without_port,
+    pin::Pin,
+    sender::{Sender, is_of_transmitter},
+};
 use crate::{
     engine::{PortIndex, address::Address},
-    security::{Associations, Policy},
+    publish::snapshot::Authentication,
+    security::{Associations, Policy, Trust},
     stamp::Stamp,
 };
 
@@ -23,12 +29,14 @@ pub(super) struct Guard {
     refused: Option<(PortIndex, Option<Address>, &'static str)>,
     /// Where the time transmitter is.
     pin: Option<Pin>,
+    /// From whom messages of time transmitters are taken; nobody in it: from everybody.
+    senders: Vec<Sender>,
 }
 
 impl Guard {
-    pub(super) fn new(policy: Option<Policy>, is_pinned: bool) -> Self {
+    pub(super) fn new(policy: Option<Policy>, is_pinned: bool, senders: Vec<Sender>) -> Self {
         let associations = policy.map(Associations::new);
-        Self { associations, refused: None, pin: is_pinned.then(Pin::default) }
+        Self { associations, refused: None, pin: is_pinned.then(Pin::default), senders }
     }
 }
 
@@ -71,6 +79,7 @@ impl Io {
         stamp: Option<Stamp>,
         source: Option<Address>,
     ) {
+        let mut key_id = None;
         if let Some(associations) = &mut self.guard.associations {
             let verdict = associations.open(now, u32::from(index.0), &bytes);
             if let Some(port) = self.ports.get_mut(usize::from(index.0)) {
@@ -80,6 +89,22 @@ impl Io {
                 self.guard.refused = Some((index, source, cause.name()));
                 return;
             }
+            if verdict == Ok(Trust::Verified) {
+                let view = MessageView::new(&bytes).ok();
+                let tlv =
+                    view.as_ref().and_then(|view| AuthenticationView::of(view).ok().flatten());
+                key_id = tlv.map(|tlv| tlv.key_id());
+            }
+        }
+        if !self.guard.senders.is_empty()
+            && MessageKey::from_prefix(&bytes).is_ok_and(|key| is_of_transmitter(key.message_type))
+            && !self.guard.senders.iter().any(|each| each.is(source, key_id))
+        {
+            if let Some(port) = self.ports.get_mut(usize::from(index.0)) {
+                port.counts.other_sender += 1;
+            }
+            self.guard.refused = Some((index, source, "other_sender"));
+            return;
         }
         if let (Some(pin), Some(from), Ok(key)) =
             (&mut self.guard.pin, source, MessageKey::from_prefix(&bytes))
@@ -108,25 +133,24 @@ impl Io {
         Some(format!("{cause} from {from} on {}", self.interface(port)))
     }
 
-    /// What authentication does on a port, for the status; null without keys.
-    pub fn authentication(&self, port: PortIndex) -> Value {
-        let Some(associations) = &self.guard.associations else { return Value::Null };
-        let policy = associations.policy();
+    /// What authentication does on a port; `None` without keys.
+    pub fn authentication(&self, port: PortIndex) -> Option<Authentication> {
+        let policy = self.guard.associations.as_ref()?.policy();
         let (spp, key_id) = policy.keys.active();
         let totals = self.counts(port).authentication;
-        let refused: serde_json::Map<String, Value> = totals
+        let refused: BTreeMap<String, u64> = totals
             .refusals()
             .filter(|(_, total)| *total > 0)
-            .map(|(cause, total)| (cause.to_owned(), total.into()))
+            .map(|(cause, total)| (cause.to_owned(), total))
             .collect();
-        json!({
-            "required": policy.is_required,
-            "spp": spp,
-            "key": key_id,
-            "keys": policy.keys.len(),
-            "verified": totals.verified,
-            "unverified": totals.unverified,
-            "refused": refused,
+        Some(Authentication {
+            required: Some(policy.is_required),
+            spp: Some(spp),
+            key: Some(key_id),
+            keys: Some(policy.keys.len()),
+            verified: totals.verified,
+            unverified: totals.unverified,
+            refused: Some(refused),
         })
     }
 }

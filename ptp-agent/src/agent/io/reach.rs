@@ -2,7 +2,7 @@
 //! the chain before ours, or ours were taken off. They are attached again, in front; until that helps, the
 //! kernel's own stamps stand in, which are the stack's on the way in and the driver's on the way out.
 
-use std::{collections::VecDeque, io};
+use std::{borrow::Cow, collections::VecDeque, io};
 
 use ptp_common::time::{Mono, Time};
 
@@ -43,11 +43,11 @@ impl Standby {
 
 impl Port {
     /// The directions in which packets do not reach the programs.
-    pub(super) fn displaced(&self) -> Vec<&'static str> {
+    pub(super) fn displaced(&self) -> Vec<Cow<'static, str>> {
         [("receive", &self.rx), ("transmit", &self.tx)]
             .into_iter()
             .filter(|(_, side)| side.reach.is_displaced())
-            .map(|(direction, _)| direction)
+            .map(|(direction, _)| direction.into())
             .collect()
     }
 

@@ -1,14 +1,15 @@
 //! What an observer says of a port: a line of text for people, and the figures of summary and status.
 
-use std::collections::BTreeMap;
-
 use ptp_common::wire::MessageType;
-use serde_json::{Value, json};
 
 use super::Tap;
 use crate::{
     engine::observer::{Observer, PortSnapshot, Spread},
-    publish::{metrics::message_type_name, text},
+    publish::{
+        metrics::message_type_name,
+        snapshot::{Figures, Messages, Named, ObservedPort, ObservedRole, Port, Way},
+        text,
+    },
 };
 
 /// A port that only sends Signaling or Management has nothing to measure.
@@ -33,13 +34,13 @@ pub(super) fn causes<N: std::fmt::Display, T: std::fmt::Display>(
 }
 
 /// What a port does, as far as its messages tell.
-fn role(port: &PortSnapshot) -> &'static str {
+fn role(port: &PortSnapshot) -> ObservedRole {
     if port.is_time_transmitter() {
-        "time_transmitter"
+        ObservedRole::TimeTransmitter
     } else if port.is_time_receiver() || port.sent(MessageType::PdelayReq) > 0 {
-        "time_receiver"
+        ObservedRole::TimeReceiver
     } else {
-        "other"
+        ObservedRole::Other
     }
 }
 
@@ -53,7 +54,7 @@ pub(super) fn line(tap: &Tap, port: &PortSnapshot) -> String {
         domain.domain_number,
         port.key.port_identity,
         if port.is_local() { "local" } else { "remote" },
-        role(port).replace('_', " "),
+        Named::from(role(port)).to_string().replace('_', " "),
     )];
     if let Some(sample) = &port.sample {
         parts.push(format!("offset {:+} ns", sample.offset.as_nanos()));
@@ -88,45 +89,46 @@ pub(super) fn line(tap: &Tap, port: &PortSnapshot) -> String {
 }
 
 /// All ports for the summary and the status.
-pub(super) fn ports(tap: &Tap, observer: &Observer) -> Value {
+pub(super) fn ports(tap: &Tap, observer: &Observer) -> Vec<Port> {
     in_order(observer).into_iter().map(|port| figures(tap, port)).collect()
 }
 
-fn figures(tap: &Tap, port: &PortSnapshot) -> Value {
+fn figures(tap: &Tap, port: &PortSnapshot) -> Port {
     let domain = port.key.domain;
     let spread = |spread: &Spread| {
-        (spread.count > 0).then(|| {
-            json!({
-                "n": spread.count,
-                "mean": spread.mean,
-                "sd": spread.sd(),
-                "min": spread.min,
-                "max": spread.max,
-            })
+        (spread.count > 0).then(|| Figures {
+            n: spread.count,
+            mean: spread.mean,
+            sd: spread.sd(),
+            min: spread.min,
+            max: spread.max,
         })
     };
-    let messages: BTreeMap<&str, u64> = MessageType::ALL
+    let named = |(name, total): (&str, u64)| (name.to_owned(), total);
+    let messages = MessageType::ALL
         .into_iter()
         .map(|kind| (message_type_name(kind), port.sent(kind)))
-        .filter(|(_, total)| *total > 0)
-        .collect();
-    let losses: BTreeMap<&str, u64> = port.losses.iter().filter(|(_, total)| *total > 0).collect();
-    json!({
-        "interface": tap.name(domain.interface),
-        "vlan": domain.vlan,
-        "domain": domain.domain_number,
-        "sdo_id": domain.sdo_id,
-        "port": port.key.port_identity.to_string(),
-        "direction": if port.is_local() { "tx" } else { "rx" },
-        "role": role(port),
-        "grandmaster": port.announced.map(|it| it.announce.grandmaster_identity.to_string()),
-        "messages": messages,
-        "exchanges": port.exchanges,
-        "lost": losses,
-        "offset_ns": port.sample.map(|sample| sample.offset.as_nanos()),
-        "raw_offset_ns": spread(&port.offset),
-        "delay_ns": spread(&port.delay),
-        "sync_claim_ns": spread(&port.sync_claim),
-        "delay_req_claim_ns": spread(&port.delay_claim),
-    })
+        .filter(|(_, total)| *total > 0);
+    let way = if port.is_local() { Way::Tx } else { Way::Rx };
+    Port {
+        interface: Some(tap.name(domain.interface).to_owned()),
+        observed: ObservedPort {
+            vlan: domain.vlan,
+            domain: Some(domain.domain_number),
+            sdo_id: Some(domain.sdo_id),
+            port: Some(port.key.port_identity.to_string()),
+            direction: Some(way.into()),
+            role: Some(role(port).into()),
+            grandmaster: port.announced.map(|it| it.announce.grandmaster_identity.to_string()),
+            exchanges: port.exchanges.iter().map(named).collect(),
+            lost: port.losses.iter().filter(|(_, total)| *total > 0).map(named).collect(),
+            offset_ns: port.sample.map(|sample| sample.offset.as_nanos()),
+            raw_offset_ns: spread(&port.offset),
+            delay_ns: spread(&port.delay),
+            sync_claim_ns: spread(&port.sync_claim),
+            delay_req_claim_ns: spread(&port.delay_claim),
+        },
+        messages: Some(Messages::ByType(messages.map(named).collect())),
+        ..Port::default()
+    }
 }

@@ -1,9 +1,11 @@
 //! What a clock that takes either role tells beside what every time receiver tells.
 
 use ptp_common::time::{Mono, Time};
-use serde_json::{Value, json};
 
-use crate::engine::{PortState, instance::Instance};
+use crate::{
+    engine::{PortState, instance::Instance},
+    publish::snapshot::{EitherRole, InstanceRole, Snapshot},
+};
 
 /// Whether it serves its own time and follows nobody.
 pub(super) fn is_grandmaster(instance: &Instance) -> bool {
@@ -12,21 +14,23 @@ pub(super) fn is_grandmaster(instance: &Instance) -> bool {
         && instance.ports().any(|port| instance.port_state(port) == PortState::TimeTransmitter)
 }
 
-/// For the status: whose time it is and over which way it has come. `None` for a client only, whose status says
+/// For the snapshot: whose time it is and over which way it has come. Nothing of a client only, of which the rest says
 /// all of it.
-pub(super) fn status(instance: &Instance, now: Time<Mono>) -> Option<Value> {
+pub(super) fn tell(snapshot: &mut Snapshot, instance: &Instance, now: Time<Mono>) {
     if !instance.may_take_either_role() {
-        return None;
+        return;
     }
     let set = instance.parent_data_set(now);
-    let path: Vec<String> = instance.path().map(|identity| identity.to_string()).collect();
-    Some(json!({
-        "role": if is_grandmaster(instance) { "grandmaster" } else { "auto" },
-        "grandmaster": set.grandmaster_identity.to_string(),
-        "grandmaster_class": set.grandmaster_clock_quality.clock_class,
-        "steps_removed": instance.steps_removed(),
-        "path": path,
-        "time_scale": instance.time_properties().to_string(),
-        "synchronization_uncertain": instance.is_uncertain(now),
-    }))
+    let following = &mut snapshot.following;
+    following.grandmaster = Some(set.grandmaster_identity.to_string());
+    following.grandmaster_class = Some(set.grandmaster_clock_quality.clock_class);
+    following.steps_removed = Some(instance.steps_removed());
+    following.time_scale = Some(instance.time_properties().to_string());
+    let role =
+        if is_grandmaster(instance) { InstanceRole::Grandmaster } else { InstanceRole::Auto };
+    snapshot.roles = EitherRole {
+        role: Some(role.into()),
+        path: instance.path().map(|identity| identity.to_string()).collect(),
+        synchronization_uncertain: instance.is_uncertain(now),
+    };
 }

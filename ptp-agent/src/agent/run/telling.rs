@@ -7,9 +7,8 @@ use ptp_common::{
     time::{Duration, Mono, Time},
     wire::ClockIdentity,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::apart::Apart;
 use super::{
     super::{
         AgentError, bound, clock_line, data_sets,
@@ -19,10 +18,13 @@ use super::{
         io::SideCounts,
         print, sample_line, sample_text,
         services::Services,
-        set_drop_figures, set_message_figures, set_stamp_figures, stamp_counts, unix_seconds,
+        set_drop_figures, set_message_figures, set_stamp_figures,
+        snapshot::{own_port, timestamps},
+        unix_seconds,
     },
     Runner, host, roles,
 };
+use super::{apart::Apart, sources};
 use crate::{
     clock::{Clock, ClockError, followed::Followed},
     engine::{
@@ -33,10 +35,11 @@ use crate::{
     },
     publish::{
         alarms::{Facts, Limits, Role, Totals},
-        export::Exports,
+        export::{Exports, View},
         http::Publication,
         json::{self, Output},
         metrics::Direction,
+        snapshot::{self, Following, Port, Snapshot, StrategyStatus},
     },
     servo::{ServoState, Trust},
     sys::clock::monotonic,
@@ -106,6 +109,7 @@ impl Teller {
                     sync_noise_ns,
                     request_noise_ns,
                     is_primeable,
+                    is_priming_late,
                 } = change.findings;
                 tracing::info!(
                     from = change.from.name(),
@@ -115,6 +119,7 @@ impl Teller {
                     sync_noise_ns,
                     request_noise_ns,
                     is_primeable,
+                    is_priming_late,
                     "strategy"
                 );
             }
@@ -252,6 +257,7 @@ impl Teller {
             round_trip: receiver.round_trip(),
             refused: runner.io.last_refused(),
             raw_apart: self.apart.least(),
+            contradicted: sources::contradicted(&runner.engine, now),
             hints: health::hints(&runner.io, receiver, now),
             ..Facts::default()
         }
@@ -279,15 +285,10 @@ impl Teller {
         self.health.check(now, &facts);
         let receiver = runner.engine.receiver();
         let domain = receiver.domain_number();
-        let servo = runner.engine.servo().state().name();
         for port in &self.ports {
             let interface = runner.io.interface(*port);
             let counters = receiver.counters(*port);
-            let state = receiver.port_state(*port).name();
             self.publication.metrics.update(interface, domain, |figures| {
-                figures.port_state = Some(state);
-                figures.servo_state = Some(servo);
-                figures.strategy = Some(runner.engine.strategist().strategy().name());
                 figures.clock_steps = self.steps;
                 figures.host_clock = host_clock;
                 bound::set_figures(figures, view.trust.as_ref(), runner.engine.origin());
@@ -296,7 +297,6 @@ impl Teller {
                     set_stamp_figures(figures, Direction::Rx, &rx);
                     set_stamp_figures(figures, Direction::Tx, &tx);
                 }
-                figures.priming = runner.io.is_primed(*port);
                 figures.set_exchanges("sync", counters.sync_exchanges);
                 figures.set_exchanges("delay", counters.delay_exchanges);
                 figures.set_exchanges("peer_delay", counters.peer_delay_exchanges);
@@ -307,60 +307,12 @@ impl Teller {
                 set_drop_figures(figures, counters, runner.io.counts(*port));
             });
         }
+        self.publication.metrics.set_sources(sources::figures(&runner.engine, now));
         self.publication.metrics.set_ring_lost(runner.io.ring_lost());
-        let parent = receiver.parent();
-        let mut status = json!({
-            "command": "run",
-            "uptime_s": (now - self.start).as_secs_f64(),
-            "clock": runner.engine.clock().name(),
-            "clock_identity": self.identity.to_string(),
-            "domain": domain,
-            "servo": runner.engine.servo().name(),
-            "servo_state": servo,
-            "grandmaster": parent.map(|parent| parent.set.grandmaster_identity.to_string()),
-            "parent_port": parent.map(|parent| parent.set.parent_port_identity.to_string()),
-            "grandmaster_class": parent.map(|parent| parent.set.grandmaster_clock_quality.clock_class),
-            "time_scale": parent.map(|parent| parent.time_properties.to_string()),
-            "steps_removed": parent.map(|parent| parent.steps_removed),
-            "samples": self.samples,
-            "sample_age_s": self.last.map(|sample| (now - sample.mono).as_secs_f64()),
-            "offset_ns": self.last.map(|sample| sample.offset.as_nanos()),
-            "delay_ns": self.last.map(|sample| sample.delay.as_nanos()),
-            "frequency_ppb": self.last.map(|sample| sample.frequency_ppb),
-            "ports": self.ports.iter().map(|port| json!({
-                "interface": runner.io.interface(*port),
-                "state": receiver.port_state(*port).name(),
-                "link_delay_ns": receiver.link_delay(*port).map(|delay| delay.as_nanos()),
-                "sources": runner.io.sources(*port),
-                "authentication": runner.io.authentication(*port),
-                "timestamps": runner.io.stamp_counts(*port).as_ref().map(stamp_counts),
-            })).collect::<Vec<_>>(),
-            "lost": self.losses(runner),
-            "strategy": {
-                "name": runner.engine.strategist().strategy().name(),
-                "findings": runner.engine.strategist().findings(),
-            },
-            "alarms": self.health.status(now),
-        });
-        if let (Some(status), Value::Object(more)) =
-            (status.as_object_mut(), bound::status(&view, facts.withheld))
-        {
-            status.extend(more);
-        }
-        if let (Some(status), Some(Value::Object(more))) =
-            (status.as_object_mut(), roles::status(receiver, now))
-        {
-            status.extend(more);
-        }
-        if let Err(error) = self.publication.set_status(&status) {
+        let snapshot = self.snapshot(now, runner, &view, facts.withheld);
+        if let Err(error) = self.publication.publish(snapshot) {
             tracing::debug!(%error, "status");
         }
-        let interval = self.sync_interval;
-        self.publication.set_data_sets(data_sets::of_client(
-            &runner.engine,
-            self.last.as_ref(),
-            interval,
-        ));
         if let Some(sample) = self.last.filter(|sample| self.remembered < Some(sample.mono)) {
             self.remembered = Some(sample.mono);
             let at_s = (sample.mono - self.start).as_secs_f64();
@@ -368,6 +320,59 @@ impl Teller {
             self.publication.add_history(at_s, offset, Some(delay));
         }
         Ok(())
+    }
+
+    fn snapshot(
+        &self,
+        now: Time<Mono>,
+        runner: &Runner,
+        view: &View<'_>,
+        withheld: Option<String>,
+    ) -> Snapshot {
+        let client = &runner.engine;
+        let (receiver, last) = (client.receiver(), self.last.as_ref());
+        let parent = receiver.parent();
+        let mut following = Following {
+            clock: Some(client.clock().name().into()),
+            servo: Some(client.servo().name().into()),
+            servo_state: Some(client.servo().state().into()),
+            grandmaster: parent.map(|parent| parent.set.grandmaster_identity.to_string()),
+            parent_port: parent.map(|parent| parent.set.parent_port_identity.to_string()),
+            grandmaster_class: parent
+                .map(|parent| parent.set.grandmaster_clock_quality.clock_class),
+            time_scale: parent.map(|parent| parent.time_properties.to_string()),
+            steps_removed: parent.map(|parent| parent.steps_removed),
+            sample_age_s: last.map(|sample| (now - sample.mono).as_secs_f64()),
+            offset_ns: last.map(|sample| sample.offset.as_nanos()),
+            delay_ns: last.map(|sample| sample.delay.as_nanos()),
+            frequency_ppb: last.map(|sample| sample.frequency_ppb),
+            strategy: Some(StrategyStatus {
+                name: client.strategist().strategy().into(),
+                findings: client.strategist().findings(),
+            }),
+            ..Following::default()
+        };
+        bound::tell(&mut following, view, withheld);
+        let ports = self.ports.iter().map(|port| Port {
+            link_delay_ns: Some(receiver.link_delay(*port).map(Duration::as_nanos)),
+            ..own_port(&runner.io, *port, receiver.port_state(*port))
+        });
+        let mut snapshot = Snapshot {
+            command: Some(snapshot::Command::Run.into()),
+            uptime_s: Some((now - self.start).as_secs_f64()),
+            clock_identity: Some(self.identity.to_string()),
+            domain: Some(receiver.domain_number()),
+            samples: Some(self.samples),
+            following,
+            ports: ports.collect(),
+            lost: self.losses(runner),
+            alarms: self.health.status(now),
+            data_sets: Some(data_sets::of_client(client, last, self.sync_interval)),
+            sources: Some(sources::status(client, now)),
+            ..Snapshot::default()
+        };
+        roles::tell(&mut snapshot, receiver, now);
+        snapshot
     }
 
     fn losses(&self, runner: &Runner) -> BTreeMap<String, u64> {
@@ -390,11 +395,10 @@ impl Teller {
                 if let Some(port) = self.ports.first()
                     && let Some(counts) = runner.io.stamp_counts(*port)
                 {
-                    more.insert("timestamps".into(), stamp_counts(&counts));
+                    more.insert("timestamps".into(), json!(timestamps(&counts)));
                     more.insert("sources".into(), json!(runner.io.sources(*port)));
-                    let authentication = runner.io.authentication(*port);
-                    if !authentication.is_null() {
-                        more.insert("authentication".into(), authentication);
+                    if let Some(authentication) = runner.io.authentication(*port) {
+                        more.insert("authentication".into(), json!(authentication));
                     }
                 }
                 output.emit(&json::Event::Summary(json::Summary {

@@ -167,7 +167,21 @@ const SECTIONS: [Section; 5] = [
                 "Only these are followed: clocks (as grandmaster or as sender of Announce) or ports; \
                  default: anybody.",
             ),
+            alone(
+                "acceptable-senders",
+                Example("[\"192.0.2.1\", \"00:11:22:33:44:55\", \"key:2\"]"),
+                "Only from these a time transmitter's messages are taken: IP addresses, MAC addresses (l2), or \
+                 numbers of keys that sign them; default: anybody.",
+            ),
+            option("witness-domains", Example("[1, 2]")),
+            live(option("on-disagreement", Default("\"alarm\""))),
             option("role", Default("\"receiver\"")),
+            option("profile", Default("\"default\"")),
+            alone(
+                "local-priority",
+                Example("128"),
+                "With profile g8275.1: localPriority of the clock and its ports.",
+            ),
             option("port", Example("[\"eth1=l2,p2p\", \"eth2=transmitter\"]")),
             option("log-sync-interval", Default("0")),
             option("log-announce-interval", Default("1")),

@@ -127,6 +127,15 @@ pub(super) fn remarks(measurement: &Measurement) -> Vec<String> {
         results.sent,
         measurement.duration_s
     )];
+    match &measurement.interrupts {
+        Some(Ok((report, moderation))) => {
+            let moderation =
+                moderation.map_or_else(|| "not told by the driver".into(), moderation_in_words);
+            remarks.push(format!("Interrupts: {}. Moderation: {moderation}.", report.in_words()));
+        }
+        Some(Err(why)) => remarks.push(format!("Interrupts: not measured, {why}.")),
+        None => {}
+    }
     if results.received > 0 && !has(Point::RxSoftware) {
         remarks.push("No receive stamps of the kernel: too few packets were copied.".into());
     }

@@ -1,7 +1,7 @@
 //! One interface: can it carry PTP, which stamps does its driver have, and which of the agent's own
 //! capture points work on it. Also the UDP ports, which all interfaces of a namespace share.
 
-use super::cpu;
+use super::{cpu, interrupts};
 use crate::{
     capture::ProbeReport,
     doctor::{
@@ -47,6 +47,7 @@ pub(super) fn checks(interface: &Interface, host: &Cpu) -> Vec<Check> {
     };
     let mut checks = vec![state(link), link_type(link), mtu(link), mac(link), driver(link)];
     checks.push(cpu::irq_pinning(&link.interrupts, host));
+    checks.extend(interrupts::checks(link));
     checks.push(timestamping(link));
     checks.push(xdp_mode(link));
     checks.extend(capture(link));
@@ -269,7 +270,7 @@ fn optional(name: &'static str, trial: &Trial) -> Check {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::doctor::facts::Multicast;
     use crate::{
@@ -277,7 +278,7 @@ mod tests {
         sys::ethtool::{Driver, Timestamping},
     };
 
-    fn healthy() -> Link {
+    pub(in super::super) fn healthy() -> Link {
         Link {
             up: true,
             carrier: true,
@@ -294,6 +295,8 @@ mod tests {
                 ..Timestamping::default()
             }),
             interrupts: Interrupts::None,
+            moderation: None,
+            seen: None,
             xdp_features: Some(XDP_BASIC),
             xdp_busy: false,
             xdp_program: None,

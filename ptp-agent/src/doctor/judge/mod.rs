@@ -7,6 +7,7 @@ mod clock;
 mod cpu;
 mod firewall;
 mod interface;
+mod interrupts;
 mod kernel;
 mod multicast;
 

@@ -1,10 +1,7 @@
 //! Looking at an interface: what route netlink, ethtool and sysfs tell, and what becomes of the
 //! stamping programs there.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::io;
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::LinkGetRequest;
@@ -19,7 +16,7 @@ use crate::{
     doctor::facts::{
         Bridge, Capture, Interface, Interrupt, Interrupts, Link, Multicast, Probe, Trial,
     },
-    sys::ethtool,
+    sys::{ethtool, irq},
 };
 
 /// Room for a few hundred records: nobody reads them.
@@ -88,6 +85,8 @@ fn link(name: &str, message: &LinkMessage, try_xdp: bool) -> Link {
         driver: ethtool::driver(name).ok(),
         timestamping: ethtool::timestamping(name).ok(),
         interrupts: interrupts(name, header.index, mac),
+        moderation: ethtool::moderation(name).ok(),
+        seen: None,
         xdp_features: netdev::xdp_features(header.index).ok(),
         xdp_busy,
         xdp_program,
@@ -145,51 +144,19 @@ fn bridge(message: &LinkMessage) -> Option<Bridge> {
     switches.map(|(snooping, querier)| Bridge { name, snooping, querier })
 }
 
-/// sysfs shows the interfaces of the network namespace in which it was mounted, so the one of this
-/// name there may be another.
+/// With the processors that may serve each.
 fn interrupts(name: &str, ifindex: u32, mac: Option<[u8; 6]>) -> Interrupts {
-    let Some(root) = Some(Path::new("/sys/class/net").join(name)).filter(|path| path.exists())
-    else {
-        return Interrupts::Unknown(
-            "/sys does not show this interface (another network namespace?)",
-        );
-    };
-    let text = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
-    let same = file(root.join("ifindex")) == Some(ifindex.to_string())
-        && mac.is_none_or(|mac| file(root.join("address")) == Some(text(mac)));
-    if !same {
-        return Interrupts::Unknown("/sys shows another interface of this name");
+    match irq::of(name, ifindex, mac) {
+        irq::Interrupts::None => Interrupts::None,
+        irq::Interrupts::Unknown(why) => Interrupts::Unknown(why),
+        irq::Interrupts::Of(numbers) => {
+            let used = numbers.into_iter().filter_map(|number| {
+                let cpus = file(irq::directory(number).join("smp_affinity_list"))?;
+                Some(Interrupt { number, cpus: parse_cpu_list(&cpus) })
+            });
+            Interrupts::Of(used.collect())
+        }
     }
-    let device = root.join("device");
-    if !device.exists() {
-        return Interrupts::None;
-    }
-    let Ok(device) = fs::canonicalize(device) else {
-        return Interrupts::Unknown("the device cannot be found in /sys");
-    };
-    // The interrupts belong to the device, or (virtio) to the one that it is on.
-    let lists = [Some(device.as_path()), device.parent()].into_iter().flatten();
-    let mut numbers: Vec<u32> = lists
-        .map(|device| numbers_in(&device.join("msi_irqs")))
-        .find(|numbers| !numbers.is_empty())
-        .or_else(|| Some(vec![file(device.join("irq"))?.parse().ok()?]))
-        .unwrap_or_default();
-    numbers.sort_unstable();
-    // An interrupt that was only set aside has no handler, so no directory of a handler's name.
-    let used = numbers.into_iter().filter_map(|number| {
-        let directory = PathBuf::from(format!("/proc/irq/{number}"));
-        let has_handler = fs::read_dir(&directory).is_ok_and(|mut entries| {
-            entries.any(|entry| entry.is_ok_and(|entry| entry.path().is_dir()))
-        });
-        let cpus = parse_cpu_list(&file(directory.join("smp_affinity_list"))?);
-        has_handler.then_some(Interrupt { number, cpus })
-    });
-    Interrupts::Of(used.collect())
-}
-
-fn numbers_in(directory: &Path) -> Vec<u32> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 fn options() -> Options {

@@ -8,6 +8,7 @@ mod clock;
 mod cpu;
 mod firewall;
 mod interface;
+mod interrupts;
 mod kernel;
 mod multicast;
 mod netdev;
@@ -41,6 +42,9 @@ pub(super) fn all(args: &Args) -> Facts {
 
 fn interfaces(args: &Args) -> Vec<Interface> {
     let mut interfaces = interface::read(&args.interface, args.try_xdp);
+    if let Some(seconds) = args.measure.filter(|_| args.bridge.is_none()) {
+        interrupts::watch(&mut interfaces, seconds);
+    }
     if let Some(seconds) = args.listen {
         let heard = announces::listen(&args.interface, seconds);
         for (interface, heard) in interfaces.iter_mut().zip(heard) {

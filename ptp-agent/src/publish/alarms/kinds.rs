@@ -162,6 +162,11 @@ alarms! {
     /// was counted.
     SpoofingSuspected = "spoofing_suspected", "messages that are not what they say",
         [Receiver], raise 10 s, clear 60 s;
+    /// Grandmasters that are heard cannot all be right: where the clock must lie against one, it cannot be by another.
+    /// One of them is broken, on another time scale, or not what it says. Detail and `status` say which
+    /// agree; `on-disagreement` says what is done.
+    GrandmasterContradicted = "grandmaster_contradicted", "grandmasters contradict each other",
+        [Receiver], raise 0 s, clear 5 s;
     /// More clocks announce themselves than there is room for; the best are kept.
     /// No network has so many time transmitters: somebody invents them, or many clocks run as masters.
     TablePressure = "table_pressure", "too many clocks announce themselves",

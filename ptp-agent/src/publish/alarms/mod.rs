@@ -86,6 +86,8 @@ pub struct Totals {
     pub refused: u64,
     /// Messages in the time transmitter's name from another address.
     pub other_address: u64,
+    /// Messages of time transmitters that are not among the acceptable senders.
+    pub other_sender: u64,
     /// Messages that should have been authenticated and were not.
     pub unauthentic: u64,
     /// Packets that were stamped and never came out of the socket.
@@ -151,6 +153,8 @@ pub struct Facts {
     pub refused: Option<String>,
     /// What is heard that cannot be followed and may be the time transmitter that is meant, in words.
     pub hints: Vec<String>,
+    /// Where sources of time contradict each other: which, and what is done.
+    pub contradicted: Option<String>,
     /// Of a transparent clock: why many messages leave without a correction.
     pub uncorrected: Option<String>,
     /// The same: whether a program of this host relays as well.
@@ -296,6 +300,7 @@ impl Alarms {
                 Alarm::TimeWithheld => facts.withheld.is_some(),
                 Alarm::EndpointUnavailable => facts.is_unserved,
                 Alarm::SpoofingSuspected => recent.as_ref().is_some_and(Totals::are_odd),
+                Alarm::GrandmasterContradicted => facts.contradicted.is_some(),
                 Alarm::TablePressure => recent.as_ref().is_some_and(|recent| recent.table_full > 0),
                 Alarm::DelayAttackSuspected => {
                     facts.round_trip.is_some_and(|trend| trend.has_changed)
@@ -374,6 +379,14 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
                     recent.unauthentic
                 ));
             }
+            if let Some(recent) = recent.filter(|recent| recent.other_sender > 0) {
+                let last = facts.refused.as_ref().map(|last| format!(", last: {last}"));
+                hints.push(format!(
+                    "{} messages are not from acceptable senders{}",
+                    recent.other_sender,
+                    last.unwrap_or_default()
+                ));
+            }
             if let Some(recent) = recent.filter(|recent| recent.rx_orphaned > 0) {
                 hints.push(format!(
                     "{} packets were stamped and did not come out of the socket: firewall, rp_filter, \
@@ -394,6 +407,7 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
             let last = facts.refused.as_ref().map(|last| format!(", last: {last}"));
             counts + &last.unwrap_or_default()
         }
+        Alarm::GrandmasterContradicted => facts.contradicted.clone().unwrap_or_default(),
         Alarm::TablePressure => format!("{} in all", facts.totals.table_full),
         Alarm::DelayAttackSuspected => facts
             .round_trip

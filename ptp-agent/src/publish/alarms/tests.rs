@@ -436,6 +436,7 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
                 tx_interrupted: t[22],
                 unauthentic: t[23],
                 other_address: t[24],
+                other_sender: t[24],
             },
             ports_up: up,
             ports_down: down,

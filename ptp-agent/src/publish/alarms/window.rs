@@ -79,6 +79,7 @@ impl Window {
             table_full: new.table_full.saturating_sub(old.table_full),
             implausible: new.implausible.saturating_sub(old.implausible),
             other_address: new.other_address.saturating_sub(old.other_address),
+            other_sender: new.other_sender.saturating_sub(old.other_sender),
             unauthentic: new.unauthentic.saturating_sub(old.unauthentic),
             refused: new.refused.saturating_sub(old.refused),
             rx_orphaned: new.rx_orphaned.saturating_sub(old.rx_orphaned),

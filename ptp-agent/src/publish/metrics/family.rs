@@ -73,6 +73,10 @@ families! {
         "Time that PTP event messages spent in this host, by the port by which they left.";
     CORRECTED = COUNTER "ptp_corrected_total"
         "PTP messages that a transparent clock has let pass, by what became of them.";
+    SOURCES = GAUGE "ptp_sources"
+        "Sources of time that are heard, by whether they can be right together with most others.";
+    SOURCE_SELECTED = GAUGE "ptp_source_selected"
+        "1 for the source that the clock follows: ptp and its domain.";
     ALARM = GAUGE "ptp_alarm" "1 while the alarm is raised, 0 otherwise.";
 }
 

@@ -6,7 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use ptp_common::wire::{ClockIdentity, MessageType, PortIdentity};
 
 use super::histogram::Histogram;
-use crate::stamp::StampSource;
+use crate::{
+    engine::{PortState, strategy::Strategy},
+    servo::ServoState,
+    stamp::StampSource,
+};
 
 /// Values of the `state` label of `ptp_port_state`: the roles of IEEE 1588g in the order of IEEE 1588-2019 table
 /// 20, in lower case.
@@ -104,12 +108,12 @@ pub struct PortFigures {
     pub answers: BTreeMap<(&'static str, &'static str), u64>,
     /// When the last sample was taken, seconds since 1970.
     pub last_sample_timestamp_seconds: Option<f64>,
-    /// One of [`PORT_STATES`].
-    pub port_state: Option<&'static str>,
-    /// One of [`SERVO_STATES`].
-    pub servo_state: Option<&'static str>,
-    /// One of [`STRATEGIES`].
-    pub strategy: Option<&'static str>,
+    /// `portState`.
+    pub port_state: Option<PortState>,
+    /// Of the servo, if there is one.
+    pub servo_state: Option<ServoState>,
+    /// How the paths are made alike.
+    pub strategy: Option<Strategy>,
     /// Messages received and sent.
     pub messages: BTreeMap<(Direction, MessageType), u64>,
     /// Timestamps, by what became of them.

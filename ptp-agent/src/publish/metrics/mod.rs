@@ -30,11 +30,16 @@ pub use figures::{
 pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
 pub use transparent::{Forwarding, Way};
 
+use super::snapshot::{Following, Named, Snapshot};
+use crate::{
+    engine::{PortState, strategy::Strategy},
+    servo::ServoState,
+};
 use family::{
     ALARM, ANSWERS, BUILD_INFO, CAUSAL_INTERVAL, ERROR_BOUND, EXCHANGES, FREQUENCY, Families,
     HOST_OFFSET, HOST_OFFSET_BOUND, HOST_READ_AT, LAST_SAMPLE, MESSAGES, OFFSET, PARENT,
-    PATH_DELAY, PORT_STATE, PRECISION, PRIMING, RING_LOST, SERVO_STATE, STEPS, STRATEGY,
-    TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
+    PATH_DELAY, PORT_STATE, PRECISION, PRIMING, RING_LOST, SERVO_STATE, SOURCE_SELECTED, SOURCES,
+    STEPS, STRATEGY, TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
 };
 
 /// Ports (interface and domain) shown at the most.
@@ -86,6 +91,21 @@ impl Metrics {
         true
     }
 
+    /// Shows the states that a snapshot has of the ports of this agent.
+    pub fn show(&self, snapshot: &Snapshot) {
+        let Some(domain) = snapshot.domain else { return };
+        let Following { servo_state, strategy, .. } = &snapshot.following;
+        for port in &snapshot.ports {
+            let (Some(interface), Some(state)) = (&port.interface, &port.state) else { continue };
+            self.update(interface, domain, |figures| {
+                figures.port_state = state.known();
+                figures.servo_state = servo_state.as_ref().and_then(Named::known);
+                figures.strategy = strategy.as_ref().and_then(|it| it.name.known());
+                figures.priming = port.stamped.sources.as_ref().map(|sources| sources.primed);
+            });
+        }
+    }
+
     /// Takes the series of one port away.
     #[cfg(test)]
     fn forget(&self, interface: &str, domain: u8) {
@@ -106,6 +126,11 @@ impl Metrics {
     /// Sets every alarm that can be raised here to raised or not.
     pub fn set_alarms(&self, alarms: impl IntoIterator<Item = (&'static str, bool)>) {
         self.figures.lock().alarms = alarms.into_iter().collect();
+    }
+
+    /// Sets what is known of the sources of time.
+    pub fn set_sources(&self, sources: SourceFigures) {
+        self.figures.lock().sources = Some(sources);
     }
 
     /// Sets what a transparent clock has done on its ports, by interface. Those beyond [`MAX_PORTS`] are not
@@ -132,12 +157,26 @@ impl Metrics {
     }
 }
 
+/// How many sources of time there are, and which is followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceFigures {
+    /// Can be right together.
+    pub agreeing: u64,
+    /// Cannot be right if those are.
+    pub contradicting: u64,
+    /// Not known well enough.
+    pub unknown: u64,
+    /// The domain that is followed.
+    pub followed_domain: Option<u8>,
+}
+
 #[derive(Default)]
 struct State {
     ports: BTreeMap<String, BTreeMap<u8, PortFigures>>,
     ring_lost: Option<u64>,
     alarms: BTreeMap<&'static str, bool>,
     forwarding: BTreeMap<String, Forwarding>,
+    sources: Option<SourceFigures>,
 }
 
 #[derive(Clone)]
@@ -184,6 +223,19 @@ impl Collector for Figures {
         for (interface, forwarding) in state.forwarding.iter().take(MAX_PORTS) {
             forwarding.add(interface, &mut families);
         }
+        if let Some(sources) = state.sources {
+            for (standing, number) in [
+                ("agreeing", sources.agreeing),
+                ("contradicting", sources.contradicting),
+                ("unknown", sources.unknown),
+            ] {
+                families.add(&SOURCES, &[("standing", standing)], number as f64);
+            }
+            if let Some(domain) = sources.followed_domain {
+                let domain = domain.to_string();
+                families.add(&SOURCE_SELECTED, &[("source", "ptp"), ("domain", &domain)], 1.0);
+            }
+        }
         for (alarm, raised) in &state.alarms {
             families.add(&ALARM, &[("alarm", alarm)], f64::from(*raised));
         }
@@ -218,9 +270,9 @@ fn add_port(families: &mut Families, interface: &str, domain: &str, figures: &Po
         families.add(&PARENT, &[port[0], port[1], labels[0], labels[1]], 1.0);
     }
     for (family, label, current, states) in [
-        (&PORT_STATE, "state", figures.port_state, &PORT_STATES[..]),
-        (&SERVO_STATE, "state", figures.servo_state, &SERVO_STATES[..]),
-        (&STRATEGY, "strategy", figures.strategy, &STRATEGIES[..]),
+        (&PORT_STATE, "state", figures.port_state.map(PortState::name), &PORT_STATES[..]),
+        (&SERVO_STATE, "state", figures.servo_state.map(ServoState::name), &SERVO_STATES[..]),
+        (&STRATEGY, "strategy", figures.strategy.map(Strategy::name), &STRATEGIES[..]),
     ] {
         let Some(current) = current else { continue };
         for state in states {
@@ -311,9 +363,9 @@ mod tests {
             });
             figures.set_parent(ClockIdentity([1; 8]), PortIdentity::ALL);
             figures.last_sample_timestamp_seconds = Some(1.7e9);
-            figures.port_state = Some("time_receiver");
-            figures.servo_state = Some("locked");
-            figures.strategy = Some("remote");
+            figures.port_state = Some(PortState::TimeReceiver);
+            figures.servo_state = Some(ServoState::Locked);
+            figures.strategy = Some(Strategy::Remote);
             for kind in MessageType::ALL {
                 figures.set_messages(Direction::Rx, kind, 5);
             }
@@ -326,6 +378,7 @@ mod tests {
         }));
         metrics.set_ring_lost(3);
         metrics.set_alarms([("no_sync", true), ("holdover", false)]);
+        metrics.set_sources(SourceFigures { followed_domain: Some(0), ..SourceFigures::default() });
         metrics.set_forwarding([("tap0".to_owned(), transparent::tests::example())].into());
         metrics
     }

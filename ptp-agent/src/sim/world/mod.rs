@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::BinaryHeap};
 
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
-    wire::ClockIdentity,
+    wire::{ClockIdentity, Timestamp},
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -31,6 +31,7 @@ use crate::{
     stamp::{Stamp, StampSource},
 };
 
+mod assault;
 mod grandmaster;
 mod host;
 mod path;
@@ -40,6 +41,9 @@ mod tests;
 mod truth;
 mod windows;
 
+use assault::Assault;
+pub(super) use assault::{Act, Trick};
+use path::Passage;
 pub(super) use truth::Course;
 pub use truth::{Trusted, Truth};
 
@@ -133,6 +137,8 @@ pub(super) struct World {
     queue: BinaryHeap<Entry>,
     order: u64,
     course: Course,
+    /// Who does not mean well.
+    assault: Option<Assault>,
 }
 
 fn identity(n: usize) -> ClockIdentity {
@@ -208,6 +214,7 @@ impl World {
             queue: BinaryHeap::new(),
             order: 0,
             course: Course::default(),
+            assault: None,
         };
         for (n, settings) in scenario.grandmaster.iter().enumerate() {
             for restart in &settings.restarts {
@@ -316,7 +323,10 @@ impl World {
                 n => &mut self.grandmasters[n].backward,
             };
             let passage = path.pass(now_s, departure_ns, &mut self.rng, &mut self.extra);
-            let Some(passage) = passage else { continue };
+            let Some(mut passage) = passage else { continue };
+            if self.is_assaulted(to, &mut passage, &bytes, event) {
+                continue;
+            }
             if !event {
                 let at_ns = self.host_mut(to).goes_on_at(now_ns, passage.arrival_ns);
                 self.later(at_ns, Happening::Arrives { to, stamp: None, bytes });
@@ -338,6 +348,35 @@ impl World {
             let bytes = corrected(bytes, passage.correction_ns);
             self.later(arrival.at_ns, Happening::Arrives { to, stamp, bytes });
         }
+    }
+
+    /// With somebody in the way who acts by a plan of his own.
+    pub(super) fn assaulted(mut self, acts: &[Act], seed: u64) -> Self {
+        self.assault = Some(Assault::new(acts.to_vec(), seed));
+        self
+    }
+
+    /// Lets whoever is in the way do what he does with a message. Whether it is lost.
+    fn is_assaulted(
+        &mut self,
+        to: usize,
+        passage: &mut Passage,
+        bytes: &Datagram,
+        is_event: bool,
+    ) -> bool {
+        let (now_ns, now_s, n) = (self.now_ns, self.now_s(), self.followed);
+        let Some(assault) = &mut self.assault else { return false };
+        let gm = &mut self.grandmasters[n];
+        let served_ns = gm.served_ns(now_ns);
+        let time = ptp(now_ns, gm.oscillator.phase_ns(now_ns) + served_ns);
+        let met = assault.meet(now_s, bytes, is_event, Timestamp::from_time(time).0);
+        passage.arrival_ns += met.hold_ns as i64;
+        let at_ns = if to == CLIENT { passage.arrival_ns } else { now_ns } + assault::SWIFT_NS;
+        for (bytes, is_event) in met.extra {
+            let stamp = is_event.then_some(ReceiveStamp { noise_ns: 0.0, bad_ns: 0.0 });
+            self.later(at_ns, Happening::Arrives { to: CLIENT, stamp, bytes });
+        }
+        met.is_dropped
     }
 
     fn happen(&mut self, what: Happening) {

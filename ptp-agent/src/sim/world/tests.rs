@@ -10,6 +10,7 @@ use super::*;
 use crate::servo::{
     DelayInput, Options, PeerDelayInput, ServoOutput, ServoState, SyncInput, Trust,
 };
+use ptp_common::time::Free;
 
 /// One exchange: when it was stamped first and second, nanoseconds since the start, and what transparent
 /// clocks have said.
@@ -69,17 +70,17 @@ impl Servo for Listening {
         });
     }
     fn peer_delay(&mut self, _: PeerDelayInput) {}
-    fn adjusted(&mut self, _: Time<Mono>, _: f64, _: Option<Duration>) {}
+    fn adjusted(&mut self, _: Time<Free>, _: f64, _: Option<Duration>) {}
     fn limit_frequency(&mut self, _: f64) {}
     fn set_step_thresholds(&mut self, _: &Options) {}
     fn parent_changed(&mut self) {}
-    fn holdover(&mut self, _: Time<Mono>) -> Option<f64> {
+    fn holdover(&mut self, _: Time<Free>) -> Option<f64> {
         None
     }
     fn state(&self) -> ServoState {
         ServoState::Unlocked
     }
-    fn trust(&self, _: Time<Mono>, _: Duration) -> Option<Trust> {
+    fn trust(&self, _: Time<Free>, _: Duration) -> Option<Trust> {
         None
     }
 }

@@ -1,3 +1,5 @@
+//! The council of sources in simulated domains: grandmasters that are right and wrong together, each on a path of its own.
+
 use super::*;
 use crate::{
     Destination, PortIndex, SentToken, Transmit,

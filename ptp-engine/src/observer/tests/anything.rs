@@ -161,7 +161,7 @@ proptest! {
                 stamp: stamp.map(|(mono, _)| Stamp::new(Time::from_nanos(mono), StampSource::TcIngress)),
                 real: Time::from_nanos(stamp.map_or(0, |(_, real)| real)),
             };
-            observer.handle(Time::from_nanos(now), &packet);
+            observer.packet(Time::from_nanos(now), &packet);
             for (_, port) in observer.ports.iter() {
                 prop_assert!(port.syncs.is_bounded());
                 prop_assert!(port.requests.is_bounded());

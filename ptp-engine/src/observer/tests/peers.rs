@@ -22,10 +22,10 @@ fn interfaces_vlans_and_profiles_are_kept_apart() {
         real: Time::ZERO,
     };
     let now = world.mono();
-    world.observer.handle(now, &packet);
+    world.observer.packet(now, &packet);
     assert_eq!(world.observer.ports().count(), 4);
     // A priority tag is no VLAN.
-    world.observer.handle(now, &ObservedPacket { vlan: Some(0), ..packet });
+    world.observer.packet(now, &ObservedPacket { vlan: Some(0), ..packet });
     assert_eq!(world.observer.ports().count(), 4);
 }
 

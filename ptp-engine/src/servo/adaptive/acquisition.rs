@@ -10,7 +10,7 @@ use super::{
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
 use crate::prelude::*;
-use ptp_common::time::{Duration, Mono, Time};
+use ptp_common::time::{Duration, Free, Time};
 
 /// Packets of each direction that are needed.
 const NEEDED: usize = 8;
@@ -39,14 +39,14 @@ const GOLDEN: f64 = 0.618_033_988_749_894_8;
 #[derive(Debug, Default)]
 pub(super) struct Acquisition {
     /// The first forward observation: origin of offset and time.
-    first: Option<(Time<Mono>, Duration)>,
+    first: Option<(Time<Free>, Duration)>,
     forward: Vec<(f64, f64)>,
     backward: Vec<(f64, f64)>,
     peer: Vec<f64>,
 }
 
 impl Acquisition {
-    pub(super) fn push(&mut self, way: Way, at: Time<Mono>, value: Duration) {
+    pub(super) fn push(&mut self, way: Way, at: Time<Free>, value: Duration) {
         let (first, origin) = match (self.first, way) {
             (Some(first), _) => first,
             (None, Way::Forward) => *self.first.insert((at, value)),

@@ -10,7 +10,7 @@ use super::{
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
 use crate::prelude::*;
-use ptp_common::time::{Duration, Mono, Time};
+use ptp_common::time::{Duration, Free, Time};
 
 /// Levels of wander of the frequency: [`LEAST_WANDER`] ppb per root second, and each three times the
 /// last.
@@ -56,7 +56,7 @@ const CHALLENGER: usize = 3;
 pub(super) struct Bank {
     /// What the offset in the states counts from.
     origin: Duration,
-    at: Time<Mono>,
+    at: Time<Free>,
     /// Wander level of the middle filter.
     level: usize,
     filters: [Filter; 4],
@@ -99,7 +99,7 @@ const WANDER: [f64; LEVELS] = {
 impl Bank {
     pub(super) fn new(
         origin: Duration,
-        at: Time<Mono>,
+        at: Time<Free>,
         beliefs: [(Filter, [Noise; WAYS]); 2],
         before: Option<&Self>,
     ) -> Self {
@@ -129,7 +129,7 @@ impl Bank {
     }
 
     /// When it was last told of anything.
-    pub(super) const fn at(&self) -> Time<Mono> {
+    pub(super) const fn at(&self) -> Time<Free> {
         self.at
     }
 
@@ -207,13 +207,13 @@ impl Bank {
     }
 
     /// Error at `at` of a clock that shows `shown` more than the free-running scale, nanoseconds.
-    pub(super) fn error_ns(&self, at: Time<Mono>, shown: Duration) -> f64 {
+    pub(super) fn error_ns(&self, at: Time<Free>, shown: Duration) -> f64 {
         let since_s = (at - self.at).as_secs_f64();
         (shown + self.origin).as_nanos_f64() + self.offset_ns() + self.rate_ppb() * since_s
     }
 
     /// Standard deviation of the offset as predicted for `now`, nanoseconds.
-    pub(super) fn sigma_ns(&self, now: Time<Mono>) -> f64 {
+    pub(super) fn sigma_ns(&self, now: Time<Free>) -> f64 {
         let dt = (now - self.at).as_secs_f64().max(0.0);
         let mean = self.offset_ns();
         let variance: f64 = (0..3)

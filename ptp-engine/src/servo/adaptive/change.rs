@@ -13,7 +13,7 @@ use super::{
 use crate::math::Float as _;
 use crate::prelude::*;
 use core::cell::OnceCell;
-use ptp_common::time::{Duration, Mono, Time};
+use ptp_common::time::{Duration, Free, Time};
 
 /// Log evidence by which a hypothesis is so far behind the best that its rest is not looked at. Densities of
 /// packets are below one per nanosecond, so that evidence only falls.
@@ -355,7 +355,7 @@ pub(super) fn runner_up(hypotheses: &[Hypothesis]) -> Option<&Hypothesis> {
 struct Trial {
     filter: Filter,
     origin: Duration,
-    at: Time<Mono>,
+    at: Time<Free>,
     wander: f64,
     noise: [Noise; 3],
     ln_evidence: f64,

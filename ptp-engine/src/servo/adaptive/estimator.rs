@@ -13,7 +13,7 @@ use super::{
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
 use crate::prelude::*;
-use ptp_common::time::{Duration, Mono, Time};
+use ptp_common::time::{Duration, Free, Time};
 
 /// Packets of each direction since a change before it is judged.
 const EACH: usize = 3;
@@ -63,7 +63,7 @@ struct Suspicion {
 pub(super) struct Change {
     pub(super) kind: Kind,
     /// When, as far as is known.
-    pub(super) at: Time<Mono>,
+    pub(super) at: Time<Free>,
     /// By how much the offset is another now than it would have been, nanoseconds.
     pub(super) offset_ns: f64,
 }
@@ -102,13 +102,13 @@ pub(super) struct Estimator {
     /// Nothing has been judged to have changed so far.
     is_first: bool,
     /// The latest packet of each direction, where it was one that nothing explains.
-    doubted: [Option<Time<Mono>>; 2],
+    doubted: [Option<Time<Free>>; 2],
 }
 
 impl Estimator {
     pub(super) fn new(
         origin: Duration,
-        at: Time<Mono>,
+        at: Time<Free>,
         beliefs: [(Filter, [Noise; WAYS]); 2],
         before: Option<&Self>,
     ) -> Self {
@@ -156,19 +156,19 @@ impl Estimator {
     }
 
     /// Error at `at` of a clock that shows `shown` more than the free-running scale, nanoseconds.
-    pub(super) fn error_ns(&self, at: Time<Mono>, shown: Duration) -> f64 {
+    pub(super) fn error_ns(&self, at: Time<Free>, shown: Duration) -> f64 {
         self.bank.error_ns(at, shown)
     }
 
     /// Free-running minus PTP time at `at`.
-    pub(super) fn offset(&self, at: Time<Mono>) -> Duration {
+    pub(super) fn offset(&self, at: Time<Free>) -> Duration {
         let since_s = (at - self.bank.at()).as_secs_f64();
         let ns = self.bank.offset_ns() + self.bank.rate_ppb() * since_s;
         self.bank.origin() + Duration::from_nanos_f64(ns)
     }
 
     /// Standard deviation of the offset as predicted for `now`, nanoseconds.
-    pub(super) fn sigma_ns(&self, now: Time<Mono>) -> f64 {
+    pub(super) fn sigma_ns(&self, now: Time<Free>) -> f64 {
         self.bank.sigma_ns(now)
     }
 
@@ -178,7 +178,7 @@ impl Estimator {
     }
 
     /// Since when something may be different that has not been judged yet.
-    pub(super) fn suspected(&self) -> Option<Time<Mono>> {
+    pub(super) fn suspected(&self) -> Option<Time<Free>> {
         let suspicion = self.suspicion.and_then(|suspicion| {
             self.history.since(suspicion.since).next().map(|observation| observation.at)
         });
@@ -192,7 +192,7 @@ impl Estimator {
 
     /// Takes in an observation: free-running minus PTP time for [`Way::Forward`], the reverse for
     /// [`Way::Backward`], a delay for [`Way::Peer`].
-    pub(super) fn observe(&mut self, way: Way, at: Time<Mono>, value: Duration) -> Fit {
+    pub(super) fn observe(&mut self, way: Way, at: Time<Free>, value: Duration) -> Fit {
         let observation = Observation { way, at, value };
         let number = self.history.push(observation, &self.bank);
         let noise = self.bank.noise()[way as usize];

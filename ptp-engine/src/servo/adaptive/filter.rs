@@ -2,7 +2,7 @@
 //! packet does to it.
 
 use super::noise::{Posterior, Prior};
-use ptp_common::time::{Duration, Mono, Time};
+use ptp_common::time::{Duration, Free, Time};
 
 /// Wander of the floor that both ways share, ns per root second.
 const FLOOR_WANDER: f64 = 0.5;
@@ -25,7 +25,7 @@ pub(super) const WAYS: usize = 3;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Observation {
     pub(super) way: Way,
-    pub(super) at: Time<Mono>,
+    pub(super) at: Time<Free>,
     /// Free-running minus PTP time for [`Way::Forward`], the reverse for [`Way::Backward`], a delay for
     /// [`Way::Peer`].
     pub(super) value: Duration,

@@ -1,4 +1,5 @@
-//! A node as a time receiver or as a grandmaster: what it is made of, and what is around it.
+//! What a node is made of: the product's time receiver, which may serve as well unless the configuration forbids
+//! it, over the simulated system clock; and what is around that.
 
 use std::{collections::VecDeque, io};
 
@@ -6,23 +7,22 @@ use ptp_agent::{
     agent::{data_sets, run::ptp4l_line},
     clock::{
         ClockScale,
-        served::{HostReading, KernelLeap, ServedTime},
         system::{Keeping, SystemClock},
     },
     engine::{
-        Change, Command, Commands, Context, Monotonic, NoEvent, PortIndex, PortState, ReadClock,
-        config::{PortConfig, ReceiverConfig, TransmitterConfig},
+        Change, Command, Commands, Context, Monotonic, PortIndex, PortState, ReadClock,
+        config::{PortConfig, PortPart, ReceiverConfig, TransmitterConfig},
+        contention::{BeforeLock, Contention, PathTrace},
         discipline::{Discipline, Event, Sample},
-        instance::Instance,
         receiver::Observation,
         strategy,
     },
-    publish::management::{Access, DataSets, Setting, answer},
+    publish::management::{Access, Setting, answer},
     servo,
 };
 use ptp_common::{
     data_set::TimeProperties,
-    time::{Duration, Mono, Ptp, Time},
+    time::{Duration, Mono, Time},
     wire::{ClockIdentity, Flags, TimeSource},
 };
 
@@ -52,12 +52,7 @@ const READ_WRITE: u32 = 1;
 ///
 /// # Errors
 /// What the server says, or the clock.
-pub(crate) fn run(
-    simulator: Simulator,
-    settings: &Settings,
-    part: Part,
-    place: Place,
-) -> io::Result<()> {
+pub(crate) fn run(simulator: Simulator, settings: &Settings, place: Place) -> io::Result<()> {
     let subnets: Vec<u32> = settings
         .interfaces
         .iter()
@@ -77,23 +72,58 @@ pub(crate) fn run(
         stamping: settings.stamping,
         stamps: VecDeque::new(),
     };
-    match part {
-        Part::Transmitter => serve(network, settings, identity),
-        Part::Receiver | Part::Any => follow(network, settings, identity, place.node),
-    }
+    follow(network, settings, identity, place.node)
 }
 
 fn ports(settings: &Settings) -> Vec<PortConfig> {
-    let port = PortConfig {
+    let defaults = PortConfig::default();
+    let port = |interface: &String| PortConfig {
         delay_mechanism: settings.delay_mechanism(),
         delay_asymmetry: settings.delay_asymmetry(),
         assume_two_step: settings.assume_two_step(),
         log_announce_interval: settings.log_interval("log-announce-interval", 1),
         log_min_delay_req_interval: settings.log_interval("log-min-delay-req-interval", 0),
-        log_min_pdelay_req_interval: settings.log_min_pdelay_req_interval(),
+        log_min_pdelay_req_interval: settings.missing("logMinPdelayReqInterval", 0),
+        announce_receipt_timeout: settings
+            .missing("announceReceiptTimeout", defaults.announce_receipt_timeout),
+        sync_receipt_timeout: settings.missing("syncReceiptTimeout", 0),
+        part: match settings.part_of(interface) {
+            Part::Any => PortPart::Either,
+            Part::Transmitter => PortPart::Transmitter,
+            Part::Receiver => PortPart::Receiver,
+        },
         ..PortConfig::default()
     };
-    vec![port; settings.interfaces.len()]
+    settings.interfaces.iter().map(port).collect()
+}
+
+/// How it serves; `None` where it never does.
+fn contention(settings: &Settings, identity: ClockIdentity) -> Option<Contention> {
+    if settings.is_receiver_only() {
+        return None;
+    }
+    let flags = match settings.stamping {
+        Stamping::Hardware => Flags::PTP_TIMESCALE,
+        Stamping::Software => Flags(0),
+    };
+    let source = TimeSource::INTERNAL_OSCILLATOR;
+    let mut transmitter = TransmitterConfig {
+        priority1: settings.rank("priority1", 128),
+        priority2: settings.rank("priority2", 128),
+        log_announce_interval: settings.log_interval("log-announce-interval", 1),
+        log_sync_interval: settings.log_interval("log-sync-interval", 0),
+        log_min_delay_req_interval: settings.log_interval("log-min-delay-req-interval", 0),
+        time_properties: TimeProperties::told(settings.utc_offset(), flags, source),
+        ..TransmitterConfig::new(identity)
+    };
+    transmitter.clock_quality.clock_class = settings.rank("clock-class", 248);
+    let is_traced = settings.missing("path_trace_enabled", 0_u8) == 1;
+    Some(Contention {
+        max_steps_removed: settings.missing("maxStepsRemoved", 255),
+        path_trace: if is_traced { PathTrace::On } else { PathTrace::Off },
+        before_lock: BeforeLock::Silent,
+        ..Contention::new(transmitter)
+    })
 }
 
 fn follow(
@@ -108,6 +138,7 @@ fn follow(
         domain_number: settings.domain_number(),
         ports: ports(settings),
         strategy: strategy::Choice::default(),
+        contention: contention(settings, identity),
         ..ReceiverConfig::new(identity, u64::from(node))
     };
     let scale = match settings.stamping {
@@ -154,9 +185,13 @@ impl Host<Discipline<NodeClock>> for Follower {
         engine.clock_mut().system.read(now, real_minus_mono);
     }
 
-    fn told(&mut self, _: &mut Discipline<NodeClock>, now: Time<Mono>, command: &Command<Event>) {
+    fn told(
+        &mut self,
+        engine: &mut Discipline<NodeClock>,
+        now: Time<Mono>,
+        command: &Command<Event>,
+    ) {
         match command {
-            Command::Witnessed(_) => {}
             Command::Measured(measurement) => {
                 if let Observation::Sync(sync) = measurement.observation {
                     self.sync_interval = sync.log_interval.map(Duration::from_log_interval);
@@ -186,8 +221,11 @@ impl Host<Discipline<NodeClock>> for Follower {
             }
             Command::Changed(Change::PortState { port, old, new, .. }) => {
                 port_state(now, *port, *old, *new);
+                if *new == PortState::TimeTransmitter && engine.receiver().parent().is_none() {
+                    say(now, words::selected(self.identity, None));
+                }
             }
-            Command::Event(_) | Command::Send(_) => {}
+            Command::Event(_) | Command::Send(_) | Command::Witnessed(_) => {}
         }
     }
 
@@ -213,95 +251,13 @@ impl Host<Discipline<NodeClock>> for Follower {
         &mut self,
         engine: &mut Discipline<NodeClock>,
         request: &[u8],
-        _: Option<u32>,
+        unix: Option<u32>,
     ) -> Vec<Vec<u8>> {
         let sets = data_sets::of_client(engine, self.sample.as_ref(), self.sync_interval);
-        answer(request, &sets, Access::ReadOnly).messages
-    }
-}
-
-fn port_state(now: Time<Mono>, port: PortIndex, old: PortState, new: PortState) {
-    let (number, old, new) = (port.number(), old.name(), new.name());
-    say(now, format_args!("port {number}: {old} to {new}"));
-}
-
-fn serve(network: Network, settings: &Settings, identity: ClockIdentity) -> io::Result<()> {
-    let shared = network.shared.clone();
-    let now = shared.world().now();
-    let flags = match settings.stamping {
-        Stamping::Hardware => Flags::PTP_TIMESCALE,
-        Stamping::Software => Flags(0),
-    };
-    let mut config = TransmitterConfig {
-        domain_number: settings.domain_number(),
-        ports: u16::try_from(network.subnets.len()).unwrap_or(u16::MAX),
-        priority1: settings.rank("priority1", 128),
-        priority2: settings.rank("priority2", 128),
-        log_announce_interval: settings.log_interval("log-announce-interval", 1),
-        log_sync_interval: settings.log_interval("log-sync-interval", 0),
-        log_min_delay_req_interval: settings.log_interval("log-min-delay-req-interval", 0),
-        time_properties: TimeProperties::told(
-            settings.utc_offset(),
-            flags,
-            TimeSource::INTERNAL_OSCILLATOR,
-        ),
-        ..TransmitterConfig::new(identity)
-    };
-    config.clock_quality.clock_class = settings.rank("clock-class", 248);
-    let served = Served(ServedTime::new(now, reading(&shared)));
-    let mut commands = Commands::default();
-    let mut cx = Context { now, clock: &served, out: &mut commands };
-    let engine = Instance::server_only(config, &mut cx);
-    say(now, words::selected(identity, None));
-    let mut server = Server { shared, served };
-    Drive { network, engine, commands }.run(&mut server)
-}
-
-/// The time that is served, as the product serves the host's.
-struct Served(ServedTime);
-
-impl ReadClock for Served {
-    fn at(&self, mono: Time<Mono>) -> Option<Time<Ptp>> {
-        self.0.at(mono)
-    }
-}
-
-fn reading(shared: &Shared) -> HostReading {
-    let real_minus_mono = shared.world().real_minus_mono();
-    HostReading { real_minus_mono, tai_offset_s: 0, leap: KernelLeap::None }
-}
-
-/// What is around a grandmaster.
-struct Server {
-    shared: Shared,
-    served: Served,
-}
-
-impl Host<Instance> for Server {
-    fn clock(&self) -> &dyn ReadClock {
-        &self.served
-    }
-
-    fn refresh(&mut self, _: &mut Instance, now: Time<Mono>) {
-        self.served.0.read(now, reading(&self.shared));
-    }
-
-    fn told(&mut self, _: &mut Instance, now: Time<Mono>, command: &Command<NoEvent>) {
-        if let Command::Changed(Change::PortState { port, old, new, .. }) = command {
-            port_state(now, *port, *old, *new);
-        }
-    }
-
-    fn housekeep(&mut self, _: &mut Instance, _: Time<Mono>) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn manage(&mut self, engine: &mut Instance, request: &[u8], unix: Option<u32>) -> Vec<Vec<u8>> {
-        let sets: DataSets = data_sets::of_transmitter(engine);
         let access =
             if unix == Some(READ_WRITE) { Access::SetPriorities } else { Access::ReadOnly };
         let answer = answer(request, &sets, access);
-        let TransmitterConfig { priority1, priority2, .. } = *engine.config();
+        let (priority1, priority2) = (sets.default.priority1, sets.default.priority2);
         match answer.setting {
             Some(Setting::Priority1(new)) => engine.set_priorities(new, priority2),
             Some(Setting::Priority2(new)) => engine.set_priorities(priority1, new),
@@ -309,4 +265,9 @@ impl Host<Instance> for Server {
         }
         answer.messages
     }
+}
+
+fn port_state(now: Time<Mono>, port: PortIndex, old: PortState, new: PortState) {
+    let (number, old, new) = (port.number(), old.name(), new.name());
+    say(now, format_args!("port {number}: {old} to {new}"));
 }

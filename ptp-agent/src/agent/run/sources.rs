@@ -1,0 +1,90 @@
+//! The sources of time beside each other, for status, metrics and the alarm where they contradict each other.
+
+use ptp_common::time::{Mono, Time};
+
+use crate::{
+    agent::bound::{ceiling, nanos_outwards},
+    clock::followed::Followed,
+    engine::{
+        discipline::{Discipline, Source, Standing},
+        sources::SourceId,
+    },
+    publish::{
+        metrics::SourceFigures,
+        snapshot::{SourceStatus, SourcesStatus},
+    },
+};
+
+/// In a detail.
+const NAMED: usize = 4;
+
+fn name(id: SourceId) -> String {
+    match id {
+        SourceId::Ptp { domain_number, port } => format!("{port} in domain {domain_number}"),
+        SourceId::Ntp(server) => format!("NTP server {server}"),
+    }
+}
+
+/// What the snapshot says of them.
+pub(super) fn status(engine: &Discipline<Followed>, now: Time<Mono>) -> SourcesStatus {
+    let sources = engine.sources(now).map(|source| {
+        let (kind, domain) = match source.id {
+            SourceId::Ptp { domain_number, .. } => ("ptp", Some(domain_number)),
+            SourceId::Ntp(_) => ("ntp", None),
+        };
+        SourceStatus {
+            kind: kind.into(),
+            domain,
+            name: name(source.id),
+            grandmaster: source.grandmaster.to_string(),
+            followed: source.is_followed,
+            agrees: source.agrees,
+            interval_ns: source.interval.map(nanos_outwards),
+        }
+    });
+    SourcesStatus {
+        standing: engine.standing().name().into(),
+        on_disagreement: engine.on_disagreement().name().into(),
+        of: sources.collect(),
+    }
+}
+
+/// For metrics: how many agree, contradict or have no opinion yet, and which domain is followed.
+pub(super) fn figures(engine: &Discipline<Followed>, now: Time<Mono>) -> SourceFigures {
+    let mut figures = SourceFigures::default();
+    for source in engine.sources(now) {
+        match source.agrees {
+            Some(true) => figures.agreeing += 1,
+            Some(false) => figures.contradicting += 1,
+            None => figures.unknown += 1,
+        }
+    }
+    let is_followed = engine.receiver().parent().is_some();
+    figures.followed_domain = is_followed.then(|| engine.receiver().domain_number());
+    figures
+}
+
+/// Which sources contradict each other, in words; `None` while none do.
+pub(super) fn contradicted(engine: &Discipline<Followed>, now: Time<Mono>) -> Option<String> {
+    let done = match engine.standing() {
+        Standing::Agreed => return None,
+        Standing::Confirmed => "most agree with the one that is followed",
+        Standing::Refuted => "most contradict the one that is followed",
+        Standing::Open => "there is no majority",
+    };
+    let told = |source: &Source| {
+        let place = source.interval.map_or_else(String::new, |interval| {
+            let middle = (interval.lo + interval.hi).half();
+            format!(
+                " (clock ahead by {:.6} s within {} ns)",
+                middle.as_secs_f64(),
+                ceiling(interval.half_width())
+            )
+        });
+        let mark = if source.is_followed { ", followed" } else { "" };
+        format!("{}{place}{mark}", name(source.id))
+    };
+    let known = engine.sources(now).filter(|source| source.interval.is_some());
+    let all: Vec<String> = known.take(NAMED).map(|source| told(&source)).collect();
+    Some(format!("{done}: {}", all.join("; ")))
+}
