@@ -321,7 +321,7 @@ impl Strategist {
     }
 
     /// Compares an unprimed request with the primed ones. Whether it was one of those.
-    fn probed(&mut self, at: Time<Mono>, back_ns: f64, manner: Manner) -> bool {
+    fn probed(&mut self, at: Time<Free>, back_ns: f64, manner: Manner) -> bool {
         let (Some(line), None) = (self.line, self.is_priming_late) else { return false };
         if manner == self.manner() {
             self.since_probe = self.since_probe.saturating_add(1);
