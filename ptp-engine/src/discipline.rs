@@ -3,6 +3,7 @@
 //! here, and nowhere else, a clock is steered.
 
 mod council;
+mod driven;
 mod sample;
 #[cfg(test)]
 mod tests;
@@ -581,31 +582,5 @@ impl<C: Clock> Discipline<C> {
             strategy: self.strategist.strategy(),
         };
         way.tell(Event::Sample(sample));
-    }
-}
-
-impl<C: Clock> Engine for Discipline<C> {
-    type Event = Event;
-
-    fn handle(&mut self, cx: &mut Context<'_, Event>, input: Input<'_>) {
-        if !self.handled_by_witness(cx, &input) {
-            self.give(cx, |node, cx| node.handle(cx, input));
-        }
-        self.compare(cx);
-    }
-
-    fn handle_timeout(&mut self, cx: &mut Context<'_, Event>) {
-        self.give(cx, |node, cx| node.handle_timeout(cx));
-        self.witnesses_due(cx);
-        if self.holdover_at.is_some_and(|at| at <= cx.now) {
-            self.release(cx);
-        }
-    }
-
-    fn next_timeout(&self) -> Option<Time<Mono>> {
-        [self.node.next_timeout(), self.witnesses_timeout(), self.holdover_at]
-            .into_iter()
-            .flatten()
-            .min()
     }
 }

@@ -295,7 +295,7 @@ impl Observer {
         let port = self.ports.get_or_insert_mut(key, || Port::new(key, now));
         port.expire(now);
         port.seen.last_seen = now;
-        port.seen.messages[slot(kind)] += 1;
+        port.seen.messages[seen::slot(kind)] += 1;
         Some(())
     }
 
@@ -596,8 +596,4 @@ const fn opposite(direction: Direction) -> Direction {
         Direction::Ingress => Direction::Egress,
         Direction::Egress => Direction::Ingress,
     }
-}
-
-fn slot(kind: MessageType) -> usize {
-    MessageType::ALL.iter().position(|each| *each == kind).unwrap_or(0)
 }

@@ -8,6 +8,7 @@ mod desk;
 mod guard;
 mod interface;
 mod lull;
+mod outside;
 mod pin;
 mod reach;
 mod sender;
@@ -526,103 +527,5 @@ impl Io {
             }
         }
         self.attach_again(now);
-    }
-}
-
-impl Outside for Io {
-    type Delivery = Delivery;
-
-    fn input(delivery: &Delivery) -> Input<'_> {
-        delivery.input()
-    }
-
-    fn next_delivery(&mut self) -> Option<Delivery> {
-        self.ready.pop_front()
-    }
-
-    /// Sends a message. The stamp of an event message comes as a [`Delivery::TxStamp`], mostly at once.
-    fn transmit(&mut self, transmit: &Transmit) {
-        let Transmit { on: port, to, message, token } = transmit;
-        let mut buffer = [0; security::MAX_SEALED];
-        // Before priming: what is warm then has to stay so.
-        let Some(message) = self.seal(*port, message, &mut buffer) else {
-            if let Some(token) = *token {
-                self.ready.push_back(Delivery::TxStamp { token, stamp: None });
-            }
-            return;
-        };
-        let Some(token) = *token else {
-            self.send(*port, Channel::General, *to, message);
-            return;
-        };
-        let failed = Delivery::TxStamp { token, stamp: None };
-        let manner = self.ports.get_mut(usize::from(port.0)).map(Port::prepare);
-        let manner = manner.unwrap_or_default();
-        if !self.send(*port, Channel::Event, *to, message) {
-            self.ready.push_back(failed);
-            return;
-        }
-        let now = monotonic();
-        if self.waiting_tx.len() == WAITING {
-            self.ports[usize::from(port.0)].counts.overrun += 1;
-            self.ready.push_back(failed);
-            return;
-        }
-        self.waiting_tx.push_back(Waiting {
-            until: now + TX_PATIENCE,
-            port: *port,
-            bytes: message.to_vec(),
-            source: None,
-            stack: None,
-            token: Some(token),
-            manner,
-        });
-        self.look(now);
-    }
-
-    async fn wait(&mut self, until: Time<Mono>) {
-        if !self.ready.is_empty() {
-            return;
-        }
-        let now = monotonic();
-        let mut wake = until.min(self.drained + DRAIN);
-        if !self.waiting_rx.is_empty() || !self.waiting_tx.is_empty() {
-            wake = wake.min(now + RETRY);
-        }
-        for reopen in self.ports.iter().filter_map(|port| port.reopen_at) {
-            wake = wake.min(reopen);
-        }
-        if self.rest(now, wake).await {
-            return;
-        }
-        let event = tokio::select! {
-            biased;
-            received = receive_any(&mut self.ports) => Some(received),
-            () = self.watch.changed() => None,
-            over = self.timer.until(wake) => {
-                if let Err(error) = over {
-                    // Cannot be; and to go round without a pause would be worse than to be late.
-                    tracing::warn!(%error, "timer");
-                    sleep(std::time::Duration::from_millis(1)).await;
-                }
-                let now = monotonic();
-                if self.ports.iter().any(|port| port.reopen_at.is_some_and(|at| at <= now)) {
-                    self.check_links(now);
-                }
-                self.look(now);
-                return;
-            }
-        };
-        let now = monotonic();
-        match event {
-            Some((port, Ok(received))) => self.received(now, port, received),
-            Some((port, Err(error))) => {
-                self.ports[usize::from(port.0)].counts.receive_errors += 1;
-                tracing::debug!(interface = self.interface(port), %error, "receive");
-                self.check_links(now);
-            }
-            None => self.check_links(now),
-        }
-        self.look(now);
     }
 }

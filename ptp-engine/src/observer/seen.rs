@@ -1,7 +1,6 @@
 //! What the observer is given and what it tells: packets, ports, samples, and the summary of a port.
 
 use super::figures::{Exchanges, Losses};
-use super::slot;
 use crate::spread::Spread;
 use crate::stamp::{Stamp, StampSource};
 use ptp_common::{
@@ -197,4 +196,8 @@ impl PortSnapshot {
     pub fn is_time_receiver(&self) -> bool {
         self.sent(MessageType::DelayReq) > 0
     }
+}
+
+pub(super) fn slot(kind: MessageType) -> usize {
+    MessageType::ALL.iter().position(|each| *each == kind).unwrap_or(0)
 }
