@@ -15,7 +15,7 @@ use ptp_agent::{
     },
     sys::adjust::{ClockState, Vouching, nominal_tick},
 };
-use ptp_common::time::{Duration, Mono, NANOS_PER_SEC, Ptp, Time};
+use ptp_common::time::{Duration, Free, Mono, NANOS_PER_SEC, Ptp, Time};
 
 use crate::simulator::{Readings, Simulator, Timex};
 
@@ -188,7 +188,7 @@ impl Clock for NodeClock {
     fn at(&self, mono: Time<Mono>) -> Time<Ptp> {
         self.system.at(mono)
     }
-    fn free_running(&self, mono: Time<Mono>) -> Time<Mono> {
+    fn free_running(&self, mono: Time<Mono>) -> Time<Free> {
         self.system.free_running(mono)
     }
     fn consent(&mut self, at: Time<Mono>, offset: Duration) -> Result<Consent, ClockError> {

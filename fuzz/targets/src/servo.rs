@@ -1,6 +1,6 @@
 //! All servos, fed with any observations at any times: nothing asks for what no clock can do, and an interval
 //! has its ends in order.
-use ptp_common::time::{Duration, Mono, Time};
+use ptp_common::time::{Duration, Free, Time};
 use ptp_engine::{
     servo::{
         Choice, DelayInput, LocalTime, Method, Options, PeerDelayInput, Purpose, SyncInput, build,
@@ -21,7 +21,7 @@ pub fn run(input: &[u8]) {
     let options = Options { purpose, ..Options::default() };
     let mut servo = build(&Choice { method, ..Choice::default() }, &options);
     servo.limit_frequency(LIMIT_PPB);
-    let mut now: Time<Mono> = Time::from_nanos(1_000_000_000);
+    let mut now: Time<Free> = Time::from_nanos(1_000_000_000);
     let mut sequence_id = 0u16;
     // What, how long after the last one, how far it is shifted, and the number that is.
     while let Some(([what, step, shift, a, b, c], more)) = rest.split_first_chunk() {

@@ -73,6 +73,20 @@ pub fn json_of(forwarding: &Forwarding) -> Value {
     json!({ "messages": messages, "residence": residence })
 }
 
+/// The closing lines for people, after so many seconds.
+pub fn text(duration_s: f64, forwarding: &BTreeMap<String, Forwarding>) -> String {
+    let mut lines = vec![format!("{duration_s:.1} s")];
+    for (name, forwarding) in forwarding {
+        let messages: Vec<String> = forwarding
+            .messages
+            .iter()
+            .map(|((kind, outcome), total)| format!("{kind} {outcome} {total}"))
+            .collect();
+        lines.push(format!("{name}: {}", messages.join(", ")));
+    }
+    lines.join("\n")
+}
+
 /// Totals of all ports that the alarms look at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Totals {

@@ -531,7 +531,7 @@ pub async fn transparent(config: TransparentConfig) -> Result<(), TransparentErr
             output.emit(&Event::Summary(Summary { duration_s, samples: 0, lost, more }))?;
             output.finish()?;
         }
-        None => crate::agent::print(&text(duration_s, &forwarding))?,
+        None => crate::agent::print(&figures::text(duration_s, &forwarding))?,
     }
     Ok(())
 }
@@ -582,20 +582,6 @@ impl Transparent {
             self.programs.detach(ifindex);
         }
     }
-}
-
-/// The closing lines for people.
-fn text(duration_s: f64, forwarding: &BTreeMap<String, Forwarding>) -> String {
-    let mut lines = vec![format!("{duration_s:.1} s")];
-    for (name, forwarding) in forwarding {
-        let messages: Vec<String> = forwarding
-            .messages
-            .iter()
-            .map(|((kind, outcome), total)| format!("{kind} {outcome} {total}"))
-            .collect();
-        lines.push(format!("{name}: {}", messages.join(", ")));
-    }
-    lines.join("\n")
 }
 
 impl From<CaptureError> for TransparentError {

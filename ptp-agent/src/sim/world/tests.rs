@@ -37,8 +37,8 @@ struct Heard {
 #[derive(Clone, Default)]
 struct Listening(Arc<Mutex<Heard>>);
 
-fn local_ns(time: Time<Mono>) -> f64 {
-    (time - START).as_nanos_f64()
+fn local_ns(time: Time<Free>) -> f64 {
+    time.ahead_of(START).as_nanos_f64()
 }
 
 fn served_ns(time: Time<Ptp>) -> f64 {
