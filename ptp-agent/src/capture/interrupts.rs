@@ -225,7 +225,7 @@ impl Figures {
     fn packet(&mut self, words: [u64; WORDS], relation: &ClockRelation) {
         let signed = |place: usize| i64::try_from(words[place]).unwrap_or(i64::MAX);
         self.packets += 1;
-        self.ptp += words[word::IS_PTP];
+        self.ptp += u64::from(words[word::IS_PTP] != 0);
         let interrupt_ns = signed(word::INTERRUPT);
         if interrupt_ns == 0 {
             self.without += 1;
