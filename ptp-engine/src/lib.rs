@@ -8,7 +8,7 @@
 
 #[macro_use]
 extern crate alloc;
-// For its floating point, see `math`, and for tests; that nothing else of it is used shows on a target
+// For its floating point, see `math`, and for tests (`testing`); that nothing else of it is used shows on a target
 // without an operating system.
 #[cfg(not(target_os = "none"))]
 extern crate std;
@@ -45,6 +45,9 @@ pub mod sources;
 pub mod spread;
 pub mod stamp;
 pub mod strategy;
+#[cfg(not(target_os = "none"))]
+#[doc(hidden)]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 pub mod timers;

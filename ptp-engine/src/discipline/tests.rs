@@ -4,45 +4,18 @@ use super::*;
 use crate::{
     clock::virtual_clock::VirtualClock,
     receiver::{DelayObservation, Observation, SyncObservation},
+    servo::Observed,
+    testing::Listening,
 };
-use ptp_common::{time::Free, wire::ClockIdentity};
-use std::sync::{Arc, Mutex};
+use ptp_common::wire::ClockIdentity;
 
 /// What of an exchange came to the servo.
-#[derive(Clone, Default)]
-struct Listening(Arc<Mutex<Vec<&'static str>>>);
-
-impl Listening {
-    fn heard(&self) -> Vec<&'static str> {
-        core::mem::take(&mut self.0.lock().unwrap())
-    }
-}
-
-impl Servo for Listening {
-    fn name(&self) -> &'static str {
-        "listening"
-    }
-    fn sync(&mut self, _: SyncInput) -> Option<ServoOutput> {
-        self.0.lock().unwrap().push("sync");
-        None
-    }
-    fn delay(&mut self, _: DelayInput) {
-        self.0.lock().unwrap().push("delay");
-    }
-    fn peer_delay(&mut self, _: PeerDelayInput) {}
-    fn adjusted(&mut self, _: Time<Free>, _: f64, _: Option<Duration>) {}
-    fn limit_frequency(&mut self, _: f64) {}
-    fn set_step_thresholds(&mut self, _: &Options) {}
-    fn parent_changed(&mut self) {}
-    fn holdover(&mut self, _: Time<Free>) -> Option<f64> {
-        None
-    }
-    fn state(&self) -> ServoState {
-        ServoState::Unlocked
-    }
-    fn trust(&self, _: Time<Free>, _: Duration) -> Option<Trust> {
-        None
-    }
+fn heard(servo: &Listening) -> Vec<&'static str> {
+    let name = |observed: &Observed| match observed {
+        Observed::Sync(_) => "sync",
+        Observed::Delay(_) => "delay",
+    };
+    servo.heard().iter().map(name).collect()
 }
 
 /// A software clock that follows when it is told to.
@@ -109,6 +82,6 @@ fn delays_are_withheld_for_as_long_as_sync_is() {
             let mut way = Way { now, out: &mut out, said: &mut said };
             client.measured(&mut way, &measurement);
         }
-        assert_eq!(servo.heard(), expected, "{consent:?}");
+        assert_eq!(heard(&servo), expected, "{consent:?}");
     }
 }

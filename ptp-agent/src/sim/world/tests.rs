@@ -1,15 +1,10 @@
 //! What the scenario language says is what the servo is shown: a servo that only listens, on oscillators
 //! that are right, so that every nanosecond between two stamps is the scenario's.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex},
-};
+use std::path::Path;
 
 use super::*;
-use crate::servo::{
-    DelayInput, Options, PeerDelayInput, ServoOutput, ServoState, SyncInput, Trust,
-};
+use crate::{engine::testing::Listening, servo::Observed};
 use ptp_common::time::Free;
 
 /// One exchange: when it was stamped first and second, nanoseconds since the start, and what transparent
@@ -34,9 +29,6 @@ struct Heard {
     backward: Vec<Way>,
 }
 
-#[derive(Clone, Default)]
-struct Listening(Arc<Mutex<Heard>>);
-
 fn local_ns(time: Time<Free>) -> f64 {
     time.ahead_of(START).as_nanos_f64()
 }
@@ -45,43 +37,33 @@ fn served_ns(time: Time<Ptp>) -> f64 {
     (time - EPOCH).as_nanos_f64()
 }
 
-impl Servo for Listening {
-    fn name(&self) -> &'static str {
-        "listening"
-    }
-    fn sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
-        let correction_ns = input.correction.as_nanos_f64();
-        self.0.lock().unwrap().forward.push(Way {
-            // Back to what the stamp said.
-            sent_ns: served_ns(input.t1) - correction_ns,
-            received_ns: local_ns(input.t2.mono),
-            correction_ns,
-            sequence_id: input.sequence_id,
-        });
-        None
-    }
-    fn delay(&mut self, input: DelayInput) {
-        let correction_ns = input.correction.as_nanos_f64();
-        self.0.lock().unwrap().backward.push(Way {
-            sent_ns: local_ns(input.t3.mono),
-            received_ns: served_ns(input.t4) + correction_ns,
-            correction_ns,
-            sequence_id: input.sequence_id,
-        });
-    }
-    fn peer_delay(&mut self, _: PeerDelayInput) {}
-    fn adjusted(&mut self, _: Time<Free>, _: f64, _: Option<Duration>) {}
-    fn limit_frequency(&mut self, _: f64) {}
-    fn set_step_thresholds(&mut self, _: &Options) {}
-    fn parent_changed(&mut self) {}
-    fn holdover(&mut self, _: Time<Free>) -> Option<f64> {
-        None
-    }
-    fn state(&self) -> ServoState {
-        ServoState::Unlocked
-    }
-    fn trust(&self, _: Time<Free>, _: Duration) -> Option<Trust> {
-        None
+impl Heard {
+    fn new(all: &[Observed]) -> Self {
+        let mut heard = Self::default();
+        for observed in all {
+            match observed {
+                Observed::Sync(input) => {
+                    let correction_ns = input.correction.as_nanos_f64();
+                    heard.forward.push(Way {
+                        // Back to what the stamp said.
+                        sent_ns: served_ns(input.t1) - correction_ns,
+                        received_ns: local_ns(input.t2.mono),
+                        correction_ns,
+                        sequence_id: input.sequence_id,
+                    });
+                }
+                Observed::Delay(input) => {
+                    let correction_ns = input.correction.as_nanos_f64();
+                    heard.backward.push(Way {
+                        sent_ns: local_ns(input.t3.mono),
+                        received_ns: served_ns(input.t4) + correction_ns,
+                        correction_ns,
+                        sequence_id: input.sequence_id,
+                    });
+                }
+            }
+        }
+        heard
     }
 }
 
@@ -100,7 +82,7 @@ fn hear_at([sync, delay]: [i8; 2], receiver: &str, grandmaster: &str) -> (Heard,
     let servo = Listening::default();
     let mut world = World::new(&scenario, Box::new(servo.clone()));
     world.proceed(&scenario);
-    let heard = std::mem::take(&mut *servo.0.lock().unwrap());
+    let heard = Heard::new(&servo.heard());
     assert!(heard.forward.len() > 50 && heard.backward.len() > 50, "{text}");
     (heard, world)
 }
