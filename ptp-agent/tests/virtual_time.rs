@@ -1,84 +1,31 @@
-//! Grandmasters and a client joined by simulated links, in virtual time: the test jumps from one
-//! wake-up to the next. All clocks are software clocks over one monotonic scale, so the true error
-//! is known exactly.
+//! Grandmasters and a client joined by links, on the simulator of `lab --simulate`: the test jumps from one wake-up to
+//! the next, and the true error is known exactly.
 
 use ptp_agent::{
-    clock::{Clock, ClockScale, virtual_clock::VirtualClock, watch::WatchClock},
+    clock::{Clock as _, followed::Followed},
     engine::{
-        Command, DelayMechanism, LinkState, PortIndex, PortState, SentToken, Transmit,
+        Command, DelayMechanism, LinkState, PortIndex, PortState,
         counters::Drop,
         discipline::{Client, Event, Sample},
         receiver::{PortConfig, ReceiverConfig},
-        transmitter::{Transmitter, TransmitterConfig},
+        transmitter::TransmitterConfig,
     },
     servo::{Options, Purpose, Servo, ServoState, build},
-    stamp::{Stamp, StampSource},
+    sim::{
+        network::{Grandmaster, Link, Network},
+        scenario::Silence,
+    },
+    stamp::StampSource,
 };
 use ptp_common::{
-    time::{Duration, Mono, Ptp, Time},
+    time::{Duration, Ptp, Time},
     wire::{ClockIdentity, Flags, MessageType},
 };
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use std::{cmp::Reverse, collections::BinaryHeap};
 
 const PORT: PortIndex = PortIndex(0);
-const CLIENT: usize = usize::MAX;
-
-fn start() -> Time<Mono> {
-    Time::from_nanos(1_000_000_000_000)
-}
 
 fn identity(n: u8) -> ClockIdentity {
     ClockIdentity([n, 0, 0, 0xff, 0xfe, 0, 0, n])
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Happening {
-    Arrives { at: usize, is_event: bool, bytes: Vec<u8> },
-    Stamped { by: usize, token: u64 },
-}
-
-#[derive(Clone, Debug)]
-struct Link {
-    base: Duration,
-    jitter_ns: i64,
-    loss: f64,
-    duplication: f64,
-    /// Chance that a message takes a detour of up to 50 ms.
-    reordering: f64,
-    missing_stamps: f64,
-}
-
-impl Default for Link {
-    fn default() -> Self {
-        Self {
-            base: Duration::from_micros(10),
-            jitter_ns: 0,
-            loss: 0.0,
-            duplication: 0.0,
-            reordering: 0.0,
-            missing_stamps: 0.0,
-        }
-    }
-}
-
-struct Grandmaster {
-    transmitter: Transmitter,
-    clock: VirtualClock,
-    alive: bool,
-}
-
-struct World<C: Clock> {
-    now: Time<Mono>,
-    link: Link,
-    rng: ChaCha8Rng,
-    grandmasters: Vec<Grandmaster>,
-    client: Client<C>,
-    queue: BinaryHeap<Reverse<(i64, u64, Happening)>>,
-    order: u64,
-    samples: Vec<Sample>,
-    log: Vec<String>,
 }
 
 fn gm_config(n: u8) -> TransmitterConfig {
@@ -89,162 +36,62 @@ fn gm_config(n: u8) -> TransmitterConfig {
     config
 }
 
-fn gm(config: TransmitterConfig, offset: Duration, drift_ppb: f64) -> Grandmaster {
-    let time = Time::from_seconds_nanos(1_700_000_000, 0) + offset;
-    let mut clock = VirtualClock::new(start(), time, 1e6);
-    clock.set_frequency(start(), drift_ppb).unwrap();
-    Grandmaster { transmitter: Transmitter::new(config, start()), clock, alive: true }
+fn gm(config: TransmitterConfig, ahead: Duration, drift_ppb: f64) -> Grandmaster {
+    Grandmaster { config, ahead, drift_ppb, heard_on: PORT, silences: None }
 }
 
 fn client_config() -> ReceiverConfig {
     ReceiverConfig::new(identity(0xcc), 7)
 }
 
-fn virtual_client(config: ReceiverConfig) -> Client<VirtualClock> {
-    let clock = VirtualClock::new(start(), Time::from_seconds_nanos(1_700_000_000, 0), 900_000.0);
-    Client::new(config, build(&"pi".parse().unwrap(), &Options::default()), clock, start())
+fn virtual_client(config: ReceiverConfig) -> Client<Followed> {
+    let clock = Followed::virtual_at(Network::START, Network::EPOCH);
+    Client::new(config, build(&"pi".parse().unwrap(), &Options::default()), clock, Network::START)
 }
 
-impl<C: Clock> World<C> {
-    fn new(client: Client<C>, grandmasters: Vec<Grandmaster>, link: Link) -> Self {
-        Self {
-            now: start(),
-            link,
-            rng: ChaCha8Rng::seed_from_u64(42),
-            grandmasters,
-            client,
-            queue: BinaryHeap::new(),
-            order: 0,
-            samples: Vec::new(),
-            log: Vec::new(),
-        }
-    }
+/// The simulator, and what is asked of it here.
+struct World(Network);
 
-    fn later(&mut self, at: Time<Mono>, what: Happening) {
-        self.order += 1;
-        self.queue.push(Reverse((at.as_nanos(), self.order, what)));
-    }
-
-    fn send(&mut self, from: usize, bytes: &[u8], token: Option<SentToken>) {
-        if let Some(token) = token {
-            let at = self.now + Duration::from_micros(3);
-            self.later(at, Happening::Stamped { by: from, token: token.0 });
-        }
-        let receivers: Vec<usize> =
-            (0..self.grandmasters.len()).chain([CLIENT]).filter(|to| *to != from).collect();
-        for at in receivers {
-            if self.rng.random_bool(self.link.loss) {
-                continue;
-            }
-            let copies = 1 + usize::from(self.rng.random_bool(self.link.duplication));
-            for _ in 0..copies {
-                let mut delay = self.link.base;
-                delay += Duration::from_nanos(self.rng.random_range(0..=self.link.jitter_ns));
-                if self.rng.random_bool(self.link.reordering) {
-                    delay += Duration::from_micros(self.rng.random_range(0..50_000));
-                }
-                let is_event = token.is_some();
-                let bytes = bytes.to_vec();
-                self.later(self.now + delay, Happening::Arrives { at, is_event, bytes });
-            }
-        }
-    }
-
-    fn stamp(&mut self, time: Time<Mono>) -> Option<Stamp> {
-        (!self.rng.random_bool(self.link.missing_stamps))
-            .then_some(Stamp::new(time, StampSource::Simulated))
-    }
-
-    fn happen(&mut self, what: Happening) {
-        match what {
-            Happening::Arrives { at: CLIENT, is_event, bytes } => {
-                let stamp = if is_event { self.stamp(self.now) } else { None };
-                self.client.handle_message(self.now, PORT, &bytes, stamp);
-            }
-            Happening::Arrives { at, is_event, bytes } => {
-                let gm = &mut self.grandmasters[at];
-                if gm.alive {
-                    let rx = is_event.then(|| gm.clock.at(self.now));
-                    gm.transmitter.handle_message(self.now, PORT, &bytes, rx);
-                }
-            }
-            Happening::Stamped { by: CLIENT, token } => {
-                let stamp = self.stamp(self.now - Duration::from_micros(3));
-                self.client.handle_tx_stamp(self.now, SentToken(token), stamp);
-            }
-            Happening::Stamped { by, token } => {
-                let gm = &mut self.grandmasters[by];
-                let sent = gm.clock.at(self.now - Duration::from_micros(3));
-                gm.transmitter.handle_tx_stamp(SentToken(token), Some(sent));
-            }
-        }
-    }
-
-    fn drain(&mut self) {
-        for n in 0..self.grandmasters.len() {
-            while let Some(command) = self.grandmasters[n].transmitter.next_command() {
-                if let Command::Send(transmit) = command
-                    && self.grandmasters[n].alive
-                {
-                    self.transmit(n, &transmit);
-                }
-            }
-        }
-        while let Some(command) = self.client.next_command() {
-            self.log.push(format!("{command:?}"));
-            match command {
-                Command::Send(transmit) => self.transmit(CLIENT, &transmit),
-                Command::Event(Event::Sample(sample)) => self.samples.push(sample),
-                _ => {}
-            }
-        }
-    }
-
-    fn transmit(&mut self, from: usize, transmit: &Transmit) {
-        self.send(from, &transmit.message, transmit.token);
+impl World {
+    fn new(client: Client<Followed>, grandmasters: Vec<Grandmaster>, link: Link) -> Self {
+        Self(Network::new(42, client, grandmasters, link).unwrap())
     }
 
     fn run_for(&mut self, span: Duration) {
-        let end = self.now + span;
-        self.drain();
-        loop {
-            let wakeups = self
-                .grandmasters
-                .iter()
-                .filter(|gm| gm.alive)
-                .filter_map(|gm| gm.transmitter.next_wakeup())
-                .chain(self.client.next_wakeup())
-                .chain(self.queue.peek().map(|Reverse((at, ..))| Time::from_nanos(*at)));
-            let Some(next) = wakeups.min().filter(|next| *next <= end) else { break };
-            self.now = self.now.max(next);
-            while self.queue.peek().is_some_and(|Reverse((at, ..))| *at <= self.now.as_nanos()) {
-                if let Some(Reverse((_, _, what))) = self.queue.pop() {
-                    self.happen(what);
-                }
-            }
-            for gm in self.grandmasters.iter_mut().filter(|gm| gm.alive) {
-                gm.transmitter.poll(self.now);
-            }
-            self.client.poll(self.now);
-            self.drain();
-        }
-        self.now = end;
+        self.0.run_for(span);
     }
 
-    fn true_error(&self, gm: usize) -> Duration {
-        self.client.domain_time(self.now) - self.grandmasters[gm].clock.at(self.now)
+    fn client(&self) -> &Client<Followed> {
+        self.0.client()
+    }
+
+    fn samples(&self) -> Vec<&Sample> {
+        let told = self.0.told().iter();
+        told.filter_map(|command| match command {
+            Command::Event(Event::Sample(sample)) => Some(sample),
+            _ => None,
+        })
+        .collect()
+    }
+
+    fn log(&self) -> Vec<String> {
+        self.0.told().iter().map(|command| format!("{command:?}")).collect()
+    }
+
+    fn true_error(&mut self, gm: usize) -> Duration {
+        self.0.true_error(gm)
     }
 
     fn port_state(&self) -> PortState {
-        self.client.receiver().port_state(PORT)
+        self.client().receiver().port_state(PORT)
     }
 
     fn followed(&self) -> Option<ClockIdentity> {
-        self.client.receiver().parent().map(|parent| parent.set.grandmaster_identity)
+        self.client().receiver().parent().map(|parent| parent.set.grandmaster_identity)
     }
 
     fn dropped(&self, cause: Drop) -> u64 {
-        self.client.receiver().counters(PORT).dropped(cause)
+        self.client().receiver().counters(PORT).dropped(cause)
     }
 
     fn worst_over(&mut self, gm: usize, seconds: i64) -> Duration {
@@ -257,9 +104,13 @@ impl<C: Clock> World<C> {
     }
 }
 
-fn default_world() -> World<VirtualClock> {
+fn default_world() -> World {
+    noisy_world(Link::default())
+}
+
+fn noisy_world(link: Link) -> World {
     let gm = gm(gm_config(1), Duration::from_millis(1_500), 37_000.0);
-    let link = Link { jitter_ns: 8_000, ..Link::default() };
+    let link = Link { jitter: Duration::from_micros(8), ..link };
     World::new(virtual_client(client_config()), vec![gm], link)
 }
 
@@ -267,11 +118,11 @@ fn default_world() -> World<VirtualClock> {
 fn pi_converges_from_1_5_s_and_37_ppm_within_10_s() {
     let mut world = default_world();
     world.run_for(Duration::from_secs(10));
-    assert_eq!(world.client.servo().state(), ServoState::Locked);
+    assert_eq!(world.client().servo().state(), ServoState::Locked);
     assert_eq!(world.port_state(), PortState::TimeReceiver);
     let worst = world.worst_over(0, 60);
     assert!(worst < Duration::from_micros(5), "{worst:?}");
-    let frequency = world.client.clock().frequency_ppb();
+    let frequency = world.client().clock().frequency_ppb();
     assert!((frequency - 37_000.0).abs() < 2_000.0, "{frequency}");
 }
 
@@ -293,7 +144,8 @@ fn samples_say_sources_delay_and_an_error_bound_that_holds() {
     let mut world = default_world();
     world.run_for(Duration::from_secs(30));
     let error = world.true_error(0).abs();
-    let sample = world.samples.last().unwrap();
+    let samples = world.samples();
+    let sample = samples.last().unwrap();
     assert_eq!(sample.rx_source, StampSource::Simulated);
     assert_eq!(sample.tx_source, Some(StampSource::Simulated));
     assert!((sample.delay - Duration::from_micros(14)).abs() < Duration::from_micros(3));
@@ -310,27 +162,27 @@ fn one_way_delay_is_measured_by_the_peer_mechanism_too() {
     world.run_for(Duration::from_secs(10));
     let worst = world.worst_over(0, 60);
     assert!(worst < Duration::from_nanos(50), "{worst:?}");
-    let counters = world.client.receiver().counters(PORT);
+    let counters = world.client().receiver().counters(PORT);
     assert_eq!(counters.sent(MessageType::DelayReq), 0);
     assert!(counters.peer_delay_exchanges > 400);
-    assert_eq!(world.samples.last().unwrap().delay.as_nanos(), 10_000);
+    assert_eq!(world.samples().last().unwrap().delay.as_nanos(), 10_000);
 }
 
 #[test]
 fn a_lost_grandmaster_means_holdover_and_its_return_no_step() {
     let mut world = default_world();
     world.run_for(Duration::from_secs(20));
-    world.grandmasters[0].alive = false;
+    world.0.switch_off(0);
     world.run_for(Duration::from_secs(30));
-    assert_eq!(world.client.servo().state(), ServoState::Holdover);
+    assert_eq!(world.client().servo().state(), ServoState::Holdover);
     assert_eq!(world.port_state(), PortState::Listening);
     assert_eq!(world.followed(), None);
     assert!(world.true_error(0).abs() < Duration::from_micros(60), "{:?}", world.true_error(0));
-    world.log.clear();
-    world.grandmasters[0].alive = true;
+    world.0.take_told();
+    world.0.switch_on(0);
     world.run_for(Duration::from_secs(60));
     assert_eq!(world.port_state(), PortState::TimeReceiver);
-    assert!(!world.log.iter().any(|line| line.contains("stepped: Some")));
+    assert!(!world.log().iter().any(|line| line.contains("stepped: Some")));
     assert!(world.true_error(0).abs() < Duration::from_micros(5));
 }
 
@@ -338,12 +190,11 @@ fn a_lost_grandmaster_means_holdover_and_its_return_no_step() {
 fn a_grandmaster_that_restarts_its_sequence_numbers_is_followed_again() {
     let mut world = default_world();
     world.run_for(Duration::from_secs(40));
-    let config = world.grandmasters[0].transmitter.config().clone();
-    world.grandmasters[0].transmitter = Transmitter::new(config, world.now);
+    world.0.restart(0);
     world.run_for(Duration::from_secs(10));
-    let before = world.samples.len();
+    let before = world.samples().len();
     world.run_for(Duration::from_secs(10));
-    assert!(world.samples.len() - before > 150);
+    assert!(world.samples().len() - before > 150);
     assert_eq!(world.port_state(), PortState::TimeReceiver);
 }
 
@@ -354,7 +205,7 @@ fn the_wrap_of_the_sequence_number_goes_unnoticed() {
     let gm = gm(config, Duration::ZERO, 0.0);
     let mut world = World::new(virtual_client(client_config()), vec![gm], Link::default());
     world.run_for(Duration::from_secs(530));
-    let received = world.client.receiver().counters(PORT).received(MessageType::Sync);
+    let received = world.client().receiver().counters(PORT).received(MessageType::Sync);
     assert!(received > 65_536 + 1_000);
     for cause in [Drop::Duplicate, Drop::Replayed, Drop::Reordered, Drop::FollowUpWithoutSync] {
         assert_eq!(world.dropped(cause), 0, "{}", cause.name());
@@ -373,10 +224,10 @@ fn the_better_of_three_grandmasters_is_followed_and_replaced_when_it_goes() {
     world.run_for(Duration::from_secs(20));
     assert_eq!(world.followed(), Some(identity(2)));
     assert!(world.true_error(1).abs() < Duration::from_micros(20));
-    world.grandmasters[1].alive = false;
+    world.0.switch_off(1);
     world.run_for(Duration::from_secs(20));
     assert_eq!(world.followed(), Some(identity(3)));
-    world.grandmasters[1].alive = true;
+    world.0.switch_on(1);
     world.run_for(Duration::from_secs(20));
     assert_eq!(world.followed(), Some(identity(2)));
     assert!(world.dropped(Drop::NotParent) > 0);
@@ -384,11 +235,13 @@ fn the_better_of_three_grandmasters_is_followed_and_replaced_when_it_goes() {
 
 #[test]
 fn loss_duplication_reordering_and_missing_stamps_cost_exchanges_and_no_more() {
-    let mut world = default_world();
-    world.link.loss = 0.05;
-    world.link.duplication = 0.05;
-    world.link.reordering = 0.05;
-    world.link.missing_stamps = 0.05;
+    let mut world = noisy_world(Link {
+        loss: 0.05,
+        duplication: 0.05,
+        reordering: 0.05,
+        missing_stamps: 0.05,
+        ..Link::default()
+    });
     world.run_for(Duration::from_secs(20));
     let worst = world.worst_over(0, 60);
     // A detour of 25 ms on average on one exchange in twenty is no noise that PI is made for.
@@ -404,7 +257,7 @@ fn loss_duplication_reordering_and_missing_stamps_cost_exchanges_and_no_more() {
     ] {
         assert!(world.dropped(cause) > 0, "{}", cause.name());
     }
-    let counters = world.client.receiver().counters(PORT);
+    let counters = world.client().receiver().counters(PORT);
     let share = counters.sync_exchanges as f64 / counters.received(MessageType::Sync) as f64;
     assert!(share > 0.8, "{share}");
 }
@@ -412,11 +265,9 @@ fn loss_duplication_reordering_and_missing_stamps_cost_exchanges_and_no_more() {
 #[test]
 fn the_same_seed_gives_the_same_events() {
     let run = || {
-        let mut world = default_world();
-        world.link.loss = 0.1;
-        world.link.reordering = 0.1;
+        let mut world = noisy_world(Link { loss: 0.1, reordering: 0.1, ..Link::default() });
         world.run_for(Duration::from_secs(20));
-        world.log
+        world.log()
     };
     let first = run();
     assert!(first.len() > 500);
@@ -427,12 +278,12 @@ fn the_same_seed_gives_the_same_events() {
 fn a_link_that_goes_down_disables_the_port_and_comes_back() {
     let mut world = default_world();
     world.run_for(Duration::from_secs(10));
-    world.client.handle_link(world.now, PORT, LinkState::Down);
+    world.0.set_link_state(PORT, LinkState::Down);
     assert_eq!(world.port_state(), PortState::Disabled);
     world.run_for(Duration::from_secs(5));
     assert!(world.dropped(Drop::PortDisabled) > 0);
-    assert_eq!(world.client.servo().state(), ServoState::Holdover);
-    world.client.handle_link(world.now, PORT, LinkState::Up);
+    assert_eq!(world.client().servo().state(), ServoState::Holdover);
+    world.0.set_link_state(PORT, LinkState::Up);
     world.run_for(Duration::from_secs(5));
     assert_eq!(world.port_state(), PortState::TimeReceiver);
 }
@@ -446,14 +297,14 @@ fn watching_a_utc_clock_applies_the_utc_offset_only_on_the_ptp_time_scale() {
         config.time_properties.current_utc_offset_valid = ptp;
         let gm = gm(config, Duration::ZERO, 0.0);
         let utc: Time<Ptp> = Time::from_seconds_nanos(1_700_000_000, 5_000);
-        let clock = WatchClock::new(ClockScale::Utc, start(), utc);
+        let clock = Followed::watching(Network::START, utc);
         let servo: Box<dyn Servo> =
             build(&Default::default(), &Options { purpose: Purpose::Watch, ..Options::default() });
-        let client = Client::new(client_config(), servo, clock, start());
+        let client = Client::new(client_config(), servo, clock, Network::START);
         let mut world = World::new(client, vec![gm], Link::default());
         world.run_for(Duration::from_secs(10));
         let expected = if flags == Flags(0) { 5_000 } else { 37_000_005_000 };
-        assert_eq!(world.samples.last().unwrap().offset.as_nanos(), expected);
+        assert_eq!(world.samples().last().unwrap().offset.as_nanos(), expected);
         assert_eq!(world.port_state(), PortState::TimeReceiver);
     }
 }
@@ -462,28 +313,23 @@ fn watching_a_utc_clock_applies_the_utc_offset_only_on_the_ptp_time_scale() {
 fn of_two_ports_the_one_that_hears_the_better_grandmaster_follows() {
     let mut config = client_config();
     config.ports.push(PortConfig::default());
-    let mut client = virtual_client(config);
-    // Both transmitters are read at one place each; only the Announce messages matter here.
-    let mut good = Transmitter::new(gm_config(1), start());
-    let mut bad = Transmitter::new(TransmitterConfig { priority1: 200, ..gm_config(2) }, start());
-    let mut now = start();
+    // Only the Announce messages matter here.
+    let announcing = |heard_on, config| Grandmaster {
+        heard_on,
+        silences: Some(Silence::Sync),
+        ..gm(config, Duration::ZERO, 0.0)
+    };
+    let good = announcing(PortIndex(1), gm_config(1));
+    let bad = announcing(PORT, TransmitterConfig { priority1: 200, ..gm_config(2) });
+    let mut world = World::new(virtual_client(config), vec![good, bad], Link::default());
     let mut states = Vec::new();
     for second in 0..20 {
-        for (port, transmitter) in [(0, &mut bad), (1, &mut good)] {
-            transmitter.poll(now);
-            while let Some(action) = transmitter.next_command() {
-                let Command::Send(Transmit { token: None, message: general, .. }) = action else {
-                    continue;
-                };
-                if port == 0 || second < 10 {
-                    client.handle_message(now, PortIndex(port), &general, None);
-                }
-            }
-        }
-        client.poll(now);
-        let receiver = client.receiver();
+        let receiver = world.client().receiver();
         states.push([receiver.port_state(PortIndex(0)), receiver.port_state(PortIndex(1))]);
-        now += Duration::from_secs(1);
+        if second == 9 {
+            world.0.switch_off(0);
+        }
+        world.run_for(Duration::from_secs(1));
     }
     assert_eq!(states[5], [PortState::Listening, PortState::Uncalibrated]);
     assert_eq!(states[19], [PortState::Uncalibrated, PortState::Listening]);

@@ -12,7 +12,7 @@ use anyhow::Context;
 
 pub use report::Report;
 pub use scenario::{Scenario, ScenarioError};
-pub use world::{Trusted, Truth};
+pub use world::{Trusted, Truth, network};
 
 use crate::servo;
 

@@ -154,6 +154,9 @@ pub(super) trait Recurring: Clone {
 }
 
 impl Instant {
+    /// The end of the longest scenario.
+    pub const MAX: Self = Self(MAX_DURATION_S);
+
     pub(super) const fn shift(&mut self, by_s: f64) {
         self.0 += by_s;
     }

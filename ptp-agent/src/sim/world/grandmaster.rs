@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{host::Host, path::Path, windows::Windows};
 use crate::{
     engine::{
-        Datagram,
+        Datagram, PortIndex,
         transmitter::{Transmitter, TransmitterConfig},
     },
     sim::{
@@ -71,6 +71,10 @@ pub(super) struct Grandmaster {
     pub(super) host: Host,
     pub(super) forward: Path,
     pub(super) backward: Path,
+    /// The client's port at the other end.
+    pub(super) heard_on: PortIndex,
+    /// It neither sends nor hears until this is changed.
+    pub(super) is_off: bool,
     /// When it neither sends nor hears.
     silent: Windows,
     muted: Vec<(Silence, Windows)>,
@@ -128,6 +132,8 @@ impl Grandmaster {
             host: Host::new(&settings.host, &[], extra.random()),
             forward: Path::new(&settings.link.forward),
             backward: Path::new(backward),
+            heard_on: PortIndex(0),
+            is_off: false,
             silent: Windows::new(outages(Silence::All).chain(restarts.map(|(span, _)| span))),
             muted: muted.map(|silence| (silence, Windows::new(outages(silence)))).to_vec(),
             time_steps: set,
@@ -145,7 +151,13 @@ impl Grandmaster {
     }
 
     pub(super) fn is_alive(&self, now_s: f64) -> bool {
-        !self.silent.contains(now_s)
+        !self.is_off && !self.silent.contains(now_s)
+    }
+
+    /// It is another one, and begins at `now`.
+    pub(super) fn configure(&mut self, config: TransmitterConfig, now: Time<Mono>) {
+        self.config = config;
+        self.restart(now);
     }
 
     /// It has forgotten everything but its time.

@@ -46,6 +46,8 @@ pub(super) struct Host {
     pub(super) receive_doubt: Duration,
     pub(super) transmit_doubt: Duration,
     bad_stamps: Option<BadStamps>,
+    /// Probability that an event message has no stamp.
+    pub(super) missing_stamps: f64,
     stalls: Option<Stalls>,
     given_stalls: Windows,
     suspends: Windows,
@@ -69,6 +71,7 @@ impl Host {
             receive_doubt: Duration::from_nanos_f64(settings.receive_doubt_ns.get()),
             transmit_doubt: Duration::from_nanos_f64(settings.transmit_doubt_ns.get()),
             bad_stamps: settings.bad_stamps,
+            missing_stamps: 0.0,
             stalls: settings.stall.as_ref().map(|stall| Stalls::new(stall, seed)),
             given_stalls: Windows::new(given),
             suspends: Windows::new(asleep),
@@ -172,6 +175,11 @@ impl Host {
         } else {
             0.0
         }
+    }
+
+    /// Whether a stamp is missing.
+    pub(super) fn has_no_stamp(&self, extra: &mut ChaCha8Rng) -> bool {
+        self.missing_stamps > 0.0 && extra.random_bool(self.missing_stamps)
     }
 
     fn bad_ns(&self, of: Which, extra: &mut ChaCha8Rng) -> f64 {

@@ -1,7 +1,7 @@
 //! The simulated network: grandmasters and a time receiver, all real code, joined by links, on
 //! oscillators that only the simulator knows the truth about. It jumps from one event to the next.
 
-use std::{cmp::Ordering, collections::BinaryHeap};
+use std::collections::BinaryHeap;
 
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 
 use self::{
     grandmaster::{Grandmaster, corrected, one_step},
+    happening::{Entry, Happening, ReceiveStamp},
     host::{Departure, Host},
     windows::nanos,
 };
@@ -33,7 +34,9 @@ use crate::{
 
 mod assault;
 mod grandmaster;
+mod happening;
 mod host;
+pub mod network;
 mod path;
 mod queue;
 #[cfg(test)]
@@ -62,59 +65,6 @@ const FINE_NS: i64 = 100_000_000;
 /// For so long.
 const FINE_UNTIL_NS: i64 = 120_000_000_000;
 
-#[derive(Debug)]
-enum Happening {
-    Arrives {
-        to: usize,
-        stamp: Option<ReceiveStamp>,
-        bytes: Datagram,
-    },
-    /// `at` is the local reading since the start.
-    Stamped {
-        by: usize,
-        token: SentToken,
-        at: Duration,
-    },
-    /// A grandmaster begins anew.
-    Restarts {
-        n: usize,
-    },
-}
-
-/// What is wrong with the stamp of an arrival, nanoseconds.
-#[derive(Clone, Copy, Debug)]
-struct ReceiveStamp {
-    /// Before it is put on a tick.
-    noise_ns: f64,
-    /// After.
-    bad_ns: f64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    at_ns: i64,
-    order: u64,
-    what: Happening,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    /// The earliest is the greatest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at_ns, other.order).cmp(&(self.at_ns, self.order))
-    }
-}
-
 /// The network.
 pub(super) struct World {
     now_ns: i64,
@@ -139,6 +89,8 @@ pub(super) struct World {
     course: Course,
     /// Who does not mean well.
     assault: Option<Assault>,
+    /// What the client said, where somebody wants to know.
+    told: Option<Vec<Command<Event>>>,
 }
 
 fn identity(n: usize) -> ClockIdentity {
@@ -181,13 +133,23 @@ fn followed(clock: SteeredClock, reading: Time<Ptp>) -> (Followed, Option<Simula
 
 impl World {
     pub(super) fn new(scenario: &Scenario, servo: Box<dyn Servo>) -> Self {
+        let receiver = &scenario.time_receiver;
+        let offset = Duration::from_nanos_f64(receiver.oscillator.offset_ns.get());
+        let (clock, kernel) = followed(receiver.clock, EPOCH + offset);
+        let client = |seed| {
+            let config = ReceiverConfig::new(identity(0xcb), seed);
+            Client::new(config, servo, clock, START)
+        };
+        Self { kernel, ..Self::around(scenario, client) }
+    }
+
+    /// The network of a scenario, and the client that is made of a seed in the middle of it.
+    fn around(scenario: &Scenario, client: impl FnOnce(u64) -> Client<Followed>) -> Self {
         let mut seeds = ChaCha8Rng::seed_from_u64(scenario.seed);
-        let mut oscillator = scenario.time_receiver.oscillator.clone();
-        // The offset is the clock's that follows; its monotonic scale needs none.
-        let offset = Duration::from_nanos_f64(std::mem::take(&mut oscillator.offset_ns).get());
-        let (clock, kernel) = followed(scenario.time_receiver.clock, EPOCH + offset);
-        let config = ReceiverConfig::new(identity(0xcb), seeds.random());
-        let oscillator = Oscillator::new(&oscillator, seeds.random());
+        let client = client(seeds.random());
+        let receiver = &scenario.time_receiver;
+        // Its offset is the clock's that follows; the monotonic scale has none.
+        let oscillator = Oscillator::new(&receiver.oscillator, seeds.random());
         let gm_seeds: Vec<u64> = scenario.grandmaster.iter().map(|_| seeds.random()).collect();
         let rng = ChaCha8Rng::seed_from_u64(seeds.random());
         let mut extra = ChaCha8Rng::seed_from_u64(seeds.random());
@@ -197,15 +159,14 @@ impl World {
                 Grandmaster::new(settings, identity(n), START, seed, &mut extra)
             })
             .collect();
-        let receiver = &scenario.time_receiver;
         let mut world = Self {
             now_ns: 0,
             rng,
             host: Host::new(&receiver.host, &receiver.suspends, extra.random()),
             extra,
             grandmasters,
-            client: Client::new(config, servo, clock, START),
-            kernel,
+            client,
+            kernel: None,
             oscillator,
             client_last: START,
             followed: 0,
@@ -215,6 +176,7 @@ impl World {
             order: 0,
             course: Course::default(),
             assault: None,
+            told: None,
         };
         for (n, settings) in scenario.grandmaster.iter().enumerate() {
             for restart in &settings.restarts {
@@ -257,8 +219,8 @@ impl World {
         self.queue.push(Entry { at_ns, order: self.order, what });
     }
 
-    /// `token` for event messages: stamped on departure here and on arrival there.
-    fn send(&mut self, from: usize, mut bytes: Datagram, token: Option<SentToken>) {
+    /// Through the port `on`. `token` for event messages: stamped on departure here and on arrival there.
+    fn send(&mut self, from: usize, on: PortIndex, mut bytes: Datagram, token: Option<SentToken>) {
         let (now_ns, now_s) = (self.now_ns, self.now_s());
         let mut departure_ns = now_ns;
         if let Some(token) = token {
@@ -288,6 +250,9 @@ impl World {
             CLIENT => {
                 self.host.touch(now_s);
                 for n in 0..self.grandmasters.len() {
+                    if self.grandmasters[n].heard_on != on {
+                        continue;
+                    }
                     self.carry(from, n, departure_ns, bytes, token.is_some());
                 }
             }
@@ -313,9 +278,12 @@ impl World {
 
     fn carry(&mut self, from: usize, to: usize, departure_ns: i64, bytes: Datagram, event: bool) {
         let (now_ns, now_s) = (self.now_ns, self.now_s());
-        let path = match to {
-            CLIENT => &mut self.grandmasters[from].forward,
-            n => &mut self.grandmasters[n].backward,
+        let (path, on) = match to {
+            CLIENT => {
+                let gm = &mut self.grandmasters[from];
+                (&mut gm.forward, gm.heard_on)
+            }
+            n => (&mut self.grandmasters[n].backward, PORT),
         };
         for _ in 0..path.copies(now_s, &mut self.rng, &mut self.extra) {
             let path = match to {
@@ -329,7 +297,7 @@ impl World {
             }
             if !event {
                 let at_ns = self.host_mut(to).goes_on_at(now_ns, passage.arrival_ns);
-                self.later(at_ns, Happening::Arrives { to, stamp: None, bytes });
+                self.later(at_ns, Happening::Arrives { to, on, stamp: None, bytes });
                 continue;
             }
             let (oscillator, host) = match to {
@@ -346,7 +314,7 @@ impl World {
             let noise_ns = oscillator.reading_noise_ns() - arrival.early_ns;
             let stamp = Some(ReceiveStamp { noise_ns, bad_ns: arrival.bad_ns });
             let bytes = corrected(bytes, passage.correction_ns);
-            self.later(arrival.at_ns, Happening::Arrives { to, stamp, bytes });
+            self.later(arrival.at_ns, Happening::Arrives { to, on, stamp, bytes });
         }
     }
 
@@ -367,14 +335,14 @@ impl World {
         let (now_ns, now_s, n) = (self.now_ns, self.now_s(), self.followed);
         let Some(assault) = &mut self.assault else { return false };
         let gm = &mut self.grandmasters[n];
-        let served_ns = gm.served_ns(now_ns);
+        let (on, served_ns) = (gm.heard_on, gm.served_ns(now_ns));
         let time = ptp(now_ns, gm.oscillator.phase_ns(now_ns) + served_ns);
         let met = assault.meet(now_s, bytes, is_event, Timestamp::from_time(time).0);
         passage.arrival_ns += met.hold_ns as i64;
         let at_ns = if to == CLIENT { passage.arrival_ns } else { now_ns } + assault::SWIFT_NS;
         for (bytes, is_event) in met.extra {
             let stamp = is_event.then_some(ReceiveStamp { noise_ns: 0.0, bad_ns: 0.0 });
-            self.later(at_ns, Happening::Arrives { to: CLIENT, stamp, bytes });
+            self.later(at_ns, Happening::Arrives { to: CLIENT, on, stamp, bytes });
         }
         met.is_dropped
     }
@@ -382,13 +350,14 @@ impl World {
     fn happen(&mut self, what: Happening) {
         let (now_ns, now_s) = (self.now_ns, self.now_s());
         match what {
-            Happening::Arrives { to: CLIENT, stamp, bytes } => {
+            Happening::Arrives { to: CLIENT, on, stamp, bytes } => {
                 if self.host.is_asleep(now_s) {
                     return;
                 }
                 self.host.touch(now_s);
                 let now = self.client_now();
                 let phase_ns = self.oscillator.phase_ns(now_ns);
+                let stamp = stamp.filter(|_| !self.host.has_no_stamp(&mut self.extra));
                 let stamp = stamp.map(|ReceiveStamp { noise_ns, bad_ns }| {
                     let phase_ns = phase_ns + noise_ns;
                     let tick_ns = self.host.to_tick_ns(now_ns as f64 + phase_ns);
@@ -398,9 +367,9 @@ impl World {
                         ..Stamp::new(self.client_stamp(raw), StampSource::Simulated)
                     }
                 });
-                self.client.handle_message(now, PORT, &bytes, stamp);
+                self.client.handle_message(now, on, &bytes, stamp);
             }
-            Happening::Arrives { to, stamp, bytes } => {
+            Happening::Arrives { to, on, stamp, bytes } => {
                 if !self.grandmasters[to].is_alive(now_s) {
                     return;
                 }
@@ -414,14 +383,15 @@ impl World {
                     let tick_ns = gm.host.to_tick_ns(now_ns as f64 + phase_ns);
                     ptp(now_ns, phase_ns + (served_ns + tick_ns + bad_ns))
                 });
-                gm.transmitter.handle_message(now, PORT, &bytes, stamp);
+                gm.transmitter.handle_message(now, on, &bytes, stamp);
             }
             Happening::Stamped { by: CLIENT, token, at } => {
                 let now = self.client_now();
                 let time = self.client_stamp(START + at);
                 let doubt = self.host.transmit_doubt;
                 let stamp = Stamp { doubt, ..Stamp::new(time, StampSource::Simulated) };
-                self.client.handle_tx_stamp(now, token, Some(stamp));
+                let stamp = Some(stamp).filter(|_| !self.host.has_no_stamp(&mut self.extra));
+                self.client.handle_tx_stamp(now, token, stamp);
             }
             Happening::Stamped { by, token, at } => {
                 self.grandmasters[by].transmitter.handle_tx_stamp(token, Some(EPOCH + at));
@@ -444,13 +414,13 @@ impl World {
             }
         }
         while let Some(command) = self.client.next_command() {
-            match command {
+            match &command {
                 Command::Changed(Change::Parent(Some(parent))) => {
                     let n = usize::from(parent.set.grandmaster_identity.0[0]).saturating_sub(1);
                     self.course.changes += 1;
                     self.followed = n.min(self.grandmasters.len() - 1);
                 }
-                Command::Send(transmit) => self.transmit(CLIENT, &transmit),
+                Command::Send(transmit) => self.transmit(CLIENT, transmit),
                 Command::Event(Event::Sample(sample)) => {
                     self.course.samples += 1;
                     self.offset_ns = Some(sample.offset.as_nanos_f64());
@@ -460,31 +430,40 @@ impl World {
                 }
                 _ => {}
             }
+            if let Some(told) = &mut self.told {
+                told.push(command);
+            }
         }
     }
 
     fn transmit(&mut self, from: usize, transmit: &Transmit) {
-        let Transmit { message, token, .. } = *transmit;
+        let Transmit { on, message, token, .. } = *transmit;
         let message = match from {
             CLIENT => Some(message),
             n => self.grandmasters[n].filter(self.now_s(), message, &mut self.extra),
         };
         if let Some(message) = message {
-            self.send(from, message, token);
+            self.send(from, on, message, token);
         }
     }
 
-    fn truth(&mut self) -> Truth {
+    /// The client's clock minus that of a grandmaster.
+    fn error(&mut self, n: usize) -> Duration {
         let now = self.client_now();
-        let gm = &mut self.grandmasters[self.followed];
+        let gm = &mut self.grandmasters[n];
         let mut set_ns = gm.time_set_ns(self.now_ns as f64 * 1e-9);
         if !self.is_against_grandmaster {
             set_ns += gm.boundary_ns(self.now_ns);
         }
         let reference = ptp(self.now_ns, gm.oscillator.phase_ns(self.now_ns) + set_ns);
+        self.client.domain_time(now) - reference
+    }
+
+    fn truth(&mut self) -> Truth {
+        let now = self.client_now();
         Truth {
             at_s: self.now_s(),
-            error_ns: (self.client.domain_time(now) - reference).as_nanos_f64(),
+            error_ns: self.error(self.followed).as_nanos_f64(),
             offset_ns: self.offset_ns,
             trust: self.client.trust(now).as_ref().map(Trusted::new),
             state: self.client.servo().state(),
@@ -515,6 +494,28 @@ impl World {
         next.max(now_ns)
     }
 
+    /// It is `at_ns`: all that is due happens.
+    fn turn(&mut self, at_ns: i64) {
+        self.now_ns = at_ns;
+        while self.queue.peek().is_some_and(|entry| entry.at_ns <= self.now_ns) {
+            if let Some(entry) = self.queue.pop() {
+                self.happen(entry.what);
+            }
+        }
+        for n in 0..self.grandmasters.len() {
+            let runs = self.grandmasters[n].host.runs(self.now_ns);
+            if runs && self.grandmasters[n].is_alive(self.now_s()) {
+                let now = self.gm_now(n);
+                self.grandmasters[n].transmitter.poll(now);
+            }
+        }
+        if self.host.runs(self.now_ns) {
+            let now = self.client_now();
+            self.client.poll(now);
+        }
+        self.drain();
+    }
+
     /// To the end of the scenario.
     pub(super) fn run(mut self, scenario: &Scenario) -> Course {
         self.proceed(scenario);
@@ -534,24 +535,7 @@ impl World {
             if next > end_ns {
                 return;
             }
-            self.now_ns = next;
-            while self.queue.peek().is_some_and(|entry| entry.at_ns <= self.now_ns) {
-                if let Some(entry) = self.queue.pop() {
-                    self.happen(entry.what);
-                }
-            }
-            for n in 0..self.grandmasters.len() {
-                let runs = self.grandmasters[n].host.runs(self.now_ns);
-                if runs && self.grandmasters[n].is_alive(self.now_s()) {
-                    let now = self.gm_now(n);
-                    self.grandmasters[n].transmitter.poll(now);
-                }
-            }
-            if self.host.runs(self.now_ns) {
-                let now = self.client_now();
-                self.client.poll(now);
-            }
-            self.drain();
+            self.turn(next);
             // Nobody reads the clock of a host that sleeps.
             let is_asleep = self.host.is_asleep(self.now_s());
             if self.now_ns >= next_sample_ns {
