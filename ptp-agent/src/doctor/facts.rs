@@ -3,10 +3,12 @@
 
 use aya::util::KernelVersion;
 use ptp_common::data_set::TimeProperties;
+use serde::Deserialize as _;
 
 use crate::{
     capture::{InterruptReport, ProbeReport},
     engine::bmca::DataSet,
+    publish::snapshot::Snapshot,
     sys::{
         clock::KernelClock,
         ethtool::{Driver, Moderation, Timestamping},
@@ -57,8 +59,20 @@ impl Default for Firewall {
 pub(super) struct Agent {
     /// Its process.
     pub process: u64,
-    /// What it says of itself, as `ptp-agent status --json` has it.
-    pub status: serde_json::Value,
+    /// What it says of itself; nothing where that is not understood.
+    pub status: Snapshot,
+    /// Why it is not understood.
+    pub problem: Option<String>,
+}
+
+impl Agent {
+    /// Of what it has answered.
+    pub(super) fn new(process: u64, answer: &serde_json::Value) -> Self {
+        match Snapshot::deserialize(answer) {
+            Ok(status) => Self { process, status, problem: None },
+            Err(error) => Self { process, problem: Some(error.to_string()), ..Self::default() },
+        }
+    }
 }
 
 /// What is known of multicast on an interface.

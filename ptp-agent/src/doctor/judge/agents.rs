@@ -1,13 +1,14 @@
 //! What running agents know that nobody else does: the quality of the grandmaster, alarms, and what
 //! they have lost.
 
-use serde_json::Value;
-
-use crate::doctor::{check::Check, facts::Agent};
+use crate::{
+    doctor::{check::Check, facts::Agent},
+    publish::snapshot::{Command, Snapshot},
+};
 
 /// Classes of clocks with a reference, or in holdover within their specification (IEEE 1588-2019
 /// table 4).
-pub(super) const REFERENCED: [u64; 4] = [6, 7, 13, 14];
+pub(super) const REFERENCED: [u8; 4] = [6, 7, 13, 14];
 /// What an agent loses by its own or its host's fault, and not because of what others send.
 const LOSSES: [&str; 10] = [
     "ring",
@@ -30,22 +31,23 @@ pub(super) fn checks(agents: &[Agent]) -> Vec<Check> {
     vec![grandmaster(agents), time_scale(agents), alarms(agents), losses(agents)]
 }
 
-fn of<'a>(agents: &'a [Agent], command: &str) -> impl Iterator<Item = &'a Agent> {
-    agents.iter().filter(move |agent| agent.status["command"] == command)
+fn of(agents: &[Agent], command: Command) -> impl Iterator<Item = &Agent> {
+    agents.iter().filter(move |agent| agent.status.is_from(command))
 }
 
 fn grandmaster(agents: &[Agent]) -> Check {
     const NAME: &str = "grandmaster";
     let mut seen = None;
-    for agent in of(agents, "run") {
-        let Some(grandmaster) = agent.status["grandmaster"].as_str() else {
+    for agent in of(agents, Command::Run) {
+        let following = &agent.status.following;
+        let Some(grandmaster) = &following.grandmaster else {
             return Check::warn(
                 NAME,
                 format!("agent {} hears no grandmaster", agent.process),
                 "the alarm no_announce says where to look: domain, transport, multicast, firewall",
             );
         };
-        let class = agent.status["grandmaster_class"].as_u64().unwrap_or(255);
+        let class = following.grandmaster_class.unwrap_or(255);
         if !REFERENCED.contains(&class) {
             return Check::warn(
                 NAME,
@@ -53,7 +55,7 @@ fn grandmaster(agents: &[Agent]) -> Check {
                 "fine where all that matters is that clocks agree; for true time give it GNSS or another reference",
             );
         }
-        let steps = agent.status["steps_removed"].as_u64().unwrap_or(0);
+        let steps = following.steps_removed.unwrap_or(0);
         let far =
             if steps == 0 { "directly".into() } else { format!("over {steps} boundary clocks") };
         seen = Some(format!("{grandmaster} with clockClass {class}, {far}"));
@@ -71,11 +73,11 @@ fn grandmaster(agents: &[Agent]) -> Check {
 
 fn time_scale(agents: &[Agent]) -> Check {
     const NAME: &str = "time_scale";
-    let Some(agent) = of(agents, "run").find(|agent| agent.status["grandmaster"].is_string())
-    else {
+    let mut following = of(agents, Command::Run).map(|agent| &agent.status.following);
+    let Some(following) = following.find(|it| it.grandmaster.is_some()) else {
         return Check::skip(NAME, "no running `run` follows a grandmaster that would tell");
     };
-    let scale = agent.status["time_scale"].as_str().unwrap_or("arbitrary");
+    let scale = following.time_scale.as_deref().unwrap_or("arbitrary");
     if scale.contains("UTC offset unknown") {
         return Check::warn(
             NAME,
@@ -98,9 +100,20 @@ fn alarms(agents: &[Agent]) -> Check {
     if agents.is_empty() {
         return Check::skip(NAME, NOBODY);
     }
+    for agent in agents {
+        if let Some(problem) = &agent.problem {
+            return Check::warn(
+                NAME,
+                format!(
+                    "what process {} says of itself is not understood: {problem}",
+                    agent.process
+                ),
+                "it is of another version: ask it with its own `ptp-agent`, or start it anew",
+            );
+        }
+    }
     let raised = |agent: &Agent| {
-        let alarms = agent.status["alarms"].as_array().cloned().unwrap_or_default();
-        let names: Vec<_> = alarms.iter().filter_map(|it| it["alarm"].as_str()).collect();
+        let names: Vec<_> = agent.status.alarms.iter().map(|it| it.alarm.as_ref()).collect();
         (!names.is_empty()).then(|| format!("{} (process {})", names.join(", "), agent.process))
     };
     let raised: Vec<_> = agents.iter().filter_map(raised).collect();
@@ -116,7 +129,7 @@ fn losses(agents: &[Agent]) -> Check {
         return Check::skip(NAME, NOBODY);
     }
     for agent in agents {
-        let lost = |cause: &str| agent.status["lost"][cause].as_u64().unwrap_or(0);
+        let lost = |cause: &str| agent.status.lost.get(cause).copied().unwrap_or(0);
         let mut causes: Vec<_> = LOSSES
             .iter()
             .map(|cause| (lost(cause), *cause))
@@ -124,7 +137,7 @@ fn losses(agents: &[Agent]) -> Check {
             .collect();
         causes.sort_unstable_by(|one, other| other.cmp(one));
         let total: u64 = causes.iter().fold(0, |sum, (lost, _)| sum.saturating_add(*lost));
-        let samples = agent.status["samples"].as_u64().unwrap_or_else(|| handled(&agent.status));
+        let samples = agent.status.samples.unwrap_or_else(|| handled(&agent.status));
         if total.saturating_mul(TOLERATED) > samples {
             let list: Vec<_> =
                 causes.iter().take(3).map(|(lost, cause)| format!("{lost} {cause}")).collect();
@@ -143,26 +156,20 @@ fn losses(agents: &[Agent]) -> Check {
 }
 
 /// Stamps matched, of commands that have no samples.
-fn handled(status: &Value) -> u64 {
-    let matched = |side: &Value| {
-        let sources = side.as_object().into_iter().flat_map(|sources| sources.values());
-        sources.filter_map(|source| source["matched"].as_u64()).fold(0, u64::saturating_add)
-    };
-    let ports = status["ports"].as_array().cloned().unwrap_or_default();
-    ports
-        .iter()
-        .flat_map(|port| [matched(&port["timestamps"]["rx"]), matched(&port["timestamps"]["tx"])])
-        .fold(0, u64::saturating_add)
+fn handled(status: &Snapshot) -> u64 {
+    let directions = status.ports.iter().flat_map(|port| port.stamped.timestamps.values());
+    let sources = directions.flat_map(|sources| sources.values());
+    sources.filter_map(|outcomes| outcomes.get("matched")).fold(0, |sum, n| sum.saturating_add(*n))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::doctor::check::Status;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn status_of(status: Value, name: &str) -> Status {
-        let agents = [Agent { process: 7, status }];
+        let agents = [Agent::new(7, &status)];
         checks(&agents).into_iter().find(|check| check.name == name).unwrap().status
     }
 
@@ -190,6 +197,7 @@ mod tests {
             ("time_scale", json!("PTP (TAI), UTC offset unknown"), "time_scale"),
             ("alarms", json!([{"alarm": "no_sync"}]), "agent_alarms"),
             ("lost", json!({"ring": 11}), "agent_losses"),
+            ("lost", json!(5), "agent_alarms"),
         ] {
             let mut status = good();
             status[key] = value;
@@ -200,7 +208,7 @@ mod tests {
     #[test]
     fn whatever_answers_there_is_no_panic() {
         for status in [json!(null), json!([]), json!({"command": "run", "lost": 5, "ports": {}})] {
-            checks(&[Agent { process: 1, status }]);
+            checks(&[Agent::new(1, &status)]);
         }
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn check(heard: Option<&Heard>) -> Check {
         all += &format!(" (not everywhere: {deaf})");
     }
     let has_reference =
-        |it: &&Heralded| REFERENCED.contains(&u64::from(it.data_set.clock_quality.clock_class));
+        |it: &&Heralded| REFERENCED.contains(&it.data_set.clock_quality.clock_class);
     let followable = || followable.iter().copied();
     if !followable().any(|it| has_reference(&it)) {
         return Check::warn(

@@ -8,9 +8,10 @@ use crate::{doctor::facts::Agent, publish::local};
 pub(super) fn read() -> Vec<Agent> {
     let paths = local::running().unwrap_or_default();
     let all = paths.iter().filter_map(|path| local::read_status(path).ok());
-    all.filter_map(|status| {
-        let process = status.get("pid")?.as_u64()?;
-        is_of_this_namespace(process).then_some(Agent { process, status })
+    all.filter_map(|answer| {
+        // Whose answer it is counts even where the rest is not understood.
+        let process = answer.get("pid")?.as_u64()?;
+        is_of_this_namespace(process).then(|| Agent::new(process, &answer))
     })
     .collect()
 }
