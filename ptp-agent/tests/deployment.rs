@@ -16,7 +16,7 @@ use ptp_agent::{
         alarms::Alarm,
         metrics::{
             CapturePoint, Direction, FAMILIES, Forwarding, Histogram, HostClock, Metrics,
-            StampOutcome, Way,
+            SourceFigures, StampOutcome, Way,
         },
     },
     servo::ServoState,
@@ -133,6 +133,7 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
                 figures.capture_points.insert((direction, source), point);
                 figures.timestamp_differences.insert((direction, source), Histogram::default());
             }
+            figures.answers.insert(("kernel", "answered"), 1);
             for outcome in ["sync", "delay", "peer_delay"] {
                 figures.set_exchanges(outcome, 1);
             }
@@ -142,6 +143,7 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
         }));
     }
     metrics.set_ring_lost(0);
+    metrics.set_sources(SourceFigures { followed_domain: Some(0), ..SourceFigures::default() });
     metrics.set_alarms(Alarm::ALL.iter().map(|alarm| (alarm.name(), false)));
     let messages = TYPES
         .iter()

@@ -55,6 +55,7 @@ fn measure(span: Duration) -> Result<(), String> {
     let size = fs::metadata(binary()).map_err(|error| error.to_string())?.len();
     tell("binary_size", "B", size as f64, json!({}));
     first_sample()?;
+    sync_to_sample()?;
     for log_interval in [-4, -7] {
         beside_ptp4l(log_interval, span)?;
     }
@@ -81,6 +82,39 @@ fn first_sample() -> Result<(), String> {
     tell("start_to_listening", "s", median(listening), with.clone());
     tell("start_to_first_sample", "s", median(times), with);
     Ok(())
+}
+
+/// From the arrival of a Sync at the interface to the line of its sample at a reader: the Follow_Up, pairing, engine, servo,
+/// JSON and a pipe. In front of it lies what nobody can shorten, the time that the Follow_Up takes to come.
+fn sync_to_sample() -> Result<(), String> {
+    let wire = Wire::new()?;
+    let serve = "serve -i gm0 --log-sync-interval -4 --log-announce-interval -2 \
+                 --log-min-delay-req-interval -4 --status-socket none";
+    let serve: Vec<&str> = serve.split_whitespace().collect();
+    let _grandmaster = Agent::start(&wire.grandmaster, &serve);
+    let run = ["run", "-i", "ptp0", "--clock", "virtual", "--status-socket", "none"];
+    let agent = Agent::start(&wire.client, &run);
+    agent.wait_for_text(0, PATIENCE, "\"state\":\"locked\"");
+    let mark = agent.mark();
+    let zero = Instant::now() - Duration::from_nanos(monotonic_ns());
+    thread::sleep(Duration::from_secs(20));
+    let times: Vec<f64> = agent.lines()[mark..]
+        .iter()
+        .filter_map(|line| {
+            let value: serde_json::Value = serde_json::from_str(&line.text).ok()?;
+            let arrived = zero + Duration::from_nanos(value["mono_ns"].as_u64()?);
+            (value["event"] == "sample").then(|| (line.at - arrived).as_secs_f64() * 1e6)
+        })
+        .collect();
+    let with = json!({"n": times.len(), "sync_per_s": 16});
+    tell("sync_to_sample", "us", median(times), with);
+    Ok(())
+}
+
+/// CLOCK_MONOTONIC, nanoseconds.
+fn monotonic_ns() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |now| std::time::Duration::from(now).as_nanos() as u64)
 }
 
 fn beside_ptp4l(log_interval: i8, span: Duration) -> Result<(), String> {

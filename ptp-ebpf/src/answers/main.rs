@@ -21,14 +21,14 @@ mod settings;
 
 use aya_ebpf::{
     bindings::xdp_action::XDP_PASS,
-    helpers::generated::{bpf_clone_redirect, bpf_ktime_get_ns, bpf_ktime_get_tai_ns, bpf_redirect},
+    helpers::generated::{
+        bpf_clone_redirect, bpf_ktime_get_ns, bpf_ktime_get_tai_ns, bpf_redirect,
+    },
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
 use core::ptr;
-use ptp_common::answer::{
-    Outcome, PLAIN_RESPONSE, RESPONSE, flag, interface, served, slot,
-};
+use ptp_common::answer::{Outcome, PLAIN_RESPONSE, RESPONSE, flag, interface, served, slot};
 
 use find::find;
 use maps::{Interface, Slot, Work, admit, admit_stranger, has, mixed};

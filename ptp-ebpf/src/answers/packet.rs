@@ -193,7 +193,8 @@ impl<'a> Packet<'a> {
                 let first = u32::from_be(header[2]);
                 let rest = header[3] | header[4];
                 // Groups, and :: and ::1, and what stands for IPv4.
-                if first >> 24 == 0xff || (first == 0 && rest == 0) || first == 0 && header[3] == 0 {
+                if first >> 24 == 0xff || (first == 0 && rest == 0) || first == 0 && header[3] == 0
+                {
                     return Err(Outcome::Address);
                 }
                 let to = u32::from_be(header[6]);
@@ -254,7 +255,8 @@ impl<'a> Packet<'a> {
     fn prepare(&self, at: usize, work: &mut Work, payload: usize) -> Option<bool> {
         let to = work.before.as_mut_ptr().cast();
         // SAFETY: the helper writes as many bytes as there are in front of the last word.
-        if unsafe { bpf_skb_load_bytes(self.skb().cast(), at as u32, to, (DATAGRAM * 4) as u32) } != 0
+        if unsafe { bpf_skb_load_bytes(self.skb().cast(), at as u32, to, (DATAGRAM * 4) as u32) }
+            != 0
         {
             return None;
         }
@@ -288,7 +290,8 @@ impl<'a> Packet<'a> {
         work.ip[3] = source;
         work.ip[4] = destination;
         // SAFETY: the helper reads the header.
-        let sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, work.ip.as_mut_ptr(), IPV4 as u32, 0) };
+        let sum =
+            unsafe { bpf_csum_diff(ptr::null_mut(), 0, work.ip.as_mut_ptr(), IPV4 as u32, 0) };
         let [a, b] = (!folded(sum as u32)).to_ne_bytes();
         // As it lies in memory, behind time to live and protocol.
         work.ip[2] |= u32::from_ne_bytes([0, 0, a, b]);
