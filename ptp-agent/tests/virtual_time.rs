@@ -104,14 +104,13 @@ impl World {
     }
 }
 
-fn default_world() -> World {
-    noisy_world(Link::default())
+fn noisy() -> Link {
+    Link { jitter: Duration::from_micros(8), ..Link::default() }
 }
 
-fn noisy_world(link: Link) -> World {
+fn default_world() -> World {
     let gm = gm(gm_config(1), Duration::from_millis(1_500), 37_000.0);
-    let link = Link { jitter: Duration::from_micros(8), ..link };
-    World::new(virtual_client(client_config()), vec![gm], link)
+    World::new(virtual_client(client_config()), vec![gm], noisy())
 }
 
 #[test]
@@ -235,13 +234,10 @@ fn the_better_of_three_grandmasters_is_followed_and_replaced_when_it_goes() {
 
 #[test]
 fn loss_duplication_reordering_and_missing_stamps_cost_exchanges_and_no_more() {
-    let mut world = noisy_world(Link {
-        loss: 0.05,
-        duplication: 0.05,
-        reordering: 0.05,
-        missing_stamps: 0.05,
-        ..Link::default()
-    });
+    let mut world = default_world();
+    let link =
+        Link { loss: 0.05, duplication: 0.05, reordering: 0.05, missing_stamps: 0.05, ..noisy() };
+    world.0.set_link(link).unwrap();
     world.run_for(Duration::from_secs(20));
     let worst = world.worst_over(0, 60);
     // A detour of 25 ms on average on one exchange in twenty is no noise that PI is made for.
@@ -265,7 +261,8 @@ fn loss_duplication_reordering_and_missing_stamps_cost_exchanges_and_no_more() {
 #[test]
 fn the_same_seed_gives_the_same_events() {
     let run = || {
-        let mut world = noisy_world(Link { loss: 0.1, reordering: 0.1, ..Link::default() });
+        let mut world = default_world();
+        world.0.set_link(Link { loss: 0.1, reordering: 0.1, ..noisy() }).unwrap();
         world.run_for(Duration::from_secs(20));
         world.log()
     };

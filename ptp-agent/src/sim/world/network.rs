@@ -10,7 +10,7 @@ use crate::{
     engine::{
         Command, LinkState, PortIndex,
         discipline::{Client, Event},
-        transmitter::{Transmitter, TransmitterConfig},
+        transmitter::TransmitterConfig,
     },
     sim::scenario::{self, Direction, Noise, Outliers, Scenario},
 };
@@ -84,10 +84,9 @@ pub struct Grandmaster {
     pub silences: Option<scenario::Silence>,
 }
 
-/// A time receiver and the grandmasters that it hears. See the module's paragraph.
+/// A time receiver and the grandmasters that it hears, each named by its place in the list. See the module's paragraph.
 pub struct Network {
     world: World,
-    link: Link,
 }
 
 impl Network {
@@ -119,14 +118,9 @@ impl Network {
             node.heard_on = heard_on;
         }
         world.told = Some(Vec::new());
-        let mut network = Self { world, link };
+        let mut network = Self { world };
         network.set_link(link)?;
         Ok(network)
-    }
-
-    /// How the links are.
-    pub const fn link(&self) -> Link {
-        self.link
     }
 
     /// Links are so from now on.
@@ -135,13 +129,12 @@ impl Network {
     /// A value that no scenario may have.
     pub fn set_link(&mut self, link: Link) -> Result<(), String> {
         let direction = link.direction()?;
+        let missing_stamps = scenario::Probability::try_from(link.missing_stamps)?;
         for gm in &mut self.world.grandmasters {
             gm.forward = Path::new(&direction);
             gm.backward = Path::new(&direction);
         }
-        self.world.host.missing_stamps =
-            scenario::Probability::try_from(link.missing_stamps)?.get();
-        self.link = link;
+        self.world.host.missing_stamps = missing_stamps.get();
         Ok(())
     }
 
@@ -170,7 +163,7 @@ impl Network {
     /// Time goes on.
     pub fn run_for(&mut self, span: Duration) {
         let world = &mut self.world;
-        let end_ns = world.now_ns.saturating_add(span.as_nanos());
+        let end_ns = world.now_ns.saturating_add(span.as_nanos().max(0));
         world.drain();
         loop {
             let next_ns = world.next_event_ns();
@@ -185,11 +178,6 @@ impl Network {
     /// The time receiver.
     pub const fn client(&self) -> &Client<Followed> {
         &self.world.client
-    }
-
-    /// A grandmaster.
-    pub fn grandmaster(&self, n: usize) -> &Transmitter {
-        &self.world.grandmasters[n].transmitter
     }
 
     /// What the time receiver has said so far, in its order.
