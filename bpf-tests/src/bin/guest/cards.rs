@@ -20,7 +20,7 @@ const DRIVERS: [&str; 3] = ["virtio_net", "e1000e", "igb"];
 /// How long each is followed, in the guest's time.
 const DURATION_S: u64 = 60;
 
-/// Rms over ptp4l's at the most: where the host is the noise,
+/// Rms over ptp4l's at the most.
 const TRUER: f64 = 0.5;
 /// 2040, seconds since 1970.
 const LATER_S: i64 = 2_208_988_800;
