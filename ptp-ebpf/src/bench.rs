@@ -8,6 +8,8 @@
 #![no_std]
 #![no_main]
 
+mod every;
+
 use aya_ebpf::{
     bindings::xdp_action::XDP_PASS,
     btf_maps::Array,
@@ -102,13 +104,4 @@ fn measure(clock: impl Fn() -> u64) {
             (*costs).sum_of_squares += cost * cost;
         }
     }
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
 }

@@ -10,6 +10,7 @@
 #![feature(asm_experimental_arch)]
 
 mod direct;
+mod every;
 
 use aya_ebpf::{
     EbpfContext,
@@ -73,13 +74,4 @@ fn receive_time(context: *mut xdp_md) -> Option<u64> {
         );
     }
     (result as i32 == 0).then_some(hardware_ns)
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
 }

@@ -9,6 +9,7 @@
 #![no_main]
 
 mod direct;
+mod every;
 
 use aya_ebpf::{
     bindings::BPF_RB_NO_WAKEUP,
@@ -118,13 +119,4 @@ pub fn ptp_interrupt_tc(ctx: TcContext) -> i32 {
     }
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
     NEXT
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
 }

@@ -16,6 +16,7 @@
 mod say;
 
 mod direct;
+mod every;
 mod find;
 mod in_flight;
 mod settings;
@@ -222,13 +223,4 @@ extern "C" fn ptp_on_xmit_done(address: u64, code: i32) -> i32 {
     };
     with_slot(Hook::Xmit, |slot, _| slot.transmitted(serial, start_ns, done_ns));
     0
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
 }

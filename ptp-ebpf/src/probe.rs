@@ -5,6 +5,7 @@
 #![no_main]
 
 mod direct;
+mod every;
 
 use aya_ebpf::{
     bindings::BPF_F_INGRESS, helpers::generated::bpf_redirect, macros::classifier,
@@ -37,13 +38,4 @@ pub fn ptp_probe_turn(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn ptp_probe_end(ctx: TcContext) -> i32 {
     if is_probe(&ctx) { DROP } else { NEXT }
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
 }

@@ -27,6 +27,22 @@ const STARTS: usize = 5;
 /// How often it is scraped.
 const SCRAPES: usize = 50;
 
+/// A grandmaster of 16 Sync and 4 Announce per second, and who follows it.
+const SERVE: [&str; 11] = [
+    "serve",
+    "-i",
+    "gm0",
+    "--log-sync-interval",
+    "-4",
+    "--log-announce-interval",
+    "-2",
+    "--log-min-delay-req-interval",
+    "-4",
+    "--status-socket",
+    "none",
+];
+const RUN: [&str; 7] = ["run", "-i", "ptp0", "--clock", "virtual", "--status-socket", "none"];
+
 fn main() -> ExitCode {
     let seconds = env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(40);
     match measure(Duration::from_secs(seconds)) {
@@ -64,15 +80,11 @@ fn measure(span: Duration) -> Result<(), String> {
 
 fn first_sample() -> Result<(), String> {
     let wire = Wire::new()?;
-    let serve = "serve -i gm0 --log-sync-interval -4 --log-announce-interval -2 \
-                 --log-min-delay-req-interval -4 --status-socket none";
-    let serve: Vec<&str> = serve.split_whitespace().collect();
-    let _grandmaster = Agent::start(&wire.grandmaster, &serve);
-    let run = ["run", "-i", "ptp0", "--clock", "virtual", "--status-socket", "none"];
+    let _grandmaster = Agent::start(&wire.grandmaster, &SERVE);
     let mut times = Vec::new();
     let mut listening = Vec::new();
     for _ in 0..STARTS {
-        let agent = Agent::start(&wire.client, &run);
+        let agent = Agent::start(&wire.client, &RUN);
         let ready = agent.wait_for_text(0, PATIENCE, "listening").at;
         listening.push((ready - agent.since).as_secs_f64());
         let sample = agent.wait_for_text(0, PATIENCE, "\"event\":\"sample\"").at;
@@ -88,12 +100,8 @@ fn first_sample() -> Result<(), String> {
 /// JSON and a pipe. In front of it lies what nobody can shorten, the time that the Follow_Up takes to come.
 fn sync_to_sample() -> Result<(), String> {
     let wire = Wire::new()?;
-    let serve = "serve -i gm0 --log-sync-interval -4 --log-announce-interval -2 \
-                 --log-min-delay-req-interval -4 --status-socket none";
-    let serve: Vec<&str> = serve.split_whitespace().collect();
-    let _grandmaster = Agent::start(&wire.grandmaster, &serve);
-    let run = ["run", "-i", "ptp0", "--clock", "virtual", "--status-socket", "none"];
-    let agent = Agent::start(&wire.client, &run);
+    let _grandmaster = Agent::start(&wire.grandmaster, &SERVE);
+    let agent = Agent::start(&wire.client, &RUN);
     agent.wait_for_text(0, PATIENCE, "\"state\":\"locked\"");
     let mark = agent.mark();
     let zero = Instant::now() - Duration::from_nanos(monotonic_ns());

@@ -13,6 +13,8 @@
 mod say;
 #[path = "../direct.rs"]
 mod direct;
+#[path = "../every.rs"]
+mod every;
 #[path = "../find.rs"]
 mod find;
 mod maps;
@@ -283,13 +285,4 @@ fn shorten(answer: &mut Answer) {
 #[inline(always)]
 fn pair(first: u32, second: u32) -> u64 {
     u64::from(first) | u64::from(second) << 32
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
 }

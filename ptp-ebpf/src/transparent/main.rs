@@ -15,6 +15,8 @@ mod say;
 #[path = "../direct.rs"]
 mod direct;
 mod events;
+#[path = "../every.rs"]
+mod every;
 #[path = "../find.rs"]
 mod find;
 mod flight;
@@ -165,13 +167,4 @@ extern "C" fn ptp_tc_on_done(address: u64, code: i32, device: u64, sent: u32) ->
 extern "C" fn ptp_tc_on_dropped(address: u64) -> i32 {
     events::dropped(address);
     0
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
 }
