@@ -1,6 +1,6 @@
 //! Authentication of messages (IEEE 1588-2019 16.14, immediate processing): bytes in, a verdict out on
 //! the way up; bytes in, signed bytes out on the way down. Nothing here touches a socket, a clock or a
-//! file, but for [`file`], which reads keys.
+//! file, but for [`mod@file`], which reads keys.
 //!
 //! A port either *requires* authentication, and then nothing reaches its engine that no key vouches for,
 //! or it only signs and checks: what is unsigned passes, what is signed wrongly does not. The second is
