@@ -3,6 +3,7 @@
 
 use ptp_common::{
     classify::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL},
+    ntp::{Mode, NtpPacket, NtpTimestamp, ReferenceId},
     record::{RECORD_SIZE, RECORD_VERSION},
     wire::{
         Announce, Authentication, Body, ClockAccuracy, ClockIdentity, ClockQuality, Flags, Header,
@@ -119,6 +120,25 @@ pub fn tlvs() -> Vec<Vec<u8>> {
     let single: Vec<Vec<u8>> = TLVS.iter().map(|(kind, value)| tlv(*kind, value)).collect();
     let all = single.concat();
     single.into_iter().chain([all]).collect()
+}
+
+/// NTP: requests, answers, a kiss, and one with an extension field and a digest.
+pub fn ntp() -> Vec<Vec<u8>> {
+    let request = NtpPacket::request(NtpTimestamp(0x0123_4567_89ab_cdef), 6);
+    let answer = NtpPacket {
+        mode: Mode::Server,
+        stratum: 1,
+        receive: NtpTimestamp(0xee00_0000_1000_0000),
+        transmit: NtpTimestamp(0xee00_0000_1100_0000),
+        ..request
+    };
+    let kiss = NtpPacket { stratum: 0, reference_id: ReferenceId::RATE, ..answer };
+    let plain = [request, answer, kiss].map(|packet| packet.to_bytes().to_vec());
+    let mut long = plain[0].clone();
+    long.extend_from_slice(&[1, 4, 0, 28]);
+    long.extend_from_slice(&[0; 24 + 20]);
+    let both = [plain[0].clone(), vec![0; 32], plain[1].clone()].concat();
+    plain.into_iter().chain([long, both]).collect()
 }
 
 /// Messages in frames: Ethernet, IPv4 and IPv6, untagged, tagged and tagged twice.

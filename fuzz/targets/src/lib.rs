@@ -8,6 +8,7 @@ pub mod authentication;
 pub mod classifier;
 pub mod management;
 pub mod node;
+pub mod ntp;
 pub mod readings;
 pub mod residence;
 pub mod ring_record;
@@ -36,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     ("classifier", classifier::run, corpus::frames),
     ("management", management::run, corpus::messages),
     ("node", node::run, corpus::recipes),
+    ("ntp", ntp::run, corpus::ntp),
     ("readings", readings::run, corpus::readings),
     ("residence", residence::run, corpus::frames),
     ("ring_record", ring_record::run, corpus::records),
