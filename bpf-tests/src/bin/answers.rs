@@ -109,7 +109,7 @@ fn measure(server: &str, rate: u64, seconds: Duration) -> Result<serde_json::Val
         "kernel" => agent = Some(serve("tc")),
         "agent" => agent = Some(serve("off")),
         _ => {
-            let options = ["--logSyncInterval=-3", "--summary_interval=1"];
+            let options = ["logSyncInterval -3", "summary_interval 1"];
             ptp4l = Some(Ptp4l::grandmaster(&wire.grandmaster, &["gm0"], &options)?);
         }
     }
