@@ -19,7 +19,9 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use ptp_common::answer::{COUNTS, KINDS, Outcome, count_index, interface, slot};
 
 use super::Prefix;
-use crate::capture::{CLSACT_PRIORITY, CaptureError, Clsact, Features, attach_error, claim_name};
+use crate::capture::{
+    CLSACT_PRIORITY, CaptureError, Clsact, Features, attach_error, claim_name, map, program,
+};
 
 /// The programs as compiled by `cargo xtask ebpf build`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-answers.bpf.o");
@@ -141,9 +143,9 @@ impl Programs {
         let generation = self.generation;
         numbers[slot::GENERATION] = generation;
         let failed = |name| move |error| CaptureError::Map(name, error);
-        let mut slots: Array<_, [u64; slot::LENGTH]> = self.map("SLOTS")?;
+        let mut slots: Array<_, [u64; slot::LENGTH]> = map(&mut self.ebpf, "SLOTS")?;
         slots.set((generation & 1) as u32, numbers, 0).map_err(failed("SLOTS"))?;
-        let mut current: Array<_, u64> = self.map("GENERATION")?;
+        let mut current: Array<_, u64> = map(&mut self.ebpf, "GENERATION")?;
         current.set(0, generation, 0).map_err(failed("GENERATION"))
     }
 
@@ -156,7 +158,7 @@ impl Programs {
         ifindex: u32,
         numbers: Option<[u64; interface::LENGTH]>,
     ) -> Result<(), CaptureError> {
-        let mut map: HashMap<_, u32, [u64; interface::LENGTH]> = self.map("INTERFACES")?;
+        let mut map: HashMap<_, u32, [u64; interface::LENGTH]> = map(&mut self.ebpf, "INTERFACES")?;
         let done = match numbers {
             Some(numbers) => map.insert(ifindex, numbers, 0),
             None => match map.remove(&ifindex) {
@@ -179,7 +181,7 @@ impl Programs {
             return Ok(());
         }
         let before = std::mem::take(&mut self.addresses);
-        let mut map: HashMap<_, [u32; 5], u32> = self.map("ADDRESSES")?;
+        let mut map: HashMap<_, [u32; 5], u32> = map(&mut self.ebpf, "ADDRESSES")?;
         let key = |(ifindex, [a, b, c, d]): &InterfaceAddress| [*ifindex, *a, *b, *c, *d];
         for gone in before.keys().filter(|address| !addresses.contains_key(*address)) {
             let _ = map.remove(&key(gone));
@@ -199,7 +201,7 @@ impl Programs {
     pub fn set_prefixes(&mut self, prefixes: &[(Prefix, u32)]) -> Result<(), CaptureError> {
         let wanted: BTreeSet<_> = prefixes.iter().map(|(prefix, _)| prefix.mapped()).collect();
         let before = std::mem::replace(&mut self.prefixes, wanted.clone());
-        let mut map: lpm_trie::LpmTrie<_, [u8; 16], u32> = self.map("PREFIXES")?;
+        let mut map: lpm_trie::LpmTrie<_, [u8; 16], u32> = map(&mut self.ebpf, "PREFIXES")?;
         for (length, bytes) in before.difference(&wanted) {
             let _ = map.remove(&lpm_trie::Key::new(*length, *bytes));
         }
@@ -213,7 +215,9 @@ impl Programs {
 
     /// What became of the requests of an interface: by kind and outcome, without what there was none of.
     pub fn counts(&mut self, number: u32) -> BTreeMap<(&'static str, Outcome), u64> {
-        let Ok(map) = self.map::<PerCpuArray<_, u64>>("COUNTS_OF") else { return BTreeMap::new() };
+        let Ok(map) = map::<PerCpuArray<_, u64>>(&mut self.ebpf, "COUNTS_OF") else {
+            return BTreeMap::new();
+        };
         let mut counts = BTreeMap::new();
         for (kind, name) in (0..).zip(KINDS) {
             for outcome in Outcome::ALL {
@@ -255,14 +259,6 @@ impl Programs {
     pub const fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
     }
-
-    fn map<'a, M>(&'a mut self, name: &'static str) -> Result<M, CaptureError>
-    where
-        M: TryFrom<&'a mut aya::maps::Map, Error = MapError>,
-    {
-        let map = self.ebpf.map_mut(name).ok_or(MapError::InvalidName { name: name.into() });
-        map.and_then(M::try_from).map_err(|error| CaptureError::Map(name, error))
-    }
 }
 
 impl Drop for Programs {
@@ -272,14 +268,4 @@ impl Drop for Programs {
             self.detach(ifindex);
         }
     }
-}
-
-fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, CaptureError>
-where
-    &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    ebpf.program_mut(name)
-        .ok_or_else(|| CaptureError::Map("programs", MapError::InvalidName { name: name.into() }))?
-        .try_into()
-        .map_err(CaptureError::load)
 }

@@ -7,9 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData, PerCpuArray, RingBuf},
-    programs::{
-        LinkOrder, ProgramError, RawTracePoint, SchedClassifier, TcAttachType, tc::TcAttachOptions,
-    },
+    programs::{LinkOrder, RawTracePoint, SchedClassifier, TcAttachType, tc::TcAttachOptions},
 };
 use ptp_common::{
     interrupts::{NUMBERS, POLLS, WORDS, word},
@@ -17,7 +15,9 @@ use ptp_common::{
 };
 use serde::Serialize;
 
-use super::{CaptureError, ClockRelation, attach_error, chain, programs::kernel_release};
+use super::{
+    CaptureError, ClockRelation, attach_error, chain, object::program, programs::kernel_release,
+};
 use crate::sys::{ethtool::Moderation, irq};
 
 /// The programs as compiled by `cargo xtask ebpf build`.
@@ -124,13 +124,6 @@ pub(crate) fn load(numbers: &[u32]) -> Result<Ebpf, CaptureError> {
 
 fn lacks(what: &str) -> CaptureError {
     CaptureError::Kernel { kernel: kernel_release(), reason: format!("the object has no {what}") }
-}
-
-fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, CaptureError>
-where
-    &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    ebpf.program_mut(name).ok_or_else(|| lacks(name))?.try_into().map_err(CaptureError::load)
 }
 
 fn parse(bytes: &[u8]) -> Option<[u64; WORDS]> {

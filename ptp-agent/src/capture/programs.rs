@@ -8,7 +8,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, MapError, PerCpuArray, RingBuf},
     programs::{
-        ProgramError, ProgramType, RawTracePoint, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        ProgramType, RawTracePoint, SchedClassifier, TcAttachType, Xdp, XdpMode,
         tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, TcHandle},
         xdp::XdpLinkId,
     },
@@ -20,7 +20,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use ptp_common::record::{Hook, Record, RecordError};
 
 use self::log::KernelLog;
-use super::clsact::Clsact;
+use super::{clsact::Clsact, object::program};
 use crate::sys::ifreq;
 
 mod error;
@@ -426,17 +426,4 @@ impl Drop for Programs {
             self.detach(ifindex);
         }
     }
-}
-
-fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, CaptureError>
-where
-    &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    ebpf.program_mut(name)
-        .ok_or_else(|| CaptureError::Kernel {
-            kernel: kernel_release(),
-            reason: format!("the object has no program {name}"),
-        })?
-        .try_into()
-        .map_err(CaptureError::load)
 }

@@ -15,14 +15,16 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, MapError, RingBuf},
     programs::{
-        LinkOrder, ProgramError, RawTracePoint, SchedClassifier, TcAttachType,
+        LinkOrder, RawTracePoint, SchedClassifier, TcAttachType,
         tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, TcHandle},
     },
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use ptp_common::residence::{COUNTS, HISTOGRAMS, Key, LOST, NO_QUEUE, UNCERTAIN, config, held};
 
-use crate::capture::{CLSACT_PRIORITY, CaptureError, Clsact, Features, attach_error, claim_name};
+use crate::capture::{
+    CLSACT_PRIORITY, CaptureError, Clsact, Features, attach_error, claim_name, map, program,
+};
 
 /// The programs as compiled by `cargo xtask ebpf build`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-transparent.bpf.o");
@@ -216,7 +218,7 @@ impl Programs {
     /// # Errors
     /// [`CaptureError::Map`].
     pub fn tell(&mut self, numbers: [u64; config::LENGTH]) -> Result<(), CaptureError> {
-        let mut map: Array<_, [u64; config::LENGTH]> = self.map("CONFIG")?;
+        let mut map: Array<_, [u64; config::LENGTH]> = map(&mut self.ebpf, "CONFIG")?;
         map.set(0, numbers, 0).map_err(|error| CaptureError::Map("CONFIG", error))
     }
 
@@ -225,7 +227,7 @@ impl Programs {
     /// # Errors
     /// [`CaptureError::Map`].
     pub fn set_port(&mut self, ifindex: u32, port: Option<(u8, bool)>) -> Result<(), CaptureError> {
-        let mut map: HashMap<_, u32, u32> = self.map("PORTS")?;
+        let mut map: HashMap<_, u32, u32> = map(&mut self.ebpf, "PORTS")?;
         let done = match port {
             Some((number, has_no_queue)) => {
                 let flags = if has_no_queue { NO_QUEUE } else { 0 };
@@ -244,13 +246,13 @@ impl Programs {
     /// # Errors
     /// [`CaptureError::Map`].
     pub fn set_link_delay(&mut self, port: u8, nanos: u64) -> Result<(), CaptureError> {
-        let mut map: Array<_, u64> = self.map("LINKS")?;
+        let mut map: Array<_, u64> = map(&mut self.ebpf, "LINKS")?;
         map.set(port.into(), nanos, 0).map_err(|error| CaptureError::Map("LINKS", error))
     }
 
     /// How long an event message was inside.
     pub fn residence(&mut self, key: &Key) -> Residence {
-        let Ok(map) = self.map::<HashMap<_, Key, [u64; 3]>>("RESIDENCES") else {
+        let Ok(map) = map::<HashMap<_, Key, [u64; 3]>>(&mut self.ebpf, "RESIDENCES") else {
             return Residence::Unknown;
         };
         match map.get(key, 0) {
@@ -293,8 +295,8 @@ impl Programs {
         self.range("TIMES", u32::from(port) << 7, HISTOGRAMS as u32 / 256)
     }
 
-    fn range(&mut self, map: &'static str, from: u32, count: u32) -> Vec<u64> {
-        let Ok(map) = self.map::<Array<_, u64>>(map) else { return Vec::new() };
+    fn range(&mut self, name: &'static str, from: u32, count: u32) -> Vec<u64> {
+        let Ok(map) = map::<Array<_, u64>>(&mut self.ebpf, name) else { return Vec::new() };
         (from..from + count).map(|index| map.get(&index, 0).unwrap_or(0)).collect()
     }
 
@@ -304,7 +306,7 @@ impl Programs {
             ("COUNTS_OF", u32::from(port) << 8, COUNTS as u32 / 256),
             ("TIMES", u32::from(port) << 7, HISTOGRAMS as u32 / 256),
         ] {
-            if let Ok(mut map) = self.map::<Array<_, u64>>(name) {
+            if let Ok(mut map) = map::<Array<_, u64>>(&mut self.ebpf, name) {
                 for index in from..from + count {
                     let _ = map.set(index, 0, 0);
                 }
@@ -321,14 +323,6 @@ impl Programs {
     pub const fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
     }
-
-    fn map<'a, M>(&'a mut self, name: &'static str) -> Result<M, CaptureError>
-    where
-        M: TryFrom<&'a mut aya::maps::Map, Error = MapError>,
-    {
-        let map = self.ebpf.map_mut(name).ok_or(MapError::InvalidName { name: name.into() });
-        map.and_then(M::try_from).map_err(|error| CaptureError::Map(name, error))
-    }
 }
 
 impl Drop for Programs {
@@ -338,14 +332,4 @@ impl Drop for Programs {
             self.detach(ifindex);
         }
     }
-}
-
-fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, CaptureError>
-where
-    &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    ebpf.program_mut(name)
-        .ok_or_else(|| CaptureError::Map("programs", MapError::InvalidName { name: name.into() }))?
-        .try_into()
-        .map_err(CaptureError::load)
 }
