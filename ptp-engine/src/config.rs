@@ -2,7 +2,12 @@
 //! said.
 
 use crate::prelude::*;
-use crate::{DelayMechanism, contention::Contention, discipline, strategy};
+use crate::{
+    DelayMechanism,
+    contention::Contention,
+    csptp::{Answers, ServerConfig},
+    discipline, strategy,
+};
 use core::{fmt, str::FromStr};
 use ptp_common::{
     data_set::TimeProperties,
@@ -99,6 +104,8 @@ pub struct ReceiverConfig {
     pub seed: u64,
     /// Where the clock may serve as well: how. `None`: it is a client only.
     pub contention: Option<Contention>,
+    /// These servers are asked, and nobody else is followed; none: whoever announces itself.
+    pub servers: Vec<ServerConfig>,
 }
 
 impl ReceiverConfig {
@@ -116,6 +123,7 @@ impl ReceiverConfig {
             on_disagreement: discipline::Policy::Alarm,
             seed,
             contention: None,
+            servers: Vec::new(),
         }
     }
 }
@@ -153,6 +161,8 @@ pub struct TransmitterConfig {
     pub tells_brackets: bool,
     /// Makes it unforeseeable which clients share a place in the tables.
     pub seed: u64,
+    /// Exchanges that are answered beside.
+    pub answers: Answers,
 }
 
 impl TransmitterConfig {
@@ -179,6 +189,7 @@ impl TransmitterConfig {
             max_requests_per_second: 10_000,
             tells_brackets: false,
             seed: 0,
+            answers: Answers::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! [`Role`]. What a clock may be is its [`Participation`].
 
 mod bystanders;
+mod driven;
 mod election;
 pub(crate) mod overheard;
 mod peer_delay;
@@ -16,11 +17,12 @@ use crate::{
     address::Address,
     config::{Acceptable, PortConfig, ReceiverConfig, TransmitterConfig},
     counters::{Counters, Drop},
+    csptp::{Answering, Asking},
     fair::FairShare,
     limits,
     outcome::{Measurement, Observation, Parent, StateReason},
     port::{Port, PortTimer, Role, round_trip::RoundTripTrend, transmitter::Serving},
-    seam::{Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent},
+    seam::{Change, Command, Commands, Context, LinkState, NoEvent},
     sent::{InFlight, Sent},
     stamp::Stamp,
     timers::Timers,
@@ -90,13 +92,13 @@ pub struct Instance {
     pub(crate) domain_number: u8,
     pub(crate) sdo_id: u16,
     minor_version: u8,
-    acceptable: Vec<Acceptable>,
+    pub(crate) acceptable: Vec<Acceptable>,
     pub(crate) ports: Vec<Port>,
     pub(crate) timers: Timers<(u16, PortTimer)>,
     /// When the first foreign time transmitter of a port is forgotten.
     expiries: Timers<u16>,
     pub(crate) parent: Option<Parent>,
-    epoch: u64,
+    pub(crate) epoch: u64,
     pub(crate) rng: ChaCha8Rng,
     pub(crate) in_flight: InFlight,
     /// What it tells of itself, where it serves.
@@ -108,9 +110,12 @@ pub struct Instance {
     overheard: Overheard,
     bystanders: Bystanders,
     /// Who is not followed, since others have refuted its time.
-    distrusted: Vec<PortIdentity>,
+    pub(crate) distrusted: Vec<PortIdentity>,
     /// Of a clock that may serve and hears others.
     standing: Option<Standing>,
+    /// Of a clock that asks servers.
+    pub(crate) asking: Option<Box<Asking>>,
+    pub(crate) answering: Answering,
     /// When it was last given anything.
     last_now: Time<Mono>,
 }
@@ -131,6 +136,9 @@ impl Instance {
             config.minor_version,
             config.acceptable,
         );
+        if !config.servers.is_empty() {
+            instance.start_asking(cx, &config.servers);
+        }
         instance.start(cx);
         instance
     }
@@ -185,6 +193,8 @@ impl Instance {
             bystanders: Bystanders::default(),
             distrusted: Vec::new(),
             standing: None,
+            asking: None,
+            answering: Answering::default(),
             last_now: Time::ZERO,
         }
     }
@@ -351,6 +361,8 @@ impl Instance {
             Sent::DelayReq => self.delay_req_sent(cx, index, token, stamp),
             Sent::PdelayReq => self.pdelay_req_sent(cx, index, token, stamp),
             Sent::PdelayResp => self.pdelay_resp_sent(cx, index, token, stamp),
+            Sent::Request(server) => self.request_sent(cx, server, token, stamp),
+            Sent::Answer => self.answer_sent(cx, token, stamp),
         }
     }
 
@@ -367,10 +379,19 @@ impl Instance {
         let source = header.source_port_identity;
         let is_of_serving =
             self.ports.iter().any(|port| port.identity == source && port.role.is_serving());
+        let own = (self.domain_number, self.sdo_id);
         let port = self.ports.get_mut(index).ok_or(Drop::PortDisabled)?;
         port.counters.count_received(kind);
         if matches!(port.role, Role::Disabled) {
             return Err(Drop::PortDisabled);
+        }
+        if self.asking.is_some() {
+            return self.message_of_asker(cx, received, &header);
+        }
+        if port.role.is_serving()
+            && let Some(protocol) = self.served.answers.exchange_of(kind, &header, own)
+        {
+            return self.take_exchange(cx, received, &header, &view.tlvs()?, protocol);
         }
         if header.domain_number != self.domain_number {
             if kind == MessageType::Announce {
@@ -548,52 +569,5 @@ impl Instance {
             .get_mut(index)
             .map_or(&mut self.stray, |port| &mut port.counters)
             .count_drop(cause);
-    }
-}
-
-impl Engine for Instance {
-    type Event = NoEvent;
-
-    fn handle(&mut self, cx: &mut Cx<'_>, input: Input<'_>) {
-        self.last_now = cx.now;
-        match input {
-            Input::Message { on, from, bytes, stamp } => {
-                let index = usize::from(on.0);
-                if let Err(cause) = self.message(cx, &Received { index, from, bytes, stamp }) {
-                    self.count_drop(index, cause);
-                }
-            }
-            Input::Sent { token, stamp } => self.sent(cx, token, stamp),
-            Input::Link { on, state } => self.link(cx, on, state),
-            Input::Passed(_) => {}
-        }
-    }
-
-    fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
-        self.last_now = cx.now;
-        self.expire(cx);
-        let mut due = Vec::new();
-        while let Some(each) = self.timers.pop_due(cx.now) {
-            due.push(each);
-        }
-        // Whatever was due first: by port, and each port's in their order.
-        due.sort_unstable();
-        for ((port, timer), at) in due {
-            let index = usize::from(port);
-            match timer {
-                PortTimer::Announce => self.announce_due(cx, index, at),
-                PortTimer::Sync => self.sync_due(cx, index, at),
-                PortTimer::DelayReq => self.delay_req_due(cx, index),
-                PortTimer::PdelayReq => self.send_pdelay_req(cx, index),
-                PortTimer::AnnounceReceipt => self.announce_receipt_due(cx, index),
-                PortTimer::SyncReceipt => self.sync_receipt_due(cx, index),
-                PortTimer::Qualification => self.qualification_due(cx, index),
-                PortTimer::Decision => self.decide(cx, StateReason::BestTransmitter),
-            }
-        }
-    }
-
-    fn next_timeout(&self) -> Option<Time<Mono>> {
-        [self.timers.next(), self.expiries.next()].into_iter().flatten().min()
     }
 }

@@ -21,6 +21,7 @@ pub mod clock;
 pub mod config;
 pub mod contention;
 pub mod counters;
+pub mod csptp;
 mod datagram;
 pub mod discipline;
 mod fair;
@@ -35,6 +36,7 @@ pub mod origin;
 pub mod outcome;
 mod pdelay;
 mod port;
+pub mod prefix;
 mod prelude;
 pub mod receiver;
 mod seam;
@@ -64,7 +66,7 @@ pub use seam::{
 pub use sent::SentToken;
 
 /// Which of the clock's own ports, counted from 0. `portNumber` on the wire is one more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortIndex(pub u16);
 
 impl PortIndex {

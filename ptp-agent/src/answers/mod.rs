@@ -3,7 +3,6 @@
 //! before anybody relies on it and every so often after that. Whatever is wrong, requests come to the agent
 //! as if there were no such programs.
 
-pub mod prefix;
 mod probe;
 mod programs;
 
@@ -19,7 +18,7 @@ use ptp_common::{
     wire::ClockIdentity,
 };
 
-pub use prefix::Prefix;
+pub use crate::engine::prefix::Prefix;
 pub use programs::{ANSWERS, InterfaceAddress, OBJECT, Programs};
 
 use crate::{
