@@ -583,6 +583,7 @@ impl<C: Clock> Discipline<C> {
             parent: from.parent,
             grandmaster: self.origin.parent.map(|parent| parent.set.grandmaster_identity),
             sequence_id,
+            exchange: self.receiver().server(from.parent).map(|server| server.protocol),
             strategy: self.strategist.strategy(),
         };
         way.tell(Event::Sample(sample));

@@ -3,12 +3,13 @@
 //! before anybody relies on it and every so often after that. Whatever is wrong, requests come to the agent
 //! as if there were no such programs.
 
+mod networks;
 mod probe;
 mod programs;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use nix::{ifaddrs::getifaddrs, net::if_::if_nametoindex, sys::socket::SockaddrStorage};
+use nix::{ifaddrs::getifaddrs, net::if_::if_nametoindex};
 use ptp_common::{
     answer::{
         BROADCAST, OWN, Outcome, PLAIN_RESPONSE, RESPONSE, flag, interface, rate_of_ppb, slot,
@@ -19,6 +20,7 @@ use ptp_common::{
 };
 
 pub use crate::engine::prefix::Prefix;
+pub use networks::own_networks;
 pub use programs::{ANSWERS, InterfaceAddress, OBJECT, Programs};
 
 use crate::{
@@ -27,6 +29,7 @@ use crate::{
     stamp::StampSource,
     transport::{TransportKind, interface_mac},
 };
+use networks::ip_of;
 use probe::Place;
 
 /// Who answers requests.
@@ -504,13 +507,6 @@ fn addresses_of(interface: &str) -> Vec<IpAddr> {
         .filter(|entry| entry.interface_name == interface)
         .filter_map(|entry| ip_of(entry.address.as_ref()?))
         .collect()
-}
-
-fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
-    if let Some(v4) = address.as_sockaddr_in() {
-        return Some(v4.ip().into());
-    }
-    Some(address.as_sockaddr_in6()?.ip().into())
 }
 
 /// An address as the programs have it.

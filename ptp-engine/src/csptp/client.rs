@@ -358,14 +358,21 @@ impl Instance {
                 .is_some_and(|parent| parent.set.parent_port_identity == measurement.parent)
     }
 
-    /// A server is somewhere else now, or its name has no address any more: it is asked from the beginning.
-    pub fn move_server(&mut self, cx: &mut Cx<'_>, n: usize, address: Option<SocketAddr>) {
+    /// A server is somewhere else now, or its name has no address any more: it is asked from the beginning, by
+    /// `port`.
+    pub fn move_server(
+        &mut self,
+        cx: &mut Cx<'_>,
+        n: usize,
+        address: Option<SocketAddr>,
+        port: PortIndex,
+    ) {
         let Some(asking) = self.asking.as_deref_mut() else { return };
         let Some(server) = asking.servers.get_mut(n) else { return };
         if server.config.address == address {
             return;
         }
-        *server = Server::new(ServerConfig { address, ..server.config });
+        *server = Server::new(ServerConfig { address, port, ..server.config });
         asking.timers.set(n as u16, cx.now);
         self.decide_as_asker(cx, StateReason::BetterElsewhere);
     }

@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use super::{Discipline, Event};
-use crate::{clock::Clock, seam::Context};
+use crate::{PortIndex, clock::Clock, seam::Context};
 
 impl<C: Clock> Discipline<C> {
     /// As for [`Instance::move_server`](crate::instance::Instance::move_server).
@@ -12,7 +12,8 @@ impl<C: Clock> Discipline<C> {
         cx: &mut Context<'_, Event>,
         n: usize,
         address: Option<SocketAddr>,
+        port: PortIndex,
     ) {
-        self.give(cx, |node, cx| node.instance_mut().move_server(cx, n, address));
+        self.give(cx, |node, cx| node.instance_mut().move_server(cx, n, address, port));
     }
 }
