@@ -321,7 +321,14 @@ fn open_answers(config: &ServeConfig) -> Result<Option<Answers>, AgentError> {
     let is_stack = io.rx_source != Choice::Fixed(StampSource::TcIngress);
     // The standard library's, which nobody can know.
     let key = RandomState::new().build_hasher().finish();
-    let opened = Answers::open(config.answers.clone(), &io.interfaces, io.transport, is_stack, key);
+    let opened = Answers::open(
+        config.answers.clone(),
+        &io.interfaces,
+        io.transport,
+        is_stack,
+        key,
+        config.exchanges,
+    );
     match opened {
         Ok(answers) => Ok(Some(answers)),
         Err(error) if mode == answers::Mode::Tc => Err(IoError::Capture(error).into()),
@@ -419,11 +426,18 @@ impl Around {
             answers.tell(now, &served);
         }
         let Drive { io, engine, .. } = server;
-        let latency = io.ingress_latency();
+        let (latency, egress_latency) = (io.ingress_latency(), io.egress_latency());
         answers.look_after(now, |index| {
             let port = PortIndex(u16::try_from(index).ok()?);
             let form = engine.delay_resp_form(port).filter(|_| io.is_up(port))?;
-            Some(PortAnswers { response: form.to_vec(), domain: self.domain, sdo_id: 0, latency })
+            Some(PortAnswers {
+                response: form.to_vec(),
+                domain: self.domain,
+                sdo_id: 0,
+                latency,
+                egress_latency,
+                forms: engine.answer_forms(now, port),
+            })
         });
     }
 
@@ -488,7 +502,7 @@ fn answer_figures(
     counters: &Counters,
 ) -> BTreeMap<(&'static str, &'static str), u64> {
     let mut figures = BTreeMap::new();
-    figures.insert(("agent", "answered"), counters.delay_exchanges);
+    figures.insert(("agent", "answered"), counters.delay_exchanges + counters.answers);
     for ((_, outcome), total) in
         answers.map(|each| each.counts(usize::from(port.0))).unwrap_or_default()
     {
