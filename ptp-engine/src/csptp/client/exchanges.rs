@@ -147,7 +147,9 @@ impl Instance {
             |server: &Server| server.is_at(from, on) && server.is_of(header, domain_number, sdo_id);
         let found = asking.servers.iter().position(|each| is_its(each) && is_waiting(each));
         let Some(n) = found else {
-            return Err(Drop::NotAsked);
+            // What is sent to all is somebody else's business.
+            let is_for_us = header.flags.contains(Flags::UNICAST);
+            return Err(if is_for_us { Drop::NotAsked } else { Drop::NotParent });
         };
         let correction: Duration = header.correction.into();
         if !limits::is_correction(correction) {
