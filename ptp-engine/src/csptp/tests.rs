@@ -32,6 +32,9 @@ fn identity(n: u8) -> ClockIdentity {
     ClockIdentity([n, 0, 0, 0xff, 0xfe, 0, 0, n])
 }
 
+/// Messages, and when they arrive.
+type Arrivals = Vec<(Vec<u8>, Time<Mono>)>;
+
 /// A server whose time is the monotonic one plus `ahead`, and who is far by `path`.
 struct Server {
     transmitter: Transmitter,
@@ -56,8 +59,8 @@ impl Server {
         mono.at_offset(self.ahead)
     }
 
-    /// What it answers to a request that left at `left`: each message, and when it arrives at the client.
-    fn answer(&mut self, left: Time<Mono>, request: &[u8]) -> Vec<(Vec<u8>, Time<Mono>)> {
+    /// What it answers to a request that left at `left`.
+    fn answer(&mut self, left: Time<Mono>, request: &[u8]) -> Arrivals {
         if !self.is_up {
             return Vec::new();
         }
@@ -158,7 +161,7 @@ impl Bench {
 }
 
 /// The first request, and the answer to it.
-fn begun(protocol: Protocol) -> (Bench, Server, Time<Mono>, SentToken, Vec<(Vec<u8>, Time<Mono>)>) {
+fn begun(protocol: Protocol) -> (Bench, Server, Time<Mono>, SentToken, Arrivals) {
     let (mut bench, mut server) = (Bench::new(protocol, &[1]), Server::new(1, 0));
     let now = bench.client.next_wakeup().unwrap();
     bench.poll(now);
@@ -488,6 +491,6 @@ proptest! {
             let stored = bench.client.asking.as_deref().map_or(0, Asking::stored);
             prop_assert!(stored <= 2 * 16, "{stored}");
         }
-        prop_assert!(bench.measured.len() % 2 == 0);
+        prop_assert!(bench.measured.len().is_multiple_of(2));
     }
 }

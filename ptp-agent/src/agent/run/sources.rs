@@ -73,8 +73,15 @@ pub(super) fn figures(engine: &Discipline<Followed>, now: Time<Mono>) -> SourceF
             None => figures.unknown += 1,
         }
     }
-    let is_followed = engine.receiver().parent().is_some();
-    figures.followed_domain = is_followed.then(|| engine.receiver().domain_number());
+    let receiver = engine.receiver();
+    figures.followed =
+        receiver.parent().map(|parent| match receiver.server(parent.set.parent_port_identity) {
+            Some(server) => (server.protocol.name(), server.domain_number),
+            None => ("ptp", receiver.domain_number()),
+        });
+    for server in receiver.servers(now) {
+        figures.servers[usize::from(!server.is_answering)] += 1;
+    }
     figures
 }
 
