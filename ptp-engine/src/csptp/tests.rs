@@ -1,5 +1,7 @@
 //! A client and its servers message by message, and whatever arrives.
 
+mod council;
+
 use core::net::SocketAddr;
 
 use super::*;
