@@ -112,7 +112,7 @@ impl Asking {
     fn ask(&self, frame: &[u8], patience: Duration) -> Option<[Vec<u8>; 2]> {
         let request = ptp(frame).unwrap().to_vec();
         self.send.send(frame).unwrap();
-        let mut part = || {
+        let part = || {
             self.listen.hear(patience, |frame| {
                 let message = ptp(frame)?;
                 let is_it = message[30..32] == request[30..32]

@@ -3,7 +3,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket},
-    sync::mpsc::{Receiver, Sender, TryRecvError, channel},
+    sync::mpsc::{Receiver, Sender, channel},
     thread,
 };
 
@@ -100,25 +100,20 @@ impl Resolver {
         is_silent: impl Fn(usize) -> bool,
     ) -> Vec<(usize, SocketAddr)> {
         let mut moved = Vec::new();
-        loop {
-            match self.answers.try_recv() {
-                Ok((n, found)) => {
-                    let is_v6 = self.is_v6;
-                    let Some(name) = self.names.get_mut(n) else { continue };
-                    (name.is_asked, name.ask_at) = (false, now + SOON);
-                    match found {
-                        Ok(all) => {
-                            let all: Vec<SocketAddr> =
-                                all.into_iter().filter(|each| each.is_ipv6() == is_v6).collect();
-                            name.take(now, &all, is_silent(n));
-                            if let Some(new) = name.address.filter(|_| name.problem.is_none()) {
-                                moved.push((n, new));
-                            }
-                        }
-                        Err(problem) => name.problem = Some(problem),
+        while let Ok((n, found)) = self.answers.try_recv() {
+            let is_v6 = self.is_v6;
+            let Some(name) = self.names.get_mut(n) else { continue };
+            (name.is_asked, name.ask_at) = (false, now + SOON);
+            match found {
+                Ok(all) => {
+                    let all: Vec<SocketAddr> =
+                        all.into_iter().filter(|each| each.is_ipv6() == is_v6).collect();
+                    name.take(now, &all, is_silent(n));
+                    if let Some(new) = name.address.filter(|_| name.problem.is_none()) {
+                        moved.push((n, new));
                     }
                 }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                Err(problem) => name.problem = Some(problem),
             }
         }
         for (n, name) in self.names.iter_mut().enumerate() {

@@ -50,11 +50,12 @@ impl World {
         let mut requests = Vec::new();
         while let Some(command) = self.client.next_command() {
             match command {
-                Command::Send(Transmit { to, message, token, .. }) => {
-                    if let crate::Destination::Unicast(Address::Socket(to)) = to {
-                        requests.push((to, message.to_vec(), token.unwrap()));
-                    }
-                }
+                Command::Send(Transmit {
+                    to: crate::Destination::Unicast(Address::Socket(to)),
+                    message,
+                    token: Some(token),
+                    ..
+                }) => requests.push((to, message.to_vec(), token)),
                 Command::Event(Event::Standing { new, .. }) => self.told.push(new),
                 _ => {}
             }
