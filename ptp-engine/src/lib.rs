@@ -26,6 +26,7 @@ pub mod discipline;
 mod fair;
 pub mod instance;
 pub mod limits;
+pub mod link;
 #[cfg(any(test, target_os = "none"))]
 mod math;
 pub mod node;
@@ -33,7 +34,6 @@ pub mod ntp;
 pub mod observer;
 pub mod origin;
 pub mod outcome;
-mod pdelay;
 mod port;
 mod prelude;
 pub mod receiver;

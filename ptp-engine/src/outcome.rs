@@ -1,6 +1,6 @@
 //! What an instance has measured, whom it follows, and why a port changed its state. Values only.
 
-use crate::{PortIndex, pdelay::PeerDelay, stamp::Stamp};
+use crate::{PortIndex, link::PeerDelay, stamp::Stamp};
 use ptp_common::{
     data_set::{ParentDataSet, TimeProperties},
     time::{Duration, Ptp, Time},
