@@ -10,15 +10,16 @@ mod tests;
 mod witness;
 
 use crate::prelude::*;
+pub use crate::sources::Policy;
 use crate::{
     DelayMechanism, PortIndex,
     clock::{Clock, ClockError, ClockScale, Consent},
+    config::{PortConfig, ReceiverConfig},
     instance::{Aiming, Instance, Synchronization},
     link::Link,
     node::Node,
     origin::Origin,
     outcome::{DelayObservation, Measurement, Observation, Parent},
-    receiver::{PortConfig, ReceiverConfig},
     seam::{
         Change, Command, Commands, Context, Driven, Engine, Input, Monotonic, NoEvent, ReadClock,
     },
@@ -30,7 +31,7 @@ use crate::{
     strategy::{self, Strategist, Use},
 };
 use council::Council;
-pub use council::{MAX_WITNESS_DOMAINS, Policy, Source, Standing};
+pub use council::{MAX_WITNESS_DOMAINS, Source, Standing};
 use ptp_common::{
     data_set::TimeProperties,
     time::{Duration, Mono, Ptp, Time},

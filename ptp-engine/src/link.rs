@@ -1,14 +1,12 @@
 //! A link: what is between a port of this host and the one at its other end (IEEE 1588-2019 3.1.32). Its delay is a
-//! matter of the wire and not of any domain, so that a [`Node`](crate::node::Node) owns it and all instances with a
+//! matter of the wire and not of any domain, so that a node owns it and all instances with a
 //! port there share what is measured: by the peer delay mechanism (11.4), whatever the roles of those ports are.
 
 mod pdelay;
 
-pub use pdelay::PeerDelay;
-
 use crate::{
-    Datagram, DelayMechanism, LinkState, SentToken, config::PortConfig, limits,
-    port::round_trip::RoundTrip,
+    Datagram, DelayMechanism, LinkState, SentToken, config::PortConfig, limits, outcome::PeerDelay,
+    round_trip::RoundTrip,
 };
 use pdelay::{Initiator, Responder};
 use ptp_common::{

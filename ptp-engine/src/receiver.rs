@@ -11,9 +11,10 @@ use crate::{
 pub use crate::{
     config::{Acceptable, NotAnIdentity, PortConfig, PortPart, ReceiverConfig},
     instance::overheard::Hint,
-    link::PeerDelay,
-    outcome::{DelayObservation, Measurement, Observation, Parent, StateReason, SyncObservation},
-    port::round_trip::RoundTripTrend,
+    outcome::{
+        DelayObservation, Measurement, Observation, Parent, PeerDelay, StateReason, SyncObservation,
+    },
+    round_trip::RoundTripTrend,
 };
 
 /// A node of a client-only instance, and the commands that it has given.

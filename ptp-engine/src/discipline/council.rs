@@ -10,20 +10,19 @@ use super::{
 use crate::prelude::*;
 use crate::{
     clock::Clock,
+    config::ReceiverConfig,
     instance::{Instance, Synchronization},
     node::Node,
     outcome::{Measurement, Observation, Parent},
-    receiver::ReceiverConfig,
     seam::{Command, Commands, Context, Engine, Input, NoEvent, Witnessed},
     servo::{DelayInput, Interval, PeerDelayInput, SyncInput},
-    sources::{MAX_SOURCES, Opinion, Selection, SourceId, select},
+    sources::{MAX_SOURCES, Opinion, Policy, Selection, SourceId, select},
 };
-use core::{fmt, mem};
+use core::mem;
 use ptp_common::{
     time::{Duration, Mono, Time},
     wire::{ClockIdentity, PortIdentity},
 };
-use serde::{Deserialize, Serialize};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -35,49 +34,6 @@ const CLEAR: Duration = Duration::from_secs(10);
 const FORGIVEN: Duration = Duration::from_secs(600);
 /// Instances of other domains, at the most.
 pub const MAX_WITNESS_DOMAINS: usize = 4;
-
-/// What is done where sources contradict each other (`--on-disagreement`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Policy {
-    /// It is told, and the best time transmitter is followed all the same.
-    #[default]
-    Alarm,
-    /// Unless most sources agree with the one that is followed, the clock runs on with what it has learnt.
-    Holdover,
-    /// Where most sources agree with each other and not with the one that is followed, one of them is followed
-    /// instead. Where no majority is, the clock runs on with what it has learnt.
-    FollowMajority,
-}
-
-impl Policy {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Alarm, Self::Holdover, Self::FollowMajority];
-
-    /// The name, as on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Alarm => "alarm",
-            Self::Holdover => "holdover",
-            Self::FollowMajority => "follow-majority",
-        }
-    }
-}
-
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl core::str::FromStr for Policy {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|each| each.name() == text);
-        known.ok_or_else(|| "expected alarm, holdover or follow-majority".to_owned())
-    }
-}
 
 /// How sources stand to each other, as it has been for a while.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

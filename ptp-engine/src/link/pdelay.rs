@@ -6,7 +6,7 @@
 //! another one takes over only after the known peer has been silent for several requests.
 
 use crate::prelude::*;
-use crate::{Datagram, SentToken, counters::Drop, stamp::Stamp};
+use crate::{Datagram, SentToken, counters::Drop, outcome::PeerDelay, stamp::Stamp};
 use alloc::collections::VecDeque;
 use ptp_common::{
     time::{Duration, Ptp, Time},
@@ -82,26 +82,6 @@ impl Responder {
         });
         Some(follow_up)
     }
-}
-
-/// One finished measurement of the link.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PeerDelay {
-    /// The port at the other end.
-    pub responder: PortIdentity,
-    /// Pdelay_Req left.
-    pub t1: Stamp,
-    /// Pdelay_Resp arrived.
-    pub t4: Stamp,
-    /// How long the responder held it, on the responder's clock, corrections included.
-    pub turnaround: Duration,
-    /// `meanLinkDelay` of this exchange alone, on the local monotonic scale.
-    pub mean_link_delay: Duration,
-    /// `neighborRateRatio`: the peer's clock rate over the local monotonic one; `None` before the
-    /// second exchange or where the peer tells no times (one-step).
-    pub neighbor_rate_ratio: Option<f64>,
-    /// `sequenceId` of the exchange.
-    pub sequence_id: u16,
 }
 
 #[derive(Debug)]

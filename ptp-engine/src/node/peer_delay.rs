@@ -11,7 +11,8 @@ use crate::{
     Group, Monotonic, PortIndex, ReadClock, SentToken,
     counters::Drop,
     instance::{Cx, Instance, Received},
-    link::{Link, PeerDelay},
+    link::Link,
+    outcome::PeerDelay,
     sent::Sent,
     stamp::Stamp,
 };

@@ -5,17 +5,18 @@ pub(crate) mod foreign;
 mod grain;
 pub(crate) mod receiver;
 mod rhythm;
-pub(crate) mod round_trip;
 pub(crate) mod transmitter;
 
-use crate::{PortState, bmca::DataSet, config::PortConfig, counters::Counters, instance::Aiming};
+use crate::{
+    PortState, bmca::DataSet, config::PortConfig, counters::Counters, instance::Aiming,
+    round_trip::RoundTrip,
+};
 use foreign::{Foreign, ForeignTable};
 use ptp_common::{
     time::{Duration, Mono, Time},
     wire::PortIdentity,
 };
 use receiver::Following;
-use round_trip::RoundTrip;
 use transmitter::Serving;
 
 /// What a port is doing (table 20), with what it needs for that.
