@@ -5,6 +5,7 @@
 mod authentication;
 mod bracket;
 pub mod csptp;
+pub mod data_set;
 mod header;
 pub mod management;
 mod message;

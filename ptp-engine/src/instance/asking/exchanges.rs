@@ -10,8 +10,8 @@ use super::{
 use crate::{
     Datagram, Destination, PortIndex, SentToken,
     address::Address,
+    config::servers::{Protocol, ServerConfig},
     counters::Drop,
-    csptp::{Protocol, ServerConfig, csptp_request},
     instance::{Cx, Instance, Received},
     limits,
     outcome::{DelayObservation, Measurement, Observation, StateReason, SyncObservation},
@@ -23,8 +23,8 @@ use crate::{
 use ptp_common::{
     time::Duration,
     wire::{
-        Body, ClockIdentity, CsptpResponse, CsptpStatus, Flags, Header, Message, MessageType,
-        PortIdentity, Timestamp,
+        Body, ClockIdentity, CsptpRequest, CsptpResponse, CsptpStatus, Flags, Header, Message,
+        MessageType, PortIdentity, Timestamp, Tlv, TlvBuilder, TlvType, csptp,
     },
 };
 use rand::RngExt;
@@ -347,4 +347,26 @@ fn identity_of(address: IpAddr) -> PortIdentity {
             PortIdentity { clock_identity, port_number: folded | 1 }
         }
     }
+}
+
+/// Octets of an answer of CSPTP with its status.
+const CSPTP_ANSWER: usize = MessageType::Sync.fixed_length() + 2 * (4 + 18);
+
+/// A request of CSPTP. It is as long as the answer, so that both take equally long on the way.
+pub(crate) fn csptp_request(domain_number: u8, sequence_id: u16) -> Datagram {
+    let mut header = Header::new(PortIdentity::default(), sequence_id);
+    header.sdo_id = csptp::SDO_ID;
+    header.domain_number = domain_number;
+    header.flags = Flags::UNICAST;
+    let body = Body::Sync { origin_timestamp: Timestamp::ZERO };
+    let request = CsptpRequest { status: true, alternate_time: false }.value();
+    let padding = [0; CSPTP_ANSWER - 44 - 8 - 4];
+    let mut buffer = [0; CSPTP_ANSWER];
+    let mut tlvs = TlvBuilder::new(&mut buffer);
+    let pushed = tlvs
+        .push(Tlv { kind: TlvType::CSPTP_REQUEST, value: &request })
+        .and_then(|()| tlvs.push(Tlv { kind: TlvType::PAD, value: &padding }));
+    // Cannot fail: there is room for both.
+    let told = pushed.and_then(|()| Datagram::with_tlvs(header, body, tlvs.finish()));
+    told.unwrap_or_else(|_| Datagram::new(header, body))
 }

@@ -3,7 +3,7 @@
 //! well, so that they can be held against each other.
 
 mod choice;
-mod exchanges;
+pub(crate) mod exchanges;
 
 use core::net::SocketAddr;
 
@@ -18,13 +18,13 @@ use ptp_common::{
 };
 use rand::RngExt;
 
-use super::{Protocol, ServerConfig};
+use super::{Cx, Instance};
 use crate::prelude::*;
 use crate::{
     PortIndex, SentToken,
     address::Address,
+    config::servers::{Protocol, ServerConfig},
     counters::Drop,
-    instance::{Cx, Instance},
     limits,
     outcome::{Measurement, Parent, StateReason},
     stamp::Stamp,
@@ -303,8 +303,11 @@ impl Asking {
 }
 
 impl Instance {
-    /// Follows nobody but these servers.
+    /// Follows nobody but these servers, if there are any.
     pub(crate) fn start_asking(&mut self, cx: &mut Cx<'_>, servers: &[ServerConfig]) {
+        if servers.is_empty() {
+            return;
+        }
         let servers: Vec<Server> =
             servers.iter().take(MAX_SERVERS).copied().map(Server::new).collect();
         let mut timers = Timers::default();

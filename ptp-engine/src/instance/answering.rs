@@ -9,17 +9,18 @@ use ptp_common::{
     time::{Mono, Time},
     wire::{
         Announce, Body, CsptpRequest, CsptpResponse, CsptpStatus, Flags, Header, MessageType,
-        PortIdentity, TimeInterval, Timestamp, Tlv, TlvBuilder, TlvType, Tlvs, csptp,
+        MessageView, PortIdentity, TimeInterval, Timestamp, Tlv, TlvBuilder, TlvType, Tlvs, csptp,
     },
 };
 
-use super::{Answers, Protocol};
+use super::{Cx, Instance, Received};
 use crate::prelude::*;
 use crate::{
     Datagram, Destination, PortIndex, SentToken,
     address::Address,
+    config::servers::{Answers, Protocol},
     counters::Drop,
-    instance::{Cx, Instance, Received},
+    port::Role,
     prefix::Prefix,
     sent::Sent,
     stamp::Stamp,
@@ -104,6 +105,41 @@ impl Instance {
     /// Who may be sent more than came from there, and who alone is answered (nobody said: everybody).
     pub fn set_prefixes(&mut self, trusted: Vec<Prefix>, served: Vec<Prefix>) {
         (self.answering.trusted, self.answering.served) = (trusted, served);
+    }
+
+    /// A message of an exchange that begins with the client, on either side of it; `None` for all others.
+    pub(crate) fn exchange(
+        &mut self,
+        cx: &mut Cx<'_>,
+        received: &Received<'_>,
+    ) -> Option<Result<(), Drop>> {
+        let is_asking = self.is_asking();
+        if !is_asking && self.served.answers == Answers::default() {
+            return None;
+        }
+        let view = match MessageView::new(received.bytes) {
+            Ok(view) => view,
+            Err(error) => return is_asking.then(|| Err(error.into())),
+        };
+        let (header, kind) = (view.header(), view.message_type());
+        let own = (self.domain_number, self.sdo_id);
+        let protocol = self.served.answers.exchange_of(kind, &header, own);
+        let port = self.ports.get_mut(received.index)?;
+        if !is_asking && (protocol.is_none() || !port.role.is_serving()) {
+            return None;
+        }
+        self.last_now = cx.now;
+        port.counters.count_received(kind);
+        if matches!(port.role, Role::Disabled) {
+            return Some(Err(Drop::PortDisabled));
+        }
+        Some(match protocol.filter(|_| !is_asking) {
+            Some(protocol) => match view.tlvs() {
+                Ok(tlvs) => self.take_exchange(cx, received, &header, &tlvs, protocol),
+                Err(error) => Err(error.into()),
+            },
+            None => self.message_of_asker(cx, received, &header),
+        })
     }
 
     /// A request. Its port serves.

@@ -4,11 +4,13 @@ mod council;
 
 use core::net::SocketAddr;
 
-use super::*;
+use crate::prelude::*;
 use crate::{
-    Command, Input, Monotonic, NoEvent, PortState, SentToken, Transmit,
+    Command, Input, Monotonic, NoEvent, PortIndex, PortState, SentToken, Transmit,
     address::Address,
     counters::Drop,
+    csptp::{Answers, Protocol, ServerConfig, is_worth},
+    instance::asking::{Asking, exchanges::csptp_request},
     outcome::{DelayObservation, Observation, SyncObservation},
     receiver::{Receiver, ReceiverConfig},
     stamp::{Stamp, StampSource},
