@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration as StdDuration}
 use clap::Args;
 
 use super::{args::seconds, config::Config, merge::UsageError};
+use crate::publish::Format;
 use crate::{
     agent::services::Serving,
     publish::local::StatusSocket,
@@ -81,7 +82,7 @@ fn link_delay(text: &str) -> Result<(String, u32), String> {
 pub(super) fn config(
     args: TransparentArgs,
     file: &Config,
-    json: bool,
+    format: Format,
 ) -> Result<TransparentConfig, UsageError> {
     let wanted = match args.bridge {
         Some(bridge) => Wanted::Bridge(bridge),
@@ -115,7 +116,7 @@ pub(super) fn config(
             status_socket: args.status_socket.or(status_socket).unwrap_or_default(),
             ..Serving::default()
         },
-        json,
+        format,
         ..usual
     })
 }

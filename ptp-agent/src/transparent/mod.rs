@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use socket2::Socket;
 use tokio::{io::unix::AsyncFd, task::JoinHandle};
 
+use crate::publish::Format;
 use crate::{
     agent::{
         AgentError, Asked, Ending, Reload,
@@ -109,8 +110,8 @@ pub struct TransparentConfig {
     pub duration: Option<StdDuration>,
     /// Where it can be asked.
     pub serving: Serving,
-    /// JSON lines instead of text.
-    pub json: bool,
+    /// How results are told.
+    pub format: Format,
 }
 
 impl TransparentConfig {
@@ -128,7 +129,7 @@ impl TransparentConfig {
             is_dry: false,
             duration: None,
             serving: Serving::default(),
-            json: false,
+            format: Format::Text,
         }
     }
 }
@@ -369,7 +370,7 @@ pub async fn transparent(config: TransparentConfig) -> Result<(), TransparentErr
     let publication = Publication::default();
     let start = clock::monotonic();
     let mut services = Services::start(config.serving.clone(), &publication, start);
-    let output = start_output(config.json)?;
+    let output = start_output(config.format)?;
     let mut this = Transparent::start(config).await?;
     let mut health = Health::new(Role::Transparent, Limits::default(), publication.clone(), start);
     let mut lately = Lately::default();
