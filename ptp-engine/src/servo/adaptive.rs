@@ -13,6 +13,7 @@ mod estimator;
 mod filter;
 mod history;
 mod noise;
+mod routes;
 
 use super::{
     DelayInput, Interval, Observed, Options, PeerDelayInput, Purpose, Servo, ServoOutput,
