@@ -48,7 +48,7 @@ pub(crate) const GRANDMASTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 4);
 const KEYS: &str = "[security_association]\nspp 1\n\
     3 SHA256-128 HEX:F8ADC6B8B8E9AA709106BA42481EC9E29607334DE2C3C737A11A12931DB27F8C\n";
-const SERVE: &str = "serve -i eth0 --log-sync-interval -3 --log-announce-interval 0 --log-min-delay-req-interval -3";
+const SERVE: &str = "serve --log-sync-interval -3 --log-announce-interval 0 --log-min-delay-req-interval -3";
 
 /// Where he is.
 #[derive(Clone, Copy)]
@@ -167,6 +167,14 @@ impl Seen {
     }
 }
 
+/// Of the grandmaster.
+const fn interface(attack: &Attack) -> &'static str {
+    match attack.way {
+        Between(_) => "gm0",
+        _ => "eth0",
+    }
+}
+
 /// The nodes of one measurement, in the order in which they end.
 struct Nodes {
     agent: Agent,
@@ -195,10 +203,10 @@ impl Nodes {
         let signed = if is_signed { with_keys.as_str() } else { "" };
         let own_time =
             if matches!(attack.way, Source(_)) { "--clock virtual --offset 0" } else { "" };
-        let mut servers = vec![start(grandmaster, &format!("{SERVE} {signed} {own_time}"))];
+        let mut servers = vec![start(grandmaster, &format!("{SERVE} -i {} {signed} {own_time}", interface(attack)))];
         if matches!(attack.told, Told::Witnesses) {
             for (leaf, domain) in star.leaves[4..].iter().zip(1..) {
-                servers.push(start(leaf, &format!("{SERVE} --domain {domain}")));
+                servers.push(start(leaf, &format!("{SERVE} -i eth0 --domain {domain}")));
             }
         }
         let mut options = match attack.told {
@@ -273,7 +281,7 @@ fn measure(attack: &Attack, span: Duration) -> Result<Value, String> {
             Between(trick) => man.iter().for_each(|man| man.begin(trick)),
             Source(offset) => {
                 nodes.servers[0].finish();
-                let moved = format!("{SERVE} --clock virtual --offset {offset}");
+                let moved = format!("{SERVE} -i eth0 --clock virtual --offset {offset}");
                 nodes.servers[0] = start(grandmaster, &moved);
             }
         }
@@ -292,7 +300,7 @@ fn measure(attack: &Attack, span: Duration) -> Result<Value, String> {
         Between(_) => man.iter().for_each(Man::cease),
         Source(_) => {
             nodes.servers[0].finish();
-            nodes.servers[0] = start(grandmaster, &format!("{SERVE} --clock virtual --offset 0"));
+            nodes.servers[0] = start(grandmaster, &format!("{SERVE} -i eth0 --clock virtual --offset 0"));
         }
         Beside(_) => {}
     }

@@ -45,7 +45,7 @@ type Plan = Arc<Mutex<Option<(Trick, Instant)>>>;
 
 /// The man in the middle. Ends when dropped.
 pub(crate) struct Man {
-    /// Behind him: has `eth0` with the address of the first leaf.
+    /// Behind him: has `gm0` with the address of the first leaf.
     pub(crate) grandmaster: Namespace,
     plan: Plan,
     end: Arc<AtomicBool>,
@@ -59,9 +59,9 @@ impl Man {
         let grandmaster = Namespace::new().map_err(|error| words(&error))?;
         let man = &star.leaves[0];
         ip(man, "address flush dev eth0");
-        veth(man, "up", &grandmaster, "eth0").map_err(|error| words(&error))?;
+        veth(man, "up", &grandmaster, "gm0").map_err(|error| words(&error))?;
         let address = std::net::Ipv4Addr::new(192, 0, 2, 1).into();
-        grandmaster.add_address("eth0", address, 24).map_err(|error| words(&error))?;
+        grandmaster.add_address("gm0", address, 24).map_err(|error| words(&error))?;
         // He must not answer for himself.
         for name in ["up", "eth0"] {
             ip(man, &format!("link set {name} arp off multicast off"));
