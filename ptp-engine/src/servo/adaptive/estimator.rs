@@ -224,7 +224,7 @@ impl Estimator {
                 self.routes.learn(self.bank.middle());
             }
         }
-        if self.settled == SETTLED && !self.is_first {
+        if self.settled.is_multiple_of(SETTLED) && !self.is_first {
             self.recognise();
         }
         let is_odd = oddity.is_early || oddity.is_wild || oddity.ln_later < UNUSUAL;
