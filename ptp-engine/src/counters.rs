@@ -42,7 +42,8 @@ causes! {
     StepsRemoved = "steps_removed",
     /// Announce whose path trace has this clock in it already: it goes round in a ring (16.2.3).
     Looped = "looped",
-    /// Announce that contradicts what its sender has said, until further ones confirm it.
+    /// Announce that contradicts what its sender has said, or Sync with a Follow_Up where there was none or the other
+    /// way round, until further ones confirm it.
     Unconfirmed = "unconfirmed",
     /// Announce of a time transmitter that may not be followed.
     NotAcceptable = "not_acceptable",

@@ -177,7 +177,12 @@ impl Instance {
             if let Some(old) = old.filter(|_| !same_port && self.standing.is_none()) {
                 self.leave(cx, usize::from(old.port.0), StateReason::BetterElsewhere);
             }
-            let following = Following::new(&self.ports[index].config);
+            let mut following = Following::new(&self.ports[index].config);
+            if let Some((_, log)) =
+                self.ports[index].granted.filter(|(by, _)| *by == new.set.parent_port_identity)
+            {
+                following.log_delay_req_interval = log;
+            }
             self.enter(cx, index, Role::Receiver(following), reason);
             self.expect_parent(index);
         }
