@@ -31,8 +31,7 @@ use crate::{
     clock::{Clock, served::ServedTime, virtual_clock::VirtualClock},
     engine::{
         Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
-        ReadClock, counters::Counters, csptp, instance::Instance, node::Node,
-        receiver::PortConfig,
+        ReadClock, counters::Counters, csptp, instance::Instance, node::Node, receiver::PortConfig,
         transmitter::TransmitterConfig,
     },
     publish::{
