@@ -82,6 +82,30 @@ fn follow_up_that_was_held_comes_corrected_and_whole() {
 }
 
 #[test]
+fn follow_up_that_was_held_waits_in_no_queue_again() {
+    let star = need!(star(2));
+    shape(&star.switch, "port2", "rate 80kbit");
+    let _agent = transparent(&star.switch);
+    let [a, b] = [0, 1].map(|at| Side::of(&star.leaves[at]));
+    let stuffing = [&[0xff; 6], &[2, 0, 0, 0, 0, 9, 0x88, 0xb5][..], &[0; 1_000]].concat();
+    let (event, general) = (sync(port(1), 1), follow_up(port(1), 1, 0));
+    a.send(&stuffing);
+    a.send(&stuffing);
+    a.send(&Carrier::Ethernet.frame(&event));
+    a.send(&Carrier::Ethernet.frame(&general));
+    // All of this is in front of it, and the next Sync is behind that.
+    a.send(&stuffing);
+    a.send(&stuffing);
+    let next = sync(port(1), 2);
+    a.send(&Carrier::Ethernet.frame(&next));
+    b.hear(&event);
+    // The first bytes of a message that is corrected are as they were.
+    let (heard, _) = b.hear_type_of([&general, &next]);
+    assert_eq!(heard[0] & 0x0f, general[0] & 0x0f, "the Follow_Up comes before the next Sync");
+    assert!(correction_ns(&heard) > 30_000_000);
+}
+
+#[test]
 fn checksums_that_were_left_to_the_hardware_are_right_in_the_end() {
     let star = need!(star(2));
     let mut agent = transparent(&star.switch);
@@ -208,6 +232,16 @@ fn client_and_grandmaster_that_know_nothing_of_it_profit_and_metrics_tell() {
 
 #[test]
 fn peer_to_peer_with_an_agent_that_measures_the_links() {
+    peer_to_peer(&[], &[]);
+}
+
+#[test]
+fn peer_to_peer_where_everything_is_link_local_as_in_802_1as() {
+    peer_to_peer(&["--link-local", "relay"], &["ptp_dst_mac 01:80:C2:00:00:0E"]);
+}
+
+/// ptp4l at both ends with more lines of configuration, and a clock with more arguments in between.
+fn peer_to_peer(more: &[&str], lines: &[&str]) {
     let star = need!(star(2));
     let sockets = tempfile::tempdir().unwrap();
     let socket = sockets.path().join("links").display().to_string();
@@ -227,7 +261,7 @@ fn peer_to_peer_with_an_agent_that_measures_the_links() {
     ];
     let _links = Agent::start(&star.switch, &measure);
     let address = "127.0.0.1:9320";
-    let arguments = [
+    let usual = [
         "transparent",
         "--bridge",
         "switch",
@@ -240,11 +274,12 @@ fn peer_to_peer_with_an_agent_that_measures_the_links() {
         "--metrics-address",
         address,
     ];
-    let mut agent = Agent::start_only(&star.switch, &arguments);
+    let mut agent = Agent::start_only(&star.switch, &[&usual[..], more].concat());
     agent.wait_for_text(0, START, ": transparent ports=");
-    let options = ["network_transport L2", "delay_mechanism P2P"];
+    let options = [&["network_transport L2", "delay_mechanism P2P"], lines].concat();
     let _grandmaster = need!(Ptp4l::grandmaster(&star.leaves[0], &["eth0"], &options));
-    let client = need!(Ptp4l::start(&star.leaves[1], &["eth0"], &[CLIENT, options[0], options[1]]));
+    let options = [&[CLIENT], &options[..]].concat();
+    let client = need!(Ptp4l::start(&star.leaves[1], &["eth0"], &options));
     // It follows only once its own requests are answered.
     client.wait_for(0, Duration::from_secs(30), "offset", |line| {
         line.text.contains("master offset").then_some(())
@@ -264,6 +299,19 @@ fn peer_to_peer_with_an_agent_that_measures_the_links() {
     let summary = agent.finish();
     let corrected = &messages(&summary, "port2")["follow_up"]["corrected"];
     assert!(corrected.as_u64() > Some(0), "{summary}");
+}
+
+#[test]
+fn bridge_that_forwards_peer_delay_is_told_with_what_to_do() {
+    let star = need!(star(2));
+    let agent = Agent::start_only(
+        &star.switch,
+        &[&BRIDGE[..], &["none", "--delay", "p2p", "--link-local", "relay"]].concat(),
+    );
+    agent.wait_for_text(0, START, ": transparent ports=");
+    let mark = agent.mark();
+    ip(&star.switch, "link set switch type bridge group_fwd_mask 0x4000");
+    agent.wait_for_text(mark, PATIENCE, "group_fwd_mask 0");
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! How an instance and its ports are to behave: the default profile of annex I unless something else is
 //! said.
 
+pub mod contention;
+pub mod servers;
+
 use crate::prelude::*;
-use crate::{DelayMechanism, contention::Contention, discipline, strategy};
+use crate::{DelayMechanism, sources, strategy};
+use contention::Contention;
 use core::{fmt, str::FromStr};
 use ptp_common::{
     data_set::TimeProperties,
@@ -10,6 +14,7 @@ use ptp_common::{
     wire::{ClockAccuracy, ClockIdentity, ClockQuality, PortIdentity},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use servers::{Answers, ServerConfig};
 
 /// How one port behaves.
 #[derive(Clone, Debug)]
@@ -94,11 +99,13 @@ pub struct ReceiverConfig {
     /// Domains whose time transmitters are asked as well, to hold the one that is followed against them.
     pub witness_domains: Vec<u8>,
     /// What is done where sources of time contradict each other.
-    pub on_disagreement: discipline::Policy,
+    pub on_disagreement: sources::Policy,
     /// Seed for the randomised intervals; the same seed and inputs give the same actions.
     pub seed: u64,
     /// Where the clock may serve as well: how. `None`: it is a client only.
     pub contention: Option<Contention>,
+    /// These servers are asked, and nobody else is followed; none: whoever announces itself.
+    pub servers: Vec<ServerConfig>,
 }
 
 impl ReceiverConfig {
@@ -113,9 +120,10 @@ impl ReceiverConfig {
             acceptable: Vec::new(),
             strategy: strategy::Choice::Plain,
             witness_domains: Vec::new(),
-            on_disagreement: discipline::Policy::Alarm,
+            on_disagreement: sources::Policy::Alarm,
             seed,
             contention: None,
+            servers: Vec::new(),
         }
     }
 }
@@ -153,6 +161,8 @@ pub struct TransmitterConfig {
     pub tells_brackets: bool,
     /// Makes it unforeseeable which clients share a place in the tables.
     pub seed: u64,
+    /// Exchanges that are answered beside.
+    pub answers: Answers,
 }
 
 impl TransmitterConfig {
@@ -179,6 +189,7 @@ impl TransmitterConfig {
             max_requests_per_second: 10_000,
             tells_brackets: false,
             seed: 0,
+            answers: Answers::default(),
         }
     }
 }

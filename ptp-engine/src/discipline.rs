@@ -5,19 +5,22 @@
 mod council;
 mod driven;
 mod sample;
+mod servers;
 #[cfg(test)]
 mod tests;
 mod witness;
 
 use crate::prelude::*;
+pub use crate::sources::Policy;
 use crate::{
     DelayMechanism, PortIndex,
     clock::{Clock, ClockError, ClockScale, Consent},
+    config::{PortConfig, ReceiverConfig},
     instance::{Aiming, Instance, Synchronization},
+    link::Link,
     node::Node,
     origin::Origin,
     outcome::{DelayObservation, Measurement, Observation, Parent},
-    receiver::{PortConfig, ReceiverConfig},
     seam::{
         Change, Command, Commands, Context, Driven, Engine, Input, Monotonic, NoEvent, ReadClock,
     },
@@ -29,7 +32,7 @@ use crate::{
     strategy::{self, Strategist, Use},
 };
 use council::Council;
-pub use council::{MAX_WITNESS_DOMAINS, Policy, Source, Standing};
+pub use council::{MAX_WITNESS_DOMAINS, Source, Standing};
 use ptp_common::{
     data_set::TimeProperties,
     time::{Duration, Mono, Ptp, Time},
@@ -185,7 +188,8 @@ impl<C: Clock> Discipline<C> {
             servo.limit_frequency(clock.max_frequency_ppb());
         }
         let is_peer = |port: &PortConfig| port.delay_mechanism == DelayMechanism::P2p;
-        let choice = if config.ports.iter().any(is_peer) {
+        // A server answers at once, so there is no Sync to be aimed at, and its path is as warm as the own one.
+        let choice = if config.ports.iter().any(is_peer) || !config.servers.is_empty() {
             strategy::Choice::Plain
         } else {
             config.strategy
@@ -193,13 +197,13 @@ impl<C: Clock> Discipline<C> {
         let council = Council::new(&config, cx);
         let mut said = Commands::default();
         let mut inner = Context { now: cx.now, clock: cx.clock, out: &mut said };
-        let instance = match config.contention.take() {
-            Some(contention) => Instance::either(config, contention, &mut inner),
-            None => Instance::client_only(config, &mut inner),
+        let node = match config.contention.take() {
+            Some(contention) => Node::either(config, contention, &mut inner),
+            None => Node::client_only(config, &mut inner),
         };
         let mut discipline = Self {
             strategist: Strategist::new(choice),
-            node: Node::new(instance),
+            node,
             state: servo.state(),
             servo,
             clock,
@@ -225,6 +229,11 @@ impl<C: Clock> Discipline<C> {
     /// The protocol side: data sets, states and counters.
     pub fn receiver(&self) -> &Instance {
         self.node.instance()
+    }
+
+    /// The link of a port.
+    pub fn link(&self, on: PortIndex) -> Option<&Link> {
+        self.node.link(on)
     }
 
     /// The clock.
@@ -321,11 +330,13 @@ impl<C: Clock> Discipline<C> {
             let mut way = Way { now, out: cx.out, said: &mut said };
             match command {
                 Command::Measured(measurement) => {
-                    way.out.push(Command::Measured(measurement));
-                    let parent = self.receiver().parent().copied();
+                    let parent = self.receiver().parent_of(measurement.parent);
                     let domain_number = self.receiver().domain_number();
                     self.watch(now, domain_number, parent.as_ref(), &measurement);
-                    self.measured(&mut way, &measurement);
+                    if self.receiver().is_of_parent(&measurement) {
+                        way.out.push(Command::Measured(measurement));
+                        self.measured(&mut way, &measurement);
+                    }
                 }
                 Command::Witnessed(witnessed) => {
                     let domain_number = self.receiver().domain_number();
@@ -579,6 +590,7 @@ impl<C: Clock> Discipline<C> {
             parent: from.parent,
             grandmaster: self.origin.parent.map(|parent| parent.set.grandmaster_identity),
             sequence_id,
+            exchange: self.receiver().server(from.parent).map(|server| server.protocol),
             strategy: self.strategist.strategy(),
         };
         way.tell(Event::Sample(sample));

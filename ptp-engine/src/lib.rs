@@ -19,13 +19,14 @@ mod attacks;
 pub mod bmca;
 pub mod clock;
 pub mod config;
-pub mod contention;
 pub mod counters;
+pub mod csptp;
 mod datagram;
 pub mod discipline;
 mod fair;
 pub mod instance;
 pub mod limits;
+pub mod link;
 #[cfg(any(test, target_os = "none"))]
 mod math;
 pub mod node;
@@ -33,10 +34,10 @@ pub mod ntp;
 pub mod observer;
 pub mod origin;
 pub mod outcome;
-mod pdelay;
-mod port;
+pub mod prefix;
 mod prelude;
 pub mod receiver;
+mod round_trip;
 mod seam;
 mod sent;
 mod sequence;
@@ -56,7 +57,9 @@ pub mod transmitter;
 use ptp_common::time::Duration;
 use serde::{Deserialize, Serialize};
 
+pub use config::contention;
 pub use datagram::Datagram;
+use instance::port;
 pub use seam::{
     Change, Command, Commands, Context, Destination, Driven, Engine, Group, Input, LinkState,
     Monotonic, NoEvent, Pushed, ReadClock, Transmit, Witnessed,
@@ -64,7 +67,7 @@ pub use seam::{
 pub use sent::SentToken;
 
 /// Which of the clock's own ports, counted from 0. `portNumber` on the wire is one more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortIndex(pub u16);
 
 impl PortIndex {

@@ -30,11 +30,12 @@ use ptp_common::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::publish::Format;
 use crate::{
     clock::{
         Clock, ClockError, phc::PhcError, policy::MAX_FREQUENCY_PPB, virtual_clock::VirtualClock,
     },
-    engine::{counters::Counters, discipline},
+    engine::{counters::Counters, csptp::Protocol, discipline},
     publish::{
         alarms::Limits,
         json::{ClockLine, Output, OutputError, PTP, Sample},
@@ -151,8 +152,8 @@ pub struct Common {
     pub limits: Limits,
     /// To give up system calls that are not needed once everything is open.
     pub is_confined: bool,
-    /// JSON lines instead of text.
-    pub json: bool,
+    /// How results are told.
+    pub format: Format,
     /// Seed of the randomised intervals; `None` takes one from the clock.
     pub seed: Option<u64>,
 }
@@ -252,8 +253,10 @@ fn virtual_clock(now: Time<Mono>, offset: Duration) -> VirtualClock {
     VirtualClock::new(now, Time::<Ptp>::from_epoch(real + offset), MAX_FREQUENCY_PPB)
 }
 
-pub(crate) fn start_output(json: bool) -> Result<Option<Output>, AgentError> {
-    json.then(Output::stdout)
+pub(crate) fn start_output(format: Format) -> Result<Option<Output>, AgentError> {
+    format
+        .is_json()
+        .then(Output::stdout)
         .transpose()
         .map_err(|source| AgentError::Os { attempt: "start a thread", source })
 }
@@ -275,7 +278,7 @@ fn sample_line(interface: &str, sample: &discipline::Sample) -> Sample {
         rx_source: Some(sample.rx_source.name().into()),
         tx_source: sample.tx_source.map(|source| source.name().into()),
         strategy: Some(sample.strategy.name().into()),
-        source: Some(PTP.into()),
+        source: Some(sample.exchange.map_or(PTP, Protocol::name).into()),
         grandmaster: sample.grandmaster.map(|identity| identity.to_string()),
     }
 }

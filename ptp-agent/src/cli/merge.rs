@@ -9,6 +9,7 @@ use super::{
     clock::RunClock,
     config::{Config, ConfigError},
 };
+use crate::publish::Format;
 use crate::{
     agent::{
         Common,
@@ -22,7 +23,7 @@ use crate::{
     answers,
     capture::{Choice as PointChoice, Latencies, Latency},
     compare,
-    engine::discipline::MAX_WITNESS_DOMAINS,
+    engine::{csptp, discipline::MAX_WITNESS_DOMAINS},
     publish::{
         alarms::{DEFAULT_OFFSET_LIMIT, Limits},
         management::Access,
@@ -78,6 +79,10 @@ pub(super) enum UsageError {
     NoKeys,
     #[error(transparent)]
     Keys(#[from] KeyFileError),
+    #[error("servers are asked over IP: --csptp and --sptp need --transport udp4 or udp6")]
+    NoAddresses,
+    #[error("--csptp and --sptp are for a clock that only follows: leave --role auto out")]
+    AsksOrServes,
     #[error("{0} is out of range: {1}")]
     OutOfRange(&'static str, String),
 }
@@ -151,7 +156,7 @@ fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
     })
 }
 
-fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageError> {
+fn common(args: &PortArgs, config: &Config, format: Format) -> Result<Common, UsageError> {
     let (rx_source, tx_source) = sources(&args.tap, config)?;
     let latencies = |given: &[Latency], file: &Option<Latencies>| {
         let given: Latencies = given.iter().copied().collect();
@@ -187,7 +192,7 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
         },
         limits: limits(&args.tap, config),
         is_confined: is_confined(&args.tap, config),
-        json,
+        format,
         seed: args.seed,
     })
 }
@@ -207,7 +212,7 @@ pub(super) fn compare_args(
 pub(super) fn observe_config(
     args: ObserveArgs,
     config: &Config,
-    json: bool,
+    format: Format,
 ) -> Result<ObserveConfig, UsageError> {
     Ok(ObserveConfig {
         tap: tap(&args.tap, config)?,
@@ -216,7 +221,7 @@ pub(super) fn observe_config(
         serving: serving(&args.tap, config),
         limits: limits(&args.tap, config),
         is_confined: is_confined(&args.tap, config),
-        json,
+        format,
     })
 }
 
@@ -224,13 +229,13 @@ pub(super) fn run_config(
     args: FollowArgs,
     config: Config,
     record: Option<&Path>,
-    json: bool,
+    format: Format,
 ) -> Result<RunConfig, UsageError> {
     let mut args = args;
     let profile = args.roles.profile(&config.run);
     args.port.transport = args.port.transport.or(config.transport).or(Some(profile.transport));
     args.port.domain = args.port.domain.or(config.domain).or(Some(profile.domain));
-    let mut common = common(&args.port, &config, json)?;
+    let mut common = common(&args.port, &config, format)?;
     let section = config.run;
     let delay_mechanism =
         args.delay.or(section.delay).map_or(profile.delay_mechanism, Delay::mechanism);
@@ -261,6 +266,8 @@ pub(super) fn run_config(
     }
     let limits = config.clock.limits()?;
     let may_serve = roles.contention.is_some();
+    let (servers, log_request_interval) =
+        args.servers.or(&section, common.io.transport, may_serve)?;
     let default = if may_serve { RunClock::Virtual } else { RunClock::None };
     let clock = args.clock.or(section.clock).unwrap_or(default);
     if may_serve && clock == RunClock::None {
@@ -318,6 +325,8 @@ pub(super) fn run_config(
         acceptable_masters: section.acceptable_masters.unwrap_or_default(),
         witness_domains,
         on_disagreement: args.on_disagreement.or(section.on_disagreement).unwrap_or_default(),
+        servers,
+        log_request_interval,
         exporting,
     })
 }
@@ -334,9 +343,9 @@ pub(super) fn watching_servo(options: &Options) -> Box<dyn Servo> {
 pub(super) fn serve_config(
     args: ServeArgs,
     config: Config,
-    json: bool,
+    format: Format,
 ) -> Result<ServeConfig, UsageError> {
-    let mut common = common(&args.port, &config, json)?;
+    let mut common = common(&args.port, &config, format)?;
     // To enter the namespace at the other end of a wire takes more than a server needs.
     common.is_confined &= args.wire.is_empty();
     common.io.wire = args.wire;
@@ -394,6 +403,10 @@ pub(super) fn serve_config(
         priority2: args.priority2.or(section.priority2).unwrap_or(128),
         clock_class: args.clock_class.or(section.clock_class).unwrap_or(248),
         contends: args.contend.or(section.contend).unwrap_or(false),
+        exchanges: csptp::Answers {
+            csptp: args.csptp.or(section.csptp).unwrap_or(false),
+            sptp: args.sptp.or(section.sptp).unwrap_or(false),
+        },
         tells_brackets: args.stamp_brackets.or(section.stamp_brackets).unwrap_or(true),
         answers,
     })

@@ -4,6 +4,8 @@
 
 mod authentication;
 mod bracket;
+pub mod csptp;
+pub mod data_set;
 mod header;
 pub mod management;
 mod message;
@@ -12,6 +14,7 @@ mod types;
 
 pub use authentication::{Authentication, AuthenticationView, SecurityParameters};
 pub use bracket::Bracket;
+pub use csptp::{CsptpRequest, CsptpResponse, CsptpStatus};
 pub use header::{Flags, HEADER_LENGTH, Header, MessageKey, MessageType};
 pub use message::{Announce, Body, Management, Message, MessageView};
 pub use tlv::{Tlv, TlvBuilder, TlvIter, TlvType, Tlvs};

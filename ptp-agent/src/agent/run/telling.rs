@@ -23,6 +23,7 @@ use super::{
         unix_seconds,
     },
     Runner, host, roles,
+    servers::Servers,
 };
 use super::{apart::Apart, sources};
 use crate::{
@@ -30,6 +31,7 @@ use crate::{
     engine::{
         Change, Command, PortIndex,
         discipline::{Event, Sample},
+        link::Link,
         receiver::{Measurement, Observation},
         strategy::Findings,
     },
@@ -76,6 +78,8 @@ pub(super) struct Teller {
     pub(super) exports: Exports,
     /// What the alarms tolerate.
     pub(super) limits: Limits,
+    /// Who is asked.
+    pub(super) servers: Option<Servers>,
 }
 
 impl Teller {
@@ -353,9 +357,12 @@ impl Teller {
             ..Following::default()
         };
         bound::tell(&mut following, view, withheld);
-        let ports = self.ports.iter().map(|port| Port {
-            link_delay_ns: Some(receiver.link_delay(*port).map(Duration::as_nanos)),
-            ..own_port(&runner.io, *port, receiver.port_state(*port))
+        let ports = self.ports.iter().map(|port| {
+            let delay = client.link(*port).and_then(Link::mean_link_delay);
+            Port {
+                link_delay_ns: Some(delay.map(Duration::as_nanos)),
+                ..own_port(&runner.io, *port, receiver.port_state(*port))
+            }
         });
         let mut snapshot = Snapshot {
             command: Some(snapshot::Command::Run.into()),
@@ -369,6 +376,7 @@ impl Teller {
             alarms: self.health.status(now),
             data_sets: Some(data_sets::of_client(client, last, self.sync_interval)),
             sources: Some(sources::status(client, now)),
+            servers: self.servers.as_ref().map(|it| it.status(client, now)).unwrap_or_default(),
             ..Snapshot::default()
         };
         roles::tell(&mut snapshot, receiver, now);
@@ -466,6 +474,7 @@ mod tests {
             parent: PortIdentity::ALL,
             grandmaster: None,
             sequence_id: 1,
+            exchange: None,
             strategy: Strategy::Plain,
         };
         assert_eq!(
