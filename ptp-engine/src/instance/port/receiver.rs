@@ -170,7 +170,8 @@ impl Instance {
         self.start_delay_req(cx.now, index);
         let (following, port) = self.following(index)?;
         let correction: Duration = header.correction.into();
-        if !following.contest.is_usual(if is_one_step { Steps::One } else { Steps::Two }) {
+        let steps = if is_one_step { Steps::One } else { Steps::Two };
+        if !following.contest.is_usual(cx.now, steps) {
             return Err(Drop::Unconfirmed);
         }
         if is_one_step {
