@@ -2,7 +2,12 @@
 //! said.
 
 use crate::prelude::*;
-use crate::{DelayMechanism, contention::Contention, discipline, strategy};
+use crate::{
+    DelayMechanism,
+    contention::Contention,
+    discipline, strategy,
+    unicast::{client::ClientConfig, service::ServiceConfig},
+};
 use core::{fmt, str::FromStr};
 use ptp_common::{
     data_set::TimeProperties,
@@ -39,6 +44,10 @@ pub struct PortConfig {
     /// `localPriority` of the alternate algorithm (ITU-T G.8275.1); `None`: the standard's algorithm. All ports
     /// have one, or none has.
     pub local_priority: Option<u8>,
+    /// Whom it asks for time by unicast negotiation (16.1): nobody else is heard there.
+    pub unicast: Option<ClientConfig>,
+    /// Whether Delay_Req goes to the time transmitter's address alone (16.9).
+    pub hybrid: bool,
 }
 
 /// Which roles a port may take.
@@ -69,6 +78,8 @@ impl Default for PortConfig {
             part: PortPart::Either,
             sync_receipt_timeout: 0,
             local_priority: None,
+            unicast: None,
+            hybrid: false,
         }
     }
 }
@@ -151,6 +162,10 @@ pub struct TransmitterConfig {
     pub max_requests_per_second: u32,
     /// Follow_Up and Delay_Resp tell the brackets of their timestamps in a TLV.
     pub tells_brackets: bool,
+    /// What is granted to those who ask for unicast messages (16.1); `None`: nothing.
+    pub unicast: Option<ServiceConfig>,
+    /// Whether Announce and Sync go to all as well.
+    pub multicast: bool,
     /// Makes it unforeseeable which clients share a place in the tables.
     pub seed: u64,
 }
@@ -178,6 +193,8 @@ impl TransmitterConfig {
             time_properties: TimeProperties::UNKNOWN,
             max_requests_per_second: 10_000,
             tells_brackets: false,
+            unicast: None,
+            multicast: true,
             seed: 0,
         }
     }

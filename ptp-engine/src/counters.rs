@@ -92,6 +92,16 @@ causes! {
     RateLimited = "rate_limited",
     /// The port is disabled or does not exist.
     PortDisabled = "port_disabled",
+    /// A message that its sender has not been asked for, or not by this address (16.1).
+    NotAsked = "not_asked",
+    /// A request for unicast messages that was denied.
+    Denied = "unicast_denied",
+    /// A grant of what nobody has asked for: no interval, or another one.
+    ImplausibleGrant = "implausible_grant",
+    /// Two time transmitters of the unicast table have one identity; the first of them counts.
+    DuplicateIdentity = "duplicate_identity",
+    /// Unicast Delay_Req without an answer: they go to all for a while.
+    HybridUnanswered = "hybrid_unanswered",
     /// Nobody collected the actions; the oldest ones went.
     ActionOverflow = "action_overflow",
 }

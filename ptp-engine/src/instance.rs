@@ -9,6 +9,8 @@ mod peer_delay;
 mod roles;
 mod sending;
 mod standing;
+mod told;
+pub(crate) mod unicast;
 
 use crate::prelude::*;
 use crate::{
@@ -21,18 +23,18 @@ use crate::{
     outcome::{Measurement, Observation, Parent, StateReason},
     port::{Port, PortTimer, Role, round_trip::RoundTripTrend, transmitter::Serving},
     seam::{Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent},
-    sent::{InFlight, Sent},
+    sent::InFlight,
     stamp::Stamp,
     timers::Timers,
+    unicast::service::Service,
 };
 use bystanders::Bystanders;
 use overheard::{Hint, Overheard};
 use ptp_common::{
-    data_set::TimeProperties,
     time::{Duration, Mono, Time},
     wire::{
-        Body, Bracket, ClockIdentity, ClockQuality, Header, Message, MessageType, MessageView,
-        PortIdentity, WireError,
+        Body, Bracket, ClockIdentity, Header, Message, MessageType, MessageView, PortIdentity,
+        WireError,
     },
 };
 use rand::{RngExt, SeedableRng};
@@ -103,6 +105,8 @@ pub struct Instance {
     pub(crate) served: TransmitterConfig,
     /// Who is answered; only who serves needs it.
     pub(crate) requests: Option<FairShare>,
+    /// What is granted to whom, where anything is.
+    pub(crate) service: Option<Service>,
     /// Counts what came for ports that do not exist.
     stray: Counters,
     overheard: Overheard,
@@ -180,6 +184,7 @@ impl Instance {
             in_flight: InFlight::default(),
             served,
             requests: None,
+            service: None,
             stray: Counters::default(),
             overheard: Overheard::default(),
             bystanders: Bystanders::default(),
@@ -190,6 +195,8 @@ impl Instance {
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) {
+        let granting = self.served.unicast.clone();
+        self.service = granting.map(|config| Service::new(config, cx.now));
         for index in 0..self.ports.len() {
             if self.ports[index].config.link_up {
                 self.start_port(cx, index, StateReason::Started);
@@ -267,44 +274,6 @@ impl Instance {
         self.port(self.parent?.port)?.round_trip.trend()
     }
 
-    /// What a server tells of itself.
-    pub const fn config(&self) -> &TransmitterConfig {
-        &self.served
-    }
-
-    /// What Announce says of the quality from the next one on, for a served clock that is itself
-    /// synchronised or has lost its reference.
-    pub fn set_quality(&mut self, clock_quality: ClockQuality) {
-        self.served.clock_quality = clock_quality;
-        self.decide_soon();
-    }
-
-    /// What Announce says of the time from the next one on.
-    pub const fn set_time_properties(&mut self, time_properties: TimeProperties) {
-        self.served.time_properties = time_properties;
-    }
-
-    /// What the best master clock algorithm compares first and third, from the next Announce on.
-    pub fn set_priorities(&mut self, priority1: u8, priority2: u8) {
-        self.served.priority1 = priority1;
-        self.served.priority2 = priority2;
-        self.decide_soon();
-    }
-
-    /// Lets the requests of a port arrive shortly before a Sync is due, or at any time.
-    pub fn set_aiming(&mut self, port: PortIndex, aiming: Aiming) {
-        if let Some(port) = self.ports.get_mut(usize::from(port.0)) {
-            port.aiming = aiming;
-        }
-    }
-
-    /// As for [`PortConfig::delay_asymmetry`], for all ports.
-    pub fn set_delay_asymmetry(&mut self, asymmetry: Duration) {
-        for port in &mut self.ports {
-            port.config.delay_asymmetry = asymmetry;
-        }
-    }
-
     /// The servo says whether the clock follows: the port with the parent is SLAVE or UNCALIBRATED.
     pub fn set_synchronized(&mut self, out: &mut Commands<NoEvent>, sync: Synchronization) {
         let Some(parent) = self.parent else { return };
@@ -332,6 +301,9 @@ impl Instance {
             (LinkState::Up, true) => self.start_port(cx, index, StateReason::LinkUp),
             (LinkState::Down, false) => {
                 port.foreign.clear();
+                if let Some(partners) = &mut port.partners {
+                    partners.forget_all(cx.now);
+                }
                 port.initiator.clear();
                 port.shadowed_until = None;
                 self.timers.cancel((on.0, PortTimer::PdelayReq));
@@ -346,12 +318,7 @@ impl Instance {
         // Otherwise its exchange was given up already, and nothing depends on it any more.
         let Some((on, what)) = self.in_flight.take(token) else { return };
         let index = usize::from(on.0);
-        match what {
-            Sent::Sync => self.sync_sent(cx, index, token, stamp),
-            Sent::DelayReq => self.delay_req_sent(cx, index, token, stamp),
-            Sent::PdelayReq => self.pdelay_req_sent(cx, index, token, stamp),
-            Sent::PdelayResp => self.pdelay_resp_sent(cx, index, token, stamp),
-        }
+        self.event_sent(cx, index, what, token, stamp);
     }
 
     fn message(&mut self, cx: &mut Cx<'_>, received: &Received<'_>) -> Result<(), Drop> {
@@ -402,11 +369,14 @@ impl Instance {
             }
             return Err(Drop::SelfSent);
         }
-        let message = Message::parse(bytes)?;
+        let Some(message) = self.negotiate(cx, received, Message::parse(bytes)?)? else {
+            return Ok(());
+        };
+        let header = message.header;
+        let is_serving = self.ports[index].role.is_serving();
         if self.standing.is_some() {
             return self.message_of_either(cx, received, &message);
         }
-        let is_serving = port.role.is_serving();
         let is_of_use = match message.body {
             Body::DelayReq { .. } => is_serving,
             Body::PdelayReq { .. } => true,
@@ -513,8 +483,7 @@ impl Instance {
             }
             Participation::ServerOnly => {
                 self.enter(cx, index, Role::Transmitter(Serving::default()), reason);
-                self.timers.set((index as u16, PortTimer::Announce), cx.now);
-                self.timers.set((index as u16, PortTimer::Sync), cx.now);
+                self.begin_multicast(cx.now, index);
             }
             Participation::Yielding | Participation::Either => {
                 self.listen(cx, index, reason);
@@ -567,6 +536,7 @@ impl Engine for Instance {
             Input::Link { on, state } => self.link(cx, on, state),
             Input::Passed(_) => {}
         }
+        self.attend_unicast(cx);
     }
 
     fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
@@ -591,9 +561,10 @@ impl Engine for Instance {
                 PortTimer::Decision => self.decide(cx, StateReason::BestTransmitter),
             }
         }
+        self.attend_unicast(cx);
     }
 
     fn next_timeout(&self) -> Option<Time<Mono>> {
-        [self.timers.next(), self.expiries.next()].into_iter().flatten().min()
+        [self.timers.next(), self.expiries.next(), self.next_unicast()].into_iter().flatten().min()
     }
 }

@@ -52,6 +52,7 @@ pub mod testing;
 mod tests;
 pub mod timers;
 pub mod transmitter;
+pub mod unicast;
 
 use ptp_common::time::Duration;
 use serde::{Deserialize, Serialize};

@@ -13,8 +13,9 @@ use crate::{
     bmca::DataSet,
     config::PortConfig,
     counters::Counters,
-    instance::Aiming,
+    instance::{Aiming, unicast::Hybrid},
     pdelay::{Initiator, Responder},
+    unicast::client::Client,
 };
 use foreign::{Foreign, ForeignTable};
 use ptp_common::{
@@ -104,6 +105,9 @@ pub(crate) struct Port {
     pub(crate) initiator: Initiator,
     pub(crate) responder: Responder,
     pub(crate) round_trip: RoundTrip,
+    /// Whom it has asked for what, where it asks.
+    pub(crate) partners: Option<Client>,
+    pub(crate) hybrid: Hybrid,
     pub(crate) aiming: Aiming,
     /// How much longer than `announceReceiptTimeout` the port waits, in 2^-16 of an announce interval.
     pub(crate) more_patience: u16,
@@ -127,9 +131,12 @@ impl Port {
         delay_sequence_id: u16,
         pdelay_sequence_id: u16,
     ) -> Self {
+        let partners = config.unicast.clone().map(Client::new);
         Self {
             identity,
             config,
+            partners,
+            hybrid: Hybrid::default(),
             role: Role::default(),
             counters: Counters::default(),
             foreign: ForeignTable::new(key),

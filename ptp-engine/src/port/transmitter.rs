@@ -24,7 +24,7 @@ const PENDING_SYNCS: usize = 16;
 /// Length of an Announce without TLVs.
 const ANNOUNCE: usize = MessageType::Announce.fixed_length();
 /// `logMessageInterval` that says no interval.
-pub(crate) const UNICAST_INTERVAL: i8 = 0x7f;
+pub(crate) const UNICAST_INTERVAL: i8 = crate::unicast::NO_INTERVAL;
 
 /// What whoever fills in a form may lose by rounding to whole nanoseconds.
 const ROUNDED_NS: i32 = 3;
@@ -49,6 +49,14 @@ impl Instance {
                 let due = self.timers.at(key).map(|due| due.min(at_most));
                 self.timers.put(key, due);
             }
+        }
+    }
+
+    /// Announce and Sync to all, unless they are for those alone who ask.
+    pub(crate) fn begin_multicast(&mut self, now: Time<Mono>, index: usize) {
+        if self.served.multicast {
+            self.timers.set((index as u16, PortTimer::Announce), now);
+            self.timers.set((index as u16, PortTimer::Sync), now);
         }
     }
 
@@ -124,8 +132,17 @@ impl Instance {
         header: &Header,
         body: &Body,
     ) -> Result<(), Drop> {
+        let granted = match body {
+            Body::DelayReq { .. } => self.admit_granted(cx.now, received, header),
+            _ => None,
+        };
+        if granted == Some(false) {
+            return Err(Drop::RateLimited);
+        }
         let who = (header.source_port_identity, received.from.map(address));
-        if self.requests.as_mut().is_some_and(|requests| !requests.admit(cx.now, &who)) {
+        if granted.is_none()
+            && self.requests.as_mut().is_some_and(|requests| !requests.admit(cx.now, &who))
+        {
             return Err(Drop::RateLimited);
         }
         if !matches!(body, Body::DelayReq { .. }) {
@@ -195,7 +212,7 @@ impl Instance {
 }
 
 /// What is known of the departure that a stamp stands for.
-fn transmit_bracket(stamp: &Stamp) -> Option<Bracket> {
+pub(crate) fn transmit_bracket(stamp: &Stamp) -> Option<Bracket> {
     (stamp.late > Duration::ZERO).then(|| Bracket {
         earliest_ns: -whole_nanos(stamp.doubt),
         latest_ns: whole_nanos(stamp.late),
