@@ -7,6 +7,7 @@ mod driven;
 mod sample;
 #[cfg(test)]
 mod tests;
+mod unicast;
 mod witness;
 
 use crate::prelude::*;

@@ -9,6 +9,7 @@ mod export;
 pub(crate) mod health;
 pub mod io;
 pub mod observe;
+pub mod partners;
 pub mod prime;
 pub mod replay;
 pub mod run;

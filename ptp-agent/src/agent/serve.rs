@@ -32,7 +32,7 @@ use crate::{
     engine::{
         Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
         ReadClock, counters::Counters, instance::Instance, receiver::PortConfig,
-        transmitter::TransmitterConfig,
+        transmitter::TransmitterConfig, unicast::service::ServiceConfig,
     },
     publish::{
         alarms::{Facts, Role},
@@ -87,6 +87,10 @@ pub struct ServeConfig {
     pub answers: answers::Config,
     /// Whether it falls silent where a better one serves.
     pub contends: bool,
+    /// What is granted to those who ask for unicast messages.
+    pub unicast: Option<ServiceConfig>,
+    /// Whether Announce and Sync go to all as well.
+    pub multicast: bool,
 }
 
 enum Served {
@@ -176,6 +180,8 @@ pub async fn serve(
         log_min_delay_req_interval: config.log_min_delay_req_interval,
         seed: seed(common.seed),
         tells_brackets: config.tells_brackets,
+        unicast: config.unicast.clone(),
+        multicast: config.multicast,
         ..TransmitterConfig::new(identity)
     };
     transmitter.clock_quality.clock_class = config.clock_class;
@@ -234,10 +240,17 @@ pub async fn serve(
         services,
         reload,
         answers,
+        serve_to: config.answers.serve_to.clone(),
     };
+    around.look_after_networks(&mut server);
     around.look_after_answers(&mut server, monotonic());
     confinement::keep_system_calls(common.is_confined);
     server.run(&mut ending, &mut around).await?;
+    // Clients need not wait for the end of what they were granted.
+    while server.with(monotonic(), &around.served, |engine, cx| engine.end_unicast(cx)) {
+        server.flush();
+    }
+    server.flush();
     let (io, transmitter, ports) = (&server.io, &server.engine, &around.ports);
     let lost = losses(io, transmitter, ports);
     let duration_s = (monotonic() - start).as_secs_f64();
@@ -282,6 +295,7 @@ struct Around {
     services: Services,
     reload: Option<Reload<ServeConfig>>,
     answers: Option<Answers>,
+    serve_to: Vec<answers::Prefix>,
 }
 
 /// The kernel's part of answering, where it is wanted and possible.
@@ -363,6 +377,7 @@ impl Host<Instance> for Around {
                 Setting::Priority2(new) => transmitter.set_priorities(priority1, new),
             }
         }
+        self.look_after_networks(server);
         self.look_after_answers(server, now);
         self.publish(server, now);
         Ok(())
@@ -392,6 +407,20 @@ impl Host<Instance> for Around {
 }
 
 impl Around {
+    /// Who may be granted unicast messages: the interfaces' networks change as addresses do.
+    fn look_after_networks(&self, server: &mut Server) {
+        if server.engine.service().is_none() {
+            return;
+        }
+        let prefixes = match self.serve_to.is_empty() {
+            true => answers::prefix::of_interfaces(|name| {
+                self.ports.iter().any(|port| server.io.interface(*port) == name)
+            }),
+            false => self.serve_to.clone(),
+        };
+        server.engine.set_networks(prefixes.into_iter().map(answers::Prefix::network).collect());
+    }
+
     fn look_after_answers(&mut self, server: &mut Server, now: Time<Mono>) {
         let Some(answers) = &mut self.answers else { return };
         self.served.read(now);

@@ -9,7 +9,7 @@ mod programs;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use nix::{ifaddrs::getifaddrs, net::if_::if_nametoindex, sys::socket::SockaddrStorage};
+use nix::{ifaddrs::getifaddrs, net::if_::if_nametoindex};
 use ptp_common::{
     answer::{
         BROADCAST, OWN, Outcome, PLAIN_RESPONSE, RESPONSE, flag, interface, rate_of_ppb, slot,
@@ -28,6 +28,7 @@ use crate::{
     stamp::StampSource,
     transport::{TransportKind, interface_mac},
 };
+use prefix::ip_of;
 use probe::Place;
 
 /// Who answers requests.
@@ -505,13 +506,6 @@ fn addresses_of(interface: &str) -> Vec<IpAddr> {
         .filter(|entry| entry.interface_name == interface)
         .filter_map(|entry| ip_of(entry.address.as_ref()?))
         .collect()
-}
-
-fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
-    if let Some(v4) = address.as_sockaddr_in() {
-        return Some(v4.ip().into());
-    }
-    Some(address.as_sockaddr_in6()?.ip().into())
 }
 
 /// An address as the programs have it.

@@ -17,6 +17,7 @@ use super::{
     roles::RoleArgs,
     security::SecurityArgs,
     transparent,
+    unicast::{ServeUnicast, UnicastArgs},
 };
 use crate::{
     agent::prime::PrimeMode,
@@ -305,6 +306,8 @@ pub(super) struct FollowArgs {
     #[command(flatten)]
     pub(super) roles: RoleArgs,
     #[command(flatten)]
+    pub(super) unicast: UnicastArgs,
+    #[command(flatten)]
     pub(super) export: ExportArgs,
 }
 
@@ -390,6 +393,10 @@ pub(super) struct ServeArgs {
     /// Fall silent where a better grandmaster serves, until it is gone: true or false (default).
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) contend: Option<bool>,
+    /// Serve those who ask for unicast messages (16.1), within the interfaces' networks or --serve-to: also (beside
+    /// multicast), only, or off (default).
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "also", value_name = "HOW")]
+    pub(super) unicast: Option<ServeUnicast>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
     #[arg(long, hide = true, value_name = "NAMESPACE=IFACE")]
     pub(super) wire: Vec<FarEnd>,

@@ -15,6 +15,7 @@ mod reload;
 mod roles;
 mod security;
 mod transparent;
+mod unicast;
 
 use std::{
     path::{Path, PathBuf},

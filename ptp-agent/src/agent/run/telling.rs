@@ -73,6 +73,8 @@ pub(super) struct Teller {
     pub(super) printed: Time<Mono>,
     pub(super) start: Time<Mono>,
     pub(super) identity: ClockIdentity,
+    /// Names of those who are asked for time.
+    pub(super) partners: Vec<String>,
     pub(super) exports: Exports,
     /// What the alarms tolerate.
     pub(super) limits: Limits,
