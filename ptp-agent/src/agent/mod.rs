@@ -18,6 +18,7 @@ pub mod services;
 mod snapshot;
 pub mod steer;
 pub mod tap;
+mod unicast;
 
 use std::{
     io::Write as _,

@@ -23,7 +23,7 @@ use super::{
     services::Services,
     set_drop_figures, set_message_figures, set_stamp_figures,
     snapshot::{own_port, timestamps},
-    start_output, virtual_clock,
+    start_output, unicast, virtual_clock,
 };
 use crate::{
     answers::{self, Answers, PortAnswers},
@@ -459,6 +459,7 @@ impl Around {
                     set_stamp_figures(figures, Direction::Tx, &tx);
                 }
                 set_drop_figures(figures, counters, io.counts(*port));
+                figures.unicast = unicast::figures(transmitter, *port, now);
                 figures.answers = answer_figures(answers.as_mut(), *port, counters);
             });
         }
@@ -473,6 +474,7 @@ impl Around {
             ports: ports
                 .iter()
                 .map(|port| Port {
+                    unicast: unicast::status(transmitter, *port, &[], now),
                     answers: Some(
                         answers.as_mut().and_then(|each| each.status(usize::from(port.0))),
                     ),

@@ -444,6 +444,8 @@ impl Instance {
             if let Some(partners) = &mut self.ports[index].partners {
                 partners.give_back(cx.now, &mut effects);
             }
+            // Whom it has followed it follows to the end.
+            effects.retain(|effect| matches!(effect, Effect::Signal { .. }));
             self.carry_out_unicast(cx, index, effects);
         }
         for _ in 0..AT_ONCE {

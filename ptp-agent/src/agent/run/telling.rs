@@ -20,7 +20,7 @@ use super::{
         services::Services,
         set_drop_figures, set_message_figures, set_stamp_figures,
         snapshot::{own_port, timestamps},
-        unix_seconds,
+        unicast, unix_seconds,
     },
     Runner, host, roles,
 };
@@ -294,6 +294,7 @@ impl Teller {
                 figures.clock_steps = self.steps;
                 figures.host_clock = host_clock;
                 bound::set_figures(figures, view.trust.as_ref(), runner.engine.origin());
+                figures.unicast = unicast::figures(receiver, *port, now);
                 set_message_figures(figures, counters);
                 if let Some((rx, tx)) = runner.io.stamp_counts(*port) {
                     set_stamp_figures(figures, Direction::Rx, &rx);
@@ -356,6 +357,7 @@ impl Teller {
         };
         bound::tell(&mut following, view, withheld);
         let ports = self.ports.iter().map(|port| Port {
+            unicast: unicast::status(receiver, *port, &self.partners, now),
             link_delay_ns: Some(receiver.link_delay(*port).map(Duration::as_nanos)),
             ..own_port(&runner.io, *port, receiver.port_state(*port))
         });
