@@ -1,13 +1,14 @@
 //! How an instance and its ports are to behave: the default profile of annex I unless something else is
 //! said.
 
+pub mod contention;
+
 use crate::prelude::*;
 use crate::{
-    DelayMechanism,
-    contention::Contention,
-    discipline, strategy,
+    DelayMechanism, sources, strategy,
     unicast::{client::ClientConfig, service::ServiceConfig},
 };
+use contention::Contention;
 use core::{fmt, str::FromStr};
 use ptp_common::{
     data_set::TimeProperties,
@@ -105,7 +106,7 @@ pub struct ReceiverConfig {
     /// Domains whose time transmitters are asked as well, to hold the one that is followed against them.
     pub witness_domains: Vec<u8>,
     /// What is done where sources of time contradict each other.
-    pub on_disagreement: discipline::Policy,
+    pub on_disagreement: sources::Policy,
     /// Seed for the randomised intervals; the same seed and inputs give the same actions.
     pub seed: u64,
     /// Where the clock may serve as well: how. `None`: it is a client only.
@@ -124,7 +125,7 @@ impl ReceiverConfig {
             acceptable: Vec::new(),
             strategy: strategy::Choice::Plain,
             witness_domains: Vec::new(),
-            on_disagreement: discipline::Policy::Alarm,
+            on_disagreement: sources::Policy::Alarm,
             seed,
             contention: None,
         }

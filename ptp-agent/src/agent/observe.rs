@@ -25,6 +25,7 @@ use super::{
     tap::{Tap, TapConfig},
     unix_seconds,
 };
+use crate::publish::Format;
 use crate::{
     engine::{
         Command, Commands, Input, Monotonic, ReadClock,
@@ -72,8 +73,8 @@ pub struct ObserveConfig {
     pub limits: Limits,
     /// To give up system calls that are not needed once everything is open.
     pub is_confined: bool,
-    /// JSON lines instead of text.
-    pub json: bool,
+    /// How results are told.
+    pub format: Format,
 }
 
 /// Observes until it is told to end; takes over what `reload` makes when it is told to (SIGHUP).
@@ -88,7 +89,7 @@ pub async fn observe(
     let publication = Publication::default();
     let services = Services::start(config.serving, &publication, monotonic());
     let mut tap = Tap::open(config.tap)?;
-    let output = start_output(config.json)?;
+    let output = start_output(config.format)?;
     let start = monotonic();
     for (interface, up, rx_source) in tap.interfaces() {
         tracing::info!(

@@ -175,7 +175,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     let publication = Publication::default();
     let services = Services::start(common.serving.clone(), &publication, monotonic());
     let io = Io::open(common.io.clone())?;
-    let output = start_output(common.json)?;
+    let output = start_output(common.format)?;
     let start = monotonic();
     let seed = seed(common.seed);
     let identity = clock_identity(&common.io.interfaces, seed);

@@ -2,14 +2,16 @@
 //! transmitter alone while everything else goes to all (16.9). The rooms of `crate::unicast` decide; messages, roles
 //! and the table of those who have announced themselves are here.
 
-use super::{Cx, Instance, Received};
+use super::{
+    Cx, Instance, Received,
+    port::{Role, transmitter::transmit_bracket},
+};
 use crate::prelude::*;
 use crate::{
-    Datagram, Destination, Group, PortIndex, SentToken,
+    Datagram, Destination, Group, PortIndex,
     address::Address,
     counters::Drop,
     outcome::StateReason,
-    port::{Role, transmitter::transmit_bracket},
     sent::Sent,
     stamp::Stamp,
     unicast::{
@@ -276,7 +278,7 @@ impl Instance {
     }
 
     /// Does what is due of unicast, and asks whoever is followed now for what is needed to follow.
-    pub(super) fn attend_unicast(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn attend_unicast(&mut self, cx: &mut Cx<'_>) {
         for index in 0..self.ports.len() {
             let parent = self.parent_on(index);
             let Some(partners) = &mut self.ports[index].partners else { continue };
@@ -476,25 +478,5 @@ impl Instance {
         let from = received.from.filter(|_| header.flags.contains(Flags::UNICAST))?;
         let port = received.index as u16;
         self.service.as_mut()?.admit_delay_req(now, port, from, header.source_port_identity)
-    }
-
-    /// Names the message that a token was given for, for the stamps of Sync to one alone.
-    pub(super) fn event_sent(
-        &mut self,
-        cx: &mut Cx<'_>,
-        index: usize,
-        what: Sent,
-        token: SentToken,
-        stamp: Option<Stamp>,
-    ) {
-        match what {
-            Sent::Sync => self.sync_sent(cx, index, token, stamp),
-            Sent::SyncTo { to, sequence_id } => {
-                self.sync_to_sent(cx, index, (to, sequence_id), stamp);
-            }
-            Sent::DelayReq => self.delay_req_sent(cx, index, token, stamp),
-            Sent::PdelayReq => self.pdelay_req_sent(cx, index, token, stamp),
-            Sent::PdelayResp => self.pdelay_resp_sent(cx, index, token, stamp),
-        }
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     address::Address,
     config::{PortConfig, ReceiverConfig, TransmitterConfig},
     counters::Drop,
-    instance::Instance,
+    node::Node,
     outcome::Observation,
     prelude::*,
     stamp::{Stamp, StampSource},
@@ -50,7 +50,7 @@ fn identity(host: u8) -> ClockIdentity {
 /// Hosts with instances that hear each other by address alone. Time is the same for all.
 struct World {
     now: Time<Mono>,
-    hosts: Vec<(u8, Driven<Instance>)>,
+    hosts: Vec<(u8, Driven<Node>)>,
     /// Who says nothing of which kind.
     muted: Vec<(u8, MessageType)>,
     syncs: usize,
@@ -72,7 +72,7 @@ impl World {
         }
     }
 
-    fn add(&mut self, host: u8, make: impl FnOnce(&mut Context<'_, crate::NoEvent>) -> Instance) {
+    fn add(&mut self, host: u8, make: impl FnOnce(&mut Context<'_, crate::NoEvent>) -> Node) {
         let mut commands = Commands::default();
         let clock = &Monotonic::default();
         let instance = make(&mut Context { now: self.now, clock, out: &mut commands });
@@ -87,7 +87,7 @@ impl World {
             seed: host.into(),
             ..TransmitterConfig::new(identity(host))
         };
-        self.add(host, |cx| Instance::server_only(config, cx));
+        self.add(host, |cx| Node::server_only(config, cx));
         self.instance(host).set_networks(networks());
     }
 
@@ -100,7 +100,7 @@ impl World {
             ..PortConfig::default()
         };
         let config = ReceiverConfig { ports: vec![port], ..ReceiverConfig::new(identity(9), 9) };
-        self.add(9, |cx| Instance::client_only(config, cx));
+        self.add(9, |cx| Node::client_only(config, cx));
         for (number, server) in servers.iter().enumerate() {
             self.point(number as u16, Some(*server));
         }
@@ -115,7 +115,7 @@ impl World {
         });
     }
 
-    fn instance(&mut self, host: u8) -> &mut Driven<Instance> {
+    fn instance(&mut self, host: u8) -> &mut Driven<Node> {
         &mut self.hosts.iter_mut().find(|(each, _)| *each == host).unwrap().1
     }
 
@@ -362,7 +362,7 @@ fn two_servers_of_one_identity_are_not_mixed_up() {
         multicast: false,
         ..TransmitterConfig::new(identity(1))
     };
-    world.add(2, |cx| Instance::server_only(twin, cx));
+    world.add(2, |cx| Node::server_only(twin, cx));
     world.instance(2).set_networks(networks());
     world.client(fast(), &[1, 2]);
     world.run(10.0);

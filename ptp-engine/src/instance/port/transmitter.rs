@@ -124,29 +124,31 @@ impl Instance {
         self.send_general(cx, index, MessageType::FollowUp, Group::Primary, message);
     }
 
-    /// A Delay_Req or Pdelay_Req of somebody who may have to wait for others.
-    pub(crate) fn take_request(
+    /// Somebody asks for an answer, and may have to wait for others.
+    pub(crate) fn admit_request(
+        &mut self,
+        now: Time<Mono>,
+        received: &Received<'_>,
+        header: &Header,
+    ) -> Result<(), Drop> {
+        let who = (header.source_port_identity, received.from.map(address));
+        if self.requests.as_mut().is_some_and(|requests| !requests.admit(now, &who)) {
+            return Err(Drop::RateLimited);
+        }
+        Ok(())
+    }
+
+    /// A Delay_Req.
+    pub(crate) fn take_delay_req(
         &mut self,
         cx: &mut Cx<'_>,
         received: &Received<'_>,
         header: &Header,
-        body: &Body,
     ) -> Result<(), Drop> {
-        let granted = match body {
-            Body::DelayReq { .. } => self.admit_granted(cx.now, received, header),
-            _ => None,
-        };
-        if granted == Some(false) {
-            return Err(Drop::RateLimited);
-        }
-        let who = (header.source_port_identity, received.from.map(address));
-        if granted.is_none()
-            && self.requests.as_mut().is_some_and(|requests| !requests.admit(cx.now, &who))
-        {
-            return Err(Drop::RateLimited);
-        }
-        if !matches!(body, Body::DelayReq { .. }) {
-            return self.answer_pdelay_req(cx, received.index, header, received.stamp);
+        match self.admit_granted(cx.now, received, header) {
+            Some(true) => {}
+            Some(false) => return Err(Drop::RateLimited),
+            None => self.admit_request(cx.now, received, header)?,
         }
         let arrival = received.stamp.and_then(|stamp| cx.clock.at(stamp.time));
         let arrival = arrival.ok_or(Drop::MissingRxStamp)?;

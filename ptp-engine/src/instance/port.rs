@@ -5,7 +5,6 @@ pub(crate) mod foreign;
 mod grain;
 pub(crate) mod receiver;
 mod rhythm;
-pub(crate) mod round_trip;
 pub(crate) mod transmitter;
 
 use crate::{
@@ -14,7 +13,7 @@ use crate::{
     config::PortConfig,
     counters::Counters,
     instance::{Aiming, unicast::Hybrid},
-    pdelay::{Initiator, Responder},
+    round_trip::RoundTrip,
     unicast::client::Client,
 };
 use foreign::{Foreign, ForeignTable};
@@ -23,7 +22,6 @@ use ptp_common::{
     wire::PortIdentity,
 };
 use receiver::Following;
-use round_trip::RoundTrip;
 use transmitter::Serving;
 
 /// What a port is doing (table 20), with what it needs for that.
@@ -71,7 +69,6 @@ pub(crate) enum PortTimer {
     Announce,
     Sync,
     DelayReq,
-    PdelayReq,
     /// Nobody has been heard for long enough (9.2.6.12).
     AnnounceReceipt,
     /// The parent has sent no Sync for too long.
@@ -102,8 +99,6 @@ pub(crate) struct Port {
     pub(crate) role: Role,
     pub(crate) counters: Counters,
     pub(crate) foreign: ForeignTable,
-    pub(crate) initiator: Initiator,
-    pub(crate) responder: Responder,
     pub(crate) round_trip: RoundTrip,
     /// Whom it has asked for what, where it asks.
     pub(crate) partners: Option<Client>,
@@ -117,6 +112,7 @@ pub(crate) struct Port {
     pub(crate) shadowed_until: Option<Time<Mono>>,
     // Numbers of a series go on when the role comes back.
     pub(crate) delay_sequence_id: u16,
+    /// Where the series of its link begins.
     pub(crate) pdelay_sequence_id: u16,
     pub(crate) announce_sequence_id: u16,
     pub(crate) sync_sequence_id: u16,
@@ -140,8 +136,6 @@ impl Port {
             role: Role::default(),
             counters: Counters::default(),
             foreign: ForeignTable::new(key),
-            initiator: Initiator::default(),
-            responder: Responder::default(),
             round_trip: RoundTrip::default(),
             aiming: Aiming::Off,
             more_patience: 0,
@@ -182,7 +176,7 @@ impl Port {
             Role::Receiver(following) => following.stored(),
             _ => 0,
         };
-        self.foreign.len() + of_role + self.initiator.stored()
+        self.foreign.len() + of_role
     }
 }
 
