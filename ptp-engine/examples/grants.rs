@@ -9,10 +9,7 @@ use ptp_common::{
 };
 use ptp_engine::{
     address::Address,
-    unicast::{
-        Network,
-        service::{Service, ServiceConfig},
-    },
+    unicast::service::{Service, ServiceConfig},
 };
 
 /// Resident memory of this process, MB.
@@ -34,7 +31,7 @@ fn main() {
     };
     let before = resident_mb();
     let mut service = Service::new(config, start);
-    service.set_networks(vec![Network { address: [10, 0, 0, 0].into(), length: 8 }]);
+    service.set_networks(vec!["10.0.0.0/8".parse().expect("a prefix")]);
     let ask = |service: &mut Service, now, number: u32| {
         let [_, b, c, d] = number.to_be_bytes();
         let from = Address::Socket(SocketAddr::from(([10, b, c, d], 320)));

@@ -2,6 +2,8 @@
 //! tells of itself. Bytes come in by [`Input`], and which port does what with them is a matter of the port's
 //! [`Role`]. What a clock may be is its [`Participation`].
 
+pub(crate) mod answering;
+pub(crate) mod asking;
 mod bystanders;
 mod election;
 pub(crate) mod overheard;
@@ -30,6 +32,8 @@ use crate::{
     timers::Timers,
     unicast::service::Service,
 };
+use answering::Answering;
+use asking::Asking;
 use bystanders::Bystanders;
 use overheard::{Hint, Overheard};
 use ptp_common::{
@@ -94,13 +98,13 @@ pub struct Instance {
     pub(crate) domain_number: u8,
     pub(crate) sdo_id: u16,
     minor_version: u8,
-    acceptable: Vec<Acceptable>,
+    pub(crate) acceptable: Vec<Acceptable>,
     pub(crate) ports: Vec<Port>,
     pub(crate) timers: Timers<(u16, PortTimer)>,
     /// When the first foreign time transmitter of a port is forgotten.
     expiries: Timers<u16>,
     pub(crate) parent: Option<Parent>,
-    epoch: u64,
+    pub(crate) epoch: u64,
     pub(crate) rng: ChaCha8Rng,
     pub(crate) in_flight: InFlight,
     /// What it tells of itself, where it serves.
@@ -114,9 +118,12 @@ pub struct Instance {
     overheard: Overheard,
     bystanders: Bystanders,
     /// Who is not followed, since others have refuted its time.
-    distrusted: Vec<PortIdentity>,
+    pub(crate) distrusted: Vec<PortIdentity>,
     /// Of a clock that may serve and hears others.
     standing: Option<Standing>,
+    /// Of a clock that asks servers.
+    pub(crate) asking: Option<Box<Asking>>,
+    pub(crate) answering: Answering,
     /// When it was last given anything.
     last_now: Time<Mono>,
 }
@@ -137,6 +144,7 @@ impl Instance {
             config.minor_version,
             config.acceptable,
         );
+        instance.start_asking(cx, &config.servers);
         instance.start(cx);
         instance
     }
@@ -192,6 +200,8 @@ impl Instance {
             bystanders: Bystanders::default(),
             distrusted: Vec::new(),
             standing: None,
+            asking: None,
+            answering: Answering::default(),
             last_now: Time::ZERO,
         }
     }
@@ -325,6 +335,8 @@ impl Instance {
                 self.sync_to_sent(cx, index, (to, sequence_id), stamp);
             }
             Sent::DelayReq => self.delay_req_sent(cx, index, token, stamp),
+            Sent::Request(server) => self.request_sent(cx, server, token, stamp),
+            Sent::Answer => self.answer_sent(cx, token, stamp),
             // The link's.
             Sent::PdelayReq | Sent::PdelayResp => {}
         }
@@ -534,6 +546,7 @@ impl Instance {
     pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
         self.last_now = cx.now;
         self.expire(cx);
+        self.ask_due(cx);
         let mut due = Vec::new();
         while let Some(each) = self.timers.pop_due(cx.now) {
             due.push(each);
@@ -557,6 +570,8 @@ impl Instance {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(crate) fn next_timeout(&self) -> Option<Time<Mono>> {
-        [self.timers.next(), self.expiries.next(), self.next_unicast()].into_iter().flatten().min()
+        let asking = self.asking.as_deref().and_then(Asking::next_timeout);
+        let unicast = self.next_unicast();
+        [self.timers.next(), self.expiries.next(), asking, unicast].into_iter().flatten().min()
     }
 }

@@ -3,6 +3,7 @@
 
 mod anything;
 mod brackets;
+mod csptp;
 mod node;
 mod peer_delay;
 mod roles;

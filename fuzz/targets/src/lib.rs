@@ -6,6 +6,7 @@ pub mod corpus;
 
 pub mod authentication;
 pub mod classifier;
+pub mod csptp;
 pub mod management;
 pub mod node;
 pub mod ntp;
@@ -36,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     ("tlvs", tlvs::run, corpus::tlvs),
     ("authentication", authentication::run, corpus::messages),
     ("classifier", classifier::run, corpus::frames),
+    ("csptp", csptp::run, corpus::exchanges),
     ("management", management::run, corpus::messages),
     ("node", node::run, corpus::recipes),
     ("ntp", ntp::run, corpus::ntp),

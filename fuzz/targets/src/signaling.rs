@@ -16,7 +16,7 @@ use ptp_engine::{
     config::{PortConfig, ReceiverConfig, TransmitterConfig},
     instance::Instance,
     node::Node,
-    unicast::{Network, client::ClientConfig, service::ServiceConfig},
+    unicast::{client::ClientConfig, service::ServiceConfig},
 };
 
 const OWN: ClockIdentity = ClockIdentity([9; 8]);
@@ -36,7 +36,7 @@ fn node(now: Time<Mono>, out: &mut Commands<NoEvent>) -> Node {
         ..TransmitterConfig::new(OWN)
     };
     let mut server = Instance::server_only(transmitter, &mut cx);
-    server.set_networks(vec![Network { address: [192, 0, 2, 0].into(), length: 25 }]);
+    server.set_networks(vec!["192.0.2.0/25".parse().expect("a prefix")]);
     let port = PortConfig { unicast: Some(ClientConfig::new(2)), ..PortConfig::default() };
     let receiver =
         ReceiverConfig { domain_number: 1, ports: vec![port], ..ReceiverConfig::new(OWN, 1) };

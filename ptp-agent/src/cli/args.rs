@@ -16,6 +16,7 @@ use super::{
     profile::ProfileName,
     roles::RoleArgs,
     security::SecurityArgs,
+    servers::ServerArgs,
     transparent,
     unicast::{ServeUnicast, UnicastArgs},
 };
@@ -308,6 +309,8 @@ pub(super) struct FollowArgs {
     #[command(flatten)]
     pub(super) unicast: UnicastArgs,
     #[command(flatten)]
+    pub(super) servers: ServerArgs,
+    #[command(flatten)]
     pub(super) export: ExportArgs,
 }
 
@@ -397,6 +400,13 @@ pub(super) struct ServeArgs {
     /// multicast), only, or off (default).
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "also", value_name = "HOW")]
     pub(super) unicast: Option<ServeUnicast>,
+    /// Answer CSPTP (IEEE 1588.1) beside: true or false (default). Only who is in the interface's own networks
+    /// or in --serve-to is answered, unless its requests are as long as the answers.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(super) csptp: Option<bool>,
+    /// Answer SPTP beside, as ptp4u does: true or false (default).
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(super) sptp: Option<bool>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
     #[arg(long, hide = true, value_name = "NAMESPACE=IFACE")]
     pub(super) wire: Vec<FarEnd>,

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     engine::{
         DelayMechanism,
+        csptp::ServerConfig,
         discipline::Policy,
         receiver::{Acceptable, PortConfig, ReceiverConfig},
         strategy,
@@ -207,6 +208,9 @@ pub struct Start {
     /// What was done where sources contradicted each other.
     #[serde(default, skip_serializing_if = "is_alarm")]
     pub on_disagreement: Policy,
+    /// Servers that were asked, where they were at the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<ServerConfig>,
     /// The ports, in the order of their numbers.
     pub ports: Vec<PortNote>,
 }
@@ -282,6 +286,7 @@ impl Start {
             acceptable: receiver.acceptable.clone(),
             witness_domains: receiver.witness_domains.clone(),
             on_disagreement: receiver.on_disagreement,
+            servers: receiver.servers.clone(),
             ports: ports
                 .map(|(port, interface)| PortNote {
                     interface: interface.clone(),
@@ -326,6 +331,7 @@ impl Start {
                 .collect(),
             seed: self.seed,
             contention: None,
+            servers: self.servers.clone(),
         }
     }
 

@@ -104,7 +104,9 @@ impl Instance {
 
     /// The state decision: E_best over all ports (9.3.2.2), and what follows from it.
     pub(super) fn decide(&mut self, cx: &mut Cx<'_>, reason: StateReason) {
-        if self.standing.is_some() {
+        if self.asking.is_some() {
+            self.decide_as_asker(cx, reason);
+        } else if self.standing.is_some() {
             self.decide_roles(cx, reason);
         } else {
             self.decide_as_client(cx, reason);
@@ -183,7 +185,12 @@ impl Instance {
             if let Some(old) = old.filter(|_| !same_port && self.standing.is_none()) {
                 self.leave(cx, usize::from(old.port.0), StateReason::BetterElsewhere);
             }
-            let following = Following::new(&self.ports[index].config);
+            let mut following = Following::new(&self.ports[index].config);
+            if let Some((_, log)) =
+                self.ports[index].granted.filter(|(by, _)| *by == new.set.parent_port_identity)
+            {
+                following.log_delay_req_interval = log;
+            }
             self.enter(cx, index, Role::Receiver(following), reason);
             self.expect_parent(index);
         }
@@ -219,7 +226,7 @@ impl Instance {
     }
 
     /// A port stops following.
-    fn leave(&mut self, cx: &mut Cx<'_>, index: usize, reason: StateReason) {
+    pub(crate) fn leave(&mut self, cx: &mut Cx<'_>, index: usize, reason: StateReason) {
         if !matches!(self.ports[index].role, Role::Disabled) {
             self.enter(cx, index, Role::Listening, reason);
         }

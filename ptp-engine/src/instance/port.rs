@@ -1,6 +1,7 @@
 //! One PTP Port: who it is, what it has heard, and its [`Role`], which holds what belongs to the role alone. So
 //! nothing of a role outlives it.
 
+mod contest;
 pub(crate) mod foreign;
 mod grain;
 pub(crate) mod receiver;
@@ -104,6 +105,8 @@ pub(crate) struct Port {
     pub(crate) partners: Option<Client>,
     pub(crate) hybrid: Hybrid,
     pub(crate) aiming: Aiming,
+    /// Who has answered last, and the mean interval of Delay_Req that it permits, log2 s: it holds when it comes back.
+    pub(crate) granted: Option<(PortIdentity, i8)>,
     /// How much longer than `announceReceiptTimeout` the port waits, in 2^-16 of an announce interval.
     pub(crate) more_patience: u16,
     /// LISTENING, and has waited long enough.
@@ -138,6 +141,7 @@ impl Port {
             foreign: ForeignTable::new(key),
             round_trip: RoundTrip::default(),
             aiming: Aiming::Off,
+            granted: None,
             more_patience: 0,
             has_waited: false,
             shadowed_until: None,

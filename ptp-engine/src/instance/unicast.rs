@@ -12,10 +12,11 @@ use crate::{
     address::Address,
     counters::Drop,
     outcome::StateReason,
+    prefix::Prefix,
     sent::Sent,
     stamp::Stamp,
     unicast::{
-        NO_INTERVAL, Network, TLVS, cancel,
+        NO_INTERVAL, TLVS, cancel,
         client::{Effect, PartnerStatus},
         host,
         service::{Outgoing, Service},
@@ -432,7 +433,7 @@ impl Instance {
     }
 
     /// Who is served by unicast from now on.
-    pub fn set_networks(&mut self, networks: Vec<Network>) {
+    pub fn set_networks(&mut self, networks: Vec<Prefix>) {
         if let Some(service) = &mut self.service {
             service.set_networks(networks);
         }

@@ -11,7 +11,7 @@ pub mod wheel;
 #[cfg(test)]
 mod tests;
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::SocketAddr;
 
 use crate::address::Address;
 use ptp_common::wire::{Granted, MAINTAIN_REQUEST, Negotiation};
@@ -33,30 +33,4 @@ pub const fn host(address: Address) -> Address {
 pub(crate) fn cancel(kind: Granted) -> Negotiation {
     let message_type = kind.message_type() as u8;
     Negotiation::Cancel { message_type, flags: MAINTAIN_REQUEST }
-}
-
-/// All addresses of a network, by one of them and how many bits they have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    /// One of its addresses.
-    pub address: IpAddr,
-    /// Bits that all have in common.
-    pub length: u8,
-}
-
-impl Network {
-    /// Whether an address is of it.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => {
-                let differ = Ipv4Addr::to_bits(own) ^ Ipv4Addr::to_bits(other);
-                differ.leading_zeros() >= u32::from(self.length.min(32))
-            }
-            (IpAddr::V6(own), IpAddr::V6(other)) => {
-                let differ = Ipv6Addr::to_bits(own) ^ Ipv6Addr::to_bits(other);
-                differ.leading_zeros() >= u32::from(self.length.min(128))
-            }
-            _ => false,
-        }
-    }
 }

@@ -12,8 +12,8 @@ use ptp_common::{
 };
 
 pub use super::verdict::Verdict;
-use super::{Network, host, wheel::Wheel};
-use crate::{address::Address, prelude::*};
+use super::{host, wheel::Wheel};
+use crate::{address::Address, prefix::Prefix, prelude::*};
 
 /// How much is granted.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,7 +141,7 @@ pub struct ClientStatus {
 pub struct Service {
     config: ServiceConfig,
     /// Who is served.
-    networks: Vec<Network>,
+    networks: Vec<Prefix>,
     clients: Vec<Option<Client>>,
     free: Vec<u32>,
     by_key: BTreeMap<Key, u32>,
@@ -196,7 +196,7 @@ impl Service {
     }
 
     /// Who is served from now on; a link without addresses (Ethernet) is served as a whole.
-    pub fn set_networks(&mut self, networks: Vec<Network>) {
+    pub fn set_networks(&mut self, networks: Vec<Prefix>) {
         self.networks = networks;
     }
 

@@ -13,7 +13,6 @@ use ptp_common::{
 };
 
 use super::{
-    Network,
     client::ClientConfig,
     service::{ServiceConfig, Verdict},
 };
@@ -25,6 +24,7 @@ use crate::{
     counters::Drop,
     node::Node,
     outcome::Observation,
+    prefix::Prefix,
     prelude::*,
     stamp::{Stamp, StampSource},
 };
@@ -39,8 +39,8 @@ fn address(host: u8) -> Address {
     Address::Socket(SocketAddr::new(IpAddr::from([192, 0, 2, host]), 320))
 }
 
-fn networks() -> Vec<Network> {
-    vec![Network { address: IpAddr::from([192, 0, 2, 0]), length: 24 }]
+fn networks() -> Vec<Prefix> {
+    vec!["192.0.2.0/24".parse().unwrap()]
 }
 
 fn identity(host: u8) -> ClockIdentity {

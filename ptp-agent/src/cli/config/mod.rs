@@ -119,6 +119,9 @@ pub(super) struct RunSection {
     pub(super) hybrid: Option<bool>,
     pub(super) unicast_duration: Option<std::num::NonZeroU16>,
     pub(super) unicast_query_interval: Option<i8>,
+    pub(super) csptp: Option<Vec<String>>,
+    pub(super) sptp: Option<Vec<String>>,
+    pub(super) log_request_interval: Option<i8>,
 }
 
 /// `[serve]`.
@@ -145,6 +148,8 @@ pub(super) struct ServeSection {
     pub(super) unicast_clients: Option<std::num::NonZeroU32>,
     pub(super) unicast_clients_per_host: Option<std::num::NonZeroU32>,
     pub(super) unicast_messages_per_second: Option<std::num::NonZeroU32>,
+    pub(super) csptp: Option<bool>,
+    pub(super) sptp: Option<bool>,
 }
 
 impl ConfigError {

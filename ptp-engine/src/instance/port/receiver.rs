@@ -16,7 +16,12 @@ use crate::{
     instance::{Aiming, Cx, Instance, Synchronization},
     limits::{self, Clamped},
     outcome::{DelayObservation, Observation, SyncObservation},
-    port::{Port, PortTimer, Role, grain::Grain, rhythm::Rhythm},
+    port::{
+        Port, PortTimer, Role,
+        contest::{Contest, Steps},
+        grain::Grain,
+        rhythm::Rhythm,
+    },
     round_trip::RoundTrip,
     sent::Sent,
     sequence::{SequenceGuard, Verdict},
@@ -82,6 +87,7 @@ pub(crate) struct Following {
     pub(crate) log_delay_req_interval: i8,
     rhythm: Rhythm,
     grain: Grain,
+    contest: Contest,
 }
 
 impl Following {
@@ -96,6 +102,7 @@ impl Following {
             log_delay_req_interval: config.log_min_delay_req_interval,
             rhythm: Rhythm::default(),
             grain: Grain::default(),
+            contest: Contest::default(),
         }
     }
 
@@ -110,6 +117,7 @@ impl Following {
     pub(crate) fn forget_halves(&mut self) {
         self.syncs.clear();
         self.delays.clear();
+        self.contest.forget();
     }
 
     #[cfg(test)]
@@ -143,6 +151,14 @@ impl Instance {
         origin: Timestamp,
         rx: Option<Stamp>,
     ) -> Result<(), Drop> {
+        // Some transmitters send a Follow_Up and forget the flag. That it was sent when the epoch began is
+        // no time that anybody means.
+        let is_one_step = !header.flags.contains(Flags::TWO_STEP)
+            && !self.ports[index].config.assume_two_step
+            && origin != Timestamp::ZERO;
+        if is_one_step {
+            self.compare(cx.now, index, header, origin);
+        }
         self.check_parent(cx.now, index, header).inspect_err(|cause| {
             if *cause == Drop::NotParent {
                 self.overhear_sync(cx, index, header, origin, rx);
@@ -154,11 +170,9 @@ impl Instance {
         self.start_delay_req(cx.now, index);
         let (following, port) = self.following(index)?;
         let correction: Duration = header.correction.into();
-        // Some transmitters send a Follow_Up and forget the flag. That it was sent when the epoch began is
-        // no time that anybody means.
-        let is_one_step = !header.flags.contains(Flags::TWO_STEP)
-            && !port.config.assume_two_step
-            && origin != Timestamp::ZERO;
+        if !following.contest.is_usual(if is_one_step { Steps::One } else { Steps::Two }) {
+            return Err(Drop::Unconfirmed);
+        }
         if is_one_step {
             let Some(t2) = rx else {
                 following.sync_sequence.accept(cx.now, sequence_id);
@@ -168,7 +182,7 @@ impl Instance {
             let t1 = Time::<Ptp>::from(origin) + correction;
             let two_step = false;
             let sync = SyncObservation { t1, t2, sequence_id, log_interval, two_step, correction };
-            return self.finish_sync(cx, index, sync);
+            return self.finish_sync(cx, index, origin.into(), sync);
         }
         let half = match rx {
             Some(t2) => SyncHalf::Stamped { t2, correction, log_interval },
@@ -191,6 +205,7 @@ impl Instance {
         precise_origin: Timestamp,
         bracket: Option<Bracket>,
     ) -> Result<(), Drop> {
+        self.compare(cx.now, index, header, precise_origin);
         self.check_parent(cx.now, index, header).inspect_err(|cause| {
             if *cause == Drop::NotParent {
                 self.overhear_follow_up(cx, index, header, precise_origin);
@@ -213,10 +228,21 @@ impl Instance {
 
     /// What belongs to the parent of a port, and the rest of the port.
     fn following(&mut self, index: usize) -> Result<(&mut Following, Rest<'_>), Drop> {
-        let Port { role, config, counters, round_trip, .. } = &mut self.ports[index];
+        let Port { role, config, counters, round_trip, granted, .. } = &mut self.ports[index];
         match role {
-            Role::Receiver(following) => Ok((following, Rest { config, counters, round_trip })),
+            Role::Receiver(following) => {
+                Ok((following, Rest { config, counters, round_trip, granted }))
+            }
             _ => Err(Drop::NotParent),
+        }
+    }
+
+    /// Looks whether the parent has said something else of the same Sync before.
+    fn compare(&mut self, now: Time<Mono>, index: usize, header: &Header, origin: Timestamp) {
+        if self.parent_on(index) == Some(header.source_port_identity)
+            && let Ok((following, _)) = self.following(index)
+        {
+            following.contest.is_contradiction(now, header.sequence_id, origin.into());
         }
     }
 
@@ -277,17 +303,18 @@ impl Instance {
                 let (t1, two_step) = (origin + correction, true);
                 let sync =
                     SyncObservation { t1, t2, sequence_id, log_interval, two_step, correction };
-                self.finish_sync(cx, index, sync)
+                self.finish_sync(cx, index, origin, sync)
             }
         }
     }
 
-    /// `delayAsymmetry` is still to be added to `t1`.
+    /// `delayAsymmetry` is still to be added to `t1`. `origin` is what the time transmitter said, without corrections.
     fn finish_sync(
         &mut self,
         cx: &mut Cx<'_>,
         index: usize,
-        mut sync: SyncObservation,
+        origin: Time<Ptp>,
+        sync: SyncObservation,
     ) -> Result<(), Drop> {
         let sequence_id = sync.sequence_id;
         let (following, port) = self.following(index)?;
@@ -302,13 +329,16 @@ impl Instance {
                 count_half(port.counters, &old);
             }
         }
-        port.counters.sync_exchanges += 1;
-        let half = following.grain.half();
-        sync.t1 += port.config.delay_asymmetry + half;
-        sync.t2.doubt += half;
-        following.rhythm.sync(sync.t1, sync.t2.time);
-        port.round_trip.sync(sync.t1, sync.t2.time);
-        self.measured(cx, index, Observation::Sync(sync));
+        for mut sync in following.contest.complete(cx.now, origin, sync).into_iter().flatten() {
+            let (following, port) = self.following(index)?;
+            port.counters.sync_exchanges += 1;
+            let half = following.grain.half();
+            sync.t1 += port.config.delay_asymmetry + half;
+            sync.t2.doubt += half;
+            following.rhythm.sync(sync.t1, sync.t2.time);
+            port.round_trip.sync(sync.t1, sync.t2.time);
+            self.measured(cx, index, Observation::Sync(sync));
+        }
         Ok(())
     }
 
@@ -444,6 +474,7 @@ impl Instance {
         following.delays[at].t4 = Some((t4, correction, doubt));
         if let Some(Clamped { log, is_clamped }) = claimed {
             following.log_delay_req_interval = log;
+            *port.granted = Some((header.source_port_identity, log));
             if is_clamped {
                 port.counters.count_drop(Drop::IntervalClamped);
             }
@@ -483,6 +514,7 @@ struct Rest<'a> {
     config: &'a PortConfig,
     counters: &'a mut Counters,
     round_trip: &'a mut RoundTrip,
+    granted: &'a mut Option<(PortIdentity, i8)>,
 }
 
 impl Rest<'_> {

@@ -18,7 +18,7 @@ fn request(
 
 fn service(config: ServiceConfig) -> Service {
     let mut service = Service::new(config, at(0.0));
-    service.set_networks(vec![Network { address: IpAddr::from([192, 0, 0, 0]), length: 8 }]);
+    service.set_networks(vec!["192.0.0.0/8".parse().unwrap()]);
     service
 }
 

@@ -1,14 +1,11 @@
 //! Address prefixes as the command line, the configuration and the interfaces have them.
 
-use std::{
+use crate::prelude::*;
+use core::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
-
-use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
-
-use crate::engine::unicast::Network;
 
 /// All addresses that begin alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,33 +46,10 @@ impl Prefix {
         }
     }
 
-    /// The same for an engine.
-    pub const fn network(self) -> Network {
-        Network { address: self.address, length: self.length }
-    }
-
     /// Whether an address begins like this.
     pub fn contains(self, address: IpAddr) -> bool {
         self.address.is_ipv4() == address.is_ipv4() && Self::new(address, self.length) == self
     }
-}
-
-/// The networks of the interfaces that `is_ours` says.
-pub fn of_interfaces(is_ours: impl Fn(&str) -> bool) -> Vec<Prefix> {
-    let Ok(entries) = getifaddrs() else { return Vec::new() };
-    entries
-        .filter(|entry| is_ours(&entry.interface_name))
-        .filter_map(|entry| {
-            let address = entry.address.as_ref().and_then(ip_of)?;
-            Prefix::of(address, entry.netmask.as_ref().and_then(ip_of)?)
-        })
-        .collect()
-}
-
-/// The IP address in an address of whatever kind.
-pub(super) fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
 }
 
 impl FromStr for Prefix {
