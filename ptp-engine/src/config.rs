@@ -5,7 +5,10 @@ pub mod contention;
 pub mod servers;
 
 use crate::prelude::*;
-use crate::{DelayMechanism, sources, strategy};
+use crate::{
+    DelayMechanism, sources, strategy,
+    unicast::{client::ClientConfig, service::ServiceConfig},
+};
 use contention::Contention;
 use core::{fmt, str::FromStr};
 use ptp_common::{
@@ -44,6 +47,10 @@ pub struct PortConfig {
     /// `localPriority` of the alternate algorithm (ITU-T G.8275.1); `None`: the standard's algorithm. All ports
     /// have one, or none has.
     pub local_priority: Option<u8>,
+    /// Whom it asks for time by unicast negotiation (16.1): nobody else is heard there.
+    pub unicast: Option<ClientConfig>,
+    /// Whether Delay_Req goes to the time transmitter's address alone (16.9).
+    pub hybrid: bool,
 }
 
 /// Which roles a port may take.
@@ -74,6 +81,8 @@ impl Default for PortConfig {
             part: PortPart::Either,
             sync_receipt_timeout: 0,
             local_priority: None,
+            unicast: None,
+            hybrid: false,
         }
     }
 }
@@ -159,6 +168,10 @@ pub struct TransmitterConfig {
     pub max_requests_per_second: u32,
     /// Follow_Up and Delay_Resp tell the brackets of their timestamps in a TLV.
     pub tells_brackets: bool,
+    /// What is granted to those who ask for unicast messages (16.1); `None`: nothing.
+    pub unicast: Option<ServiceConfig>,
+    /// Whether Announce and Sync go to all as well.
+    pub multicast: bool,
     /// Makes it unforeseeable which clients share a place in the tables.
     pub seed: u64,
     /// Exchanges that are answered beside.
@@ -188,6 +201,8 @@ impl TransmitterConfig {
             time_properties: TimeProperties::UNKNOWN,
             max_requests_per_second: 10_000,
             tells_brackets: false,
+            unicast: None,
+            multicast: true,
             seed: 0,
             answers: Answers::default(),
         }

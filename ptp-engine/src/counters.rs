@@ -103,6 +103,12 @@ causes! {
     RateLimited = "rate_limited",
     /// The port is disabled or does not exist.
     PortDisabled = "port_disabled",
+    /// A request for unicast messages that was denied.
+    Denied = "unicast_denied",
+    /// A grant of what nobody has asked for: no interval, or another one.
+    ImplausibleGrant = "implausible_grant",
+    /// Unicast Delay_Req without an answer: they go to all for a while.
+    HybridUnanswered = "hybrid_unanswered",
     /// Nobody collected the actions; the oldest ones went.
     ActionOverflow = "action_overflow",
 }

@@ -23,6 +23,14 @@ pub(super) enum ProfileName {
     #[value(name = "g8275.1")]
     #[serde(rename = "g8275.1")]
     G8275_1,
+    /// ITU-T G.8275.2: telecom, partial timing support, by unicast.
+    #[value(name = "g8275.2")]
+    #[serde(rename = "g8275.2")]
+    G8275_2,
+    /// ITU-T G.8265.1: telecom, frequency, by unicast.
+    #[value(name = "g8265.1")]
+    #[serde(rename = "g8265.1")]
+    G8265_1,
 }
 
 /// What a profile says.
@@ -39,6 +47,8 @@ pub(super) struct Profile {
     /// Of ports and of the clock, where it compares by the alternate algorithm.
     pub(super) local_priority: Option<u8>,
     pub(super) holdover: Option<Holdover>,
+    /// Whether servers are asked by unicast negotiation.
+    pub(super) is_unicast: bool,
 }
 
 impl ProfileName {
@@ -53,6 +63,7 @@ impl ProfileName {
                 log_intervals: [1, 0, 0],
                 local_priority: None,
                 holdover: None,
+                is_unicast: false,
             },
             Self::G8275_1 => Profile {
                 name: "g8275.1",
@@ -68,6 +79,33 @@ impl ProfileName {
                     span: Duration::from_secs(300),
                     beyond: 165,
                 }),
+                is_unicast: false,
+            },
+            Self::G8275_2 => Profile {
+                name: "g8275.2",
+                transport: TransportKind::Udp4,
+                domain: 44,
+                domains: (44, 63),
+                delay_mechanism: DelayMechanism::E2e,
+                log_intervals: [0, -4, -4],
+                local_priority: Some(128),
+                holdover: Some(Holdover {
+                    within: 135,
+                    span: Duration::from_secs(300),
+                    beyond: 165,
+                }),
+                is_unicast: true,
+            },
+            Self::G8265_1 => Profile {
+                name: "g8265.1",
+                transport: TransportKind::Udp4,
+                domain: 4,
+                domains: (4, 23),
+                delay_mechanism: DelayMechanism::E2e,
+                log_intervals: [1, -4, -4],
+                local_priority: Some(128),
+                holdover: None,
+                is_unicast: true,
             },
         }
     }
@@ -85,7 +123,9 @@ impl Profile {
         if self.local_priority.is_none() {
             return Ok(());
         }
-        if transport != self.transport {
+        // Telecom profiles by unicast are carried by either IP.
+        let is_ip = self.is_unicast && transport != TransportKind::L2;
+        if transport != self.transport && !is_ip {
             return against(format!("it is carried by {}, not {transport}", self.transport));
         }
         if delay != self.delay_mechanism {
@@ -109,6 +149,9 @@ impl Profile {
         );
         if let Some(priority) = self.local_priority {
             text += &format!("# alternate data set comparison, localPriority {priority}\n");
+        }
+        if self.is_unicast {
+            text += "# unicast negotiation: name servers, as in unicast = [\"192.0.2.1\"]\n";
         }
         if let Some(Holdover { within, span, beyond }) = self.holdover {
             let seconds = span.as_secs_f64();

@@ -9,8 +9,13 @@ mod rhythm;
 pub(crate) mod transmitter;
 
 use crate::{
-    PortState, bmca::DataSet, config::PortConfig, counters::Counters, instance::Aiming,
+    PortState,
+    bmca::DataSet,
+    config::PortConfig,
+    counters::Counters,
+    instance::{Aiming, unicast::Hybrid},
     round_trip::RoundTrip,
+    unicast::client::Client,
 };
 use foreign::{Foreign, ForeignTable};
 use ptp_common::{
@@ -96,6 +101,9 @@ pub(crate) struct Port {
     pub(crate) counters: Counters,
     pub(crate) foreign: ForeignTable,
     pub(crate) round_trip: RoundTrip,
+    /// Whom it has asked for what, where it asks.
+    pub(crate) partners: Option<Client>,
+    pub(crate) hybrid: Hybrid,
     pub(crate) aiming: Aiming,
     /// Who has answered last, and the mean interval of Delay_Req that it permits, log2 s: it holds when it comes back.
     pub(crate) granted: Option<(PortIdentity, i8)>,
@@ -122,9 +130,12 @@ impl Port {
         delay_sequence_id: u16,
         pdelay_sequence_id: u16,
     ) -> Self {
+        let partners = config.unicast.clone().map(Client::new);
         Self {
             identity,
             config,
+            partners,
+            hybrid: Hybrid::default(),
             role: Role::default(),
             counters: Counters::default(),
             foreign: ForeignTable::new(key),

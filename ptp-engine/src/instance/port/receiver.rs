@@ -10,7 +10,7 @@ use ptp_common::{
 use rand::RngExt;
 
 use crate::{
-    Datagram, DelayMechanism, Group, PortIndex, PortState, SentToken,
+    Datagram, DelayMechanism, Destination, PortIndex, PortState, SentToken,
     config::PortConfig,
     counters::{Counters, Drop},
     instance::{Aiming, Cx, Instance, Synchronization},
@@ -376,6 +376,10 @@ impl Instance {
 
     pub(crate) fn delay_req_due(&mut self, cx: &mut Cx<'_>, index: usize) {
         let next = self.next_request(cx.now, index);
+        let Some(to) = self.delay_req_to(cx.now, index) else {
+            self.timers.set((index as u16, PortTimer::DelayReq), next);
+            return;
+        };
         let port = &mut self.ports[index];
         let Role::Receiver(following) = &mut port.role else { return };
         let token = self.in_flight.put(PortIndex(index as u16), Sent::DelayReq);
@@ -392,10 +396,13 @@ impl Instance {
         self.timers.set((index as u16, PortTimer::DelayReq), next);
         let sent = cx.now;
         following.delays.push_back(PendingDelay { sequence_id, token, sent, t3: None, t4: None });
-        let header = self.header(index, sequence_id);
+        let mut header = self.header(index, sequence_id);
+        if matches!(to, Destination::Unicast(_)) {
+            header.flags |= Flags::UNICAST;
+        }
         let body = Body::DelayReq { origin_timestamp: Timestamp::ZERO };
         let message = Datagram::new(header, body);
-        self.send_event(cx, index, MessageType::DelayReq, token, Group::Primary, message);
+        self.send(cx, index, MessageType::DelayReq, to, message, Some(token));
     }
 
     /// The stamp of a Delay_Req, or the news that there is none.
