@@ -2,6 +2,9 @@
 //! said.
 
 pub mod contention;
+mod link;
+
+pub use link::{AsCapable, Rules};
 
 use crate::prelude::*;
 use crate::{DelayMechanism, sources, strategy};
@@ -42,6 +45,10 @@ pub struct PortConfig {
     /// `localPriority` of the alternate algorithm (ITU-T G.8275.1); `None`: the standard's algorithm. All ports
     /// have one, or none has.
     pub local_priority: Option<u8>,
+    /// Where so, Announce and Sync are sent and heard only while the port is `asCapable`.
+    pub as_capable: Option<AsCapable>,
+    /// Whose rules it keeps.
+    pub rules: Rules,
 }
 
 /// Which roles a port may take.
@@ -72,6 +79,8 @@ impl Default for PortConfig {
             part: PortPart::Either,
             sync_receipt_timeout: 0,
             local_priority: None,
+            as_capable: None,
+            rules: Rules::Ieee1588,
         }
     }
 }

@@ -186,7 +186,7 @@ impl<C: Clock> Discipline<C> {
         if clock.is_adjustable() {
             servo.limit_frequency(clock.max_frequency_ppb());
         }
-        let is_peer = |port: &PortConfig| port.delay_mechanism == DelayMechanism::P2p;
+        let is_peer = |port: &PortConfig| port.delay_mechanism != DelayMechanism::E2e;
         let choice = if config.ports.iter().any(is_peer) {
             strategy::Choice::Plain
         } else {

@@ -419,6 +419,15 @@ impl Instance {
         received: &Received<'_>,
         message: &Message<'_>,
     ) -> Result<(), Drop> {
+        let port = &self.ports[received.index];
+        let tells_time =
+            matches!(message.body, Body::Announce(_) | Body::Sync { .. } | Body::FollowUp { .. });
+        if tells_time && !port.is_capable {
+            return Err(Drop::NotCapable);
+        }
+        if matches!(message.body, Body::Signaling { .. }) && port.config.rules.are_gptp() {
+            return self.take_interval_request(cx.now, received.index, message);
+        }
         if self.standing.is_some() {
             return self.message_of_either(cx, received, message);
         }
@@ -458,8 +467,8 @@ impl Instance {
                 self.take_sync(cx, index, &header, origin_timestamp, rx)
             }
             Body::FollowUp { precise_origin_timestamp } => {
-                let bracket = Bracket::find(&message.tlvs);
-                self.take_follow_up(cx, index, &header, precise_origin_timestamp, bracket)
+                let tlvs = message.tlvs;
+                self.take_follow_up(cx, index, &header, precise_origin_timestamp, tlvs)
             }
             Body::DelayResp { receive_timestamp, requesting_port_identity } => {
                 let (at, who) = (receive_timestamp, requesting_port_identity);

@@ -5,6 +5,7 @@
 mod authentication;
 mod bracket;
 pub mod data_set;
+pub mod gptp;
 mod header;
 pub mod management;
 mod message;

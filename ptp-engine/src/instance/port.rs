@@ -96,6 +96,11 @@ pub(crate) struct Port {
     pub(crate) foreign: ForeignTable,
     pub(crate) round_trip: RoundTrip,
     pub(crate) aiming: Aiming,
+    /// `asCapable`, as the link says it; true where nobody asks.
+    pub(crate) is_capable: bool,
+    /// Intervals of Sync and Announce that the neighbour has asked for, log2 s.
+    pub(crate) asked_sync: Option<i8>,
+    pub(crate) asked_announce: Option<i8>,
     /// How much longer than `announceReceiptTimeout` the port waits, in 2^-16 of an announce interval.
     pub(crate) more_patience: u16,
     /// LISTENING, and has waited long enough.
@@ -121,12 +126,14 @@ impl Port {
     ) -> Self {
         Self {
             identity,
-            config,
             role: Role::default(),
             counters: Counters::default(),
-            foreign: ForeignTable::new(key),
+            foreign: ForeignTable::new(key, config.rules),
+            is_capable: config.as_capable.is_none(),
             round_trip: RoundTrip::default(),
             aiming: Aiming::Off,
+            asked_sync: None,
+            asked_announce: None,
             more_patience: 0,
             has_waited: false,
             shadowed_until: None,
@@ -134,6 +141,7 @@ impl Port {
             pdelay_sequence_id,
             announce_sequence_id: 0,
             sync_sequence_id: 0,
+            config,
         }
     }
 
