@@ -222,6 +222,11 @@ impl Instance {
         self.domain_number
     }
 
+    /// `sdoId`.
+    pub const fn sdo_id(&self) -> u16 {
+        self.sdo_id
+    }
+
     /// How many ports there are.
     pub fn ports(&self) -> impl Iterator<Item = PortIndex> + use<> {
         (0..self.ports.len() as u16).map(PortIndex)

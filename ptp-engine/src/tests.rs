@@ -3,6 +3,7 @@
 
 mod anything;
 mod brackets;
+mod links;
 mod node;
 mod peer_delay;
 mod roles;

@@ -25,6 +25,7 @@ use crate::{
     clock::{ClockError, followed::Followed, policy::Limits},
     engine::{
         Command, Commands, Context, DelayMechanism, Monotonic, PortIndex, PortState, ReadClock,
+        config::{AsCapable, Rules},
         contention::Contention,
         discipline::{Discipline, Event, Policy},
         receiver::{Acceptable, PortConfig, PortPart, ReceiverConfig},
@@ -99,6 +100,12 @@ pub struct RunConfig {
     pub local_priority: Option<u8>,
     /// Of the profile: of Announce, Sync and Delay_Req, log2 s.
     pub log_intervals: [i8; 3],
+    /// `sdoId`.
+    pub sdo_id: u16,
+    /// As for [`PortConfig::rules`].
+    pub rules: Rules,
+    /// As for [`PortConfig::as_capable`].
+    pub as_capable: Option<AsCapable>,
     /// How requests are sent and which Sync messages are learnt from.
     pub strategy: strategy::Choice,
     /// Which clock follows.
@@ -144,6 +151,9 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         sync_receipt_timeout,
         local_priority,
         log_intervals: [log_announce_interval, _, log_min_delay_req_interval],
+        sdo_id,
+        rules,
+        as_capable,
         strategy,
         clock,
         servo,
@@ -174,6 +184,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         .collect();
     let receiver = ReceiverConfig {
         domain_number: common.domain,
+        sdo_id,
         ports: ports
             .iter()
             .map(|port| {
@@ -188,6 +199,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
                     part: own.part,
                     sync_receipt_timeout,
                     local_priority,
+                    as_capable,
+                    rules,
                     log_min_delay_req_interval,
                     log_announce_interval: serving
                         .map_or(log_announce_interval, |serving| serving.log_announce_interval),
