@@ -143,7 +143,7 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
         }));
     }
     metrics.set_ring_lost(0);
-    metrics.set_sources(SourceFigures { followed_domain: Some(0), ..SourceFigures::default() });
+    metrics.set_sources(SourceFigures { followed: Some(("ptp", 0)), ..SourceFigures::default() });
     metrics.set_alarms(Alarm::ALL.iter().map(|alarm| (alarm.name(), false)));
     let messages = TYPES
         .iter()

@@ -22,6 +22,10 @@ pub const RATE_BITS: u32 = 40;
 pub const MAX_RATE: i64 = 1 << (RATE_BITS - 10);
 /// Ports of a transparent clock at the most; they are numbered from 1.
 pub const MAX_PORTS: u32 = 255;
+/// The group that bridges keep: for peer delay (annex E), and for everything in IEEE 802.1AS.
+pub const LINK_LOCAL: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
+/// Interfaces between which that can be relayed, at the most.
+pub const RELAYS: u32 = 64;
 /// `tlvType` of AUTHENTICATION (14.4.2).
 const AUTHENTICATION: u16 = 0x8009;
 /// The same in the experimental Annex K of IEEE 1588-2008.
@@ -225,6 +229,21 @@ pub const fn bucket_end_ns(bucket: u32) -> u64 {
     if bucket.is_multiple_of(2) { (1 << log) + (1 << (log - 1)) } else { 1 << (log + 1) }
 }
 
+/// Which of [`TYPES`] a `messageType` is and what that means; `None` for all others.
+#[inline(always)]
+pub const fn kind_of(message_type: u8) -> Option<(u32, Kind)> {
+    Some(match message_type {
+        SYNC => (0, Kind::Event),
+        DELAY_REQ => (1, Kind::Event),
+        PDELAY_REQ => (2, Kind::Event),
+        PDELAY_RESP => (3, Kind::Event),
+        FOLLOW_UP => (4, Kind::General),
+        DELAY_RESP => (5, Kind::General),
+        PDELAY_RESP_FOLLOW_UP => (6, Kind::General),
+        _ => return None,
+    })
+}
+
 /// The first bytes of a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a>(&'a [u8; HEAD]);
@@ -236,19 +255,10 @@ impl<'a> Head<'a> {
         Self(bytes)
     }
 
-    /// Which of [`TYPES`] it is and what that means; `None` for all others.
+    /// [`kind_of`] its type.
     #[inline(always)]
     pub const fn kind(&self) -> Option<(u32, Kind)> {
-        Some(match self.message_type() {
-            SYNC => (0, Kind::Event),
-            DELAY_REQ => (1, Kind::Event),
-            PDELAY_REQ => (2, Kind::Event),
-            PDELAY_RESP => (3, Kind::Event),
-            FOLLOW_UP => (4, Kind::General),
-            DELAY_RESP => (5, Kind::General),
-            PDELAY_RESP_FOLLOW_UP => (6, Kind::General),
-            _ => return None,
-        })
+        kind_of(self.message_type())
     }
 
     /// `messageType`.
@@ -412,8 +422,10 @@ pub mod config {
     pub const IS_P2P: usize = 7;
     /// 1: withhold a general message whose event left nobody knows when.
     pub const WITHHOLDS: usize = 8;
+    /// 1: relay what comes to [`super::LINK_LOCAL`].
+    pub const RELAYS: usize = 9;
     /// How many numbers.
-    pub const LENGTH: usize = 9;
+    pub const LENGTH: usize = 10;
 }
 
 /// What a port of map `PORTS` is: its number, and this where no queue is in front of its driver.

@@ -30,6 +30,7 @@ use aya_ebpf::{
     programs::{RawTracePointContext, TcContext, XdpContext},
 };
 use ptp_common::{
+    answer::MARK,
     classify::classify,
     hint,
     record::{Direction, Hook},
@@ -103,6 +104,12 @@ fn hint(ctx: &TcContext) -> Option<u64> {
 #[classifier]
 pub fn ptp_tc_egress(ctx: TcContext) -> i32 {
     if let Some(location) = find(&ctx) {
+        // SAFETY: the program's context; the verifier checks the field access.
+        let block = unsafe { [(*ctx.skb.skb).cb[0], (*ctx.skb.skb).cb[1]] };
+        if block == MARK {
+            // An answer of the kernel's own, which has its stamp.
+            return NEXT;
+        }
         let _recorded = with_slot(Hook::TcEgress, |slot, seen| {
             let address = slot.address_of(&ctx);
             // SAFETY: a helper without arguments.

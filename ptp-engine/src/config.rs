@@ -3,6 +3,7 @@
 
 pub mod contention;
 mod link;
+pub mod servers;
 
 pub use link::{AsCapable, Rules};
 
@@ -16,6 +17,7 @@ use ptp_common::{
     wire::{ClockAccuracy, ClockIdentity, ClockQuality, PortIdentity},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use servers::{Answers, ServerConfig};
 
 /// How one port behaves.
 #[derive(Clone, Debug)]
@@ -111,6 +113,8 @@ pub struct ReceiverConfig {
     pub seed: u64,
     /// Where the clock may serve as well: how. `None`: it is a client only.
     pub contention: Option<Contention>,
+    /// These servers are asked, and nobody else is followed; none: whoever announces itself.
+    pub servers: Vec<ServerConfig>,
 }
 
 impl ReceiverConfig {
@@ -128,6 +132,7 @@ impl ReceiverConfig {
             on_disagreement: sources::Policy::Alarm,
             seed,
             contention: None,
+            servers: Vec::new(),
         }
     }
 }
@@ -165,6 +170,8 @@ pub struct TransmitterConfig {
     pub tells_brackets: bool,
     /// Makes it unforeseeable which clients share a place in the tables.
     pub seed: u64,
+    /// Exchanges that are answered beside.
+    pub answers: Answers,
 }
 
 impl TransmitterConfig {
@@ -191,6 +198,7 @@ impl TransmitterConfig {
             max_requests_per_second: 10_000,
             tells_brackets: false,
             seed: 0,
+            answers: Answers::default(),
         }
     }
 }

@@ -86,6 +86,16 @@ causes! {
     Correction = "correction",
     /// A bracket that ends before it begins, or is wider than the path; the message itself counts.
     ImplausibleBracket = "implausible_bracket",
+    /// Request to a server without an answer.
+    UnansweredRequest = "unanswered_request",
+    /// Answer to nothing that was asked, or from elsewhere.
+    NotAsked = "not_asked",
+    /// A server that says it is another one, which answers as well.
+    DuplicateIdentity = "duplicate_identity",
+    /// Request of a stranger whose answer would be longer by more than a fifth.
+    WouldAmplify = "would_amplify",
+    /// Request of somebody who is in none of the prefixes that are served.
+    NotServed = "not_served",
     /// A message type that this role has no use for.
     NotForRole = "not_for_role",
     /// Announce or Sync on a link that is not `asCapable` (IEEE 802.1AS, 10.2).
@@ -122,6 +132,8 @@ pub struct Counters {
     pub delay_exchanges: u64,
     /// Peer delay measurements handed on.
     pub peer_delay_exchanges: u64,
+    /// Requests of CSPTP and SPTP that were answered.
+    pub answers: u64,
 }
 
 impl Default for Counters {
@@ -133,6 +145,7 @@ impl Default for Counters {
             sync_exchanges: 0,
             delay_exchanges: 0,
             peer_delay_exchanges: 0,
+            answers: 0,
         }
     }
 }

@@ -5,6 +5,7 @@
 mod council;
 mod driven;
 mod sample;
+mod servers;
 #[cfg(test)]
 mod tests;
 mod witness;
@@ -187,7 +188,8 @@ impl<C: Clock> Discipline<C> {
             servo.limit_frequency(clock.max_frequency_ppb());
         }
         let is_peer = |port: &PortConfig| port.delay_mechanism != DelayMechanism::E2e;
-        let choice = if config.ports.iter().any(is_peer) {
+        // A server answers at once, so there is no Sync to be aimed at, and its path is as warm as the own one.
+        let choice = if config.ports.iter().any(is_peer) || !config.servers.is_empty() {
             strategy::Choice::Plain
         } else {
             config.strategy
@@ -328,11 +330,13 @@ impl<C: Clock> Discipline<C> {
             let mut way = Way { now, out: cx.out, said: &mut said };
             match command {
                 Command::Measured(measurement) => {
-                    way.out.push(Command::Measured(measurement));
-                    let parent = self.receiver().parent().copied();
+                    let parent = self.receiver().parent_of(measurement.parent);
                     let domain_number = self.receiver().domain_number();
                     self.watch(now, domain_number, parent.as_ref(), &measurement);
-                    self.measured(&mut way, &measurement);
+                    if self.receiver().is_of_parent(&measurement) {
+                        way.out.push(Command::Measured(measurement));
+                        self.measured(&mut way, &measurement);
+                    }
                 }
                 Command::Witnessed(witnessed) => {
                     let domain_number = self.receiver().domain_number();
@@ -586,6 +590,7 @@ impl<C: Clock> Discipline<C> {
             parent: from.parent,
             grandmaster: self.origin.parent.map(|parent| parent.set.grandmaster_identity),
             sequence_id,
+            exchange: self.receiver().server(from.parent).map(|server| server.protocol),
             strategy: self.strategist.strategy(),
         };
         way.tell(Event::Sample(sample));

@@ -2,6 +2,8 @@
 //! tells of itself. Bytes come in by [`Input`], and which port does what with them is a matter of the port's
 //! [`Role`]. What a clock may be is its [`Participation`].
 
+pub(crate) mod answering;
+pub(crate) mod asking;
 mod bystanders;
 mod election;
 pub(crate) mod overheard;
@@ -27,6 +29,8 @@ use crate::{
     stamp::Stamp,
     timers::Timers,
 };
+use answering::Answering;
+use asking::Asking;
 use bystanders::Bystanders;
 use overheard::{Hint, Overheard};
 use ptp_common::{
@@ -92,13 +96,13 @@ pub struct Instance {
     pub(crate) domain_number: u8,
     pub(crate) sdo_id: u16,
     minor_version: u8,
-    acceptable: Vec<Acceptable>,
+    pub(crate) acceptable: Vec<Acceptable>,
     pub(crate) ports: Vec<Port>,
     pub(crate) timers: Timers<(u16, PortTimer)>,
     /// When the first foreign time transmitter of a port is forgotten.
     expiries: Timers<u16>,
     pub(crate) parent: Option<Parent>,
-    epoch: u64,
+    pub(crate) epoch: u64,
     pub(crate) rng: ChaCha8Rng,
     pub(crate) in_flight: InFlight,
     /// What it tells of itself, where it serves.
@@ -110,9 +114,12 @@ pub struct Instance {
     overheard: Overheard,
     bystanders: Bystanders,
     /// Who is not followed, since others have refuted its time.
-    distrusted: Vec<PortIdentity>,
+    pub(crate) distrusted: Vec<PortIdentity>,
     /// Of a clock that may serve and hears others.
     standing: Option<Standing>,
+    /// Of a clock that asks servers.
+    pub(crate) asking: Option<Box<Asking>>,
+    pub(crate) answering: Answering,
     /// When it was last given anything.
     last_now: Time<Mono>,
 }
@@ -133,6 +140,7 @@ impl Instance {
             config.minor_version,
             config.acceptable,
         );
+        instance.start_asking(cx, &config.servers);
         instance.start(cx);
         instance
     }
@@ -187,6 +195,8 @@ impl Instance {
             bystanders: Bystanders::default(),
             distrusted: Vec::new(),
             standing: None,
+            asking: None,
+            answering: Answering::default(),
             last_now: Time::ZERO,
         }
     }
@@ -355,6 +365,8 @@ impl Instance {
         match what {
             Sent::Sync => self.sync_sent(cx, index, token, stamp),
             Sent::DelayReq => self.delay_req_sent(cx, index, token, stamp),
+            Sent::Request(server) => self.request_sent(cx, server, token, stamp),
+            Sent::Answer => self.answer_sent(cx, token, stamp),
             // The link's.
             Sent::PdelayReq | Sent::PdelayResp => {}
         }
@@ -572,6 +584,7 @@ impl Instance {
     pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
         self.last_now = cx.now;
         self.expire(cx);
+        self.ask_due(cx);
         let mut due = Vec::new();
         while let Some(each) = self.timers.pop_due(cx.now) {
             due.push(each);
@@ -594,6 +607,7 @@ impl Instance {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(crate) fn next_timeout(&self) -> Option<Time<Mono>> {
-        [self.timers.next(), self.expiries.next()].into_iter().flatten().min()
+        let asking = self.asking.as_deref().and_then(Asking::next_timeout);
+        [self.timers.next(), self.expiries.next(), asking].into_iter().flatten().min()
     }
 }

@@ -20,6 +20,7 @@ pub mod bmca;
 pub mod clock;
 pub mod config;
 pub mod counters;
+pub mod csptp;
 mod datagram;
 pub mod discipline;
 mod fair;
@@ -33,6 +34,7 @@ pub mod ntp;
 pub mod observer;
 pub mod origin;
 pub mod outcome;
+pub mod prefix;
 mod prelude;
 pub mod receiver;
 mod round_trip;
@@ -65,7 +67,7 @@ pub use seam::{
 pub use sent::SentToken;
 
 /// Which of the clock's own ports, counted from 0. `portNumber` on the wire is one more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortIndex(pub u16);
 
 impl PortIndex {

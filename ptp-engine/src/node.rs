@@ -116,6 +116,9 @@ impl Node {
         received: &Received<'_>,
     ) -> Result<(), Drop> {
         let instance = &mut self.instances[which];
+        if let Some(done) = instance.exchange(cx, received) {
+            return done;
+        }
         let message = instance.admit(cx, received)?;
         match message.body {
             Body::PdelayReq { .. } | Body::PdelayResp { .. } | Body::PdelayRespFollowUp { .. } => {
@@ -138,7 +141,9 @@ impl Node {
         let Some((on, what)) = instance.in_flight.take(token) else { return };
         let index = usize::from(on.0);
         match what {
-            Sent::Sync | Sent::DelayReq => instance.sent(cx, index, what, token, stamp),
+            Sent::Sync | Sent::DelayReq | Sent::Request(_) | Sent::Answer => {
+                instance.sent(cx, index, what, token, stamp);
+            }
             Sent::PdelayReq => self.pdelay_req_sent(cx, index, token, stamp),
             Sent::PdelayResp => self.pdelay_resp_sent(cx, which, index, token, stamp),
         }

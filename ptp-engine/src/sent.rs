@@ -35,6 +35,10 @@ pub(crate) enum Sent {
     DelayReq,
     PdelayReq,
     PdelayResp,
+    /// To a server of this number.
+    Request(u16),
+    /// To a client.
+    Answer,
 }
 
 /// See the module's paragraph.

@@ -3,6 +3,7 @@
 
 mod anything;
 mod brackets;
+mod csptp;
 mod links;
 mod node;
 mod peer_delay;

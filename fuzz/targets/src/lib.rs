@@ -6,6 +6,7 @@ pub mod corpus;
 
 pub mod authentication;
 pub mod classifier;
+pub mod csptp;
 pub mod management;
 pub mod node;
 pub mod ntp;
@@ -35,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     ("tlvs", tlvs::run, corpus::tlvs),
     ("authentication", authentication::run, corpus::messages),
     ("classifier", classifier::run, corpus::frames),
+    ("csptp", csptp::run, corpus::exchanges),
     ("management", management::run, corpus::messages),
     ("node", node::run, corpus::recipes),
     ("ntp", ntp::run, corpus::ntp),

@@ -105,6 +105,11 @@ impl<E: Engine, O: Outside> Drive<E, O> {
         then(&mut self.engine, &mut cx)
     }
 
+    /// Lets something be done to the engine by the host itself; what it commands is carried out next.
+    pub fn hand<R>(&mut self, then: impl FnOnce(&mut E, &mut Commands<E::Event>) -> R) -> R {
+        then(&mut self.engine, &mut self.commands)
+    }
+
     /// Until it is told to end.
     ///
     /// # Errors

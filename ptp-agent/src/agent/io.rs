@@ -340,6 +340,11 @@ impl Io {
         self.config.ingress_latency.of(StampSource::Stack)
     }
 
+    /// Between the transmit stamp in front of the driver and the wire.
+    pub fn egress_latency(&self) -> Duration {
+        self.config.egress_latency.of(StampSource::StartXmit)
+    }
+
     /// Name of a port's interface.
     pub fn interface(&self, port: PortIndex) -> &str {
         self.ports.get(usize::from(port.0)).map_or("?", |port| &port.interface)
@@ -436,7 +441,7 @@ impl Io {
     ) -> bool {
         self.send_by(index, |transport| match to {
             Destination::Multicast(group) => transport.send(channel, group, message),
-            Destination::Unicast(to) => transport.send_unicast(to, message),
+            Destination::Unicast(to) => transport.send_unicast(channel, to, message),
         })
     }
 

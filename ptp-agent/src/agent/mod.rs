@@ -35,7 +35,7 @@ use crate::{
     clock::{
         Clock, ClockError, phc::PhcError, policy::MAX_FREQUENCY_PPB, virtual_clock::VirtualClock,
     },
-    engine::{counters::Counters, discipline},
+    engine::{counters::Counters, csptp::Protocol, discipline},
     publish::{
         alarms::Limits,
         json::{ClockLine, Output, OutputError, PTP, Sample},
@@ -278,7 +278,7 @@ fn sample_line(interface: &str, sample: &discipline::Sample) -> Sample {
         rx_source: Some(sample.rx_source.name().into()),
         tx_source: sample.tx_source.map(|source| source.name().into()),
         strategy: Some(sample.strategy.name().into()),
-        source: Some(PTP.into()),
+        source: Some(sample.exchange.map_or(PTP, Protocol::name).into()),
         grandmaster: sample.grandmaster.map(|identity| identity.to_string()),
     }
 }

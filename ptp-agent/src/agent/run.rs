@@ -4,6 +4,7 @@
 mod apart;
 mod host;
 mod roles;
+mod servers;
 mod sources;
 mod telling;
 
@@ -43,6 +44,8 @@ use crate::{
     transport::{TransportKind, interface_addresses, interface_mac},
 };
 use apart::Apart;
+pub use servers::NamedServer;
+use servers::Servers;
 use telling::Teller;
 pub use telling::ptp4l_line;
 
@@ -132,6 +135,10 @@ pub struct RunConfig {
     pub witness_domains: Vec<u8>,
     /// As for [`ReceiverConfig::on_disagreement`].
     pub on_disagreement: Policy,
+    /// These are asked, and nobody else is followed; none: whoever announces itself.
+    pub servers: Vec<NamedServer>,
+    /// The interval between requests to each, log2 s.
+    pub log_request_interval: i8,
     /// What other programs are given.
     pub exporting: Exporting,
 }
@@ -167,6 +174,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         acceptable_masters,
         witness_domains,
         on_disagreement,
+        servers,
+        log_request_interval,
         exporting,
     } = config;
     let exports = Exports::start(exporting, limits, monotonic());
@@ -182,9 +191,14 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         .filter_map(|n| u16::try_from(n).ok())
         .map(PortIndex)
         .collect();
+    let servers = Servers::start(servers, &common.io);
     let receiver = ReceiverConfig {
         domain_number: common.domain,
         sdo_id,
+        servers: servers
+            .as_ref()
+            .map(|servers| servers.configs(common.domain, log_request_interval))
+            .unwrap_or_default(),
         ports: ports
             .iter()
             .map(|port| {
@@ -201,7 +215,10 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
                     local_priority,
                     as_capable,
                     rules,
-                    log_min_delay_req_interval,
+                    log_min_delay_req_interval: match servers {
+                        Some(_) => log_request_interval,
+                        None => log_min_delay_req_interval,
+                    },
                     log_announce_interval: serving
                         .map_or(log_announce_interval, |serving| serving.log_announce_interval),
                     ..default
@@ -299,6 +316,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         identity,
         exports,
         limits: common.limits,
+        servers,
     };
     let mut runner = Drive::new(io, client, commands);
     runner.recorder = recorder;
@@ -391,6 +409,9 @@ impl Host<Discipline<Followed>> for Around {
 
     fn housekeep(&mut self, runner: &mut Runner, now: Time<Mono>) -> Result<(), AgentError> {
         let accuracy = self.teller.grandmaster_accuracy;
+        if let Some(servers) = &mut self.teller.servers {
+            runner.hand(|engine, out| servers.look(engine, now, out));
+        }
         self.teller.is_stepped_elsewhere = steer::keep(&mut runner.engine, now, accuracy)?;
         self.teller.housekeep(runner)
     }

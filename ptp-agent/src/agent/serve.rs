@@ -26,12 +26,12 @@ use super::{
     start_output, virtual_clock,
 };
 use crate::{
-    answers::{self, Answers, PortAnswers},
+    answers::{self, Answers, PortAnswers, Prefix, own_networks},
     capture::Choice,
     clock::{Clock, served::ServedTime, virtual_clock::VirtualClock},
     engine::{
         Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
-        ReadClock, counters::Counters, instance::Instance, node::Node, receiver::PortConfig,
+        ReadClock, counters::Counters, csptp, instance::Instance, node::Node, receiver::PortConfig,
         transmitter::TransmitterConfig,
     },
     publish::{
@@ -87,6 +87,8 @@ pub struct ServeConfig {
     pub answers: answers::Config,
     /// Whether it falls silent where a better one serves.
     pub contends: bool,
+    /// Exchanges that are answered beside.
+    pub exchanges: csptp::Answers,
 }
 
 enum Served {
@@ -176,6 +178,7 @@ pub async fn serve(
         log_min_delay_req_interval: config.log_min_delay_req_interval,
         seed: seed(common.seed),
         tells_brackets: config.tells_brackets,
+        answers: config.exchanges,
         ..TransmitterConfig::new(identity)
     };
     transmitter.clock_quality.clock_class = config.clock_class;
@@ -234,6 +237,8 @@ pub async fn serve(
         services,
         reload,
         answers,
+        serve_to: config.answers.serve_to.clone(),
+        interfaces: common.io.interfaces.clone(),
     };
     around.look_after_answers(&mut server, monotonic());
     confinement::keep_system_calls(common.is_confined);
@@ -282,6 +287,9 @@ struct Around {
     services: Services,
     reload: Option<Reload<ServeConfig>>,
     answers: Option<Answers>,
+    /// Who alone is answered.
+    serve_to: Vec<Prefix>,
+    interfaces: Vec<String>,
 }
 
 /// The kernel's part of answering, where it is wanted and possible.
@@ -313,7 +321,14 @@ fn open_answers(config: &ServeConfig) -> Result<Option<Answers>, AgentError> {
     let is_stack = io.rx_source != Choice::Fixed(StampSource::TcIngress);
     // The standard library's, which nobody can know.
     let key = RandomState::new().build_hasher().finish();
-    let opened = Answers::open(config.answers.clone(), &io.interfaces, io.transport, is_stack, key);
+    let opened = Answers::open(
+        config.answers.clone(),
+        &io.interfaces,
+        io.transport,
+        is_stack,
+        key,
+        config.exchanges,
+    );
     match opened {
         Ok(answers) => Ok(Some(answers)),
         Err(error) if mode == answers::Mode::Tc => Err(IoError::Capture(error).into()),
@@ -363,6 +378,7 @@ impl Host<Node> for Around {
                 Setting::Priority2(new) => transmitter.set_priorities(priority1, new),
             }
         }
+        self.tell_prefixes(server);
         self.look_after_answers(server, now);
         self.publish(server, now);
         Ok(())
@@ -392,6 +408,17 @@ impl Host<Node> for Around {
 }
 
 impl Around {
+    /// Who may be sent more than came from there: who is in the own networks, and whom the configuration names.
+    fn tell_prefixes(&self, server: &mut Server) {
+        let engine = &mut server.engine;
+        if engine.config().answers == csptp::Answers::default() {
+            return;
+        }
+        let mut trusted = own_networks(&self.interfaces);
+        trusted.extend(&self.serve_to);
+        engine.set_prefixes(trusted, self.serve_to.clone());
+    }
+
     fn look_after_answers(&mut self, server: &mut Server, now: Time<Mono>) {
         let Some(answers) = &mut self.answers else { return };
         self.served.read(now);
@@ -399,11 +426,18 @@ impl Around {
             answers.tell(now, &served);
         }
         let Drive { io, engine, .. } = server;
-        let latency = io.ingress_latency();
+        let (latency, egress_latency) = (io.ingress_latency(), io.egress_latency());
         answers.look_after(now, |index| {
             let port = PortIndex(u16::try_from(index).ok()?);
             let form = engine.delay_resp_form(port).filter(|_| io.is_up(port))?;
-            Some(PortAnswers { response: form.to_vec(), domain: self.domain, sdo_id: 0, latency })
+            Some(PortAnswers {
+                response: form.to_vec(),
+                domain: self.domain,
+                sdo_id: 0,
+                latency,
+                egress_latency,
+                forms: engine.answer_forms(now, port),
+            })
         });
     }
 
@@ -468,7 +502,7 @@ fn answer_figures(
     counters: &Counters,
 ) -> BTreeMap<(&'static str, &'static str), u64> {
     let mut figures = BTreeMap::new();
-    figures.insert(("agent", "answered"), counters.delay_exchanges);
+    figures.insert(("agent", "answered"), counters.delay_exchanges + counters.answers);
     for ((_, outcome), total) in
         answers.map(|each| each.counts(usize::from(port.0))).unwrap_or_default()
     {

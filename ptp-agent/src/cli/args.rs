@@ -16,6 +16,7 @@ use super::{
     profile::ProfileName,
     roles::RoleArgs,
     security::SecurityArgs,
+    servers::ServerArgs,
     transparent,
 };
 use crate::{
@@ -305,6 +306,8 @@ pub(super) struct FollowArgs {
     #[command(flatten)]
     pub(super) roles: RoleArgs,
     #[command(flatten)]
+    pub(super) servers: ServerArgs,
+    #[command(flatten)]
     pub(super) export: ExportArgs,
 }
 
@@ -390,6 +393,13 @@ pub(super) struct ServeArgs {
     /// Fall silent where a better grandmaster serves, until it is gone: true or false (default).
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) contend: Option<bool>,
+    /// Answer CSPTP (IEEE 1588.1) beside: true or false (default). Only who is in the interface's own networks
+    /// or in --serve-to is answered, unless its requests are as long as the answers.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(super) csptp: Option<bool>,
+    /// Answer SPTP beside, as ptp4u does: true or false (default).
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(super) sptp: Option<bool>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
     #[arg(long, hide = true, value_name = "NAMESPACE=IFACE")]
     pub(super) wire: Vec<FarEnd>,

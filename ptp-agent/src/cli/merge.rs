@@ -23,7 +23,7 @@ use crate::{
     answers,
     capture::{Choice as PointChoice, Latencies, Latency},
     compare,
-    engine::discipline::MAX_WITNESS_DOMAINS,
+    engine::{csptp, discipline::MAX_WITNESS_DOMAINS},
     publish::{
         alarms::{DEFAULT_OFFSET_LIMIT, Limits},
         management::Access,
@@ -79,6 +79,10 @@ pub(super) enum UsageError {
     NoKeys,
     #[error(transparent)]
     Keys(#[from] KeyFileError),
+    #[error("servers are asked over IP: --csptp and --sptp need --transport udp4 or udp6")]
+    NoAddresses,
+    #[error("--csptp and --sptp are for a clock that only follows: leave --role auto out")]
+    AsksOrServes,
     #[error("{0} is out of range: {1}")]
     OutOfRange(&'static str, String),
 }
@@ -262,6 +266,8 @@ pub(super) fn run_config(
     }
     let limits = config.clock.limits()?;
     let may_serve = roles.contention.is_some();
+    let (servers, log_request_interval) =
+        args.servers.or(&section, common.io.transport, may_serve)?;
     let default = if may_serve { RunClock::Virtual } else { RunClock::None };
     let clock = args.clock.or(section.clock).unwrap_or(default);
     if may_serve && clock == RunClock::None {
@@ -322,6 +328,8 @@ pub(super) fn run_config(
         acceptable_masters: section.acceptable_masters.unwrap_or_default(),
         witness_domains,
         on_disagreement: args.on_disagreement.or(section.on_disagreement).unwrap_or_default(),
+        servers,
+        log_request_interval,
         exporting,
     })
 }
@@ -398,6 +406,10 @@ pub(super) fn serve_config(
         priority2: args.priority2.or(section.priority2).unwrap_or(128),
         clock_class: args.clock_class.or(section.clock_class).unwrap_or(248),
         contends: args.contend.or(section.contend).unwrap_or(false),
+        exchanges: csptp::Answers {
+            csptp: args.csptp.or(section.csptp).unwrap_or(false),
+            sptp: args.sptp.or(section.sptp).unwrap_or(false),
+        },
         tells_brackets: args.stamp_brackets.or(section.stamp_brackets).unwrap_or(true),
         answers,
     })

@@ -14,6 +14,7 @@ mod profile;
 mod reload;
 mod roles;
 mod security;
+mod servers;
 mod transparent;
 
 use std::{

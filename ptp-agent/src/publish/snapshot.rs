@@ -135,6 +135,9 @@ pub struct Snapshot {
     /// The sources of time beside each other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sources: Option<SourcesStatus>,
+    /// Servers that are asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<ServerStatus>,
     /// What is observed.
     #[serde(flatten, skip_serializing_if = "is_absent")]
     pub observing: Observing,
@@ -287,6 +290,30 @@ pub struct SourceStatus {
     pub agrees: Option<bool>,
     /// Lowest and highest of clock minus this source.
     pub interval_ns: Option<[i64; 2]>,
+}
+
+/// A server that is asked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerStatus {
+    /// As it is configured.
+    pub name: String,
+    /// `csptp` or `sptp`.
+    pub protocol: Cow<'static, str>,
+    /// Where it is; `null` while its name has no address.
+    pub address: Option<String>,
+    /// Whether it answers.
+    pub answering: bool,
+    /// Whether it is followed.
+    pub followed: bool,
+    /// Requests sent.
+    pub requests: u64,
+    /// Exchanges that were complete.
+    pub exchanges: u64,
+    /// The latest, without the time that the server took.
+    pub round_trip_ns: Option<i64>,
+    /// Why it has no address.
+    pub problem: Option<String>,
 }
 
 /// Who answers requests on a port of a server.

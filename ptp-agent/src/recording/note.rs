@@ -17,6 +17,7 @@ use crate::{
     engine::{
         DelayMechanism,
         config::{AsCapable, Rules},
+        csptp::ServerConfig,
         discipline::Policy,
         receiver::{Acceptable, PortConfig, ReceiverConfig},
         strategy,
@@ -208,6 +209,9 @@ pub struct Start {
     /// What was done where sources contradicted each other.
     #[serde(default, skip_serializing_if = "is_alarm")]
     pub on_disagreement: Policy,
+    /// Servers that were asked, where they were at the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<ServerConfig>,
     /// The ports, in the order of their numbers.
     pub ports: Vec<PortNote>,
 }
@@ -293,6 +297,7 @@ impl Start {
             acceptable: receiver.acceptable.clone(),
             witness_domains: receiver.witness_domains.clone(),
             on_disagreement: receiver.on_disagreement,
+            servers: receiver.servers.clone(),
             ports: ports
                 .map(|(port, interface)| PortNote {
                     interface: interface.clone(),
@@ -347,6 +352,7 @@ impl Start {
                 .collect(),
             seed: self.seed,
             contention: None,
+            servers: self.servers.clone(),
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod authentication;
 mod bracket;
+pub mod csptp;
 pub mod data_set;
 pub mod gptp;
 mod header;
@@ -14,6 +15,7 @@ mod types;
 
 pub use authentication::{Authentication, AuthenticationView, SecurityParameters};
 pub use bracket::Bracket;
+pub use csptp::{CsptpRequest, CsptpResponse, CsptpStatus};
 pub use header::{Flags, HEADER_LENGTH, Header, MessageKey, MessageType};
 pub use message::{Announce, Body, Management, Message, MessageView};
 pub use tlv::{Tlv, TlvBuilder, TlvIter, TlvType, Tlvs};

@@ -104,7 +104,9 @@ impl Instance {
 
     /// The state decision: E_best over all ports (9.3.2.2), and what follows from it.
     pub(super) fn decide(&mut self, cx: &mut Cx<'_>, reason: StateReason) {
-        if self.standing.is_some() {
+        if self.asking.is_some() {
+            self.decide_as_asker(cx, reason);
+        } else if self.standing.is_some() {
             self.decide_roles(cx, reason);
         } else {
             self.decide_as_client(cx, reason);
@@ -211,7 +213,7 @@ impl Instance {
     }
 
     /// A port stops following.
-    fn leave(&mut self, cx: &mut Cx<'_>, index: usize, reason: StateReason) {
+    pub(crate) fn leave(&mut self, cx: &mut Cx<'_>, index: usize, reason: StateReason) {
         if !matches!(self.ports[index].role, Role::Disabled) {
             self.enter(cx, index, Role::Listening, reason);
         }

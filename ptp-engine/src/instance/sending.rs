@@ -54,7 +54,7 @@ impl Instance {
         self.push(cx.out, Command::Send(Transmit { on, to, message, token }));
     }
 
-    pub(super) fn push(&mut self, out: &mut Commands<NoEvent>, command: Command<NoEvent>) {
+    pub(crate) fn push(&mut self, out: &mut Commands<NoEvent>, command: Command<NoEvent>) {
         if out.push(command) == Pushed::AtACost {
             self.stray.count_drop(Drop::ActionOverflow);
         }

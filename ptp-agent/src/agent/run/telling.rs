@@ -23,6 +23,7 @@ use super::{
         unix_seconds,
     },
     Runner, host, roles,
+    servers::Servers,
 };
 use super::{apart::Apart, sources};
 use crate::{
@@ -77,6 +78,8 @@ pub(super) struct Teller {
     pub(super) exports: Exports,
     /// What the alarms tolerate.
     pub(super) limits: Limits,
+    /// Who is asked.
+    pub(super) servers: Option<Servers>,
 }
 
 impl Teller {
@@ -375,6 +378,7 @@ impl Teller {
             alarms: self.health.status(now),
             data_sets: Some(data_sets::of_client(client, last, self.sync_interval)),
             sources: Some(sources::status(client, now)),
+            servers: self.servers.as_ref().map(|it| it.status(client, now)).unwrap_or_default(),
             ..Snapshot::default()
         };
         roles::tell(&mut snapshot, receiver, now);
@@ -472,6 +476,7 @@ mod tests {
             parent: PortIdentity::ALL,
             grandmaster: None,
             sequence_id: 1,
+            exchange: None,
             strategy: Strategy::Plain,
         };
         assert_eq!(

@@ -173,6 +173,9 @@ const SECTIONS: [Section; 5] = [
                 "Only from these a time transmitter's messages are taken: IP addresses, MAC addresses (l2), or \
                  numbers of keys that sign them; default: anybody.",
             ),
+            option("csptp", Example("[\"time1.example.net\", \"192.0.2.1\"]")),
+            option("sptp", Example("[\"192.0.2.2\"]")),
+            option("log-request-interval", Default("0")),
             option("witness-domains", Example("[1, 2]")),
             live(option("on-disagreement", Default("\"alarm\""))),
             option("role", Default("\"receiver\"")),
@@ -248,6 +251,8 @@ const SECTIONS: [Section; 5] = [
             option("answers-per-client", Default("256")),
             live(option("management-set", Default("false"))),
             option("contend", Default("false")),
+            option("csptp", Default("false")),
+            option("sptp", Default("false")),
         ],
     },
 ];

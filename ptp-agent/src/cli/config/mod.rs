@@ -115,6 +115,9 @@ pub(super) struct RunSection {
     pub(super) max_steps_removed: Option<u16>,
     pub(super) sync_receipt_timeout: Option<u8>,
     pub(super) neighbor_prop_delay_threshold: Option<u32>,
+    pub(super) csptp: Option<Vec<String>>,
+    pub(super) sptp: Option<Vec<String>>,
+    pub(super) log_request_interval: Option<i8>,
 }
 
 /// `[serve]`.
@@ -137,6 +140,8 @@ pub(super) struct ServeSection {
     pub(super) answers_per_client: Option<std::num::NonZeroU32>,
     pub(super) management_set: Option<bool>,
     pub(super) contend: Option<bool>,
+    pub(super) csptp: Option<bool>,
+    pub(super) sptp: Option<bool>,
 }
 
 impl ConfigError {

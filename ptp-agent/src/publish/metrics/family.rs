@@ -75,8 +75,10 @@ families! {
         "PTP messages that a transparent clock has let pass, by what became of them.";
     SOURCES = GAUGE "ptp_sources"
         "Sources of time that are heard, by whether they can be right together with most others.";
+    SERVERS = GAUGE "ptp_servers"
+        "Servers that are asked by CSPTP or SPTP, by whether they answer.";
     SOURCE_SELECTED = GAUGE "ptp_source_selected"
-        "1 for the source that the clock follows: ptp and its domain.";
+        "1 for the source that the clock follows: ptp, csptp or sptp, and its domain.";
     ALARM = GAUGE "ptp_alarm" "1 while the alarm is raised, 0 otherwise.";
 }
 

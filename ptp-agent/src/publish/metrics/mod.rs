@@ -38,8 +38,8 @@ use crate::{
 use family::{
     ALARM, ANSWERS, BUILD_INFO, CAUSAL_INTERVAL, ERROR_BOUND, EXCHANGES, FREQUENCY, Families,
     HOST_OFFSET, HOST_OFFSET_BOUND, HOST_READ_AT, LAST_SAMPLE, MESSAGES, OFFSET, PARENT,
-    PATH_DELAY, PORT_STATE, PRECISION, PRIMING, RING_LOST, SERVO_STATE, SOURCE_SELECTED, SOURCES,
-    STEPS, STRATEGY, TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
+    PATH_DELAY, PORT_STATE, PRECISION, PRIMING, RING_LOST, SERVERS, SERVO_STATE, SOURCE_SELECTED,
+    SOURCES, STEPS, STRATEGY, TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
 };
 
 /// Ports (interface and domain) shown at the most.
@@ -166,8 +166,10 @@ pub struct SourceFigures {
     pub contradicting: u64,
     /// Not known well enough.
     pub unknown: u64,
-    /// The domain that is followed.
-    pub followed_domain: Option<u8>,
+    /// What is followed, and its domain.
+    pub followed: Option<(&'static str, u8)>,
+    /// Servers that are asked and answer, and those that do not.
+    pub servers: [u64; 2],
 }
 
 #[derive(Default)]
@@ -231,9 +233,12 @@ impl Collector for Figures {
             ] {
                 families.add(&SOURCES, &[("standing", standing)], number as f64);
             }
-            if let Some(domain) = sources.followed_domain {
+            for (state, number) in ["answering", "silent"].into_iter().zip(sources.servers) {
+                families.add(&SERVERS, &[("state", state)], number as f64);
+            }
+            if let Some((source, domain)) = sources.followed {
                 let domain = domain.to_string();
-                families.add(&SOURCE_SELECTED, &[("source", "ptp"), ("domain", &domain)], 1.0);
+                families.add(&SOURCE_SELECTED, &[("source", source), ("domain", &domain)], 1.0);
             }
         }
         for (alarm, raised) in &state.alarms {
@@ -378,7 +383,8 @@ mod tests {
         }));
         metrics.set_ring_lost(3);
         metrics.set_alarms([("no_sync", true), ("holdover", false)]);
-        metrics.set_sources(SourceFigures { followed_domain: Some(0), ..SourceFigures::default() });
+        metrics
+            .set_sources(SourceFigures { followed: Some(("ptp", 0)), ..SourceFigures::default() });
         metrics.set_forwarding([("tap0".to_owned(), transparent::tests::example())].into());
         metrics
     }
