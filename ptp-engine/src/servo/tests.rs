@@ -226,7 +226,7 @@ fn error_peer_to_peer(seed: u64, syncs: i64, noise: impl Fn(&mut ChaCha8Rng) -> 
             shown += step;
             servo.adjusted(now, frequency_ppb, output.step);
         }
-        if n > 8 * 100 {
+        if n > 8 * 250 {
             errors.push(gained + shown);
         }
     }
@@ -242,7 +242,7 @@ fn a_link_measured_peer_to_peer_biases_the_clock_neither_with_symmetric_nor_with
     for seed in 0..6 {
         let long = |rng: &mut ChaCha8Rng| 100.0 * exponential(rng);
         let error = error_peer_to_peer(seed, 1, long);
-        assert!(error.abs() < 1_000.0, "{error}");
+        assert!(error.abs() < 1_500.0, "{seed}: {error}");
     }
     for (seed, syncs) in [(0, 8), (1, 8), (2, 1), (3, 1), (4, 1), (5, 1)] {
         let symmetric = error_peer_to_peer(seed, syncs, gauss);
