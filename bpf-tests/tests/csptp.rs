@@ -108,8 +108,14 @@ impl Asking {
         frame
     }
 
-    /// Sends a request; the messages of both parts of the answer.
+    /// Sends a request; the messages of both parts of the kernel's answer.
     fn ask(&self, frame: &[u8], patience: Duration) -> Option<[Vec<u8>; 2]> {
+        self.answer(frame, patience, Some(0xffff))
+    }
+
+    /// The same, where a sum is given with checksums that make it. What a socket on this host has sent is summed by
+    /// nobody.
+    fn answer(&self, frame: &[u8], patience: Duration, sum: Option<u16>) -> Option<[Vec<u8>; 2]> {
         let request = ptp(frame).unwrap().to_vec();
         self.send.send(frame).unwrap();
         let part = || {
@@ -119,7 +125,7 @@ impl Asking {
                     && frame[26..30] == SERVER
                     && frame[6..12] == self.server_mac;
                 is_it.then(|| {
-                    assert_eq!(udp_sum(frame), Some(0xffff), "its checksum");
+                    assert!(sum.is_none() || udp_sum(frame) == sum, "its checksum");
                     let ports = [&frame[34..36], &frame[36..38]];
                     (message.to_vec(), ports.map(|it| u16::from_be_bytes([it[0], it[1]])))
                 })
@@ -205,7 +211,7 @@ fn what_is_not_plain_is_left_to_the_agent_and_strangers_get_nothing() {
     // The agent has them all in its socket, and answers what it knows.
     asking.agent.signal(Signal::SIGCONT);
     let odd = csptp_request(30, true, 10);
-    assert!(asking.ask(&asking.frame(CLIENT, &odd, 0), PATIENCE).is_some());
+    assert!(asking.answer(&asking.frame(CLIENT, &odd, 0), PATIENCE, None).is_some());
 }
 
 #[test]

@@ -8,7 +8,10 @@ pub mod servers;
 pub use link::{AsCapable, Rules};
 
 use crate::prelude::*;
-use crate::{DelayMechanism, sources, strategy};
+use crate::{
+    DelayMechanism, sources, strategy,
+    unicast::{client::ClientConfig, service::ServiceConfig},
+};
 use contention::Contention;
 use core::{fmt, str::FromStr};
 use ptp_common::{
@@ -51,6 +54,10 @@ pub struct PortConfig {
     pub as_capable: Option<AsCapable>,
     /// Whose rules it keeps.
     pub rules: Rules,
+    /// Whom it asks for time by unicast negotiation (16.1): nobody else is heard there.
+    pub unicast: Option<ClientConfig>,
+    /// Whether Delay_Req goes to the time transmitter's address alone (16.9).
+    pub hybrid: bool,
 }
 
 /// Which roles a port may take.
@@ -83,6 +90,8 @@ impl Default for PortConfig {
             local_priority: None,
             as_capable: None,
             rules: Rules::Ieee1588,
+            unicast: None,
+            hybrid: false,
         }
     }
 }
@@ -168,6 +177,10 @@ pub struct TransmitterConfig {
     pub max_requests_per_second: u32,
     /// Follow_Up and Delay_Resp tell the brackets of their timestamps in a TLV.
     pub tells_brackets: bool,
+    /// What is granted to those who ask for unicast messages (16.1); `None`: nothing.
+    pub unicast: Option<ServiceConfig>,
+    /// Whether Announce and Sync go to all as well.
+    pub multicast: bool,
     /// Makes it unforeseeable which clients share a place in the tables.
     pub seed: u64,
     /// Exchanges that are answered beside.
@@ -197,6 +210,8 @@ impl TransmitterConfig {
             time_properties: TimeProperties::UNKNOWN,
             max_requests_per_second: 10_000,
             tells_brackets: false,
+            unicast: None,
+            multicast: true,
             seed: 0,
             answers: Answers::default(),
         }

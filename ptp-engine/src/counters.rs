@@ -42,7 +42,8 @@ causes! {
     StepsRemoved = "steps_removed",
     /// Announce whose path trace has this clock in it already: it goes round in a ring (16.2.3).
     Looped = "looped",
-    /// Announce that contradicts what its sender has said, until further ones confirm it.
+    /// Announce that contradicts what its sender has said, or Sync with a Follow_Up where there was none or the other
+    /// way round, until further ones confirm it.
     Unconfirmed = "unconfirmed",
     /// Announce of a time transmitter that may not be followed.
     NotAcceptable = "not_acceptable",
@@ -106,6 +107,12 @@ causes! {
     RateLimited = "rate_limited",
     /// The port is disabled or does not exist.
     PortDisabled = "port_disabled",
+    /// A request for unicast messages that was denied.
+    Denied = "unicast_denied",
+    /// A grant of what nobody has asked for: no interval, or another one.
+    ImplausibleGrant = "implausible_grant",
+    /// Unicast Delay_Req without an answer: they go to all for a while.
+    HybridUnanswered = "hybrid_unanswered",
     /// Nobody collected the actions; the oldest ones went.
     ActionOverflow = "action_overflow",
 }

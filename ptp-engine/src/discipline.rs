@@ -8,6 +8,7 @@ mod sample;
 mod servers;
 #[cfg(test)]
 mod tests;
+mod unicast;
 mod witness;
 
 use crate::prelude::*;

@@ -53,6 +53,7 @@ pub mod testing;
 mod tests;
 pub mod timers;
 pub mod transmitter;
+pub mod unicast;
 
 use ptp_common::time::Duration;
 use serde::{Deserialize, Serialize};

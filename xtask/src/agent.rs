@@ -94,7 +94,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
 
 /// Figures of the package as well as those of the running agent.
 fn footprint(arguments: &Arguments) -> Result<ExitCode> {
-    let Built { package, binary } = package::build()?;
+    let Built { package, binary, .. } = package::build()?;
     let size = fs::metadata(&package)?.len();
     println!(r#"{{"event":"bench","name":"package_size","unit":"B","value":{size}}}"#);
     let unit = workspace().join("docs/deploy/ptp-agent.service").into_os_string();

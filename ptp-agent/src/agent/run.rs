@@ -17,6 +17,7 @@ use super::{
     drive::{Drive, Host, Occasion},
     health::Health,
     io::Io,
+    partners::{Partner, Resolver},
     seed,
     services::Services,
     start_output,
@@ -31,6 +32,7 @@ use crate::{
         discipline::{Discipline, Event, Policy},
         receiver::{Acceptable, PortConfig, PortPart, ReceiverConfig},
         strategy::{self, Sending},
+        unicast::client::ClientConfig,
     },
     publish::{
         alarms::Role,
@@ -109,6 +111,12 @@ pub struct RunConfig {
     pub rules: Rules,
     /// As for [`PortConfig::as_capable`].
     pub as_capable: Option<AsCapable>,
+    /// Whom it asks for time by unicast; nobody in it: multicast is followed.
+    pub partners: Vec<Partner>,
+    /// And for what.
+    pub unicast: Option<ClientConfig>,
+    /// As for [`PortConfig::hybrid`].
+    pub hybrid: bool,
     /// How requests are sent and which Sync messages are learnt from.
     pub strategy: strategy::Choice,
     /// Which clock follows.
@@ -161,6 +169,9 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         sdo_id,
         rules,
         as_capable,
+        partners,
+        unicast,
+        hybrid,
         strategy,
         clock,
         servo,
@@ -215,6 +226,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
                     local_priority,
                     as_capable,
                     rules,
+                    unicast: unicast.clone(),
+                    hybrid,
                     log_min_delay_req_interval: match servers {
                         Some(_) => log_request_interval,
                         None => log_min_delay_req_interval,
@@ -314,19 +327,32 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         printed: start,
         start,
         identity,
+        partners: partners.iter().map(Partner::to_string).collect(),
         exports,
         limits: common.limits,
         servers,
     };
+    let resolver = match partners.is_empty() {
+        true => None,
+        false => Some(
+            Resolver::start(partners.clone(), common.io.transport)
+                .map_err(|source| AgentError::Os { attempt: "start a thread", source })?,
+        ),
+    };
     let mut runner = Drive::new(io, client, commands);
     runner.recorder = recorder;
-    let mut around = Around { teller, steering, reload, clock: Monotonic::default() };
+    let clock = Monotonic::default();
+    let mut around = Around { teller, steering, reload, clock, resolver };
     if let (Followed::Virtual(clock), Some(output)) = (runner.engine.clock(), &around.teller.output)
     {
         output.emit(&json::Event::Clock(clock_line(clock, start)))?;
     }
     confinement::keep_system_calls(common.is_confined);
     let kept = runner.run(&mut ending, &mut around).await;
+    // Whoever serves is told that it need not any more.
+    let clock = Monotonic::default();
+    runner.with(monotonic(), &clock, |client, cx| client.end_unicast(cx));
+    runner.flush();
     // What another program steers is left to it as it is.
     if !matches!(kept, Err(AgentError::Clock(ClockError::Interference { .. }))) {
         steer::release(&mut runner, monotonic(), around.steering.as_ref());
@@ -361,6 +387,8 @@ struct Around {
     reload: Option<Reload<RunConfig>>,
     /// Pdelay_Req is answered by.
     clock: Monotonic,
+    /// Where those are who are asked for time.
+    resolver: Option<Resolver>,
 }
 
 impl Host<Discipline<Followed>> for Around {
@@ -372,6 +400,13 @@ impl Host<Discipline<Followed>> for Around {
     fn refresh(&mut self, runner: &mut Runner, now: Time<Mono>, occasion: Occasion) {
         if occasion == Occasion::Delivery {
             return;
+        }
+        for (number, address) in self.resolver.iter().flat_map(Resolver::news) {
+            for port in &self.teller.ports {
+                runner.with(now, &self.clock, |client, cx| {
+                    client.set_partner(cx, *port, number, address);
+                });
+            }
         }
         let real_minus_mono = realtime_minus_monotonic() + self.teller.host_clock_offset;
         runner.engine.clock_mut().read(now, now.at_offset(real_minus_mono));

@@ -31,6 +31,14 @@ pub(super) enum ProfileName {
     #[value(name = "gptp")]
     #[serde(rename = "gptp")]
     Gptp,
+    /// ITU-T G.8275.2: telecom, partial timing support, by unicast.
+    #[value(name = "g8275.2")]
+    #[serde(rename = "g8275.2")]
+    G8275_2,
+    /// ITU-T G.8265.1: telecom, frequency, by unicast.
+    #[value(name = "g8265.1")]
+    #[serde(rename = "g8265.1")]
+    G8265_1,
 }
 
 /// What a profile says.
@@ -61,6 +69,8 @@ pub(super) struct Profile {
     pub(super) sync_receipt_timeout: u8,
     /// Whether links have to be `asCapable`.
     as_capable: Option<AsCapable>,
+    /// Whether servers are asked by unicast negotiation.
+    pub(super) is_unicast: bool,
 }
 
 /// What IEEE 1588 says, and profiles that do not say otherwise.
@@ -80,6 +90,7 @@ const ANNEX_I: Profile = Profile {
     variance: 0xffff,
     sync_receipt_timeout: 0,
     as_capable: None,
+    is_unicast: false,
 };
 
 /// `allowedLostResponses` of IEEE 802.1AS-2020.
@@ -126,6 +137,31 @@ impl ProfileName {
                 }),
                 ..ANNEX_I
             },
+            Self::G8275_2 => Profile {
+                name: "g8275.2",
+                domain: 44,
+                domains: (44, 63),
+                log_intervals: [0, -4, -4],
+                local_priority: Some(128),
+                holdover: Some(Holdover {
+                    within: 135,
+                    span: Duration::from_secs(300),
+                    beyond: 165,
+                }),
+                is_unicast: true,
+                is_strict: true,
+                ..ANNEX_I
+            },
+            Self::G8265_1 => Profile {
+                name: "g8265.1",
+                domain: 4,
+                domains: (4, 23),
+                log_intervals: [1, -4, -4],
+                local_priority: Some(128),
+                is_unicast: true,
+                is_strict: true,
+                ..ANNEX_I
+            },
         }
     }
 }
@@ -142,7 +178,9 @@ impl Profile {
         if !self.is_strict {
             return Ok(());
         }
-        if transport != self.transport {
+        // Telecom profiles by unicast are carried by either IP.
+        let is_ip = self.is_unicast && transport != TransportKind::L2;
+        if transport != self.transport && !is_ip {
             return against(format!("it is carried by {}, not {transport}", self.transport));
         }
         if delay != self.delay_mechanism {
@@ -171,6 +209,9 @@ impl Profile {
         );
         if let Some(priority) = self.local_priority {
             text += &format!("# alternate data set comparison, localPriority {priority}\n");
+        }
+        if self.is_unicast {
+            text += "# unicast negotiation: name servers, as in unicast = [\"192.0.2.1\"]\n";
         }
         if let Some(Holdover { within, span, beyond }) = self.holdover {
             let seconds = span.as_secs_f64();

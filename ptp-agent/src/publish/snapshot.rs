@@ -420,6 +420,9 @@ pub struct Port {
     /// Who answers, of a server: `null` where nobody but the agent could.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub answers: Option<Option<Answering>>,
+    /// Unicast, where there is any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unicast: Option<unicast::Unicast>,
     /// What is stamped.
     #[serde(flatten, skip_serializing_if = "is_absent")]
     pub stamped: Stamped,
@@ -575,3 +578,4 @@ pub struct Residence {
 
 #[cfg(test)]
 mod tests;
+pub mod unicast;

@@ -12,6 +12,7 @@ pub mod management;
 mod message;
 mod tlv;
 mod types;
+mod unicast;
 
 pub use authentication::{Authentication, AuthenticationView, SecurityParameters};
 pub use bracket::Bracket;
@@ -22,6 +23,7 @@ pub use tlv::{Tlv, TlvBuilder, TlvIter, TlvType, Tlvs};
 pub use types::{
     ClockAccuracy, ClockIdentity, ClockQuality, PortIdentity, TimeInterval, TimeSource, Timestamp,
 };
+pub use unicast::{Granted, MAINTAIN_GRANT, MAINTAIN_REQUEST, Negotiation};
 
 /// Why bytes are no PTP message that this implementation understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

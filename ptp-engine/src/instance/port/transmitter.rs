@@ -24,7 +24,7 @@ const PENDING_SYNCS: usize = 16;
 /// Length of an Announce without TLVs.
 const ANNOUNCE: usize = MessageType::Announce.fixed_length();
 /// `logMessageInterval` that says no interval.
-pub(crate) const UNICAST_INTERVAL: i8 = 0x7f;
+pub(crate) const UNICAST_INTERVAL: i8 = crate::unicast::NO_INTERVAL;
 
 /// What whoever fills in a form may lose by rounding to whole nanoseconds.
 const ROUNDED_NS: i32 = 3;
@@ -49,6 +49,14 @@ impl Instance {
                 let due = self.timers.at(key).map(|due| due.min(at_most));
                 self.timers.put(key, due);
             }
+        }
+    }
+
+    /// Announce and Sync to all, unless they are for those alone who ask.
+    pub(crate) fn begin_multicast(&mut self, now: Time<Mono>, index: usize) {
+        if self.served.multicast {
+            self.timers.set((index as u16, PortTimer::Announce), now);
+            self.timers.set((index as u16, PortTimer::Sync), now);
         }
     }
 
@@ -152,7 +160,11 @@ impl Instance {
         received: &Received<'_>,
         header: &Header,
     ) -> Result<(), Drop> {
-        self.admit_request(cx.now, received, header)?;
+        match self.admit_granted(cx.now, received, header) {
+            Some(true) => {}
+            Some(false) => return Err(Drop::RateLimited),
+            None => self.admit_request(cx.now, received, header)?,
+        }
         let arrival = received.stamp.and_then(|stamp| cx.clock.at(stamp.time));
         let arrival = arrival.ok_or(Drop::MissingRxStamp)?;
         self.answer_delay_req(cx, received, header, arrival);
@@ -217,7 +229,7 @@ impl Instance {
 }
 
 /// What is known of the departure that a stamp stands for.
-fn transmit_bracket(stamp: &Stamp) -> Option<Bracket> {
+pub(crate) fn transmit_bracket(stamp: &Stamp) -> Option<Bracket> {
     (stamp.late > Duration::ZERO).then(|| Bracket {
         earliest_ns: -whole_nanos(stamp.doubt),
         latest_ns: whole_nanos(stamp.late),

@@ -175,11 +175,11 @@ impl Bank {
         self.seen = [0; 2];
     }
 
-    /// The offset is `by` more, and by so much less certain. What packets have shown are the edges, which
+    /// The offset is `by` more, and less certain by the standard deviation `sd`, nanoseconds. What packets have shown are the edges, which
     /// stay; it is the floors that were taken for alike and are not.
-    pub(super) fn shift(&mut self, by: f64) {
+    pub(super) fn shift(&mut self, by: f64, sd: f64) {
         for filter in &mut self.filters {
-            filter.open(&[1.0, 0.0, -1.0, 1.0], by, by * by);
+            filter.open(&[1.0, 0.0, -1.0, 1.0], by, sd * sd);
         }
     }
 
