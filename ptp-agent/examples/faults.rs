@@ -10,7 +10,10 @@ fn main() -> ExitCode {
     if let [show, seed] = &env::args().skip(1).collect::<Vec<_>>()[..]
         && show == "show"
     {
-        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(std::io::stderr)
+            .init();
         let schedule = faults::Schedule::new(seed.parse().unwrap_or(1));
         println!("{:?}\n{}", schedule.faults, schedule.text);
         for truth in faults::truth(&schedule) {

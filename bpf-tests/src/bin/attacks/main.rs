@@ -48,7 +48,8 @@ pub(crate) const GRANDMASTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 4);
 const KEYS: &str = "[security_association]\nspp 1\n\
     3 SHA256-128 HEX:F8ADC6B8B8E9AA709106BA42481EC9E29607334DE2C3C737A11A12931DB27F8C\n";
-const SERVE: &str = "serve --log-sync-interval -3 --log-announce-interval 0 --log-min-delay-req-interval -3";
+const SERVE: &str =
+    "serve --log-sync-interval -3 --log-announce-interval 0 --log-min-delay-req-interval -3";
 
 /// Where he is.
 #[derive(Clone, Copy)]
@@ -203,7 +204,10 @@ impl Nodes {
         let signed = if is_signed { with_keys.as_str() } else { "" };
         let own_time =
             if matches!(attack.way, Source(_)) { "--clock virtual --offset 0" } else { "" };
-        let mut servers = vec![start(grandmaster, &format!("{SERVE} -i {} {signed} {own_time}", interface(attack)))];
+        let mut servers = vec![start(
+            grandmaster,
+            &format!("{SERVE} -i {} {signed} {own_time}", interface(attack)),
+        )];
         if matches!(attack.told, Told::Witnesses) {
             for (leaf, domain) in star.leaves[4..].iter().zip(1..) {
                 servers.push(start(leaf, &format!("{SERVE} -i eth0 --domain {domain}")));
@@ -300,7 +304,8 @@ fn measure(attack: &Attack, span: Duration) -> Result<Value, String> {
         Between(_) => man.iter().for_each(Man::cease),
         Source(_) => {
             nodes.servers[0].finish();
-            nodes.servers[0] = start(grandmaster, &format!("{SERVE} -i eth0 --clock virtual --offset 0"));
+            nodes.servers[0] =
+                start(grandmaster, &format!("{SERVE} -i eth0 --clock virtual --offset 0"));
         }
         Beside(_) => {}
     }
