@@ -2,7 +2,10 @@
 //! said.
 
 pub mod contention;
+mod link;
 pub mod servers;
+
+pub use link::{AsCapable, Rules};
 
 use crate::prelude::*;
 use crate::{
@@ -47,6 +50,10 @@ pub struct PortConfig {
     /// `localPriority` of the alternate algorithm (ITU-T G.8275.1); `None`: the standard's algorithm. All ports
     /// have one, or none has.
     pub local_priority: Option<u8>,
+    /// Where so, Announce and Sync are sent and heard only while the port is `asCapable`.
+    pub as_capable: Option<AsCapable>,
+    /// Whose rules it keeps.
+    pub rules: Rules,
     /// Whom it asks for time by unicast negotiation (16.1): nobody else is heard there.
     pub unicast: Option<ClientConfig>,
     /// Whether Delay_Req goes to the time transmitter's address alone (16.9).
@@ -81,6 +88,8 @@ impl Default for PortConfig {
             part: PortPart::Either,
             sync_receipt_timeout: 0,
             local_priority: None,
+            as_capable: None,
+            rules: Rules::Ieee1588,
             unicast: None,
             hybrid: false,
         }

@@ -99,6 +99,10 @@ causes! {
     NotServed = "not_served",
     /// A message type that this role has no use for.
     NotForRole = "not_for_role",
+    /// Announce or Sync on a link that is not `asCapable` (IEEE 802.1AS, 10.2).
+    NotCapable = "not_capable",
+    /// Follow_Up without the information TLV of IEEE 802.1AS.
+    MissingInformation = "missing_information",
     /// More requests per second than are answered.
     RateLimited = "rate_limited",
     /// The port is disabled or does not exist.

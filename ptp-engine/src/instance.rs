@@ -239,6 +239,11 @@ impl Instance {
         self.domain_number
     }
 
+    /// `sdoId`.
+    pub const fn sdo_id(&self) -> u16 {
+        self.sdo_id
+    }
+
     /// How many ports there are.
     pub fn ports(&self) -> impl Iterator<Item = PortIndex> + use<> {
         (0..self.ports.len() as u16).map(PortIndex)
@@ -406,6 +411,15 @@ impl Instance {
         received: &Received<'_>,
         message: &Message<'_>,
     ) -> Result<(), Drop> {
+        let port = &self.ports[received.index];
+        let tells_time =
+            matches!(message.body, Body::Announce(_) | Body::Sync { .. } | Body::FollowUp { .. });
+        if tells_time && !port.is_capable {
+            return Err(Drop::NotCapable);
+        }
+        if matches!(message.body, Body::Signaling { .. }) && port.config.rules.are_gptp() {
+            return self.take_interval_request(cx.now, received.index, message);
+        }
         let Some(message) = self.negotiate(cx, received, *message)? else { return Ok(()) };
         let message = &message;
         if self.standing.is_some() {
@@ -447,8 +461,8 @@ impl Instance {
                 self.take_sync(cx, index, &header, origin_timestamp, rx)
             }
             Body::FollowUp { precise_origin_timestamp } => {
-                let bracket = Bracket::find(&message.tlvs);
-                self.take_follow_up(cx, index, &header, precise_origin_timestamp, bracket)
+                let tlvs = message.tlvs;
+                self.take_follow_up(cx, index, &header, precise_origin_timestamp, tlvs)
             }
             Body::DelayResp { receive_timestamp, requesting_port_identity } => {
                 let (at, who) = (receive_timestamp, requesting_port_identity);

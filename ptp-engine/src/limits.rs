@@ -96,6 +96,11 @@ pub fn is_round_trip(round_trip: Duration) -> bool {
     round_trip.half().abs() <= PATH_DELAY
 }
 
+/// Whether a neighbour may ask for an interval (IEEE 802.1AS), log2 s: no flood, and no silence.
+pub fn is_asked_interval(log: i8) -> bool {
+    (-7..=4).contains(&log)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

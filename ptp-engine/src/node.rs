@@ -124,6 +124,11 @@ impl Node {
             Body::PdelayReq { .. } | Body::PdelayResp { .. } | Body::PdelayRespFollowUp { .. } => {
                 self.peer_delay_message(cx, which, received, &message)
             }
+            Body::Signaling { .. } => {
+                instance.message(cx, received, &message)?;
+                self.take_interval_request(cx.now, received.index, &message);
+                Ok(())
+            }
             _ => instance.message(cx, received, &message),
         }
     }
@@ -153,6 +158,7 @@ impl Node {
         {
             link.start(cx.now);
         }
+        self.tell_capability(index);
         for instance in &mut self.instances {
             instance.link(cx, on, state);
         }

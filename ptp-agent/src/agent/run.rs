@@ -27,6 +27,7 @@ use crate::{
     clock::{ClockError, followed::Followed, policy::Limits},
     engine::{
         Command, Commands, Context, DelayMechanism, Monotonic, PortIndex, PortState, ReadClock,
+        config::{AsCapable, Rules},
         contention::Contention,
         discipline::{Discipline, Event, Policy},
         receiver::{Acceptable, PortConfig, PortPart, ReceiverConfig},
@@ -104,6 +105,12 @@ pub struct RunConfig {
     pub local_priority: Option<u8>,
     /// Of the profile: of Announce, Sync and Delay_Req, log2 s.
     pub log_intervals: [i8; 3],
+    /// `sdoId`.
+    pub sdo_id: u16,
+    /// As for [`PortConfig::rules`].
+    pub rules: Rules,
+    /// As for [`PortConfig::as_capable`].
+    pub as_capable: Option<AsCapable>,
     /// Whom it asks for time by unicast; nobody in it: multicast is followed.
     pub partners: Vec<Partner>,
     /// And for what.
@@ -159,6 +166,9 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         sync_receipt_timeout,
         local_priority,
         log_intervals: [log_announce_interval, _, log_min_delay_req_interval],
+        sdo_id,
+        rules,
+        as_capable,
         partners,
         unicast,
         hybrid,
@@ -195,6 +205,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     let servers = Servers::start(servers, &common.io);
     let receiver = ReceiverConfig {
         domain_number: common.domain,
+        sdo_id,
         servers: servers
             .as_ref()
             .map(|servers| servers.configs(common.domain, log_request_interval))
@@ -213,6 +224,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
                     part: own.part,
                     sync_receipt_timeout,
                     local_priority,
+                    as_capable,
+                    rules,
                     unicast: unicast.clone(),
                     hybrid,
                     log_min_delay_req_interval: match servers {

@@ -430,6 +430,8 @@ pub(super) enum Delay {
     E2e,
     /// Peer to peer: Pdelay_Req and Pdelay_Resp.
     P2p,
+    /// End to end, and peer to peer once the neighbour asks so.
+    Auto,
 }
 
 impl Delay {
@@ -438,6 +440,7 @@ impl Delay {
         match self {
             Self::E2e => DelayMechanism::E2e,
             Self::P2p => DelayMechanism::P2p,
+            Self::Auto => DelayMechanism::Auto,
         }
     }
 }

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     agent::run::PortSettings,
     engine::{
+        config::AsCapable,
         contention::{BeforeLock, Contention, PathTrace},
         receiver::PortPart,
         transmitter::TransmitterConfig,
@@ -44,7 +45,7 @@ pub(super) struct RoleArgs {
     /// contradicts it is refused.
     #[arg(long, value_name = "NAME")]
     pub(super) profile: Option<ProfileName>,
-    /// Of one interface something else: udp4, udp6 or l2; e2e or p2p; transmitter or receiver, where it may take
+    /// Of one interface something else: udp4, udp6 or l2; e2e, p2p or auto; transmitter or receiver, where it may take
     /// that role alone. Several are allowed.
     #[arg(long, value_name = "IFACE=WORD[,WORD]")]
     pub(super) port: Vec<PortOption>,
@@ -95,7 +96,7 @@ impl FromStr for PortOption {
                     "receiver" => PortPart::Receiver,
                     _ => {
                         return Err(format!(
-                            "{word:?} is none of udp4, udp6, l2, e2e, p2p, transmitter, receiver"
+                            "{word:?} is none of udp4, udp6, l2, e2e, p2p, auto, transmitter, receiver"
                         ));
                     }
                 };
@@ -121,6 +122,8 @@ pub(super) struct Roles {
     pub(super) sync_receipt_timeout: u8,
     /// Of all ports.
     pub(super) local_priority: Option<u8>,
+    /// Of all links.
+    pub(super) as_capable: Option<AsCapable>,
 }
 
 impl RoleArgs {
@@ -204,11 +207,15 @@ impl RoleArgs {
                 .log_min_delay_req_interval
                 .or(section.log_min_delay_req_interval)
                 .unwrap_or(delay_req),
-            priority1: self.priority1.or(section.priority1).unwrap_or(default.priority1),
+            priority1: self
+                .priority1
+                .or(section.priority1)
+                .unwrap_or(profile.priority1(interfaces.len())),
             priority2: self.priority2.or(section.priority2).unwrap_or(default.priority2),
             tells_brackets: section.stamp_brackets.unwrap_or(true),
             ..default
         };
+        transmitter.clock_quality.offset_scaled_log_variance = profile.variance;
         if let Some(class) = self.clock_class.or(section.clock_class) {
             transmitter.clock_quality.clock_class = class;
         }
@@ -229,8 +236,11 @@ impl RoleArgs {
         Ok(Roles {
             contention,
             ports,
-            sync_receipt_timeout: section.sync_receipt_timeout.unwrap_or(0),
+            sync_receipt_timeout: section
+                .sync_receipt_timeout
+                .unwrap_or(profile.sync_receipt_timeout),
             local_priority,
+            as_capable: profile.as_capable(section.neighbor_prop_delay_threshold),
         })
     }
 }

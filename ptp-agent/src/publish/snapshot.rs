@@ -414,6 +414,9 @@ pub struct Port {
     /// The delay of the link, of a port that may measure it: `null` where it does not.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub link_delay_ns: Option<Option<i64>>,
+    /// `asCapable`, where anybody asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_capable: Option<bool>,
     /// Who answers, of a server: `null` where nobody but the agent could.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub answers: Option<Option<Answering>>,

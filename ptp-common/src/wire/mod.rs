@@ -6,6 +6,7 @@ mod authentication;
 mod bracket;
 pub mod csptp;
 pub mod data_set;
+pub mod gptp;
 mod header;
 pub mod management;
 mod message;

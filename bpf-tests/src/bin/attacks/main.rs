@@ -19,6 +19,7 @@ use std::{
 
 use bpf_tests::{
     agent::Agent,
+    children::Line,
     links::Star,
     ptp4l::{Ptp4l, authenticating},
 };
@@ -249,9 +250,11 @@ impl Nodes {
             Err(_) => Ptp4l::start(beside, &["eth0"], &options)?,
         };
         agent.wait_for_state(0, PATIENCE, "time_receiver");
-        ptp4l.wait_for(0, PATIENCE, "offset", |line| {
-            line.text.contains("master offset").then_some(())
-        });
+        // Behind a man it refuses even what he leaves alone ("auth: bad message"), and has no offset.
+        if !is_signed || !matches!(attack.way, Between(_)) {
+            let is_offset = |line: &Line| line.text.contains("master offset").then_some(());
+            ptp4l.wait_for(0, PATIENCE, "offset", is_offset);
+        }
         Ok(Self { agent, ptp4l, servers })
     }
 }

@@ -59,19 +59,19 @@ impl Man {
         let grandmaster = Namespace::new().map_err(|error| words(&error))?;
         let man = &star.leaves[0];
         ip(man, "address flush dev eth0");
-        veth(man, "up", &grandmaster, "gm0").map_err(|error| words(&error))?;
+        veth(man, "above", &grandmaster, "gm0").map_err(|error| words(&error))?;
         let address = std::net::Ipv4Addr::new(192, 0, 2, 1).into();
         grandmaster.add_address("gm0", address, 24).map_err(|error| words(&error))?;
         // He must not answer for himself.
-        for name in ["up", "eth0"] {
-            ip(man, &format!("link set {name} arp off multicast off"));
+        for name in ["above", "eth0"] {
+            ip(man, &format!("link set dev {name} arp off multicast off"));
         }
         let (plan, end) = (Plan::default(), Arc::new(AtomicBool::new(false)));
         let sides = man.run(|| {
             let side = |name| {
                 Ok::<_, std::io::Error>((FrameListener::open(name)?, FrameSocket::open(name)?))
             };
-            Ok::<_, std::io::Error>([side("up")?, side("eth0")?])
+            Ok::<_, std::io::Error>([side("above")?, side("eth0")?])
         });
         let sides = sides.map_err(|error| words(&error))?.map_err(|error| words(&error))?;
         let (ours, ended) = (Arc::clone(&plan), Arc::clone(&end));
@@ -125,6 +125,10 @@ impl Ord for Held {
 /// Carries frames from side to side until it is told to end.
 fn relay(sides: &[(FrameListener, FrameSocket); 2], plan: &Plan, end: &AtomicBool) {
     const LOOK: Duration = Duration::from_millis(50);
+    // On a busy machine he would be no man in the middle but a queue. Where that is not permitted, he is one.
+    let parameters = libc::sched_param { sched_priority: 10 };
+    // SAFETY: a plain structure that lives through the call, for this thread.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) };
     let mut held: BinaryHeap<Held> = BinaryHeap::new();
     let mut kept = VecDeque::new();
     let mut order = 0;

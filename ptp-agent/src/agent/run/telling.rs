@@ -361,10 +361,12 @@ impl Teller {
         };
         bound::tell(&mut following, view, withheld);
         let ports = self.ports.iter().map(|port| {
-            let delay = client.link(*port).and_then(Link::mean_link_delay);
+            let link = client.link(*port);
+            let delay = link.and_then(Link::mean_link_delay);
             Port {
                 unicast: unicast::status(receiver, *port, &self.partners, now),
                 link_delay_ns: Some(delay.map(Duration::as_nanos)),
+                as_capable: link.and_then(Link::is_capable),
                 ..own_port(&runner.io, *port, receiver.port_state(*port))
             }
         });

@@ -221,6 +221,13 @@ const SECTIONS: [Section; 5] = [
                 "With role auto: who announces itself and sends no Sync for so many intervals is left until it \
                  does; 0 for never.",
             ),
+            alone(
+                "neighbor-prop-delay-threshold",
+                Example("100000"),
+                "With delay p2p: a link that is longer, in nanoseconds, or whose neighbour does not answer, is not \
+                 asCapable: nobody there is followed, and nobody served. Default: whatever its length; with profile \
+                 gptp 100000.",
+            ),
             option("unicast", Example("[\"192.0.2.1\", \"time.example.net\"]")),
             option("hybrid", Default("false")),
             alone(

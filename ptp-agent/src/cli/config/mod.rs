@@ -115,6 +115,7 @@ pub(super) struct RunSection {
     pub(super) silent_until_locked: Option<bool>,
     pub(super) max_steps_removed: Option<u16>,
     pub(super) sync_receipt_timeout: Option<u8>,
+    pub(super) neighbor_prop_delay_threshold: Option<u32>,
     pub(super) unicast: Option<Vec<Partner>>,
     pub(super) hybrid: Option<bool>,
     pub(super) unicast_duration: Option<std::num::NonZeroU16>,

@@ -17,8 +17,10 @@ const TAKEN: usize = 32;
 const ALERT: Duration = Duration::from_secs(32);
 /// So many contradictions within that time are more than an accident.
 const ACCIDENTS: u8 = 1;
-/// Sync in a row of the other kind after which it is believed.
-const CONFIRM: u8 = 3;
+/// Sync in a row of the other kind, and time without one of the usual kind, after which it is believed. Who restarts
+/// with other settings is silent first, and followed afresh.
+const CONFIRM: u8 = 8;
+const CONFIRM_SILENCE: Duration = Duration::from_secs(10);
 
 /// Whether a Follow_Up comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,23 +38,26 @@ pub(super) struct Contest {
     accidents: u8,
     held: Option<SyncObservation>,
     steps: Option<Steps>,
+    /// When the last of the usual kind came.
+    usual: Option<Time<Mono>>,
     /// In a row of the other kind.
     others: u8,
 }
 
 impl Contest {
     /// Whether a Sync of this kind is to be believed.
-    pub(super) fn is_usual(&mut self, steps: Steps) -> bool {
+    pub(super) fn is_usual(&mut self, now: Time<Mono>, steps: Steps) -> bool {
         let usual = *self.steps.get_or_insert(steps);
         if steps == usual {
-            self.others = 0;
+            (self.usual, self.others) = (Some(now), 0);
             return true;
         }
-        self.others += 1;
-        if self.others < CONFIRM {
+        self.others = self.others.saturating_add(1);
+        let is_silent = self.usual.is_none_or(|last| now - last >= CONFIRM_SILENCE);
+        if self.others < CONFIRM || !is_silent {
             return false;
         }
-        (self.steps, self.others) = (Some(steps), 0);
+        (self.steps, self.usual, self.others) = (Some(steps), Some(now), 0);
         true
     }
 
@@ -101,5 +106,81 @@ impl Contest {
     /// Nothing that waits is of the present any more.
     pub(super) const fn forget(&mut self) {
         self.held = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::stamp::{Stamp, StampSource};
+
+    fn at(millis: i64) -> Time<Mono> {
+        Time::from_nanos(millis * 1_000_000)
+    }
+
+    fn said(seconds: i64) -> Time<Ptp> {
+        Time::from_nanos(seconds * 1_000_000_000)
+    }
+
+    fn sync(sequence_id: u16) -> SyncObservation {
+        SyncObservation {
+            t1: said(0),
+            t2: Stamp::new(at(0), StampSource::Simulated),
+            sequence_id,
+            log_interval: None,
+            two_step: true,
+            correction: Duration::ZERO,
+        }
+    }
+
+    fn numbers(done: [Option<SyncObservation>; 2]) -> Vec<u16> {
+        done.into_iter().flatten().map(|sync| sync.sequence_id).collect()
+    }
+
+    #[test]
+    fn of_two_that_contradict_each_other_neither_is_used_once_somebody_forges() {
+        let mut contest = Contest::default();
+        assert_eq!(numbers(contest.complete(at(0), said(0), sync(0))), [0]);
+        // The first pair shows that there is somebody, the second that it was no accident.
+        assert!(contest.is_contradiction(at(10), 0, said(1)));
+        assert_eq!(numbers(contest.complete(at(100), said(2), sync(1))), [1]);
+        assert!(contest.is_contradiction(at(110), 1, said(1)));
+        for n in 2..20_u16 {
+            let now = 100 * i64::from(n);
+            assert_eq!(numbers(contest.complete(at(now), said(9), sync(n))), [0_u16; 0]);
+            assert!(contest.is_contradiction(at(now + 10), n, said(1)));
+        }
+        // He is gone: each is used when the next one is there, and soon at once.
+        assert_eq!(numbers(contest.complete(at(2_000), said(2), sync(20))), [0_u16; 0]);
+        assert_eq!(numbers(contest.complete(at(2_100), said(2), sync(21))), [20]);
+        assert_eq!(numbers(contest.complete(at(40_000), said(40), sync(22))), [21, 22]);
+        assert_eq!(numbers(contest.complete(at(40_100), said(40), sync(23))), [23]);
+    }
+
+    #[test]
+    fn copy_of_a_sync_contradicts_nothing() {
+        let mut contest = Contest::default();
+        for n in 0..100_u16 {
+            let now = at(100 * i64::from(n));
+            assert_eq!(numbers(contest.complete(now, said(i64::from(n)), sync(n))), [n]);
+            assert!(!contest.is_contradiction(now, n, said(i64::from(n))));
+            assert!(!contest.is_contradiction(now, n.wrapping_sub(1), said(i64::from(n) - 1)));
+        }
+        assert!(contest.taken.len() <= TAKEN);
+    }
+
+    #[test]
+    fn sync_without_a_follow_up_is_not_believed_of_who_always_sends_one() {
+        let mut contest = Contest::default();
+        for n in 0..100 {
+            assert!(contest.is_usual(at(125 * n), Steps::Two));
+            assert!(!contest.is_usual(at(125 * n + 1), Steps::One));
+        }
+        // But who has changed for good is followed.
+        let believed = (100..400).find(|n| contest.is_usual(at(125 * n), Steps::One));
+        assert_eq!(believed, Some(180));
+        assert!(!contest.is_usual(at(60_000), Steps::Two));
     }
 }

@@ -5,7 +5,10 @@ use alloc::collections::VecDeque;
 
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
-    wire::{Body, Bracket, Flags, Header, MessageType, PortIdentity, Timestamp},
+    wire::{
+        Body, Bracket, Flags, Header, MessageType, PortIdentity, Timestamp, Tlvs,
+        gptp::FollowUpInformation,
+    },
 };
 use rand::RngExt;
 
@@ -170,7 +173,8 @@ impl Instance {
         self.start_delay_req(cx.now, index);
         let (following, port) = self.following(index)?;
         let correction: Duration = header.correction.into();
-        if !following.contest.is_usual(if is_one_step { Steps::One } else { Steps::Two }) {
+        let steps = if is_one_step { Steps::One } else { Steps::Two };
+        if !following.contest.is_usual(cx.now, steps) {
             return Err(Drop::Unconfirmed);
         }
         if is_one_step {
@@ -203,14 +207,19 @@ impl Instance {
         index: usize,
         header: &Header,
         precise_origin: Timestamp,
-        bracket: Option<Bracket>,
+        tlvs: Tlvs<'_>,
     ) -> Result<(), Drop> {
+        let bracket = Bracket::find(&tlvs);
         self.compare(cx.now, index, header, precise_origin);
         self.check_parent(cx.now, index, header).inspect_err(|cause| {
             if *cause == Drop::NotParent {
                 self.overhear_follow_up(cx, index, header, precise_origin);
             }
         })?;
+        let is_gptp = self.ports[index].config.rules.are_gptp();
+        if is_gptp && FollowUpInformation::find(&tlvs).is_none() {
+            return Err(Drop::MissingInformation);
+        }
         let (following, mut port) = self.following(index)?;
         // What is earlier than the stamp is on the wrong side of it.
         let doubt = port.peer_doubt(bracket, |bracket| -i64::from(bracket.earliest_ns));
@@ -344,9 +353,7 @@ impl Instance {
 
     fn start_delay_req(&mut self, now: Time<Mono>, index: usize) {
         let key = (index as u16, PortTimer::DelayReq);
-        if self.ports[index].config.delay_mechanism == DelayMechanism::E2e
-            && self.timers.at(key).is_none()
-        {
+        if self.ports[index].config.delay_mechanism.is_e2e() && self.timers.at(key).is_none() {
             let wait = self.random_interval(index);
             self.timers.set(key, now + wait);
         }

@@ -61,9 +61,12 @@ impl Instance {
     }
 
     pub(crate) fn announce_due(&mut self, cx: &mut Cx<'_>, index: usize, due: Time<Mono>) {
-        let log = self.served.log_announce_interval;
+        let log = self.ports[index].asked_announce.unwrap_or(self.served.log_announce_interval);
         self.timers.set((index as u16, PortTimer::Announce), following(due, cx.now, log));
         let port = &mut self.ports[index];
+        if !port.is_capable {
+            return;
+        }
         let sequence_id = port.announce_sequence_id;
         port.announce_sequence_id = sequence_id.wrapping_add(1);
         let mut header = self.header_of(index, sequence_id, log);
@@ -78,9 +81,12 @@ impl Instance {
     }
 
     pub(crate) fn sync_due(&mut self, cx: &mut Cx<'_>, index: usize, due: Time<Mono>) {
-        let log = self.served.log_sync_interval;
+        let log = self.log_sync_interval(index);
         self.timers.set((index as u16, PortTimer::Sync), following(due, cx.now, log));
         let port = &mut self.ports[index];
+        if !port.is_capable {
+            return;
+        }
         let Role::Transmitter(serving) = &mut port.role else { return };
         let token = self.in_flight.put(crate::PortIndex(index as u16), Sent::Sync);
         let sequence_id = port.sync_sequence_id;
@@ -95,6 +101,10 @@ impl Instance {
         let body = Body::Sync { origin_timestamp: Timestamp::ZERO };
         let message = Datagram::new(header, body);
         self.send_event(cx, index, MessageType::Sync, token, Group::Primary, message);
+    }
+
+    fn log_sync_interval(&self, index: usize) -> i8 {
+        self.ports[index].asked_sync.unwrap_or(self.served.log_sync_interval)
     }
 
     /// The stamp of a Sync, or the news that there is none.
@@ -116,11 +126,16 @@ impl Instance {
         };
         port.counters.sync_exchanges += 1;
         let (precise_origin_timestamp, fraction) = Timestamp::from_time(sent);
-        let mut header = self.header_of(index, sequence_id, self.served.log_sync_interval);
+        let is_gptp = port.config.rules.are_gptp();
+        let mut header = self.header_of(index, sequence_id, self.log_sync_interval(index));
         header.correction = fraction;
         let bracket = transmit_bracket(&stamp).filter(|_| self.served.tells_brackets);
         let body = Body::FollowUp { precise_origin_timestamp };
-        let message = Datagram::bracketed(header, body, bracket);
+        let message = if is_gptp {
+            Datagram::with_information(header, body)
+        } else {
+            Datagram::bracketed(header, body, bracket)
+        };
         self.send_general(cx, index, MessageType::FollowUp, Group::Primary, message);
     }
 
