@@ -30,13 +30,13 @@ use aya_ebpf::{
     programs::{RawTracePointContext, TcContext, XdpContext},
 };
 use ptp_common::{
-    classify::classify,
+    classify::{Location, Protocol, classify},
     hint,
     record::{Direction, Hook},
 };
 
 use direct::Direct;
-use find::find;
+use find::{find, find_of};
 use in_flight::IN_FLIGHT;
 use settings::{HAS_HWTSTAMP, WANT_XMIT, enabled};
 use slot::with_slot;
@@ -51,7 +51,20 @@ const NETDEV_TX_OK: i32 = 0;
 /// taken earlier, comes along where some socket has asked for it.
 #[classifier]
 pub fn ptp_tc_ingress(ctx: TcContext) -> i32 {
-    if let Some(location) = find(&ctx) {
+    let location = find(&ctx);
+    tc_ingress(ctx, location)
+}
+
+/// The same for NTP: a program of its own, so that whoever only wants PTP pays for nothing else.
+#[classifier]
+pub fn ntp_tc_ingress(ctx: TcContext) -> i32 {
+    let location = find_of(&ctx, Protocol::Ntp);
+    tc_ingress(ctx, location)
+}
+
+#[inline(always)]
+fn tc_ingress(ctx: TcContext, location: Option<Location>) -> i32 {
+    if let Some(location) = location {
         let stamps = Stamps::now();
         let _recorded = with_slot(Hook::TcIngress, |slot, _| {
             let skb = ctx.skb.skb;
@@ -102,7 +115,20 @@ fn hint(ctx: &TcContext) -> Option<u64> {
 /// TC egress: everything else first, the clock last.
 #[classifier]
 pub fn ptp_tc_egress(ctx: TcContext) -> i32 {
-    if let Some(location) = find(&ctx) {
+    let location = find(&ctx);
+    tc_egress(ctx, location)
+}
+
+/// The same for NTP.
+#[classifier]
+pub fn ntp_tc_egress(ctx: TcContext) -> i32 {
+    let location = find_of(&ctx, Protocol::Ntp);
+    tc_egress(ctx, location)
+}
+
+#[inline(always)]
+fn tc_egress(ctx: TcContext, location: Option<Location>) -> i32 {
+    if let Some(location) = location {
         let _recorded = with_slot(Hook::TcEgress, |slot, seen| {
             let address = slot.address_of(&ctx);
             // SAFETY: a helper without arguments.

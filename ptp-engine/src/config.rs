@@ -95,6 +95,8 @@ pub struct ReceiverConfig {
     pub witness_domains: Vec<u8>,
     /// What is done where sources of time contradict each other.
     pub on_disagreement: discipline::Policy,
+    /// Servers of NTP that are asked as well, or instead.
+    pub ntp: Option<discipline::NtpConfig>,
     /// Seed for the randomised intervals; the same seed and inputs give the same actions.
     pub seed: u64,
     /// Where the clock may serve as well: how. `None`: it is a client only.
@@ -114,6 +116,7 @@ impl ReceiverConfig {
             strategy: strategy::Choice::Plain,
             witness_domains: Vec::new(),
             on_disagreement: discipline::Policy::Alarm,
+            ntp: None,
             seed,
             contention: None,
         }

@@ -4,6 +4,7 @@
 
 mod council;
 mod driven;
+mod ntp;
 mod sample;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use crate::{
     clock::{Clock, ClockError, ClockScale, Consent},
     instance::{Aiming, Instance, Synchronization},
     node::Node,
+    ntp::NtpEvent,
     origin::Origin,
     outcome::{DelayObservation, Measurement, Observation, Parent},
     receiver::{PortConfig, ReceiverConfig},
@@ -30,6 +32,7 @@ use crate::{
 };
 use council::Council;
 pub use council::{MAX_WITNESS_DOMAINS, Policy, Source, Standing};
+pub use ntp::{NtpConfig, NtpPart, NtpServerStatus};
 use ptp_common::{
     data_set::TimeProperties,
     time::{Duration, Mono, Ptp, Time},
@@ -72,6 +75,8 @@ pub enum Event {
     Strategy(strategy::Change),
     /// The clock could not be adjusted; the measurement goes on.
     ClockError(ClockError),
+    /// What was heard of a server of NTP; its port is counted from the first one of these.
+    Ntp(NtpEvent),
     /// Sources of time contradict each other, or agree again.
     Standing {
         /// How they stood to each other before.
@@ -124,6 +129,8 @@ pub struct Discipline<C> {
     is_paused: bool,
     /// Whom else the clock is held against.
     council: Council,
+    /// Servers of NTP that are asked.
+    ntp: Option<Box<ntp::Servers>>,
     /// When the time that is served was last set, be it the clock or what lies between it and the domain.
     set_at: Option<Time<Mono>>,
     served_offset: Duration,
@@ -191,6 +198,10 @@ impl<C: Clock> Discipline<C> {
             config.strategy
         };
         let council = Council::new(&config, cx);
+        let ntp = config
+            .ntp
+            .take()
+            .map(|ntp| Box::new(ntp::Servers::new(&ntp, config.ports.len(), config.seed, cx.now)));
         let mut said = Commands::default();
         let mut inner = Context { now: cx.now, clock: cx.clock, out: &mut said };
         let instance = match config.contention.take() {
@@ -214,6 +225,7 @@ impl<C: Clock> Discipline<C> {
             is_refused: false,
             is_paused: false,
             council,
+            ntp,
             set_at: None,
             served_offset: Duration::ZERO,
             said,
@@ -342,7 +354,11 @@ impl<C: Clock> Discipline<C> {
     }
 
     fn measured(&mut self, way: &mut Way<'_, '_>, measurement: &Measurement) {
+        if self.follows_ntp() {
+            return;
+        }
         let now = way.now;
+        self.origin.root_distance = None;
         if measurement.epoch != self.epoch {
             self.epoch = measurement.epoch;
             self.follow_reference(now);
@@ -356,21 +372,6 @@ impl<C: Clock> Discipline<C> {
         match measurement.observation {
             Observation::Sync(sync) => {
                 let t2 = self.local(sync.t2);
-                let consent = self.consent(way, sync.t2.time, t2.clock - sync.t1);
-                if consent.is_some() {
-                    let interval =
-                        sync.log_interval.map_or(Duration::ZERO, Duration::from_log_interval);
-                    let gap = self.sync_at.map_or(Duration::ZERO, |at| sync.t2.time - at);
-                    // A rhythm that is slower than what may be claimed shows in two gaps.
-                    let slow = gap.min(self.sync_gap) * HOLDOVER_AFTER_SLOW;
-                    (self.sync_at, self.sync_gap) = (Some(sync.t2.time), gap);
-                    let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER).max(slow);
-                    self.holdover_at = Some(now.max(sync.t2.time) + patience);
-                }
-                self.is_paused = consent != Some(Consent::Given);
-                if self.is_paused {
-                    return;
-                }
                 let input = SyncInput {
                     t1: sync.t1,
                     t2,
@@ -378,6 +379,9 @@ impl<C: Clock> Discipline<C> {
                     log_interval: sync.log_interval,
                     correction: sync.correction,
                 };
+                if !self.may_follow(way, sync.t2.time, &input) {
+                    return;
+                }
                 if let Some(output) = self.servo.sync(self.strategist.sync(input)) {
                     self.apply(way, output);
                     self.sample(way, measurement, sync.t2, sync.sequence_id, output);
@@ -417,6 +421,22 @@ impl<C: Clock> Discipline<C> {
                 });
             }
         }
+    }
+
+    /// Whether the clock may follow what arrived at `arrived`; if so, how long it is waited for the next one.
+    fn may_follow(&mut self, way: &mut Way<'_, '_>, arrived: Time<Mono>, sync: &SyncInput) -> bool {
+        let consent = self.consent(way, arrived, sync.t2.clock - sync.t1);
+        if consent.is_some() {
+            let interval = sync.log_interval.map_or(Duration::ZERO, Duration::from_log_interval);
+            let gap = self.sync_at.map_or(Duration::ZERO, |at| arrived - at);
+            // A rhythm that is slower than what may be claimed shows in two gaps.
+            let slow = gap.min(self.sync_gap) * HOLDOVER_AFTER_SLOW;
+            (self.sync_at, self.sync_gap) = (Some(arrived), gap);
+            let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER).max(slow);
+            self.holdover_at = Some(way.now.max(arrived) + patience);
+        }
+        self.is_paused = consent != Some(Consent::Given);
+        !self.is_paused
     }
 
     /// The parent is another one than before, or the same again. What was learnt of one that has only
