@@ -600,6 +600,7 @@ impl<C: Clock> Discipline<C> {
             grandmaster: self.origin.parent.map(|parent| parent.set.grandmaster_identity),
             sequence_id,
             strategy: self.strategist.strategy(),
+            is_of_ntp: self.follows_ntp(),
         };
         way.tell(Event::Sample(sample));
     }

@@ -243,6 +243,7 @@ impl Teller<'_> {
                 tracing::warn!("no grandmaster");
             }
             Command::Changed(_)
+            | Command::Event(Event::Ntp(_))
             | Command::Send(_)
             | Command::Measured(_)
             | Command::Witnessed(_) => {}

@@ -26,7 +26,7 @@ use crate::{
     engine::{
         Command, Commands, Context, DelayMechanism, Monotonic, PortIndex, PortState, ReadClock,
         contention::Contention,
-        discipline::{Discipline, Event, Policy},
+        discipline::{Discipline, Event, NtpConfig, Policy},
         receiver::{Acceptable, PortConfig, PortPart, ReceiverConfig},
         strategy::{self, Sending},
     },
@@ -125,6 +125,8 @@ pub struct RunConfig {
     pub witness_domains: Vec<u8>,
     /// As for [`ReceiverConfig::on_disagreement`].
     pub on_disagreement: Policy,
+    /// As for [`ReceiverConfig::ntp`]; the time is filled in.
+    pub ntp: Option<NtpConfig>,
     /// What other programs are given.
     pub exporting: Exporting,
 }
@@ -157,6 +159,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         acceptable_masters,
         witness_domains,
         on_disagreement,
+        ntp,
         exporting,
     } = config;
     let exports = Exports::start(exporting, limits, monotonic());
@@ -172,6 +175,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         .filter_map(|n| u16::try_from(n).ok())
         .map(PortIndex)
         .collect();
+    let host_utc = realtime_minus_monotonic() + host_clock_offset;
     let receiver = ReceiverConfig {
         domain_number: common.domain,
         ports: ports
@@ -199,6 +203,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         acceptable: acceptable_masters,
         witness_domains,
         on_disagreement,
+        ntp: ntp.map(|ntp| NtpConfig { utc: start.at_offset(host_utc), ..ntp }),
         strategy,
         ..ReceiverConfig::new(identity, seed)
     };
@@ -360,6 +365,11 @@ impl Host<Discipline<Followed>> for Around {
             runner.io.learn(measurement);
             self.teller.measured(measurement);
             return Ok(());
+        }
+        if let Command::Event(Event::Ntp(event)) = &command
+            && let Some(ntp) = runner.io.ntp_mut()
+        {
+            ntp.heard(event);
         }
         self.teller.tell(&command, runner)
     }

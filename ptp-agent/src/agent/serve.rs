@@ -19,6 +19,7 @@ use super::{
     drive::{Drive, Host, Occasion},
     health::{self, Health},
     io::{Io, IoConfig, IoError},
+    ntp::{self, NtpServing},
     seed,
     services::Services,
     set_drop_figures, set_message_figures, set_stamp_figures,
@@ -87,16 +88,21 @@ pub struct ServeConfig {
     pub answers: answers::Config,
     /// Whether it falls silent where a better one serves.
     pub contends: bool,
+    /// Whether and how NTP is served as well.
+    pub ntp: Option<NtpServing>,
 }
 
-enum Served {
+#[derive(Clone)]
+pub(super) enum Served {
+    /// The host's.
     System(ServedTime),
+    /// A software clock.
     Virtual(VirtualClock),
 }
 
 impl Served {
     /// Reads the host's time anew, if that is what is served.
-    fn read(&mut self, now: Time<Mono>) {
+    pub(super) fn read(&mut self, now: Time<Mono>) {
         if let Self::System(time) = self {
             match host_reading() {
                 Ok(reading) => time.read(now, reading),
@@ -223,6 +229,10 @@ pub async fn serve(
         let down = Input::Link { on, state: LinkState::Down };
         server.with(start, &served, |engine, cx| engine.handle(cx, down));
     }
+    let mut ntp = config
+        .ntp
+        .map(|serving| ntp::Service::open(serving, common, served.clone(), publication.clone()))
+        .transpose()?;
     let mut around = Around {
         served,
         ports,
@@ -237,7 +247,17 @@ pub async fn serve(
     };
     around.look_after_answers(&mut server, monotonic());
     confinement::keep_system_calls(common.is_confined);
-    server.run(&mut ending, &mut around).await?;
+    match &mut ntp {
+        None => server.run(&mut ending, &mut around).await?,
+        Some(ntp) => {
+            // Signals are the grandmaster's, with which it ends.
+            let mut endless = Ending::never()?;
+            tokio::select! {
+                ended = server.run(&mut ending, &mut around) => ended?,
+                ended = ntp.run(&mut endless) => ended?,
+            }
+        }
+    }
     let (io, transmitter, ports) = (&server.io, &server.engine, &around.ports);
     let lost = losses(io, transmitter, ports);
     let duration_s = (monotonic() - start).as_secs_f64();
@@ -453,6 +473,7 @@ impl Around {
             lost: losses(io, transmitter, ports),
             alarms: health.status(now),
             data_sets: Some(data_sets::of_transmitter(transmitter)),
+            ntp_served: publication.ntp_served(),
             ..Snapshot::default()
         };
         if let Err(error) = publication.publish(snapshot) {

@@ -12,6 +12,7 @@ use super::{
     documents,
     knowledge::KnowledgeArgs,
     log::LogFormat,
+    ntp::{NtpArgs, NtpServeArgs},
     phc,
     profile::ProfileName,
     roles::RoleArgs,
@@ -303,6 +304,8 @@ pub(super) struct FollowArgs {
     #[command(flatten)]
     pub(super) knowledge: KnowledgeArgs,
     #[command(flatten)]
+    pub(super) ntp: NtpArgs,
+    #[command(flatten)]
     pub(super) roles: RoleArgs,
     #[command(flatten)]
     pub(super) export: ExportArgs,
@@ -390,6 +393,8 @@ pub(super) struct ServeArgs {
     /// Fall silent where a better grandmaster serves, until it is gone: true or false (default).
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) contend: Option<bool>,
+    #[command(flatten)]
+    pub(super) ntp: NtpServeArgs,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
     #[arg(long, hide = true, value_name = "NAMESPACE=IFACE")]
     pub(super) wire: Vec<FarEnd>,

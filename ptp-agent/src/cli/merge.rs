@@ -8,11 +8,12 @@ use super::{
     args::{Delay, FollowArgs, ObserveArgs, PortArgs, ServeArgs, ServeClock, TapArgs},
     clock::RunClock,
     config::{Config, ConfigError},
+    ntp::Asking,
 };
 use crate::{
     agent::{
         Common,
-        io::{IoConfig, Sender},
+        io::{IoConfig, NtpIoConfig, Sender},
         observe::ObserveConfig,
         run::{ClockChoice, RunConfig},
         serve::{ServeConfig, ServedClock},
@@ -22,7 +23,7 @@ use crate::{
     answers,
     capture::{Choice as PointChoice, Latencies, Latency},
     compare,
-    engine::discipline::MAX_WITNESS_DOMAINS,
+    engine::discipline::{MAX_WITNESS_DOMAINS, NtpPart},
     publish::{
         alarms::{DEFAULT_OFFSET_LIMIT, Limits},
         management::Access,
@@ -78,6 +79,14 @@ pub(super) enum UsageError {
     NoKeys,
     #[error(transparent)]
     Keys(#[from] KeyFileError),
+    #[error("nothing to follow: name servers of NTP with --ntp")]
+    NoNtpServers,
+    #[error("cannot find the server {0}: {1}")]
+    NoSuchServer(String, #[source] std::io::Error),
+    #[error("the server {0} is named twice, or two names are one address")]
+    TwiceTheSameServer(String),
+    #[error("with --follow ntp there is no PTP: {0} has no meaning")]
+    OnlyPtp(&'static str),
     #[error("{0} is out of range: {1}")]
     OutOfRange(&'static str, String),
 }
@@ -174,6 +183,7 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
             security: security.clone(),
             wire: Vec::new(),
             transports: BTreeMap::new(),
+            ntp: None,
         },
         domain,
         duration: args.tap.duration,
@@ -259,6 +269,36 @@ pub(super) fn run_config(
             common.io.transports.insert(interface.clone(), transport);
         }
     }
+    let asking = args.ntp.or(&section)?;
+    let ntp = asking.map(|Asking { config, peers }| {
+        let interfaces = common.io.interfaces.clone();
+        if config.part == NtpPart::Source {
+            common.io.interfaces.clear();
+        }
+        let io = &common.io;
+        let ntp_io = NtpIoConfig {
+            base: u16::try_from(io.interfaces.len()).unwrap_or(u16::MAX),
+            interfaces,
+            peers,
+            serves: false,
+            rx_source: io.rx_source,
+            tx_source: io.tx_source,
+            prime: io.prime,
+            ring_bytes: io.ring_bytes,
+            ingress_latency: io.ingress_latency.clone(),
+            egress_latency: io.egress_latency.clone(),
+        };
+        common.io.ntp = Some(ntp_io);
+        config
+    });
+    if ntp.as_ref().is_some_and(|ntp| ntp.part == NtpPart::Source) {
+        if roles.contention.is_some() {
+            return Err(UsageError::OnlyPtp("--role auto"));
+        }
+        if !witness_domains.is_empty() {
+            return Err(UsageError::OnlyPtp("--witness-domains"));
+        }
+    }
     let limits = config.clock.limits()?;
     let may_serve = roles.contention.is_some();
     let default = if may_serve { RunClock::Virtual } else { RunClock::None };
@@ -318,6 +358,7 @@ pub(super) fn run_config(
         acceptable_masters: section.acceptable_masters.unwrap_or_default(),
         witness_domains,
         on_disagreement: args.on_disagreement.or(section.on_disagreement).unwrap_or_default(),
+        ntp,
         exporting,
     })
 }
@@ -364,6 +405,7 @@ pub(super) fn serve_config(
             }
         }
     };
+    let ntp = args.ntp.or(&section);
     let default = answers::Config::default();
     let per_second = args.answers_per_second.or(section.answers_per_second.map(u32::from));
     let per_client = args.answers_per_client.or(section.answers_per_client.map(u32::from));
@@ -380,6 +422,7 @@ pub(super) fn serve_config(
     };
     Ok(ServeConfig {
         common,
+        ntp,
         clock,
         log_sync_interval: args.log_sync_interval.or(section.log_sync_interval).unwrap_or(0),
         log_announce_interval: args

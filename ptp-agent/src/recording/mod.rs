@@ -9,6 +9,7 @@ mod made;
 mod note;
 mod reader;
 mod replay;
+mod servers;
 mod writer;
 
 pub use frame::{Addresses, Route};

@@ -9,6 +9,7 @@ use ptp_common::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use super::servers::NtpNote;
 use super::{
     MAX_PORTS, VERSION,
     made::{LimitsNote, OptionsNote},
@@ -209,6 +210,9 @@ pub struct Start {
     pub on_disagreement: Policy,
     /// The ports, in the order of their numbers.
     pub ports: Vec<PortNote>,
+    /// The servers of NTP that were asked, whose numbers follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ntp: Option<NtpNote>,
 }
 
 /// The clock that followed.
@@ -295,7 +299,13 @@ impl Start {
                     link_up: port.link_up,
                 })
                 .collect(),
+            ntp: receiver.ntp.as_ref().map(NtpNote::of),
         }
+    }
+
+    /// Ports of both protocols.
+    pub fn all_ports(&self) -> usize {
+        self.ports.len() + self.ntp.as_ref().map_or(0, |ntp| ntp.servers.len())
     }
 
     /// The engine's configuration again.
@@ -325,6 +335,7 @@ impl Start {
                 })
                 .collect(),
             seed: self.seed,
+            ntp: self.ntp.as_ref().map(NtpNote::config),
             contention: None,
         }
     }
@@ -332,9 +343,9 @@ impl Start {
     /// What is wrong with it, beyond what its types allow.
     pub(super) fn fault(&self) -> Option<&'static str> {
         let names = || self.ports.iter().map(|port| &port.interface);
-        if self.ports.is_empty() {
+        if self.all_ports() == 0 {
             Some("there are no ports")
-        } else if self.ports.len() > MAX_PORTS {
+        } else if self.all_ports() > MAX_PORTS {
             Some("there are too many ports")
         } else if names().enumerate().any(|(at, name)| names().take(at).any(|n| n == name)) {
             Some("two ports have the same interface")

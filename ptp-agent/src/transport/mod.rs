@@ -8,6 +8,7 @@
 pub(crate) mod driver_stamp;
 mod heavy;
 mod link;
+pub(crate) mod ntp;
 mod scope;
 pub mod wire;
 

@@ -11,7 +11,7 @@ use ptp_common::{
 };
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Command, Context, Datagram, Destination, Engine, Input, PortIndex, SentToken, Transmit,
@@ -62,7 +62,7 @@ impl Default for Poll {
 }
 
 /// Whose transmit stamp an exchange has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExchangeKind {
     /// That of the server's intention, inside the answer itself.

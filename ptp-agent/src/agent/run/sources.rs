@@ -1,5 +1,7 @@
 //! The sources of time beside each other, for status, metrics and the alarm where they contradict each other.
 
+use std::collections::BTreeMap;
+
 use ptp_common::time::{Mono, Time};
 
 use crate::{
@@ -10,8 +12,8 @@ use crate::{
         sources::SourceId,
     },
     publish::{
-        metrics::SourceFigures,
-        snapshot::{SourceStatus, SourcesStatus},
+        metrics::{NtpFigures, SourceFigures},
+        snapshot::{NtpServer, SourceStatus, SourcesStatus},
     },
 };
 
@@ -59,9 +61,29 @@ pub(super) fn figures(engine: &Discipline<Followed>, now: Time<Mono>) -> SourceF
             None => figures.unknown += 1,
         }
     }
-    let is_followed = engine.receiver().parent().is_some();
+    figures.is_ntp_followed = engine.follows_ntp() && engine.parent().is_some();
+    let is_followed = engine.receiver().parent().is_some() && !engine.follows_ntp();
     figures.followed_domain = is_followed.then(|| engine.receiver().domain_number());
     figures
+}
+
+/// For metrics: what is known of each server of NTP.
+pub(super) fn ntp_figures(servers: &[NtpServer]) -> BTreeMap<String, NtpFigures> {
+    let seconds = |nanos: i64| nanos as f64 * 1e-9;
+    servers
+        .iter()
+        .map(|server| {
+            let figures = NtpFigures {
+                offset_seconds: server.offset_ns.map(seconds),
+                delay_seconds: server.delay_ns.map(seconds),
+                root_distance_seconds: server.root_distance_ns.map(seconds),
+                stratum: server.stratum,
+                requests: server.requests,
+                exchanges: server.exchanges,
+            };
+            (server.name.clone(), figures)
+        })
+        .collect()
 }
 
 /// Which sources contradict each other, in words; `None` while none do.
