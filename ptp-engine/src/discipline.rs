@@ -599,7 +599,11 @@ impl<C: Clock> Discipline<C> {
             parent: from.parent,
             grandmaster: self.origin.parent.map(|parent| parent.set.grandmaster_identity),
             sequence_id,
-            strategy: self.strategist.strategy(),
+            strategy: if self.follows_ntp() {
+                strategy::Strategy::Plain
+            } else {
+                self.strategist.strategy()
+            },
             is_of_ntp: self.follows_ntp(),
         };
         way.tell(Event::Sample(sample));

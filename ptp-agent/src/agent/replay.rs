@@ -214,8 +214,7 @@ impl Teller<'_> {
                 self.samples += 1;
                 let line = sample_line("", sample);
                 self.figures.take(sample.mono, &line);
-                let port = self.start.ports.get(usize::from(sample.port.0));
-                let interface = port.map_or("?", |port| &port.interface);
+                let interface = self.start.interface(sample.port);
                 if self.json {
                     self.emit(&json::Event::Sample(sample_line(interface, sample)))?;
                 } else if sample.mono - self.printed >= LINES {

@@ -236,10 +236,16 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
                 clock,
                 servo_name,
             );
+            let mut asked = made.ntp.clone();
+            let servers = asked.iter_mut().flat_map(|ntp| &mut ntp.servers);
+            for (server, port) in servers.zip(ports.len() as u16..) {
+                server.interface = io.interface(PortIndex(port)).to_owned();
+            }
             let is_virtual = clock != FollowedClock::None;
             let note = recording::Start {
                 options: (&servo_options).into(),
                 limits: is_virtual.then_some((&limits).into()),
+                ntp: asked,
                 ..made
             };
             Some(Recorder::start(

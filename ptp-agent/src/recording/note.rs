@@ -9,14 +9,14 @@ use ptp_common::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use super::servers::NtpNote;
 use super::{
     MAX_PORTS, VERSION,
     made::{LimitsNote, OptionsNote},
+    servers::NtpNote,
 };
 use crate::{
     engine::{
-        DelayMechanism,
+        DelayMechanism, PortIndex,
         discipline::Policy,
         receiver::{Acceptable, PortConfig, ReceiverConfig},
         strategy,
@@ -306,6 +306,16 @@ impl Start {
     /// Ports of both protocols.
     pub fn all_ports(&self) -> usize {
         self.ports.len() + self.ntp.as_ref().map_or(0, |ntp| ntp.servers.len())
+    }
+
+    /// Interface of a port of either protocol.
+    pub fn interface(&self, port: PortIndex) -> &str {
+        let at = usize::from(port.0);
+        if let Some(port) = self.ports.get(at) {
+            return &port.interface;
+        }
+        let servers = self.ntp.iter().flat_map(|ntp| &ntp.servers);
+        servers.skip(at - self.ports.len()).next().map_or("?", |server| &server.interface)
     }
 
     /// The engine's configuration again.

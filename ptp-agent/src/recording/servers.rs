@@ -27,6 +27,9 @@ pub struct NtpNote {
 pub struct ServerNote {
     /// Where it is.
     pub address: SocketAddr,
+    /// The interface by which it was asked; empty where packets are not stamped there.
+    #[serde(default)]
+    pub interface: String,
     /// Shortest and longest interval, log2 s.
     pub poll: [i8; 2],
     /// Whether it is asked for interleaved answers.
@@ -40,9 +43,11 @@ pub(super) fn ntp_interface(server: &ServerNote) -> String {
 }
 
 impl NtpNote {
+    /// Of servers that are asked; the interfaces are filled in by who knows them.
     pub(super) fn of(config: &NtpConfig) -> Self {
         let servers = config.servers.iter().map(|server| ServerNote {
             address: server.address,
+            interface: String::new(),
             poll: [server.poll.min, server.poll.max],
             interleaved: server.kind == ExchangeKind::Interleaved,
         });

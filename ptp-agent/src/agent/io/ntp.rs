@@ -180,13 +180,18 @@ impl NtpIo {
                 }
             }
         }
+        // Where packets will pass, for whoever wants to know it before the first one.
+        let place = |address| {
+            let ifindex = socket::interface_of(socket::connect(address).ok()?.1)?;
+            places.iter().position(|place: &Place| place.ifindex == ifindex)
+        };
         let peer = |peer: &NtpPeer| Peer {
             name: peer.name.clone(),
             host: peer.host.clone(),
             known: peer.address,
             address: peer.address,
             socket: None,
-            place: None,
+            place: place(peer.address),
             last_problem: None,
         };
         let peers = config.peers.iter().map(peer).collect();
@@ -263,7 +268,9 @@ impl NtpIo {
                     let all: Vec<_> = all.collect();
                     let other = all.iter().find(|it| **it != now).or(all.first());
                     // Nobody waiting is fine: the agent ends.
-                    other.into_iter().for_each(|it| drop(found.send((at, *it))));
+                    if let Some(other) = other {
+                        let _ = found.send((at, *other));
+                    }
                 }
                 Err(error) => tracing::warn!(server = host, %error, "cannot find the server"),
             }

@@ -254,6 +254,15 @@ impl Teller {
             .map(Duration::from_log_interval);
         let totals = health::totals(&runner.io, &self.ports, |port| receiver.counters(port));
         let (contradictions, is_in_doubt) = bound::doubt(runner.engine.servo());
+        // An exchange with a server of NTP is what a Sync and an answered Delay_Req are together.
+        let exchanges = || runner.engine.ntp_servers().map(|server| server.association.exchanges);
+        let totals = match runner.engine.follows_ntp() {
+            true => Totals { syncs: exchanges().sum(), delays: exchanges().sum(), ..totals },
+            false => totals,
+        };
+        let polls = runner.engine.ntp_servers().filter(|server| server.is_leader);
+        let poll = polls.map(|server| Duration::from_log_interval(server.association.poll)).max();
+        let interval = self.sync_interval.max(delay_interval).max(poll);
         Facts {
             totals: Totals {
                 clock_errors: self.clock_errors,
@@ -264,7 +273,7 @@ impl Teller {
             ports_up,
             ports_down,
             grandmaster: parent.map(|parent| parent.set.grandmaster_identity),
-            interval: self.sync_interval.max(delay_interval),
+            interval,
             offset: self.last.map(|sample| sample.offset),
             servo: Some(runner.engine.servo().state()),
             utc_offset: parent
