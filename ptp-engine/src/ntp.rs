@@ -6,6 +6,7 @@
 mod client;
 mod server;
 mod smear;
+mod watch;
 #[cfg(test)]
 mod tests;
 
@@ -15,3 +16,4 @@ pub use client::{
 };
 pub use server::{NtpServer, NtpServerConfig, NtpServerCounters, NtpServerEvent, Serving};
 pub use smear::LeapSmear;
+pub use watch::{NtpAnswered, NtpAsked, NtpSeen, NtpWatch, NtpWatchCounts, Passing};

@@ -267,6 +267,11 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
             "listening"
         );
     }
+    if let Some(ntp) = io.ntp() {
+        for (interface, server) in ntp.asked() {
+            tracing::info!(interface, server, "asking");
+        }
+    }
     let mut commands = Commands::default();
     let read = &Monotonic::default();
     let mut cx = Context { now: start, clock: read, out: &mut commands };

@@ -338,6 +338,10 @@ pub(super) struct ReplayArgs {
 pub(super) struct ObserveArgs {
     #[command(flatten)]
     pub(super) tap: TapArgs,
+    /// Show exchanges of NTP (UDP port 123) too, of chronyd, ntpd-rs and the like: of a client the offset of its
+    /// clock, of a server what it claims against when packets really came and left.
+    #[arg(long)]
+    pub(super) ntp: bool,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use ptp_common::time::Duration;
+use ptp_common::{classify::Protocol, time::Duration};
 
 use super::{
     args::{Delay, FollowArgs, ObserveArgs, PortArgs, ServeArgs, ServeClock, TapArgs},
@@ -153,6 +153,7 @@ fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
         PointChoice::Auto | PointChoice::AnyXdp => StampSource::StartXmit,
     };
     Ok(TapConfig {
+        protocol: Protocol::Ptp,
         interfaces: interfaces(args, config)?,
         rx_source: rx_source.or(StampSource::Stack),
         tx_source,
@@ -221,6 +222,7 @@ pub(super) fn observe_config(
 ) -> Result<ObserveConfig, UsageError> {
     Ok(ObserveConfig {
         tap: tap(&args.tap, config)?,
+        ntp: args.ntp,
         security: args.tap.security.policy(config, &[])?,
         duration: args.tap.duration,
         serving: serving(&args.tap, config),

@@ -232,6 +232,14 @@ impl NtpIo {
         self.places.get(at).map(|place| place.interface.as_str())
     }
 
+    /// Interface and name of each server that is asked.
+    pub fn asked(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.peers.iter().map(|peer| {
+            let place = peer.place.and_then(|at| self.places.get(at));
+            (place.map_or("?", |place| place.interface.as_str()), peer.name.as_str())
+        })
+    }
+
     /// Number of the port of the first server that is asked.
     pub const fn first_port(&self) -> u16 {
         self.config.base
