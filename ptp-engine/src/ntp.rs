@@ -6,9 +6,9 @@
 mod client;
 mod server;
 mod smear;
-mod watch;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use client::{
     AssociationConfig, AssociationState, Exchange, ExchangeKind, NtpClient, NtpEvent, Poll,

@@ -84,7 +84,9 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
         Bench::Fleet(arguments) => {
             with_test_program("fleet", &package::binary()?, &arguments.arguments)
         }
-        Bench::Ntp(arguments) => with_test_program("ntp", &package::binary()?, &arguments.arguments),
+        Bench::Ntp(arguments) => {
+            with_test_program("ntp", &package::binary()?, &arguments.arguments)
+        }
         Bench::Traces(arguments) => traces(arguments),
         Bench::Transparent(arguments) => {
             let binary = package::binary()?;

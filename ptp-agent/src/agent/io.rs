@@ -456,7 +456,7 @@ impl Io {
     ) -> bool {
         self.send_by(index, |transport| match to {
             Destination::Multicast(group) => transport.send(channel, group, message),
-            Destination::Unicast(to) => transport.send_unicast(to, message),
+            Destination::Unicast(to) => transport.send_unicast(channel, to, message),
         })
     }
 

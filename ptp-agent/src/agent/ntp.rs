@@ -2,7 +2,10 @@
 //! time, stratum, reference and root dispersion, is what an agent on this host that steers the clock says of
 //! itself; where none does, what an operator vouches for; and else there is no answer.
 
+pub(super) mod over_ptp;
+
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError, Weak},
     thread,
@@ -21,11 +24,13 @@ use super::{
     seed,
     serve::Served,
 };
+use over_ptp::{OverPtp, Told};
+
 use crate::{
     clock::served::KernelLeap,
     engine::{
         Command, Commands, NoEvent, ReadClock,
-        ntp::{LeapSmear, NtpServer, NtpServerConfig, Serving},
+        ntp::{LeapSmear, NtpServer, NtpServerConfig, NtpServerCounters, Serving},
     },
     publish::{
         http::Publication,
@@ -142,6 +147,7 @@ fn reference_of(server: IpAddr) -> ReferenceId {
 pub(super) struct Service {
     drive: Drive<NtpServer, NtpIo>,
     around: Around,
+    config: NtpServerConfig,
 }
 
 impl Service {
@@ -177,8 +183,14 @@ impl Service {
             Served::System(_) => Some(Keepers::start()?),
             Served::Virtual(_) => None,
         };
-        let around = Around { serving, served, keepers, smear: None, publication, is_silent: None };
-        Ok(Self { drive: Drive::new(io, engine, Commands::default()), around })
+        let (smear, is_silent, told) = Default::default();
+        let around = Around { serving, served, keepers, smear, publication, is_silent, told };
+        Ok(Self { drive: Drive::new(io, engine, Commands::default()), around, config })
+    }
+
+    /// The same for requests that come inside of messages of PTP.
+    pub(super) fn over_ptp(&self) -> OverPtp {
+        OverPtp::new(&self.config, self.around.told.clone(), monotonic())
     }
 
     /// Until it fails.
@@ -213,6 +225,7 @@ struct Around {
     publication: Publication,
     /// Whether and that this has been told.
     is_silent: Option<bool>,
+    told: Told,
 }
 
 impl Around {
@@ -336,6 +349,7 @@ impl Host<NtpServer, NtpIo> for Around {
             }
         }
         drive.engine.set_serving(serving);
+        self.told.set(serving);
         let counters = *drive.engine.counters();
         self.publication.metrics.set_ntp_requests(requests(&counters));
         self.publication.set_ntp_served(NtpServed {
@@ -343,19 +357,21 @@ impl Host<NtpServer, NtpIo> for Around {
             reference: serving.map(|it| it.reference_id.to_string()),
             root_dispersion_ns: serving.map(|it| it.root_dispersion.as_nanos()),
             smeared: serving.is_some_and(|it| it.smear.is_some()),
-            requests: requests(&counters)
-                .into_iter()
-                .map(|(outcome, total)| (outcome.to_owned(), total))
-                .collect(),
+            requests: named(&counters),
+            over_ptp: BTreeMap::new(),
         });
         Ok(())
     }
 }
 
+/// The same for the status.
+pub(super) fn named(counters: &NtpServerCounters) -> BTreeMap<String, u64> {
+    let named = requests(counters).into_iter();
+    named.map(|(outcome, total)| (outcome.to_owned(), total)).collect()
+}
+
 /// By what became of them.
-fn requests(
-    counters: &crate::engine::ntp::NtpServerCounters,
-) -> std::collections::BTreeMap<&'static str, u64> {
+fn requests(counters: &NtpServerCounters) -> BTreeMap<&'static str, u64> {
     [
         ("basic", counters.basic),
         ("interleaved", counters.interleaved),

@@ -19,7 +19,7 @@ use super::{
     drive::{Drive, Host, Occasion},
     health::{self, Health},
     io::{Io, IoConfig, IoError},
-    ntp::{self, NtpServing},
+    ntp::{self, NtpServing, over_ptp::OverPtp},
     seed,
     services::Services,
     set_drop_figures, set_message_figures, set_stamp_figures,
@@ -41,7 +41,7 @@ use crate::{
         json::{self},
         management::Setting,
         metrics::Direction,
-        snapshot::{self, Port, Snapshot},
+        snapshot::{self, NtpServed, Port, Snapshot},
     },
     stamp::StampSource,
     sys::clock::{host_reading, monotonic},
@@ -244,6 +244,7 @@ pub async fn serve(
         services,
         reload,
         answers,
+        over_ptp: ntp.as_ref().map(ntp::Service::over_ptp),
     };
     around.look_after_answers(&mut server, monotonic());
     confinement::keep_system_calls(common.is_confined);
@@ -302,6 +303,7 @@ struct Around {
     services: Services,
     reload: Option<Reload<ServeConfig>>,
     answers: Option<Answers>,
+    over_ptp: Option<OverPtp>,
 }
 
 /// The kernel's part of answering, where it is wanted and possible.
@@ -357,6 +359,12 @@ impl Host<Instance> for Around {
             && let Some(served) = self.served.for_kernel(now)
         {
             answers.tell(now, &served);
+        }
+    }
+
+    fn given(&mut self, server: &mut Server, input: &Input<'_>) {
+        if let Some(ntp) = &mut self.over_ptp {
+            ntp.given(monotonic(), &self.served, &mut server.io, input);
         }
     }
 
@@ -473,7 +481,13 @@ impl Around {
             lost: losses(io, transmitter, ports),
             alarms: health.status(now),
             data_sets: Some(data_sets::of_transmitter(transmitter)),
-            ntp_served: publication.ntp_served(),
+            ntp_served: publication.ntp_served().map(|served| NtpServed {
+                over_ptp: self
+                    .over_ptp
+                    .as_ref()
+                    .map_or_else(BTreeMap::new, |it| ntp::named(it.counters())),
+                ..served
+            }),
             ..Snapshot::default()
         };
         if let Err(error) = publication.publish(snapshot) {

@@ -130,8 +130,12 @@ impl End {
         identity: PortIdentity,
         args: &Args,
     ) -> Result<Self, CompareError> {
-        let options =
-            SideOptions { protocol: Protocol::Ptp, xdp: args.xdp.map(Into::into), hints: false, outgoing_copies: false };
+        let options = SideOptions {
+            protocol: Protocol::Ptp,
+            xdp: args.xdp.map(Into::into),
+            hints: false,
+            outgoing_copies: false,
+        };
         let transport: TransportKind = args.transport;
         let (side, sender) = namespace.run(|| {
             let side = Side::open(interface, options)?;

@@ -8,7 +8,12 @@ use ptp_common::{
     record::{Direction, Hook, Record},
 };
 
-use super::{CompareError, join::Sighting, point::Point, socket::{Copies, key_of}};
+use super::{
+    CompareError,
+    join::Sighting,
+    point::Point,
+    socket::{Copies, key_of},
+};
 use crate::capture::{
     ClockRelation, EgressJoin, Hints, Options, Programs, TcPlace, XdpHook, stamp_at,
 };
@@ -58,8 +63,13 @@ impl Side {
     pub(super) fn open(interface: &str, options: SideOptions) -> Result<Self, CompareError> {
         // Where the agent has them.
         let place = TcPlace::InFront;
-        let mut programs =
-            Programs::load(Options { protocol: options.protocol, xdp: options.xdp, xmit: true, place, ..Options::default() })?;
+        let mut programs = Programs::load(Options {
+            protocol: options.protocol,
+            xdp: options.xdp,
+            xmit: true,
+            place,
+            ..Options::default()
+        })?;
         let hooks = programs.attach(interface)?;
         let hints = options.hints.then(|| Hints::attach(interface)).transpose()?;
         let ifindex = index(interface)?;
@@ -69,8 +79,11 @@ impl Side {
             source,
         };
         let received = Copies::received(ifindex, options.protocol).map_err(failed)?;
-        let sent =
-            options.outgoing_copies.then(|| Copies::sent(ifindex, options.protocol)).transpose().map_err(failed)?;
+        let sent = options
+            .outgoing_copies
+            .then(|| Copies::sent(ifindex, options.protocol))
+            .transpose()
+            .map_err(failed)?;
         Ok(Self {
             programs,
             _hints: hints,

@@ -159,7 +159,8 @@ pub(super) fn key_of(protocol: Of, message: &[u8]) -> Option<MessageKey> {
         Mode::Server => MessageType::Sync,
         Mode::Other(_) => return None,
     };
-    let named = packet.transmit.0 ^ packet.origin.0.rotate_left(17) ^ packet.receive.0.rotate_left(31);
+    let named =
+        packet.transmit.0 ^ packet.origin.0.rotate_left(17) ^ packet.receive.0.rotate_left(31);
     Some(MessageKey {
         domain_number: 0,
         sdo_id: 0,
@@ -281,12 +282,7 @@ impl Copies {
     }
 }
 
-fn open_tap(
-    ifindex: u32,
-    ethertype: u16,
-    offered: Offered,
-    protocol: Of,
-) -> io::Result<Socket> {
+fn open_tap(ifindex: u32, ethertype: u16, offered: Offered, protocol: Of) -> io::Result<Socket> {
     let filter = match protocol {
         Of::Ptp => event_filter(offered),
         Of::Ntp => ntp_filter(offered),

@@ -311,6 +311,8 @@ pub struct NtpServed {
     pub smeared: bool,
     /// Requests by what became of them.
     pub requests: BTreeMap<String, u64>,
+    /// The same of those that came inside of messages of PTP.
+    pub over_ptp: BTreeMap<String, u64>,
 }
 
 /// Sources of time that are compared.

@@ -408,22 +408,28 @@ impl Transport {
 }
 
 impl Transport {
-    /// Sends one general message to one address alone, without waiting.
+    /// Sends one message to one address alone, without waiting.
     ///
     /// # Errors
     /// What the kernel reports.
-    pub fn send_unicast(&self, to: Address, message: &[u8]) -> io::Result<()> {
-        let socket = self.general.as_ref().unwrap_or(&self.event).get_ref();
+    pub fn send_unicast(&self, channel: Channel, to: Address, message: &[u8]) -> io::Result<()> {
+        let (socket, port) = match (channel, &self.general) {
+            (Channel::General, Some(general)) => (general.get_ref(), PORT_GENERAL),
+            _ => (self.event.get_ref(), PORT_EVENT),
+        };
         match to {
             Address::Mac(mac) => packet::send(socket, self.ifindex, mac, ETHERTYPE_PTP, message),
             Address::Socket(from) => match from.ip() {
                 IpAddr::V4(ip) => {
-                    let to = SocketAddrV4::new(ip, PORT_GENERAL);
+                    let to = SocketAddrV4::new(ip, port);
                     socket.send_to(message, &to.into()).map(drop)
                 }
                 IpAddr::V6(ip) => {
-                    let to = SocketAddrV6::new(ip, PORT_GENERAL, 0, self.ifindex);
-                    socket.send_to(message, &to.into()).map(drop)
+                    let to = SocketAddrV6::new(ip, port, 0, self.ifindex);
+                    let mut padded = Vec::with_capacity(message.len() + 2);
+                    padded.extend_from_slice(message);
+                    padded.extend_from_slice(&[0; 2]);
+                    socket.send_to(&padded, &to.into()).map(drop)
                 }
             },
         }

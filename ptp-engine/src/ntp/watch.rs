@@ -234,7 +234,12 @@ mod tests {
         Time::from_nanos(1_700_000_000_000_000_000 + ns)
     }
 
-    fn pass(watch: &mut NtpWatch, direction: Direction, packet: NtpPacket, ns: i64) -> Option<NtpSeen> {
+    fn pass(
+        watch: &mut NtpWatch,
+        direction: Direction,
+        packet: NtpPacket,
+        ns: i64,
+    ) -> Option<NtpSeen> {
         let stamp = Stamp::new(Time::from_nanos(ns), StampSource::Stack);
         let bytes = packet.to_bytes();
         let stamp = Some((stamp, real(ns)));
@@ -276,14 +281,15 @@ mod tests {
         let mut watch = NtpWatch::default();
         pass(&mut watch, Direction::Egress, NtpPacket::request(NtpTimestamp(77), 4), 1_000);
         pass(&mut watch, Direction::Ingress, answer(77, 1_600, 2_600), 4_200);
-        let second = NtpPacket {
-            receive: NtpTimestamp(88),
-            ..NtpPacket::request(NtpTimestamp(99), 4)
-        };
+        let second =
+            NtpPacket { receive: NtpTimestamp(88), ..NtpPacket::request(NtpTimestamp(99), 4) };
         pass(&mut watch, Direction::Egress, second, 101_000);
         let seen = pass(&mut watch, Direction::Ingress, answer(88, 101_600, 2_700), 104_200);
         let Some(NtpSeen::Asked(asked)) = seen else { panic!("{seen:?}") };
-        assert_eq!((asked.kind, asked.at.time), (ExchangeKind::Interleaved, Time::from_nanos(4_200)));
+        assert_eq!(
+            (asked.kind, asked.at.time),
+            (ExchangeKind::Interleaved, Time::from_nanos(4_200))
+        );
         assert!(near(asked.delay, 2_100) && near(asked.offset, 450), "{asked:?}");
     }
 
@@ -301,10 +307,16 @@ mod tests {
     fn a_flood_of_requests_is_bounded_and_noise_is_counted() {
         let mut watch = NtpWatch::default();
         for n in 0..10_000 {
-            pass(&mut watch, Direction::Egress, NtpPacket::request(NtpTimestamp(n + 1), 4), n as i64);
+            pass(
+                &mut watch,
+                Direction::Egress,
+                NtpPacket::request(NtpTimestamp(n + 1), 4),
+                n as i64,
+            );
         }
         assert_eq!(watch.asking.len(), REMEMBERED);
-        let passing = Passing { direction: Direction::Ingress, peer: PEER, bytes: &[0; 40], stamp: None };
+        let passing =
+            Passing { direction: Direction::Ingress, peer: PEER, bytes: &[0; 40], stamp: None };
         assert_eq!(watch.passed(Time::ZERO, &passing), None);
         assert_eq!(watch.counts().other, 1);
     }
