@@ -470,3 +470,6 @@ impl Servers {
         Some((leader, Duration::from_nanos_f64(-sum / weights)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -270,7 +270,8 @@ impl Teller {
                 contradictions,
                 ..totals
             },
-            ports_up,
+            // That no server answers is told as that no time transmitter is heard.
+            ports_up: ports_up + usize::from(runner.engine.follows_ntp()),
             ports_down,
             grandmaster: parent.map(|parent| parent.set.grandmaster_identity),
             interval,
