@@ -11,6 +11,7 @@ pub mod frames;
 pub mod hooks;
 pub mod libbpf;
 pub mod links;
+pub mod load;
 pub mod metadata;
 pub mod neighbour;
 pub mod objects;

@@ -208,6 +208,16 @@ fn client_and_grandmaster_that_know_nothing_of_it_profit_and_metrics_tell() {
 
 #[test]
 fn peer_to_peer_with_an_agent_that_measures_the_links() {
+    peer_to_peer(&[], &[]);
+}
+
+#[test]
+fn peer_to_peer_where_everything_is_link_local_as_in_802_1as() {
+    peer_to_peer(&["--link-local", "relay"], &["ptp_dst_mac 01:80:C2:00:00:0E"]);
+}
+
+/// ptp4l at both ends with more lines of configuration, and a clock with more arguments in between.
+fn peer_to_peer(more: &[&str], lines: &[&str]) {
     let star = need!(star(2));
     let sockets = tempfile::tempdir().unwrap();
     let socket = sockets.path().join("links").display().to_string();
@@ -227,7 +237,7 @@ fn peer_to_peer_with_an_agent_that_measures_the_links() {
     ];
     let _links = Agent::start(&star.switch, &measure);
     let address = "127.0.0.1:9320";
-    let arguments = [
+    let usual = [
         "transparent",
         "--bridge",
         "switch",
@@ -240,11 +250,12 @@ fn peer_to_peer_with_an_agent_that_measures_the_links() {
         "--metrics-address",
         address,
     ];
-    let mut agent = Agent::start_only(&star.switch, &arguments);
+    let mut agent = Agent::start_only(&star.switch, &[&usual[..], more].concat());
     agent.wait_for_text(0, START, ": transparent ports=");
-    let options = ["network_transport L2", "delay_mechanism P2P"];
+    let options = [&["network_transport L2", "delay_mechanism P2P"], lines].concat();
     let _grandmaster = need!(Ptp4l::grandmaster(&star.leaves[0], &["eth0"], &options));
-    let client = need!(Ptp4l::start(&star.leaves[1], &["eth0"], &[CLIENT, options[0], options[1]]));
+    let options = [&[CLIENT], &options[..]].concat();
+    let client = need!(Ptp4l::start(&star.leaves[1], &["eth0"], &options));
     // It follows only once its own requests are answered.
     client.wait_for(0, Duration::from_secs(30), "offset", |line| {
         line.text.contains("master offset").then_some(())
@@ -264,6 +275,19 @@ fn peer_to_peer_with_an_agent_that_measures_the_links() {
     let summary = agent.finish();
     let corrected = &messages(&summary, "port2")["follow_up"]["corrected"];
     assert!(corrected.as_u64() > Some(0), "{summary}");
+}
+
+#[test]
+fn bridge_that_forwards_peer_delay_is_told_with_what_to_do() {
+    let star = need!(star(2));
+    let agent = Agent::start_only(
+        &star.switch,
+        &[&BRIDGE[..], &["none", "--delay", "p2p", "--link-local", "relay"]].concat(),
+    );
+    agent.wait_for_text(0, START, ": transparent ports=");
+    let mark = agent.mark();
+    ip(&star.switch, "link set switch type bridge group_fwd_mask 0x4000");
+    agent.wait_for_text(mark, PATIENCE, "group_fwd_mask 0");
 }
 
 #[test]

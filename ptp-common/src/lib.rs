@@ -7,7 +7,6 @@
 
 pub mod answer;
 pub mod classify;
-pub mod data_set;
 pub mod hint;
 pub mod interrupts;
 pub mod ntp;
@@ -15,3 +14,5 @@ pub mod record;
 pub mod residence;
 pub mod time;
 pub mod wire;
+
+pub use wire::data_set;

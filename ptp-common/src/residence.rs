@@ -22,6 +22,10 @@ pub const RATE_BITS: u32 = 40;
 pub const MAX_RATE: i64 = 1 << (RATE_BITS - 10);
 /// Ports of a transparent clock at the most; they are numbered from 1.
 pub const MAX_PORTS: u32 = 255;
+/// The group that bridges keep: for peer delay (annex E), and for everything in IEEE 802.1AS.
+pub const LINK_LOCAL: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
+/// Interfaces between which that can be relayed, at the most.
+pub const RELAYS: u32 = 64;
 /// `tlvType` of AUTHENTICATION (14.4.2).
 const AUTHENTICATION: u16 = 0x8009;
 /// The same in the experimental Annex K of IEEE 1588-2008.
@@ -412,8 +416,10 @@ pub mod config {
     pub const IS_P2P: usize = 7;
     /// 1: withhold a general message whose event left nobody knows when.
     pub const WITHHOLDS: usize = 8;
+    /// 1: relay what comes to [`super::LINK_LOCAL`].
+    pub const RELAYS: usize = 9;
     /// How many numbers.
-    pub const LENGTH: usize = 9;
+    pub const LENGTH: usize = 10;
 }
 
 /// What a port of map `PORTS` is: its number, and this where no queue is in front of its driver.

@@ -12,7 +12,6 @@ use ptp_engine::{
     Transmit,
     clock::{Clock as _, virtual_clock::VirtualClock},
     discipline::{Discipline, Event},
-    instance::Instance,
     node::Node,
     receiver::ReceiverConfig,
     servo::{Options, build},
@@ -65,7 +64,7 @@ fn main() {
     let mut cx = Context { now, clock: &*clock, out: &mut commands };
     let mut config = TransmitterConfig::new(ClockIdentity([1; 8]));
     (config.log_sync_interval, config.log_min_delay_req_interval) = (-4, -4);
-    let node = Node::new(Instance::server_only(config, &mut cx));
+    let node = Node::server_only(config, &mut cx);
     let mut server = End { engine: node, commands, clock };
 
     // A node that follows, with what steers its clock.

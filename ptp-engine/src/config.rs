@@ -1,8 +1,11 @@
 //! How an instance and its ports are to behave: the default profile of annex I unless something else is
 //! said.
 
+pub mod contention;
+
 use crate::prelude::*;
-use crate::{DelayMechanism, contention::Contention, discipline, strategy};
+use crate::{DelayMechanism, servers, sources, strategy};
+use contention::Contention;
 use core::{fmt, str::FromStr};
 use ptp_common::{
     data_set::TimeProperties,
@@ -94,9 +97,9 @@ pub struct ReceiverConfig {
     /// Domains whose time transmitters are asked as well, to hold the one that is followed against them.
     pub witness_domains: Vec<u8>,
     /// What is done where sources of time contradict each other.
-    pub on_disagreement: discipline::Policy,
+    pub on_disagreement: sources::Policy,
     /// Servers of NTP that are asked as well, or instead.
-    pub ntp: Option<discipline::NtpConfig>,
+    pub ntp: Option<servers::NtpConfig>,
     /// Seed for the randomised intervals; the same seed and inputs give the same actions.
     pub seed: u64,
     /// Where the clock may serve as well: how. `None`: it is a client only.
@@ -115,7 +118,7 @@ impl ReceiverConfig {
             acceptable: Vec::new(),
             strategy: strategy::Choice::Plain,
             witness_domains: Vec::new(),
-            on_disagreement: discipline::Policy::Alarm,
+            on_disagreement: sources::Policy::Alarm,
             ntp: None,
             seed,
             contention: None,

@@ -11,15 +11,17 @@ mod tests;
 mod witness;
 
 use crate::prelude::*;
+pub use crate::sources::Policy;
 use crate::{
     DelayMechanism, PortIndex,
     clock::{Clock, ClockError, ClockScale, Consent},
+    config::{PortConfig, ReceiverConfig},
     instance::{Aiming, Instance, Synchronization},
+    link::Link,
     node::Node,
     ntp::NtpEvent,
     origin::Origin,
     outcome::{DelayObservation, Measurement, Observation, Parent},
-    receiver::{PortConfig, ReceiverConfig},
     seam::{
         Change, Command, Commands, Context, Driven, Engine, Input, Monotonic, NoEvent, ReadClock,
     },
@@ -31,8 +33,8 @@ use crate::{
     strategy::{self, Strategist, Use},
 };
 use council::Council;
-pub use council::{MAX_WITNESS_DOMAINS, Policy, Source, Standing};
-pub use ntp::{NtpConfig, NtpPart, NtpServerStatus};
+pub use council::{MAX_WITNESS_DOMAINS, Source, Standing};
+pub use ntp::NtpServerStatus;
 use ptp_common::{
     data_set::TimeProperties,
     time::{Duration, Mono, Ptp, Time},
@@ -204,13 +206,13 @@ impl<C: Clock> Discipline<C> {
             .map(|ntp| Box::new(ntp::Servers::new(&ntp, config.ports.len(), config.seed, cx.now)));
         let mut said = Commands::default();
         let mut inner = Context { now: cx.now, clock: cx.clock, out: &mut said };
-        let instance = match config.contention.take() {
-            Some(contention) => Instance::either(config, contention, &mut inner),
-            None => Instance::client_only(config, &mut inner),
+        let node = match config.contention.take() {
+            Some(contention) => Node::either(config, contention, &mut inner),
+            None => Node::client_only(config, &mut inner),
         };
         let mut discipline = Self {
             strategist: Strategist::new(choice),
-            node: Node::new(instance),
+            node,
             state: servo.state(),
             servo,
             clock,
@@ -237,6 +239,11 @@ impl<C: Clock> Discipline<C> {
     /// The protocol side: data sets, states and counters.
     pub fn receiver(&self) -> &Instance {
         self.node.instance()
+    }
+
+    /// The link of a port.
+    pub fn link(&self, on: PortIndex) -> Option<&Link> {
+        self.node.link(on)
     }
 
     /// The clock.

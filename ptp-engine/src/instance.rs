@@ -6,21 +6,23 @@ mod bystanders;
 mod election;
 pub(crate) mod overheard;
 mod peer_delay;
+pub(crate) mod port;
 mod roles;
 mod sending;
 mod standing;
 
 use crate::prelude::*;
 use crate::{
-    DelayMechanism, PortIndex, PortState, SentToken,
+    PortIndex, PortState, SentToken,
     address::Address,
     config::{Acceptable, PortConfig, ReceiverConfig, TransmitterConfig},
     counters::{Counters, Drop},
     fair::FairShare,
     limits,
     outcome::{Measurement, Observation, Parent, StateReason},
-    port::{Port, PortTimer, Role, round_trip::RoundTripTrend, transmitter::Serving},
-    seam::{Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent},
+    port::{Port, PortTimer, Role, transmitter::Serving},
+    round_trip::RoundTripTrend,
+    seam::{Change, Command, Commands, Context, LinkState, NoEvent},
     sent::{InFlight, Sent},
     stamp::Stamp,
     timers::Timers,
@@ -190,6 +192,7 @@ impl Instance {
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) {
+        self.last_now = cx.now;
         for index in 0..self.ports.len() {
             if self.ports[index].config.link_up {
                 self.start_port(cx, index, StateReason::Started);
@@ -251,14 +254,6 @@ impl Instance {
     /// What has been heard in the last minute and cannot be followed.
     pub fn overheard(&self, now: Time<Mono>) -> impl Iterator<Item = Hint> {
         self.overheard.fresh(now)
-    }
-
-    /// `meanLinkDelay` of a port that measures it, peer to peer: the shortest of late. Also without a time
-    /// transmitter.
-    pub fn link_delay(&self, port: PortIndex) -> Option<Duration> {
-        let port = self.port(port)?;
-        let is_p2p = port.config.delay_mechanism == DelayMechanism::P2p;
-        port.round_trip.floor().filter(|_| is_p2p).map(Duration::half)
     }
 
     /// How the round trip to the time transmitter has changed; `None` while there is none, or too little
@@ -325,16 +320,16 @@ impl Instance {
         }
     }
 
-    fn link(&mut self, cx: &mut Cx<'_>, on: PortIndex, state: LinkState) {
+    /// The link of a port came up or went down.
+    pub(crate) fn link(&mut self, cx: &mut Cx<'_>, on: PortIndex, state: LinkState) {
+        self.last_now = cx.now;
         let index = usize::from(on.0);
         let Some(port) = self.ports.get_mut(index) else { return };
         match (state, matches!(port.role, Role::Disabled)) {
             (LinkState::Up, true) => self.start_port(cx, index, StateReason::LinkUp),
             (LinkState::Down, false) => {
                 port.foreign.clear();
-                port.initiator.clear();
                 port.shadowed_until = None;
-                self.timers.cancel((on.0, PortTimer::PdelayReq));
                 self.enter(cx, index, Role::Disabled, StateReason::LinkDown);
                 self.decide(cx, StateReason::LinkDown);
             }
@@ -342,19 +337,31 @@ impl Instance {
         }
     }
 
-    fn sent(&mut self, cx: &mut Cx<'_>, token: SentToken, stamp: Option<Stamp>) {
-        // Otherwise its exchange was given up already, and nothing depends on it any more.
-        let Some((on, what)) = self.in_flight.take(token) else { return };
-        let index = usize::from(on.0);
+    /// The stamp of an event message of a port, or the news that there is none.
+    pub(crate) fn sent(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        what: Sent,
+        token: SentToken,
+        stamp: Option<Stamp>,
+    ) {
+        self.last_now = cx.now;
         match what {
             Sent::Sync => self.sync_sent(cx, index, token, stamp),
             Sent::DelayReq => self.delay_req_sent(cx, index, token, stamp),
-            Sent::PdelayReq => self.pdelay_req_sent(cx, index, token, stamp),
-            Sent::PdelayResp => self.pdelay_resp_sent(cx, index, token, stamp),
+            // The link's.
+            Sent::PdelayReq | Sent::PdelayResp => {}
         }
     }
 
-    fn message(&mut self, cx: &mut Cx<'_>, received: &Received<'_>) -> Result<(), Drop> {
+    /// What concerns every message, whatever it says: whether it is for this clock at all.
+    pub(crate) fn admit<'m>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        received: &Received<'m>,
+    ) -> Result<Message<'m>, Drop> {
+        self.last_now = cx.now;
         let Received { index, bytes, .. } = *received;
         let now = cx.now;
         let view = MessageView::new(bytes).inspect_err(|error| {
@@ -402,14 +409,23 @@ impl Instance {
             }
             return Err(Drop::SelfSent);
         }
-        let message = Message::parse(bytes)?;
+        Ok(Message::parse(bytes)?)
+    }
+
+    /// A message for this clock that is not about its link.
+    pub(crate) fn message(
+        &mut self,
+        cx: &mut Cx<'_>,
+        received: &Received<'_>,
+        message: &Message<'_>,
+    ) -> Result<(), Drop> {
         if self.standing.is_some() {
-            return self.message_of_either(cx, received, &message);
+            return self.message_of_either(cx, received, message);
         }
-        let is_serving = port.role.is_serving();
+        let header = message.header;
+        let is_serving = self.ports[received.index].role.is_serving();
         let is_of_use = match message.body {
             Body::DelayReq { .. } => is_serving,
-            Body::PdelayReq { .. } => true,
             Body::Signaling { .. } | Body::Management(_) => false,
             _ => !is_serving,
         };
@@ -420,9 +436,9 @@ impl Instance {
             return Err(Drop::Correction);
         }
         if is_serving {
-            return self.take_request(cx, received, &header, &message.body);
+            return self.take_delay_req(cx, received, &header);
         }
-        self.message_of_receiver(cx, received, &message)
+        self.message_of_receiver(cx, received, message)
     }
 
     /// A message for a port that follows, or would like to.
@@ -450,23 +466,12 @@ impl Instance {
                 let bracket = Bracket::find(&message.tlvs);
                 self.take_delay_resp(cx, index, &header, at, who, bracket)
             }
-            Body::PdelayReq { .. } => {
-                if self.ports[index].config.delay_mechanism != DelayMechanism::P2p {
-                    return Err(Drop::NotForRole);
-                }
-                self.answer_pdelay_req(cx, index, &header, rx)
-            }
-            Body::PdelayResp { request_receipt_timestamp, requesting_port_identity } => {
-                self.pdelay_answer_is_ours(index, requesting_port_identity)?;
-                self.take_pdelay_resp(cx, index, &header, request_receipt_timestamp, rx)
-            }
-            Body::PdelayRespFollowUp { response_origin_timestamp, requesting_port_identity } => {
-                self.pdelay_answer_is_ours(index, requesting_port_identity)?;
-                self.take_pdelay_resp_follow_up(cx, index, &header, response_origin_timestamp)
-            }
-            Body::DelayReq { .. } | Body::Signaling { .. } | Body::Management(_) => {
-                Err(Drop::NotForRole)
-            }
+            Body::DelayReq { .. }
+            | Body::PdelayReq { .. }
+            | Body::PdelayResp { .. }
+            | Body::PdelayRespFollowUp { .. }
+            | Body::Signaling { .. }
+            | Body::Management(_) => Err(Drop::NotForRole),
         }
     }
 
@@ -507,9 +512,6 @@ impl Instance {
         match self.participation {
             Participation::ClientOnly => {
                 self.enter(cx, index, Role::Listening, reason);
-                if self.ports[index].config.delay_mechanism == DelayMechanism::P2p {
-                    self.timers.set((index as u16, PortTimer::PdelayReq), cx.now);
-                }
             }
             Participation::ServerOnly => {
                 self.enter(cx, index, Role::Transmitter(Serving::default()), reason);
@@ -518,7 +520,6 @@ impl Instance {
             }
             Participation::Yielding | Participation::Either => {
                 self.listen(cx, index, reason);
-                self.start_peer_delay(cx, index);
             }
         }
     }
@@ -551,25 +552,10 @@ impl Instance {
     }
 }
 
-impl Engine for Instance {
-    type Event = NoEvent;
-
-    fn handle(&mut self, cx: &mut Cx<'_>, input: Input<'_>) {
-        self.last_now = cx.now;
-        match input {
-            Input::Message { on, from, bytes, stamp } => {
-                let index = usize::from(on.0);
-                if let Err(cause) = self.message(cx, &Received { index, from, bytes, stamp }) {
-                    self.count_drop(index, cause);
-                }
-            }
-            Input::Sent { token, stamp } => self.sent(cx, token, stamp),
-            Input::Link { on, state } => self.link(cx, on, state),
-            Input::Passed(_) => {}
-        }
-    }
-
-    fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
+/// What a node asks of an instance.
+impl Instance {
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
         self.last_now = cx.now;
         self.expire(cx);
         let mut due = Vec::new();
@@ -584,7 +570,6 @@ impl Engine for Instance {
                 PortTimer::Announce => self.announce_due(cx, index, at),
                 PortTimer::Sync => self.sync_due(cx, index, at),
                 PortTimer::DelayReq => self.delay_req_due(cx, index),
-                PortTimer::PdelayReq => self.send_pdelay_req(cx, index),
                 PortTimer::AnnounceReceipt => self.announce_receipt_due(cx, index),
                 PortTimer::SyncReceipt => self.sync_receipt_due(cx, index),
                 PortTimer::Qualification => self.qualification_due(cx, index),
@@ -593,7 +578,8 @@ impl Engine for Instance {
         }
     }
 
-    fn next_timeout(&self) -> Option<Time<Mono>> {
+    /// When [`Self::handle_timeout`] has something to do.
+    pub(crate) fn next_timeout(&self) -> Option<Time<Mono>> {
         [self.timers.next(), self.expiries.next()].into_iter().flatten().min()
     }
 }

@@ -19,13 +19,13 @@ mod attacks;
 pub mod bmca;
 pub mod clock;
 pub mod config;
-pub mod contention;
 pub mod counters;
 mod datagram;
 pub mod discipline;
 mod fair;
 pub mod instance;
 pub mod limits;
+pub mod link;
 #[cfg(any(test, target_os = "none"))]
 mod math;
 pub mod node;
@@ -33,13 +33,13 @@ pub mod ntp;
 pub mod observer;
 pub mod origin;
 pub mod outcome;
-mod pdelay;
-mod port;
 mod prelude;
 pub mod receiver;
+mod round_trip;
 mod seam;
 mod sent;
 mod sequence;
+pub mod servers;
 pub mod servo;
 pub mod sources;
 pub mod spread;
@@ -56,7 +56,9 @@ pub mod transmitter;
 use ptp_common::time::Duration;
 use serde::{Deserialize, Serialize};
 
+pub use config::contention;
 pub use datagram::Datagram;
+use instance::port;
 pub use seam::{
     Change, Command, Commands, Context, Destination, Driven, Engine, Group, Input, LinkState,
     Monotonic, NoEvent, Pushed, ReadClock, Transmit, Witnessed,

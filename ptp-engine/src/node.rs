@@ -1,26 +1,67 @@
-//! This host as a PTP Node (IEEE 1588-2019 3.1.49): its instances, one for each domain and sdoId. All stamps
-//! are on the host's one monotonic clock, so that several ports and instances need no clock each: what "jbod"
-//! means elsewhere, a clock per port that has to be told from the others, does not exist here.
+//! This host as a PTP Node (IEEE 1588-2019 3.1.49): its instances, one for each domain and sdoId, and the links that
+//! they share. All stamps are on the host's one monotonic clock, so that several ports and instances need no clock
+//! each: what "jbod" means elsewhere, a clock per port that has to be told from the others, does not exist here.
 
-use ptp_common::time::{Mono, Time};
+mod peer_delay;
+
+use core::ops::{Deref, DerefMut};
+
+use ptp_common::{
+    time::{Mono, Time},
+    wire::Body,
+};
 
 use crate::prelude::*;
 use crate::{
-    instance::{Cx, Instance},
-    seam::{Engine, Input, NoEvent},
+    PortIndex, SentToken,
+    config::{PortConfig, ReceiverConfig, TransmitterConfig},
+    contention::Contention,
+    counters::Drop,
+    instance::{Cx, Instance, Received},
+    link::Link,
+    seam::{Engine, Input, LinkState, NoEvent},
+    sent::Sent,
+    stamp::Stamp,
 };
 
-/// See the module's paragraph.
+/// See the module's paragraph. A clock of one domain is its first instance, which it can be asked as.
 #[derive(Debug)]
 pub struct Node {
     /// Never empty.
     instances: Vec<Instance>,
+    /// In the order of the ports of every instance.
+    links: Vec<Link>,
 }
 
 impl Node {
-    /// A node of `instance` alone.
+    /// A node of `instance` alone, on the links of its ports.
     pub fn new(instance: Instance) -> Self {
-        Self { instances: vec![instance] }
+        let links = instance.links();
+        Self { instances: vec![instance], links }
+    }
+
+    /// A clock that follows, see [`Instance::client_only`].
+    pub fn client_only(config: ReceiverConfig, cx: &mut Cx<'_>) -> Self {
+        Self::new(Instance::client_only(config, cx))
+    }
+
+    /// A clock that serves, see [`Instance::server_only`].
+    pub fn server_only(config: TransmitterConfig, cx: &mut Cx<'_>) -> Self {
+        Self::new(Instance::server_only(config, cx))
+    }
+
+    /// A clock that takes either role, see [`Instance::either`].
+    pub fn either(config: ReceiverConfig, contention: Contention, cx: &mut Cx<'_>) -> Self {
+        Self::new(Instance::either(config, contention, cx))
+    }
+
+    /// A clock that serves where no better one does, see [`Instance::yielding_server`].
+    pub fn yielding_server(
+        config: TransmitterConfig,
+        ports: Vec<PortConfig>,
+        cx: &mut Cx<'_>,
+    ) -> Self {
+        Self::new(Instance::yielding_server(config, ports, cx))
     }
 
     /// With another instance, of another domain, on the same ports.
@@ -28,6 +69,8 @@ impl Node {
     pub fn with(mut self, mut instance: Instance) -> Self {
         let number = u16::try_from(self.instances.len()).unwrap_or(u16::MAX);
         instance.in_flight.of_instance(number);
+        // Links that only it has.
+        self.links.extend(instance.links().into_iter().skip(self.links.len()));
         self.instances.push(instance);
         self
     }
@@ -47,8 +90,13 @@ impl Node {
         self.instances.iter()
     }
 
+    /// The link of a port.
+    pub fn link(&self, on: PortIndex) -> Option<&Link> {
+        self.links.get(usize::from(on.0))
+    }
+
     /// Whose a message is by `domainNumber` and `sdoId` (7.1); the first instance counts what is nobody's.
-    fn of_message(&mut self, bytes: &[u8]) -> &mut Instance {
+    fn of_message(&self, bytes: &[u8]) -> usize {
         let at = match (bytes.first(), bytes.get(4), bytes.get(5)) {
             (Some(first), Some(domain_number), Some(minor)) => {
                 let sdo_id = u16::from(first >> 4) << 8 | u16::from(*minor);
@@ -57,7 +105,59 @@ impl Node {
             }
             _ => None,
         };
-        &mut self.instances[at.unwrap_or(0)]
+        at.unwrap_or(0)
+    }
+
+    /// What is about a link goes there, and all else to the instance that it is for.
+    fn message(
+        &mut self,
+        cx: &mut Cx<'_>,
+        which: usize,
+        received: &Received<'_>,
+    ) -> Result<(), Drop> {
+        let instance = &mut self.instances[which];
+        let message = instance.admit(cx, received)?;
+        match message.body {
+            Body::PdelayReq { .. } | Body::PdelayResp { .. } | Body::PdelayRespFollowUp { .. } => {
+                self.peer_delay_message(cx, which, received, &message)
+            }
+            _ => instance.message(cx, received, &message),
+        }
+    }
+
+    /// A token is worth one stamp, and is nobody's where its exchange was given up already.
+    fn sent(&mut self, cx: &mut Cx<'_>, token: SentToken, stamp: Option<Stamp>) {
+        let is_of = |each: &Instance| each.in_flight.instance() == token.instance();
+        let Some(which) = self.instances.iter().position(is_of) else { return };
+        let instance = &mut self.instances[which];
+        let Some((on, what)) = instance.in_flight.take(token) else { return };
+        let index = usize::from(on.0);
+        match what {
+            Sent::Sync | Sent::DelayReq => instance.sent(cx, index, what, token, stamp),
+            Sent::PdelayReq => self.pdelay_req_sent(cx, index, token, stamp),
+            Sent::PdelayResp => self.pdelay_resp_sent(cx, which, index, token, stamp),
+        }
+    }
+
+    fn link_state(&mut self, cx: &mut Cx<'_>, on: PortIndex, state: LinkState) {
+        let index = usize::from(on.0);
+        let asks = self.instances[0].asks_for_link_delay();
+        if let Some(link) = self.links.get_mut(index)
+            && link.set_state(state)
+            && asks
+        {
+            link.start(cx.now);
+        }
+        for instance in &mut self.instances {
+            instance.link(cx, on, state);
+        }
+    }
+
+    /// How much is stored, for the test that it is bounded.
+    #[cfg(test)]
+    pub(crate) fn stored(&self) -> usize {
+        let of_instances = self.instances.iter().map(Instance::stored).sum::<usize>();
+        of_instances + self.links.iter().map(Link::stored).sum::<usize>()
     }
 }
 
@@ -66,18 +166,16 @@ impl Engine for Node {
 
     fn handle(&mut self, cx: &mut Cx<'_>, input: Input<'_>) {
         match input {
-            Input::Message { bytes, .. } => self.of_message(bytes).handle(cx, input),
-            Input::Sent { token, .. } => {
-                let of_it = |each: &&mut Instance| each.in_flight.instance() == token.instance();
-                if let Some(instance) = self.instances.iter_mut().find(of_it) {
-                    instance.handle(cx, input);
+            Input::Message { on, from, bytes, stamp } => {
+                let index = usize::from(on.0);
+                let which = self.of_message(bytes);
+                let received = Received { index, from, bytes, stamp };
+                if let Err(cause) = self.message(cx, which, &received) {
+                    self.instances[which].count_drop(index, cause);
                 }
             }
-            Input::Link { .. } => {
-                for instance in &mut self.instances {
-                    instance.handle(cx, input);
-                }
-            }
+            Input::Sent { token, stamp } => self.sent(cx, token, stamp),
+            Input::Link { on, state } => self.link_state(cx, on, state),
             // A node has sockets of its own.
             Input::Passed(_) => {}
         }
@@ -87,9 +185,23 @@ impl Engine for Node {
         for instance in &mut self.instances {
             instance.handle_timeout(cx);
         }
+        self.requests_due(cx);
     }
 
     fn next_timeout(&self) -> Option<Time<Mono>> {
-        self.instances.iter().filter_map(Instance::next_timeout).min()
+        let of_instances = self.instances.iter().filter_map(Instance::next_timeout);
+        of_instances.chain(self.links.iter().filter_map(Link::request_at)).min()
+    }
+}
+
+impl Deref for Node {
+    type Target = Instance;
+    fn deref(&self) -> &Instance {
+        self.instance()
+    }
+}
+impl DerefMut for Node {
+    fn deref_mut(&mut self) -> &mut Instance {
+        self.instance_mut()
     }
 }

@@ -39,11 +39,12 @@ use ptp_common::{
     wire::{Body, Flags, Header, MessageType, MessageView, PortIdentity, TimeInterval, WireError},
 };
 
+pub use crate::seam::ObservedPacket;
 pub use crate::spread::Spread;
 pub use figures::{Exchanges, Losses, Refusals};
 pub use seen::{
-    Announced, ClaimSample, DelaySample, DomainKey, Observation, ObservedPacket, OffsetSample,
-    PortKey, PortSnapshot,
+    Announced, ClaimSample, DelaySample, DomainKey, Observation, OffsetSample, PortKey,
+    PortSnapshot,
 };
 
 /// Ports that are followed at a time, over all interfaces and domains.

@@ -1,6 +1,6 @@
 //! What an instance has measured, whom it follows, and why a port changed its state. Values only.
 
-use crate::{PortIndex, pdelay::PeerDelay, stamp::Stamp};
+use crate::{PortIndex, stamp::Stamp};
 use ptp_common::{
     data_set::{ParentDataSet, TimeProperties},
     time::{Duration, Ptp, Time},
@@ -134,4 +134,24 @@ pub struct Parent {
     pub epoch: u64,
     /// `timePropertiesDS`.
     pub time_properties: TimeProperties,
+}
+
+/// One finished measurement of the link.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PeerDelay {
+    /// The port at the other end.
+    pub responder: PortIdentity,
+    /// Pdelay_Req left.
+    pub t1: Stamp,
+    /// Pdelay_Resp arrived.
+    pub t4: Stamp,
+    /// How long the responder held it, on the responder's clock, corrections included.
+    pub turnaround: Duration,
+    /// `meanLinkDelay` of this exchange alone, on the local monotonic scale.
+    pub mean_link_delay: Duration,
+    /// `neighborRateRatio`: the peer's clock rate over the local monotonic one; `None` before the
+    /// second exchange or where the peer tells no times (one-step).
+    pub neighbor_rate_ratio: Option<f64>,
+    /// `sequenceId` of the exchange.
+    pub sequence_id: u16,
 }

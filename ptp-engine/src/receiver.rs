@@ -3,20 +3,22 @@
 use ptp_common::time::{Mono, Time};
 
 use crate::{
-    instance::{Instance, Synchronization},
+    instance::Synchronization,
+    node::Node,
     seam::{Commands, Context, Driven, Monotonic},
 };
 
 pub use crate::{
     config::{Acceptable, NotAnIdentity, PortConfig, PortPart, ReceiverConfig},
     instance::overheard::Hint,
-    outcome::{DelayObservation, Measurement, Observation, Parent, StateReason, SyncObservation},
-    pdelay::PeerDelay,
-    port::round_trip::RoundTripTrend,
+    outcome::{
+        DelayObservation, Measurement, Observation, Parent, PeerDelay, StateReason, SyncObservation,
+    },
+    round_trip::RoundTripTrend,
 };
 
-/// A client-only instance and the commands that it has given.
-pub type Receiver = Driven<Instance>;
+/// A node of a client-only instance, and the commands that it has given.
+pub type Receiver = Driven<Node>;
 
 impl Receiver {
     /// A clock whose ports listen, or are disabled where the link is down.
@@ -24,18 +26,18 @@ impl Receiver {
         let mut commands = Commands::default();
         let clock = &Monotonic::default();
         let mut cx = Context { now, clock, out: &mut commands };
-        let instance = Instance::client_only(config, &mut cx);
-        Self::new_with(instance, commands)
+        let node = Node::client_only(config, &mut cx);
+        Self::new_with(node, commands)
     }
 
-    /// As for [`Instance::set_synchronized`].
+    /// As for [`Instance::set_synchronized`](crate::instance::Instance::set_synchronized).
     pub fn synchronize(&mut self, synchronization: Synchronization) {
-        self.with(|instance, out| instance.set_synchronized(out, synchronization));
+        self.with(|node, out| node.set_synchronized(out, synchronization));
     }
 
     /// How much is stored, for the test that it is bounded.
     #[cfg(test)]
     pub(crate) fn stored(&self) -> usize {
-        self.waiting() + Instance::stored(self)
+        self.waiting() + Node::stored(self)
     }
 }

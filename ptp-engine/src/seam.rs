@@ -7,14 +7,14 @@ use core::ops::{Deref, DerefMut};
 
 use ptp_common::{
     data_set::TimeProperties,
-    time::{Duration, Mono, Ptp, Time},
+    record::Direction,
+    time::{Duration, Mono, Ptp, Real, Time},
     wire::{ClockIdentity, PortIdentity},
 };
 
 use crate::{
     Datagram, PortIndex, PortState, SentToken,
     address::Address,
-    observer::ObservedPacket,
     outcome::{Measurement, Parent, StateReason, SyncObservation},
     stamp::Stamp,
 };
@@ -91,6 +91,23 @@ pub enum Input<'a> {
         /// Whether it can be used now.
         state: LinkState,
     },
+}
+
+/// A PTP message that passed a hook.
+#[derive(Clone, Copy, Debug)]
+pub struct ObservedPacket<'a> {
+    /// Interface index.
+    pub interface: u32,
+    /// Whether it came in or went out.
+    pub direction: Direction,
+    /// VLAN identifier of the outermost tag; 0 (a priority tag) is the same as none.
+    pub vlan: Option<u16>,
+    /// The PTP message or its beginning, as long as header and fixed body are there.
+    pub bytes: &'a [u8],
+    /// When it passed, on CLOCK_MONOTONIC; `None` where the stamp was lost.
+    pub stamp: Option<Stamp>,
+    /// The same instant on CLOCK_REALTIME. Without meaning where there is no stamp.
+    pub real: Time<Real>,
 }
 
 /// Whether an interface can be used.

@@ -4,9 +4,10 @@
 //! (Marzullo and Owicki 1983; the selection of RFC 5905, 11.2.1, with intervals that need no distribution).
 //! Sans-I/O and of no protocol: a server of NTP is a source like a grandmaster.
 
-use core::net::IpAddr;
+use core::{fmt, net::IpAddr};
 
 use ptp_common::{time::Duration, wire::PortIdentity};
+use serde::{Deserialize, Serialize};
 
 use crate::{prelude::*, servo::Interval};
 
@@ -25,6 +26,49 @@ pub enum SourceId {
     },
     /// A server of NTP.
     Ntp(IpAddr),
+}
+
+/// What is done where sources contradict each other (`--on-disagreement`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// It is told, and the best time transmitter is followed all the same.
+    #[default]
+    Alarm,
+    /// Unless most sources agree with the one that is followed, the clock runs on with what it has learnt.
+    Holdover,
+    /// Where most sources agree with each other and not with the one that is followed, one of them is followed
+    /// instead. Where no majority is, the clock runs on with what it has learnt.
+    FollowMajority,
+}
+
+impl Policy {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Alarm, Self::Holdover, Self::FollowMajority];
+
+    /// The name, as on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Alarm => "alarm",
+            Self::Holdover => "holdover",
+            Self::FollowMajority => "follow-majority",
+        }
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl core::str::FromStr for Policy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|each| each.name() == text);
+        known.ok_or_else(|| "expected alarm, holdover or follow-majority".to_owned())
+    }
 }
 
 /// What one source says of the clock.

@@ -9,6 +9,7 @@ use crate::{
     PortIndex, SentToken,
     address::Address,
     instance::Instance,
+    node::Node,
     seam::{Command, Commands, Context, Driven, Input, LinkState, Monotonic, NoEvent},
     stamp::{Stamp, StampSource},
 };
@@ -17,7 +18,7 @@ pub use crate::config::TransmitterConfig;
 
 /// The grandmaster with the commands that it has given. See the module's paragraph.
 #[derive(Debug)]
-pub struct Transmitter(Driven<Instance>);
+pub struct Transmitter(Driven<Node>);
 
 impl Transmitter {
     /// A grandmaster whose ports begin to send at `now`.
@@ -25,8 +26,8 @@ impl Transmitter {
         let mut commands = Commands::default();
         let clock = &Monotonic::default();
         let mut cx = Context { now, clock, out: &mut commands };
-        let instance = Instance::server_only(config, &mut cx);
-        Self(Driven::new_with(instance, commands))
+        let node = Node::server_only(config, &mut cx);
+        Self(Driven::new_with(node, commands))
     }
 
     /// The next command. To be called until `None` after every input.

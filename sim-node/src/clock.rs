@@ -17,7 +17,10 @@ use ptp_agent::{
 };
 use ptp_common::time::{Duration, Free, Mono, NANOS_PER_SEC, Ptp, Time};
 
-use crate::simulator::{Readings, Simulator, Timex};
+use crate::{
+    settings::Steering,
+    simulator::{Readings, Simulator, Timex},
+};
 
 /// The two clocks of a simulated node are one counter and a constant, but are told apart as floating point
 /// numbers: what is less than this is no step.
@@ -170,11 +173,12 @@ impl Kernel for Shared {
 pub(crate) struct NodeClock {
     pub(crate) system: SystemClock,
     scale: ClockScale,
+    steering: Steering,
 }
 
 impl NodeClock {
-    pub(crate) const fn new(system: SystemClock, scale: ClockScale) -> Self {
-        Self { system, scale }
+    pub(crate) const fn new(system: SystemClock, scale: ClockScale, steering: Steering) -> Self {
+        Self { system, scale, steering }
     }
 }
 
@@ -207,9 +211,15 @@ impl Clock for NodeClock {
         self.system.max_frequency_ppb()
     }
     fn set_frequency(&mut self, now: Time<Mono>, ppb: f64) -> Result<f64, ClockError> {
-        self.system.set_frequency(now, ppb)
+        match self.steering {
+            Steering::On => self.system.set_frequency(now, ppb),
+            Steering::Off => Ok(self.system.frequency_ppb()),
+        }
     }
     fn step(&mut self, now: Time<Mono>, by: Duration) -> Result<(), ClockError> {
-        self.system.step(now, by)
+        match self.steering {
+            Steering::On => self.system.step(now, by),
+            Steering::Off => Ok(()),
+        }
     }
 }

@@ -13,11 +13,13 @@ use ptp_engine::{
     Command, Commands, Context, Destination, Engine, Input, PortIndex, ReadClock, SentToken,
     Transmit,
     address::Address,
+    outcome::Observation,
     stamp::{Stamp, StampSource},
 };
 
 use crate::{
     clock::Shared,
+    relay::Relay,
     settings::Stamping,
     simulator::{ALL_NODES, Packet, Wake},
 };
@@ -67,6 +69,8 @@ pub(crate) struct Network {
     pub(crate) stamping: Stamping,
     /// Transmit stamps that the engine has still to be told of.
     pub(crate) stamps: VecDeque<(SentToken, Stamp)>,
+    /// Where the node is a transparent clock as well.
+    pub(crate) relay: Option<Relay>,
 }
 
 impl Network {
@@ -83,6 +87,19 @@ impl Network {
         world.simulator.send(&Packet { subnet, node, src_port: port, dst_port: port, data })?;
         if let Some(token) = transmit.token {
             self.stamps.push_back((token, Stamp::new(world.now(), StampSource::Simulated)));
+        }
+        Ok(())
+    }
+
+    /// Sends by the other ports what has come by one.
+    fn forward(&mut self, came: u16, packet: &Packet, stamp: Option<Stamp>) -> io::Result<()> {
+        let Some(relay) = &mut self.relay else { return Ok(()) };
+        let world = self.shared.world();
+        let arrival = stamp.map(|stamp| stamp.time);
+        for (went, data) in relay.forward(world.now(), came, &packet.data, arrival) {
+            let Some(&subnet) = self.subnets.get(usize::from(went)) else { continue };
+            let (src_port, dst_port) = (packet.dst_port, packet.dst_port);
+            world.simulator.send(&Packet { subnet, node: ALL_NODES, src_port, dst_port, data })?;
         }
         Ok(())
     }
@@ -180,7 +197,15 @@ impl<E: Engine> Drive<E> {
             while let Some(command) = self.commands.pop() {
                 match command {
                     Command::Send(transmit) => self.network.transmit(&transmit)?,
-                    command => host.told(&mut self.engine, now, &command),
+                    command => {
+                        if let (Command::Measured(measurement), Some(relay)) =
+                            (&command, &mut self.network.relay)
+                            && let Observation::PeerDelay(peer) = measurement.observation
+                        {
+                            relay.set_link(measurement.port.0, peer.mean_link_delay);
+                        }
+                        host.told(&mut self.engine, now, &command);
+                    }
                 }
             }
             let Some((token, stamp)) = self.network.stamps.pop_front() else { return Ok(()) };
@@ -210,6 +235,7 @@ impl<E: Engine> Drive<E> {
             let answers = host.manage(&mut self.engine, bytes, None);
             self.answer(packet, ALL_NODES, answers)?;
         }
+        self.network.forward(port, packet, stamp)?;
         let from = Some(address_of(packet));
         let on = PortIndex(port);
         self.with(host, |engine, cx| engine.handle(cx, Input::Message { on, from, bytes, stamp }));

@@ -6,6 +6,7 @@
 mod clock;
 mod drive;
 mod node;
+mod relay;
 mod settings;
 mod simulator;
 mod words;

@@ -29,6 +29,7 @@ use ptp_common::{
 use crate::{
     clock::{NodeClock, Shared, World},
     drive::{Drive, Host, Network},
+    relay::Relay,
     settings::{Part, Settings, Stamping},
     simulator::Simulator,
     words::{self, Exchange, say},
@@ -65,12 +66,17 @@ pub(crate) fn run(simulator: Simulator, settings: &Settings, place: Place) -> io
     let subnet = subnets.first().map_or(0, |subnet| subnet.to_be_bytes()[3]);
     let [.., node] = place.node.to_be_bytes();
     let identity = ClockIdentity::from_mac([0x12, 0x34, 0x56, 0x78, subnet.wrapping_add(1), node]);
+    let count = u16::try_from(subnets.len()).unwrap_or(u16::MAX);
+    let relay = settings
+        .is_transparent()
+        .then(|| Relay::new(count, settings.delay_mechanism(), settings.has_circles()));
     let network = Network {
         shared: shared.clone(),
         subnets,
         unix_subnet: place.unix_subnet,
         stamping: settings.stamping,
         stamps: VecDeque::new(),
+        relay,
     };
     follow(network, settings, identity, place.node)
 }
@@ -151,7 +157,8 @@ fn follow(
     let servo = servo::build(&choice, &settings.options());
     let (mut commands, read) = (Commands::default(), Monotonic::default());
     let mut cx = Context { now, clock: &read, out: &mut commands };
-    let engine = Discipline::new(config, servo, NodeClock::new(system, scale), &mut cx);
+    let engine =
+        Discipline::new(config, servo, NodeClock::new(system, scale, settings.steering()), &mut cx);
     let mut follower = Follower {
         shared,
         clock: read,

@@ -95,6 +95,15 @@ pub(crate) enum Stamping {
     Software,
 }
 
+/// Whether what the servo says is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Steering {
+    /// It is.
+    On,
+    /// The clock runs as it does (`free_running`).
+    Off,
+}
+
 /// What the node may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -113,6 +122,7 @@ pub(crate) struct Settings {
     /// Of each interface.
     parts: Vec<Part>,
     pub(crate) stamping: Stamping,
+    steering: Steering,
     table: Table,
     /// Section, option and value of what has no key.
     others: Vec<(String, String, String)>,
@@ -140,7 +150,9 @@ impl Settings {
         if interfaces.is_empty() {
             bail!("no interface");
         }
-        let is_software = table.get(RUN).and_then(|run| run.get(CLOCK)).is_some();
+        let is_free = flag(text, "", ["free_running", "free_running"]);
+        let has_clock = table.get(RUN).and_then(|run| run.get(CLOCK)).is_some();
+        let steering = if is_free { Steering::Off } else { Steering::On };
         let part = |interface: &String| {
             let flag = |names| flag(text, interface, names);
             match (flag(["slaveOnly", "clientOnly"]), flag(["masterOnly", "serverOnly"])) {
@@ -150,8 +162,14 @@ impl Settings {
             }
         };
         let parts = interfaces.iter().map(part).collect();
+        // Where nothing is steered the importer has no clock either, whatever stamps there are.
+        let is_software = has_clock && !is_free;
         let stamping = if is_software { Stamping::Software } else { Stamping::Hardware };
-        Ok(Self { interfaces, parts, stamping, table, others })
+        let mut this = Self { interfaces, parts, stamping, steering, table, others };
+        if this.is_transparent() {
+            this.parts.fill(Part::Receiver);
+        }
+        Ok(this)
     }
 
     fn of(&self, section: &str, key: &str) -> Option<&Value> {
@@ -185,6 +203,21 @@ impl Settings {
             Some("p2p") => DelayMechanism::P2p,
             _ => DelayMechanism::E2e,
         }
+    }
+
+    /// `clock_type`: whether it forwards what it hears, and serves nobody itself.
+    pub(crate) fn is_transparent(&self) -> bool {
+        self.other("clock_type").is_some_and(|kind| kind.ends_with("_TC"))
+    }
+
+    /// `tc_spanning_tree`.
+    pub(crate) fn has_circles(&self) -> bool {
+        self.other("tc_spanning_tree") == Some("1")
+    }
+
+    /// `free_running`.
+    pub(crate) fn steering(&self) -> Steering {
+        self.steering
     }
 
     /// `delayAsymmetry`.
@@ -336,6 +369,20 @@ mod tests {
         assert_eq!(options.step_threshold, Some(Duration::from_secs(10)));
         assert_eq!(options.first_step_threshold, None);
         assert_eq!(settings.limits().max_frequency_ppb, LIMIT_PPB);
+    }
+
+    #[test]
+    fn a_transparent_clock_serves_nobody_and_steers_its_clock_unless_told_otherwise() {
+        let named = ["eth0".to_owned()];
+        let settings = |text: &str| Settings::new(text, &named).unwrap();
+        let plain = settings("[global]\n");
+        assert!(!plain.is_transparent() && !plain.has_circles());
+        let transparent = settings("[global]\nclock_type E2E_TC\ntc_spanning_tree 1\n");
+        assert!(transparent.is_transparent() && transparent.has_circles());
+        assert!(transparent.is_receiver_only());
+        assert_eq!(transparent.steering(), Steering::On);
+        let free = settings("[global]\nclock_type P2P_TC\nfree_running 1\n");
+        assert_eq!((free.steering(), free.stamping), (Steering::Off, Stamping::Hardware));
     }
 
     #[test]

@@ -10,8 +10,11 @@ use ptp_common::wire::{
 };
 use stand_in::{Begin, Packet, StandIn, UNIX_SUBNET, command};
 
-const GRANDMASTER: Begin = Begin { configuration: "masterOnly 1", offset_s: 0.0, fast: 0.0 };
-const CLIENT: Begin = Begin { configuration: "slaveOnly 1", offset_s: 0.1, fast: 5e-5 };
+const PORT: &[&str] = &["eth0"];
+const GRANDMASTER: Begin =
+    Begin { configuration: "masterOnly 1", interfaces: PORT, offset_s: 0.0, fast: 0.0 };
+const CLIENT: Begin =
+    Begin { configuration: "slaveOnly 1", interfaces: PORT, offset_s: 0.1, fast: 5e-5 };
 
 fn log(output: &Output) -> &str {
     assert!(output.status.success(), "{output:?}");
@@ -45,8 +48,36 @@ fn peer_delay_and_software_stamps_are_as_good() {
 }
 
 #[test]
+fn a_client_behind_a_transparent_clock_follows_and_the_clock_in_between_need_not() {
+    for (serves, forwards, follows) in [
+        ("masterOnly 1", "clock_type E2E_TC\nfree_running 1", "slaveOnly 1"),
+        (
+            "masterOnly 1\ndelay_mechanism P2P",
+            "clock_type P2P_TC\ndelay_mechanism P2P\nfree_running 1",
+            "slaveOnly 1\ndelay_mechanism P2P",
+        ),
+    ] {
+        let mut network = StandIn::start(&[
+            Begin { configuration: serves, ..GRANDMASTER },
+            Begin {
+                configuration: forwards,
+                interfaces: &["eth0", "eth2"],
+                offset_s: 0.5,
+                fast: 1e-5,
+            },
+            Begin { configuration: follows, interfaces: &["eth2"], ..CLIENT },
+        ]);
+        network.run(60.0);
+        // Peer delay sees each link, and the clock in between says how long a message took.
+        assert!(network.ahead_s(2).abs() < 1e-7, "{forwards}: {}", network.ahead_s(2));
+        assert!(network.ahead_s(1) > 0.5, "{forwards}: {}", network.ahead_s(1));
+        network.end();
+    }
+}
+
+#[test]
 fn of_two_that_may_be_either_the_one_with_the_lower_identity_serves() {
-    let either = |offset_s| Begin { configuration: "", offset_s, fast: 0.0 };
+    let either = |offset_s| Begin { configuration: "", offset_s, ..GRANDMASTER };
     let mut network = StandIn::start(&[either(0.0), either(-0.2)]);
     network.run(60.0);
     assert!(network.ahead_s(1).abs() < 1e-7, "{}", network.ahead_s(1));

@@ -30,7 +30,7 @@ use serde::Deserialize;
 use self::{
     image::Image,
     kernel::{Build, Kernel, SUITES, Series},
-    qemu::{Ended, Guest, Qemu},
+    qemu::{Ended, Guest, Qemu, Time},
     table::Facts,
 };
 use crate::{
@@ -43,9 +43,13 @@ const AT_A_TIME: usize = 2;
 /// How long a guest may take on the host's clock.
 const LIMIT: Duration = Duration::from_secs(420);
 /// Modules that the tests need, where they are modules.
-const MODULES: [&str; 9] = [
+const MODULES: [&str; 13] = [
     "veth",
     "sch_ingress",
+    "sch_tbf",
+    "nft_flow_offload",
+    "nf_flow_table_inet",
+    "nft_counter",
     "cls_bpf",
     "8021q",
     "bridge",
@@ -56,6 +60,8 @@ const MODULES: [&str; 9] = [
 ];
 /// What the two guests on a wire are called in the filter.
 const WIRE: &str = "wire";
+/// What the three guests are called, two of which are behind a bridge of the third.
+const SWITCH: &str = "switch";
 /// What the guest with a network card that has a clock is called.
 const CARD: &str = "phc";
 /// What the guest with pairs of network cards that are joined is called: virtual time, one clock at both ends.
@@ -67,7 +73,7 @@ const CARD_SERIES: Series = Series::LongTerm("6.12");
 /// Test programs of this workspace that are also run in the guests.
 const TESTS: [&str; 1] = ["attach"];
 /// Programs of this machine that the tests use.
-const TOOLS: [&str; 4] = ["ptp4l", "phc2sys", "phc_ctl", "ip"];
+const TOOLS: [&str; 6] = ["ptp4l", "phc2sys", "phc_ctl", "ip", "tc", "nft"];
 
 /// What there is to boot, all of it on this machine.
 pub(crate) struct Ready {
@@ -156,6 +162,9 @@ pub(crate) fn run(
     if wanted(WIRE) {
         lab.test_wire()?;
     }
+    if wanted(SWITCH) {
+        lab.test_switch()?;
+    }
     let facts = facts.into_inner().unwrap_or_else(PoisonError::into_inner);
     table::check(&facts, update)
 }
@@ -195,7 +204,7 @@ struct Job<'a> {
     kernel: &'a Kernel,
     tests: &'a [&'a str],
     devices: &'a [String],
-    virtual_time: bool,
+    time: Time,
     stop: &'a AtomicBool,
 }
 
@@ -208,7 +217,7 @@ impl Lab<'_> {
         let name = series.name();
         let stop = AtomicBool::new(false);
         let job =
-            Job { name, kernel, tests: &tests, devices: &[], virtual_time: true, stop: &stop };
+            Job { name, kernel, tests: &tests, devices: &[], time: Time::Virtual, stop: &stop };
         self.boot(&job, &|line| {
             if let Some((fact, value)) = table::fact(line) {
                 let mut facts = facts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -226,7 +235,7 @@ impl Lab<'_> {
             kernel,
             tests: &["phc"],
             devices: &devices,
-            virtual_time: true,
+            time: Time::Virtual,
             stop: &stop,
         };
         self.boot(&job, &|_| {})
@@ -253,7 +262,7 @@ impl Lab<'_> {
             kernel,
             tests: &["cards"],
             devices: &devices,
-            virtual_time: true,
+            time: Time::Virtual,
             stop: &stop,
         };
         self.boot(&job, &|_| {})
@@ -283,7 +292,7 @@ impl Lab<'_> {
                     kernel,
                     tests: &["serve_on_wire"],
                     devices: &card("on", "52:54:00:00:00:01"),
-                    virtual_time: false,
+                    time: Time::Host,
                     stop: &stop,
                 };
                 self.boot(&job, &|_| {})
@@ -297,13 +306,59 @@ impl Lab<'_> {
                 kernel,
                 tests: &["follow_on_wire"],
                 devices: &card("off", "52:54:00:00:00:02"),
-                virtual_time: false,
+                time: Time::Host,
                 stop: &AtomicBool::new(false),
             };
             let client = self.boot(&job, &|_| {});
             stop.store(true, Ordering::Relaxed);
             let server = server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             client.and(server)
+        })
+    }
+
+    /// A grandmaster and a client that know nothing of the agent, each on a virtual wire to a third guest, which
+    /// forwards between them. Their time is the host's, as above.
+    fn test_switch(&self) -> Result<()> {
+        let (_, kernel) = self.ready.kernels.last().context("no kernels")?;
+        let directory = tempfile::tempdir().context("cannot make a directory")?;
+        let socket = |name: &str| directory.path().join(name);
+        let card = |is_server: &str, wire: &str, mac: u8| {
+            let path = socket(wire);
+            let path = path.display();
+            [
+                "-netdev".to_owned(),
+                format!("stream,id={wire},server={is_server},addr.type=unix,addr.path={path}"),
+                "-device".to_owned(),
+                format!("virtio-net-pci,netdev={wire},mac=52:54:00:00:01:{mac:02x},romfile="),
+            ]
+        };
+        let stop = AtomicBool::new(false);
+        let guest = |name: &str, test: &str, devices: &[String], stop: &AtomicBool| {
+            let tests = [test];
+            let time = Time::HostExactly;
+            let job = Job { name, kernel, tests: &tests, devices, time, stop };
+            self.boot(&job, &|_| {})
+        };
+        let devices = [card("on", "wire1", 1), card("on", "wire2", 2)].concat();
+        thread::scope(|scope| {
+            let switch = scope.spawn(|| guest(SWITCH, "switch", &devices, &AtomicBool::new(false)));
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let is_there = || socket("wire1").exists() && socket("wire2").exists();
+            while !is_there() && Instant::now() < deadline && !switch.is_finished() {
+                thread::sleep(Duration::from_millis(50));
+            }
+            let server = scope.spawn(|| {
+                guest("switch-server", "grandmaster_of_switch", &card("off", "wire1", 3), &stop)
+            });
+            let client = card("off", "wire2", 4);
+            let client =
+                guest("switch-client", "client_of_switch", &client, &AtomicBool::new(false));
+            let join = |guest: thread::ScopedJoinHandle<'_, Result<()>>| {
+                guest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            let switch = join(switch);
+            stop.store(true, Ordering::Relaxed);
+            client.and(switch).and(join(server))
         })
     }
 
@@ -323,7 +378,7 @@ impl Lab<'_> {
             initrd: &initrd,
             tests: job.tests,
             devices: job.devices,
-            virtual_time: job.virtual_time,
+            time: job.time,
             limit: LIMIT,
             stop: job.stop,
             log: &log,

@@ -1,6 +1,8 @@
 //! Tests of the project's documents and of the form of its sources: commands that the documents
 //! mention exist, links lead somewhere, each source file says at its top what is in it.
 
+mod rooms;
+
 use std::{
     ffi::OsStr,
     fs,
@@ -20,7 +22,7 @@ fn documents() -> Result<Vec<PathBuf>> {
 }
 
 /// All files below a directory with a certain extension, without what cargo builds.
-fn walk(directory: &Path, extension: &OsStr, found: &mut Vec<PathBuf>) -> Result<()> {
+pub(super) fn walk(directory: &Path, extension: &OsStr, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in
         fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?
     {

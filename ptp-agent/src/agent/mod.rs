@@ -31,6 +31,7 @@ use ptp_common::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::publish::Format;
 use crate::{
     clock::{
         Clock, ClockError, phc::PhcError, policy::MAX_FREQUENCY_PPB, virtual_clock::VirtualClock,
@@ -152,8 +153,8 @@ pub struct Common {
     pub limits: Limits,
     /// To give up system calls that are not needed once everything is open.
     pub is_confined: bool,
-    /// JSON lines instead of text.
-    pub json: bool,
+    /// How results are told.
+    pub format: Format,
     /// Seed of the randomised intervals; `None` takes one from the clock.
     pub seed: Option<u64>,
 }
@@ -259,8 +260,10 @@ fn virtual_clock(now: Time<Mono>, offset: Duration) -> VirtualClock {
     VirtualClock::new(now, Time::<Ptp>::from_epoch(real + offset), MAX_FREQUENCY_PPB)
 }
 
-pub(crate) fn start_output(json: bool) -> Result<Option<Output>, AgentError> {
-    json.then(Output::stdout)
+pub(crate) fn start_output(format: Format) -> Result<Option<Output>, AgentError> {
+    format
+        .is_json()
+        .then(Output::stdout)
         .transpose()
         .map_err(|source| AgentError::Os { attempt: "start a thread", source })
 }

@@ -26,6 +26,7 @@ use super::{
     tap::{Tap, TapConfig},
     unix_seconds,
 };
+use crate::publish::Format;
 use crate::{
     engine::{
         Command, Commands, Input, Monotonic, ReadClock,
@@ -76,8 +77,8 @@ pub struct ObserveConfig {
     pub limits: Limits,
     /// To give up system calls that are not needed once everything is open.
     pub is_confined: bool,
-    /// JSON lines instead of text.
-    pub json: bool,
+    /// How results are told.
+    pub format: Format,
 }
 
 /// Observes until it is told to end; takes over what `reload` makes when it is told to (SIGHUP).
@@ -93,7 +94,7 @@ pub async fn observe(
     let services = Services::start(config.serving, &publication, monotonic());
     let ntp = config.ntp.then(|| NtpEyes::open(&config.tap)).transpose()?;
     let mut tap = Tap::open(config.tap)?;
-    let output = start_output(config.json)?;
+    let output = start_output(config.format)?;
     let start = monotonic();
     for (interface, up, rx_source) in tap.interfaces() {
         tracing::info!(

@@ -12,6 +12,7 @@ use ptp_common::time::{Duration, Mono, Time};
 use serde_json::json;
 
 use super::{AgentError, clock_line, sample_line, sample_text};
+use crate::publish::Format;
 use crate::{
     clock::followed::Followed,
     engine::{Change, Command, PortIndex, discipline::Event, spread::Spread},
@@ -31,8 +32,8 @@ pub struct ReplayConfig {
     pub file: PathBuf,
     /// Replay also a recording that is cut short or has holes.
     pub partial: bool,
-    /// JSON lines instead of text.
-    pub json: bool,
+    /// How results are told.
+    pub format: Format,
 }
 
 /// A recording that was opened.
@@ -118,7 +119,7 @@ pub fn replay(
     let mut replay = Replay::new(&start, servo, steered);
     let mut teller = Teller {
         output: BufWriter::new(io::stdout().lock()),
-        json: config.json,
+        format: config.format,
         start: &start,
         printed: start.now_ns,
         samples: 0,
@@ -200,7 +201,7 @@ impl Figures {
 struct Teller<'a> {
     /// Unlike a living agent, a replay waits for its reader.
     output: BufWriter<StdoutLock<'static>>,
-    json: bool,
+    format: Format,
     start: &'a Start,
     printed: Time<Mono>,
     samples: u64,
@@ -215,7 +216,7 @@ impl Teller<'_> {
                 let line = sample_line("", sample);
                 self.figures.take(sample.mono, &line);
                 let interface = self.start.interface(sample.port);
-                if self.json {
+                if self.format.is_json() {
                     self.emit(&json::Event::Sample(sample_line(interface, sample)))?;
                 } else if sample.mono - self.printed >= LINES {
                     self.printed = sample.mono;
@@ -252,7 +253,7 @@ impl Teller<'_> {
 
     fn clock(&mut self, replay: &Replay, mono: Time<Mono>) -> Result<(), OutputError> {
         match replay.client().clock() {
-            Followed::Virtual(clock) if self.json => {
+            Followed::Virtual(clock) if self.format.is_json() => {
                 self.emit(&json::Event::Clock(clock_line(clock, mono)))
             }
             _ => Ok(()),
@@ -279,7 +280,7 @@ impl Teller<'_> {
         }
         lost.retain(|_, total| *total > 0);
         let duration_s = (replay.now() - self.start.now_ns).as_secs_f64();
-        if !self.json {
+        if !self.format.is_json() {
             self.print(&format!("{} samples in {duration_s:.1} s", self.samples))?;
             if let Some(text) = self.figures.text() {
                 self.print(&text)?;

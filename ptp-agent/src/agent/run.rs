@@ -26,7 +26,8 @@ use crate::{
     engine::{
         Command, Commands, Context, DelayMechanism, Monotonic, PortIndex, PortState, ReadClock,
         contention::Contention,
-        discipline::{Discipline, Event, NtpConfig, Policy},
+        discipline::{Discipline, Event, Policy},
+        ntp::NtpConfig,
         receiver::{Acceptable, PortConfig, PortPart, ReceiverConfig},
         strategy::{self, Sending},
     },
@@ -167,7 +168,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     let publication = Publication::default();
     let services = Services::start(common.serving.clone(), &publication, monotonic());
     let io = Io::open(common.io.clone())?;
-    let output = start_output(common.json)?;
+    let output = start_output(common.format)?;
     let start = monotonic();
     let seed = seed(common.seed);
     let identity = clock_identity(&common.io.interfaces, seed);

@@ -32,7 +32,7 @@ use crate::{
     clock::{Clock, served::ServedTime, virtual_clock::VirtualClock},
     engine::{
         Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
-        ReadClock, counters::Counters, instance::Instance, receiver::PortConfig,
+        ReadClock, counters::Counters, instance::Instance, node::Node, receiver::PortConfig,
         transmitter::TransmitterConfig,
     },
     publish::{
@@ -167,7 +167,7 @@ pub async fn serve(
         ..common.io.clone()
     })?;
     let answers = open_answers(&config)?;
-    let output = start_output(common.json)?;
+    let output = start_output(common.format)?;
     let start = monotonic();
     let identity = clock_identity(&common.io.interfaces, seed(common.seed));
     let count = u16::try_from(common.io.interfaces.len()).unwrap_or(u16::MAX);
@@ -215,16 +215,16 @@ pub async fn serve(
     }
     let mut commands = Commands::default();
     let mut cx = Context { now: start, clock: &served, out: &mut commands };
-    let instance = if config.contends {
+    let node = if config.contends {
         let port = PortConfig {
             log_announce_interval: config.log_announce_interval,
             ..PortConfig::default()
         };
-        Instance::yielding_server(transmitter, vec![port; ports.len()], &mut cx)
+        Node::yielding_server(transmitter, vec![port; ports.len()], &mut cx)
     } else {
-        Instance::server_only(transmitter, &mut cx)
+        Node::server_only(transmitter, &mut cx)
     };
-    let mut server = Drive::new(io, instance, commands);
+    let mut server = Drive::new(io, node, commands);
     for on in ports.iter().copied().filter(|port| !server.io.is_up(*port)).collect::<Vec<_>>() {
         let down = Input::Link { on, state: LinkState::Down };
         server.with(start, &served, |engine, cx| engine.handle(cx, down));
@@ -289,7 +289,7 @@ pub async fn serve(
     Ok(())
 }
 
-type Server = Drive<Instance>;
+type Server = Drive<Node>;
 
 /// What is around a grandmaster.
 struct Around {
@@ -346,7 +346,7 @@ fn open_answers(config: &ServeConfig) -> Result<Option<Answers>, AgentError> {
     }
 }
 
-impl Host<Instance> for Around {
+impl Host<Node> for Around {
     fn clock(&self) -> &dyn ReadClock {
         &self.served
     }

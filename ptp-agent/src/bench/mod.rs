@@ -22,6 +22,7 @@ use aya::{Ebpf, EbpfLoader};
 use serde::Serialize;
 
 use crate::capture::{CaptureError, Features};
+use crate::publish::Format;
 
 /// The programs of `ptp-ebpf/src/bench.rs` as compiled by `cargo xtask ebpf build`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-bench.bpf.o");
@@ -125,17 +126,17 @@ pub fn measure(args: &BenchArgs, mut each: impl FnMut(&Row)) -> anyhow::Result<(
 ///
 /// # Errors
 /// As [`measure`], or what writing to standard output says.
-pub fn run(args: &BenchArgs, json: bool) -> anyhow::Result<()> {
+pub fn run(args: &BenchArgs, format: Format) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     let mut failure = Ok(());
     measure(args, |row| {
         rows.push(*row);
-        if json && failure.is_ok() {
+        if format.is_json() && failure.is_ok() {
             failure = print_line(row);
         }
     })?;
     failure.context("cannot write to standard output")?;
-    if !json {
+    if !format.is_json() {
         write!(io::stdout().lock(), "{}", Report { args, rows: &rows })
             .context("cannot write to standard output")?;
     }

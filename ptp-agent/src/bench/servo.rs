@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::suite;
+use crate::publish::Format;
 use crate::{
     servo::{Choice, DelayInput, LocalTime, Options, Servo, SyncInput, build},
     sim::{
@@ -109,20 +110,20 @@ enum Line<'a> {
 ///
 /// # Errors
 /// When a laboratory cannot be started, or standard output cannot be written to.
-pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, format: Format) -> anyhow::Result<ExitCode> {
     if let Some(directory) = &args.scenarios {
         let servos = args.servos_or(&SERVOS);
-        return suite::scenarios(directory, args.seeds.unwrap_or(3), &servos, json);
+        return suite::scenarios(directory, args.seeds.unwrap_or(3), &servos, format);
     }
     if args.events {
         let servos = args.servos_or(&SERVOS[..1]);
-        return suite::events(args.seeds.unwrap_or(20), &servos, json);
+        return suite::events(args.seeds.unwrap_or(20), &servos, format);
     }
     if args.seeds.is_some() || !args.servos.is_empty() {
         eprintln!("ptp-agent bench servo: --seeds and --servos are for --scenarios and --events");
         return Ok(ExitCode::from(2));
     }
-    let mut teller = Teller { json, lines: 0, missed: 0, skipped: 0 };
+    let mut teller = Teller { format, lines: 0, missed: 0, skipped: 0 };
     if !args.no_simulator {
         let extent = match (args.quick, args.full) {
             (true, _) => Extent::Quick,
@@ -189,7 +190,7 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
 
 /// Prints the lines.
 struct Teller {
-    json: bool,
+    format: Format,
     lines: usize,
     missed: usize,
     skipped: usize,
@@ -201,13 +202,13 @@ impl Teller {
     }
 
     fn heading(&self, text: &str) -> anyhow::Result<()> {
-        if self.json { Ok(()) } else { print(&format!("\n{text}\n")) }
+        if self.format.is_json() { Ok(()) } else { print(&format!("\n{text}\n")) }
     }
 
     fn simulated(&mut self, row: &Row) -> anyhow::Result<()> {
         self.lines += 1;
         self.missed += usize::from(!row.met);
-        if self.json {
+        if self.format.is_json() {
             return self.emit(&Line::Simulated(row));
         }
         print(&format!(
@@ -225,7 +226,7 @@ impl Teller {
         self.lines += 1;
         self.skipped += usize::from(line.value.is_none());
         self.missed += usize::from(!line.met && line.value.is_some());
-        if self.json {
+        if self.format.is_json() {
             return self.emit(&Line::Measured(line));
         }
         let value = line.value.map_or_else(|| "skipped".into(), number);
@@ -240,7 +241,7 @@ impl Teller {
 
     fn end(self) -> anyhow::Result<ExitCode> {
         let Self { lines, missed, skipped, .. } = self;
-        if self.json {
+        if self.format.is_json() {
             self.emit(&Line::Summary { lines, missed, skipped })?;
         } else {
             print(&format!("\n{lines} figures, {missed} missed, {skipped} skipped\n"))?;

@@ -6,6 +6,7 @@ use std::{fmt::Write as _, path::Path, process::ExitCode};
 use serde::Serialize;
 
 use super::servo::{Progress, print};
+use crate::publish::Format;
 use crate::{
     publish::text::nanos,
     servo::Choice,
@@ -36,7 +37,7 @@ pub(super) fn scenarios(
     directory: &Path,
     seeds: u64,
     servos: &[Choice],
-    json: bool,
+    format: Format,
 ) -> anyhow::Result<ExitCode> {
     let scenarios = match suite::read_directory(directory) {
         Ok(scenarios) => scenarios,
@@ -51,14 +52,14 @@ pub(super) fn scenarios(
     progress.end();
     let failed = cases.iter().filter(|case| !case.failures.is_empty()).count();
     let lines: Vec<Line<'_>> = cases.iter().map(Line::Scenario).collect();
-    finish(json, &lines, failed, || scenario_table(&cases, servos))
+    finish(format, &lines, failed, || scenario_table(&cases, servos))
 }
 
 /// All events.
 ///
 /// # Errors
 /// As [`scenarios`].
-pub(super) fn events(seeds: u64, servos: &[Choice], json: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn events(seeds: u64, servos: &[Choice], format: Format) -> anyhow::Result<ExitCode> {
     let progress = Progress::new();
     let rows = events::table(seeds, servos, |done, all, what| progress.tell(done, all, what));
     progress.end();
@@ -66,16 +67,16 @@ pub(super) fn events(seeds: u64, servos: &[Choice], json: bool) -> anyhow::Resul
     let judged = servos.first().map(Choice::to_string).unwrap_or_default();
     let failed = rows.iter().filter(|row| row.servo == judged && !row.met).count();
     let lines: Vec<Line<'_>> = rows.iter().map(Line::Course).collect();
-    finish(json, &lines, failed, || event_table(&rows))
+    finish(format, &lines, failed, || event_table(&rows))
 }
 
 fn finish(
-    json: bool,
+    format: Format,
     lines: &[Line<'_>],
     failed: usize,
     table: impl FnOnce() -> String,
 ) -> anyhow::Result<ExitCode> {
-    let text = if json {
+    let text = if format.is_json() {
         let summary = Line::Summary { lines: lines.len(), failed };
         let mut text = String::new();
         for line in lines.iter().chain([&summary]) {

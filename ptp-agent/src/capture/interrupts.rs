@@ -178,26 +178,6 @@ pub struct Report {
     pub lost: u64,
 }
 
-impl Report {
-    /// In words, for people.
-    pub fn in_words(&self) -> String {
-        use crate::publish::text::nanos;
-        let Some(spread) = self.to_stack_ns.or(self.to_tc_ingress_ns) else {
-            return format!("{} packets, none of them behind an interrupt", self.packets);
-        };
-        let stamp = if self.to_stack_ns.is_some() { "the stack's stamp" } else { "TC ingress" };
-        let polls = self.packets_per_poll.map_or_else(String::new, |mean| {
-            format!("; {mean:.2} packets per poll, {} at the most", self.most_in_a_poll)
-        });
-        let (half, most) = (nanos(spread.p50 as f64), nanos(spread.p99 as f64));
-        let (n, without) = (spread.n, self.without_interrupt);
-        format!(
-            "from the interrupt to {stamp} {half} (p50), {most} (p99) of {n} packets, {without} more came \
-             without an interrupt of their own{polls}"
-        )
-    }
-}
-
 /// The same of a driver's settings.
 pub fn moderation_in_words(moderation: Moderation) -> String {
     let Moderation { rx_usecs, rx_frames, is_adaptive } = moderation;
@@ -284,7 +264,8 @@ mod tests {
         let mut figures = Figures::default();
         figures.packet([u64::MAX; WORDS], &ClockRelation::now());
         figures.packet([1, 0, u64::MAX, 1], &ClockRelation::now());
-        assert!(!figures.report(&[u64::from(u32::MAX)], 0).in_words().is_empty());
+        let report = figures.report(&[u64::from(u32::MAX)], 0);
+        assert!(!crate::publish::text::interrupts(&report).is_empty());
         assert_eq!(parse(&[0; 31]), None);
     }
 

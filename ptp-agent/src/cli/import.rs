@@ -11,11 +11,12 @@ use serde_json::json;
 
 use super::{BAD_USAGE, check_configuration, config, merge::UsageError};
 use crate::linuxptp::{Note, Problem, Role, Translation, translate};
+use crate::publish::Format;
 
 /// Widest line of a comment.
 const WIDTH: usize = 98;
 
-pub(super) fn run(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn run(path: &Path, format: Format) -> anyhow::Result<ExitCode> {
     let text = config::text(path).map_err(UsageError::from)?;
     let translation = translate(&text);
     let is_wrong = translation.notes.iter().any(|note| note.problem.is_error());
@@ -29,7 +30,7 @@ pub(super) fn run(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
         let _ = writeln!(log, "{path}:{}: {}", note.line, line(note));
     }
     let mut output = io::stdout().lock();
-    let written = if json {
+    let written = if format.is_json() {
         let notes = translation.notes.iter().map(|note| {
             let Note { line, problem, section, option, value, text } = note;
             json!({

@@ -10,6 +10,7 @@ use super::{
     config::{Config, ConfigError},
     ntp::Asking,
 };
+use crate::publish::Format;
 use crate::{
     agent::{
         Common,
@@ -23,7 +24,7 @@ use crate::{
     answers,
     capture::{Choice as PointChoice, Latencies, Latency},
     compare,
-    engine::discipline::{MAX_WITNESS_DOMAINS, NtpPart},
+    engine::{discipline::MAX_WITNESS_DOMAINS, ntp::NtpPart},
     publish::{
         alarms::{DEFAULT_OFFSET_LIMIT, Limits},
         management::Access,
@@ -161,7 +162,7 @@ fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
     })
 }
 
-fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageError> {
+fn common(args: &PortArgs, config: &Config, format: Format) -> Result<Common, UsageError> {
     let (rx_source, tx_source) = sources(&args.tap, config)?;
     let latencies = |given: &[Latency], file: &Option<Latencies>| {
         let given: Latencies = given.iter().copied().collect();
@@ -198,7 +199,7 @@ fn common(args: &PortArgs, config: &Config, json: bool) -> Result<Common, UsageE
         },
         limits: limits(&args.tap, config),
         is_confined: is_confined(&args.tap, config),
-        json,
+        format,
         seed: args.seed,
     })
 }
@@ -218,7 +219,7 @@ pub(super) fn compare_args(
 pub(super) fn observe_config(
     args: ObserveArgs,
     config: &Config,
-    json: bool,
+    format: Format,
 ) -> Result<ObserveConfig, UsageError> {
     Ok(ObserveConfig {
         tap: tap(&args.tap, config)?,
@@ -228,7 +229,7 @@ pub(super) fn observe_config(
         serving: serving(&args.tap, config),
         limits: limits(&args.tap, config),
         is_confined: is_confined(&args.tap, config),
-        json,
+        format,
     })
 }
 
@@ -236,13 +237,13 @@ pub(super) fn run_config(
     args: FollowArgs,
     config: Config,
     record: Option<&Path>,
-    json: bool,
+    format: Format,
 ) -> Result<RunConfig, UsageError> {
     let mut args = args;
     let profile = args.roles.profile(&config.run);
     args.port.transport = args.port.transport.or(config.transport).or(Some(profile.transport));
     args.port.domain = args.port.domain.or(config.domain).or(Some(profile.domain));
-    let mut common = common(&args.port, &config, json)?;
+    let mut common = common(&args.port, &config, format)?;
     let section = config.run;
     let delay_mechanism =
         args.delay.or(section.delay).map_or(profile.delay_mechanism, Delay::mechanism);
@@ -377,9 +378,9 @@ pub(super) fn watching_servo(options: &Options) -> Box<dyn Servo> {
 pub(super) fn serve_config(
     args: ServeArgs,
     config: Config,
-    json: bool,
+    format: Format,
 ) -> Result<ServeConfig, UsageError> {
-    let mut common = common(&args.port, &config, json)?;
+    let mut common = common(&args.port, &config, format)?;
     // To enter the namespace at the other end of a wire takes more than a server needs.
     common.is_confined &= args.wire.is_empty();
     common.io.wire = args.wire;

@@ -24,6 +24,7 @@ use std::{
 
 use clap::{CommandFactory, FromArgMatches};
 
+use crate::publish::Format;
 use crate::{
     agent::{
         AgentError,
@@ -132,10 +133,11 @@ fn is_closed(error: &anyhow::Error) -> bool {
 
 fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
     let Cli { json, config: file, verbose: _, log_format: _, command } = cli;
+    let format = Format::json_if(json);
     let file = file.as_deref();
     // It says for itself what is wrong with the file.
     if let Command::Config(args) = command {
-        return run_config_command(args, file, json);
+        return run_config_command(args, file, format);
     }
     if let Command::Generate(what) = command {
         documents::generate(&what)?;
@@ -148,18 +150,18 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
     log::set_level(config.log_level);
     match command {
         Command::Run(RunArgs { follow, record }) => {
-            return follow_grandmaster(follow, record.as_deref(), config, json, file, invocation);
+            return follow_grandmaster(follow, record.as_deref(), config, format, file, invocation);
         }
         Command::Record(RecordArgs { run, write }) => {
-            return follow_grandmaster(run, Some(&write), config, json, file, invocation);
+            return follow_grandmaster(run, Some(&write), config, format, file, invocation);
         }
-        Command::Replay(args) => return run_replay(args, json),
+        Command::Replay(args) => return run_replay(args, format),
         Command::Serve(args) => {
             let again = args.clone();
-            let build = move |config| serve_config(again.clone(), config, json);
+            let build = move |config| serve_config(again.clone(), config, format);
             let reload = reload::reload(file, invocation, build)?;
             let keys = args.port.tap.security.path(&config);
-            let config = serve_config(args, config, json)?;
+            let config = serve_config(args, config, format)?;
             // To enter the namespace at the other end of a wire takes more than a server needs.
             if config.common.io.wire.is_empty() {
                 privileges::keep_only(privileges::PORTS);
@@ -171,16 +173,16 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
             block_on(serve::serve(config, reload))?
         }
         Command::Transparent(args) => {
-            let config = transparent::config(args, &config, json)?;
+            let config = transparent::config(args, &config, format)?;
             privileges::keep_only(privileges::FRAMES);
             block_on(crate::transparent::transparent(config))?;
         }
         Command::Observe(args) => {
             let again = args.clone();
-            let build = move |config| observe_config(again.clone(), &config, json);
+            let build = move |config| observe_config(again.clone(), &config, format);
             let reload = reload::reload(file, invocation, build)?;
             let keys = args.tap.security.path(&config);
-            let config = observe_config(args, &config, json)?;
+            let config = observe_config(args, &config, format)?;
             privileges::keep_only(privileges::CAPTURE);
             if config.is_confined {
                 let serving = Some(&config.serving);
@@ -193,33 +195,33 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
             if !args.lab {
                 privileges::keep_only(privileges::COMPARE);
             }
-            match block_on(compare::compare(args, json)) {
+            match block_on(compare::compare(args, format)) {
                 // The reader had enough: not our failure.
                 Err(error) if is_closed(&error) => {}
                 result => result?,
             }
         }
-        Command::Lab(args) => return lab::run(&args, json),
+        Command::Lab(args) => return lab::run(&args, format),
         Command::Bench(BenchCommand { other: Some(BenchOther::Servo(args)), .. }) => {
-            return bench::servo::run(&args, json);
+            return bench::servo::run(&args, format);
         }
         Command::Bench(BenchCommand { stamps, other: None }) => {
             privileges::keep_only(privileges::BENCH);
-            bench::run(&stamps, json)?;
+            bench::run(&stamps, format)?;
         }
         Command::Phc(args) => {
-            phc::run(&args, json)?;
+            phc::run(&args, format)?;
         }
         Command::Doctor(mut args) => {
             if args.interface.is_empty() {
                 args.interface = config.interface.unwrap_or_default();
             }
-            return doctor::run(&args, json, ExitCode::from(HOST_LACKS));
+            return doctor::run(&args, format, ExitCode::from(HOST_LACKS));
         }
         // Has been done already.
         Command::Config(_) | Command::Generate(_) => {}
-        Command::Trace(args) => return trace::run(&args, json),
-        Command::Status(args) => match status::run(&args, json) {
+        Command::Trace(args) => return trace::run(&args, format),
+        Command::Status(args) => match status::run(&args, format) {
             // The reader had enough: not our failure.
             Err(error) if error.is_closed() => {}
             result => result?,
@@ -232,7 +234,7 @@ fn follow_grandmaster(
     args: FollowArgs,
     record: Option<&Path>,
     config: Config,
-    json: bool,
+    format: Format,
     file: Option<&Path>,
     mut invocation: Invocation,
 ) -> anyhow::Result<ExitCode> {
@@ -249,10 +251,10 @@ fn follow_grandmaster(
     }
     let again = args.clone();
     // The recording goes on as it is.
-    let build = move |config| run_config(again.clone(), config, None, json);
+    let build = move |config| run_config(again.clone(), config, None, format);
     let reload = reload::reload(file, invocation, build)?;
     let keys = args.port.tap.security.path(&config);
-    let config = run_config(args, config, record, json)?;
+    let config = run_config(args, config, record, format)?;
     phc::free_to_follow(&config.clock)?;
     privileges::keep_only(&needed_to_follow(&config.clock));
     // Who looks for other programs that have a device open must be able to look into them, which is given up
@@ -300,10 +302,10 @@ where
 fn run_config_command(
     args: ConfigCommand,
     config: Option<&Path>,
-    json: bool,
+    format: Format,
 ) -> anyhow::Result<ExitCode> {
     let (file, is_check) = match args {
-        ConfigCommand::Import { file } => return import::run(&file, json),
+        ConfigCommand::Import { file } => return import::run(&file, format),
         ConfigCommand::Show { default: true, .. } => {
             print!("{}", keys::default_file());
             return Ok(ExitCode::SUCCESS);
@@ -327,8 +329,8 @@ fn run_config_command(
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_replay(args: ReplayArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let config = ReplayConfig { file: args.file, partial: args.partial, json };
+fn run_replay(args: ReplayArgs, format: Format) -> anyhow::Result<ExitCode> {
+    let config = ReplayConfig { file: args.file, partial: args.partial, format };
     let recording = Recording::open(&config)?;
     let servo = match args.servo {
         Some(choice) => choice::build(&choice, &(&recording.start().options).into()),

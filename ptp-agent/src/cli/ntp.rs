@@ -16,10 +16,7 @@ use super::{
 };
 use crate::{
     agent::{io::NtpPeer, ntp::NtpServing},
-    engine::{
-        discipline::{NtpConfig, NtpPart},
-        ntp::{AssociationConfig, ExchangeKind, Poll},
-    },
+    engine::ntp::{AssociationConfig, ExchangeKind, NtpConfig, NtpPart, Poll},
 };
 use ptp_common::{ntp::PORT, time::Time};
 

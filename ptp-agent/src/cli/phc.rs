@@ -8,6 +8,7 @@ use clap::Subcommand;
 use ptp_common::time::{Duration, Ptp, Time};
 use serde_json::{Value, json};
 
+use crate::publish::Format;
 use crate::{
     agent::{AgentError, print, run::ClockChoice},
     clock::{
@@ -89,10 +90,10 @@ enum Action {
 }
 
 /// Does it.
-pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args, format: Format) -> anyhow::Result<()> {
     let say = |text: &str| print(text).map_err(AgentError::from);
     let tell = |line: &Value| {
-        if json {
+        if format.is_json() {
             return say(&line.to_string());
         }
         let fields = line.as_object().into_iter().flatten().filter(|(key, _)| *key != "event");
@@ -107,7 +108,7 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
     match &args.action {
         Action::List => {
             let devices = list();
-            if devices.is_empty() && !json {
+            if devices.is_empty() && !format.is_json() {
                 say("no clock devices (/sys/class/ptp is empty)")?;
             }
             devices.iter().try_for_each(tell)?;

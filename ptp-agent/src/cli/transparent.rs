@@ -5,10 +5,13 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration as StdDuration}
 use clap::Args;
 
 use super::{args::seconds, config::Config, merge::UsageError};
+use crate::publish::Format;
 use crate::{
     agent::services::Serving,
     publish::local::StatusSocket,
-    transparent::{Delay, TransparentConfig, ports::Wanted, programs::Departure, rate::Follow},
+    transparent::{
+        Delay, LinkLocal, TransparentConfig, ports::Wanted, programs::Departure, rate::Follow,
+    },
 };
 
 /// Of the command.
@@ -24,6 +27,10 @@ pub(super) struct TransparentArgs {
     /// peer delay messages through.
     #[arg(long)]
     delay: Option<Delay>,
+    /// Of peer to peer: what becomes of messages to 01-80-C2-00-00-0E that are not about peer delay, for instance all
+    /// others of 802.1AS: keep (default; no bridge forwards them), or relay to the other ports.
+    #[arg(long, value_name = "WHAT", requires = "delay")]
+    link_local: Option<LinkLocal>,
     /// Of peer to peer: the delay of a port's link, ns. Otherwise that which an agent of this host measures
     /// there (`run --delay p2p`).
     #[arg(long, value_name = "PORT=NS", value_parser = link_delay)]
@@ -75,7 +82,7 @@ fn link_delay(text: &str) -> Result<(String, u32), String> {
 pub(super) fn config(
     args: TransparentArgs,
     file: &Config,
-    json: bool,
+    format: Format,
 ) -> Result<TransparentConfig, UsageError> {
     let wanted = match args.bridge {
         Some(bridge) => Wanted::Bridge(bridge),
@@ -96,6 +103,7 @@ pub(super) fn config(
     let usual = TransparentConfig::new(wanted);
     Ok(TransparentConfig {
         delay: args.delay.unwrap_or_default(),
+        link_local: args.link_local.unwrap_or_default(),
         link_delays: args.link_delay.into_iter().collect::<BTreeMap<_, _>>(),
         follow: args.follow.unwrap_or_default(),
         events_per_second: args.events_per_second.unwrap_or(usual.events_per_second),
@@ -108,7 +116,7 @@ pub(super) fn config(
             status_socket: args.status_socket.or(status_socket).unwrap_or_default(),
             ..Serving::default()
         },
-        json,
+        format,
         ..usual
     })
 }

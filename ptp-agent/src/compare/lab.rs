@@ -28,6 +28,7 @@ use super::{
     side::{Side, SideOptions, index},
     socket::Sender,
 };
+use crate::publish::Format;
 use crate::{
     lab::{
         Signals,
@@ -87,7 +88,7 @@ pub(super) struct Conditions {
 }
 
 /// Measures under all conditions that are asked for.
-pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
+pub(super) async fn run(args: &Args, format: Format) -> Result<(), CompareError> {
     let mut signals = Signals::new()
         .map_err(|source| CompareError::Os { attempt: "listen for signals", source })?;
     let links = Link::ALL.into_iter().filter(|link| args.link.is_none_or(|only| only == *link));
@@ -106,14 +107,14 @@ pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
             conditions.link.name(),
             conditions.disturbance.name()
         );
-        let mut laboratory = Laboratory::open(args, *conditions, json)?;
+        let mut laboratory = Laboratory::open(args, *conditions, format)?;
         let was_interrupted = laboratory.measure(args, &mut signals).await?;
         measurements.push(laboratory.finish()?);
         if was_interrupted {
             break;
         }
     }
-    report::publish(args, json, &measurements)
+    report::publish(args, format, &measurements)
 }
 
 /// One end of the link.
@@ -170,7 +171,7 @@ struct Laboratory {
 }
 
 impl Laboratory {
-    fn open(args: &Args, conditions: Conditions, json: bool) -> Result<Self, CompareError> {
+    fn open(args: &Args, conditions: Conditions, format: Format) -> Result<Self, CompareError> {
         let namespaces = [Namespace::new()?, Namespace::new()?];
         let [a, b] = &namespaces;
         veth(a, VETH[0], b, VETH[1])?;
@@ -212,7 +213,7 @@ impl Laboratory {
             join: Join::new(Scope::Link),
             there: VecDeque::new(),
             results: Results::default(),
-            packets: (json && args.packets).then(Lines::new),
+            packets: (format.is_json() && args.packets).then(Lines::new),
             errors: 0,
             begin: monotonic(),
             _namespaces: namespaces,

@@ -24,6 +24,7 @@ use super::{
     side::{Side, SideOptions},
     socket::Sender,
 };
+use crate::publish::Format;
 use crate::{
     capture::{ClockRelation, Interrupts},
     lab::Signals,
@@ -41,7 +42,7 @@ const LOG_SHORTEST: i8 = -4;
 const LOG_LONGEST: i8 = 5;
 
 /// Runs until the duration or the count is reached, or a signal comes.
-pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
+pub(super) async fn run(args: &Args, format: Format) -> Result<(), CompareError> {
     let interface = args.interface.as_deref().ok_or(CompareError::NoInterface)?;
     let options = SideOptions {
         protocol: args.protocol.protocol(),
@@ -67,7 +68,7 @@ pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
     let mut join = Join::new(Scope::Interface);
     let mut results = Results::default();
     let place = Place::interface(interface);
-    let packets = (json && args.packets).then(Lines::new);
+    let packets = (format.is_json() && args.packets).then(Lines::new);
     loop {
         let now = monotonic();
         if let Ok(interrupts) = &mut interrupts {
@@ -121,7 +122,7 @@ pub(super) async fn run(args: &Args, json: bool) -> Result<(), CompareError> {
         }),
         results,
     };
-    report::publish(args, json, &[measurement])
+    report::publish(args, format, &[measurement])
 }
 
 /// Each direction that has packets at all has enough of them.

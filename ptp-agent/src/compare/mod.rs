@@ -21,6 +21,7 @@ use std::{io, path::PathBuf, time::Duration};
 use clap::ValueEnum;
 use ptp_common::classify::Protocol;
 
+use crate::publish::Format;
 use crate::{
     capture::{CaptureError, HintsError, XdpHook},
     lab::netns::NetnsError,
@@ -285,6 +286,6 @@ impl CompareError {
 ///
 /// # Errors
 /// [`CompareError`].
-pub async fn compare(args: Args, json: bool) -> Result<(), CompareError> {
-    if args.lab { lab::run(&args, json).await } else { live::run(&args, json).await }
+pub async fn compare(args: Args, format: Format) -> Result<(), CompareError> {
+    if args.lab { lab::run(&args, format).await } else { live::run(&args, format).await }
 }

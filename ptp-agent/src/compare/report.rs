@@ -21,6 +21,7 @@ use super::{
     tally::{Figures, Histogram, Tally},
 };
 use crate::capture::{InterruptReport, moderation_in_words};
+use crate::publish::Format;
 use crate::publish::{
     plot::{self, Distribution, PlotError, Unit},
     report::{Page, kernel},
@@ -165,11 +166,11 @@ pub(super) struct Ratio {
 /// [`CompareError::Output`] or [`CompareError::Page`].
 pub(super) fn publish(
     args: &Args,
-    json: bool,
+    format: Format,
     measurements: &[Measurement],
 ) -> Result<(), CompareError> {
     let ratios = ratios(measurements);
-    if json {
+    if format.is_json() {
         print_json(measurements, &ratios)?;
     } else {
         let text = text(measurements, &ratios);

@@ -13,6 +13,7 @@ use crate::{
         clock::KernelClock,
         ethtool::{Driver, Moderation, Timestamping},
     },
+    transparent::flowtables::Flows,
     transport::TransportKind,
 };
 
@@ -372,6 +373,8 @@ pub(super) struct BridgePort {
     pub(super) name: String,
     /// Whether it belongs to a switch in hardware.
     pub(super) is_switched: bool,
+    /// What forwards its packets past the usual way.
+    pub(super) flows: Flows,
     /// Event messages from a time transmitter that left by it.
     pub(super) downstream: Option<Inside>,
     /// And to one.

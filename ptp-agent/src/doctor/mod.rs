@@ -14,6 +14,8 @@ use std::{
 
 use anyhow::Context as _;
 
+use crate::publish::Format;
+
 pub use check::{Check, Status, Summary};
 
 /// Arguments of the command.
@@ -51,7 +53,7 @@ pub fn examine(args: &Args) -> Vec<Check> {
 ///
 /// # Errors
 /// What writing to standard output says.
-pub fn run(args: &Args, json: bool, missing: ExitCode) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, format: Format, missing: ExitCode) -> anyhow::Result<ExitCode> {
     if let Some(seconds) = args.listen
         && io::stderr().is_terminal()
     {
@@ -59,7 +61,7 @@ pub fn run(args: &Args, json: bool, missing: ExitCode) -> anyhow::Result<ExitCod
     }
     let checks = examine(args);
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let write = if json { check::write_json } else { check::write_text };
+    let write = if format.is_json() { check::write_json } else { check::write_text };
     match write(&checks, &mut out).and_then(|()| out.flush()) {
         // The reader had enough: not our failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}

@@ -30,6 +30,7 @@ use self::{
     peers::{Load, News, OWN_BINARY, Peer, Role},
     view::{Progress, View},
 };
+use crate::publish::Format;
 use crate::publish::json::{Output, OutputError, Sample};
 
 mod args;
@@ -56,12 +57,12 @@ const END_TIMEOUT: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// When a child cannot be started or ends unasked, or the report cannot be written.
-pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, format: Format) -> anyhow::Result<ExitCode> {
     if args.busy_loop {
         peers::busy_loop();
     }
     if args.trace {
-        return traces::run(args, json);
+        return traces::run(args, format);
     }
     if let Some(scenario) = &args.simulate {
         let servo = match args.servo.as_deref().map(str::parse).transpose() {
@@ -73,7 +74,7 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
             }
         };
         let html = (!args.no_html).then(|| args.html.clone());
-        return crate::sim::command(scenario, servo, args.seed, json, html);
+        return crate::sim::command(scenario, servo, args.seed, format, html);
     }
     if !args.no_html {
         // Now rather than after the run.
@@ -113,7 +114,7 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
     };
     // The children are killed when the thread ends that starts them: this one, which stays.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let run = Run::start(args, json)?;
+    let run = Run::start(args, format)?;
     match runtime.block_on(run.attend(&network, service, ptp4l)) {
         Ok(outcome) => outcome.conclude(args),
         // Bad usage and what the host lacks are the same for the child and for the laboratory.
@@ -173,13 +174,13 @@ struct LabSample<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn start(args: &'a Args, json: bool) -> anyhow::Result<Self> {
+    fn start(args: &'a Args, format: Format) -> anyhow::Result<Self> {
         let mut title =
             format!("{}, {} Sync/s, {}", args.transport, sync_rate(args), args.grandmaster.name());
         if args.grandmaster.is_own() {
             let _ = write!(title, " {:+} s and {:+} ppm", args.offset, args.drift);
         }
-        let output = if json { Some(Output::stdout()?) } else { None };
+        let output = if format.is_json() { Some(Output::stdout()?) } else { None };
         let observation = Observation::new(args);
         Ok(Self { args, observation, output, title, ended_early: false })
     }

@@ -5,6 +5,7 @@
 pub mod alarms;
 pub(crate) mod attempt;
 pub mod export;
+mod format;
 pub mod http;
 pub mod json;
 pub mod local;
@@ -18,3 +19,5 @@ pub mod snapshot;
 pub mod statistics;
 pub mod terminal;
 pub mod text;
+
+pub use format::Format;

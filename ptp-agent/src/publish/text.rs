@@ -1,5 +1,7 @@
 //! Figures as people read them: a unit that fits, and no more digits than mean something.
 
+use crate::capture::InterruptReport;
+
 /// A time in nanoseconds, three significant digits or whole nanoseconds.
 pub fn nanos(value: f64) -> String {
     let magnitude = value.abs();
@@ -19,6 +21,23 @@ pub fn ppb(value: f64) -> String {
     } else {
         format!("{:.3} ppm", value / 1e3)
     }
+}
+
+/// What interrupts did to stamps.
+pub fn interrupts(report: &InterruptReport) -> String {
+    let Some(spread) = report.to_stack_ns.or(report.to_tc_ingress_ns) else {
+        return format!("{} packets, none of them behind an interrupt", report.packets);
+    };
+    let stamp = if report.to_stack_ns.is_some() { "the stack's stamp" } else { "TC ingress" };
+    let polls = report.packets_per_poll.map_or_else(String::new, |mean| {
+        format!("; {mean:.2} packets per poll, {} at the most", report.most_in_a_poll)
+    });
+    let (half, most) = (nanos(spread.p50 as f64), nanos(spread.p99 as f64));
+    let (n, without) = (spread.n, report.without_interrupt);
+    format!(
+        "from the interrupt to {stamp} {half} (p50), {most} (p99) of {n} packets, {without} more came \
+         without an interrupt of their own{polls}"
+    )
 }
 
 fn whole(value: f64) -> f64 {

@@ -5,10 +5,7 @@ use std::net::SocketAddr;
 use ptp_common::time::Time;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{
-    discipline::{NtpConfig, NtpPart},
-    ntp::{AssociationConfig, ExchangeKind, Poll},
-};
+use crate::engine::ntp::{AssociationConfig, ExchangeKind, NtpConfig, NtpPart, Poll};
 
 /// The servers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

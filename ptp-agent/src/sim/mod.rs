@@ -14,6 +14,7 @@ pub use report::Report;
 pub use scenario::{Scenario, ScenarioError};
 pub use world::{Trusted, Truth, network};
 
+use crate::publish::Format;
 use crate::servo;
 
 pub mod bench;
@@ -51,7 +52,7 @@ pub fn command(
     path: &Path,
     servo: Option<servo::Choice>,
     seed: Option<u64>,
-    json: bool,
+    format: Format,
     html: Option<PathBuf>,
 ) -> anyhow::Result<ExitCode> {
     let mut scenario = match Scenario::read(path) {
@@ -75,7 +76,7 @@ pub fn command(
             .with_context(|| format!("cannot write the report to {}", html.display()))?;
     }
     let mut stdout = BufWriter::new(io::stdout().lock());
-    let written = if json {
+    let written = if format.is_json() {
         report.write_json(&mut stdout)
     } else {
         stdout.write_all(report.text().as_bytes()).and_then(|()| stdout.flush())

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use crate::publish::Format;
 use crate::publish::{
     local::{self, StatusError, read_status},
     terminal::Screen,
@@ -63,20 +64,24 @@ impl Error {
 ///
 /// # Errors
 /// [`Error`].
-pub fn run(args: &Args, json: bool) -> Result<(), Error> {
+pub fn run(args: &Args, format: Format) -> Result<(), Error> {
     let paths = paths(args)?;
     if args.watch {
         let [path] = &paths[..] else {
             let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
             return Err(Error::Several(names.join(", ")));
         };
-        return if json || !io::stdout().is_terminal() { follow(path, json) } else { watch(path) };
+        return if format.is_json() || !io::stdout().is_terminal() {
+            follow(path, format)
+        } else {
+            watch(path)
+        };
     }
     for (at, path) in paths.iter().enumerate() {
-        if at > 0 && !json {
+        if at > 0 && !format.is_json() {
             writeln!(io::stdout())?;
         }
-        print(path, json)?;
+        print(path, format)?;
     }
     Ok(())
 }
@@ -97,17 +102,18 @@ fn paths(args: &Args) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-fn print(path: &Path, json: bool) -> Result<(), Error> {
+fn print(path: &Path, format: Format) -> Result<(), Error> {
     let value = read_status(path)?;
-    let text = if json { format!("{value}\n") } else { text::page(&Status::new(&value)) };
+    let text =
+        if format.is_json() { format!("{value}\n") } else { text::page(&Status::new(&value)) };
     io::stdout().write_all(text.as_bytes())?;
     Ok(())
 }
 
 /// One line, or one page, per second, for pipes.
-fn follow(path: &Path, json: bool) -> Result<(), Error> {
+fn follow(path: &Path, format: Format) -> Result<(), Error> {
     loop {
-        print(path, json)?;
+        print(path, format)?;
         std::thread::sleep(Duration::from_secs(1));
     }
 }

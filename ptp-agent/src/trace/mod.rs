@@ -34,6 +34,8 @@ use args::named;
 use output::Output;
 use progress::Progress;
 
+use crate::publish::Format;
+
 /// What was asked for cannot be done so.
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
@@ -56,8 +58,8 @@ pub enum UsageError {
 ///
 /// # Errors
 /// Bad usage, or what is to be written cannot be.
-pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
-    let results = match judge(args, json) {
+pub fn run(args: &Args, format: Format) -> anyhow::Result<ExitCode> {
+    let results = match judge(args, format) {
         Ok(results) => results,
         Err(error) if is_closed(&error) => return Ok(ExitCode::SUCCESS),
         Err(error) => return Err(error),
@@ -69,8 +71,11 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("cannot write the page to {}", path.display()))?;
     }
     let mut out = BufWriter::new(io::stdout().lock());
-    let written =
-        if json { output::summary(&results, &mut out) } else { text::write(&results, &mut out) };
+    let written = if format.is_json() {
+        output::summary(&results, &mut out)
+    } else {
+        text::write(&results, &mut out)
+    };
     match written.and_then(|()| out.flush()) {
         // The reader had enough: not our failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
@@ -136,18 +141,18 @@ fn clocks(args: &Args) -> anyhow::Result<(Clocks, Vec<String>)> {
     Ok((clocks, complaints))
 }
 
-/// Reads and judges everything; pairs are printed as they are judged where `json` is wanted.
+/// Reads and judges everything; pairs are printed as they are judged where JSON is wanted.
 ///
 /// # Errors
 /// Bad usage, or what is to be written cannot be.
-pub fn judge(args: &Args, json: bool) -> anyhow::Result<Results> {
+pub fn judge(args: &Args, format: Format) -> anyhow::Result<Results> {
     let (clocks, complaints) = clocks(args)?;
     let mut corrector = Corrector::new(clocks, args.stamp_resolution);
     let mut judge = Judge::new(args.open_spans, args.grandmasters_agree);
     let mut results = Results::new(args);
     results.complaints = complaints;
     let mut output = args.output.as_deref().map(Output::create).transpose()?;
-    let mut pairs = json.then(|| BufWriter::new(io::stdout().lock()));
+    let mut pairs = format.is_json().then(|| BufWriter::new(io::stdout().lock()));
     let mut progress = Progress::start(&args.files);
     let mut closed = Vec::new();
     for path in &args.files {

@@ -3,7 +3,9 @@
 //! packet passes here but those few that came before their events had left. This is the loop that tells the
 //! programs that somebody is there, keeps the ports up to date, sends what was held, and publishes.
 
+mod attaching;
 pub mod figures;
+pub mod flowtables;
 pub mod held;
 pub mod ports;
 pub mod programs;
@@ -17,13 +19,14 @@ use std::{
 };
 
 use ptp_common::{
-    residence::{MAX_PORTS, Outcome, config},
+    residence::{Outcome, config},
     time::{Duration, Mono, Time},
 };
 use serde_json::{Value, json};
 use socket2::Socket;
 use tokio::{io::unix::AsyncFd, task::JoinHandle};
 
+use crate::publish::Format;
 use crate::{
     agent::{
         AgentError, Asked, Ending, Reload,
@@ -42,6 +45,7 @@ use crate::{
     sys::{clock, packet, register_readable},
 };
 use figures::Lately;
+use flowtables::Flows;
 use held::Held;
 use ports::{Port, Wanted};
 use programs::{Departure, PortError, Programs};
@@ -71,6 +75,16 @@ pub enum Delay {
     P2p,
 }
 
+/// What becomes of messages to the link-local group 01-80-C2-00-00-0E that are not about peer delay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LinkLocal {
+    /// What the bridge does: it keeps them.
+    #[default]
+    Keep,
+    /// They go to the other ports.
+    Relay,
+}
+
 /// What `transparent` is told.
 #[derive(Clone, Debug)]
 pub struct TransparentConfig {
@@ -78,6 +92,8 @@ pub struct TransparentConfig {
     pub wanted: Wanted,
     /// How links are accounted for.
     pub delay: Delay,
+    /// Whether link-local messages are relayed, as 802.1AS wants.
+    pub link_local: LinkLocal,
     /// Of each link, ns, where the peer delay mechanism of the port is somebody else's.
     pub link_delays: BTreeMap<String, u32>,
     /// Whose rate scales the residence times.
@@ -94,8 +110,8 @@ pub struct TransparentConfig {
     pub duration: Option<StdDuration>,
     /// Where it can be asked.
     pub serving: Serving,
-    /// JSON lines instead of text.
-    pub json: bool,
+    /// How results are told.
+    pub format: Format,
 }
 
 impl TransparentConfig {
@@ -104,6 +120,7 @@ impl TransparentConfig {
         Self {
             wanted,
             delay: Delay::default(),
+            link_local: LinkLocal::default(),
             link_delays: BTreeMap::new(),
             follow: Follow::default(),
             events_per_second: 20_000,
@@ -112,7 +129,7 @@ impl TransparentConfig {
             is_dry: false,
             duration: None,
             serving: Serving::default(),
-            json: false,
+            format: Format::Text,
         }
     }
 }
@@ -173,6 +190,8 @@ pub struct Transparent {
     link_delays: BTreeMap<String, u32>,
     rate: i64,
     rate_ppb: Option<f64>,
+    /// Between these link-local messages are relayed, if they are.
+    relays: Vec<u32>,
     /// Devices that could not be had, so that each is told once.
     refused: BTreeSet<u32>,
 }
@@ -201,6 +220,7 @@ impl Transparent {
             own_counts: BTreeMap::new(),
             rate: 0,
             rate_ppb: None,
+            relays: Vec::new(),
             refused: BTreeSet::new(),
         };
         let links = ports::links().await.map_err(TransparentError::Links)?;
@@ -214,98 +234,6 @@ impl Transparent {
         this.take_ports(ports, true)?;
         this.beat(clock::monotonic())?;
         Ok(this)
-    }
-
-    /// Looks which ports there are now.
-    async fn look_at_ports(&mut self) {
-        match ports::links().await {
-            Ok(links) => {
-                let ports = ports::ports(&links, &self.config.wanted);
-                if let Err(error) = self.take_ports(ports, false) {
-                    tracing::warn!(%error, "port");
-                }
-            }
-            Err(error) => tracing::warn!(%error, "interfaces cannot be listed"),
-        }
-    }
-
-    /// Attaches to new ports, and detaches from those that have gone. Where a port cannot be had, the others
-    /// go on, unless `strictly`.
-    fn take_ports(&mut self, ports: Vec<Port>, strictly: bool) -> Result<(), TransparentError> {
-        let leaves: BTreeSet<u32> =
-            ports.iter().flat_map(|port| port.leaves.iter().map(|(index, _)| *index)).collect();
-        for ifindex in self.programs.attached() {
-            if !leaves.contains(&ifindex) {
-                self.programs.detach(ifindex);
-            }
-        }
-        let names: BTreeSet<&String> = ports.iter().map(|port| &port.name).collect();
-        let gone: Vec<String> =
-            self.ports.keys().filter(|name| !names.contains(name)).cloned().collect();
-        for name in gone {
-            if let Some((_, port)) = self.ports.remove(&name) {
-                tracing::info!(port = name, "is no port any more");
-                for ifindex in port.members {
-                    self.programs.set_port(ifindex, None).map_err(PortError::from)?;
-                }
-            }
-        }
-        for port in ports {
-            let known = self.ports.get(&port.name).map(|(number, port)| (*number, port.clone()));
-            if known.as_ref().is_some_and(|(_, old)| *old == port)
-                && port.leaves.iter().all(|(index, _)| self.programs.is_attached(*index))
-            {
-                continue;
-            }
-            let Some(number) = known.as_ref().map(|(number, _)| *number).or_else(|| self.free())
-            else {
-                tracing::warn!(port = port.name, "more ports than {MAX_PORTS}: not corrected");
-                continue;
-            };
-            if known.is_none() {
-                self.programs.clear(number);
-            }
-            for (ifindex, leaf) in &port.leaves {
-                if self.programs.is_attached(*ifindex) {
-                    continue;
-                }
-                match self.programs.attach(*ifindex, leaf) {
-                    Ok(()) => {
-                        self.refused.remove(ifindex);
-                        tracing::info!(port = port.name, interface = leaf, "correcting");
-                    }
-                    Err(error) if strictly => return Err(error.into()),
-                    Err(error) if self.refused.insert(*ifindex) => {
-                        tracing::warn!(%error, interface = leaf, "cannot be a port");
-                    }
-                    Err(_) => {}
-                }
-            }
-            let old = known.map(|(_, port)| port.members).unwrap_or_default();
-            for ifindex in old.difference(&port.members) {
-                self.programs.set_port(*ifindex, None).map_err(PortError::from)?;
-            }
-            for ifindex in &port.members {
-                let told = Some((number, port.has_no_queue));
-                self.programs.set_port(*ifindex, told).map_err(PortError::from)?;
-            }
-            let had_xdp = self.ports.get(&port.name).is_some_and(|(_, old)| old.has_xdp);
-            if port.has_xdp && !had_xdp {
-                tracing::info!(
-                    port = port.name,
-                    "an XDP program is there: what it forwards by itself is neither seen nor corrected"
-                );
-            }
-            let link_ns = self.link_delays.get(&port.name).copied().unwrap_or(0);
-            self.programs.set_link_delay(number, link_ns.into()).map_err(PortError::from)?;
-            self.ports.insert(port.name.clone(), (number, port));
-        }
-        Ok(())
-    }
-
-    fn free(&self) -> Option<u8> {
-        let taken: BTreeSet<u8> = self.ports.values().map(|(number, _)| *number).collect();
-        (1..=u8::try_from(MAX_PORTS).unwrap_or(u8::MAX)).find(|number| !taken.contains(number))
     }
 
     /// Tells the programs that somebody is there, and what they must know.
@@ -325,6 +253,7 @@ impl Transparent {
         numbers[config::EVENTS_PER_SECOND] = self.config.events_per_second.into();
         numbers[config::WITHHOLDS] = self.config.withholds.into();
         numbers[config::IS_P2P] = (self.config.delay == Delay::P2p).into();
+        numbers[config::RELAYS] = (self.config.link_local == LinkLocal::Relay).into();
         Ok(self.programs.tell(numbers).map_err(PortError::from)?)
     }
 
@@ -409,6 +338,7 @@ impl Transparent {
                 status["link_delay_ns"] = json!(self.link_delays.get(name));
             }
             status["xdp"] = port.has_xdp.into();
+            status["flowtable"] = json!(port.flows.name());
             status["state"] = if port.is_up { "transparent" } else { "disabled" }.into();
             status
         };
@@ -440,7 +370,7 @@ pub async fn transparent(config: TransparentConfig) -> Result<(), TransparentErr
     let publication = Publication::default();
     let start = clock::monotonic();
     let mut services = Services::start(config.serving.clone(), &publication, start);
-    let output = start_output(config.json)?;
+    let output = start_output(config.format)?;
     let mut this = Transparent::start(config).await?;
     let mut health = Health::new(Role::Transparent, Limits::default(), publication.clone(), start);
     let mut lately = Lately::default();
@@ -477,7 +407,7 @@ pub async fn transparent(config: TransparentConfig) -> Result<(), TransparentErr
             let switched: Vec<&str> = this
                 .ports
                 .iter()
-                .filter(|(_, (_, port))| port.is_switched)
+                .filter(|(_, (_, port))| port.is_switched || port.flows == Flows::Hardware)
                 .map(|(name, _)| name.as_str())
                 .collect();
             let facts = Facts {

@@ -7,8 +7,11 @@ use std::{collections::BTreeSet, io};
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+    BridgePortState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
 };
+
+use super::flowtables::{self, Flows};
 
 /// What is to be a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +53,13 @@ pub struct Link {
     pub is_up: bool,
     /// Whether an XDP program is on it.
     pub has_xdp: bool,
+    /// What forwards its packets past the usual way.
+    pub flows: Flows,
+    /// As a port of a bridge: which link-local groups it forwards, one bit for each last octet; as a bridge, for
+    /// all of its ports.
+    pub group_mask: u16,
+    /// Whether its bridge forwards from and to it, as far as the spanning tree is concerned.
+    pub is_forwarding: bool,
 }
 
 /// A port.
@@ -69,10 +79,20 @@ pub struct Port {
     pub is_switched: bool,
     /// An XDP program is on a device; what that forwards by itself never comes here.
     pub has_xdp: bool,
+    /// Of all interfaces that are this port.
+    pub flows: Flows,
+    /// The bridge forwards the link-local group of peer delay from here.
+    pub is_leaky: bool,
+    /// Devices between which link-local messages may be relayed: nothing is stacked on them, and no spanning tree
+    /// blocks them.
+    pub relays: Vec<u32>,
 }
 
 /// More than that are never stacked.
 const DEPTH: usize = 8;
+
+/// Of a mask of link-local groups: 01-80-C2-00-00-0E.
+const PEER_DELAY_BIT: u16 = 1 << 0xe;
 
 /// All interfaces of this network namespace.
 ///
@@ -83,13 +103,23 @@ pub async fn links() -> io::Result<Vec<Link>> {
     let task = tokio::spawn(connection);
     let messages: Result<Vec<_>, _> = handle.link().get().execute().try_collect().await;
     task.abort();
-    Ok(messages.map_err(io::Error::other)?.iter().map(link).collect())
+    let mut links: Vec<Link> = messages.map_err(io::Error::other)?.iter().map(link).collect();
+    match flowtables::read() {
+        Ok(tables) => {
+            for link in &mut links {
+                link.flows = flowtables::of(&tables, &link.name);
+            }
+        }
+        Err(error) => tracing::debug!(%error, "flowtables cannot be listed"),
+    }
+    Ok(links)
 }
 
 fn link(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
         is_up: message.header.flags.contains(LinkFlags::Up),
+        is_forwarding: true,
         ..Link::default()
     };
     let (mut kind, mut lower, mut is_elsewhere) = (None, None, false);
@@ -108,10 +138,29 @@ fn link(message: &LinkMessage) -> Link {
                     .any(|it| matches!(it, LinkXdp::Attached(how) if *how != XdpAttached::None));
             }
             LinkAttribute::LinkInfo(info) => {
-                kind = info.iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind.clone()),
-                    _ => None,
-                });
+                for info in info {
+                    match info {
+                        LinkInfo::Kind(it) => kind = Some(it.clone()),
+                        LinkInfo::Data(InfoData::Bridge(about)) => {
+                            link.group_mask = about.iter().fold(0, |mask, it| match it {
+                                InfoBridge::GroupFwdMask(more) => mask | more,
+                                _ => mask,
+                            });
+                        }
+                        LinkInfo::PortData(InfoPortData::BridgePort(about)) => {
+                            for it in about {
+                                match it {
+                                    InfoBridgePort::GroupFwdMask(mask) => link.group_mask = *mask,
+                                    InfoBridgePort::State(state) => {
+                                        link.is_forwarding = *state == BridgePortState::Forwarding;
+                                    }
+                                    _ => {}
+                                }
+                            }
+                        }
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }
@@ -179,12 +228,22 @@ fn port(links: &[Link], index: u32) -> Option<Port> {
         .map(|link| link.index)
         .collect();
     members.extend(leaves.iter().map(|leaf| leaf.index));
+    let controller = |link: &Link| {
+        let index = link.controller?;
+        links.iter().find(|link| link.index == index)
+    };
+    let mask = |link: &Link| link.group_mask | controller(link).map_or(0, |it| it.group_mask);
+    let is_member = |link: &&Link| members.contains(&link.index);
+    let is_plain = device.stacked == Stacked::No && members.len() == 1;
     Some(Port {
         name: device.name.clone(),
+        is_leaky: links.iter().filter(is_member).any(|link| mask(link) & PEER_DELAY_BIT != 0),
+        relays: (is_plain && device.is_forwarding).then_some(index).into_iter().collect(),
         has_no_queue: leaves.iter().all(|leaf| leaf.qdisc == "noqueue"),
         is_up: leaves.iter().any(|leaf| leaf.is_up),
         is_switched: leaves.iter().any(|leaf| leaf.is_switched),
         has_xdp: leaves.iter().any(|leaf| leaf.has_xdp),
+        flows: links.iter().filter(is_member).map(|link| link.flows).max().unwrap_or_default(),
         leaves: leaves.iter().map(|leaf| (leaf.index, leaf.name.clone())).collect(),
         members,
     })
@@ -195,7 +254,13 @@ mod tests {
     use super::*;
 
     fn link(index: u32, name: &str) -> Link {
-        Link { index, name: name.to_owned(), qdisc: "noqueue".into(), ..Link::default() }
+        Link {
+            index,
+            name: name.to_owned(),
+            qdisc: "noqueue".into(),
+            is_forwarding: true,
+            ..Link::default()
+        }
     }
 
     fn host() -> Vec<Link> {
@@ -204,7 +269,7 @@ mod tests {
             Link { controller: Some(1), ..link(2, "tap0") },
             Link { qdisc: "tbf".into(), ..link(3, "eth0") },
             Link { controller: Some(1), stacked: Stacked::On(3), ..link(4, "eth0.100") },
-            Link { stacked: Stacked::On(3), ..link(5, "eth0.200") },
+            Link { stacked: Stacked::On(3), flows: Flows::Software, ..link(5, "eth0.200") },
             Link { controller: Some(1), stacked: Stacked::OnMembers, ..link(6, "bond0") },
             Link { controller: Some(6), has_xdp: true, ..link(7, "eth1") },
             Link { controller: Some(6), is_switched: true, ..link(8, "eth2") },
@@ -225,6 +290,34 @@ mod tests {
         assert!(ports[0].has_xdp && !ports[1].has_xdp);
         assert_eq!(ports[1].members, BTreeSet::from([3, 4, 5]));
         assert!(!ports[1].has_no_queue && ports[2].has_no_queue);
+        assert_eq!((ports[0].flows, ports[1].flows), (Flows::None, Flows::Software));
+    }
+
+    #[test]
+    fn link_local_groups_leak_where_a_bridge_or_its_port_forwards_them() {
+        let mut links = host();
+        let wanted = Wanted::Bridge("br0".into());
+        assert!(ports(&links, &wanted).iter().all(|port| !port.is_leaky));
+        links[1].group_mask = 0x4000;
+        let leaky = |links: &[Link]| {
+            ports(links, &wanted).iter().map(|port| port.is_leaky).collect::<Vec<_>>()
+        };
+        assert_eq!(leaky(&links), [false, false, true]);
+        links[0].group_mask = 0xffff;
+        assert_eq!(leaky(&links), [true; 3]);
+        links[0].group_mask = 0x0010;
+        links[1].group_mask = 0;
+        assert_eq!(leaky(&links), [false; 3]);
+    }
+
+    #[test]
+    fn link_local_messages_are_relayed_between_plain_ports_that_no_tree_blocks() {
+        let mut links = host();
+        links.push(Link { controller: Some(1), ..link(9, "tap1") });
+        links.push(Link { controller: Some(1), is_forwarding: false, ..link(10, "tap2") });
+        let ports = ports(&links, &Wanted::Bridge("br0".into()));
+        let relays: Vec<u32> = ports.iter().flat_map(|port| port.relays.clone()).collect();
+        assert_eq!(relays, [2, 9]);
     }
 
     #[test]

@@ -20,7 +20,9 @@ use aya::{
     },
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
-use ptp_common::residence::{COUNTS, HISTOGRAMS, Key, LOST, NO_QUEUE, UNCERTAIN, config, held};
+use ptp_common::residence::{
+    COUNTS, HISTOGRAMS, Key, LOST, NO_QUEUE, RELAYS, UNCERTAIN, config, held,
+};
 
 use crate::capture::{
     CLSACT_PRIORITY, CaptureError, Clsact, Features, attach_error, claim_name, map, program,
@@ -248,6 +250,19 @@ impl Programs {
     pub fn set_link_delay(&mut self, port: u8, nanos: u64) -> Result<(), CaptureError> {
         let mut map: Array<_, u64> = map(&mut self.ebpf, "LINKS")?;
         map.set(port.into(), nanos, 0).map_err(|error| CaptureError::Map("LINKS", error))
+    }
+
+    /// Says between which interfaces link-local messages are relayed; more than there is room for are left out.
+    ///
+    /// # Errors
+    /// [`CaptureError::Map`].
+    pub fn set_relays(&mut self, interfaces: &[u32]) -> Result<(), CaptureError> {
+        let mut map: Array<_, u32> = map(&mut self.ebpf, "RELAY_TO")?;
+        let ended = interfaces.iter().copied().chain(std::iter::repeat(0));
+        for (number, ifindex) in (0..RELAYS).zip(ended) {
+            map.set(number, ifindex, 0).map_err(|error| CaptureError::Map("RELAY_TO", error))?;
+        }
+        Ok(())
     }
 
     /// How long an event message was inside.

@@ -2,11 +2,11 @@
 //! it answers with, and two TLVs of linuxptp's own (TIME_STATUS_NP, PORT_STATS_NP) that its `pmc`
 //! knows. Layouts are those of clause 15.5.3; what is reserved is sent as zero and not looked at.
 
+use super::data_set::{CurrentDataSet, DefaultDataSet, ParentDataSet, PortDataSet, TimeProperties};
 use super::{
     ClockAccuracy, ClockIdentity, ClockQuality, Flags, PortIdentity, TimeInterval, TimeSource, Tlv,
     TlvType, WireError,
 };
-use crate::data_set::{CurrentDataSet, DefaultDataSet, ParentDataSet, PortDataSet, TimeProperties};
 
 /// `actionField` (table 57).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

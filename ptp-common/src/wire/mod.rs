@@ -4,6 +4,7 @@
 
 mod authentication;
 mod bracket;
+pub mod data_set;
 mod header;
 pub mod management;
 mod message;

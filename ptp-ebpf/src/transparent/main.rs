@@ -23,6 +23,7 @@ mod flight;
 mod generals;
 mod maps;
 mod packet;
+mod relay;
 mod settings;
 
 use aya_ebpf::{
@@ -75,6 +76,7 @@ pub fn ptp_tc_arrive(ctx: TcContext) -> i32 {
                 let stack_ns = unsafe { (*ctx.skb.skb).tstamp };
                 events::arrived(&packet, &head, &config, kind, port, now_ns, stack_ns);
             }
+            relay::copies(&ctx, &packet, &head, &config, now_ns);
         }
     }
     NEXT

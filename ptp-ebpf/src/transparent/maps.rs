@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use core::{arch::asm, ptr};
 use ptp_common::residence::{
-    BUCKETS, COUNTS, HISTOGRAMS, Key, Outcome, bucket, config, count_index, credit, held,
+    BUCKETS, COUNTS, HISTOGRAMS, Key, Outcome, RELAYS, bucket, config, count_index, credit, held,
     histogram_index,
 };
 
@@ -45,6 +45,9 @@ static DEVICES: LruHashMap<u32, [u64; 2], 1024> = LruHashMap::new();
 /// meanLinkDelay of each port, ns, for peer to peer.
 #[btf_map]
 static LINKS: Array<u64, 256> = Array::new();
+/// Interfaces to which link-local messages are relayed; 0 ends the list.
+#[btf_map]
+static RELAY_TO: Array<u32, { RELAYS as usize }> = Array::new();
 /// Counts of messages.
 #[btf_map]
 static COUNTS_OF: Array<u64, COUNTS> = Array::new();
@@ -201,6 +204,12 @@ pub fn is_device(ifindex: u32, device: u64) -> bool {
 #[inline(always)]
 pub fn link_delay_ns(port: u32) -> u64 {
     LINKS.get(port & 0xff).copied().unwrap_or(0)
+}
+
+/// An interface to which link-local messages are relayed, by its place; 0 for none.
+#[inline(always)]
+pub fn relay_to(number: u32) -> u32 {
+    RELAY_TO.get(number).copied().unwrap_or(0)
 }
 
 #[inline(always)]

@@ -4,25 +4,26 @@
 //! a contradiction that lasts is told, and by the [`Policy`] the clock runs on by itself or follows the majority.
 
 use super::{
-    Discipline, Event, NtpPart, Way,
+    Discipline, Event, Way,
     witness::{Witness, free_running},
 };
 use crate::prelude::*;
 use crate::{
     clock::Clock,
+    config::ReceiverConfig,
     instance::{Instance, Synchronization},
+    node::Node,
     outcome::{Measurement, Observation, Parent},
-    receiver::ReceiverConfig,
     seam::{Command, Commands, Context, Engine, Input, NoEvent, Witnessed},
+    servers::NtpPart,
     servo::{DelayInput, Interval, PeerDelayInput, SyncInput},
-    sources::{MAX_SOURCES, Opinion, Selection, SourceId, select},
+    sources::{MAX_SOURCES, Opinion, Policy, Selection, SourceId, select},
 };
-use core::{fmt, mem};
+use core::mem;
 use ptp_common::{
     time::{Duration, Free, Mono, Time},
     wire::{ClockIdentity, PortIdentity},
 };
-use serde::{Deserialize, Serialize};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -34,49 +35,6 @@ const CLEAR: Duration = Duration::from_secs(10);
 const FORGIVEN: Duration = Duration::from_secs(600);
 /// Instances of other domains, at the most.
 pub const MAX_WITNESS_DOMAINS: usize = 4;
-
-/// What is done where sources contradict each other (`--on-disagreement`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Policy {
-    /// It is told, and the best time transmitter is followed all the same.
-    #[default]
-    Alarm,
-    /// Unless most sources agree with the one that is followed, the clock runs on with what it has learnt.
-    Holdover,
-    /// Where most sources agree with each other and not with the one that is followed, one of them is followed
-    /// instead. Where no majority is, the clock runs on with what it has learnt.
-    FollowMajority,
-}
-
-impl Policy {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Alarm, Self::Holdover, Self::FollowMajority];
-
-    /// The name, as on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Alarm => "alarm",
-            Self::Holdover => "holdover",
-            Self::FollowMajority => "follow-majority",
-        }
-    }
-}
-
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl core::str::FromStr for Policy {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|each| each.name() == text);
-        known.ok_or_else(|| "expected alarm, holdover or follow-majority".to_owned())
-    }
-}
 
 /// How sources stand to each other, as it has been for a while.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,7 +95,7 @@ pub(super) struct NtpOpinion {
 /// A domain that is watched: an instance that asks and is not followed.
 #[derive(Debug)]
 struct Other {
-    instance: Instance,
+    node: Node,
     said: Commands<NoEvent>,
 }
 
@@ -175,9 +133,9 @@ impl Council {
             };
             let mut said = Commands::default();
             let mut inner = Context { now: cx.now, clock: cx.clock, out: &mut said };
-            let mut instance = Instance::client_only(config, &mut inner);
-            instance.in_flight.of_instance(number);
-            council.others.push(Other { instance, said });
+            let mut node = Node::client_only(config, &mut inner);
+            node.in_flight.of_instance(number);
+            council.others.push(Other { node, said });
         }
         council
     }
@@ -188,18 +146,18 @@ impl Council {
             Input::Message { bytes, .. } => {
                 let (first, domain_number, minor) = (bytes.first()?, bytes.get(4)?, bytes.get(5)?);
                 let sdo_id = u16::from(first >> 4) << 8 | u16::from(*minor);
-                self.others.iter().position(|it| it.instance.is_for(*domain_number, sdo_id))
+                self.others.iter().position(|it| it.node.is_for(*domain_number, sdo_id))
             }
             Input::Sent { token, .. } => {
                 let number = token.instance();
-                self.others.iter().position(|it| it.instance.in_flight.instance() == number)
+                self.others.iter().position(|it| it.node.in_flight.instance() == number)
             }
             Input::Link { .. } | Input::Passed(_) => None,
         }
     }
 
     fn next_timeout(&self) -> Option<Time<Mono>> {
-        self.others.iter().filter_map(|it| it.instance.next_timeout()).min()
+        self.others.iter().filter_map(|it| it.node.next_timeout()).min()
     }
 
     /// What the servers of NTP say, beside all other sources.
@@ -302,19 +260,19 @@ impl<C: Clock> Discipline<C> {
     ) -> bool {
         if let Input::Link { .. } = input {
             for at in 0..self.council.others.len() {
-                self.with_other(cx, at, |instance, cx| instance.handle(cx, *input));
+                self.with_other(cx, at, |node, cx| node.handle(cx, *input));
             }
             return false;
         }
         let Some(at) = self.council.of_input(input) else { return false };
-        self.with_other(cx, at, |instance, cx| instance.handle(cx, *input));
+        self.with_other(cx, at, |node, cx| node.handle(cx, *input));
         true
     }
 
     pub(super) fn witnesses_due(&mut self, cx: &mut Context<'_, Event>) {
         for at in 0..self.council.others.len() {
-            if self.council.others[at].instance.next_timeout().is_some_and(|due| due <= cx.now) {
-                self.with_other(cx, at, |instance, cx| instance.handle_timeout(cx));
+            if self.council.others[at].node.next_timeout().is_some_and(|due| due <= cx.now) {
+                self.with_other(cx, at, |node, cx| node.handle_timeout(cx));
             }
         }
     }
@@ -327,13 +285,13 @@ impl<C: Clock> Discipline<C> {
         &mut self,
         cx: &mut Context<'_, Event>,
         at: usize,
-        input: impl FnOnce(&mut Instance, &mut Context<'_, NoEvent>),
+        input: impl FnOnce(&mut Node, &mut Context<'_, NoEvent>),
     ) {
-        let Other { instance, said } = &mut self.council.others[at];
+        let Other { node, said } = &mut self.council.others[at];
         let mut inner = Context { now: cx.now, clock: cx.clock, out: said };
-        input(instance, &mut inner);
-        let domain_number = instance.domain_number();
-        let parent = instance.parent().copied();
+        input(node, &mut inner);
+        let domain_number = node.domain_number();
+        let parent = node.parent().copied();
         let mut said = mem::take(said);
         while let Some(command) = said.pop() {
             match command {
@@ -501,9 +459,9 @@ impl<C: Clock> Discipline<C> {
             return self.confirmed(way);
         }
         let is_followable = |other: &Other| {
-            other.instance.parent().is_some_and(|parent| {
+            other.node.parent().is_some_and(|parent| {
                 let (domain_number, port) =
-                    (other.instance.domain_number(), parent.set.parent_port_identity);
+                    (other.node.domain_number(), parent.set.parent_port_identity);
                 selection.members.contains(&SourceId::Ptp { domain_number, port })
             })
         };
@@ -556,8 +514,8 @@ impl<C: Clock> Discipline<C> {
         }
         if domain_number != self.council.home {
             let is_home = |other: &Other| {
-                other.instance.domain_number() == self.council.home
-                    && other.instance.parent().is_some_and(|parent| {
+                other.node.domain_number() == self.council.home
+                    && other.node.parent().is_some_and(|parent| {
                         let port = parent.set.parent_port_identity;
                         let domain_number = self.council.home;
                         selection.members.contains(&SourceId::Ptp { domain_number, port })
@@ -583,8 +541,8 @@ impl<C: Clock> Discipline<C> {
     fn follow_domain(&mut self, way: &mut Way<'_, '_>, at: usize) {
         let instance = self.node.instance_mut();
         instance.set_synchronized(way.said, Synchronization::Unlocked);
-        mem::swap(instance, &mut self.council.others[at].instance);
-        let parent = instance.parent().copied();
+        mem::swap(&mut self.node, &mut self.council.others[at].node);
+        let parent = self.receiver().parent().copied();
         // Numbers of epochs are an instance's own.
         self.epoch = u64::MAX;
         self.origin.parent = parent.or(self.origin.parent);

@@ -6,20 +6,17 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use super::{
-    Discipline, Event, Way,
-    council::{NtpOpinion, Policy},
-    witness::free_running,
-};
+use super::{Discipline, Event, Way, council::NtpOpinion, witness::free_running};
 use crate::prelude::*;
 use crate::{
     PortIndex, SentToken, Transmit,
     clock::Clock,
-    ntp::{AssociationConfig, AssociationState, Exchange, NtpClient, NtpEvent, ServerState},
+    ntp::{AssociationState, Exchange, NtpClient, NtpEvent, ServerState},
     outcome::{Measurement, Observation, Parent, SyncObservation},
     seam::{Command, Commands, Context, Engine, Input},
+    servers::{AssociationConfig, NtpConfig, NtpPart},
     servo::{DelayInput, LocalTime, SyncInput},
-    sources::SourceId,
+    sources::{Policy, SourceId},
 };
 use ptp_common::{
     data_set::{ParentDataSet, TimeProperties},
@@ -38,27 +35,6 @@ const FEWEST_SURVIVORS: usize = 3;
 const SMOOTHING: f64 = 8.0;
 /// Exchanges over which the jitter is taken.
 const JITTER: i64 = 8;
-
-/// What servers of NTP are for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NtpPart {
-    /// The grandmaster of PTP is held against them.
-    #[default]
-    Witness,
-    /// The clock follows them.
-    Source,
-}
-
-/// Which servers are asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NtpConfig {
-    /// As many as a port's number can count. Each is a port behind those of PTP.
-    pub servers: Vec<AssociationConfig>,
-    /// What for.
-    pub part: NtpPart,
-    /// UTC at the start, to some decades.
-    pub utc: Time<Real>,
-}
 
 /// What is known of one server.
 #[derive(Clone, Debug)]

@@ -67,7 +67,6 @@ impl Instance {
         for port in &mut self.ports {
             port.foreign.belief = Belief::AtOnce;
         }
-        self.last_now = cx.now;
         self.start(cx);
     }
 
@@ -101,15 +100,9 @@ impl Instance {
         match message.body {
             // A port with the one mechanism does not answer the other (11.1).
             Body::DelayReq { .. } if port.role.is_serving() && !is_p2p => {
-                self.take_request(cx, received, &header, &message.body)
+                self.take_delay_req(cx, received, &header)
             }
-            Body::PdelayReq { .. } if is_p2p => {
-                self.take_request(cx, received, &header, &message.body)
-            }
-            Body::PdelayResp { .. } | Body::PdelayRespFollowUp { .. } if !is_p2p => {
-                Err(Drop::NotForRole)
-            }
-            Body::DelayReq { .. } | Body::PdelayReq { .. } => Err(Drop::NotForRole),
+            Body::DelayReq { .. } => Err(Drop::NotForRole),
             Body::Sync { .. } => {
                 self.sync_heard(cx, index, &header);
                 self.message_of_receiver(cx, received, message)
@@ -400,13 +393,6 @@ impl Instance {
     pub(super) fn expect_parent(&mut self, index: usize) {
         if self.standing.is_some() {
             self.draw_patience(index);
-        }
-    }
-
-    /// Starts the peer delay mechanism where a port has it, whatever its role (11.4).
-    pub(super) fn start_peer_delay(&mut self, cx: &mut Cx<'_>, index: usize) {
-        if self.ports[index].config.delay_mechanism == DelayMechanism::P2p {
-            self.timers.set((index as u16, PortTimer::PdelayReq), cx.now);
         }
     }
 

@@ -12,8 +12,7 @@ use ptp_common::{
 };
 use serde::Serialize;
 
-use super::client::ExchangeKind;
-use crate::stamp::Stamp;
+use crate::{servers::ExchangeKind, stamp::Stamp};
 
 /// Requests that may wait for their answers, and peers of which the latest exchange is known; the oldest goes first.
 const REMEMBERED: usize = 256;

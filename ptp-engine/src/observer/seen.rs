@@ -2,31 +2,14 @@
 
 use super::figures::{Exchanges, Losses};
 use crate::spread::Spread;
-use crate::stamp::{Stamp, StampSource};
+use crate::stamp::StampSource;
 use ptp_common::{
     data_set::TimeProperties,
     record::Direction,
-    time::{Duration, Mono, Real, Time},
+    time::{Duration, Mono, Time},
     wire::{Announce, Flags, MessageType, PortIdentity},
 };
 use serde::Serialize;
-
-/// A PTP message that passed a hook.
-#[derive(Clone, Copy, Debug)]
-pub struct ObservedPacket<'a> {
-    /// Interface index.
-    pub interface: u32,
-    /// Whether it came in or went out.
-    pub direction: Direction,
-    /// VLAN identifier of the outermost tag; 0 (a priority tag) is the same as none.
-    pub vlan: Option<u16>,
-    /// The PTP message or its beginning, as long as header and fixed body are there.
-    pub bytes: &'a [u8],
-    /// When it passed, on CLOCK_MONOTONIC; `None` where the stamp was lost.
-    pub stamp: Option<Stamp>,
-    /// The same instant on CLOCK_REALTIME. Without meaning where there is no stamp.
-    pub real: Time<Real>,
-}
 
 /// A domain as seen on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

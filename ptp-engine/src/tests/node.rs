@@ -83,7 +83,7 @@ proptest! {
                     tokens.truncate(64);
                 }
             }
-            let stored: usize = node.instances().map(Instance::stored).sum();
+            let stored = node.stored();
             prop_assert!(stored <= 6 * (16 + 8 + 16 + 4 * 5), "{stored}");
         }
     }

@@ -8,7 +8,7 @@ use crate::{
     Context, Engine, Input, Monotonic,
     config::PortPart,
     contention::{BeforeLock, Contention},
-    instance::Instance,
+    node::Node,
     prelude::*,
     seam::Commands,
 };
@@ -23,7 +23,7 @@ const WIRE: Duration = Duration::from_micros(10);
 const LOCKS_AFTER: Duration = Duration::from_secs(2);
 
 struct Clock {
-    instance: Instance,
+    instance: Node,
     commands: Commands<NoEvent>,
     alive: bool,
     followed_since: Option<Time<Mono>>,
@@ -72,16 +72,11 @@ impl World {
         let mut commands = Commands::default();
         let clock = &Monotonic::default();
         let mut cx = Context { now: self.now, clock, out: &mut commands };
-        let instance = Instance::either(config, contention, &mut cx);
+        let instance = Node::either(config, contention, &mut cx);
         self.adopt(instance, commands, networks)
     }
 
-    fn adopt(
-        &mut self,
-        instance: Instance,
-        commands: Commands<NoEvent>,
-        networks: &[usize],
-    ) -> usize {
+    fn adopt(&mut self, instance: Node, commands: Commands<NoEvent>, networks: &[usize]) -> usize {
         self.clocks.push(Clock {
             instance,
             commands,
@@ -408,7 +403,7 @@ fn whoever_dies_is_replaced_a_hundred_times_without_two_grandmasters_for_longer_
         let served = &Monotonic::default();
         let mut cx = Context { now: world.now, clock: served, out: &mut commands };
         let config = ReceiverConfig { seed: 1_000 + round, ..config };
-        let instance = Instance::either(config, contention, &mut cx);
+        let instance = Node::either(config, contention, &mut cx);
         world.clocks[victim] =
             Clock { instance, commands, alive: true, followed_since: None, networks };
         world.run(25);
@@ -536,7 +531,7 @@ fn a_server_that_yields_is_passive_beside_a_better_one_and_serves_where_it_is_th
     let mut config = TransmitterConfig::new(identity(2));
     (config.ports, config.priority1, config.log_announce_interval) = (2, 102, 0);
     let port = PortConfig { log_announce_interval: 0, ..PortConfig::default() };
-    let server = Instance::yielding_server(config, vec![port.clone(), port], &mut cx);
+    let server = Node::yielding_server(config, vec![port.clone(), port], &mut cx);
     let server = world.adopt(server, commands, &[0, 1]);
     world.run(20);
     assert_eq!(world.states(server), [Passive, TimeTransmitter]);

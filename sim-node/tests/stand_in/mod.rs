@@ -37,6 +37,8 @@ pub(crate) struct Packet {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Begin {
     pub(crate) configuration: &'static str,
+    /// Subnets of its ports, by the names of its interfaces.
+    pub(crate) interfaces: &'static [&'static str],
     pub(crate) offset_s: f64,
     /// Faster than true time, parts of one.
     pub(crate) fast: f64,
@@ -103,7 +105,7 @@ impl StandIn {
         listen(&listener, Backlog::new(8).expect("few")).expect("listening");
         let (mut children, mut nodes) = (Vec::new(), Vec::new());
         for (begin, number) in begins.iter().zip(1..) {
-            children.push(child(room.path(), begin.configuration, number));
+            children.push(child(room.path(), begin, number));
             let socket = accept(listener.as_raw_fd()).expect("the node comes");
             // SAFETY: `accept` has just made it, and nobody else has it.
             let socket = unsafe { OwnedFd::from_raw_fd(socket) };
@@ -274,13 +276,13 @@ impl StandIn {
     }
 }
 
-fn child(room: &Path, configuration: &str, number: usize) -> Child {
+fn child(room: &Path, begin: &Begin, number: usize) -> Child {
     let file = room.join(format!("conf.{number}"));
-    fs::write(&file, format!("[global]\n{configuration}\n")).expect("written");
+    fs::write(&file, format!("[global]\n{}\n", begin.configuration)).expect("written");
     command(number)
         .arg("-f")
         .arg(file)
-        .args(["-i", "eth0"])
+        .args(begin.interfaces.iter().flat_map(|interface| ["-i", interface]))
         .env("CLKNETSIM_SOCKET", room.join("socket"))
         .env("CLKNETSIM_UNIX_SUBNET", (UNIX_SUBNET + 1).to_string())
         .spawn()

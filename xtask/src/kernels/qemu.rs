@@ -49,14 +49,26 @@ pub(super) struct Guest<'a> {
     pub(super) tests: &'a [&'a str],
     /// More arguments of QEMU.
     pub(super) devices: &'a [String],
-    /// Time passes as instructions are done; otherwise as it does.
-    pub(super) virtual_time: bool,
+    /// How time passes in it.
+    pub(super) time: Time,
     /// How long it may take on the host's clock.
     pub(super) limit: Duration,
     /// Ends it, once this is set.
     pub(super) stop: &'a AtomicBool,
     /// Everything that it says is kept here.
     pub(super) log: &'a Path,
+}
+
+/// How time passes in a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Time {
+    /// As instructions are done.
+    Virtual,
+    /// As it does on the host.
+    Host,
+    /// The same, by the emulated timer whose rate is the host's exactly: what a guest finds out about its
+    /// processor's counter is another rate each time.
+    HostExactly,
 }
 
 /// How a guest ended.
@@ -141,18 +153,20 @@ impl Qemu {
     pub(super) fn run(&self, guest: &Guest<'_>, mut on_line: impl FnMut(&str)) -> Result<Ended> {
         let mut command = self.command();
         command.args(["-accel", "tcg", "-M", "q35", "-m", "768", "-smp", "1", "-seed", "7"]);
-        let clock = if guest.virtual_time {
-            command.args(["-icount", "shift=3,sleep=off"]);
-            "base=2026-01-01T00:00:00,clock=vm"
-        } else {
-            "base=2026-01-01T00:00:00"
+        let (clock, source) = match guest.time {
+            Time::Virtual => {
+                command.args(["-icount", "shift=3,sleep=off"]);
+                ("base=2026-01-01T00:00:00,clock=vm", "")
+            }
+            Time::Host => ("base=2026-01-01T00:00:00", ""),
+            Time::HostExactly => ("base=2026-01-01T00:00:00", " clocksource=hpet"),
         };
         command.args(["-rtc", clock]);
         command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
         command.arg("-kernel").arg(&guest.kernel.vmlinux).arg("-initrd").arg(guest.initrd);
         let line = format!(
             "console=ttyS0 quiet loglevel=3 panic=-1 nokaslr norandmaps random.trust_cpu=off \
-             mitigations=off cryptomgr.notests PATH=/usr/sbin:/usr/bin:/sbin:/bin PTP_AGENT_BINARY=/usr/bin/ptp-agent PTP_ATTACH_BINARY=/usr/bin/attach PTP_GUEST_TESTS={}",
+             mitigations=off cryptomgr.notests PATH=/usr/sbin:/usr/bin:/sbin:/bin PTP_AGENT_BINARY=/usr/bin/ptp-agent PTP_ATTACH_BINARY=/usr/bin/attach PTP_GUEST_TESTS={}{source}",
             guest.tests.join(",")
         );
         command.arg("-append").arg(line).args(guest.devices);
@@ -250,7 +264,7 @@ mod tests {
             initrd: directory.path(),
             tests: &[],
             devices: &[],
-            virtual_time: true,
+            time: Time::Virtual,
             limit,
             stop: &AtomicBool::new(stop),
             log: &directory.path().join("log"),

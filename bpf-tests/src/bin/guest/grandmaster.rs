@@ -18,7 +18,7 @@ use ptp_agent::{
     },
     capture::{Choice, Latencies},
     engine::{
-        self, Commands, Context, Engine as _, NoEvent, ReadClock, instance::Instance,
+        self, Commands, Context, Engine as _, NoEvent, ReadClock, node::Node,
         transmitter::TransmitterConfig,
     },
     lab::netns::Namespace,
@@ -161,8 +161,8 @@ pub(crate) fn main(line: &str) {
         let start = monotonic();
         let mut commands = Commands::default();
         let mut cx = Context { now: start, clock: &line, out: &mut commands };
-        let instance = Instance::server_only(config, &mut cx);
-        let mut server = Drive::new(io, instance, commands);
+        let node = Node::server_only(config, &mut cx);
+        let mut server = Drive::new(io, node, commands);
         let mut around = Around(line);
         loop {
             while let Ok(announced) = orders.try_recv() {
@@ -184,19 +184,15 @@ pub(crate) fn main(line: &str) {
 /// What is around the grandmaster: its time, and nobody to tell anything.
 struct Around(Line);
 
-impl Host<Instance> for Around {
+impl Host<Node> for Around {
     fn clock(&self) -> &dyn ReadClock {
         &self.0
     }
-    fn refresh(&mut self, _: &mut Drive<Instance>, _: Time<Mono>, _: Occasion) {}
-    fn told(
-        &mut self,
-        _: &mut Drive<Instance>,
-        _: engine::Command<NoEvent>,
-    ) -> Result<(), AgentError> {
+    fn refresh(&mut self, _: &mut Drive<Node>, _: Time<Mono>, _: Occasion) {}
+    fn told(&mut self, _: &mut Drive<Node>, _: engine::Command<NoEvent>) -> Result<(), AgentError> {
         Ok(())
     }
-    fn housekeep(&mut self, _: &mut Drive<Instance>, _: Time<Mono>) -> Result<(), AgentError> {
+    fn housekeep(&mut self, _: &mut Drive<Node>, _: Time<Mono>) -> Result<(), AgentError> {
         Ok(())
     }
 }

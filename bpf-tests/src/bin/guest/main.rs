@@ -13,6 +13,7 @@ mod follow;
 mod grandmaster;
 mod phc;
 mod report;
+mod switch;
 mod system;
 mod wire;
 mod world;
@@ -67,6 +68,9 @@ fn group(name: &str) -> Option<Vec<Trial>> {
         "cards" => cards::trials(),
         "serve_on_wire" => wire::server(),
         "follow_on_wire" => wire::client(),
+        "grandmaster_of_switch" => switch::grandmaster(),
+        "switch" => switch::switch(),
+        "client_of_switch" => switch::client(),
         _ => return None,
     })
 }

@@ -14,6 +14,7 @@ use std::{
 use bpf_tests::{
     forge::{Party, message, port},
     links::{ip, output},
+    load::Load,
     median,
 };
 use nix::sys::socket::{
@@ -25,7 +26,7 @@ use serde_json::json;
 
 use crate::{
     Errors,
-    network::{Load, address, bridge, host, namespace, transparent},
+    network::{LOAD, address, bridge, host, namespace, transparent},
     tell,
 };
 
@@ -120,7 +121,7 @@ pub(crate) fn measure(runs: usize) -> Result<(), String> {
     }
     // To nobody: a frame whose destination a bridge does not know leaves by all ports.
     ip(&loader, "neighbour add 192.0.2.200 lladdr 02:00:00:00:00:c8 dev eth0");
-    let _load = Load::start(&loader, address(200))?;
+    let _load = Load::start(&loader, address(200), LOAD)?;
     for run in 0..runs {
         for is_corrected in [false, true] {
             let _clock = is_corrected.then(|| transparent(&switch, &["--bridge", "br0"]));

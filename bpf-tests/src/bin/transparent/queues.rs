@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bpf_tests::{
     agent::{Agent, field},
+    load::Load,
     ptp4l::{CLIENT, Ptp4l},
 };
 use ptp_agent::lab::netns::{Namespace, veth};
@@ -12,7 +13,7 @@ use serde_json::json;
 
 use crate::{
     Errors,
-    network::{Load, address, bridge, host, namespace, shape, stack, transparent},
+    network::{LOAD, address, bridge, host, namespace, shape, stack, transparent},
     tell,
 };
 
@@ -148,7 +149,7 @@ pub(crate) fn measure(setting: &Setting, runs: usize, duration: Duration) -> Res
     let mut load = Vec::new();
     for (is_wanted, to) in setting.load.into_iter().zip([2, 1]) {
         if is_wanted {
-            load.push(Load::start(&path.loader, address(to))?);
+            load.push(Load::start(&path.loader, address(to), LOAD)?);
         }
     }
     let mut all: [Vec<[Errors; 3]>; 2] = Default::default();
@@ -217,7 +218,7 @@ pub(crate) fn chain(runs: usize, duration: Duration) -> Result<(), String> {
     shape(&switches[2], "client");
     let options = ["network_transport L2"];
     let _grandmaster = Ptp4l::grandmaster(&grandmaster, &["eth0"], &options)?;
-    let _load = Load::start(&loader, address(12))?;
+    let _load = Load::start(&loader, address(12), LOAD)?;
     let mut all: [[Vec<[Errors; 3]>; 2]; 3] = Default::default();
     for _ in 0..runs {
         for is_corrected in [false, true] {

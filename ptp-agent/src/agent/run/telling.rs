@@ -30,6 +30,7 @@ use crate::{
     engine::{
         Change, Command, PortIndex,
         discipline::{Event, Sample},
+        link::Link,
         ntp::NtpEvent,
         receiver::{Measurement, Observation},
         strategy::Findings,
@@ -389,9 +390,12 @@ impl Teller {
             ..Following::default()
         };
         bound::tell(&mut following, view, withheld);
-        let ports = self.ports.iter().map(|port| Port {
-            link_delay_ns: Some(receiver.link_delay(*port).map(Duration::as_nanos)),
-            ..own_port(&runner.io, *port, receiver.port_state(*port))
+        let ports = self.ports.iter().map(|port| {
+            let delay = client.link(*port).and_then(Link::mean_link_delay);
+            Port {
+                link_delay_ns: Some(delay.map(Duration::as_nanos)),
+                ..own_port(&runner.io, *port, receiver.port_state(*port))
+            }
         });
         let mut snapshot = Snapshot {
             command: Some(snapshot::Command::Run.into()),

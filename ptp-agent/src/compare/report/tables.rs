@@ -1,6 +1,7 @@
 //! The tables, and the remarks that go with them.
 
 use super::*;
+use crate::publish::text;
 
 fn cells(tally: &Tally) -> Vec<String> {
     let figures = tally.figures();
@@ -131,7 +132,10 @@ pub(super) fn remarks(measurement: &Measurement) -> Vec<String> {
         Some(Ok((report, moderation))) => {
             let moderation =
                 moderation.map_or_else(|| "not told by the driver".into(), moderation_in_words);
-            remarks.push(format!("Interrupts: {}. Moderation: {moderation}.", report.in_words()));
+            remarks.push(format!(
+                "Interrupts: {}. Moderation: {moderation}.",
+                text::interrupts(report)
+            ));
         }
         Some(Err(why)) => remarks.push(format!("Interrupts: not measured, {why}.")),
         None => {}

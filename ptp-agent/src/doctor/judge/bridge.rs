@@ -6,6 +6,7 @@ use crate::{
         facts::{Inside, Watched},
     },
     publish::text::nanos,
+    transparent::flowtables::Flows,
 };
 
 const GAIN: &str = "transparent_gain";
@@ -57,6 +58,14 @@ pub(super) fn checks(bridge: &Watched) -> Vec<Check> {
             );
             checks.push(check.on(&port.name));
         }
+        if port.flows == Flows::Hardware {
+            let check = Check::warn(
+                OFFLOAD,
+                "a flowtable asks the hardware to forward from here: that passes no program",
+                "leave UDP ports 319 and 320 out of the rule that adds flows, or the table without `flags offload`",
+            );
+            checks.push(check.on(&port.name));
+        }
         if port.is_relayed {
             let check = Check::warn(
                 RELAY,
@@ -90,7 +99,8 @@ mod tests {
             port("tap0", 5_000_000),
             port("tap1", 24_576),
             BridgePort { name: "tap2".into(), is_switched: true, is_relayed: true, ..port("", 0) },
-            BridgePort { name: "tap3".into(), ..BridgePort::default() },
+            BridgePort { name: "tap3".into(), flows: Flows::Software, ..BridgePort::default() },
+            BridgePort { flows: Flows::Hardware, ..port("eth0", 24_576) },
         ];
         let bridge = Watched { name: "br0".into(), seconds: 5, ports: Ok(ports) };
         let checks = checks(&bridge);
@@ -106,6 +116,7 @@ mod tests {
             [(GAIN, Status::Ok), (OFFLOAD, Status::Warn), (RELAY, Status::Warn)]
         );
         assert_eq!(of("tap3"), [(GAIN, Status::Skip)]);
+        assert_eq!(of("eth0"), [(GAIN, Status::Ok), (OFFLOAD, Status::Warn)]);
     }
 
     #[test]

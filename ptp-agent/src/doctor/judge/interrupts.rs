@@ -6,6 +6,7 @@ use crate::{
         check::Check,
         facts::{Interrupts, Link},
     },
+    publish::text,
 };
 
 /// From interrupt to stamp more than this, or a spread of more, is no part of a quiet host, ns.
@@ -47,17 +48,17 @@ fn distance(link: &Link) -> Check {
         Some(Ok(report)) => report,
     };
     let Some(spread) = report.to_stack_ns.or(report.to_tc_ingress_ns) else {
-        return Check::skip(NAME, report.in_words());
+        return Check::skip(NAME, text::interrupts(report));
     };
     let many = report.packets_per_poll.is_some_and(|mean| mean > MANY_IN_A_POLL);
     if spread.p99 > LONG_NS || many {
         return Check::warn(
             NAME,
-            report.in_words(),
+            text::interrupts(report),
             "pin the interface's interrupts to a CPU that nothing else runs on, and hold them back less",
         );
     }
-    Check::ok(NAME, report.in_words())
+    Check::ok(NAME, text::interrupts(report))
 }
 
 #[cfg(test)]

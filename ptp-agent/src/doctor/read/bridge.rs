@@ -34,6 +34,7 @@ async fn watch(name: &str, seconds: u16) -> Result<Vec<BridgePort>, TransparentE
     let port = |(name, (_, port)): (&String, &(u8, crate::transparent::ports::Port))| BridgePort {
         name: name.clone(),
         is_switched: port.is_switched,
+        flows: port.flows,
         downstream: seen.get(name).and_then(|seen| inside(seen, Way::Downstream)),
         upstream: seen.get(name).and_then(|seen| inside(seen, Way::Upstream)),
         is_relayed: seen

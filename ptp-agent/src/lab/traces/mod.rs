@@ -21,6 +21,7 @@ use self::{
     service::Pass,
 };
 use super::{args::Args, netns::NetnsError};
+use crate::publish::Format;
 use crate::trace;
 
 /// How long agents may take until their bounds are known.
@@ -68,14 +69,14 @@ struct HopNs {
 ///
 /// # Errors
 /// When an agent cannot be started or knows no bound in time.
-pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args, format: Format) -> anyhow::Result<ExitCode> {
     let fleet = match Fleet::new() {
         Ok(fleet) => fleet,
         Err(error) => return lacking(error),
     };
     let directory = Directory::new(args.trace_directory.as_deref())?;
     let mut is_right = true;
-    if !json {
+    if !format.is_json() {
         println!(
             "three hosts, {} requests through all of them, hops of {} µs; of each pair of spans",
             args.requests, args.hop
@@ -89,7 +90,7 @@ pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<ExitCode> {
         let row = one_offset(args, &fleet, &directory.path, *offset_ns)?;
         is_right &= row.by_host.wrong == 0 && row.at_source.wrong == 0;
         let mut out = io::stdout().lock();
-        let written = if json {
+        let written = if format.is_json() {
             serde_json::to_string(&row).map(|line| writeln!(out, "{line}"))?
         } else {
             print(&row, &mut out)
@@ -172,7 +173,7 @@ fn one_offset(args: &Args, fleet: &Fleet, directory: &Path, offset_ns: i64) -> a
 fn told(directory: &Path, kind: &str, readings: &[String]) -> anyhow::Result<(Told, u64)> {
     let files = HOSTS.iter().map(|host| directory.join(format!("{kind}-{host}.json")));
     let args = trace::Args::of(files.collect(), readings.to_vec());
-    let results = trace::judge(&args, false)?;
+    let results = trace::judge(&args, Format::Text)?;
     let totals = &results.totals;
     for file in &results.files {
         if let Some(error) = &file.error {

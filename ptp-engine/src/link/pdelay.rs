@@ -5,9 +5,8 @@
 //! stop the clock. Neither may: answers are kept per responder, the known peer is believed, and
 //! another one takes over only after the known peer has been silent for several requests.
 
-use super::{Datagram, SentToken, counters::Drop};
 use crate::prelude::*;
-use crate::stamp::Stamp;
+use crate::{Datagram, SentToken, counters::Drop, outcome::PeerDelay, stamp::Stamp};
 use alloc::collections::VecDeque;
 use ptp_common::{
     time::{Duration, Ptp, Time},
@@ -25,7 +24,7 @@ const PEER_PATIENCE: u8 = 3;
 
 /// Answers Pdelay_Req with Pdelay_Resp, and once that is stamped with Pdelay_Resp_Follow_Up.
 #[derive(Debug, Default)]
-pub(super) struct Responder {
+pub(crate) struct Responder {
     pending: VecDeque<Answer>,
 }
 
@@ -39,7 +38,7 @@ struct Answer {
 impl Responder {
     /// The Pdelay_Resp to a request that was received at `receipt`. `template` is the header that
     /// this clock sends with.
-    pub(super) fn answer(
+    pub(crate) fn answer(
         &mut self,
         token: SentToken,
         template: Header,
@@ -66,7 +65,7 @@ impl Responder {
 
     /// The follow-up to the answer that was sent with `token`; `None` if it was none of ours.
     /// Without a stamp there is no follow-up, and the inner value is `None`.
-    pub(super) fn stamped(
+    pub(crate) fn stamped(
         &mut self,
         token: SentToken,
         sent: Option<Time<Ptp>>,
@@ -83,26 +82,6 @@ impl Responder {
         });
         Some(follow_up)
     }
-}
-
-/// One finished measurement of the link.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PeerDelay {
-    /// The port at the other end.
-    pub responder: PortIdentity,
-    /// Pdelay_Req left.
-    pub t1: Stamp,
-    /// Pdelay_Resp arrived.
-    pub t4: Stamp,
-    /// How long the responder held it, on the responder's clock, corrections included.
-    pub turnaround: Duration,
-    /// `meanLinkDelay` of this exchange alone, on the local monotonic scale.
-    pub mean_link_delay: Duration,
-    /// `neighborRateRatio`: the peer's clock rate over the local monotonic one; `None` before the
-    /// second exchange or where the peer tells no times (one-step).
-    pub neighbor_rate_ratio: Option<f64>,
-    /// `sequenceId` of the exchange.
-    pub sequence_id: u16,
 }
 
 #[derive(Debug)]
@@ -125,7 +104,7 @@ struct Response {
 
 /// Sends Pdelay_Req and makes measurements of what comes back.
 #[derive(Debug, Default)]
-pub(super) struct Initiator {
+pub(crate) struct Initiator {
     requests: VecDeque<Request>,
     peer: Option<PortIdentity>,
     /// Requests in a row that were answered, but not by the peer.
@@ -136,7 +115,7 @@ pub(super) struct Initiator {
 
 impl Initiator {
     /// Notes a request that is sent now; returns how many unanswered ones it displaces.
-    pub(super) fn sent(&mut self, token: SentToken, sequence_id: u16) -> usize {
+    pub(crate) fn sent(&mut self, token: SentToken, sequence_id: u16) -> usize {
         let mut unanswered = 0;
         while self.requests.len() >= PENDING_REQUESTS {
             if let Some(old) = self.requests.pop_front() {
@@ -169,7 +148,7 @@ impl Initiator {
     }
 
     /// The stamp of a request; `None` if the token is none of ours.
-    pub(super) fn stamped(
+    pub(crate) fn stamped(
         &mut self,
         token: SentToken,
         t1: Option<Stamp>,
@@ -185,7 +164,7 @@ impl Initiator {
     }
 
     /// A Pdelay_Resp for this port; the flag says that somebody else has answered before.
-    pub(super) fn response(
+    pub(crate) fn response(
         &mut self,
         header: &Header,
         request_receipt: Time<Ptp>,
@@ -203,7 +182,7 @@ impl Initiator {
     }
 
     /// A Pdelay_Resp_Follow_Up for this port.
-    pub(super) fn follow_up(
+    pub(crate) fn follow_up(
         &mut self,
         header: &Header,
         response_origin: Time<Ptp>,
@@ -318,12 +297,12 @@ impl Initiator {
 
     /// How much is stored.
     #[cfg(test)]
-    pub(super) fn stored(&self) -> usize {
+    pub(crate) fn stored(&self) -> usize {
         self.requests.iter().map(|request| 1 + request.responses.len()).sum()
     }
 
     /// Forgets everything; the link has changed.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
 }

@@ -116,21 +116,28 @@ impl Instance {
         self.send_general(cx, index, MessageType::FollowUp, Group::Primary, message);
     }
 
-    /// A Delay_Req or Pdelay_Req of somebody who may have to wait for others.
-    pub(crate) fn take_request(
+    /// Somebody asks for an answer, and may have to wait for others.
+    pub(crate) fn admit_request(
+        &mut self,
+        now: Time<Mono>,
+        received: &Received<'_>,
+        header: &Header,
+    ) -> Result<(), Drop> {
+        let who = (header.source_port_identity, received.from.map(address));
+        if self.requests.as_mut().is_some_and(|requests| !requests.admit(now, &who)) {
+            return Err(Drop::RateLimited);
+        }
+        Ok(())
+    }
+
+    /// A Delay_Req.
+    pub(crate) fn take_delay_req(
         &mut self,
         cx: &mut Cx<'_>,
         received: &Received<'_>,
         header: &Header,
-        body: &Body,
     ) -> Result<(), Drop> {
-        let who = (header.source_port_identity, received.from.map(address));
-        if self.requests.as_mut().is_some_and(|requests| !requests.admit(cx.now, &who)) {
-            return Err(Drop::RateLimited);
-        }
-        if !matches!(body, Body::DelayReq { .. }) {
-            return self.answer_pdelay_req(cx, received.index, header, received.stamp);
-        }
+        self.admit_request(cx.now, received, header)?;
         let arrival = received.stamp.and_then(|stamp| cx.clock.at(stamp.time));
         let arrival = arrival.ok_or(Drop::MissingRxStamp)?;
         self.answer_delay_req(cx, received, header, arrival);

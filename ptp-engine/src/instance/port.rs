@@ -5,16 +5,11 @@ pub(crate) mod foreign;
 mod grain;
 pub(crate) mod receiver;
 mod rhythm;
-pub(crate) mod round_trip;
 pub(crate) mod transmitter;
 
 use crate::{
-    PortState,
-    bmca::DataSet,
-    config::PortConfig,
-    counters::Counters,
-    instance::Aiming,
-    pdelay::{Initiator, Responder},
+    PortState, bmca::DataSet, config::PortConfig, counters::Counters, instance::Aiming,
+    round_trip::RoundTrip,
 };
 use foreign::{Foreign, ForeignTable};
 use ptp_common::{
@@ -22,7 +17,6 @@ use ptp_common::{
     wire::PortIdentity,
 };
 use receiver::Following;
-use round_trip::RoundTrip;
 use transmitter::Serving;
 
 /// What a port is doing (table 20), with what it needs for that.
@@ -70,7 +64,6 @@ pub(crate) enum PortTimer {
     Announce,
     Sync,
     DelayReq,
-    PdelayReq,
     /// Nobody has been heard for long enough (9.2.6.12).
     AnnounceReceipt,
     /// The parent has sent no Sync for too long.
@@ -101,8 +94,6 @@ pub(crate) struct Port {
     pub(crate) role: Role,
     pub(crate) counters: Counters,
     pub(crate) foreign: ForeignTable,
-    pub(crate) initiator: Initiator,
-    pub(crate) responder: Responder,
     pub(crate) round_trip: RoundTrip,
     pub(crate) aiming: Aiming,
     /// How much longer than `announceReceiptTimeout` the port waits, in 2^-16 of an announce interval.
@@ -113,6 +104,7 @@ pub(crate) struct Port {
     pub(crate) shadowed_until: Option<Time<Mono>>,
     // Numbers of a series go on when the role comes back.
     pub(crate) delay_sequence_id: u16,
+    /// Where the series of its link begins.
     pub(crate) pdelay_sequence_id: u16,
     pub(crate) announce_sequence_id: u16,
     pub(crate) sync_sequence_id: u16,
@@ -133,8 +125,6 @@ impl Port {
             role: Role::default(),
             counters: Counters::default(),
             foreign: ForeignTable::new(key),
-            initiator: Initiator::default(),
-            responder: Responder::default(),
             round_trip: RoundTrip::default(),
             aiming: Aiming::Off,
             more_patience: 0,
@@ -175,7 +165,7 @@ impl Port {
             Role::Receiver(following) => following.stored(),
             _ => 0,
         };
-        self.foreign.len() + of_role + self.initiator.stored()
+        self.foreign.len() + of_role
     }
 }
 

@@ -3,10 +3,8 @@
 
 use core::fmt;
 
-use crate::{
-    time::Duration,
-    wire::{Announce, ClockIdentity, ClockQuality, Flags, PortIdentity, TimeInterval, TimeSource},
-};
+use super::{Announce, ClockIdentity, ClockQuality, Flags, PortIdentity, TimeInterval, TimeSource};
+use crate::time::Duration;
 
 /// `defaultDS` (8.2.1), as it is told (15.5.3.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

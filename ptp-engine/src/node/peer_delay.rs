@@ -1,0 +1,153 @@
+//! The peer delay mechanism between a node's links and its instances: what is asked, what is answered, and who
+//! learns what was measured.
+
+use ptp_common::{
+    time::{Ptp, Time},
+    wire::{Body, Header, Message, MessageType, PortIdentity},
+};
+
+use super::Node;
+use crate::{
+    Group, Monotonic, PortIndex, ReadClock, SentToken,
+    counters::Drop,
+    instance::{Cx, Instance, Received},
+    link::Link,
+    outcome::PeerDelay,
+    sent::Sent,
+    stamp::Stamp,
+};
+
+impl Node {
+    /// Who is followed behind a link, by whichever instance.
+    fn parent_on(&self, index: usize) -> Option<PortIdentity> {
+        self.instances.iter().find_map(|instance| instance.parent_on(index))
+    }
+
+    /// Asks on each link where that is due. The first instance lends its name and its domain.
+    pub(super) fn requests_due(&mut self, cx: &mut Cx<'_>) {
+        for index in 0..self.links.len() {
+            if self.links[index].request_at().is_some_and(|at| at <= cx.now) {
+                self.send_pdelay_req(cx, index);
+            }
+        }
+    }
+
+    fn send_pdelay_req(&mut self, cx: &mut Cx<'_>, index: usize) {
+        let instance = &mut self.instances[0];
+        let token = instance.in_flight.put(PortIndex(index as u16), Sent::PdelayReq);
+        let (sequence_id, unanswered) = self.links[index].request(cx.now, token);
+        for _ in 0..unanswered {
+            instance.count_drop(index, Drop::UnansweredPdelayReq);
+        }
+        let message = Link::pdelay_req(instance.header(index, sequence_id));
+        instance.send_event(cx, index, MessageType::PdelayReq, token, Group::Peer, message);
+    }
+
+    /// The stamp of a Pdelay_Req, or the news that there is none.
+    pub(super) fn pdelay_req_sent(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        token: SentToken,
+        stamp: Option<Stamp>,
+    ) {
+        let parent = self.parent_on(index);
+        match self.links[index].initiator.stamped(token, stamp, parent) {
+            Some(Ok(done)) => self.finish(cx, index, done),
+            Some(Err(cause)) => self.instances[0].count_drop(index, cause),
+            None => {}
+        }
+    }
+
+    /// The stamp of a Pdelay_Resp of instance `which`, or the news that there is none.
+    pub(super) fn pdelay_resp_sent(
+        &mut self,
+        cx: &mut Cx<'_>,
+        which: usize,
+        index: usize,
+        token: SentToken,
+        stamp: Option<Stamp>,
+    ) {
+        let instance = &mut self.instances[which];
+        let sent = stamp.and_then(|stamp| free_time(instance, cx, stamp));
+        match self.links[index].responder.stamped(token, sent) {
+            Some(Some(message)) => {
+                let kind = MessageType::PdelayRespFollowUp;
+                instance.send_general(cx, index, kind, Group::Peer, message);
+            }
+            Some(None) => instance.count_drop(index, Drop::MissingTxStamp),
+            None => {}
+        }
+    }
+
+    /// A message of the mechanism, which instance `which` has let in.
+    pub(super) fn peer_delay_message(
+        &mut self,
+        cx: &mut Cx<'_>,
+        which: usize,
+        received: &Received<'_>,
+        message: &Message<'_>,
+    ) -> Result<(), Drop> {
+        self.instances[which].admit_peer_delay(cx.now, received, message)?;
+        let Received { index, stamp, .. } = *received;
+        let header = &message.header;
+        let parent = self.parent_on(index);
+        let link = self.links.get_mut(index).ok_or(Drop::PortDisabled)?;
+        let done = match message.body {
+            Body::PdelayReq { .. } => return self.answer(cx, which, index, header, stamp),
+            Body::PdelayResp { request_receipt_timestamp, .. } => {
+                let t4 = stamp.ok_or(Drop::MissingRxStamp)?;
+                let receipt = request_receipt_timestamp.into();
+                let (done, is_of_many) = link.initiator.response(header, receipt, t4, parent)?;
+                if is_of_many {
+                    self.instances[which].count_drop(index, Drop::MultipleResponders);
+                }
+                done
+            }
+            Body::PdelayRespFollowUp { response_origin_timestamp, .. } => {
+                link.initiator.follow_up(header, response_origin_timestamp.into(), parent)?
+            }
+            _ => return Err(Drop::NotForRole),
+        };
+        self.finish(cx, index, done);
+        Ok(())
+    }
+
+    fn answer(
+        &mut self,
+        cx: &mut Cx<'_>,
+        which: usize,
+        index: usize,
+        request: &Header,
+        rx: Option<Stamp>,
+    ) -> Result<(), Drop> {
+        let instance = &mut self.instances[which];
+        let receipt = rx.and_then(|rx| free_time(instance, cx, rx)).ok_or(Drop::MissingRxStamp)?;
+        let token = instance.in_flight.put(PortIndex(index as u16), Sent::PdelayResp);
+        let template = instance.header(index, request.sequence_id);
+        let message = self.links[index].responder.answer(token, template, request, receipt);
+        instance.send_event(cx, index, MessageType::PdelayResp, token, Group::Peer, message);
+        Ok(())
+    }
+
+    /// All instances on the link learn what was measured.
+    fn finish(&mut self, cx: &mut Cx<'_>, index: usize, done: Option<PeerDelay>) {
+        let Some(done) = done else { return };
+        if !self.links[index].measured(&done) {
+            self.instances[0].count_drop(index, Drop::ImplausibleDelay);
+            return;
+        }
+        for instance in &mut self.instances {
+            instance.link_measured(cx, index, done);
+        }
+    }
+}
+
+/// What Pdelay_Req is answered by. Only differences and the rate mean anything to the peer, so that a clock
+/// that is steered answers with one that is not.
+fn free_time(instance: &Instance, cx: &Cx<'_>, stamp: Stamp) -> Option<Time<Ptp>> {
+    if instance.may_take_either_role() {
+        return Monotonic::default().at(stamp.time);
+    }
+    cx.clock.at(stamp.time)
+}
