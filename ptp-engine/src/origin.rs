@@ -141,7 +141,7 @@ mod tests {
                 time_source: TimeSource::GNSS,
             },
         };
-        Origin { parent: Some(parent), boundary_clock_error: None }
+        Origin { parent: Some(parent), ..Origin::default() }
     }
 
     fn nanos(nanos: i64) -> Duration {

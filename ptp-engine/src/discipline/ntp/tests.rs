@@ -45,7 +45,7 @@ impl Bench {
         let ntp = NtpConfig { servers: servers.collect(), part: NtpPart::Source, utc };
         let mut config = ReceiverConfig::new(ClockIdentity([0xcc; 8]), 3);
         (config.ports, config.ntp, config.on_disagreement) = (vec![], Some(ntp), policy);
-        let clock = VirtualClock::new(mono(0), Time::from_seconds_nanos(EPOCH, 0), 500_000.0);
+        let clock = VirtualClock::new(mono(0), Time::from_nanos(EPOCH * 1_000_000_000), 500_000.0);
         let servo = build(&Choice::default(), &Options::default());
         let client = Client::new(config, servo, clock, mono(0));
         Self { client, ahead: ahead.to_vec(), now: 0, samples: 0 }
