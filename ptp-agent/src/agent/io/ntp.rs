@@ -630,7 +630,7 @@ impl Outside for NtpIo {
             Some(at) => self.peers[at].place,
             None => Some(usize::from(on.0)),
         };
-        self.waiting_tx.push_back(Waiting {
+        let waiting = Waiting {
             until: now + TX_PATIENCE,
             port: *on,
             place,
@@ -640,8 +640,13 @@ impl Outside for NtpIo {
             stack: None,
             token: Some(token),
             manner,
-        });
-        self.look(now);
+        };
+        // Those that wait already are looked for where time is not short.
+        self.drain(now);
+        match self.find(&waiting, now) {
+            Some(stamp) => self.ready.push_back((Delivery::TxStamp { token, stamp }, None)),
+            None => self.waiting_tx.push_back(waiting),
+        }
     }
 
     async fn wait(&mut self, until: Time<Mono>) {
