@@ -2,7 +2,7 @@
 
 use std::{
     io, mem,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
 /// Length of a `virtio_net_hdr` (linux/virtio_net.h).
@@ -113,7 +113,28 @@ impl FrameListener {
                 mem::size_of_val(&address) as libc::socklen_t,
             )
         })?;
+        let on: libc::c_int = 1;
+        // SAFETY: pointer and length describe an integer that lives through the call.
+        check(unsafe {
+            libc::setsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_IGNORE_OUTGOING,
+                (&raw const on).cast(),
+                mem::size_of_val(&on) as libc::socklen_t,
+            )
+        })?;
         Ok(Self { socket: fd.into() })
+    }
+
+    /// A frame that is there already.
+    pub fn ready(&self) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(2048);
+        let flags = libc::MSG_DONTWAIT;
+        let length = self.socket.recv_with_flags(bytes.spare_capacity_mut(), flags).ok()?;
+        // SAFETY: the kernel has written so many bytes.
+        unsafe { bytes.set_len(length) };
+        Some(bytes)
     }
 
     /// The next frame that `wanted` makes something of; `None` if none comes in time.
@@ -136,6 +157,12 @@ impl FrameListener {
                 return Some(found);
             }
         }
+    }
+}
+
+impl AsFd for FrameListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -285,7 +285,24 @@ impl Side {
         heard.expect("one of the messages arrives")
     }
 
-    /// The same, or `None` if none comes in time.
+    /// The message of the type, sender and number of one of these two that comes first.
+    ///
+    /// # Panics
+    /// If none comes.
+    pub fn hear_type_of(&self, of: [&[u8]; 2]) -> (Vec<u8>, Vec<u8>) {
+        let heard = self.listen.hear(PATIENCE, |frame| {
+            let message = ptp(frame)?;
+            let is_like = |like: &&[u8]| {
+                message.len() >= 32
+                    && message[0] & 0x0f == like[0] & 0x0f
+                    && message[20..32] == like[20..32]
+            };
+            of.iter().any(is_like).then(|| (message.to_vec(), frame.to_vec()))
+        });
+        heard.expect("one of the messages arrives")
+    }
+
+    /// As [`Side::hear`], or `None` if none comes in time.
     pub fn hear_within(&self, patience: Duration, like: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
         self.listen.hear(patience, |frame| {
             let message = ptp(frame)?;

@@ -63,6 +63,8 @@ const EMPTY_PANELS: [&str; 8] = [
     "Requests by who answered them",
     "Servers of NTP",
     "NTP requests",
+    "Unicast: clients, servers and grants",
+    "Unicast: requests and late messages",
 ];
 
 /// Every panel of the dashboard has something to show of this agent, and no query is refused.

@@ -82,6 +82,30 @@ fn follow_up_that_was_held_comes_corrected_and_whole() {
 }
 
 #[test]
+fn follow_up_that_was_held_waits_in_no_queue_again() {
+    let star = need!(star(2));
+    shape(&star.switch, "port2", "rate 80kbit");
+    let _agent = transparent(&star.switch);
+    let [a, b] = [0, 1].map(|at| Side::of(&star.leaves[at]));
+    let stuffing = [&[0xff; 6], &[2, 0, 0, 0, 0, 9, 0x88, 0xb5][..], &[0; 1_000]].concat();
+    let (event, general) = (sync(port(1), 1), follow_up(port(1), 1, 0));
+    a.send(&stuffing);
+    a.send(&stuffing);
+    a.send(&Carrier::Ethernet.frame(&event));
+    a.send(&Carrier::Ethernet.frame(&general));
+    // All of this is in front of it, and the next Sync is behind that.
+    a.send(&stuffing);
+    a.send(&stuffing);
+    let next = sync(port(1), 2);
+    a.send(&Carrier::Ethernet.frame(&next));
+    b.hear(&event);
+    // The first bytes of a message that is corrected are as they were.
+    let (heard, _) = b.hear_type_of([&general, &next]);
+    assert_eq!(heard[0] & 0x0f, general[0] & 0x0f, "the Follow_Up comes before the next Sync");
+    assert!(correction_ns(&heard) > 30_000_000);
+}
+
+#[test]
 fn checksums_that_were_left_to_the_hardware_are_right_in_the_end() {
     let star = need!(star(2));
     let mut agent = transparent(&star.switch);

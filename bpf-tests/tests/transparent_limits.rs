@@ -60,6 +60,27 @@ fn of_a_flood_of_follow_ups_no_more_is_held_than_there_is_room_for() {
 }
 
 #[test]
+fn message_that_ends_too_soon_goes_as_it_came_and_is_counted() {
+    let (star, [a, b, _]) = need!(star());
+    let mut clock = Clock::new(&star.switch, &PORTS, true);
+    for (number, carrier) in [(1, Carrier::Udp4), (2, Carrier::Udp6)] {
+        for length in [34, 43] {
+            let general = &follow_up(port(1), number, 0)[..length];
+            let frame = carrier.frame(general);
+            a.send(&frame);
+            assert_eq!(b.hear(general).1, frame, "{carrier:?} {length}");
+        }
+        let event = &sync(port(1), number)[..40];
+        a.send(&carrier.frame(event));
+        assert_eq!(b.hear(event).0, event, "{carrier:?}");
+    }
+    assert_eq!(clock.count(2, FOLLOW_UP, Outcome::Malformed), 4);
+    // Where it comes in, and where it leaves.
+    assert_eq!(clock.count(1, SYNC, Outcome::Malformed), 2);
+    assert_eq!(clock.count(2, SYNC, Outcome::Malformed), 2);
+}
+
+#[test]
 fn link_local_messages_are_relayed_and_corrected_if_that_is_wanted_and_peer_delay_stays() {
     let (star, [a, b, c]) = need!(star());
     let mut clock = Clock::new(&star.switch, &PORTS, true);

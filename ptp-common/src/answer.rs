@@ -175,8 +175,18 @@ pub mod interface {
     pub const IP6_LINK: usize = 6;
     /// Delay_Resp as the agent would send it, with the TLV of brackets behind it.
     pub const RESPONSE: usize = 8;
+    /// Of CSPTP the answer with its status,
+    pub const CSPTP_ANSWER: usize = RESPONSE + super::RESPONSE / 8;
+    /// and the Follow_Up.
+    pub const CSPTP_FOLLOW_UP: usize = CSPTP_ANSWER + super::CSPTP_ANSWER / 8;
+    /// Of SPTP the Sync,
+    pub const SPTP_SYNC: usize = CSPTP_FOLLOW_UP + super::WORDS_OF_SYNC;
+    /// and the Announce.
+    pub const SPTP_ANNOUNCE: usize = SPTP_SYNC + super::WORDS_OF_SYNC;
+    /// Between the transmit stamp and the wire, ns.
+    pub const EGRESS_LATENCY: usize = SPTP_ANNOUNCE + super::ANNOUNCE / 8;
     /// How many there are.
-    pub const LENGTH: usize = RESPONSE + super::RESPONSE / 8;
+    pub const LENGTH: usize = EGRESS_LATENCY + 1;
 
     /// The port is a time transmitter's.
     pub const SERVING: u64 = 1;
@@ -196,6 +206,24 @@ pub mod interface {
 pub const PLAIN_RESPONSE: usize = 54;
 /// The same with the TLV of brackets.
 pub const RESPONSE: usize = PLAIN_RESPONSE + 4 + crate::wire::Bracket::LENGTH;
+
+/// Length of an answer of CSPTP with its status, bytes; a request that is padded is as long.
+pub const CSPTP_ANSWER: usize = 88;
+/// The same without its status.
+pub const CSPTP_PLAIN_ANSWER: usize = 66;
+/// Length of a request of CSPTP that is not padded.
+pub const CSPTP_REQUEST: usize = 52;
+/// Length of a request of SPTP with its TLV.
+pub const SPTP_REQUEST: usize = 50;
+/// Length of Sync, Follow_Up and Delay_Req without TLVs.
+pub const SYNC: usize = 44;
+/// Length of Announce.
+pub const ANNOUNCE: usize = 64;
+/// Words of eight bytes that a Sync is in.
+const WORDS_OF_SYNC: usize = SYNC.div_ceil(8);
+/// What answers of ours have in the first two words of the control block, by which the program that stamps what
+/// leaves knows that nobody waits for a stamp of them.
+pub const MARK: [u32; 2] = [0x7054_5041, 0x6e73_5772];
 
 /// Of an address: it is this host's.
 pub const OWN: u32 = 1;

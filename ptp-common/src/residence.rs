@@ -229,6 +229,21 @@ pub const fn bucket_end_ns(bucket: u32) -> u64 {
     if bucket.is_multiple_of(2) { (1 << log) + (1 << (log - 1)) } else { 1 << (log + 1) }
 }
 
+/// Which of [`TYPES`] a `messageType` is and what that means; `None` for all others.
+#[inline(always)]
+pub const fn kind_of(message_type: u8) -> Option<(u32, Kind)> {
+    Some(match message_type {
+        SYNC => (0, Kind::Event),
+        DELAY_REQ => (1, Kind::Event),
+        PDELAY_REQ => (2, Kind::Event),
+        PDELAY_RESP => (3, Kind::Event),
+        FOLLOW_UP => (4, Kind::General),
+        DELAY_RESP => (5, Kind::General),
+        PDELAY_RESP_FOLLOW_UP => (6, Kind::General),
+        _ => return None,
+    })
+}
+
 /// The first bytes of a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a>(&'a [u8; HEAD]);
@@ -240,19 +255,10 @@ impl<'a> Head<'a> {
         Self(bytes)
     }
 
-    /// Which of [`TYPES`] it is and what that means; `None` for all others.
+    /// [`kind_of`] its type.
     #[inline(always)]
     pub const fn kind(&self) -> Option<(u32, Kind)> {
-        Some(match self.message_type() {
-            SYNC => (0, Kind::Event),
-            DELAY_REQ => (1, Kind::Event),
-            PDELAY_REQ => (2, Kind::Event),
-            PDELAY_RESP => (3, Kind::Event),
-            FOLLOW_UP => (4, Kind::General),
-            DELAY_RESP => (5, Kind::General),
-            PDELAY_RESP_FOLLOW_UP => (6, Kind::General),
-            _ => return None,
-        })
+        kind_of(self.message_type())
     }
 
     /// `messageType`.

@@ -30,6 +30,7 @@ use aya_ebpf::{
     programs::{RawTracePointContext, TcContext, XdpContext},
 };
 use ptp_common::{
+    answer::MARK,
     classify::{Location, Protocol, classify},
     hint,
     record::{Direction, Hook},
@@ -129,6 +130,12 @@ pub fn ntp_tc_egress(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn tc_egress(ctx: TcContext, location: Option<Location>) -> i32 {
     if let Some(location) = location {
+        // SAFETY: the program's context; the verifier checks the field access.
+        let block = unsafe { [(*ctx.skb.skb).cb[0], (*ctx.skb.skb).cb[1]] };
+        if block == MARK {
+            // An answer of the kernel's own, which has its stamp.
+            return NEXT;
+        }
         let _recorded = with_slot(Hook::TcEgress, |slot, seen| {
             let address = slot.address_of(&ctx);
             // SAFETY: a helper without arguments.

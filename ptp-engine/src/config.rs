@@ -2,9 +2,18 @@
 //! said.
 
 pub mod contention;
+mod link;
+pub mod servers;
+
+pub use link::{AsCapable, Rules};
 
 use crate::prelude::*;
-use crate::{DelayMechanism, servers, sources, strategy};
+use crate::{
+    DelayMechanism,
+    servers::NtpConfig,
+    sources, strategy,
+    unicast::{client::ClientConfig, service::ServiceConfig},
+};
 use contention::Contention;
 use core::{fmt, str::FromStr};
 use ptp_common::{
@@ -13,6 +22,7 @@ use ptp_common::{
     wire::{ClockAccuracy, ClockIdentity, ClockQuality, PortIdentity},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use servers::{Answers, ServerConfig};
 
 /// How one port behaves.
 #[derive(Clone, Debug)]
@@ -42,6 +52,14 @@ pub struct PortConfig {
     /// `localPriority` of the alternate algorithm (ITU-T G.8275.1); `None`: the standard's algorithm. All ports
     /// have one, or none has.
     pub local_priority: Option<u8>,
+    /// Where so, Announce and Sync are sent and heard only while the port is `asCapable`.
+    pub as_capable: Option<AsCapable>,
+    /// Whose rules it keeps.
+    pub rules: Rules,
+    /// Whom it asks for time by unicast negotiation (16.1): nobody else is heard there.
+    pub unicast: Option<ClientConfig>,
+    /// Whether Delay_Req goes to the time transmitter's address alone (16.9).
+    pub hybrid: bool,
 }
 
 /// Which roles a port may take.
@@ -72,6 +90,10 @@ impl Default for PortConfig {
             part: PortPart::Either,
             sync_receipt_timeout: 0,
             local_priority: None,
+            as_capable: None,
+            rules: Rules::Ieee1588,
+            unicast: None,
+            hybrid: false,
         }
     }
 }
@@ -99,11 +121,13 @@ pub struct ReceiverConfig {
     /// What is done where sources of time contradict each other.
     pub on_disagreement: sources::Policy,
     /// Servers of NTP that are asked as well, or instead.
-    pub ntp: Option<servers::NtpConfig>,
+    pub ntp: Option<NtpConfig>,
     /// Seed for the randomised intervals; the same seed and inputs give the same actions.
     pub seed: u64,
     /// Where the clock may serve as well: how. `None`: it is a client only.
     pub contention: Option<Contention>,
+    /// These servers are asked, and nobody else is followed; none: whoever announces itself.
+    pub servers: Vec<ServerConfig>,
 }
 
 impl ReceiverConfig {
@@ -122,6 +146,7 @@ impl ReceiverConfig {
             ntp: None,
             seed,
             contention: None,
+            servers: Vec::new(),
         }
     }
 }
@@ -157,8 +182,14 @@ pub struct TransmitterConfig {
     pub max_requests_per_second: u32,
     /// Follow_Up and Delay_Resp tell the brackets of their timestamps in a TLV.
     pub tells_brackets: bool,
+    /// What is granted to those who ask for unicast messages (16.1); `None`: nothing.
+    pub unicast: Option<ServiceConfig>,
+    /// Whether Announce and Sync go to all as well.
+    pub multicast: bool,
     /// Makes it unforeseeable which clients share a place in the tables.
     pub seed: u64,
+    /// Exchanges that are answered beside.
+    pub answers: Answers,
 }
 
 impl TransmitterConfig {
@@ -184,7 +215,10 @@ impl TransmitterConfig {
             time_properties: TimeProperties::UNKNOWN,
             max_requests_per_second: 10_000,
             tells_brackets: false,
+            unicast: None,
+            multicast: true,
             seed: 0,
+            answers: Answers::default(),
         }
     }
 }

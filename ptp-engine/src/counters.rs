@@ -42,7 +42,8 @@ causes! {
     StepsRemoved = "steps_removed",
     /// Announce whose path trace has this clock in it already: it goes round in a ring (16.2.3).
     Looped = "looped",
-    /// Announce that contradicts what its sender has said, until further ones confirm it.
+    /// Announce that contradicts what its sender has said, or Sync with a Follow_Up where there was none or the other
+    /// way round, until further ones confirm it.
     Unconfirmed = "unconfirmed",
     /// Announce of a time transmitter that may not be followed.
     NotAcceptable = "not_acceptable",
@@ -86,12 +87,32 @@ causes! {
     Correction = "correction",
     /// A bracket that ends before it begins, or is wider than the path; the message itself counts.
     ImplausibleBracket = "implausible_bracket",
+    /// Request to a server without an answer.
+    UnansweredRequest = "unanswered_request",
+    /// Answer to nothing that was asked, or from elsewhere.
+    NotAsked = "not_asked",
+    /// A server that says it is another one, which answers as well.
+    DuplicateIdentity = "duplicate_identity",
+    /// Request of a stranger whose answer would be longer by more than a fifth.
+    WouldAmplify = "would_amplify",
+    /// Request of somebody who is in none of the prefixes that are served.
+    NotServed = "not_served",
     /// A message type that this role has no use for.
     NotForRole = "not_for_role",
+    /// Announce or Sync on a link that is not `asCapable` (IEEE 802.1AS, 10.2).
+    NotCapable = "not_capable",
+    /// Follow_Up without the information TLV of IEEE 802.1AS.
+    MissingInformation = "missing_information",
     /// More requests per second than are answered.
     RateLimited = "rate_limited",
     /// The port is disabled or does not exist.
     PortDisabled = "port_disabled",
+    /// A request for unicast messages that was denied.
+    Denied = "unicast_denied",
+    /// A grant of what nobody has asked for: no interval, or another one.
+    ImplausibleGrant = "implausible_grant",
+    /// Unicast Delay_Req without an answer: they go to all for a while.
+    HybridUnanswered = "hybrid_unanswered",
     /// Nobody collected the actions; the oldest ones went.
     ActionOverflow = "action_overflow",
 }
@@ -118,6 +139,8 @@ pub struct Counters {
     pub delay_exchanges: u64,
     /// Peer delay measurements handed on.
     pub peer_delay_exchanges: u64,
+    /// Requests of CSPTP and SPTP that were answered.
+    pub answers: u64,
 }
 
 impl Default for Counters {
@@ -129,6 +152,7 @@ impl Default for Counters {
             sync_exchanges: 0,
             delay_exchanges: 0,
             peer_delay_exchanges: 0,
+            answers: 0,
         }
     }
 }

@@ -6,8 +6,10 @@ mod council;
 mod driven;
 mod ntp;
 mod sample;
+mod servers;
 #[cfg(test)]
 mod tests;
+mod unicast;
 mod witness;
 
 use crate::prelude::*;
@@ -193,8 +195,9 @@ impl<C: Clock> Discipline<C> {
         if clock.is_adjustable() {
             servo.limit_frequency(clock.max_frequency_ppb());
         }
-        let is_peer = |port: &PortConfig| port.delay_mechanism == DelayMechanism::P2p;
-        let choice = if config.ports.iter().any(is_peer) {
+        let is_peer = |port: &PortConfig| port.delay_mechanism != DelayMechanism::E2e;
+        // A server answers at once, so there is no Sync to be aimed at, and its path is as warm as the own one.
+        let choice = if config.ports.iter().any(is_peer) || !config.servers.is_empty() {
             strategy::Choice::Plain
         } else {
             config.strategy
@@ -340,11 +343,13 @@ impl<C: Clock> Discipline<C> {
             let mut way = Way { now, out: cx.out, said: &mut said };
             match command {
                 Command::Measured(measurement) => {
-                    way.out.push(Command::Measured(measurement));
-                    let parent = self.receiver().parent().copied();
+                    let parent = self.receiver().parent_of(measurement.parent);
                     let domain_number = self.receiver().domain_number();
                     self.watch(now, domain_number, parent.as_ref(), &measurement);
-                    self.measured(&mut way, &measurement);
+                    if self.receiver().is_of_parent(&measurement) {
+                        way.out.push(Command::Measured(measurement));
+                        self.measured(&mut way, &measurement);
+                    }
                 }
                 Command::Witnessed(witnessed) => {
                     let domain_number = self.receiver().domain_number();
@@ -606,6 +611,7 @@ impl<C: Clock> Discipline<C> {
             parent: from.parent,
             grandmaster: self.origin.parent.map(|parent| parent.set.grandmaster_identity),
             sequence_id,
+            exchange: self.receiver().server(from.parent).map(|server| server.protocol),
             strategy: if self.follows_ntp() {
                 strategy::Strategy::Plain
             } else {

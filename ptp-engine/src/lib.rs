@@ -20,6 +20,7 @@ pub mod bmca;
 pub mod clock;
 pub mod config;
 pub mod counters;
+pub mod csptp;
 mod datagram;
 pub mod discipline;
 mod fair;
@@ -33,6 +34,7 @@ pub mod ntp;
 pub mod observer;
 pub mod origin;
 pub mod outcome;
+pub mod prefix;
 mod prelude;
 pub mod receiver;
 mod round_trip;
@@ -52,6 +54,7 @@ pub mod testing;
 mod tests;
 pub mod timers;
 pub mod transmitter;
+pub mod unicast;
 
 use ptp_common::time::Duration;
 use serde::{Deserialize, Serialize};
@@ -66,7 +69,7 @@ pub use seam::{
 pub use sent::SentToken;
 
 /// Which of the clock's own ports, counted from 0. `portNumber` on the wire is one more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortIndex(pub u16);
 
 impl PortIndex {
@@ -85,6 +88,15 @@ pub enum DelayMechanism {
     E2e,
     /// Peer-to-peer.
     P2p,
+    /// Delay request-response, until the neighbour sends a Pdelay_Req: then peer-to-peer, for good.
+    Auto,
+}
+
+impl DelayMechanism {
+    /// Whether Delay_Req is sent and answered.
+    pub(crate) const fn is_e2e(self) -> bool {
+        matches!(self, Self::E2e | Self::Auto)
+    }
 }
 
 /// `portState` (table 20). FAULTY does not occur here.

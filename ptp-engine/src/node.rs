@@ -116,10 +116,18 @@ impl Node {
         received: &Received<'_>,
     ) -> Result<(), Drop> {
         let instance = &mut self.instances[which];
+        if let Some(done) = instance.exchange(cx, received) {
+            return done;
+        }
         let message = instance.admit(cx, received)?;
         match message.body {
             Body::PdelayReq { .. } | Body::PdelayResp { .. } | Body::PdelayRespFollowUp { .. } => {
                 self.peer_delay_message(cx, which, received, &message)
+            }
+            Body::Signaling { .. } => {
+                instance.message(cx, received, &message)?;
+                self.take_interval_request(cx.now, received.index, &message);
+                Ok(())
             }
             _ => instance.message(cx, received, &message),
         }
@@ -133,7 +141,9 @@ impl Node {
         let Some((on, what)) = instance.in_flight.take(token) else { return };
         let index = usize::from(on.0);
         match what {
-            Sent::Sync | Sent::DelayReq => instance.sent(cx, index, what, token, stamp),
+            Sent::Sync | Sent::SyncTo { .. } | Sent::DelayReq | Sent::Request(_) | Sent::Answer => {
+                instance.sent(cx, index, what, token, stamp);
+            }
             Sent::PdelayReq => self.pdelay_req_sent(cx, index, token, stamp),
             Sent::PdelayResp => self.pdelay_resp_sent(cx, which, index, token, stamp),
         }
@@ -148,6 +158,7 @@ impl Node {
         {
             link.start(cx.now);
         }
+        self.tell_capability(index);
         for instance in &mut self.instances {
             instance.link(cx, on, state);
         }
@@ -178,6 +189,9 @@ impl Engine for Node {
             Input::Link { on, state } => self.link_state(cx, on, state),
             // A node has sockets of its own.
             Input::Passed(_) => {}
+        }
+        for instance in &mut self.instances {
+            instance.attend_unicast(cx);
         }
     }
 

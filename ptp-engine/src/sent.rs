@@ -6,7 +6,7 @@ use alloc::collections::VecDeque;
 
 use serde::Serialize;
 
-use crate::PortIndex;
+use crate::{PortIndex, address::Address};
 
 /// As many may wait; the oldest is given up for another.
 const CAPACITY: usize = 4096;
@@ -32,9 +32,18 @@ impl SentToken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     Sync,
+    /// To one alone.
+    SyncTo {
+        to: Address,
+        sequence_id: u16,
+    },
     DelayReq,
     PdelayReq,
     PdelayResp,
+    /// To a server of this number.
+    Request(u16),
+    /// To a client.
+    Answer,
 }
 
 /// See the module's paragraph.

@@ -3,6 +3,8 @@
 
 mod anything;
 mod brackets;
+mod csptp;
+mod links;
 mod node;
 mod peer_delay;
 mod roles;

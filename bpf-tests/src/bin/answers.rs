@@ -1,7 +1,8 @@
 //! How many Delay_Req are answered: by the kernel for `ptp-agent serve`, by the agent itself, and by `ptp4l -S`, one
 //! after the other at each rate. `answers [SECONDS [RATE...]]`: how long each flood lasts, and how many a second. Each request is
-//! another identity's, but for an honest client's, which asks 20 times a second. Answers are counted by the sender
-//! on a socket, as is Sync, which must not stop. One line of JSON for each. Needs root and linuxptp.
+//! another identity's, but for an honest client's, which asks 20 times a second: from the flooder's own address first, then
+//! from another host behind the same switch. Answers are counted on that client's socket, as is Sync, which must not
+//! stop. One line of JSON for each. Needs root and linuxptp.
 
 use std::{
     env,
@@ -12,13 +13,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bpf_tests::{agent::Agent, forge::port, links::Wire, ptp4l::Ptp4l, transparent::delay_req};
+use bpf_tests::{agent::Agent, forge::port, links::Star, ptp4l::Ptp4l, transparent::delay_req};
+use ptp_agent::lab::netns::Namespace;
 use ptp_common::classify::{PORT_EVENT, PORT_GENERAL};
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 1, 129);
-const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const FLOODER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const OTHER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
 const RATES: [u64; 4] = [20_000, 50_000, 100_000, 200_000];
 /// Requests between two looks at the clock.
 const BURST: u64 = 32;
@@ -41,12 +44,21 @@ struct Counts {
     is_over: AtomicBool,
 }
 
-fn socket(port: u16) -> UdpSocket {
+/// From where the honest client asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// The flooder's own address.
+    Same,
+    /// Another host.
+    Other,
+}
+
+fn socket(port: u16, address: Ipv4Addr) -> UdpSocket {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).expect("a socket");
     socket.set_reuse_address(true).expect("reuse");
     socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into()).expect("the port");
-    socket.join_multicast_v4(&GROUP, &CLIENT).expect("the group");
-    socket.set_multicast_if_v4(&CLIENT).expect("the interface");
+    socket.join_multicast_v4(&GROUP, &address).expect("the group");
+    socket.set_multicast_if_v4(&address).expect("the interface");
     socket.set_multicast_loop_v4(false).expect("no loop");
     let _ =
         nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(64 << 20));
@@ -55,26 +67,35 @@ fn socket(port: u16) -> UdpSocket {
 }
 
 /// Sends at a rate, as far as the machine can.
-fn flood(socket: &UdpSocket, rate: u64, seconds: Duration, counts: &Counts) {
+fn flood(socket: &UdpSocket, rate: u64, seconds: Duration, sent_in_all: &AtomicU64) {
     let mut anybody = delay_req(port(1), 0);
-    let mut honest = delay_req(port(2), 0);
-    honest[28..30].copy_from_slice(&HONEST.to_be_bytes());
     let begin = Instant::now();
-    let (mut sent, mut honest_sent) = (0_u64, 0_u64);
+    let mut sent = 0_u64;
     while begin.elapsed() < seconds {
         let due = begin + Duration::from_nanos(sent * 1_000_000_000 / rate);
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        if begin.elapsed() >= HONEST_EVERY * honest_sent as u32 {
-            honest[30..32].copy_from_slice(&(honest_sent as u16).to_be_bytes());
-            honest_sent += u64::from(socket.send_to(&honest, (GROUP, PORT_EVENT)).is_ok());
-        }
         for _ in 0..BURST {
             anybody[20..28].copy_from_slice(&(sent | 1 << 60).to_be_bytes());
             sent += u64::from(socket.send_to(&anybody, (GROUP, PORT_EVENT)).is_ok());
         }
     }
-    counts.sent.store(sent, Relaxed);
-    counts.honest_sent.store(honest_sent, Relaxed);
+    sent_in_all.store(sent, Relaxed);
+}
+
+/// Asks at its own pace.
+fn ask(socket: &UdpSocket, seconds: Duration, asked: &AtomicU64) {
+    let mut honest = delay_req(port(2), 0);
+    honest[28..30].copy_from_slice(&HONEST.to_be_bytes());
+    let begin = Instant::now();
+    let mut sent = 0_u64;
+    while begin.elapsed() < seconds {
+        thread::sleep(
+            (begin + HONEST_EVERY * sent as u32).saturating_duration_since(Instant::now()),
+        );
+        honest[30..32].copy_from_slice(&(sent as u16).to_be_bytes());
+        sent += u64::from(socket.send_to(&honest, (GROUP, PORT_EVENT)).is_ok());
+    }
+    asked.store(sent, Relaxed);
 }
 
 /// Counts messages of a type, and those to the honest client.
@@ -93,12 +114,18 @@ fn count(socket: &UdpSocket, kind: u8, all: &AtomicU64, honest: &AtomicU64, over
     }
 }
 
-fn measure(server: &str, rate: u64, seconds: Duration) -> Result<serde_json::Value, String> {
-    let wire = Wire::new()?;
+fn measure(
+    server: &str,
+    place: Place,
+    rate: u64,
+    seconds: Duration,
+) -> Result<serde_json::Value, String> {
+    let star = Star::new(3)?;
+    let [grandmaster, flooder, other] = &star.leaves[..] else { unreachable!() };
     let serve = |mode: &str| {
-        let mut arguments = vec!["serve", "-i", "gm0", "--log-sync-interval=-3"];
+        let mut arguments = vec!["serve", "-i", "eth0", "--log-sync-interval=-3"];
         arguments.extend(["--kernel-answers", mode]);
-        let agent = Agent::start(&wire.grandmaster, &arguments);
+        let agent = Agent::start(grandmaster, &arguments);
         if mode == "tc" {
             agent.wait_for_text(0, Duration::from_secs(10), "answered in the kernel");
         }
@@ -110,18 +137,26 @@ fn measure(server: &str, rate: u64, seconds: Duration) -> Result<serde_json::Val
         "agent" => agent = Some(serve("off")),
         _ => {
             let options = ["logSyncInterval -3", "summary_interval 1"];
-            ptp4l = Some(Ptp4l::grandmaster(&wire.grandmaster, &["gm0"], &options)?);
+            ptp4l = Some(Ptp4l::grandmaster(grandmaster, &["eth0"], &options)?);
         }
     }
     let counts = Counts::default();
     let none = AtomicU64::new(0);
-    let open = || (socket(PORT_EVENT), socket(PORT_GENERAL));
-    let (event, general) = wire.client.run(open).map_err(|error| error.to_string())?;
+    let open = |namespace: &Namespace, address| {
+        let open = || (socket(PORT_EVENT, address), socket(PORT_GENERAL, address));
+        namespace.run(open).map_err(|error| error.to_string())
+    };
+    let (flooding, general) = open(flooder, FLOODER)?;
+    let apart = if place == Place::Other { Some(open(other, OTHER)?) } else { None };
+    let (event, honest_general) =
+        apart.as_ref().map_or((&flooding, &general), |(event, general)| (event, general));
     thread::scope(|scope| {
         let over = &counts.is_over;
-        scope.spawn(|| count(&general, 9, &counts.answered, &counts.honest_answered, over));
-        scope.spawn(|| count(&event, 0, &counts.syncs, &none, over));
-        flood(&event, rate, seconds, &counts);
+        // All are seen by both, since answers are multicast; the honest one counts where it is.
+        scope.spawn(|| count(honest_general, 9, &counts.answered, &counts.honest_answered, over));
+        scope.spawn(|| count(event, 0, &counts.syncs, &none, over));
+        scope.spawn(|| ask(event, seconds, &counts.honest_sent));
+        flood(&flooding, rate, seconds, &counts.sent);
         thread::sleep(AFTER);
         over.store(true, Relaxed);
     });
@@ -130,6 +165,7 @@ fn measure(server: &str, rate: u64, seconds: Duration) -> Result<serde_json::Val
     let share = |part: &AtomicU64, whole: &AtomicU64| get(part) as f64 / get(whole).max(1) as f64;
     Ok(json!({
         "event": "bench", "name": "answers", "server": server,
+        "honest_from": if place == Place::Same { "the flooder's address" } else { "another address" },
         "rate_wanted": rate,
         "rate": (get(&counts.sent) as f64 / seconds.as_secs_f64()).round(),
         "answered_share": share(&counts.answered, &counts.sent),
@@ -147,8 +183,10 @@ fn main() -> ExitCode {
         (seconds, if rates.is_empty() { &RATES[..] } else { rates })
     });
     for rate in rates {
-        for server in SERVERS {
-            match measure(server, *rate, Duration::from_secs(*seconds)) {
+        for (server, place) in
+            SERVERS.into_iter().flat_map(|server| [(server, Place::Same), (server, Place::Other)])
+        {
+            match measure(server, place, *rate, Duration::from_secs(*seconds)) {
                 Ok(line) => println!("{line}"),
                 Err(reason) => {
                     eprintln!("cannot measure {server}: {reason}");

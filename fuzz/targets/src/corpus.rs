@@ -6,8 +6,9 @@ use ptp_common::{
     ntp::{Mode, NtpPacket, NtpTimestamp, ReferenceId},
     record::{RECORD_SIZE, RECORD_VERSION},
     wire::{
-        Announce, Authentication, Body, ClockAccuracy, ClockIdentity, ClockQuality, Flags, Header,
-        Management, Message, MessageType, PortIdentity, TimeSource, Timestamp, Tlv, TlvType, Tlvs,
+        Announce, Authentication, Body, ClockAccuracy, ClockIdentity, ClockQuality, CsptpRequest,
+        CsptpResponse, Flags, Header, Management, Message, MessageType, PortIdentity, TimeInterval,
+        TimeSource, Timestamp, Tlv, TlvBuilder, TlvType, Tlvs, csptp,
     },
 };
 
@@ -139,6 +140,43 @@ pub fn ntp() -> Vec<Vec<u8>> {
     long.extend_from_slice(&[0; 24 + 20]);
     let both = [plain[0].clone(), vec![0; 32], plain[1].clone()].concat();
     plain.into_iter().chain([long, both]).collect()
+}
+
+/// Requests and answers of CSPTP and SPTP, each in a piece of its own.
+pub fn exchanges() -> Vec<Vec<u8>> {
+    let message = |header: Header, body, tlvs: &[(TlvType, &[u8])]| {
+        let mut buffer = [0; 160];
+        let mut builder = TlvBuilder::new(&mut buffer);
+        for (kind, value) in tlvs {
+            builder.push(Tlv { kind: *kind, value }).expect("it fits");
+        }
+        let mut bytes = vec![0; 160];
+        Message { header, body, tlvs: builder.finish() }.emit(&mut bytes).expect("it fits");
+        bytes
+    };
+    let mut header = Header::new(PortIdentity::default(), 7);
+    (header.sdo_id, header.domain_number) = (csptp::SDO_ID, csptp::DEFAULT_DOMAIN);
+    header.flags = Flags::UNICAST;
+    let zero = Timestamp::ZERO;
+    let sync = Body::Sync { origin_timestamp: zero };
+    let request = CsptpRequest { status: true, alternate_time: false }.value();
+    let response = CsptpResponse { ingress: zero, correction: TimeInterval(1 << 16) }.value();
+    let asks =
+        message(header, sync, &[(TlvType::CSPTP_REQUEST, &request), (TlvType::PAD, &[0; 96])]);
+    header.flags = Flags::UNICAST | Flags::TWO_STEP;
+    let answers = message(
+        header,
+        sync,
+        &[(TlvType::CSPTP_RESPONSE, &response), (TlvType::CSPTP_STATUS, &[9; 18])],
+    );
+    let follows = message(header, Body::FollowUp { precise_origin_timestamp: zero }, &[]);
+    let mut header = Header::new(PortIdentity::default(), 7);
+    header.flags = Flags::UNICAST | Flags::PROFILE_SPECIFIC_1;
+    let sptp =
+        message(header, Body::DelayReq { origin_timestamp: zero }, &[(TlvType::PAD, &[0; 96])]);
+    let all = [asks, answers, follows, sptp];
+    let both = all.concat();
+    all.into_iter().chain([both]).collect()
 }
 
 /// Messages in frames: Ethernet, IPv4 and IPv6, untagged, tagged and tagged twice.

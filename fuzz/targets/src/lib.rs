@@ -6,6 +6,7 @@ pub mod corpus;
 
 pub mod authentication;
 pub mod classifier;
+pub mod csptp;
 pub mod management;
 pub mod node;
 pub mod ntp;
@@ -13,6 +14,7 @@ pub mod readings;
 pub mod residence;
 pub mod ring_record;
 pub mod servo;
+pub mod signaling;
 pub mod spans;
 pub mod tlvs;
 pub mod wire_message;
@@ -35,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     ("tlvs", tlvs::run, corpus::tlvs),
     ("authentication", authentication::run, corpus::messages),
     ("classifier", classifier::run, corpus::frames),
+    ("csptp", csptp::run, corpus::exchanges),
     ("management", management::run, corpus::messages),
     ("node", node::run, corpus::recipes),
     ("ntp", ntp::run, corpus::ntp),
@@ -42,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     ("residence", residence::run, corpus::frames),
     ("ring_record", ring_record::run, corpus::records),
     ("servo", servo::run, corpus::recipes),
+    ("signaling", signaling::run, corpus::recipes),
     ("spans", spans::run, corpus::spans),
     #[cfg(feature = "agent")]
     ("observer", observer::run, corpus::recipes),

@@ -105,6 +105,11 @@ impl<E: Engine, O: Outside> Drive<E, O> {
         then(&mut self.engine, &mut cx)
     }
 
+    /// Lets something be done to the engine by the host itself; what it commands is carried out next.
+    pub fn hand<R>(&mut self, then: impl FnOnce(&mut E, &mut Commands<E::Event>) -> R) -> R {
+        then(&mut self.engine, &mut self.commands)
+    }
+
     /// Until it is told to end.
     ///
     /// # Errors
@@ -135,6 +140,15 @@ impl<E: Engine, O: Outside> Drive<E, O> {
                     Asked::ToReload => host.reload(self),
                 },
                 () = self.io.wait(until) => {}
+            }
+        }
+    }
+
+    /// Sends what the engine has still to say; nothing is delivered to it any more.
+    pub fn flush(&mut self) {
+        while let Some(command) = self.commands.pop() {
+            if let Command::Send(transmit) = command {
+                self.io.transmit(&transmit);
             }
         }
     }

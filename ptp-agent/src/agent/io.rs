@@ -347,6 +347,11 @@ impl Io {
         self.config.ingress_latency.of(StampSource::Stack)
     }
 
+    /// Between the transmit stamp in front of the driver and the wire.
+    pub fn egress_latency(&self) -> Duration {
+        self.config.egress_latency.of(StampSource::StartXmit)
+    }
+
     /// Name of a port's interface.
     pub fn interface(&self, port: PortIndex) -> &str {
         match self.ports.get(usize::from(port.0)) {

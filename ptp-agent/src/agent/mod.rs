@@ -10,6 +10,7 @@ pub(crate) mod health;
 pub mod io;
 pub mod ntp;
 pub mod observe;
+pub mod partners;
 pub mod prime;
 pub mod replay;
 pub mod run;
@@ -18,6 +19,7 @@ pub mod services;
 mod snapshot;
 pub mod steer;
 pub mod tap;
+mod unicast;
 
 use std::{
     io::Write as _,
@@ -36,7 +38,7 @@ use crate::{
     clock::{
         Clock, ClockError, phc::PhcError, policy::MAX_FREQUENCY_PPB, virtual_clock::VirtualClock,
     },
-    engine::{counters::Counters, discipline, ntp::Exchange},
+    engine::{counters::Counters, csptp::Protocol, discipline, ntp::Exchange},
     publish::{
         alarms::Limits,
         json::{ClockLine, NTP, NtpLine, Output, OutputError, PTP, Sample},
@@ -285,7 +287,10 @@ fn sample_line(interface: &str, sample: &discipline::Sample) -> Sample {
         rx_source: Some(sample.rx_source.name().into()),
         tx_source: sample.tx_source.map(|source| source.name().into()),
         strategy: Some(sample.strategy.name().into()),
-        source: Some(if sample.is_of_ntp { NTP.into() } else { PTP.into() }),
+        source: Some(match sample.is_of_ntp {
+            true => NTP.into(),
+            false => sample.exchange.map_or(PTP, Protocol::name).into(),
+        }),
         grandmaster: sample.grandmaster.map(|identity| identity.to_string()),
     }
 }

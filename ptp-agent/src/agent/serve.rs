@@ -24,16 +24,16 @@ use super::{
     services::Services,
     set_drop_figures, set_message_figures, set_stamp_figures,
     snapshot::{own_port, timestamps},
-    start_output, virtual_clock,
+    start_output, unicast, virtual_clock,
 };
 use crate::{
-    answers::{self, Answers, PortAnswers},
+    answers::{self, Answers, PortAnswers, Prefix, own_networks},
     capture::Choice,
     clock::{Clock, served::ServedTime, virtual_clock::VirtualClock},
     engine::{
         Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
-        ReadClock, counters::Counters, instance::Instance, node::Node, receiver::PortConfig,
-        transmitter::TransmitterConfig,
+        ReadClock, counters::Counters, csptp, instance::Instance, node::Node, receiver::PortConfig,
+        transmitter::TransmitterConfig, unicast::service::ServiceConfig,
     },
     publish::{
         alarms::{Facts, Role},
@@ -90,6 +90,12 @@ pub struct ServeConfig {
     pub contends: bool,
     /// Whether and how NTP is served as well.
     pub ntp: Option<NtpServing>,
+    /// What is granted to those who ask for unicast messages.
+    pub unicast: Option<ServiceConfig>,
+    /// Whether Announce and Sync go to all as well.
+    pub multicast: bool,
+    /// Exchanges that are answered beside.
+    pub exchanges: csptp::Answers,
 }
 
 #[derive(Clone)]
@@ -182,6 +188,9 @@ pub async fn serve(
         log_min_delay_req_interval: config.log_min_delay_req_interval,
         seed: seed(common.seed),
         tells_brackets: config.tells_brackets,
+        unicast: config.unicast.clone(),
+        multicast: config.multicast,
+        answers: config.exchanges,
         ..TransmitterConfig::new(identity)
     };
     transmitter.clock_quality.clock_class = config.clock_class;
@@ -245,7 +254,10 @@ pub async fn serve(
         reload,
         answers,
         over_ptp: ntp.as_ref().map(ntp::Service::over_ptp),
+        serve_to: config.answers.serve_to.clone(),
+        interfaces: common.io.interfaces.clone(),
     };
+    around.look_after_networks(&mut server);
     around.look_after_answers(&mut server, monotonic());
     confinement::keep_system_calls(common.is_confined);
     match &mut ntp {
@@ -259,6 +271,11 @@ pub async fn serve(
             }
         }
     }
+    // Clients need not wait for the end of what they were granted.
+    while server.with(monotonic(), &around.served, |engine, cx| engine.end_unicast(cx)) {
+        server.flush();
+    }
+    server.flush();
     let (io, transmitter, ports) = (&server.io, &server.engine, &around.ports);
     let lost = losses(io, transmitter, ports);
     let duration_s = (monotonic() - start).as_secs_f64();
@@ -304,6 +321,9 @@ struct Around {
     reload: Option<Reload<ServeConfig>>,
     answers: Option<Answers>,
     over_ptp: Option<OverPtp>,
+    /// Who alone is answered.
+    serve_to: Vec<Prefix>,
+    interfaces: Vec<String>,
 }
 
 /// The kernel's part of answering, where it is wanted and possible.
@@ -335,7 +355,14 @@ fn open_answers(config: &ServeConfig) -> Result<Option<Answers>, AgentError> {
     let is_stack = io.rx_source != Choice::Fixed(StampSource::TcIngress);
     // The standard library's, which nobody can know.
     let key = RandomState::new().build_hasher().finish();
-    let opened = Answers::open(config.answers.clone(), &io.interfaces, io.transport, is_stack, key);
+    let opened = Answers::open(
+        config.answers.clone(),
+        &io.interfaces,
+        io.transport,
+        is_stack,
+        key,
+        config.exchanges,
+    );
     match opened {
         Ok(answers) => Ok(Some(answers)),
         Err(error) if mode == answers::Mode::Tc => Err(IoError::Capture(error).into()),
@@ -391,6 +418,8 @@ impl Host<Node> for Around {
                 Setting::Priority2(new) => transmitter.set_priorities(priority1, new),
             }
         }
+        self.look_after_networks(server);
+        self.tell_prefixes(server);
         self.look_after_answers(server, now);
         self.publish(server, now);
         Ok(())
@@ -420,6 +449,29 @@ impl Host<Node> for Around {
 }
 
 impl Around {
+    /// Who may be granted unicast messages: the interfaces' networks change as addresses do.
+    fn look_after_networks(&self, server: &mut Server) {
+        if server.engine.service().is_none() {
+            return;
+        }
+        let networks = match self.serve_to.is_empty() {
+            true => own_networks(&self.interfaces),
+            false => self.serve_to.clone(),
+        };
+        server.engine.set_networks(networks);
+    }
+
+    /// Who may be sent more than came from there: who is in the own networks, and whom the configuration names.
+    fn tell_prefixes(&self, server: &mut Server) {
+        let engine = &mut server.engine;
+        if engine.config().answers == csptp::Answers::default() {
+            return;
+        }
+        let mut trusted = own_networks(&self.interfaces);
+        trusted.extend(&self.serve_to);
+        engine.set_prefixes(trusted, self.serve_to.clone());
+    }
+
     fn look_after_answers(&mut self, server: &mut Server, now: Time<Mono>) {
         let Some(answers) = &mut self.answers else { return };
         self.served.read(now);
@@ -427,11 +479,18 @@ impl Around {
             answers.tell(now, &served);
         }
         let Drive { io, engine, .. } = server;
-        let latency = io.ingress_latency();
+        let (latency, egress_latency) = (io.ingress_latency(), io.egress_latency());
         answers.look_after(now, |index| {
             let port = PortIndex(u16::try_from(index).ok()?);
             let form = engine.delay_resp_form(port).filter(|_| io.is_up(port))?;
-            Some(PortAnswers { response: form.to_vec(), domain: self.domain, sdo_id: 0, latency })
+            Some(PortAnswers {
+                response: form.to_vec(),
+                domain: self.domain,
+                sdo_id: 0,
+                latency,
+                egress_latency,
+                forms: engine.answer_forms(now, port),
+            })
         });
     }
 
@@ -458,6 +517,7 @@ impl Around {
                     set_stamp_figures(figures, Direction::Tx, &tx);
                 }
                 set_drop_figures(figures, counters, io.counts(*port));
+                figures.unicast = unicast::figures(transmitter, *port, now);
                 figures.answers = answer_figures(answers.as_mut(), *port, counters);
             });
         }
@@ -472,6 +532,7 @@ impl Around {
             ports: ports
                 .iter()
                 .map(|port| Port {
+                    unicast: unicast::status(transmitter, *port, &[], now),
                     answers: Some(
                         answers.as_mut().and_then(|each| each.status(usize::from(port.0))),
                     ),
@@ -503,7 +564,7 @@ fn answer_figures(
     counters: &Counters,
 ) -> BTreeMap<(&'static str, &'static str), u64> {
     let mut figures = BTreeMap::new();
-    figures.insert(("agent", "answered"), counters.delay_exchanges);
+    figures.insert(("agent", "answered"), counters.delay_exchanges + counters.answers);
     for ((_, outcome), total) in
         answers.map(|each| each.counts(usize::from(port.0))).unwrap_or_default()
     {

@@ -3,13 +3,14 @@
 //! before anybody relies on it and every so often after that. Whatever is wrong, requests come to the agent
 //! as if there were no such programs.
 
-pub mod prefix;
+mod exchanges;
+mod networks;
 mod probe;
 mod programs;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use nix::{ifaddrs::getifaddrs, net::if_::if_nametoindex, sys::socket::SockaddrStorage};
+use nix::{ifaddrs::getifaddrs, net::if_::if_nametoindex};
 use ptp_common::{
     answer::{
         BROADCAST, OWN, Outcome, PLAIN_RESPONSE, RESPONSE, flag, interface, rate_of_ppb, slot,
@@ -19,15 +20,18 @@ use ptp_common::{
     wire::ClockIdentity,
 };
 
-pub use prefix::Prefix;
+pub use crate::engine::prefix::Prefix;
+pub use networks::own_networks;
 pub use programs::{ANSWERS, InterfaceAddress, OBJECT, Programs};
 
 use crate::{
     capture::CaptureError,
+    engine::csptp::{self, AnswerForms},
     publish::snapshot::Answering,
     stamp::StampSource,
     transport::{TransportKind, interface_mac},
 };
+use networks::ip_of;
 use probe::Place;
 
 /// Who answers requests.
@@ -107,6 +111,10 @@ pub struct PortAnswers {
     pub sdo_id: u16,
     /// Between the wire and the receive stamp.
     pub latency: Duration,
+    /// Between the transmit stamp and the wire.
+    pub egress_latency: Duration,
+    /// Its answers of CSPTP and SPTP.
+    pub forms: Option<AnswerForms>,
 }
 
 /// Until the agent says again that it is there.
@@ -143,6 +151,8 @@ struct Port {
     state: State,
     prove_at: Time<Mono>,
     sequence_id: u16,
+    /// Why exchanges of two messages are left to the agent.
+    no_exchanges: Option<String>,
 }
 
 /// See the module's paragraph.
@@ -171,8 +181,13 @@ impl Answers {
         transport: TransportKind,
         is_stack: bool,
         seed: u64,
+        exchanges: csptp::Answers,
     ) -> Result<Self, CaptureError> {
-        let programs = Programs::load()?;
+        let mut programs = Programs::load()?;
+        let is_wanted = exchanges != csptp::Answers::default();
+        if is_wanted && let Err(error) = programs.load_exchanges() {
+            tracing::info!(%error, "CSPTP and SPTP are answered by the agent");
+        }
         let mut ports = Vec::new();
         for name in interfaces {
             ports.push(Port {
@@ -182,6 +197,7 @@ impl Answers {
                 state: State::Trial,
                 prove_at: Time::ZERO,
                 sequence_id: 0,
+                no_exchanges: None,
             });
         }
         // Nobody else's: the trials' answers are known by it.
@@ -323,10 +339,22 @@ impl Answers {
             Ok(()) => State::Proven,
             Err(reason) => State::Off(reason),
         };
+        let is_proven = state == State::Proven;
         self.settle(now, index, state);
+        if is_proven {
+            self.prove_exchanges(index, wanted, ifindex);
+        }
     }
 
     fn try_once(&mut self, index: usize, wanted: &PortAnswers, ifindex: u32) -> Result<(), String> {
+        let place = self.place(index, wanted, ifindex)?;
+        let port = &mut self.ports[index];
+        port.sequence_id = port.sequence_id.wrapping_add(1);
+        let tried = probe::probe(&mut self.programs, &place, self.probe, port.sequence_id);
+        tried.map(drop).map_err(|error| error.to_string())
+    }
+
+    fn place(&self, index: usize, wanted: &PortAnswers, ifindex: u32) -> Result<Place, String> {
         let name = &self.ports[index].interface;
         let mac = interface_mac(name).ok_or("the interface has no MAC address")?;
         let ip = self.own_address(name);
@@ -334,11 +362,7 @@ impl Answers {
             return Err("the interface has no address".to_owned());
         }
         let (domain, sdo_id) = (wanted.domain, wanted.sdo_id);
-        let place = Place { ifindex, transport: self.transport, mac, ip, domain, sdo_id };
-        let port = &mut self.ports[index];
-        port.sequence_id = port.sequence_id.wrapping_add(1);
-        let tried = probe::probe(&mut self.programs, &place, self.probe, port.sequence_id);
-        tried.map(drop).map_err(|error| error.to_string())
+        Ok(Place { ifindex, transport: self.transport, mac, ip, domain, sdo_id })
     }
 
     fn settle(&mut self, now: Time<Mono>, index: usize, state: State) {
@@ -378,6 +402,7 @@ impl Answers {
             | (index as u64) << interface::NUMBER_SHIFT
             | u64::from(network as u8) << interface::NETWORK_SHIFT;
         numbers[interface::LATENCY] = wanted.latency.as_nanos() as u64;
+        self.set_forms(index, &mut numbers, wanted);
         let name = &self.ports[index].interface;
         let mut mac = [0; 8];
         mac[..6].copy_from_slice(&interface_mac(name).unwrap_or_default());
@@ -404,15 +429,9 @@ impl Answers {
                 IpAddr::V4(_) => {}
             }
         }
-        let mut response = [0; RESPONSE];
-        let length = wanted.response.len().min(RESPONSE);
-        response[..length].copy_from_slice(&wanted.response[..length]);
-        debug_assert!(length >= PLAIN_RESPONSE);
-        for (word, bytes) in
-            numbers[interface::RESPONSE..].iter_mut().zip(response.as_chunks::<8>().0)
-        {
-            *word = u64::from_ne_bytes(*bytes);
-        }
+        debug_assert!(wanted.response.len() >= PLAIN_RESPONSE);
+        let response = &wanted.response[..wanted.response.len().min(RESPONSE)];
+        exchanges::put(&mut numbers, interface::RESPONSE, response);
         numbers
     }
 
@@ -505,13 +524,6 @@ fn addresses_of(interface: &str) -> Vec<IpAddr> {
         .filter(|entry| entry.interface_name == interface)
         .filter_map(|entry| ip_of(entry.address.as_ref()?))
         .collect()
-}
-
-fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
-    if let Some(v4) = address.as_sockaddr_in() {
-        return Some(v4.ip().into());
-    }
-    Some(address.as_sockaddr_in6()?.ip().into())
 }
 
 /// An address as the programs have it.

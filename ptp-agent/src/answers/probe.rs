@@ -15,8 +15,11 @@ use nix::{
     sys::socket::{MsgFlags, recv},
 };
 use ptp_common::{
-    time::{Ptp, Time},
-    wire::{Body, ClockIdentity, Flags, Header, Message, PortIdentity, Timestamp, Tlvs},
+    time::{Duration, Ptp, Time},
+    wire::{
+        Body, ClockIdentity, CsptpRequest, CsptpResponse, Flags, Header, Message, PortIdentity,
+        Timestamp, Tlv, TlvBuilder, TlvType, Tlvs, csptp,
+    },
 };
 use socket2::SockFilter;
 use std::os::fd::AsFd as _;
@@ -83,17 +86,75 @@ pub(super) fn probe(
     identity: ClockIdentity,
     sequence_id: u16,
 ) -> Result<Time<Ptp>, ProbeError> {
-    let socket = packet::tap(place.ifindex, ALL, &OUTGOING)?;
     let requester = PortIdentity { clock_identity: identity, port_number: 1 };
     let frame = request(place, requester, sequence_id);
-    programs.inject(place.ifindex, &frame).map_err(|error| ProbeError::Inject(Box::new(error)))?;
+    watched(programs, place, &frame, |packet| answer(place, packet, requester, sequence_id))
+}
+
+/// The same with an exchange of CSPTP, whose second message must tell when the first one left. Returns the time from
+/// the request's arrival to then.
+///
+/// # Errors
+/// [`ProbeError`].
+pub(super) fn probe_exchange(
+    programs: &mut Programs,
+    place: &Place,
+    identity: ClockIdentity,
+    sequence_id: u16,
+) -> Result<Duration, ProbeError> {
+    let requester = PortIdentity { clock_identity: identity, port_number: 1 };
+    let mut header = Header::new(requester, sequence_id);
+    (header.sdo_id, header.domain_number) = (csptp::SDO_ID, csptp::DEFAULT_DOMAIN);
+    header.flags = Flags::UNICAST;
+    let value = CsptpRequest { status: true, alternate_time: false }.value();
+    let mut buffer = [0; 16];
+    let mut tlvs = TlvBuilder::new(&mut buffer);
+    let body = Body::Sync { origin_timestamp: Timestamp::ZERO };
+    let mut message = [0; 64];
+    let length = tlvs
+        .push(Tlv { kind: TlvType::CSPTP_REQUEST, value: &value })
+        .and_then(|()| Message { header, body, tlvs: tlvs.finish() }.emit(&mut message))
+        .unwrap_or_default();
+    let frame = frame_of(place, &message[..length]);
+    let mut arrived = None;
+    watched(programs, place, &frame, |packet| {
+        let Some((message, is_summed)) = inside(place, packet) else { return Ok(None) };
+        let Ok(Message { header, body, tlvs }) = Message::parse(message) else { return Ok(None) };
+        if header.sdo_id != csptp::SDO_ID || header.sequence_id != sequence_id {
+            return Ok(None);
+        }
+        if !is_summed {
+            return Err(ProbeError::Wrong("its checksum"));
+        }
+        match (body, arrived) {
+            (Body::Sync { .. }, _) => {
+                arrived = CsptpResponse::find(&tlvs).map(|it| Time::<Ptp>::from(it.ingress));
+                Ok(None)
+            }
+            (Body::FollowUp { precise_origin_timestamp }, Some(arrived)) => {
+                Ok(Some(Time::<Ptp>::from(precise_origin_timestamp) - arrived))
+            }
+            _ => Ok(None),
+        }
+    })
+}
+
+/// Lets a frame in, and shows what goes out until something is found in it.
+fn watched<T>(
+    programs: &mut Programs,
+    place: &Place,
+    frame: &[u8],
+    mut found: impl FnMut(&[u8]) -> Result<Option<T>, ProbeError>,
+) -> Result<T, ProbeError> {
+    let socket = packet::tap(place.ifindex, ALL, &OUTGOING)?;
+    programs.inject(place.ifindex, frame).map_err(|error| ProbeError::Inject(Box::new(error)))?;
     let begin = Instant::now();
     let mut buffer = [0_u8; 512];
     loop {
         match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
             Ok(length) => {
-                if let Some(time) = answer(place, &buffer[..length], requester, sequence_id)? {
-                    return Ok(time);
+                if let Some(it) = found(&buffer[..length])? {
+                    return Ok(it);
                 }
                 continue;
             }
@@ -119,7 +180,11 @@ pub(super) fn request(place: &Place, requester: PortIdentity, sequence_id: u16) 
     let body = Body::DelayReq { origin_timestamp: Timestamp::ZERO };
     let mut message = [0; 64];
     let length = Message { header, body, tlvs: Tlvs::NONE }.emit(&mut message).unwrap_or_default();
-    let message = &message[..length];
+    frame_of(place, &message[..length])
+}
+
+/// A message to the event port in a frame from the interface to itself.
+fn frame_of(place: &Place, message: &[u8]) -> Vec<u8> {
     let mut frame = [place.mac, place.mac].concat();
     let udp = |extra: usize| {
         let mut udp = Vec::new();
@@ -174,12 +239,7 @@ fn answer(
     requester: PortIdentity,
     sequence_id: u16,
 ) -> Result<Option<Time<Ptp>>, ProbeError> {
-    let (header, is_summed) = match place.transport {
-        TransportKind::L2 => (0, true),
-        TransportKind::Udp4 => (28, packet.get(..20).is_some_and(|ip| checksum(ip) == 0)),
-        TransportKind::Udp6 => (48, is_v6_summed(packet)),
-    };
-    let Some(message) = packet.get(header..) else { return Ok(None) };
+    let Some((message, is_summed)) = inside(place, packet) else { return Ok(None) };
     let Ok(Message { header, body, .. }) = Message::parse(message) else { return Ok(None) };
     let Body::DelayResp { receive_timestamp, requesting_port_identity } = body else {
         return Ok(None);
@@ -194,6 +254,16 @@ fn answer(
         return Err(ProbeError::Wrong("its header"));
     }
     Ok(Some(receive_timestamp.into()))
+}
+
+/// The message of a packet, and whether the checksum around it is right.
+fn inside<'a>(place: &Place, packet: &'a [u8]) -> Option<(&'a [u8], bool)> {
+    let (header, is_summed) = match place.transport {
+        TransportKind::L2 => (0, true),
+        TransportKind::Udp4 => (28, packet.get(..20).is_some_and(|ip| checksum(ip) == 0)),
+        TransportKind::Udp6 => (48, is_v6_summed(packet)),
+    };
+    Some((packet.get(header..)?, is_summed))
 }
 
 fn is_v6_summed(packet: &[u8]) -> bool {

@@ -9,9 +9,10 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapError, PerCpuArray, lpm_trie},
+    maps::{Array, HashMap, MapError, PerCpuArray, ProgramArray, lpm_trie},
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRunAttrs, TestRunOptions, Xdp,
+        LinkOrder, ProgramError, RawTracePoint, SchedClassifier, TcAttachType, TestRunAttrs,
+        TestRunOptions, Xdp,
         tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, TcHandle},
     },
 };
@@ -30,15 +31,22 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-answers.bp
 pub const ANSWERS: &str = "ptp_answers_tc";
 /// Lets a frame of ours in.
 const IN: &str = "ptp_answers_in";
-/// For [`Clsact`], which clears both hooks; there is none of ours on the way out.
+/// Where that goes on for exchanges of two messages,
+const EXCHANGE: &str = "ptp_answers_exchange";
+/// and what tells when the first of them left.
+const OUT: &str = "ptp_answers_out";
+const LEAVE: &str = "ptp_answers_leave";
+const TRACEPOINT: &str = "net_dev_start_xmit";
+/// For [`Clsact`], which clears both hooks.
 const HOOKS: [(&str, TcAttachType); 2] =
-    [(ANSWERS, TcAttachType::Ingress), (ANSWERS, TcAttachType::Egress)];
+    [(ANSWERS, TcAttachType::Ingress), (OUT, TcAttachType::Egress)];
 
 /// An address of an interface, as it lies in memory: IPv4 as `::ffff:0:0/96`.
 pub type InterfaceAddress = (u32, [u32; 4]);
 
 struct Attachment {
     link: Option<SchedClassifierLinkId>,
+    out: Option<SchedClassifierLinkId>,
     clsact: Option<Clsact>,
 }
 
@@ -46,6 +54,8 @@ struct Attachment {
 pub struct Programs {
     ebpf: Ebpf,
     is_tcx: bool,
+    /// Whether exchanges of two messages are answered.
+    has_exchanges: bool,
     attached: BTreeMap<u32, Attachment>,
     addresses: BTreeMap<InterfaceAddress, u32>,
     prefixes: BTreeSet<(u32, [u8; 16])>,
@@ -72,12 +82,34 @@ impl Programs {
         Ok(Self {
             ebpf,
             is_tcx: Features::probe().tcx,
+            has_exchanges: false,
             attached: BTreeMap::new(),
             addresses: BTreeMap::new(),
             prefixes: BTreeSet::new(),
             generation: 1,
             _claim: id.and_then(|id| claim_name(&format!("ptp-agent/program/{id}")).ok()),
         })
+    }
+
+    /// Loads what answers CSPTP and SPTP, and what tells when the first of two messages left. To be called before
+    /// anything is attached.
+    ///
+    /// # Errors
+    /// What the kernel lacks; Delay_Req is answered all the same then.
+    pub fn load_exchanges(&mut self) -> Result<(), CaptureError> {
+        for name in [EXCHANGE, OUT] {
+            program::<SchedClassifier>(&mut self.ebpf, name)?.load().map_err(CaptureError::load)?;
+        }
+        let leave = program::<RawTracePoint>(&mut self.ebpf, LEAVE)?;
+        leave.load().map_err(CaptureError::load)?;
+        leave.attach(TRACEPOINT).map_err(|error| attach_error(LEAVE, TRACEPOINT)(error))?;
+        let program = program::<SchedClassifier>(&mut self.ebpf, EXCHANGE)?;
+        let fd = program.fd().and_then(|fd| fd.try_clone().map_err(ProgramError::from));
+        let fd = fd.map_err(CaptureError::load)?;
+        let mut exchanges: ProgramArray<_> = map(&mut self.ebpf, "EXCHANGES")?;
+        exchanges.set(0, &fd, 0).map_err(|error| CaptureError::Map("EXCHANGES", error))?;
+        self.has_exchanges = true;
+        Ok(())
     }
 
     /// Attaches to an interface in front of all others; again, if it is attached already.
@@ -92,40 +124,49 @@ impl Programs {
             let clsact = Clsact::prepare(interface, ifindex, HOOKS);
             Some(clsact.map_err(|error| attach_error(ANSWERS, interface)(error))?)
         };
-        self.attached.insert(ifindex, Attachment { link: None, clsact });
-        let options = if self.is_tcx {
-            TcAttachOptions::TcxOrder(LinkOrder::first())
-        } else {
-            TcAttachOptions::Netlink(NlOptions {
-                priority: CLSACT_PRIORITY,
-                handle: TcHandle::AUTO_ASSIGN,
-                classid: None,
-            })
+        self.attached.insert(ifindex, Attachment { link: None, out: None, clsact });
+        let options = || {
+            if self.is_tcx {
+                TcAttachOptions::TcxOrder(LinkOrder::first())
+            } else {
+                TcAttachOptions::Netlink(NlOptions {
+                    priority: CLSACT_PRIORITY,
+                    handle: TcHandle::AUTO_ASSIGN,
+                    classid: None,
+                })
+            }
         };
-        let link = program::<SchedClassifier>(&mut self.ebpf, ANSWERS)?
-            .attach_with_options(interface, TcAttachType::Ingress, options)
-            .map_err(|error| attach_error(ANSWERS, interface)(error));
-        match link {
-            Ok(link) => {
-                if let Some(attachment) = self.attached.get_mut(&ifindex) {
-                    attachment.link = Some(link);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                self.detach(ifindex);
-                Err(error)
-            }
+        let (first, second) = (options(), options());
+        let mut attach = |name, direction, options| {
+            program::<SchedClassifier>(&mut self.ebpf, name)?
+                .attach_with_options(interface, direction, options)
+                .map_err(|error| attach_error(name, interface)(error))
+        };
+        let link = attach(ANSWERS, TcAttachType::Ingress, first);
+        let out = self.has_exchanges.then(|| attach(OUT, TcAttachType::Egress, second)).transpose();
+        let (result, link, out) = match (link, out) {
+            (Ok(link), Ok(out)) => (Ok(()), Some(link), out),
+            (Ok(link), Err(error)) => (Err(error), Some(link), None),
+            (Err(error), out) => (Err(error), None, out.ok().flatten()),
+        };
+        if let Some(attachment) = self.attached.get_mut(&ifindex) {
+            (attachment.link, attachment.out) = (link, out);
         }
+        if result.is_err() {
+            self.detach(ifindex);
+        }
+        result
     }
 
     /// Takes the program off an interface. That it has vanished is no error.
     pub fn detach(&mut self, ifindex: u32) {
         let Some(attachment) = self.attached.remove(&ifindex) else { return };
-        if let Some(link) = attachment.link
-            && let Ok(program) = program::<SchedClassifier>(&mut self.ebpf, ANSWERS)
-        {
-            let _ = program.detach(link);
+        for (name, link) in [(ANSWERS, attachment.link), (OUT, attachment.out)] {
+            if let Some(link) = link
+                && let Ok(program) = program::<SchedClassifier>(&mut self.ebpf, name)
+            {
+                let _ = program.detach(link);
+            }
         }
         if let Some(clsact) = attachment.clsact
             && let Err(error) = clsact.release()
@@ -253,6 +294,11 @@ impl Programs {
         let program: &mut Xdp =
             self.ebpf.program_mut(IN).ok_or(ProgramError::NotLoaded)?.try_into()?;
         program.test_run(options).map(drop)
+    }
+
+    /// Whether exchanges of two messages can be answered.
+    pub const fn has_exchanges(&self) -> bool {
+        self.has_exchanges
     }
 
     /// The loaded programs themselves; for tests and measurements that run them by hand.

@@ -17,7 +17,9 @@ use super::{
     profile::ProfileName,
     roles::RoleArgs,
     security::SecurityArgs,
+    servers::ServerArgs,
     transparent,
+    unicast::{ServeUnicast, UnicastArgs},
 };
 use crate::{
     agent::prime::PrimeMode,
@@ -308,6 +310,10 @@ pub(super) struct FollowArgs {
     #[command(flatten)]
     pub(super) roles: RoleArgs,
     #[command(flatten)]
+    pub(super) unicast: UnicastArgs,
+    #[command(flatten)]
+    pub(super) servers: ServerArgs,
+    #[command(flatten)]
     pub(super) export: ExportArgs,
 }
 
@@ -399,6 +405,17 @@ pub(super) struct ServeArgs {
     pub(super) contend: Option<bool>,
     #[command(flatten)]
     pub(super) ntp: NtpServeArgs,
+    /// Serve those who ask for unicast messages (16.1), within the interfaces' networks or --serve-to: also (beside
+    /// multicast), only, or off (default).
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "also", value_name = "HOW")]
+    pub(super) unicast: Option<ServeUnicast>,
+    /// Answer CSPTP (IEEE 1588.1) beside: true or false (default). Only who is in the interface's own networks
+    /// or in --serve-to is answered, unless its requests are as long as the answers.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(super) csptp: Option<bool>,
+    /// Answer SPTP beside, as ptp4u does: true or false (default).
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(super) sptp: Option<bool>,
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
     #[arg(long, hide = true, value_name = "NAMESPACE=IFACE")]
     pub(super) wire: Vec<FarEnd>,
@@ -422,6 +439,8 @@ pub(super) enum Delay {
     E2e,
     /// Peer to peer: Pdelay_Req and Pdelay_Resp.
     P2p,
+    /// End to end, and peer to peer once the neighbour asks so.
+    Auto,
 }
 
 impl Delay {
@@ -430,6 +449,7 @@ impl Delay {
         match self {
             Self::E2e => DelayMechanism::E2e,
             Self::P2p => DelayMechanism::P2p,
+            Self::Auto => DelayMechanism::Auto,
         }
     }
 }

@@ -9,6 +9,7 @@ use super::{
     clock::RunClock,
     config::{Config, ConfigError},
     ntp::Asking,
+    unicast::service,
 };
 use crate::publish::Format;
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
     answers,
     capture::{Choice as PointChoice, Latencies, Latency},
     compare,
-    engine::{discipline::MAX_WITNESS_DOMAINS, ntp::NtpPart},
+    engine::{csptp, discipline::MAX_WITNESS_DOMAINS, ntp::NtpPart},
     publish::{
         alarms::{DEFAULT_OFFSET_LIMIT, Limits},
         management::Access,
@@ -33,6 +34,7 @@ use crate::{
     security::file::KeyFileError,
     servo::{Options, Purpose, Servo, choice},
     stamp::StampSource,
+    transport::TransportKind,
 };
 
 /// What stands between the command line and a working command.
@@ -74,6 +76,12 @@ pub(super) enum UsageError {
     AgainstProfile(&'static str, String),
     #[error("--port names {0}, which is none of the interfaces")]
     NoSuchPort(String),
+    #[error("{0} cannot be asked by {1}")]
+    NoPartner(String, TransportKind),
+    #[error("server {0} is named twice")]
+    TwiceTheSamePartner(String),
+    #[error("cannot record what is negotiated: where servers are is not recorded")]
+    NotRecordableUnicast,
     #[error("{0}")]
     Export(&'static str),
     #[error("authentication is required, but there are no keys: name a file with --security")]
@@ -88,6 +96,10 @@ pub(super) enum UsageError {
     TwiceTheSameServer(String),
     #[error("with --follow ntp there is no PTP: {0} has no meaning")]
     OnlyPtp(&'static str),
+    #[error("servers are asked over IP: --csptp and --sptp need --transport udp4 or udp6")]
+    NoAddresses,
+    #[error("--csptp and --sptp are for a clock that only follows: leave --role auto out")]
+    AsksOrServes,
     #[error("{0} is out of range: {1}")]
     OutOfRange(&'static str, String),
 }
@@ -266,7 +278,16 @@ pub(super) fn run_config(
         return Err(UsageError::NoKeys);
     }
     let knowledge = args.knowledge.or(&section);
-    let roles = args.roles.or(&section, &common.io.interfaces)?;
+    let is_negotiating = args.unicast.is_negotiating(&section);
+    let roles = args.roles.or(&section, &common.io.interfaces, is_negotiating)?;
+    let log_intervals = match is_negotiating {
+        true => args.roles.log_intervals(&section),
+        false => profile.log_intervals,
+    };
+    let unicast = args.unicast.or(&section, common.io.transport, &profile, log_intervals)?;
+    if record.is_some() && (is_negotiating || unicast.hybrid) {
+        return Err(UsageError::NotRecordableUnicast);
+    }
     for (interface, port) in &roles.ports {
         if let Some(transport) = port.transport {
             common.io.transports.insert(interface.clone(), transport);
@@ -304,6 +325,8 @@ pub(super) fn run_config(
     }
     let limits = config.clock.limits()?;
     let may_serve = roles.contention.is_some();
+    let (servers, log_request_interval) =
+        args.servers.or(&section, common.io.transport, may_serve)?;
     let default = if may_serve { RunClock::Virtual } else { RunClock::None };
     let clock = args.clock.or(section.clock).unwrap_or(default);
     if may_serve && clock == RunClock::None {
@@ -342,7 +365,13 @@ pub(super) fn run_config(
         host_clock_offset: Duration::from_nanos(args.host_clock_offset),
         delay_mechanism,
         local_priority: roles.local_priority,
-        log_intervals: profile.log_intervals,
+        sdo_id: profile.sdo_id,
+        rules: profile.rules,
+        as_capable: roles.as_capable,
+        log_intervals,
+        partners: unicast.partners,
+        unicast: unicast.client,
+        hybrid: unicast.hybrid,
         contention: roles.contention,
         ports: roles.ports,
         sync_receipt_timeout: roles.sync_receipt_timeout,
@@ -362,6 +391,8 @@ pub(super) fn run_config(
         witness_domains,
         on_disagreement: args.on_disagreement.or(section.on_disagreement).unwrap_or_default(),
         ntp,
+        servers,
+        log_request_interval,
         exporting,
     })
 }
@@ -385,6 +416,7 @@ pub(super) fn serve_config(
     common.is_confined &= args.wire.is_empty();
     common.io.wire = args.wire;
     let section = config.serve;
+    let (unicast, multicast) = service(args.unicast, &section);
     if args.management_set.or(section.management_set).unwrap_or(false) {
         common.serving.management_access = Access::SetPriorities;
     }
@@ -440,7 +472,13 @@ pub(super) fn serve_config(
         priority2: args.priority2.or(section.priority2).unwrap_or(128),
         clock_class: args.clock_class.or(section.clock_class).unwrap_or(248),
         contends: args.contend.or(section.contend).unwrap_or(false),
+        exchanges: csptp::Answers {
+            csptp: args.csptp.or(section.csptp).unwrap_or(false),
+            sptp: args.sptp.or(section.sptp).unwrap_or(false),
+        },
         tells_brackets: args.stamp_brackets.or(section.stamp_brackets).unwrap_or(true),
+        unicast,
+        multicast,
         answers,
     })
 }

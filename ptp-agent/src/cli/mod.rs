@@ -15,7 +15,9 @@ mod profile;
 mod reload;
 mod roles;
 mod security;
+mod servers;
 mod transparent;
+mod unicast;
 
 use std::{
     path::{Path, PathBuf},

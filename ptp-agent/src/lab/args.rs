@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{grandmaster::Grandmaster, network::Link};
+use crate::engine::csptp::Protocol;
 
 /// Options of `lab`.
 #[derive(Clone, Debug, clap::Args)]
@@ -71,6 +72,9 @@ pub struct Args {
     /// Who answers requests for serve; see `serve --kernel-answers`.
     #[arg(long, value_enum, value_name = "WHO", default_value_t)]
     pub kernel_answers: crate::answers::Mode,
+    /// Let the agent ask serve by csptp or sptp, at the rate of its Sync, instead of following what is sent to all.
+    #[arg(long, value_name = "PROTOCOL", conflicts_with = "cards")]
+    pub ask: Option<Protocol>,
     /// The agent's clock: virtual, or none, where the error is that of the offset that it tells.
     #[arg(long, default_value = "virtual", value_parser = ["virtual", "none"])]
     pub clock: String,

@@ -142,6 +142,9 @@ impl Service {
             .arg(format!("--offset={}", args.offset))
             .arg(format!("--drift={}", args.drift))
             .args(["--kernel-answers", args.kernel_answers.name()]);
+        if let Some(protocol) = args.ask {
+            command.arg(format!("--{protocol}"));
+        }
         if args.grandmaster == Grandmaster::Exact {
             for far_end in &server.far_ends {
                 let path = far_end.namespace.path();

@@ -76,6 +76,10 @@ pub fn run(args: &Args, format: Format) -> anyhow::Result<ExitCode> {
         let html = (!args.no_html).then(|| args.html.clone());
         return crate::sim::command(scenario, servo, args.seed, format, html);
     }
+    if args.ask.is_some() && (args.transport != "udp4" || args.grandmaster != Grandmaster::Serve) {
+        eprintln!("ptp-agent lab: --ask is for --transport udp4 and --grandmaster serve");
+        return Ok(ExitCode::from(2));
+    }
     if !args.no_html {
         // Now rather than after the run.
         check_writable(&args.html)
@@ -324,6 +328,11 @@ impl<'a> Run<'a> {
             if let Some(value) = value {
                 command.args([option, value]);
             }
+        }
+        if let Some(protocol) = self.args.ask {
+            command.arg(format!("--{protocol}={}", network::SERVER_ADDRESS));
+            let log = self.args.log_sync_interval.max(-7);
+            command.arg(format!("--log-request-interval={log}"));
         }
         if let Some(nanos) = self.args.asymmetry_limit {
             command.arg(format!("--asymmetry-limit={nanos}"));

@@ -68,6 +68,9 @@ impl Place {
     }
 }
 
+/// Of the server, for who asks it.
+pub(super) const SERVER_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
 /// The namespaces, linked and addressed. They vanish with this and the processes in them.
 #[derive(Debug)]
 pub(super) struct Network {
@@ -132,7 +135,7 @@ impl Network {
         let [first, second] = SERVER_INTERFACES;
         veth(&server, first, &client, CLIENT_INTERFACE)?;
         // TEST-NET-1 and 2 of RFC 5737: nobody has a route to them.
-        server.add_address(first, Ipv4Addr::new(192, 0, 2, 1).into(), 24)?;
+        server.add_address(first, SERVER_ADDRESS.into(), 24)?;
         client.add_address(CLIENT_INTERFACE, Ipv4Addr::new(192, 0, 2, 2).into(), 24)?;
         let far_end = |namespace: &Namespace, interface: &str| FarEnd {
             namespace: namespace.clone(),

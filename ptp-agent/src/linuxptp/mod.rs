@@ -295,8 +295,11 @@ impl File {
             Some((_, mechanism)) if mechanism == "P2P" => {
                 drop(run.insert("delay".into(), "p2p".into()))
             }
+            Some((_, mechanism)) if mechanism == "Auto" => {
+                drop(run.insert("delay".into(), "auto".into()))
+            }
             Some((line, mechanism)) => {
-                let why = "the delay mechanism is e2e or p2p";
+                let why = "the delay mechanism is e2e, p2p or auto";
                 self.without(line, "delay_mechanism", mechanism, why);
             }
             None => {}

@@ -141,6 +141,9 @@ pub struct Snapshot {
     /// How NTP is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ntp_served: Option<NtpServed>,
+    /// Servers that are asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<ServerStatus>,
     /// What is observed.
     #[serde(flatten, skip_serializing_if = "is_absent")]
     pub observing: Observing,
@@ -347,6 +350,30 @@ pub struct SourceStatus {
     pub interval_ns: Option<[i64; 2]>,
 }
 
+/// A server that is asked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerStatus {
+    /// As it is configured.
+    pub name: String,
+    /// `csptp` or `sptp`.
+    pub protocol: Cow<'static, str>,
+    /// Where it is; `null` while its name has no address.
+    pub address: Option<String>,
+    /// Whether it answers.
+    pub answering: bool,
+    /// Whether it is followed.
+    pub followed: bool,
+    /// Requests sent.
+    pub requests: u64,
+    /// Exchanges that were complete.
+    pub exchanges: u64,
+    /// The latest, without the time that the server took.
+    pub round_trip_ns: Option<i64>,
+    /// Why it has no address.
+    pub problem: Option<String>,
+}
+
 /// Who answers requests on a port of a server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -445,9 +472,15 @@ pub struct Port {
     /// The delay of the link, of a port that may measure it: `null` where it does not.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub link_delay_ns: Option<Option<i64>>,
+    /// `asCapable`, where anybody asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_capable: Option<bool>,
     /// Who answers, of a server: `null` where nobody but the agent could.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub answers: Option<Option<Answering>>,
+    /// Unicast, where there is any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unicast: Option<unicast::Unicast>,
     /// What is stamped.
     #[serde(flatten, skip_serializing_if = "is_absent")]
     pub stamped: Stamped,
@@ -603,3 +636,4 @@ pub struct Residence {
 
 #[cfg(test)]
 mod tests;
+pub mod unicast;

@@ -17,6 +17,8 @@ use super::{
 use crate::{
     engine::{
         DelayMechanism, PortIndex,
+        config::{AsCapable, Rules},
+        csptp::ServerConfig,
         discipline::Policy,
         receiver::{Acceptable, PortConfig, ReceiverConfig},
         strategy,
@@ -208,6 +210,9 @@ pub struct Start {
     /// What was done where sources contradicted each other.
     #[serde(default, skip_serializing_if = "is_alarm")]
     pub on_disagreement: Policy,
+    /// Servers that were asked, where they were at the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<ServerConfig>,
     /// The ports, in the order of their numbers.
     pub ports: Vec<PortNote>,
     /// The servers of NTP that were asked, whose numbers follow.
@@ -252,6 +257,16 @@ pub struct PortNote {
     pub assume_two_step: bool,
     /// Whether the link was up at the start.
     pub link_up: bool,
+    /// Whose rules it kept.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rules: Rules,
+    /// `neighborPropDelayThresh` in nanoseconds, and `allowedLostResponses`; absent where nobody asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_capable: Option<(i64, u8)>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Start {
@@ -286,6 +301,7 @@ impl Start {
             acceptable: receiver.acceptable.clone(),
             witness_domains: receiver.witness_domains.clone(),
             on_disagreement: receiver.on_disagreement,
+            servers: receiver.servers.clone(),
             ports: ports
                 .map(|(port, interface)| PortNote {
                     interface: interface.clone(),
@@ -297,6 +313,11 @@ impl Start {
                     delay_asymmetry_ns: port.delay_asymmetry,
                     assume_two_step: port.assume_two_step,
                     link_up: port.link_up,
+                    rules: port.rules,
+                    as_capable: port.as_capable.map(|asked| {
+                        let nanos = asked.neighbor_prop_delay_threshold.as_nanos();
+                        (nanos, asked.allowed_lost_responses)
+                    }),
                 })
                 .collect(),
             ntp: receiver.ntp.as_ref().map(NtpNote::of),
@@ -341,12 +362,18 @@ impl Start {
                     delay_asymmetry: port.delay_asymmetry_ns,
                     assume_two_step: port.assume_two_step,
                     link_up: port.link_up,
+                    rules: port.rules,
+                    as_capable: port.as_capable.map(|(nanos, lost)| AsCapable {
+                        neighbor_prop_delay_threshold: Duration::from_nanos(nanos),
+                        allowed_lost_responses: lost,
+                    }),
                     ..PortConfig::default()
                 })
                 .collect(),
             seed: self.seed,
             ntp: self.ntp.as_ref().map(NtpNote::config),
             contention: None,
+            servers: self.servers.clone(),
         }
     }
 

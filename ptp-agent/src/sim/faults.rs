@@ -1,8 +1,7 @@
 //! Random faults and attacks in virtual time: each schedule is half a minute of peace, a time in which anything of
 //! the network, the hosts, the grandmasters and an attacker goes wrong as its seed says, and a minute of
 //! peace. The bound must hold at every instant at which it can be known, and half a minute after the last fault
-//! the clock must be locked. How long it takes until its error is small again is a figure beside: a servo that was
-//! lied to for a minute believes its packets before it believes that they were held.
+//! the clock must be locked and true.
 
 use std::{fs, path::Path, sync::Mutex};
 
@@ -12,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     Scenario, parallel,
-    world::{Act, Trick, World},
+    world::{Act, Course, Trick, Truth, World},
 };
 use crate::servo::{self, ServoState};
 
@@ -26,8 +25,13 @@ pub const SCHEDULE_S: f64 = BEFORE_S + TROUBLE_S + AFTER_S;
 const RECOVERY_S: f64 = 30.0;
 /// True is an error below this, ns.
 const TRUE_NS: f64 = 20_000.0;
-/// Where a grandmaster's time was set, nobody can know that before it says so, seconds.
-const UNKNOWABLE_S: f64 = 1.5;
+/// Where a grandmaster's time was set, nobody can know that before messages of both directions that were sent
+/// since have said so; and then not before some of them could be compared: Sync intervals, and at least so many seconds.
+const COMPARED: f64 = 4.0;
+const COMPARED_S: f64 = 1.0;
+/// Who is locked and true for so long has recovered, seconds: where packets are lost, three Announces in a row are so
+/// now and then.
+const LASTING_S: f64 = 10.0;
 
 /// One schedule.
 #[derive(Clone, Debug)]
@@ -36,12 +40,16 @@ pub struct Schedule {
     pub seed: u64,
     /// What is simulated.
     pub scenario: Scenario,
+    /// The same as a file.
+    pub text: String,
     /// What somebody does beside.
     acts: Vec<Act>,
     /// When the time of a grandmaster was set, seconds.
     set_s: Vec<f64>,
     /// When the last fault was over, seconds.
     ended_s: f64,
+    /// Between Sync, seconds.
+    interval_s: f64,
     /// The faults in words.
     pub faults: Vec<String>,
 }
@@ -133,7 +141,10 @@ impl Schedule {
         );
         let scenario = Scenario::parse("faults", &text, Path::new("."))
             .expect("what is made of numbers in their ranges can be used");
-        Self { seed, scenario, acts, set_s, ended_s, faults }
+        {
+            let interval_s = 2_f64.powi(log);
+            Self { seed, scenario, text, acts, set_s, ended_s, interval_s, faults }
+        }
     }
 }
 
@@ -161,7 +172,7 @@ pub struct Outcome {
     pub violations: u64,
     /// The first of them: when, seconds; error and bound, ns.
     pub first: Option<(f64, f64, f64)>,
-    /// Seconds after the last fault until it was locked for good; `None` where it never was.
+    /// Seconds after the last fault until it was locked and stayed so for a while; `None` where it never was.
     pub recovered_s: Option<f64>,
     /// The same until the error was below 20 us as well.
     pub true_s: Option<f64>,
@@ -170,24 +181,39 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether all is as it should be.
+    /// Whether the bound held, and it was locked in time.
     pub fn is_fine(&self) -> bool {
         self.violations == 0 && self.recovered_s.is_some_and(|after| after <= RECOVERY_S)
     }
+
+    /// Whether the error was small in time, too.
+    pub fn is_true(&self) -> bool {
+        self.true_s.is_some_and(|after| after <= RECOVERY_S)
+    }
+}
+
+/// What becomes of the clock in one schedule.
+pub fn truth(schedule: &Schedule) -> Vec<Truth> {
+    course(schedule).truth
+}
+
+fn course(schedule: &Schedule) -> Course {
+    let scenario = &schedule.scenario;
+    let servo = servo::build(&scenario.servo, &scenario.servo_settings.options());
+    let world = World::new(scenario, servo).assaulted(&schedule.acts, schedule.seed);
+    world.run(scenario)
 }
 
 /// Runs one schedule.
 pub fn run(schedule: &Schedule) -> Outcome {
-    let scenario = &schedule.scenario;
-    let servo = servo::build(&scenario.servo, &scenario.servo_settings.options());
-    let world = World::new(scenario, servo).assaulted(&schedule.acts, schedule.seed);
-    let course = world.run(scenario);
+    let course = course(schedule);
     let mut outcome =
         Outcome { seed: schedule.seed, faults: schedule.faults.clone(), ..Outcome::default() };
-    let (mut unlocked_s, mut untrue_s) = (None, None);
+    let compared_s = (COMPARED * schedule.interval_s).max(COMPARED_S);
+    let unknowable: Vec<[f64; 2]> =
+        schedule.set_s.iter().map(|set_s| [*set_s, told_s(&course, *set_s) + compared_s]).collect();
     for truth in &course.truth {
-        let since_set = schedule.set_s.iter().map(|set| truth.at_s - set);
-        let is_knowable = !since_set.into_iter().any(|age| (0.0..UNKNOWABLE_S).contains(&age));
+        let is_knowable = !unknowable.iter().any(|[from, to]| (*from..*to).contains(&truth.at_s));
         if let Some(is_within) = truth.is_within_bound().filter(|_| is_knowable) {
             outcome.looks += 1;
             outcome.violations += u64::from(!is_within);
@@ -196,21 +222,38 @@ pub fn run(schedule: &Schedule) -> Outcome {
                 outcome.first.get_or_insert((truth.at_s, truth.error_ns, bound_ns));
             }
         }
-        let is_locked = truth.state == ServoState::Locked;
-        if !is_locked {
-            unlocked_s = Some(truth.at_s);
+    }
+    let is_locked = |truth: &Truth| truth.state == ServoState::Locked;
+    let is_true = |truth: &Truth| is_locked(truth) && truth.error_ns.abs() < TRUE_NS;
+    outcome.recovered_s = recovered_s(&course.truth, schedule.ended_s, is_locked);
+    outcome.true_s = recovered_s(&course.truth, schedule.ended_s, is_true);
+    outcome
+}
+
+/// When messages of both directions have come that were sent at `set_s` or later, seconds.
+fn told_s(course: &Course, set_s: f64) -> f64 {
+    let first = |wanted: bool| {
+        let later =
+            course.measured.iter().find(|(at_s, is_sync)| *at_s > set_s && *is_sync == wanted);
+        later.map_or(f64::INFINITY, |(at_s, _)| *at_s)
+    };
+    first(true).max(first(false))
+}
+
+/// Seconds from `ended_s` until all is well for some time; `None` where it never is.
+fn recovered_s(course: &[Truth], ended_s: f64, is_well: impl Fn(&Truth) -> bool) -> Option<f64> {
+    let mut since_s = None;
+    for truth in course.iter().filter(|truth| truth.at_s >= ended_s) {
+        if !is_well(truth) {
+            since_s = None;
+            continue;
         }
-        if !is_locked || truth.error_ns.abs() >= TRUE_NS {
-            untrue_s = Some(truth.at_s);
+        let since_s = *since_s.get_or_insert(truth.at_s);
+        if truth.at_s - since_s >= LASTING_S {
+            return Some(since_s - ended_s);
         }
     }
-    let last_s = course.truth.last().map_or(0.0, |truth| truth.at_s);
-    let after = |bad_s: Option<f64>| {
-        let after_s = bad_s.map_or(0.0, |bad_s| (bad_s - schedule.ended_s).max(0.0));
-        (bad_s != Some(last_s)).then_some(after_s)
-    };
-    (outcome.recovered_s, outcome.true_s) = (after(unlocked_s), after(untrue_s));
-    outcome
+    None
 }
 
 /// All together.
@@ -236,7 +279,8 @@ pub struct Totals {
     pub memory_kib: [u64; 2],
 }
 
-/// Runs the schedules of so many seeds from `first` on, on all processors. What is not fine comes with the totals.
+/// Runs the schedules of so many seeds from `first` on, on all processors. What is not fine, or not true, comes with the
+/// totals.
 pub fn many(first: u64, count: u64) -> (Totals, Vec<Outcome>) {
     let seeds: Vec<u64> = (first..first + count).collect();
     let early = Mutex::new(0);
@@ -266,7 +310,7 @@ pub fn many(first: u64, count: u64) -> (Totals, Vec<Outcome>) {
         totals.untrue += u64::from(outcome.true_s.is_none_or(|after| after > RECOVERY_S));
         totals.slowest_s = totals.slowest_s.max(outcome.recovered_s.unwrap_or(AFTER_S));
     }
-    (totals, outcomes.into_iter().filter(|outcome| !outcome.is_fine()).collect())
+    (totals, outcomes.into_iter().filter(|it| !it.is_fine() || !it.is_true()).collect())
 }
 
 /// Of this process; zero where nobody says.

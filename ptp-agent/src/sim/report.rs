@@ -152,7 +152,7 @@ pub struct Report {
 
 impl Report {
     pub(super) fn new(scenario: &Scenario, course: Course) -> Self {
-        let Course { truth, start, steps, samples, changes } = course;
+        let Course { truth, start, steps, samples, changes, .. } = course;
         let limit = scenario.converged_below_ns.get();
         let converged_s = converged(&truth, &start, limit);
         let from_s = match scenario.warm_up_s.get() {

@@ -166,6 +166,24 @@ pub fn open_frame_sender() -> io::Result<Socket> {
     Ok(Socket::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
+/// Makes a socket send past the queueing discipline, right to the driver; where that is busy, sending fails.
+///
+/// # Errors
+/// What the kernel reports: before Linux 3.14 it has no such thing.
+pub fn bypass_queue(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer and the length describe a number that lives through the call.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_QDISC_BYPASS,
+            (&raw const on).cast(),
+            mem::size_of_val(&on) as libc::socklen_t,
+        )
+    })
+}
+
 /// Sends one frame as it is by an interface.
 ///
 /// # Errors

@@ -181,6 +181,8 @@ pub struct Transparent {
     held: Held,
     ring: AsyncFd<OwnedFd>,
     sender: Socket,
+    /// The same, past the port's queue.
+    direct: Option<Socket>,
     /// Keeps the stack's receive stamps on; none are read from it.
     _stamps: Option<Socket>,
     ports: BTreeMap<String, (u8, Port)>,
@@ -204,6 +206,10 @@ impl Transparent {
     pub async fn start(config: TransparentConfig) -> Result<Self, TransparentError> {
         let programs = Programs::load(config.departure).map_err(PortError::from)?;
         let sender = packet::open_frame_sender().map_err(TransparentError::Socket)?;
+        let direct = packet::open_frame_sender()
+            .and_then(|socket| packet::bypass_queue(&socket).map(|()| socket))
+            .inspect_err(|error| tracing::debug!(%error, "what was held waits in the queue again"))
+            .ok();
         let ring = programs
             .held_descriptor()
             .and_then(register_readable)
@@ -215,6 +221,7 @@ impl Transparent {
             programs,
             ring,
             sender,
+            direct,
             _stamps: stamps(),
             ports: BTreeMap::new(),
             own_counts: BTreeMap::new(),
@@ -283,7 +290,12 @@ impl Transparent {
             if message.outcome == Outcome::Withheld {
                 continue;
             }
-            if let Err(error) = packet::send_frame(&self.sender, message.ifindex, &message.frame) {
+            // It has waited as long as its event, which has left: a queue that is longer than an interval of
+            // Sync would bring it behind the next one. What goes as it came keeps its place behind its event.
+            let past = (message.outcome == Outcome::CorrectedLate).then_some(self.direct.as_ref());
+            let send = |socket| packet::send_frame(socket, message.ifindex, &message.frame);
+            let is_sent = past.flatten().is_some_and(|direct| send(direct).is_ok());
+            if !is_sent && let Err(error) = send(&self.sender) {
                 tracing::debug!(%error, "what was held cannot be sent");
             }
         }

@@ -9,6 +9,7 @@ pub(crate) mod driver_stamp;
 mod heavy;
 mod link;
 pub(crate) mod ntp;
+pub mod resolve;
 mod scope;
 pub mod wire;
 
@@ -396,12 +397,7 @@ impl Transport {
             TransportKind::Udp6 => {
                 let to = if peer { PEER_V6 } else { self.scopes.of(message).primary() };
                 let to = SocketAddrV6::new(to, port, 0, self.ifindex);
-                // Two octets behind the message, so that a transparent clock can keep the checksum
-                // right (D.2).
-                let mut padded = Vec::with_capacity(message.len() + 2);
-                padded.extend_from_slice(message);
-                padded.extend_from_slice(&[0; 2]);
-                socket.send_to(&padded, &to.into()).map(drop)
+                send_padded(socket, message, to)
             }
         }
     }
@@ -413,9 +409,10 @@ impl Transport {
     /// # Errors
     /// What the kernel reports.
     pub fn send_unicast(&self, channel: Channel, to: Address, message: &[u8]) -> io::Result<()> {
+        let event = self.event.get_ref();
         let (socket, port) = match (channel, &self.general) {
             (Channel::General, Some(general)) => (general.get_ref(), PORT_GENERAL),
-            _ => (self.event.get_ref(), PORT_EVENT),
+            _ => (event, PORT_EVENT),
         };
         match to {
             Address::Mac(mac) => packet::send(socket, self.ifindex, mac, ETHERTYPE_PTP, message),
@@ -426,14 +423,19 @@ impl Transport {
                 }
                 IpAddr::V6(ip) => {
                     let to = SocketAddrV6::new(ip, port, 0, self.ifindex);
-                    let mut padded = Vec::with_capacity(message.len() + 2);
-                    padded.extend_from_slice(message);
-                    padded.extend_from_slice(&[0; 2]);
-                    socket.send_to(&padded, &to.into()).map(drop)
+                    send_padded(socket, message, to)
                 }
             },
         }
     }
+}
+
+/// With two octets behind the message, so that a transparent clock can keep the checksum right (D.2).
+fn send_padded(socket: &Socket, message: &[u8], to: SocketAddrV6) -> io::Result<()> {
+    let mut padded = Vec::with_capacity(message.len() + 2);
+    padded.extend_from_slice(message);
+    padded.extend_from_slice(&[0; 2]);
+    socket.send_to(&padded, &to.into()).map(drop)
 }
 
 /// The message, and the scope of the primary group of IPv6 that it was sent to.

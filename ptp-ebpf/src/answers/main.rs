@@ -15,6 +15,7 @@ mod say;
 mod direct;
 #[path = "../every.rs"]
 mod every;
+mod exchange;
 #[path = "../find.rs"]
 mod find;
 mod maps;
@@ -26,18 +27,18 @@ use aya_ebpf::{
     helpers::generated::{
         bpf_clone_redirect, bpf_ktime_get_ns, bpf_ktime_get_tai_ns, bpf_redirect,
     },
-    macros::{classifier, xdp},
-    programs::{TcContext, XdpContext},
+    macros::{classifier, raw_tracepoint, xdp},
+    programs::{RawTracePointContext, TcContext, XdpContext},
 };
 use core::ptr;
 use ptp_common::answer::{Outcome, PLAIN_RESPONSE, RESPONSE, flag, interface, served, slot};
 
 use find::find;
-use maps::{Interface, Slot, Work, admit, admit_stranger, has, mixed};
+use maps::{Interface, Leaving, Slot, Work, admit, admit_stranger, go_to_exchanges, has, mixed};
 use packet::{Packet, REQUEST, Request};
 
 /// A message as it is made in the work area.
-type Answer = [u64; RESPONSE / 8 + 1];
+type Answer = [u64; maps::ANSWER];
 
 /// "Go on as if I were not here": `TCX_NEXT` of TCX and `TC_ACT_UNSPEC` of clsact.
 const NEXT: i32 = -1;
@@ -62,6 +63,9 @@ pub fn ptp_answers_tc(ctx: TcContext) -> i32 {
     let Some(packet) = Packet::new(&ctx, &location) else { return NEXT };
     let clocks = Clocks::read();
     let Some(request) = packet.request() else { return NEXT };
+    if exchange::is_request(&request) {
+        go_to_exchanges(&ctx);
+    }
     if request[0].to_ne_bytes()[0] & 0x0f != 1 {
         return NEXT;
     }
@@ -94,6 +98,26 @@ fn send_back(ctx: &TcContext, ifindex: u32) -> i32 {
         bpf_clone_redirect(skb, ifindex, 0);
     }
     DROP
+}
+
+/// Requests of CSPTP and SPTP, which have two messages as their answer.
+#[classifier]
+pub fn ptp_answers_exchange(ctx: TcContext) -> i32 {
+    exchange::answer(&ctx)
+}
+
+/// TC egress: an answer of ours on its way to the driver.
+#[classifier]
+pub fn ptp_answers_out(ctx: TcContext) -> i32 {
+    Leaving::passes(ctx.skb.skb);
+    NEXT
+}
+
+/// The last point before the driver. Fires for every packet of the host.
+#[raw_tracepoint(tracepoint = "net_dev_start_xmit")]
+pub fn ptp_answers_leave(ctx: RawTracePointContext) -> i32 {
+    Leaving::leaves(ctx.arg(0));
+    0
 }
 
 /// Lets everything pass: through it the agent puts a frame of its own on the way in (BPF_PROG_TEST_RUN with live
@@ -154,7 +178,7 @@ fn delay(
     let identity = (pair(request[5], request[6]), request[7]);
     // The agent asks itself now and then, from its own address.
     let is_probe = identity.0 == slot.get(slot::PROBE);
-    let ends = packet.ends(own, slot, is_unicast, is_probe, REQUEST)?;
+    let ends = packet.ends(own, slot, is_unicast, is_probe, REQUEST, 0)?;
     let arrival_ns = arrival(packet, flags, slot, clocks) - own.get(interface::LATENCY) as i64;
     let time_ns = served(
         arrival_ns,

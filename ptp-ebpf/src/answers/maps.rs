@@ -2,12 +2,16 @@
 //! entries, and nothing grows.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
-    helpers::generated::bpf_get_prandom_u32,
+    bindings::__sk_buff,
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, lpm_trie::Key},
+    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns},
     macros::btf_map,
+    programs::TcContext,
 };
 use core::ptr;
-use ptp_common::answer::{COUNTS, Outcome, RESPONSE, count_index, flag, interface, slot, spend};
+use ptp_common::answer::{
+    COUNTS, CSPTP_ANSWER, Outcome, count_index, flag, interface, slot, spend,
+};
 
 /// The generation of the numbers that are valid.
 #[btf_map]
@@ -39,18 +43,95 @@ static BUDGET: PerCpuArray<u64, 1> = PerCpuArray::new();
 /// Where answers are made.
 #[btf_map]
 static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
+/// The program for exchanges of two messages.
+#[btf_map]
+static EXCHANGES: ProgramArray<1> = ProgramArray::new();
+/// The answer that is being sent.
+#[btf_map]
+static LEAVING: PerCpuArray<Leaving, 1> = PerCpuArray::new();
 /// Counts of requests.
 #[btf_map]
 static COUNTS_OF: PerCpuArray<u64, COUNTS> = PerCpuArray::new();
+
+/// An answer on its way out, from the hook to the driver. All of it happens inside of one call, on one processor.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Leaving {
+    is_sending: u64,
+    /// The socket buffer, as the hook at TC egress has seen it.
+    skb: u64,
+    /// When the driver was called with it, CLOCK_MONOTONIC; 0 as long as it was not.
+    left_ns: u64,
+}
+
+impl Leaving {
+    fn of_processor() -> Option<*mut Self> {
+        LEAVING.get_ptr_mut(0)
+    }
+
+    /// Calls `send`; when the driver was called with what that has sent, or `None` where it has not been until
+    /// `send` was done, because something holds the packet.
+    #[inline(always)]
+    pub fn of(send: impl FnOnce() -> bool) -> Option<u64> {
+        let this = Self::of_processor()?;
+        // SAFETY: this processor's own words, which the two programs below read and write meanwhile.
+        unsafe {
+            ptr::write_volatile(&raw mut (*this).skb, 0);
+            ptr::write_volatile(&raw mut (*this).left_ns, 0);
+            ptr::write_volatile(&raw mut (*this).is_sending, 1);
+            let is_sent = send();
+            ptr::write_volatile(&raw mut (*this).is_sending, 0);
+            let left_ns = ptr::read_volatile(&raw const (*this).left_ns);
+            (is_sent && left_ns != 0).then_some(left_ns)
+        }
+    }
+
+    /// A packet passes TC egress.
+    #[inline(always)]
+    pub fn passes(skb: *mut __sk_buff) {
+        let Some(this) = Self::of_processor() else { return };
+        // SAFETY: as above.
+        unsafe {
+            if ptr::read_volatile(&raw const (*this).is_sending) != 0 {
+                // In the map's value it is a number.
+                ptr::write_volatile((&raw mut (*this).skb).cast(), skb);
+            }
+        }
+    }
+
+    /// The driver is called with a packet.
+    #[inline(always)]
+    pub fn leaves(skb: u64) {
+        let Some(this) = Self::of_processor() else { return };
+        // SAFETY: as above, and a helper without arguments.
+        unsafe {
+            if ptr::read_volatile(&raw const (*this).is_sending) != 0
+                && ptr::read_volatile(&raw const (*this).skb) == skb
+            {
+                // Where devices are stacked the lowest one is the last.
+                ptr::write_volatile(&raw mut (*this).left_ns, bpf_ktime_get_ns());
+            }
+        }
+    }
+}
+
+/// Goes on in the program for exchanges of two messages, if there is one.
+#[inline(always)]
+pub fn go_to_exchanges(ctx: &TcContext) {
+    // SAFETY: nothing is left to be done here.
+    unsafe {
+        let _ = EXCHANGES.tail_call(ctx, 0);
+    }
+}
 
 /// What an answer is made of; a program's stack has no room for it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Work {
     /// The answer, and zeros behind it.
-    pub answer: [u64; RESPONSE / 8 + 1],
-    /// The request's datagram without its checksum.
-    pub before: [u32; DATAGRAM + 1],
+    pub answer: [u64; ANSWER],
+    /// The datagram that is there, without its checksum, and zeros behind it.
+    pub before: [u32; BEFORE],
     /// The UDP headers to send, and the same without checksum.
     pub udp: [u32; 2],
     pub summed_udp: [u32; 2],
@@ -61,8 +142,12 @@ pub struct Work {
     pub new_pseudo: [u32; 9],
 }
 
-/// Words of a request and its UDP header.
+/// Words of a Delay_Req and its UDP header.
 pub const DATAGRAM: usize = (8 + 44) / 4;
+/// Words of eight bytes that the longest answer is in, and one more.
+pub const ANSWER: usize = CSPTP_ANSWER / 8 + 1;
+/// Words of the longest datagram.
+pub const BEFORE: usize = 2 + ANSWER * 2;
 
 impl Work {
     /// This processor's.

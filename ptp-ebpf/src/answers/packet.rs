@@ -13,10 +13,10 @@ use aya_ebpf::{
 use core::{mem::MaybeUninit, ptr};
 use ptp_common::{
     answer::{BROADCAST, OWN, Outcome, flag, interface},
-    classify::{Location, Network, PORT_GENERAL},
+    classify::{Location, Network, PORT_EVENT, PORT_GENERAL},
 };
 
-use crate::maps::{DATAGRAM, Interface, LINK, Slot, Work, has, kind_of, mixed, prefix_of};
+use crate::maps::{BEFORE, DATAGRAM, Interface, LINK, Slot, Work, has, kind_of, mixed, prefix_of};
 
 /// Length of an Ethernet header.
 const ETHERNET: usize = 14;
@@ -65,7 +65,7 @@ pub struct Ends {
     /// What the prefixes say of the sender.
     pub trust: u32,
     /// Octets behind the message.
-    trailer: usize,
+    pub trailer: usize,
 }
 
 pub struct Packet<'a> {
@@ -118,6 +118,7 @@ impl<'a> Packet<'a> {
         is_unicast: bool,
         is_probe: bool,
         length: usize,
+        v4_trailer: usize,
     ) -> Result<Ends, Outcome> {
         let skb = self.skb();
         // SAFETY: the program's context; the verifier checks each field access.
@@ -162,9 +163,10 @@ impl<'a> Packet<'a> {
                 let first = u32::from_be(header[0]);
                 let second = u32::from_be(header[1]);
                 let total = (first & 0xffff) as usize;
+                let trailer = total.wrapping_sub(IPV4 + UDP + length);
                 if first >> 24 != 0x45
                     || second & 0x3fff != 0
-                    || total != IPV4 + UDP + length
+                    || (trailer != 0 && trailer != v4_trailer)
                     || size != ETHERNET + total
                 {
                     return Err(Outcome::Packet);
@@ -177,6 +179,7 @@ impl<'a> Packet<'a> {
                 if !is_unicast && destination != PRIMARY_V4 {
                     return Err(Outcome::Address);
                 }
+                ends.trailer = trailer;
                 ends.source = [0, 0, MAPPED, header[3]];
                 ends.destination = [0, 0, MAPPED, header[4]];
             }
@@ -260,19 +263,117 @@ impl<'a> Packet<'a> {
         {
             return None;
         }
-        let checksum = u32::from_be(work.before[1]) & 0xffff;
-        work.before[1] &= u32::from_be(0xffff_0000);
-        let ports = u32::from(PORT_GENERAL) << 16 | u32::from(PORT_GENERAL);
-        let length = (payload as u32) << 16;
-        work.udp = [ports.to_be(), (length | checksum).to_be()];
-        work.summed_udp = [ports.to_be(), length.to_be()];
-        Some(checksum != 0)
+        Some(head(work, PORT_GENERAL, payload))
+    }
+
+    /// The message's words behind its fixed part.
+    #[inline(always)]
+    pub fn behind<T: Copy>(&self, offset: usize) -> Option<T> {
+        match self.network {
+            Network::Ethernet => None,
+            Network::Ipv4 => self.load(message_at(Network::Ipv4) + offset),
+            Network::Ipv6 => self.load(message_at(Network::Ipv6) + offset),
+        }
+    }
+
+    /// Reads the datagram of a request, `size` bytes long.
+    #[inline(always)]
+    fn read_datagram(&self, at: usize, work: &mut Work, size: usize) -> bool {
+        work.before = [0; BEFORE];
+        let to = work.before.as_mut_ptr().cast();
+        // The verifier wants to see each length.
+        macro_rules! read {
+            ($($length:literal)*) => {
+                match size {
+                    // SAFETY: the helper writes as many bytes, and there are more.
+                    $($length => unsafe {
+                        bpf_skb_load_bytes(self.skb().cast(), at as u32, to, $length) == 0
+                    },)*
+                    _ => false,
+                }
+            };
+        }
+        // Requests of 44, 50, 52 and 88 octets, and two behind them.
+        read!(52 54 58 60 62 96 98)
+    }
+
+    /// The first message of an answer to a request of `request` bytes, to the event port.
+    #[inline(always)]
+    pub fn answer_first(
+        &self,
+        own: Interface,
+        ends: &Ends,
+        work: &mut Work,
+        request: usize,
+        length: usize,
+    ) -> bool {
+        let size = UDP + request + ends.trailer;
+        match self.network {
+            Network::Ethernet => false,
+            Network::Ipv4 => {
+                self.read_datagram(ETHERNET + IPV4, work, size) && {
+                    let has_checksum = head(work, PORT_EVENT, UDP + length);
+                    self.write_v4(own, ends, work, length, BEFORE, has_checksum)
+                }
+            }
+            Network::Ipv6 => {
+                self.read_datagram(ETHERNET + IPV6, work, size) && {
+                    head(work, PORT_EVENT, UDP + length + TRAILER);
+                    self.write_v6(own, ends, work, length, BEFORE)
+                }
+            }
+        }
+    }
+
+    /// The second one in place of the first, whose datagram is in `work`, to the general port.
+    #[inline(always)]
+    pub fn answer_second(
+        &self,
+        own: Interface,
+        ends: &Ends,
+        work: &mut Work,
+        length: usize,
+    ) -> bool {
+        let at = match self.network {
+            Network::Ethernet => return false,
+            Network::Ipv4 => ETHERNET + IPV4,
+            Network::Ipv6 => ETHERNET + IPV6,
+        };
+        let Some(now) = self.load::<u32>(at + 4) else { return false };
+        work.before[1] = now;
+        match self.network {
+            Network::Ethernet => false,
+            Network::Ipv4 => {
+                let has_checksum = head(work, PORT_GENERAL, UDP + length);
+                self.write_v4(own, ends, work, length, BEFORE, has_checksum)
+            }
+            Network::Ipv6 => {
+                head(work, PORT_GENERAL, UDP + length + TRAILER);
+                self.write_v6(own, ends, work, length, BEFORE)
+            }
+        }
     }
 
     #[inline(always)]
     fn answer_v4(&self, own: Interface, ends: &Ends, work: &mut Work, length: usize) -> bool {
+        let at = ETHERNET + IPV4;
+        let Some(has_checksum) = self.prepare(at, work, UDP + length) else { return false };
+        work.before[DATAGRAM] = 0;
+        self.write_v4(own, ends, work, length, DATAGRAM + 1, has_checksum)
+    }
+
+    /// Writes a datagram of `work` over the one that is there, of which `before` words are known.
+    #[inline(always)]
+    fn write_v4(
+        &self,
+        own: Interface,
+        ends: &Ends,
+        work: &mut Work,
+        length: usize,
+        before: usize,
+        has_checksum: bool,
+    ) -> bool {
         const AT: usize = ETHERNET + IPV4;
-        let Some(has_checksum) = self.prepare(AT, work, UDP + length) else { return false };
         let Some(first) = self.load::<u32>(ETHERNET) else { return false };
         let (from, to) = (ends.source[3], ends.destination[3]);
         let (source, destination, hops) = if ends.is_unicast {
@@ -312,8 +413,7 @@ impl<'a> Packet<'a> {
         work.new_pseudo[0] = source;
         work.new_pseudo[1] = destination;
         work.new_pseudo[2] = work.summed_udp[1];
-        work.before[DATAGRAM] = 0;
-        self.sum(AT, work, length, 12)
+        self.sum(AT, work, before, length, 12)
     }
 
     #[inline(always)]
@@ -329,6 +429,21 @@ impl<'a> Packet<'a> {
             let [a, b] = behind.to_ne_bytes();
             work.before[DATAGRAM] = u32::from_ne_bytes([a, b, 0, 0]);
         }
+        self.write_v6(own, ends, work, length, DATAGRAM + 1)
+    }
+
+    /// As [`Self::write_v4`].
+    #[inline(always)]
+    fn write_v6(
+        &self,
+        own: Interface,
+        ends: &Ends,
+        work: &mut Work,
+        length: usize,
+        before: usize,
+    ) -> bool {
+        const AT: usize = ETHERNET + IPV6;
+        let payload = UDP + length + TRAILER;
         let Some(first) = self.load::<u32>(ETHERNET) else { return false };
         let (from, to) = (ends.source, ends.destination);
         let (source, destination, hops) = if ends.is_unicast {
@@ -365,18 +480,18 @@ impl<'a> Packet<'a> {
             && self.store(AT, &work.udp, UDP)
             // Zeros behind the message.
             && self.store(AT + UDP, &work.answer, length + TRAILER)
-            && self.sum(AT, work, length, 36)
+            && self.sum(AT, work, before, length, 36)
     }
 
     /// Makes the UDP checksum right: for what the datagram was and is, and for what the pseudo header was and
     /// is. Where the checksum is still to be filled in, only the latter is in the field.
     #[inline(always)]
-    fn sum(&self, at: usize, work: &mut Work, length: usize, pseudo: u32) -> bool {
+    fn sum(&self, at: usize, work: &mut Work, before: usize, length: usize, pseudo: u32) -> bool {
         // The message has zeros behind it.
         let words = length.next_multiple_of(4) as u32;
         // SAFETY: the helpers read as many bytes as these have.
         unsafe {
-            let (from, size) = (work.before.as_mut_ptr(), size_of_val(&work.before) as u32);
+            let (from, size) = (work.before.as_mut_ptr(), (before * 4) as u32);
             let first = bpf_csum_diff(from, size, work.summed_udp.as_mut_ptr(), UDP as u32, 0);
             let message = work.answer.as_mut_ptr().cast();
             let whole = bpf_csum_diff(ptr::null_mut(), 0, message, words, first as u32) as u32;
@@ -429,6 +544,19 @@ impl Ends {
         let hash = mixed(seed, u64::from(words[0]) << 32 | u64::from(words[1]));
         mixed(hash, u64::from(words[2]) << 32 | u64::from(words[3]))
     }
+}
+
+/// Makes the answer's UDP header, for a payload of the network layer of `payload` bytes, and takes the checksum
+/// out of the one that is there. Whether there is a checksum.
+#[inline(always)]
+fn head(work: &mut Work, port: u16, payload: usize) -> bool {
+    let checksum = u32::from_be(work.before[1]) & 0xffff;
+    work.before[1] &= u32::from_be(0xffff_0000);
+    let ports = u32::from(port) << 16 | u32::from(port);
+    let length = (payload as u32) << 16;
+    work.udp = [ports.to_be(), (length | checksum).to_be()];
+    work.summed_udp = [ports.to_be(), length.to_be()];
+    checksum != 0
 }
 
 /// Six bytes as they lie in memory.

@@ -32,11 +32,11 @@ use aya_ebpf::{
     programs::{RawTracePointContext, TcContext},
 };
 use core::mem::MaybeUninit;
-use ptp_common::residence::{HEAD, Head, Kind};
+use ptp_common::residence::{HEAD, Head, Kind, Outcome, kind_of};
 
 use find::find;
 use flight::FLIGHTS;
-use maps::{Config, PORTS};
+use maps::{Config, PORTS, count, place};
 use packet::Packet;
 
 /// "Go on as if I were not here": `TCX_NEXT` of TCX and `TC_ACT_UNSPEC` of clsact.
@@ -68,8 +68,11 @@ pub fn ptp_tc_arrive(ctx: TcContext) -> i32 {
         let ifindex = unsafe { (*ctx.skb.skb).ifindex };
         if let Some(config) = Config::at(now_ns)
             && let Some(port) = port_of(ifindex)
-            && let Some(loaded) = packet.message::<[u8; HEAD]>(0)
         {
+            let Some(loaded) = packet.message::<[u8; HEAD]>(0) else {
+                truncated(&packet, port, Some(Kind::Event));
+                return NEXT;
+            };
             let head = Head::new(bytes.write(loaded));
             if let Some((kind, Kind::Event)) = head.kind() {
                 // SAFETY: as above.
@@ -100,6 +103,7 @@ fn depart(ctx: &TcContext, packet: &Packet) -> i32 {
         return NEXT;
     };
     let Some(loaded) = packet.message::<[u8; HEAD]>(0) else {
+        truncated(packet, went, None);
         return NEXT;
     };
     let head = Head::new(&loaded);
@@ -115,6 +119,17 @@ fn depart(ctx: &TcContext, packet: &Packet) -> i32 {
     match sort {
         Kind::Event => events::leaves(ctx, packet, &head, &config, kind, came, went),
         Kind::General => generals::leaves(ctx, packet, &head, &config, kind, came, went, now_ns),
+    }
+}
+
+/// Counts a message that is shorter than any of its type can be; of one kind only, if one is named.
+#[inline(always)]
+fn truncated(packet: &Packet, port: u32, only: Option<Kind>) {
+    if let Some(first) = packet.message::<u8>(0)
+        && let Some((kind, sort)) = kind_of(first & 0x0f)
+        && only.is_none_or(|only| only == sort)
+    {
+        count(place(port, kind), Outcome::Malformed);
     }
 }
 

@@ -129,6 +129,7 @@ impl Council {
                 seed: config.seed.rotate_left(u32::from(*domain_number) + 1),
                 witness_domains: Vec::new(),
                 contention: None,
+                servers: Vec::new(),
                 ..config.clone()
             };
             let mut said = Commands::default();

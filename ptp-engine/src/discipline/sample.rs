@@ -7,6 +7,7 @@ use ptp_common::{
 
 use crate::{
     PortIndex,
+    csptp::Protocol,
     servo::{ServoState, Trust},
     stamp::StampSource,
     strategy::Strategy,
@@ -43,6 +44,8 @@ pub struct Sample {
     pub grandmaster: Option<ClockIdentity>,
     /// `sequenceId` of the Sync.
     pub sequence_id: u16,
+    /// How a server was asked; `None` where nobody had to be.
+    pub exchange: Option<Protocol>,
     /// How requests are sent and Sync messages chosen.
     pub strategy: Strategy,
     /// Whether it was a server of NTP, of which the port is counted behind those of PTP.

@@ -104,7 +104,9 @@ impl Instance {
 
     /// The state decision: E_best over all ports (9.3.2.2), and what follows from it.
     pub(super) fn decide(&mut self, cx: &mut Cx<'_>, reason: StateReason) {
-        if self.standing.is_some() {
+        if self.asking.is_some() {
+            self.decide_as_asker(cx, reason);
+        } else if self.standing.is_some() {
             self.decide_roles(cx, reason);
         } else {
             self.decide_as_client(cx, reason);
@@ -114,7 +116,7 @@ impl Instance {
     /// For a clock that is a client only.
     fn decide_as_client(&mut self, cx: &mut Cx<'_>, reason: StateReason) {
         let now = cx.now;
-        let mut best: Option<(DataSet, usize, usize)> = None;
+        let mut best: Option<(DataSet, bool, usize, usize)> = None;
         for (index, port) in self.ports.iter().enumerate() {
             for (n, foreign) in port.foreign.iter().enumerate() {
                 if !foreign.is_qualified(now) && self.parent_on(index) != Some(foreign.source) {
@@ -124,12 +126,20 @@ impl Instance {
                     continue;
                 }
                 let candidate = port.data_set_of(foreign);
-                if best.as_ref().is_none_or(|(best, ..)| candidate.is_better_than(best)) {
-                    best = Some((candidate, index, n));
+                // Who announces itself and sends nothing else is better than nobody alone.
+                let is_better = best.as_ref().is_none_or(|(best, is_silent, ..)| {
+                    if foreign.is_silent == *is_silent {
+                        candidate.is_better_than(best)
+                    } else {
+                        *is_silent
+                    }
+                });
+                if is_better {
+                    best = Some((candidate, foreign.is_silent, index, n));
                 }
             }
         }
-        let Some((_, index, n)) = best else {
+        let Some((_, _, index, n)) = best else {
             if let Some(old) = self.parent.take() {
                 self.epoch += 1;
                 self.leave(cx, usize::from(old.port.0), reason);
@@ -175,7 +185,12 @@ impl Instance {
             if let Some(old) = old.filter(|_| !same_port && self.standing.is_none()) {
                 self.leave(cx, usize::from(old.port.0), StateReason::BetterElsewhere);
             }
-            let following = Following::new(&self.ports[index].config);
+            let mut following = Following::new(&self.ports[index].config);
+            if let Some((_, log)) =
+                self.ports[index].granted.filter(|(by, _)| *by == new.set.parent_port_identity)
+            {
+                following.log_delay_req_interval = log;
+            }
             self.enter(cx, index, Role::Receiver(following), reason);
             self.expect_parent(index);
         }
@@ -211,7 +226,7 @@ impl Instance {
     }
 
     /// A port stops following.
-    fn leave(&mut self, cx: &mut Cx<'_>, index: usize, reason: StateReason) {
+    pub(crate) fn leave(&mut self, cx: &mut Cx<'_>, index: usize, reason: StateReason) {
         if !matches!(self.ports[index].role, Role::Disabled) {
             self.enter(cx, index, Role::Listening, reason);
         }

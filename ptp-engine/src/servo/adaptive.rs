@@ -13,6 +13,7 @@ mod estimator;
 mod filter;
 mod history;
 mod noise;
+mod routes;
 
 use super::{
     DelayInput, Interval, Observed, Options, PeerDelayInput, Purpose, Servo, ServoOutput,
@@ -48,6 +49,8 @@ const RATES_KEPT: Duration = Duration::from_secs(16);
 /// What a clipped estimate says of the rate fades with this time constant, seconds.
 const CLIPPED_FOR_S: f64 = 64.0;
 const RATES_EVERY: Duration = Duration::from_secs(2);
+/// Sync in a row for which an estimate may be outside of what is possible while something is in question.
+const REFUTED: u32 = 8;
 /// An estimate is outside of what is possible if it is so by more than this, nanoseconds: rounding.
 const CLIPPED_NS: f64 = 1.0;
 
@@ -71,6 +74,8 @@ pub struct AdaptiveServo {
     latest: Latest,
     causal: Causal,
     is_clipped: bool,
+    /// Sync in a row at which the estimate was outside of what is possible.
+    outside: u32,
     /// Rate error that would explain why estimates were clipped lately, parts per billion.
     clipped_ppb: f64,
     /// The rates that were believed lately, parts per billion.
@@ -103,6 +108,7 @@ impl AdaptiveServo {
             latest: Latest::default(),
             causal: Causal::new(&options),
             is_clipped: false,
+            outside: 0,
             clipped_ppb: 0.0,
             rates: VecDeque::new(),
         }
@@ -139,6 +145,7 @@ impl AdaptiveServo {
         self.estimator = None;
         self.acquisition = Acquisition::default();
         self.confirmation = Confirmation::default();
+        self.outside = 0;
     }
 
     /// Where time has stepped, what bounded it before bounds it no more, and the clock may step too.
@@ -169,7 +176,7 @@ impl AdaptiveServo {
         self.is_clipped = false;
         self.clipped_ppb *= 1.0 - self.interval.seconds().min(1.0) / CLIPPED_FOR_S;
         let Some(estimator) = &mut self.estimator else { return };
-        if self.causal.is_contradicted() || estimator.suspected().is_some() {
+        if self.causal.is_contradicted() {
             return;
         }
         let Some(interval) = self.causal.interval(at, pace, None) else { return };
@@ -181,8 +188,24 @@ impl AdaptiveServo {
         } else if error > width {
             width - error
         } else {
+            self.outside = 0;
             return;
         };
+        self.outside += 1;
+        if estimator.suspected().is_some() {
+            // What is in question is not corrected. But where nothing that may have changed explains it for long, what
+            // is believed is refuted.
+            if self.outside < REFUTED {
+                return;
+            }
+            if by.abs() > width || self.outside >= 4 * REFUTED {
+                tracing::debug!(?by, "an estimate is refuted");
+                self.left_behind = self.estimator.take();
+                self.is_stepped = true;
+                self.begin_anew();
+                return;
+            }
+        }
         let by = by.as_nanos_f64();
         if by.abs() > CLIPPED_NS {
             estimator.clip(by);

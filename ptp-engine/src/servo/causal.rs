@@ -210,7 +210,7 @@ impl Causal {
         let sample = Sample::new(input.t2.mono, ns - self.least_delay_ns[0] + slack);
         let other = self.lower(sample.at, pace);
         Self::take(&mut self.forward, sample, other, pace, &mut self.contradictions);
-        self.settle();
+        self.settle(sample.at, pace);
     }
 
     /// An answered Delay_Req.
@@ -221,7 +221,7 @@ impl Causal {
         let sample = Sample::new(input.t3.mono, ns - self.least_delay_ns[1] + slack);
         let other = self.forward.bound(sample.at, pace);
         Self::take(&mut self.backward, sample, other, pace, &mut self.contradictions);
-        self.settle();
+        self.settle(sample.at, pace);
     }
 
     /// A link delay: a Sync cannot have taken longer than the fastest packet both ways.
@@ -263,10 +263,13 @@ impl Causal {
     }
 
     /// Gives up what was before when contradictions have become the rule.
-    fn settle(&mut self) {
+    fn settle(&mut self, now: Time<Free>, pace: Pace) {
         let counts = [self.forward.contradicting.len(), self.backward.contradicting.len()];
         let both = counts.iter().all(|count| *count >= CONTRADICTIONS / 2);
         let one = counts.iter().any(|count| *count >= CONTRADICTIONS);
+        if both || one {
+            self.remember_width(now, pace);
+        }
         if both {
             self.forward.turn_over();
             self.backward.turn_over();
@@ -348,8 +351,10 @@ impl Causal {
             _ => return None,
         };
         if lo > hi {
-            // Somebody's stamp lies, and it is not known whose.
-            core::mem::swap(&mut lo, &mut hi);
+            // Somebody's stamp lies, and it is not known whose. Of either story only the near end is there; the
+            // far one is a round trip away.
+            let width = self.width_ns.unwrap_or(0.0);
+            (lo, hi) = (hi - width, lo + width);
         }
         let width = hi - lo;
         let since = |side: &Side| doubted.and_then(|since| side.bound_since(since, now, pace));

@@ -39,8 +39,8 @@ const TELL: u16 = 9_000;
 const SHAPER: &str = "tbf rate 2mbit burst 2k limit 100k";
 const LOAD: f64 = 1.4e6;
 /// Of each kind, so long.
-const IDLE: Duration = Duration::from_secs(6);
-const LOADED: Duration = Duration::from_secs(20);
+const IDLE: Duration = Duration::from_secs(10);
+const LOADED: Duration = Duration::from_secs(30);
 /// What was sent before does not count any more after so long.
 const SETTLED: Duration = Duration::from_secs(2);
 /// All guests share the host's processors with others.

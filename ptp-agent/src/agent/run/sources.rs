@@ -8,6 +8,7 @@ use crate::{
     agent::bound::{ceiling, nanos_outwards},
     clock::followed::Followed,
     engine::{
+        csptp::ServerConfig,
         discipline::{Discipline, Source, Standing},
         sources::SourceId,
     },
@@ -20,7 +21,16 @@ use crate::{
 /// In a detail.
 const NAMED: usize = 4;
 
-fn name(id: SourceId) -> String {
+/// The server that a source is.
+fn asked(engine: &Discipline<Followed>, id: SourceId) -> Option<ServerConfig> {
+    let SourceId::Ptp { port, .. } = id else { return None };
+    engine.receiver().server(port)
+}
+
+fn name(engine: &Discipline<Followed>, id: SourceId) -> String {
+    if let Some(ServerConfig { protocol, address: Some(address), .. }) = asked(engine, id) {
+        return format!("{protocol} server {}", address.ip());
+    }
     match id {
         SourceId::Ptp { domain_number, port } => format!("{port} in domain {domain_number}"),
         SourceId::Ntp(server) => format!("NTP server {server}"),
@@ -30,14 +40,18 @@ fn name(id: SourceId) -> String {
 /// What the snapshot says of them.
 pub(super) fn status(engine: &Discipline<Followed>, now: Time<Mono>) -> SourcesStatus {
     let sources = engine.sources(now).map(|source| {
+        let asked = asked(engine, source.id);
         let (kind, domain) = match source.id {
-            SourceId::Ptp { domain_number, .. } => ("ptp", Some(domain_number)),
+            SourceId::Ptp { domain_number, .. } => match asked {
+                Some(server) => (server.protocol.name(), None),
+                None => ("ptp", Some(domain_number)),
+            },
             SourceId::Ntp(_) => ("ntp", None),
         };
         SourceStatus {
             kind: kind.into(),
             domain,
-            name: name(source.id),
+            name: name(engine, source.id),
             grandmaster: source.grandmaster.to_string(),
             followed: source.is_followed,
             agrees: source.agrees,
@@ -61,9 +75,18 @@ pub(super) fn figures(engine: &Discipline<Followed>, now: Time<Mono>) -> SourceF
             None => figures.unknown += 1,
         }
     }
-    figures.is_ntp_followed = engine.follows_ntp() && engine.parent().is_some();
-    let is_followed = engine.receiver().parent().is_some() && !engine.follows_ntp();
-    figures.followed_domain = is_followed.then(|| engine.receiver().domain_number());
+    let receiver = engine.receiver();
+    figures.followed =
+        receiver.parent().map(|parent| match receiver.server(parent.set.parent_port_identity) {
+            Some(server) => (server.protocol.name(), server.domain_number),
+            None => ("ptp", receiver.domain_number()),
+        });
+    for server in receiver.servers(now) {
+        figures.servers[usize::from(!server.is_answering)] += 1;
+    }
+    if engine.follows_ntp() {
+        figures.followed = engine.parent().map(|_| ("ntp", 0));
+    }
     figures
 }
 
@@ -104,7 +127,7 @@ pub(super) fn contradicted(engine: &Discipline<Followed>, now: Time<Mono>) -> Op
             )
         });
         let mark = if source.is_followed { ", followed" } else { "" };
-        format!("{}{place}{mark}", name(source.id))
+        format!("{}{place}{mark}", name(engine, source.id))
     };
     let known = engine.sources(now).filter(|source| source.interval.is_some());
     let all: Vec<String> = known.take(NAMED).map(|source| told(&source)).collect();

@@ -20,9 +20,10 @@ use super::{
         services::Services,
         set_drop_figures, set_message_figures, set_stamp_figures,
         snapshot::{own_port, timestamps},
-        unix_seconds,
+        unicast, unix_seconds,
     },
     Runner, host, roles,
+    servers::Servers,
 };
 use super::{apart::Apart, sources};
 use crate::{
@@ -75,9 +76,13 @@ pub(super) struct Teller {
     pub(super) printed: Time<Mono>,
     pub(super) start: Time<Mono>,
     pub(super) identity: ClockIdentity,
+    /// Names of those who are asked for time.
+    pub(super) partners: Vec<String>,
     pub(super) exports: Exports,
     /// What the alarms tolerate.
     pub(super) limits: Limits,
+    /// Who is asked.
+    pub(super) servers: Option<Servers>,
 }
 
 impl Teller {
@@ -327,6 +332,7 @@ impl Teller {
                 figures.clock_steps = self.steps;
                 figures.host_clock = host_clock;
                 bound::set_figures(figures, view.trust.as_ref(), runner.engine.origin());
+                figures.unicast = unicast::figures(receiver, *port, now);
                 set_message_figures(figures, counters);
                 if let Some((rx, tx)) = runner.io.stamp_counts(*port) {
                     set_stamp_figures(figures, Direction::Rx, &rx);
@@ -391,9 +397,12 @@ impl Teller {
         };
         bound::tell(&mut following, view, withheld);
         let ports = self.ports.iter().map(|port| {
-            let delay = client.link(*port).and_then(Link::mean_link_delay);
+            let link = client.link(*port);
+            let delay = link.and_then(Link::mean_link_delay);
             Port {
+                unicast: unicast::status(receiver, *port, &self.partners, now),
                 link_delay_ns: Some(delay.map(Duration::as_nanos)),
+                as_capable: link.and_then(Link::is_capable),
                 ..own_port(&runner.io, *port, receiver.port_state(*port))
             }
         });
@@ -410,6 +419,7 @@ impl Teller {
             data_sets: Some(data_sets::of_client(client, last, self.sync_interval)),
             sources: Some(sources::status(client, now)),
             ntp: ntp::asked(client, &runner.io),
+            servers: self.servers.as_ref().map(|it| it.status(client, now)).unwrap_or_default(),
             ..Snapshot::default()
         };
         roles::tell(&mut snapshot, receiver, now);
@@ -507,6 +517,7 @@ mod tests {
             parent: PortIdentity::ALL,
             grandmaster: None,
             sequence_id: 1,
+            exchange: None,
             strategy: Strategy::Plain,
             is_of_ntp: false,
         };

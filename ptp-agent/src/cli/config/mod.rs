@@ -19,9 +19,10 @@ use super::{
     ntp::{Follow, Host, NtpMode, PollOption},
     profile::ProfileName,
     roles::{PortOption, RunRole},
+    unicast::ServeUnicast,
 };
 use crate::{
-    agent::{io::Sender, prime::PrimeMode},
+    agent::{io::Sender, partners::Partner, prime::PrimeMode},
     answers,
     capture::{self, Latencies},
     engine::{discipline::Policy, receiver::Acceptable, strategy},
@@ -119,6 +120,14 @@ pub(super) struct RunSection {
     pub(super) silent_until_locked: Option<bool>,
     pub(super) max_steps_removed: Option<u16>,
     pub(super) sync_receipt_timeout: Option<u8>,
+    pub(super) neighbor_prop_delay_threshold: Option<u32>,
+    pub(super) unicast: Option<Vec<Partner>>,
+    pub(super) hybrid: Option<bool>,
+    pub(super) unicast_duration: Option<std::num::NonZeroU16>,
+    pub(super) unicast_query_interval: Option<i8>,
+    pub(super) csptp: Option<Vec<String>>,
+    pub(super) sptp: Option<Vec<String>>,
+    pub(super) log_request_interval: Option<i8>,
 }
 
 /// `[serve]`.
@@ -145,6 +154,12 @@ pub(super) struct ServeSection {
     pub(super) ntp_stratum: Option<u8>,
     pub(super) ntp_smear: Option<bool>,
     pub(super) ntp_answers_per_second: Option<std::num::NonZeroU32>,
+    pub(super) unicast: Option<ServeUnicast>,
+    pub(super) unicast_clients: Option<std::num::NonZeroU32>,
+    pub(super) unicast_clients_per_host: Option<std::num::NonZeroU32>,
+    pub(super) unicast_messages_per_second: Option<std::num::NonZeroU32>,
+    pub(super) csptp: Option<bool>,
+    pub(super) sptp: Option<bool>,
 }
 
 impl ConfigError {

@@ -26,6 +26,7 @@ use crate::{
     engine::{
         Change, Command, Datagram, PortIndex, SentToken, Transmit,
         discipline::{Client, Event},
+        outcome::Observation,
         receiver::ReceiverConfig,
     },
     servo::Servo,
@@ -421,6 +422,10 @@ impl World {
                     self.followed = n.min(self.grandmasters.len() - 1);
                 }
                 Command::Send(transmit) => self.transmit(CLIENT, transmit),
+                Command::Measured(measurement) if self.assault.is_some() => {
+                    let is_sync = matches!(measurement.observation, Observation::Sync(_));
+                    self.course.measured.push((self.now_s(), is_sync));
+                }
                 Command::Event(Event::Sample(sample)) => {
                     self.course.samples += 1;
                     self.offset_ns = Some(sample.offset.as_nanos_f64());

@@ -71,6 +71,8 @@ pub(in crate::sim) struct Course {
     pub(in crate::sim) steps: Vec<(f64, f64)>,
     /// Sync messages that were used.
     pub(in crate::sim) samples: u64,
+    /// Where somebody attacks: when an exchange was measured, seconds, and whether it was a Sync.
+    pub(in crate::sim) measured: Vec<(f64, bool)>,
     /// Changes of the grandmaster that is followed.
     pub(in crate::sim) changes: u64,
 }

@@ -5,18 +5,26 @@ use alloc::collections::VecDeque;
 
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
-    wire::{Body, Bracket, Flags, Header, MessageType, PortIdentity, Timestamp},
+    wire::{
+        Body, Bracket, Flags, Header, MessageType, PortIdentity, Timestamp, Tlvs,
+        gptp::FollowUpInformation,
+    },
 };
 use rand::RngExt;
 
 use crate::{
-    Datagram, DelayMechanism, Group, PortIndex, PortState, SentToken,
+    Datagram, DelayMechanism, Destination, PortIndex, PortState, SentToken,
     config::PortConfig,
     counters::{Counters, Drop},
     instance::{Aiming, Cx, Instance, Synchronization},
     limits::{self, Clamped},
     outcome::{DelayObservation, Observation, SyncObservation},
-    port::{Port, PortTimer, Role, grain::Grain, rhythm::Rhythm},
+    port::{
+        Port, PortTimer, Role,
+        contest::{Contest, Steps},
+        grain::Grain,
+        rhythm::Rhythm,
+    },
     round_trip::RoundTrip,
     sent::Sent,
     sequence::{SequenceGuard, Verdict},
@@ -82,6 +90,7 @@ pub(crate) struct Following {
     pub(crate) log_delay_req_interval: i8,
     rhythm: Rhythm,
     grain: Grain,
+    contest: Contest,
 }
 
 impl Following {
@@ -96,6 +105,7 @@ impl Following {
             log_delay_req_interval: config.log_min_delay_req_interval,
             rhythm: Rhythm::default(),
             grain: Grain::default(),
+            contest: Contest::default(),
         }
     }
 
@@ -110,6 +120,7 @@ impl Following {
     pub(crate) fn forget_halves(&mut self) {
         self.syncs.clear();
         self.delays.clear();
+        self.contest.forget();
     }
 
     #[cfg(test)]
@@ -143,6 +154,14 @@ impl Instance {
         origin: Timestamp,
         rx: Option<Stamp>,
     ) -> Result<(), Drop> {
+        // Some transmitters send a Follow_Up and forget the flag. That it was sent when the epoch began is
+        // no time that anybody means.
+        let is_one_step = !header.flags.contains(Flags::TWO_STEP)
+            && !self.ports[index].config.assume_two_step
+            && origin != Timestamp::ZERO;
+        if is_one_step {
+            self.compare(cx.now, index, header, origin);
+        }
         self.check_parent(cx.now, index, header).inspect_err(|cause| {
             if *cause == Drop::NotParent {
                 self.overhear_sync(cx, index, header, origin, rx);
@@ -154,11 +173,10 @@ impl Instance {
         self.start_delay_req(cx.now, index);
         let (following, port) = self.following(index)?;
         let correction: Duration = header.correction.into();
-        // Some transmitters send a Follow_Up and forget the flag. That it was sent when the epoch began is
-        // no time that anybody means.
-        let is_one_step = !header.flags.contains(Flags::TWO_STEP)
-            && !port.config.assume_two_step
-            && origin != Timestamp::ZERO;
+        let steps = if is_one_step { Steps::One } else { Steps::Two };
+        if !following.contest.is_usual(cx.now, steps) {
+            return Err(Drop::Unconfirmed);
+        }
         if is_one_step {
             let Some(t2) = rx else {
                 following.sync_sequence.accept(cx.now, sequence_id);
@@ -168,7 +186,7 @@ impl Instance {
             let t1 = Time::<Ptp>::from(origin) + correction;
             let two_step = false;
             let sync = SyncObservation { t1, t2, sequence_id, log_interval, two_step, correction };
-            return self.finish_sync(cx, index, sync);
+            return self.finish_sync(cx, index, origin.into(), sync);
         }
         let half = match rx {
             Some(t2) => SyncHalf::Stamped { t2, correction, log_interval },
@@ -189,13 +207,19 @@ impl Instance {
         index: usize,
         header: &Header,
         precise_origin: Timestamp,
-        bracket: Option<Bracket>,
+        tlvs: Tlvs<'_>,
     ) -> Result<(), Drop> {
+        let bracket = Bracket::find(&tlvs);
+        self.compare(cx.now, index, header, precise_origin);
         self.check_parent(cx.now, index, header).inspect_err(|cause| {
             if *cause == Drop::NotParent {
                 self.overhear_follow_up(cx, index, header, precise_origin);
             }
         })?;
+        let is_gptp = self.ports[index].config.rules.are_gptp();
+        if is_gptp && FollowUpInformation::find(&tlvs).is_none() {
+            return Err(Drop::MissingInformation);
+        }
         let (following, mut port) = self.following(index)?;
         // What is earlier than the stamp is on the wrong side of it.
         let doubt = port.peer_doubt(bracket, |bracket| -i64::from(bracket.earliest_ns));
@@ -213,10 +237,21 @@ impl Instance {
 
     /// What belongs to the parent of a port, and the rest of the port.
     fn following(&mut self, index: usize) -> Result<(&mut Following, Rest<'_>), Drop> {
-        let Port { role, config, counters, round_trip, .. } = &mut self.ports[index];
+        let Port { role, config, counters, round_trip, granted, .. } = &mut self.ports[index];
         match role {
-            Role::Receiver(following) => Ok((following, Rest { config, counters, round_trip })),
+            Role::Receiver(following) => {
+                Ok((following, Rest { config, counters, round_trip, granted }))
+            }
             _ => Err(Drop::NotParent),
+        }
+    }
+
+    /// Looks whether the parent has said something else of the same Sync before.
+    fn compare(&mut self, now: Time<Mono>, index: usize, header: &Header, origin: Timestamp) {
+        if self.parent_on(index) == Some(header.source_port_identity)
+            && let Ok((following, _)) = self.following(index)
+        {
+            following.contest.is_contradiction(now, header.sequence_id, origin.into());
         }
     }
 
@@ -277,17 +312,18 @@ impl Instance {
                 let (t1, two_step) = (origin + correction, true);
                 let sync =
                     SyncObservation { t1, t2, sequence_id, log_interval, two_step, correction };
-                self.finish_sync(cx, index, sync)
+                self.finish_sync(cx, index, origin, sync)
             }
         }
     }
 
-    /// `delayAsymmetry` is still to be added to `t1`.
+    /// `delayAsymmetry` is still to be added to `t1`. `origin` is what the time transmitter said, without corrections.
     fn finish_sync(
         &mut self,
         cx: &mut Cx<'_>,
         index: usize,
-        mut sync: SyncObservation,
+        origin: Time<Ptp>,
+        sync: SyncObservation,
     ) -> Result<(), Drop> {
         let sequence_id = sync.sequence_id;
         let (following, port) = self.following(index)?;
@@ -302,21 +338,22 @@ impl Instance {
                 count_half(port.counters, &old);
             }
         }
-        port.counters.sync_exchanges += 1;
-        let half = following.grain.half();
-        sync.t1 += port.config.delay_asymmetry + half;
-        sync.t2.doubt += half;
-        following.rhythm.sync(sync.t1, sync.t2.time);
-        port.round_trip.sync(sync.t1, sync.t2.time);
-        self.measured(cx, index, Observation::Sync(sync));
+        for mut sync in following.contest.complete(cx.now, origin, sync).into_iter().flatten() {
+            let (following, port) = self.following(index)?;
+            port.counters.sync_exchanges += 1;
+            let half = following.grain.half();
+            sync.t1 += port.config.delay_asymmetry + half;
+            sync.t2.doubt += half;
+            following.rhythm.sync(sync.t1, sync.t2.time);
+            port.round_trip.sync(sync.t1, sync.t2.time);
+            self.measured(cx, index, Observation::Sync(sync));
+        }
         Ok(())
     }
 
     fn start_delay_req(&mut self, now: Time<Mono>, index: usize) {
         let key = (index as u16, PortTimer::DelayReq);
-        if self.ports[index].config.delay_mechanism == DelayMechanism::E2e
-            && self.timers.at(key).is_none()
-        {
+        if self.ports[index].config.delay_mechanism.is_e2e() && self.timers.at(key).is_none() {
             let wait = self.random_interval(index);
             self.timers.set(key, now + wait);
         }
@@ -345,6 +382,10 @@ impl Instance {
 
     pub(crate) fn delay_req_due(&mut self, cx: &mut Cx<'_>, index: usize) {
         let next = self.next_request(cx.now, index);
+        let Some(to) = self.delay_req_to(cx.now, index) else {
+            self.timers.set((index as u16, PortTimer::DelayReq), next);
+            return;
+        };
         let port = &mut self.ports[index];
         let Role::Receiver(following) = &mut port.role else { return };
         let token = self.in_flight.put(PortIndex(index as u16), Sent::DelayReq);
@@ -361,10 +402,13 @@ impl Instance {
         self.timers.set((index as u16, PortTimer::DelayReq), next);
         let sent = cx.now;
         following.delays.push_back(PendingDelay { sequence_id, token, sent, t3: None, t4: None });
-        let header = self.header(index, sequence_id);
+        let mut header = self.header(index, sequence_id);
+        if matches!(to, Destination::Unicast(_)) {
+            header.flags |= Flags::UNICAST;
+        }
         let body = Body::DelayReq { origin_timestamp: Timestamp::ZERO };
         let message = Datagram::new(header, body);
-        self.send_event(cx, index, MessageType::DelayReq, token, Group::Primary, message);
+        self.send(cx, index, MessageType::DelayReq, to, message, Some(token));
     }
 
     /// The stamp of a Delay_Req, or the news that there is none.
@@ -437,6 +481,7 @@ impl Instance {
         following.delays[at].t4 = Some((t4, correction, doubt));
         if let Some(Clamped { log, is_clamped }) = claimed {
             following.log_delay_req_interval = log;
+            *port.granted = Some((header.source_port_identity, log));
             if is_clamped {
                 port.counters.count_drop(Drop::IntervalClamped);
             }
@@ -476,6 +521,7 @@ struct Rest<'a> {
     config: &'a PortConfig,
     counters: &'a mut Counters,
     round_trip: &'a mut RoundTrip,
+    granted: &'a mut Option<(PortIdentity, i8)>,
 }
 
 impl Rest<'_> {

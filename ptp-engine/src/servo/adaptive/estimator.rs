@@ -9,6 +9,7 @@ use super::{
     filter::{Filter, Observation, WAYS, Way},
     history::History,
     noise::Noise,
+    routes::Routes,
 };
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
@@ -39,8 +40,12 @@ const WILD_SHARE: (f64, f64) = (1e-3, 0.5);
 const WILD_MEMORY: f64 = 256.0;
 /// Log probability below which a late packet is odd.
 const UNUSUAL: f64 = -3.0;
+/// Odd packets in a row that may be a second change while a first one is in question.
+const SECOND: u64 = 8;
 /// Observations after which what is believed since a change is known.
 const SETTLED: u64 = 64;
+/// How uncertain the time is after it was moved because a route is known, as a share of the move.
+const ROUTE_SHARE: f64 = 0.1;
 /// Observations before a suspicion below which a belief is young: it is likelier wrong itself than refuted by
 /// a change.
 const YOUNG: u64 = 96;
@@ -94,6 +99,7 @@ pub(super) struct Estimator {
     judged: Option<Judged>,
     change: Option<Change>,
     known: Known,
+    routes: Routes,
     /// Share of packets that nothing explains.
     wild_share: f64,
     odd_in_a_row: u64,
@@ -127,6 +133,7 @@ impl Estimator {
                 round_trip_ns: f64::INFINITY,
                 is_young: true,
             },
+            routes: Routes::default(),
             wild_share: WILD_SHARE.0,
             odd_in_a_row: 0,
             settled: 0,
@@ -187,7 +194,7 @@ impl Estimator {
 
     /// The estimate was impossible by `by` nanoseconds.
     pub(super) fn clip(&mut self, by: f64) {
-        self.bank.shift(by);
+        self.bank.shift(by, by);
     }
 
     /// Takes in an observation: free-running minus PTP time for [`Way::Forward`], the reverse for
@@ -213,6 +220,12 @@ impl Estimator {
         if self.settled >= SETTLED && self.suspicion.is_none() {
             let round_trip_ns = 2.0 * self.bank.delay_ns();
             self.known.round_trip_ns = self.known.round_trip_ns.min(round_trip_ns);
+            if self.settled.is_multiple_of(SETTLED) {
+                self.routes.learn(self.bank.middle());
+            }
+        }
+        if self.settled.is_multiple_of(SETTLED) && !self.is_first {
+            self.recognise();
         }
         let is_odd = oddity.is_early || oddity.is_wild || oddity.ln_later < UNUSUAL;
         self.odd_in_a_row = if is_odd { self.odd_in_a_row + 1 } else { 0 };
@@ -289,7 +302,8 @@ impl Estimator {
         let is_chance = best.kind.is_of_time() && self.run_since(best.since) < run;
         if (lead < needed || is_chance || self.fewest_since(best.since) < each) && !is_final {
             let again = number + 1 + age / AGAIN;
-            self.suspicion = Some(Suspicion { again, is_calm: false, ..suspicion });
+            let since = self.second_change(since, run).unwrap_or(since);
+            self.suspicion = Some(Suspicion { since, again, is_calm: false, ..suspicion });
             return;
         }
         if is_nothing {
@@ -331,6 +345,14 @@ impl Estimator {
         self.odd_in_a_row.min(self.history.next() - number)
     }
 
+    /// Where two things have happened one after the other, no change explains both: when the second was, if every
+    /// packet since then is odd and those before it were not.
+    fn second_change(&self, since: u64, run: u64) -> Option<u64> {
+        let at = self.history.next() - self.odd_in_a_row.min(self.history.next());
+        let is_clear = self.odd_in_a_row >= run.max(SECOND);
+        (at > since && is_clear && self.fewest_since(at) >= EACH).then_some(at)
+    }
+
     /// Packets since `number` of the direction with fewer of them.
     fn fewest_since(&self, number: u64) -> usize {
         let mut counts = [0; 2];
@@ -338,6 +360,15 @@ impl Estimator {
             counts[usize::from(observation.way != Way::Forward)] += 1;
         }
         counts[0].min(counts[1])
+    }
+
+    /// A route that has been seen before is as uneven as it was then: what packets of one direction alone cannot
+    /// tell, for they look the same whether time or the route is another.
+    fn recognise(&mut self) {
+        if let Some(by) = self.routes.unlike(self.bank.middle()) {
+            tracing::debug!(by, "back on a route that is known");
+            self.bank.shift(by, ROUTE_SHARE * by);
+        }
     }
 
     fn dismiss(&mut self) {
@@ -369,6 +400,9 @@ impl Estimator {
         self.dismiss();
         self.settled = 0;
         self.is_first = false;
+        if !hypothesis.kind.is_of_time_or_rate() {
+            self.recognise();
+        }
         let at = again.first().map_or(now, |first| first.at);
         let offset_ns = self.bank.offset_above(&would_be);
         tracing::debug!(kind = ?hypothesis.kind, noise = ?hypothesis.opening.noise.map(|n| n.is_some()), offset_ns, "judged a change");

@@ -1,6 +1,7 @@
 //! Address prefixes as the command line, the configuration and the interfaces have them.
 
-use std::{
+use crate::prelude::*;
+use core::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
