@@ -241,6 +241,9 @@ fn a_client_follows_whoever_answers_and_whatever_carries_it() {
         let offsets = field(&samples, "offset_ns").iter().map(|ns| ns.abs()).collect();
         assert!(median(offsets) < TRUE, "{option} {transport}");
         client.finish();
+        // As it was told, and not by the agent in the kernel's place.
+        let is_left = server.lines().iter().any(|line| line.text.contains("SPTP are answered by"));
+        assert!(!is_left, "{option} {transport} {answers}");
         let summary = server.finish();
         let lost = summary["lost"]["would_amplify"].as_u64();
         assert_eq!(lost, None, "{summary}");

@@ -11,12 +11,12 @@ use std::{
 };
 
 use ptp_agent::{
-    engine::{PortState, counters::Drop as Cause, strategy::Strategy},
+    engine::{PortState, counters::Drop as Cause, strategy::Strategy, unicast::service::Verdict},
     publish::{
         alarms::Alarm,
         metrics::{
             CapturePoint, Direction, FAMILIES, Forwarding, Histogram, HostClock, Metrics,
-            SourceFigures, StampOutcome, Way,
+            SourceFigures, StampOutcome, UnicastFigures, Way,
         },
     },
     servo::ServoState,
@@ -134,6 +134,13 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
                 figures.timestamp_differences.insert((direction, source), Histogram::default());
             }
             figures.answers.insert(("kernel", "answered"), 1);
+            figures.unicast = UnicastFigures {
+                clients: Some(1),
+                servers: [("followed", 1), ("announced", 1), ("unanswered", 1)].into(),
+                grants: [((Direction::Rx, "sync"), 1), ((Direction::Tx, "sync"), 1)].into(),
+                requests: Verdict::ALL.iter().map(|verdict| (verdict.name(), 1)).collect(),
+                messages: [("in_time", 1), ("late", 1)].into(),
+            };
             for outcome in ["sync", "delay", "peer_delay"] {
                 figures.set_exchanges(outcome, 1);
             }

@@ -2,10 +2,16 @@
 //! said.
 
 pub mod contention;
+mod link;
 pub mod servers;
 
+pub use link::{AsCapable, Rules};
+
 use crate::prelude::*;
-use crate::{DelayMechanism, sources, strategy};
+use crate::{
+    DelayMechanism, sources, strategy,
+    unicast::{client::ClientConfig, service::ServiceConfig},
+};
 use contention::Contention;
 use core::{fmt, str::FromStr};
 use ptp_common::{
@@ -44,6 +50,14 @@ pub struct PortConfig {
     /// `localPriority` of the alternate algorithm (ITU-T G.8275.1); `None`: the standard's algorithm. All ports
     /// have one, or none has.
     pub local_priority: Option<u8>,
+    /// Where so, Announce and Sync are sent and heard only while the port is `asCapable`.
+    pub as_capable: Option<AsCapable>,
+    /// Whose rules it keeps.
+    pub rules: Rules,
+    /// Whom it asks for time by unicast negotiation (16.1): nobody else is heard there.
+    pub unicast: Option<ClientConfig>,
+    /// Whether Delay_Req goes to the time transmitter's address alone (16.9).
+    pub hybrid: bool,
 }
 
 /// Which roles a port may take.
@@ -74,6 +88,10 @@ impl Default for PortConfig {
             part: PortPart::Either,
             sync_receipt_timeout: 0,
             local_priority: None,
+            as_capable: None,
+            rules: Rules::Ieee1588,
+            unicast: None,
+            hybrid: false,
         }
     }
 }
@@ -159,6 +177,10 @@ pub struct TransmitterConfig {
     pub max_requests_per_second: u32,
     /// Follow_Up and Delay_Resp tell the brackets of their timestamps in a TLV.
     pub tells_brackets: bool,
+    /// What is granted to those who ask for unicast messages (16.1); `None`: nothing.
+    pub unicast: Option<ServiceConfig>,
+    /// Whether Announce and Sync go to all as well.
+    pub multicast: bool,
     /// Makes it unforeseeable which clients share a place in the tables.
     pub seed: u64,
     /// Exchanges that are answered beside.
@@ -188,6 +210,8 @@ impl TransmitterConfig {
             time_properties: TimeProperties::UNKNOWN,
             max_requests_per_second: 10_000,
             tells_brackets: false,
+            unicast: None,
+            multicast: true,
             seed: 0,
             answers: Answers::default(),
         }

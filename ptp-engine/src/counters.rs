@@ -99,10 +99,20 @@ causes! {
     NotServed = "not_served",
     /// A message type that this role has no use for.
     NotForRole = "not_for_role",
+    /// Announce or Sync on a link that is not `asCapable` (IEEE 802.1AS, 10.2).
+    NotCapable = "not_capable",
+    /// Follow_Up without the information TLV of IEEE 802.1AS.
+    MissingInformation = "missing_information",
     /// More requests per second than are answered.
     RateLimited = "rate_limited",
     /// The port is disabled or does not exist.
     PortDisabled = "port_disabled",
+    /// A request for unicast messages that was denied.
+    Denied = "unicast_denied",
+    /// A grant of what nobody has asked for: no interval, or another one.
+    ImplausibleGrant = "implausible_grant",
+    /// Unicast Delay_Req without an answer: they go to all for a while.
+    HybridUnanswered = "hybrid_unanswered",
     /// Nobody collected the actions; the oldest ones went.
     ActionOverflow = "action_overflow",
 }

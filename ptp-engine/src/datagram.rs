@@ -4,7 +4,10 @@ use core::{fmt, ops};
 
 use ptp_common::{
     ntp::{HEADER_LENGTH, NtpPacket},
-    wire::{Body, Bracket, Header, Message, TlvBuilder, Tlvs, WireError},
+    wire::{
+        Body, Bracket, Header, Message, TlvBuilder, Tlvs, WireError,
+        gptp::{self, FollowUpInformation},
+    },
 };
 
 /// The bytes of a message to send: the longest fixed part has 64, and the rest is room for TLVs.
@@ -32,6 +35,18 @@ impl Datagram {
         let mut tlvs = TlvBuilder::new(&mut buffer);
         // Cannot fail: there is room for it.
         let pushed = tlvs.push(Bracket::tlv(&value));
+        let told = pushed.and_then(|()| Self::with_tlvs(header, body, tlvs.finish()));
+        told.unwrap_or_else(|_| Self::new(header, body))
+    }
+
+    /// A Follow_Up as IEEE 802.1AS wants it. The time that it tells is that of the sender's clock, so that the rate to
+    /// the grandmaster is in it already, as with a boundary clock.
+    pub(crate) fn with_information(header: Header, body: Body) -> Self {
+        let value = FollowUpInformation::default().value();
+        let mut buffer = [0; FollowUpInformation::LENGTH + 4];
+        let mut tlvs = TlvBuilder::new(&mut buffer);
+        let pushed = tlvs.push(gptp::tlv(&value));
+        // Cannot fail: there is room for it.
         let told = pushed.and_then(|()| Self::with_tlvs(header, body, tlvs.finish()));
         told.unwrap_or_else(|_| Self::new(header, body))
     }

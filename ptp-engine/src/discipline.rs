@@ -8,6 +8,7 @@ mod sample;
 mod servers;
 #[cfg(test)]
 mod tests;
+mod unicast;
 mod witness;
 
 use crate::prelude::*;
@@ -187,7 +188,7 @@ impl<C: Clock> Discipline<C> {
         if clock.is_adjustable() {
             servo.limit_frequency(clock.max_frequency_ppb());
         }
-        let is_peer = |port: &PortConfig| port.delay_mechanism == DelayMechanism::P2p;
+        let is_peer = |port: &PortConfig| port.delay_mechanism != DelayMechanism::E2e;
         // A server answers at once, so there is no Sync to be aimed at, and its path is as warm as the own one.
         let choice = if config.ports.iter().any(is_peer) || !config.servers.is_empty() {
             strategy::Choice::Plain

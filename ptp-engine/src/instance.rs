@@ -12,6 +12,8 @@ pub(crate) mod port;
 mod roles;
 mod sending;
 mod standing;
+mod told;
+pub(crate) mod unicast;
 
 use crate::prelude::*;
 use crate::{
@@ -28,17 +30,17 @@ use crate::{
     sent::{InFlight, Sent},
     stamp::Stamp,
     timers::Timers,
+    unicast::service::Service,
 };
 use answering::Answering;
 use asking::Asking;
 use bystanders::Bystanders;
 use overheard::{Hint, Overheard};
 use ptp_common::{
-    data_set::TimeProperties,
-    time::{Duration, Mono, Time},
+    time::{Mono, Time},
     wire::{
-        Body, Bracket, ClockIdentity, ClockQuality, Header, Message, MessageType, MessageView,
-        PortIdentity, WireError,
+        Body, Bracket, ClockIdentity, Header, Message, MessageType, MessageView, PortIdentity,
+        WireError,
     },
 };
 use rand::{RngExt, SeedableRng};
@@ -109,6 +111,8 @@ pub struct Instance {
     pub(crate) served: TransmitterConfig,
     /// Who is answered; only who serves needs it.
     pub(crate) requests: Option<FairShare>,
+    /// What is granted to whom, where anything is.
+    pub(crate) service: Option<Service>,
     /// Counts what came for ports that do not exist.
     stray: Counters,
     overheard: Overheard,
@@ -190,6 +194,7 @@ impl Instance {
             in_flight: InFlight::default(),
             served,
             requests: None,
+            service: None,
             stray: Counters::default(),
             overheard: Overheard::default(),
             bystanders: Bystanders::default(),
@@ -203,6 +208,8 @@ impl Instance {
 
     fn start(&mut self, cx: &mut Cx<'_>) {
         self.last_now = cx.now;
+        let granting = self.served.unicast.clone();
+        self.service = granting.map(|config| Service::new(config, cx.now));
         for index in 0..self.ports.len() {
             if self.ports[index].config.link_up {
                 self.start_port(cx, index, StateReason::Started);
@@ -230,6 +237,11 @@ impl Instance {
     /// `domainNumber`.
     pub const fn domain_number(&self) -> u8 {
         self.domain_number
+    }
+
+    /// `sdoId`.
+    pub const fn sdo_id(&self) -> u16 {
+        self.sdo_id
     }
 
     /// How many ports there are.
@@ -272,44 +284,6 @@ impl Instance {
         self.port(self.parent?.port)?.round_trip.trend()
     }
 
-    /// What a server tells of itself.
-    pub const fn config(&self) -> &TransmitterConfig {
-        &self.served
-    }
-
-    /// What Announce says of the quality from the next one on, for a served clock that is itself
-    /// synchronised or has lost its reference.
-    pub fn set_quality(&mut self, clock_quality: ClockQuality) {
-        self.served.clock_quality = clock_quality;
-        self.decide_soon();
-    }
-
-    /// What Announce says of the time from the next one on.
-    pub const fn set_time_properties(&mut self, time_properties: TimeProperties) {
-        self.served.time_properties = time_properties;
-    }
-
-    /// What the best master clock algorithm compares first and third, from the next Announce on.
-    pub fn set_priorities(&mut self, priority1: u8, priority2: u8) {
-        self.served.priority1 = priority1;
-        self.served.priority2 = priority2;
-        self.decide_soon();
-    }
-
-    /// Lets the requests of a port arrive shortly before a Sync is due, or at any time.
-    pub fn set_aiming(&mut self, port: PortIndex, aiming: Aiming) {
-        if let Some(port) = self.ports.get_mut(usize::from(port.0)) {
-            port.aiming = aiming;
-        }
-    }
-
-    /// As for [`PortConfig::delay_asymmetry`], for all ports.
-    pub fn set_delay_asymmetry(&mut self, asymmetry: Duration) {
-        for port in &mut self.ports {
-            port.config.delay_asymmetry = asymmetry;
-        }
-    }
-
     /// The servo says whether the clock follows: the port with the parent is SLAVE or UNCALIBRATED.
     pub fn set_synchronized(&mut self, out: &mut Commands<NoEvent>, sync: Synchronization) {
         let Some(parent) = self.parent else { return };
@@ -339,6 +313,9 @@ impl Instance {
             (LinkState::Up, true) => self.start_port(cx, index, StateReason::LinkUp),
             (LinkState::Down, false) => {
                 port.foreign.clear();
+                if let Some(partners) = &mut port.partners {
+                    partners.forget_all(cx.now);
+                }
                 port.shadowed_until = None;
                 self.enter(cx, index, Role::Disabled, StateReason::LinkDown);
                 self.decide(cx, StateReason::LinkDown);
@@ -359,6 +336,9 @@ impl Instance {
         self.last_now = cx.now;
         match what {
             Sent::Sync => self.sync_sent(cx, index, token, stamp),
+            Sent::SyncTo { to, sequence_id } => {
+                self.sync_to_sent(cx, index, (to, sequence_id), stamp);
+            }
             Sent::DelayReq => self.delay_req_sent(cx, index, token, stamp),
             Sent::Request(server) => self.request_sent(cx, server, token, stamp),
             Sent::Answer => self.answer_sent(cx, token, stamp),
@@ -431,6 +411,17 @@ impl Instance {
         received: &Received<'_>,
         message: &Message<'_>,
     ) -> Result<(), Drop> {
+        let port = &self.ports[received.index];
+        let tells_time =
+            matches!(message.body, Body::Announce(_) | Body::Sync { .. } | Body::FollowUp { .. });
+        if tells_time && !port.is_capable {
+            return Err(Drop::NotCapable);
+        }
+        if matches!(message.body, Body::Signaling { .. }) && port.config.rules.are_gptp() {
+            return self.take_interval_request(cx.now, received.index, message);
+        }
+        let Some(message) = self.negotiate(cx, received, *message)? else { return Ok(()) };
+        let message = &message;
         if self.standing.is_some() {
             return self.message_of_either(cx, received, message);
         }
@@ -470,8 +461,8 @@ impl Instance {
                 self.take_sync(cx, index, &header, origin_timestamp, rx)
             }
             Body::FollowUp { precise_origin_timestamp } => {
-                let bracket = Bracket::find(&message.tlvs);
-                self.take_follow_up(cx, index, &header, precise_origin_timestamp, bracket)
+                let tlvs = message.tlvs;
+                self.take_follow_up(cx, index, &header, precise_origin_timestamp, tlvs)
             }
             Body::DelayResp { receive_timestamp, requesting_port_identity } => {
                 let (at, who) = (receive_timestamp, requesting_port_identity);
@@ -527,8 +518,7 @@ impl Instance {
             }
             Participation::ServerOnly => {
                 self.enter(cx, index, Role::Transmitter(Serving::default()), reason);
-                self.timers.set((index as u16, PortTimer::Announce), cx.now);
-                self.timers.set((index as u16, PortTimer::Sync), cx.now);
+                self.begin_multicast(cx.now, index);
             }
             Participation::Yielding | Participation::Either => {
                 self.listen(cx, index, reason);
@@ -589,11 +579,13 @@ impl Instance {
                 PortTimer::Decision => self.decide(cx, StateReason::BestTransmitter),
             }
         }
+        self.attend_unicast(cx);
     }
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(crate) fn next_timeout(&self) -> Option<Time<Mono>> {
         let asking = self.asking.as_deref().and_then(Asking::next_timeout);
-        [self.timers.next(), self.expiries.next(), asking].into_iter().flatten().min()
+        let unicast = self.next_unicast();
+        [self.timers.next(), self.expiries.next(), asking, unicast].into_iter().flatten().min()
     }
 }

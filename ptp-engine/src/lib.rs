@@ -53,6 +53,7 @@ pub mod testing;
 mod tests;
 pub mod timers;
 pub mod transmitter;
+pub mod unicast;
 
 use ptp_common::time::Duration;
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,15 @@ pub enum DelayMechanism {
     E2e,
     /// Peer-to-peer.
     P2p,
+    /// Delay request-response, until the neighbour sends a Pdelay_Req: then peer-to-peer, for good.
+    Auto,
+}
+
+impl DelayMechanism {
+    /// Whether Delay_Req is sent and answered.
+    pub(crate) const fn is_e2e(self) -> bool {
+        matches!(self, Self::E2e | Self::Auto)
+    }
 }
 
 /// `portState` (table 20). FAULTY does not occur here.

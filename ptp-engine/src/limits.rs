@@ -19,6 +19,10 @@ pub const DELAY_REQ_SHORTER: i8 = 7;
 pub const DELAY_REQ_LONGER: i8 = 5;
 /// Delay_Req: how many times longer than it is one Delay_Resp may make the interval, log2.
 pub const DELAY_REQ_STEP: i8 = 3;
+/// Unicast: how many times shorter than asked for a granted interval may be, log2.
+pub const GRANT_SHORTER: i8 = 1;
+/// Unicast: how many times longer than asked for a granted interval may be, log2.
+pub const GRANT_LONGER: i8 = 3;
 /// Sync: the longest interval that a Sync may claim for itself, log2 s.
 pub const LOG_SYNC_LONGEST: i8 = 5;
 /// Farthest that the mean path delay or link delay may be from zero.
@@ -92,6 +96,11 @@ pub fn is_round_trip(round_trip: Duration) -> bool {
     round_trip.half().abs() <= PATH_DELAY
 }
 
+/// Whether a neighbour may ask for an interval (IEEE 802.1AS), log2 s: no flood, and no silence.
+pub fn is_asked_interval(log: i8) -> bool {
+    (-7..=4).contains(&log)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +120,8 @@ mod tests {
             ("delay-req-shorter", power(DELAY_REQ_SHORTER)),
             ("delay-req-longer", power(DELAY_REQ_LONGER)),
             ("delay-req-step", power(DELAY_REQ_STEP)),
+            ("grant-shorter", power(GRANT_SHORTER)),
+            ("grant-longer", power(GRANT_LONGER)),
             ("sync-longest", format!("{} s", power(LOG_SYNC_LONGEST))),
             ("path-delay", seconds(PATH_DELAY)),
             ("correction", seconds(CORRECTION)),

@@ -4,8 +4,13 @@
 
 mod pdelay;
 
+use alloc::collections::VecDeque;
+
 use crate::{
-    Datagram, DelayMechanism, LinkState, SentToken, config::PortConfig, limits, outcome::PeerDelay,
+    Datagram, DelayMechanism, LinkState, SentToken,
+    config::{AsCapable, PortConfig},
+    limits,
+    outcome::PeerDelay,
     round_trip::RoundTrip,
 };
 use pdelay::{Initiator, Responder};
@@ -19,6 +24,7 @@ use ptp_common::{
 pub struct Link {
     delay_mechanism: DelayMechanism,
     log_min_pdelay_req_interval: i8,
+    log_initial_interval: i8,
     state: LinkState,
     pub(crate) initiator: Initiator,
     pub(crate) responder: Responder,
@@ -26,6 +32,49 @@ pub struct Link {
     /// When the next request is due.
     request_at: Option<Time<Mono>>,
     round_trip: RoundTrip,
+    neighbor_rate_ratio: Option<f64>,
+    capability: Capability,
+}
+
+/// Delays whose shortest is held against the threshold: what a packet waits in a queue is not the length of the wire.
+const DELAYS: usize = 8;
+
+/// Whether a link is `asCapable` (IEEE 802.1AS-2020, 11.2.2), where anybody asks.
+#[derive(Debug, Default)]
+struct Capability {
+    asked: Option<AsCapable>,
+    is_capable: bool,
+    /// Requests in a row that nothing came of, with the one under way.
+    lost: u8,
+    /// The latest delays, the last one last.
+    delays: VecDeque<Duration>,
+}
+
+impl Capability {
+    fn asked(&mut self) {
+        self.lost = self.lost.saturating_add(1);
+        if self
+            .asked
+            .is_some_and(|asked| self.lost > asked.allowed_lost_responses.saturating_add(1))
+        {
+            self.is_capable = false;
+            self.delays.clear();
+        }
+    }
+
+    fn measured(&mut self, delay: Duration, ratio: Option<f64>) {
+        self.lost = 0;
+        let Some(asked) = self.asked else { return };
+        if self.delays.len() >= DELAYS {
+            self.delays.pop_front();
+        }
+        self.delays.push_back(delay);
+        let shortest = self.delays.iter().min().copied().unwrap_or(delay);
+        let threshold = asked.neighbor_prop_delay_threshold;
+        // Who is at the threshold does not go to and fro.
+        let threshold = if self.is_capable { threshold + threshold.half() } else { threshold };
+        self.is_capable = shortest <= threshold && (self.is_capable || ratio.is_some());
+    }
 }
 
 impl Link {
@@ -34,12 +83,15 @@ impl Link {
         Self {
             delay_mechanism: config.delay_mechanism,
             log_min_pdelay_req_interval: config.log_min_pdelay_req_interval,
+            log_initial_interval: config.log_min_pdelay_req_interval,
             state: LinkState::up_if(config.link_up),
             initiator: Initiator::default(),
             responder: Responder::default(),
             sequence_id,
             request_at: None,
             round_trip: RoundTrip::default(),
+            neighbor_rate_ratio: None,
+            capability: Capability { asked: config.as_capable, ..Capability::default() },
         }
     }
 
@@ -58,6 +110,8 @@ impl Link {
             self.initiator.clear();
             self.round_trip.clear();
             self.request_at = None;
+            self.neighbor_rate_ratio = None;
+            self.capability = Capability { asked: self.capability.asked, ..Capability::default() };
         }
         is_news
     }
@@ -73,6 +127,7 @@ impl Link {
         self.request_at = Some(now + interval);
         let sequence_id = self.sequence_id;
         self.sequence_id = sequence_id.wrapping_add(1);
+        self.capability.asked();
         (sequence_id, self.initiator.sent(token, sequence_id))
     }
 
@@ -84,7 +139,46 @@ impl Link {
     /// An exchange is complete; whether what it says can be true.
     pub(crate) fn measured(&mut self, done: &PeerDelay) -> bool {
         let round_trip = done.mean_link_delay * 2;
-        limits::is_round_trip(round_trip) && self.round_trip.measured(done.t4.time, round_trip)
+        if !limits::is_round_trip(round_trip) || !self.round_trip.measured(done.t4.time, round_trip)
+        {
+            return false;
+        }
+        self.neighbor_rate_ratio = done.neighbor_rate_ratio.or(self.neighbor_rate_ratio);
+        self.capability.measured(done.mean_link_delay, done.neighbor_rate_ratio);
+        true
+    }
+
+    /// The neighbour measures, so this side does from now on.
+    pub(crate) fn go_over_to_peer_delay(&mut self, now: Time<Mono>) {
+        self.delay_mechanism = DelayMechanism::P2p;
+        self.start(now);
+    }
+
+    /// The neighbour asks for another interval of Pdelay_Req, log2 s; `None`: the one at first.
+    pub(crate) fn set_interval(&mut self, now: Time<Mono>, log: Option<i8>) {
+        self.log_min_pdelay_req_interval = log.unwrap_or(self.log_initial_interval);
+        let latest = now + Duration::from_log_interval(self.log_min_pdelay_req_interval);
+        self.request_at = self.request_at.map(|at| at.min(latest));
+    }
+
+    /// Interval of Pdelay_Req, log2 s.
+    pub(crate) const fn log_interval(&self) -> i8 {
+        self.log_min_pdelay_req_interval
+    }
+
+    /// Its `delayMechanism`.
+    pub const fn delay_mechanism(&self) -> DelayMechanism {
+        self.delay_mechanism
+    }
+
+    /// `asCapable`; `None` where nobody asks.
+    pub fn is_capable(&self) -> Option<bool> {
+        self.capability.asked.map(|_| self.capability.is_capable)
+    }
+
+    /// `neighborRateRatio`: the neighbour's rate over that of the monotonic clock; `None` while it is not known.
+    pub const fn neighbor_rate_ratio(&self) -> Option<f64> {
+        self.neighbor_rate_ratio
     }
 
     /// `meanLinkDelay` (8.2.15.3.3): the shortest of late; `None` while it is not known.
@@ -95,6 +189,6 @@ impl Link {
     /// How much is stored, for the test that it is bounded.
     #[cfg(test)]
     pub(crate) fn stored(&self) -> usize {
-        self.initiator.stored()
+        self.initiator.stored() + self.capability.delays.len()
     }
 }

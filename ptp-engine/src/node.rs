@@ -124,6 +124,11 @@ impl Node {
             Body::PdelayReq { .. } | Body::PdelayResp { .. } | Body::PdelayRespFollowUp { .. } => {
                 self.peer_delay_message(cx, which, received, &message)
             }
+            Body::Signaling { .. } => {
+                instance.message(cx, received, &message)?;
+                self.take_interval_request(cx.now, received.index, &message);
+                Ok(())
+            }
             _ => instance.message(cx, received, &message),
         }
     }
@@ -136,7 +141,7 @@ impl Node {
         let Some((on, what)) = instance.in_flight.take(token) else { return };
         let index = usize::from(on.0);
         match what {
-            Sent::Sync | Sent::DelayReq | Sent::Request(_) | Sent::Answer => {
+            Sent::Sync | Sent::SyncTo { .. } | Sent::DelayReq | Sent::Request(_) | Sent::Answer => {
                 instance.sent(cx, index, what, token, stamp);
             }
             Sent::PdelayReq => self.pdelay_req_sent(cx, index, token, stamp),
@@ -153,6 +158,7 @@ impl Node {
         {
             link.start(cx.now);
         }
+        self.tell_capability(index);
         for instance in &mut self.instances {
             instance.link(cx, on, state);
         }
@@ -183,6 +189,9 @@ impl Engine for Node {
             Input::Link { on, state } => self.link_state(cx, on, state),
             // A node has sockets of its own.
             Input::Passed(_) => {}
+        }
+        for instance in &mut self.instances {
+            instance.attend_unicast(cx);
         }
     }
 

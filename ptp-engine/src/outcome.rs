@@ -40,6 +40,8 @@ pub enum StateReason {
     OwnNetwork,
     /// The parent announces itself and sends no Sync.
     SyncTimeout,
+    /// A time transmitter does not grant its messages any more, or sends none of those that it has granted.
+    GrantLost,
 }
 
 impl StateReason {
@@ -60,6 +62,7 @@ impl StateReason {
             Self::ServedAlready => "served already",
             Self::OwnNetwork => "own network",
             Self::SyncTimeout => "sync receipt timeout",
+            Self::GrantLost => "grant lost",
         }
     }
 }

@@ -6,7 +6,7 @@ use alloc::collections::VecDeque;
 
 use serde::Serialize;
 
-use crate::PortIndex;
+use crate::{PortIndex, address::Address};
 
 /// As many may wait; the oldest is given up for another.
 const CAPACITY: usize = 4096;
@@ -32,6 +32,11 @@ impl SentToken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     Sync,
+    /// To one alone.
+    SyncTo {
+        to: Address,
+        sequence_id: u16,
+    },
     DelayReq,
     PdelayReq,
     PdelayResp,

@@ -4,6 +4,7 @@
 mod anything;
 mod brackets;
 mod csptp;
+mod links;
 mod node;
 mod peer_delay;
 mod roles;

@@ -40,6 +40,9 @@ pub(crate) enum Bench {
     /// How many Delay_Req are answered in a flood, and the honest client's among them: by the kernel, by the agent, by
     /// ptp4l; see docs/answers.md
     Answers(Arguments),
+    /// How many exchanges of CSPTP and SPTP are answered whole in a flood, by the kernel and by the agent; see
+    /// docs/csptp.md
+    Exchanges(Arguments),
     /// What attackers reach, with ptp4l beside the agent: displacement, bound, alarm, recovery
     Attacks(Arguments),
     /// What many hosts cost and can order: `rules` (a Prometheus with 500 simulated agents) or `orders` (this agent,
@@ -69,6 +72,9 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
         Bench::Answers(arguments) => {
             with_test_program("answers", &package::binary()?, &arguments.arguments)
         }
+        Bench::Exchanges(arguments) => {
+            with_test_program("exchanges", &package::binary()?, &arguments.arguments)
+        }
         Bench::Attacks(arguments) => {
             with_test_program("attacks", &package::binary()?, &arguments.arguments)
         }
@@ -94,7 +100,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
 
 /// Figures of the package as well as those of the running agent.
 fn footprint(arguments: &Arguments) -> Result<ExitCode> {
-    let Built { package, binary } = package::build()?;
+    let Built { package, binary, .. } = package::build()?;
     let size = fs::metadata(&package)?.len();
     println!(r#"{{"event":"bench","name":"package_size","unit":"B","value":{size}}}"#);
     let unit = workspace().join("docs/deploy/ptp-agent.service").into_os_string();

@@ -2,6 +2,8 @@
 //! package serves every release of Debian; manual pages and completions come out of that binary, so
 //! that they are of the same build. dpkg-deb makes the package of a directory that is laid out here.
 
+mod bill;
+mod rpm;
 mod stage;
 pub(crate) mod trial;
 
@@ -15,19 +17,31 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use self::stage::Stage;
-use crate::process::{cargo, command, find, target_directory, workspace};
+use crate::process::{cargo, command, command_in, find, target_directory, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Only the binary, linked statically, as the container image wants it
     #[arg(long)]
     binary_only: bool,
+    /// Build a second time, from a clone in another directory, and compare the packages byte by byte
+    #[arg(long)]
+    twice: bool,
+    /// The crates instead, as they would be published, each built from its own package
+    #[arg(long)]
+    crates: bool,
 }
+
+/// Those that others could use, in the order in which they need each other.
+const CRATES: [&str; 5] =
+    ["ptp-common", "ptp-clock-reader", "ptp-trace", "ptp-engine", "ptp-agent"];
 
 /// A package that was built.
 pub(crate) struct Built {
     /// The package.
     pub(crate) package: PathBuf,
+    /// The same files as an RPM.
+    pub(crate) rpm: PathBuf,
     /// The binary in it.
     pub(crate) binary: PathBuf,
 }
@@ -38,15 +52,48 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("{} ({})", binary.display(), size(&binary)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let Built { package, binary } = build()?;
-    println!(
-        "{} ({}), {} ({})",
-        package.display(),
-        size(&package)?,
-        binary.display(),
-        size(&binary)?
-    );
+    if arguments.crates {
+        let names = CRATES.into_iter().flat_map(|name| ["--package", name]);
+        cargo(["package", "--locked"].into_iter().chain(names)).quietly("cargo package")?;
+        println!("{} in {}", CRATES.join(", "), target_directory().join("package").display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let built = build()?;
+    for file in [&built.package, &built.rpm, &built.binary] {
+        println!("{} ({})", file.display(), size(file)?);
+    }
+    if arguments.twice {
+        build_again(&built)?;
+        println!("a second build, in another directory, has the same bytes");
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds what is committed once more, elsewhere.
+fn build_again(first: &Built) -> Result<()> {
+    let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let clone = directory.path().join("elsewhere");
+    let source = workspace().into_os_string();
+    let arguments = ["clone".into(), "--quiet".into(), source, clone.clone().into_os_string()];
+    command("git", arguments).quietly("git clone")?;
+    command_in(&clone, "cargo", ["xtask", "package"])
+        .env("CARGO_TARGET_DIR", clone.join("target"))
+        .quietly("the second build")?;
+    for file in [&first.package, &first.rpm] {
+        let name = file.file_name().context("a package has a name")?;
+        let again = clone.join("target/package").join(name);
+        let (one, two) = (fs::read(file)?, fs::read(&again)?);
+        let differs = one.iter().zip(&two).position(|(one, two)| one != two);
+        if one != two {
+            bail!(
+                "{}: {} and {} bytes, alike up to {differs:?}",
+                file.display(),
+                one.len(),
+                two.len()
+            );
+        }
+    }
+    Ok(())
 }
 
 fn size(file: &Path) -> Result<String> {
@@ -72,16 +119,36 @@ pub(crate) fn binary() -> Result<PathBuf> {
         println!("  the target {musl} is not to be had: linking glibc statically");
         (format!("{architecture}-unknown-linux-gnu"), "-C target-feature=+crt-static")
     };
+    // Where it was built is in no message of the program.
+    let flags = format!("{flags} {}", remapped_paths()?);
     let arguments = "build --release --package ptp-agent --bin ptp-agent --target";
-    let mut build = cargo(arguments.split(' ').chain([target.as_str()]))
+    let build = cargo(arguments.split(' ').chain([target.as_str()]))
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
-    if !flags.is_empty() {
-        build = build.env("RUSTFLAGS", flags);
-    }
+    let build = build.env("RUSTFLAGS", flags.trim());
     if !build.stream(|_| ())?.success() {
         bail!("the agent could not be built for {target}");
     }
     Ok(target_directory().join(target).join("release/ptp-agent"))
+}
+
+/// Names of directories that are the same wherever it is built.
+fn remapped_paths() -> Result<String> {
+    let home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let places = [
+        (Some(workspace()), "/ptp-agent"),
+        (Some(target_directory()), "/target"),
+        (home, "/cargo"),
+    ];
+    let remap = |(from, to): (Option<PathBuf>, &str)| {
+        from.map(|from| format!("--remap-path-prefix={}={to}", from.display()))
+    };
+    let flags: Vec<_> = places.into_iter().filter_map(remap).collect();
+    if flags.iter().any(|flag| flag.contains(' ')) {
+        bail!("directories with a space in their name: the package cannot be built there");
+    }
+    Ok(flags.join(" "))
 }
 
 /// Builds the package.
@@ -102,8 +169,18 @@ pub(crate) fn build() -> Result<Built> {
     let package = output.join(format!("ptp-agent_{version}_{architecture}.deb"));
     let options = ["--root-owner-group", "-Zxz", "--build"].map(OsString::from);
     let paths = [stage.root().into(), package.clone().into_os_string()];
-    command("dpkg-deb", options.into_iter().chain(paths)).quietly("dpkg-deb")?;
-    Ok(Built { package, binary })
+    let date = source_date();
+    command("dpkg-deb", options.into_iter().chain(paths))
+        .env("SOURCE_DATE_EPOCH", date.to_string())
+        .quietly("dpkg-deb")?;
+    let rpm = rpm::build(&stage, version, date, &output)?;
+    Ok(Built { package, rpm, binary })
+}
+
+/// Of the last commit, seconds since 1970: the only date that packages have.
+fn source_date() -> u32 {
+    let date = command("git", ["log", "-1", "--format=%ct"]).output();
+    date.and_then(|date| date.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Debian's name of this machine's architecture.
@@ -147,7 +224,9 @@ fn lay_out(stage: &Stage, binary: &Path, version: &str) -> Result<()> {
     stage.file(&format!("{documents}/README.md"), fs::read(root.join("README.md"))?)?;
     stage.tree(&format!("{documents}/docs"), &root.join("docs"))?;
     stage.file(&format!("{documents}/copyright"), copyright(&root)?)?;
-    stage.file(&format!("{documents}/third-party"), third_party()?)?;
+    let linked = bill::linked()?;
+    stage.file(&format!("{documents}/third-party"), bill::list(&linked))?;
+    stage.file(&format!("{documents}/sbom.cdx.json"), bill::bill(&linked, version)?)?;
     stage.compressed(&format!("{documents}/changelog"), changelog(version))?;
     for script in ["postinst", "prerm", "postrm"] {
         stage.program(&format!("DEBIAN/{script}"), &deploy.join("debian").join(script))?;
@@ -168,23 +247,6 @@ fn copyright(root: &Path) -> Result<String> {
         text.push_str(&format!(" {}\n", if line.is_empty() { "." } else { line }));
     }
     Ok(text)
-}
-
-/// The crates that are linked in, with version and licence.
-fn third_party() -> Result<String> {
-    let arguments = "tree --package ptp-agent --edges normal --prefix none --no-dedupe --format";
-    let tree = cargo(arguments.split(' ').chain(["{p}\t{l}"])).output();
-    let tree = tree.context("cargo tree failed")?;
-    let mut crates: Vec<String> = tree
-        .lines()
-        .filter_map(|line| line.split_once('\t'))
-        // Members of the workspace have a path behind their version.
-        .filter(|(name, _)| !name.contains('/'))
-        .map(|(name, licence)| format!("{name}: {licence}\n"))
-        .collect();
-    crates.sort();
-    crates.dedup();
-    Ok(format!("Crates linked into ptp-agent, and their licences:\n\n{}", crates.concat()))
 }
 
 fn changelog(version: &str) -> String {

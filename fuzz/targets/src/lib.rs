@@ -14,6 +14,7 @@ pub mod readings;
 pub mod residence;
 pub mod ring_record;
 pub mod servo;
+pub mod signaling;
 pub mod spans;
 pub mod tlvs;
 pub mod wire_message;
@@ -44,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     ("residence", residence::run, corpus::frames),
     ("ring_record", ring_record::run, corpus::records),
     ("servo", servo::run, corpus::recipes),
+    ("signaling", signaling::run, corpus::recipes),
     ("spans", spans::run, corpus::spans),
     #[cfg(feature = "agent")]
     ("observer", observer::run, corpus::recipes),

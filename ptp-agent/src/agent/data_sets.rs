@@ -144,7 +144,8 @@ pub fn of_transmitter(transmitter: &Instance) -> DataSets {
 
 const fn mechanism(mechanism: DelayMechanism) -> u8 {
     match mechanism {
-        DelayMechanism::E2e => 1,
+        // Until the neighbour asks.
+        DelayMechanism::E2e | DelayMechanism::Auto => 1,
         DelayMechanism::P2p => 2,
     }
 }

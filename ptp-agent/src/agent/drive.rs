@@ -144,6 +144,15 @@ impl<E: Engine, O: Outside> Drive<E, O> {
         }
     }
 
+    /// Sends what the engine has still to say; nothing is delivered to it any more.
+    pub fn flush(&mut self) {
+        while let Some(command) = self.commands.pop() {
+            if let Command::Send(transmit) = command {
+                self.io.transmit(&transmit);
+            }
+        }
+    }
+
     /// Does what is due, and carries deliveries in and commands out until neither side has anything.
     ///
     /// # Errors

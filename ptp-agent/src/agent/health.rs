@@ -162,7 +162,7 @@ pub(super) fn hints(io: &Io, receiver: &Instance, now: Time<Mono>) -> Vec<String
     if receiver.parent().is_some() {
         return Vec::new();
     }
-    let passing = io.explain_silence(now, receiver.domain_number(), 0);
+    let passing = io.explain_silence(now, receiver.domain_number(), receiver.sdo_id());
     let is_told = passing.is_some();
     let overheard = receiver.overheard(now).filter(|hint| !(is_told && hint.is_of_other_channel()));
     passing.into_iter().chain(overheard.map(|hint| hint.to_string())).collect()

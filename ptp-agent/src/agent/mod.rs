@@ -9,6 +9,7 @@ mod export;
 pub(crate) mod health;
 pub mod io;
 pub mod observe;
+pub mod partners;
 pub mod prime;
 pub mod replay;
 pub mod run;
@@ -17,6 +18,7 @@ pub mod services;
 mod snapshot;
 pub mod steer;
 pub mod tap;
+mod unicast;
 
 use std::{
     io::Write as _,

@@ -17,6 +17,7 @@ use super::{
     drive::{Drive, Host, Occasion},
     health::Health,
     io::Io,
+    partners::{Partner, Resolver},
     seed,
     services::Services,
     start_output,
@@ -26,10 +27,12 @@ use crate::{
     clock::{ClockError, followed::Followed, policy::Limits},
     engine::{
         Command, Commands, Context, DelayMechanism, Monotonic, PortIndex, PortState, ReadClock,
+        config::{AsCapable, Rules},
         contention::Contention,
         discipline::{Discipline, Event, Policy},
         receiver::{Acceptable, PortConfig, PortPart, ReceiverConfig},
         strategy::{self, Sending},
+        unicast::client::ClientConfig,
     },
     publish::{
         alarms::Role,
@@ -102,6 +105,18 @@ pub struct RunConfig {
     pub local_priority: Option<u8>,
     /// Of the profile: of Announce, Sync and Delay_Req, log2 s.
     pub log_intervals: [i8; 3],
+    /// `sdoId`.
+    pub sdo_id: u16,
+    /// As for [`PortConfig::rules`].
+    pub rules: Rules,
+    /// As for [`PortConfig::as_capable`].
+    pub as_capable: Option<AsCapable>,
+    /// Whom it asks for time by unicast; nobody in it: multicast is followed.
+    pub partners: Vec<Partner>,
+    /// And for what.
+    pub unicast: Option<ClientConfig>,
+    /// As for [`PortConfig::hybrid`].
+    pub hybrid: bool,
     /// How requests are sent and which Sync messages are learnt from.
     pub strategy: strategy::Choice,
     /// Which clock follows.
@@ -151,6 +166,12 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         sync_receipt_timeout,
         local_priority,
         log_intervals: [log_announce_interval, _, log_min_delay_req_interval],
+        sdo_id,
+        rules,
+        as_capable,
+        partners,
+        unicast,
+        hybrid,
         strategy,
         clock,
         servo,
@@ -184,6 +205,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     let servers = Servers::start(servers, &common.io);
     let receiver = ReceiverConfig {
         domain_number: common.domain,
+        sdo_id,
         servers: servers
             .as_ref()
             .map(|servers| servers.configs(common.domain, log_request_interval))
@@ -202,6 +224,10 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
                     part: own.part,
                     sync_receipt_timeout,
                     local_priority,
+                    as_capable,
+                    rules,
+                    unicast: unicast.clone(),
+                    hybrid,
                     log_min_delay_req_interval: match servers {
                         Some(_) => log_request_interval,
                         None => log_min_delay_req_interval,
@@ -301,19 +327,32 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         printed: start,
         start,
         identity,
+        partners: partners.iter().map(Partner::to_string).collect(),
         exports,
         limits: common.limits,
         servers,
     };
+    let resolver = match partners.is_empty() {
+        true => None,
+        false => Some(
+            Resolver::start(partners.clone(), common.io.transport)
+                .map_err(|source| AgentError::Os { attempt: "start a thread", source })?,
+        ),
+    };
     let mut runner = Drive::new(io, client, commands);
     runner.recorder = recorder;
-    let mut around = Around { teller, steering, reload, clock: Monotonic::default() };
+    let clock = Monotonic::default();
+    let mut around = Around { teller, steering, reload, clock, resolver };
     if let (Followed::Virtual(clock), Some(output)) = (runner.engine.clock(), &around.teller.output)
     {
         output.emit(&json::Event::Clock(clock_line(clock, start)))?;
     }
     confinement::keep_system_calls(common.is_confined);
     let kept = runner.run(&mut ending, &mut around).await;
+    // Whoever serves is told that it need not any more.
+    let clock = Monotonic::default();
+    runner.with(monotonic(), &clock, |client, cx| client.end_unicast(cx));
+    runner.flush();
     // What another program steers is left to it as it is.
     if !matches!(kept, Err(AgentError::Clock(ClockError::Interference { .. }))) {
         steer::release(&mut runner, monotonic(), around.steering.as_ref());
@@ -348,6 +387,8 @@ struct Around {
     reload: Option<Reload<RunConfig>>,
     /// Pdelay_Req is answered by.
     clock: Monotonic,
+    /// Where those are who are asked for time.
+    resolver: Option<Resolver>,
 }
 
 impl Host<Discipline<Followed>> for Around {
@@ -359,6 +400,13 @@ impl Host<Discipline<Followed>> for Around {
     fn refresh(&mut self, runner: &mut Runner, now: Time<Mono>, occasion: Occasion) {
         if occasion == Occasion::Delivery {
             return;
+        }
+        for (number, address) in self.resolver.iter().flat_map(Resolver::news) {
+            for port in &self.teller.ports {
+                runner.with(now, &self.clock, |client, cx| {
+                    client.set_partner(cx, *port, number, address);
+                });
+            }
         }
         let real_minus_mono = realtime_minus_monotonic() + self.teller.host_clock_offset;
         runner.engine.clock_mut().read(now, now.at_offset(real_minus_mono));

@@ -23,7 +23,7 @@ use super::{
     services::Services,
     set_drop_figures, set_message_figures, set_stamp_figures,
     snapshot::{own_port, timestamps},
-    start_output, virtual_clock,
+    start_output, unicast, virtual_clock,
 };
 use crate::{
     answers::{self, Answers, PortAnswers, Prefix, own_networks},
@@ -32,7 +32,7 @@ use crate::{
     engine::{
         Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
         ReadClock, counters::Counters, csptp, instance::Instance, node::Node, receiver::PortConfig,
-        transmitter::TransmitterConfig,
+        transmitter::TransmitterConfig, unicast::service::ServiceConfig,
     },
     publish::{
         alarms::{Facts, Role},
@@ -87,6 +87,10 @@ pub struct ServeConfig {
     pub answers: answers::Config,
     /// Whether it falls silent where a better one serves.
     pub contends: bool,
+    /// What is granted to those who ask for unicast messages.
+    pub unicast: Option<ServiceConfig>,
+    /// Whether Announce and Sync go to all as well.
+    pub multicast: bool,
     /// Exchanges that are answered beside.
     pub exchanges: csptp::Answers,
 }
@@ -178,6 +182,8 @@ pub async fn serve(
         log_min_delay_req_interval: config.log_min_delay_req_interval,
         seed: seed(common.seed),
         tells_brackets: config.tells_brackets,
+        unicast: config.unicast.clone(),
+        multicast: config.multicast,
         answers: config.exchanges,
         ..TransmitterConfig::new(identity)
     };
@@ -240,9 +246,15 @@ pub async fn serve(
         serve_to: config.answers.serve_to.clone(),
         interfaces: common.io.interfaces.clone(),
     };
+    around.look_after_networks(&mut server);
     around.look_after_answers(&mut server, monotonic());
     confinement::keep_system_calls(common.is_confined);
     server.run(&mut ending, &mut around).await?;
+    // Clients need not wait for the end of what they were granted.
+    while server.with(monotonic(), &around.served, |engine, cx| engine.end_unicast(cx)) {
+        server.flush();
+    }
+    server.flush();
     let (io, transmitter, ports) = (&server.io, &server.engine, &around.ports);
     let lost = losses(io, transmitter, ports);
     let duration_s = (monotonic() - start).as_secs_f64();
@@ -378,6 +390,7 @@ impl Host<Node> for Around {
                 Setting::Priority2(new) => transmitter.set_priorities(priority1, new),
             }
         }
+        self.look_after_networks(server);
         self.tell_prefixes(server);
         self.look_after_answers(server, now);
         self.publish(server, now);
@@ -408,6 +421,18 @@ impl Host<Node> for Around {
 }
 
 impl Around {
+    /// Who may be granted unicast messages: the interfaces' networks change as addresses do.
+    fn look_after_networks(&self, server: &mut Server) {
+        if server.engine.service().is_none() {
+            return;
+        }
+        let networks = match self.serve_to.is_empty() {
+            true => own_networks(&self.interfaces),
+            false => self.serve_to.clone(),
+        };
+        server.engine.set_networks(networks);
+    }
+
     /// Who may be sent more than came from there: who is in the own networks, and whom the configuration names.
     fn tell_prefixes(&self, server: &mut Server) {
         let engine = &mut server.engine;
@@ -464,6 +489,7 @@ impl Around {
                     set_stamp_figures(figures, Direction::Tx, &tx);
                 }
                 set_drop_figures(figures, counters, io.counts(*port));
+                figures.unicast = unicast::figures(transmitter, *port, now);
                 figures.answers = answer_figures(answers.as_mut(), *port, counters);
             });
         }
@@ -478,6 +504,7 @@ impl Around {
             ports: ports
                 .iter()
                 .map(|port| Port {
+                    unicast: unicast::status(transmitter, *port, &[], now),
                     answers: Some(
                         answers.as_mut().and_then(|each| each.status(usize::from(port.0))),
                     ),

@@ -31,21 +31,24 @@ impl Answers {
             && self.ports[index].no_exchanges.is_none()
             && self.transport != TransportKind::L2;
         let Some(forms) = wanted.forms.filter(|_| is_possible) else { return };
-        if let Some([answer, follow_up]) = forms.csptp {
-            put(numbers, interface::CSPTP_ANSWER, &answer);
-            put(numbers, interface::CSPTP_FOLLOW_UP, &follow_up);
-            numbers[interface::FLAGS] |= interface::CSPTP;
+        for (first, message) in [
+            (interface::CSPTP_ANSWER, &forms.csptp[0]),
+            (interface::CSPTP_FOLLOW_UP, &forms.csptp[1]),
+            (interface::SPTP_SYNC, &forms.sptp[0]),
+            (interface::SPTP_ANNOUNCE, &forms.sptp[1]),
+        ] {
+            put(numbers, first, message);
         }
-        if let Some([sync, announce]) = forms.sptp {
-            put(numbers, interface::SPTP_SYNC, &sync);
-            put(numbers, interface::SPTP_ANNOUNCE, &announce);
-            numbers[interface::FLAGS] |= interface::SPTP;
+        for (is_served, flag) in
+            [(forms.served.csptp, interface::CSPTP), (forms.served.sptp, interface::SPTP)]
+        {
+            numbers[interface::FLAGS] |= if is_served { flag } else { 0 };
         }
     }
 
     /// Tries whether both messages go out. The program is the same for both kinds.
     pub(super) fn prove_exchanges(&mut self, index: usize, wanted: &PortAnswers, ifindex: u32) {
-        let has_any = wanted.forms.is_some_and(|it| it.csptp.is_some() || it.sptp.is_some());
+        let has_any = wanted.forms.is_some_and(|it| it.served != Default::default());
         if !has_any || !self.programs.has_exchanges() || self.transport == TransportKind::L2 {
             return;
         }

@@ -18,6 +18,7 @@ use super::{
     security::SecurityArgs,
     servers::ServerArgs,
     transparent,
+    unicast::{ServeUnicast, UnicastArgs},
 };
 use crate::{
     agent::prime::PrimeMode,
@@ -306,6 +307,8 @@ pub(super) struct FollowArgs {
     #[command(flatten)]
     pub(super) roles: RoleArgs,
     #[command(flatten)]
+    pub(super) unicast: UnicastArgs,
+    #[command(flatten)]
     pub(super) servers: ServerArgs,
     #[command(flatten)]
     pub(super) export: ExportArgs,
@@ -393,6 +396,10 @@ pub(super) struct ServeArgs {
     /// Fall silent where a better grandmaster serves, until it is gone: true or false (default).
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) contend: Option<bool>,
+    /// Serve those who ask for unicast messages (16.1), within the interfaces' networks or --serve-to: also (beside
+    /// multicast), only, or off (default).
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "also", value_name = "HOW")]
+    pub(super) unicast: Option<ServeUnicast>,
     /// Answer CSPTP (IEEE 1588.1) beside: true or false (default). Only who is in the interface's own networks
     /// or in --serve-to is answered, unless its requests are as long as the answers.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
@@ -423,6 +430,8 @@ pub(super) enum Delay {
     E2e,
     /// Peer to peer: Pdelay_Req and Pdelay_Resp.
     P2p,
+    /// End to end, and peer to peer once the neighbour asks so.
+    Auto,
 }
 
 impl Delay {
@@ -431,6 +440,7 @@ impl Delay {
         match self {
             Self::E2e => DelayMechanism::E2e,
             Self::P2p => DelayMechanism::P2p,
+            Self::Auto => DelayMechanism::Auto,
         }
     }
 }

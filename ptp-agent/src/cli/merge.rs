@@ -8,6 +8,7 @@ use super::{
     args::{Delay, FollowArgs, ObserveArgs, PortArgs, ServeArgs, ServeClock, TapArgs},
     clock::RunClock,
     config::{Config, ConfigError},
+    unicast::service,
 };
 use crate::publish::Format;
 use crate::{
@@ -32,6 +33,7 @@ use crate::{
     security::file::KeyFileError,
     servo::{Options, Purpose, Servo, choice},
     stamp::StampSource,
+    transport::TransportKind,
 };
 
 /// What stands between the command line and a working command.
@@ -73,6 +75,12 @@ pub(super) enum UsageError {
     AgainstProfile(&'static str, String),
     #[error("--port names {0}, which is none of the interfaces")]
     NoSuchPort(String),
+    #[error("{0} cannot be asked by {1}")]
+    NoPartner(String, TransportKind),
+    #[error("server {0} is named twice")]
+    TwiceTheSamePartner(String),
+    #[error("cannot record what is negotiated: where servers are is not recorded")]
+    NotRecordableUnicast,
     #[error("{0}")]
     Export(&'static str),
     #[error("authentication is required, but there are no keys: name a file with --security")]
@@ -258,7 +266,16 @@ pub(super) fn run_config(
         return Err(UsageError::NoKeys);
     }
     let knowledge = args.knowledge.or(&section);
-    let roles = args.roles.or(&section, &common.io.interfaces)?;
+    let is_negotiating = args.unicast.is_negotiating(&section);
+    let roles = args.roles.or(&section, &common.io.interfaces, is_negotiating)?;
+    let log_intervals = match is_negotiating {
+        true => args.roles.log_intervals(&section),
+        false => profile.log_intervals,
+    };
+    let unicast = args.unicast.or(&section, common.io.transport, &profile, log_intervals)?;
+    if record.is_some() && (is_negotiating || unicast.hybrid) {
+        return Err(UsageError::NotRecordableUnicast);
+    }
     for (interface, port) in &roles.ports {
         if let Some(transport) = port.transport {
             common.io.transports.insert(interface.clone(), transport);
@@ -306,7 +323,13 @@ pub(super) fn run_config(
         host_clock_offset: Duration::from_nanos(args.host_clock_offset),
         delay_mechanism,
         local_priority: roles.local_priority,
-        log_intervals: profile.log_intervals,
+        sdo_id: profile.sdo_id,
+        rules: profile.rules,
+        as_capable: roles.as_capable,
+        log_intervals,
+        partners: unicast.partners,
+        unicast: unicast.client,
+        hybrid: unicast.hybrid,
         contention: roles.contention,
         ports: roles.ports,
         sync_receipt_timeout: roles.sync_receipt_timeout,
@@ -350,6 +373,7 @@ pub(super) fn serve_config(
     common.is_confined &= args.wire.is_empty();
     common.io.wire = args.wire;
     let section = config.serve;
+    let (unicast, multicast) = service(args.unicast, &section);
     if args.management_set.or(section.management_set).unwrap_or(false) {
         common.serving.management_access = Access::SetPriorities;
     }
@@ -408,6 +432,8 @@ pub(super) fn serve_config(
             sptp: args.sptp.or(section.sptp).unwrap_or(false),
         },
         tells_brackets: args.stamp_brackets.or(section.stamp_brackets).unwrap_or(true),
+        unicast,
+        multicast,
         answers,
     })
 }

@@ -16,6 +16,7 @@ mod roles;
 mod security;
 mod servers;
 mod transparent;
+mod unicast;
 
 use std::{
     path::{Path, PathBuf},

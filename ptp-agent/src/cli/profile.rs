@@ -6,7 +6,11 @@ use serde::Deserialize;
 
 use super::merge::UsageError;
 use crate::{
-    engine::{DelayMechanism, contention::Holdover},
+    engine::{
+        DelayMechanism,
+        config::{AsCapable, Rules},
+        contention::Holdover,
+    },
     transport::TransportKind,
 };
 use ptp_common::time::Duration;
@@ -23,6 +27,18 @@ pub(super) enum ProfileName {
     #[value(name = "g8275.1")]
     #[serde(rename = "g8275.1")]
     G8275_1,
+    /// IEEE 802.1AS: gPTP, of audio, video and vehicles, over Ethernet.
+    #[value(name = "gptp")]
+    #[serde(rename = "gptp")]
+    Gptp,
+    /// ITU-T G.8275.2: telecom, partial timing support, by unicast.
+    #[value(name = "g8275.2")]
+    #[serde(rename = "g8275.2")]
+    G8275_2,
+    /// ITU-T G.8265.1: telecom, frequency, by unicast.
+    #[value(name = "g8265.1")]
+    #[serde(rename = "g8265.1")]
+    G8265_1,
 }
 
 /// What a profile says.
@@ -39,27 +55,57 @@ pub(super) struct Profile {
     /// Of ports and of the clock, where it compares by the alternate algorithm.
     pub(super) local_priority: Option<u8>,
     pub(super) holdover: Option<Holdover>,
+    /// `sdoId`.
+    pub(super) sdo_id: u16,
+    /// Whose rules its ports keep.
+    pub(super) rules: Rules,
+    /// Whether it allows no other transport and no other delay mechanism.
+    is_strict: bool,
+    /// `priority1` of a clock with one port, and with several.
+    priorities: [u8; 2],
+    /// `offsetScaledLogVariance`.
+    pub(super) variance: u16,
+    /// `syncReceiptTimeout`, Sync intervals.
+    pub(super) sync_receipt_timeout: u8,
+    /// Whether links have to be `asCapable`.
+    as_capable: Option<AsCapable>,
+    /// Whether servers are asked by unicast negotiation.
+    pub(super) is_unicast: bool,
 }
+
+/// What IEEE 1588 says, and profiles that do not say otherwise.
+const ANNEX_I: Profile = Profile {
+    name: "default",
+    transport: TransportKind::Udp4,
+    domain: 0,
+    domains: (0, 255),
+    delay_mechanism: DelayMechanism::E2e,
+    log_intervals: [1, 0, 0],
+    local_priority: None,
+    holdover: None,
+    sdo_id: 0,
+    rules: Rules::Ieee1588,
+    is_strict: false,
+    priorities: [128, 128],
+    variance: 0xffff,
+    sync_receipt_timeout: 0,
+    as_capable: None,
+    is_unicast: false,
+};
+
+/// `allowedLostResponses` of IEEE 802.1AS-2020.
+const ALLOWED_LOST_RESPONSES: u8 = 9;
 
 impl ProfileName {
     pub(super) const fn profile(self) -> Profile {
         match self {
-            Self::Default => Profile {
-                name: "default",
-                transport: TransportKind::Udp4,
-                domain: 0,
-                domains: (0, 255),
-                delay_mechanism: DelayMechanism::E2e,
-                log_intervals: [1, 0, 0],
-                local_priority: None,
-                holdover: None,
-            },
+            Self::Default => ANNEX_I,
             Self::G8275_1 => Profile {
                 name: "g8275.1",
                 transport: TransportKind::L2,
                 domain: 24,
                 domains: (24, 43),
-                delay_mechanism: DelayMechanism::E2e,
+                is_strict: true,
                 log_intervals: [-3, -4, -4],
                 local_priority: Some(128),
                 // A T-BC: 135 while within its specification, for as long as a free oscillator may be, then 165.
@@ -68,6 +114,53 @@ impl ProfileName {
                     span: Duration::from_secs(300),
                     beyond: 165,
                 }),
+                ..ANNEX_I
+            },
+            Self::Gptp => Profile {
+                name: "gptp",
+                transport: TransportKind::L2,
+                domains: (0, 127),
+                is_strict: true,
+                delay_mechanism: DelayMechanism::P2p,
+                log_intervals: [0, -3, 0],
+                sdo_id: 0x100,
+                rules: Rules::Ieee8021As,
+                // An end station, and what passes the time on.
+                priorities: [248, 246],
+                variance: 0x436a,
+                sync_receipt_timeout: 3,
+                // 800 ns are for stamps of the hardware. The shortest way through two stacks is a few microseconds, with
+                // interrupts that a card holds back some tens; another network between is hundreds.
+                as_capable: Some(AsCapable {
+                    neighbor_prop_delay_threshold: Duration::from_micros(100),
+                    allowed_lost_responses: ALLOWED_LOST_RESPONSES,
+                }),
+                ..ANNEX_I
+            },
+            Self::G8275_2 => Profile {
+                name: "g8275.2",
+                domain: 44,
+                domains: (44, 63),
+                log_intervals: [0, -4, -4],
+                local_priority: Some(128),
+                holdover: Some(Holdover {
+                    within: 135,
+                    span: Duration::from_secs(300),
+                    beyond: 165,
+                }),
+                is_unicast: true,
+                is_strict: true,
+                ..ANNEX_I
+            },
+            Self::G8265_1 => Profile {
+                name: "g8265.1",
+                domain: 4,
+                domains: (4, 23),
+                log_intervals: [1, -4, -4],
+                local_priority: Some(128),
+                is_unicast: true,
+                is_strict: true,
+                ..ANNEX_I
             },
         }
     }
@@ -82,14 +175,20 @@ impl Profile {
         delay: DelayMechanism,
     ) -> Result<(), UsageError> {
         let against = |what: String| Err(UsageError::AgainstProfile(self.name, what));
-        if self.local_priority.is_none() {
+        if !self.is_strict {
             return Ok(());
         }
-        if transport != self.transport {
+        // Telecom profiles by unicast are carried by either IP.
+        let is_ip = self.is_unicast && transport != TransportKind::L2;
+        if transport != self.transport && !is_ip {
             return against(format!("it is carried by {}, not {transport}", self.transport));
         }
         if delay != self.delay_mechanism {
-            return against("it measures the path end to end, with --delay e2e".to_owned());
+            let (way, option) = match self.delay_mechanism {
+                DelayMechanism::P2p => ("link peer to peer", "p2p"),
+                DelayMechanism::E2e | DelayMechanism::Auto => ("path end to end", "e2e"),
+            };
+            return against(format!("it measures the {way}, with --delay {option}"));
         }
         let (first, last) = self.domains;
         if !(first..=last).contains(&domain) {
@@ -101,8 +200,9 @@ impl Profile {
     /// What it means, as the keys that would say the same.
     pub(super) fn shown(&self) -> String {
         let [announce, sync, delay_req] = self.log_intervals;
+        let delay = if self.delay_mechanism == DelayMechanism::P2p { "p2p" } else { "e2e" };
         let mut text = format!(
-            "# Profile {}\ntransport = \"{}\"\ndomain = {}\n\n[run]\ndelay = \"e2e\"\n\
+            "# Profile {}\ntransport = \"{}\"\ndomain = {}\n\n[run]\ndelay = \"{delay}\"\n\
              log-announce-interval = {announce}\nlog-sync-interval = {sync}\n\
              log-min-delay-req-interval = {delay_req}\n",
             self.name, self.transport, self.domain
@@ -110,13 +210,46 @@ impl Profile {
         if let Some(priority) = self.local_priority {
             text += &format!("# alternate data set comparison, localPriority {priority}\n");
         }
+        if self.is_unicast {
+            text += "# unicast negotiation: name servers, as in unicast = [\"192.0.2.1\"]\n";
+        }
         if let Some(Holdover { within, span, beyond }) = self.holdover {
             let seconds = span.as_secs_f64();
             text += &format!(
                 "# clockClass in holdover: {within} for {seconds} s, then {beyond} and uncertain\n"
             );
         }
+        if self.sync_receipt_timeout > 0 {
+            text += &format!("sync-receipt-timeout = {}\n", self.sync_receipt_timeout);
+        }
+        if let Some(asked) = self.as_capable {
+            let nanos = asked.neighbor_prop_delay_threshold.as_nanos();
+            text += &format!("neighbor-prop-delay-threshold = {nanos}\n");
+        }
+        if self.rules.are_gptp() {
+            let ([one, several], lost) = (self.priorities, ALLOWED_LOST_RESPONSES);
+            text += &format!(
+                "# sdoId 0x{:03x}, all messages to the group that bridges do not forward, an Announce counts at once\n\
+                 # priority1 {one}, with several ports {several}; offsetScaledLogVariance 0x{:04x}\n\
+                 # asCapable is lost after {lost} unanswered requests\n",
+                self.sdo_id, self.variance
+            );
+        }
         text
+    }
+
+    /// `priority1` of a clock with so many ports.
+    pub(super) const fn priority1(&self, ports: usize) -> u8 {
+        self.priorities[if ports > 1 { 1 } else { 0 }]
+    }
+
+    /// What links have to be, with a threshold in nanoseconds that is given beside it.
+    pub(super) fn as_capable(&self, threshold_ns: Option<u32>) -> Option<AsCapable> {
+        let given = threshold_ns.map(|nanos| AsCapable {
+            neighbor_prop_delay_threshold: Duration::from_nanos(nanos.into()),
+            allowed_lost_responses: ALLOWED_LOST_RESPONSES,
+        });
+        given.or(self.as_capable)
     }
 }
 
@@ -136,6 +269,10 @@ mod tests {
             let refusal = telecom.check(transport, domain, delay).unwrap_err().to_string();
             assert!(refusal.contains(word), "{refusal}");
         }
+        let gptp = ProfileName::Gptp.profile();
+        assert!(gptp.check(TransportKind::L2, 0, DelayMechanism::P2p).is_ok());
+        let refusal = gptp.check(TransportKind::L2, 0, DelayMechanism::E2e).unwrap_err();
+        assert!(refusal.to_string().contains("peer to peer"), "{refusal}");
         let default = ProfileName::Default.profile();
         assert!(default.check(TransportKind::L2, 7, DelayMechanism::P2p).is_ok());
     }

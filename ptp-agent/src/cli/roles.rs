@@ -14,6 +14,7 @@ use super::{
 use crate::{
     agent::run::PortSettings,
     engine::{
+        config::AsCapable,
         contention::{BeforeLock, Contention, PathTrace},
         receiver::PortPart,
         transmitter::TransmitterConfig,
@@ -44,17 +45,17 @@ pub(super) struct RoleArgs {
     /// contradicts it is refused.
     #[arg(long, value_name = "NAME")]
     pub(super) profile: Option<ProfileName>,
-    /// Of one interface something else: udp4, udp6 or l2; e2e or p2p; transmitter or receiver, where it may take
+    /// Of one interface something else: udp4, udp6 or l2; e2e, p2p or auto; transmitter or receiver, where it may take
     /// that role alone. Several are allowed.
     #[arg(long, value_name = "IFACE=WORD[,WORD]")]
     pub(super) port: Vec<PortOption>,
-    /// With --role auto: interval of Sync, log2 s (default 0).
+    /// With --role auto or --unicast: interval of Sync, log2 s (default 0).
     #[arg(long, value_name = "LOG2", allow_negative_numbers = true, value_parser = log_interval)]
     pub(super) log_sync_interval: Option<i8>,
-    /// With --role auto: interval of Announce, log2 s (default 1), the same on all clocks of a domain.
+    /// With --role auto or --unicast: interval of Announce, log2 s (default 1), the same on all clocks of a domain.
     #[arg(long, value_name = "LOG2", allow_negative_numbers = true, value_parser = log_interval)]
     pub(super) log_announce_interval: Option<i8>,
-    /// With --role auto: smallest mean interval of Delay_Req that clients adopt, log2 s (default 0).
+    /// With --role auto or --unicast: smallest mean interval of Delay_Req that clients adopt, log2 s (default 0).
     #[arg(long, value_name = "LOG2", allow_negative_numbers = true, value_parser = log_interval)]
     pub(super) log_min_delay_req_interval: Option<i8>,
     /// With --role auto: priority1 of the data set comparison (default 128); smaller wins.
@@ -95,7 +96,7 @@ impl FromStr for PortOption {
                     "receiver" => PortPart::Receiver,
                     _ => {
                         return Err(format!(
-                            "{word:?} is none of udp4, udp6, l2, e2e, p2p, transmitter, receiver"
+                            "{word:?} is none of udp4, udp6, l2, e2e, p2p, auto, transmitter, receiver"
                         ));
                     }
                 };
@@ -121,6 +122,8 @@ pub(super) struct Roles {
     pub(super) sync_receipt_timeout: u8,
     /// Of all ports.
     pub(super) local_priority: Option<u8>,
+    /// Of all links.
+    pub(super) as_capable: Option<AsCapable>,
 }
 
 impl RoleArgs {
@@ -134,11 +137,24 @@ impl RoleArgs {
         self.profile.or(section.profile).unwrap_or_default().profile()
     }
 
+    /// Of Announce, Sync and Delay_Req: what is asked for by who negotiates, log2 s.
+    pub(super) fn log_intervals(&self, section: &RunSection) -> [i8; 3] {
+        let [announce, sync, delay_req] = self.profile(section).log_intervals;
+        [
+            self.log_announce_interval.or(section.log_announce_interval).unwrap_or(announce),
+            self.log_sync_interval.or(section.log_sync_interval).unwrap_or(sync),
+            self.log_min_delay_req_interval
+                .or(section.log_min_delay_req_interval)
+                .unwrap_or(delay_req),
+        ]
+    }
+
     /// These, or else those of the configuration, on `interfaces`.
     pub(super) fn or(
         &self,
         section: &RunSection,
         interfaces: &[String],
+        is_negotiating: bool,
     ) -> Result<Roles, UsageError> {
         let given = if self.port.is_empty() {
             section.port.as_deref().unwrap_or_default()
@@ -171,7 +187,10 @@ impl RoleArgs {
             ("--priority2", self.priority2.is_some()),
             ("--clock-class", self.clock_class.is_some()),
         ];
-        if !is_auto && let Some((option, _)) = of_serving.into_iter().find(|(_, given)| *given) {
+        // Who negotiates asks for the intervals.
+        let of_serving = of_serving.into_iter().skip(if is_negotiating { 3 } else { 0 });
+        let mut of_serving = of_serving.filter(|(_, given)| *given);
+        if !is_auto && let Some((option, _)) = of_serving.next() {
             return Err(UsageError::OnlyAuto(option));
         }
         if !is_auto && ports.values().any(|port| port.part == PortPart::Transmitter) {
@@ -188,11 +207,15 @@ impl RoleArgs {
                 .log_min_delay_req_interval
                 .or(section.log_min_delay_req_interval)
                 .unwrap_or(delay_req),
-            priority1: self.priority1.or(section.priority1).unwrap_or(default.priority1),
+            priority1: self
+                .priority1
+                .or(section.priority1)
+                .unwrap_or(profile.priority1(interfaces.len())),
             priority2: self.priority2.or(section.priority2).unwrap_or(default.priority2),
             tells_brackets: section.stamp_brackets.unwrap_or(true),
             ..default
         };
+        transmitter.clock_quality.offset_scaled_log_variance = profile.variance;
         if let Some(class) = self.clock_class.or(section.clock_class) {
             transmitter.clock_quality.clock_class = class;
         }
@@ -213,8 +236,11 @@ impl RoleArgs {
         Ok(Roles {
             contention,
             ports,
-            sync_receipt_timeout: section.sync_receipt_timeout.unwrap_or(0),
+            sync_receipt_timeout: section
+                .sync_receipt_timeout
+                .unwrap_or(profile.sync_receipt_timeout),
             local_priority,
+            as_capable: profile.as_capable(section.neighbor_prop_delay_threshold),
         })
     }
 }
@@ -239,12 +265,15 @@ mod tests {
         let args = RoleArgs { priority1: Some(1), ..RoleArgs::default() };
         let section = RunSection::default();
         let interfaces = ["eth0".to_owned()];
-        assert!(matches!(args.or(&section, &interfaces), Err(UsageError::OnlyAuto("--priority1"))));
+        assert!(matches!(
+            args.or(&section, &interfaces, false),
+            Err(UsageError::OnlyAuto("--priority1"))
+        ));
         let args = RoleArgs { role: Some(RunRole::Auto), ..args };
-        let roles = args.or(&section, &interfaces).unwrap();
+        let roles = args.or(&section, &interfaces, false).unwrap();
         assert_eq!(roles.contention.unwrap().transmitter.priority1, 1);
         let port = vec!["eth7=l2".parse().unwrap()];
         let args = RoleArgs { port, ..RoleArgs::default() };
-        assert!(matches!(args.or(&section, &interfaces), Err(UsageError::NoSuchPort(_))));
+        assert!(matches!(args.or(&section, &interfaces, false), Err(UsageError::NoSuchPort(_))));
     }
 }

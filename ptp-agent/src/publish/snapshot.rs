@@ -414,9 +414,15 @@ pub struct Port {
     /// The delay of the link, of a port that may measure it: `null` where it does not.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub link_delay_ns: Option<Option<i64>>,
+    /// `asCapable`, where anybody asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_capable: Option<bool>,
     /// Who answers, of a server: `null` where nobody but the agent could.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub answers: Option<Option<Answering>>,
+    /// Unicast, where there is any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unicast: Option<unicast::Unicast>,
     /// What is stamped.
     #[serde(flatten, skip_serializing_if = "is_absent")]
     pub stamped: Stamped,
@@ -572,3 +578,4 @@ pub struct Residence {
 
 #[cfg(test)]
 mod tests;
+pub mod unicast;

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     engine::{
         DelayMechanism,
+        config::{AsCapable, Rules},
         csptp::ServerConfig,
         discipline::Policy,
         receiver::{Acceptable, PortConfig, ReceiverConfig},
@@ -252,6 +253,16 @@ pub struct PortNote {
     pub assume_two_step: bool,
     /// Whether the link was up at the start.
     pub link_up: bool,
+    /// Whose rules it kept.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rules: Rules,
+    /// `neighborPropDelayThresh` in nanoseconds, and `allowedLostResponses`; absent where nobody asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_capable: Option<(i64, u8)>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Start {
@@ -298,6 +309,11 @@ impl Start {
                     delay_asymmetry_ns: port.delay_asymmetry,
                     assume_two_step: port.assume_two_step,
                     link_up: port.link_up,
+                    rules: port.rules,
+                    as_capable: port.as_capable.map(|asked| {
+                        let nanos = asked.neighbor_prop_delay_threshold.as_nanos();
+                        (nanos, asked.allowed_lost_responses)
+                    }),
                 })
                 .collect(),
         }
@@ -326,6 +342,11 @@ impl Start {
                     delay_asymmetry: port.delay_asymmetry_ns,
                     assume_two_step: port.assume_two_step,
                     link_up: port.link_up,
+                    rules: port.rules,
+                    as_capable: port.as_capable.map(|(nanos, lost)| AsCapable {
+                        neighbor_prop_delay_threshold: Duration::from_nanos(nanos),
+                        allowed_lost_responses: lost,
+                    }),
                     ..PortConfig::default()
                 })
                 .collect(),

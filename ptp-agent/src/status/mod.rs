@@ -3,6 +3,7 @@
 
 mod model;
 mod text;
+mod unicast;
 mod view;
 
 use std::{

@@ -3,6 +3,7 @@
 use std::fmt::{Display, Write as _};
 
 use super::model::{Command, Status, Utc, outcomes, stamps};
+use super::unicast;
 use crate::{
     engine::origin::BoundReference,
     publish::{
@@ -96,6 +97,9 @@ pub(super) fn page(status: &Status) -> String {
                 line("port", format!("{name}: {state}"));
                 line("  received", stamps(port, "rx"));
                 line("  sent", stamps(port, "tx"));
+                for (name, value) in port.unicast.iter().flat_map(unicast::lines) {
+                    line(name, value);
+                }
             }
             (None, role) => line(
                 "port",

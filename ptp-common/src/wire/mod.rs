@@ -6,11 +6,13 @@ mod authentication;
 mod bracket;
 pub mod csptp;
 pub mod data_set;
+pub mod gptp;
 mod header;
 pub mod management;
 mod message;
 mod tlv;
 mod types;
+mod unicast;
 
 pub use authentication::{Authentication, AuthenticationView, SecurityParameters};
 pub use bracket::Bracket;
@@ -21,6 +23,7 @@ pub use tlv::{Tlv, TlvBuilder, TlvIter, TlvType, Tlvs};
 pub use types::{
     ClockAccuracy, ClockIdentity, ClockQuality, PortIdentity, TimeInterval, TimeSource, Timestamp,
 };
+pub use unicast::{Granted, MAINTAIN_GRANT, MAINTAIN_REQUEST, Negotiation};
 
 /// Why bytes are no PTP message that this implementation understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

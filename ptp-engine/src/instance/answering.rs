@@ -71,10 +71,12 @@ pub(crate) struct Answering {
 /// first two and the time; of SPTP's Sync and Announce `sequenceId`, the times, and the Announce's correction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnswerForms {
+    /// Which of them are served.
+    pub served: Answers,
     /// CSPTP: the Sync with its status, and the Follow_Up.
-    pub csptp: Option<[Datagram; 2]>,
+    pub csptp: [Datagram; 2],
     /// SPTP: Sync and Announce.
-    pub sptp: Option<[Datagram; 2]>,
+    pub sptp: [Datagram; 2],
 }
 
 impl Answers {
@@ -239,21 +241,16 @@ impl Instance {
     pub fn answer_forms(&self, now: Time<Mono>, port: PortIndex) -> Option<AnswerForms> {
         let index = usize::from(port.0);
         self.ports.get(index).filter(|port| port.role.is_serving())?;
-        let answers = self.served.answers;
-        let csptp = answers.csptp.then(|| {
-            let ingress = Timestamp::ZERO;
-            let response = CsptpResponse { ingress, correction: TimeInterval(0) };
-            let answer = self.csptp_answer(now, csptp::DEFAULT_DOMAIN, 0, response, true);
-            let follow_up = self.csptp_follow_up(now, csptp::DEFAULT_DOMAIN, 0);
-            let body = Body::FollowUp { precise_origin_timestamp: Timestamp::ZERO };
-            [answer, Datagram::new(follow_up, body)]
-        });
-        let sptp = answers.sptp.then(|| {
-            let zero = Timestamp::ZERO;
-            let announce = self.sptp_announce(now, index, 0, zero, TimeInterval(0));
-            [self.sptp_sync(index, 0, zero), announce]
-        });
-        Some(AnswerForms { csptp, sptp })
+        let served = self.served.answers;
+        let (zero, correction) = (Timestamp::ZERO, TimeInterval(0));
+        let response = CsptpResponse { ingress: zero, correction };
+        let answer = self.csptp_answer(now, csptp::DEFAULT_DOMAIN, 0, response, true);
+        let follow_up = self.csptp_follow_up(now, csptp::DEFAULT_DOMAIN, 0);
+        let body = Body::FollowUp { precise_origin_timestamp: zero };
+        let csptp = [answer, Datagram::new(follow_up, body)];
+        let announce = self.sptp_announce(now, index, 0, zero, correction);
+        let sptp = [self.sptp_sync(index, 0, zero), announce];
+        Some(AnswerForms { served, csptp, sptp })
     }
 
     fn csptp_header(&self, now: Time<Mono>, domain_number: u8, sequence_id: u16) -> Header {

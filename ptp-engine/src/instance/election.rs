@@ -116,7 +116,7 @@ impl Instance {
     /// For a clock that is a client only.
     fn decide_as_client(&mut self, cx: &mut Cx<'_>, reason: StateReason) {
         let now = cx.now;
-        let mut best: Option<(DataSet, usize, usize)> = None;
+        let mut best: Option<(DataSet, bool, usize, usize)> = None;
         for (index, port) in self.ports.iter().enumerate() {
             for (n, foreign) in port.foreign.iter().enumerate() {
                 if !foreign.is_qualified(now) && self.parent_on(index) != Some(foreign.source) {
@@ -126,12 +126,20 @@ impl Instance {
                     continue;
                 }
                 let candidate = port.data_set_of(foreign);
-                if best.as_ref().is_none_or(|(best, ..)| candidate.is_better_than(best)) {
-                    best = Some((candidate, index, n));
+                // Who announces itself and sends nothing else is better than nobody alone.
+                let is_better = best.as_ref().is_none_or(|(best, is_silent, ..)| {
+                    if foreign.is_silent == *is_silent {
+                        candidate.is_better_than(best)
+                    } else {
+                        *is_silent
+                    }
+                });
+                if is_better {
+                    best = Some((candidate, foreign.is_silent, index, n));
                 }
             }
         }
-        let Some((_, index, n)) = best else {
+        let Some((_, _, index, n)) = best else {
             if let Some(old) = self.parent.take() {
                 self.epoch += 1;
                 self.leave(cx, usize::from(old.port.0), reason);

@@ -2,11 +2,17 @@
 //! it makes of what was measured. The mechanism itself is the node's (`node/peer_delay.rs`).
 
 use ptp_common::{
-    time::{Mono, Time},
-    wire::{Body, Message},
+    time::{Duration, Mono, Time},
+    wire::{
+        Body, Message,
+        gptp::{AskedInterval, IntervalRequest},
+    },
 };
 
-use super::{Cx, Instance, Participation, Received, port::Port};
+use super::{
+    Cx, Instance, Participation, Received,
+    port::{Port, PortTimer, Role},
+};
 use crate::prelude::*;
 use crate::{
     DelayMechanism,
@@ -43,6 +49,7 @@ impl Instance {
     ) -> Result<(), Drop> {
         let port = &self.ports[received.index];
         let is_p2p = port.config.delay_mechanism == DelayMechanism::P2p;
+        let is_auto = port.config.delay_mechanism == DelayMechanism::Auto;
         let asks = self.asks_for_link_delay();
         let requester = match message.body {
             Body::PdelayResp { requesting_port_identity, .. }
@@ -59,7 +66,7 @@ impl Instance {
         }
         match requester {
             // A port with the one mechanism does not answer the other (11.1); a server answers both.
-            None if asks && !is_p2p => Err(Drop::NotForRole),
+            None if asks && !is_p2p && !is_auto => Err(Drop::NotForRole),
             None => self.admit_request(now, received, &message.header),
             Some(_) if self.standing.is_some() && !is_p2p => Err(Drop::NotForRole),
             Some(requester) if requester != port.identity => Err(Drop::OtherRequester),
@@ -75,5 +82,64 @@ impl Instance {
         if self.parent_on(index).is_some() {
             self.measured(cx, index, Observation::PeerDelay(done));
         }
+    }
+
+    /// The neighbour measures the link, so this port does from now on, too (`DelayMechanism::Auto`).
+    pub(crate) fn go_over_to_peer_delay(&mut self, index: usize) {
+        let Some(port) = self.ports.get_mut(index) else { return };
+        port.config.delay_mechanism = DelayMechanism::P2p;
+        port.round_trip.clear();
+        if let Role::Receiver(following) = &mut port.role {
+            following.forget_halves();
+        }
+        self.timers.cancel((index as u16, PortTimer::DelayReq));
+    }
+
+    /// `asCapable` of a port, as its link says it.
+    pub(crate) fn set_capable(&mut self, index: usize, is_capable: bool) {
+        if let Some(port) = self.ports.get_mut(index) {
+            port.is_capable = is_capable;
+        }
+    }
+
+    /// Signaling of the neighbour with other intervals (IEEE 802.1AS-2020, 10.6.4.3). Nobody can stop the time by it.
+    pub(super) fn take_interval_request(
+        &mut self,
+        now: Time<Mono>,
+        index: usize,
+        message: &Message<'_>,
+    ) -> Result<(), Drop> {
+        let request = IntervalRequest::find(&message.tlvs).ok_or(Drop::NotForRole)?;
+        let port = &mut self.ports[index];
+        for (asked, interval, usual, timer) in [
+            (
+                request.time_sync,
+                &mut port.asked_sync,
+                self.served.log_sync_interval,
+                PortTimer::Sync,
+            ),
+            (
+                request.announce,
+                &mut port.asked_announce,
+                self.served.log_announce_interval,
+                PortTimer::Announce,
+            ),
+        ] {
+            let log = match asked {
+                AskedInterval::Keep => continue,
+                AskedInterval::Initial => None,
+                AskedInterval::Log(log) if limits::is_asked_interval(log) => Some(log),
+                AskedInterval::Log(_) | AskedInterval::Stop => {
+                    port.counters.count_drop(Drop::IntervalClamped);
+                    continue;
+                }
+            };
+            *interval = log;
+            let latest = now + Duration::from_log_interval(log.unwrap_or(usual));
+            let key = (index as u16, timer);
+            let due = self.timers.at(key).map(|due| due.min(latest));
+            self.timers.put(key, due);
+        }
+        Ok(())
     }
 }

@@ -9,8 +9,13 @@ mod rhythm;
 pub(crate) mod transmitter;
 
 use crate::{
-    PortState, bmca::DataSet, config::PortConfig, counters::Counters, instance::Aiming,
+    PortState,
+    bmca::DataSet,
+    config::PortConfig,
+    counters::Counters,
+    instance::{Aiming, unicast::Hybrid},
     round_trip::RoundTrip,
+    unicast::client::Client,
 };
 use foreign::{Foreign, ForeignTable};
 use ptp_common::{
@@ -96,7 +101,15 @@ pub(crate) struct Port {
     pub(crate) counters: Counters,
     pub(crate) foreign: ForeignTable,
     pub(crate) round_trip: RoundTrip,
+    /// Whom it has asked for what, where it asks.
+    pub(crate) partners: Option<Client>,
+    pub(crate) hybrid: Hybrid,
     pub(crate) aiming: Aiming,
+    /// `asCapable`, as the link says it; true where nobody asks.
+    pub(crate) is_capable: bool,
+    /// Intervals of Sync and Announce that the neighbour has asked for, log2 s.
+    pub(crate) asked_sync: Option<i8>,
+    pub(crate) asked_announce: Option<i8>,
     /// Who has answered last, and the mean interval of Delay_Req that it permits, log2 s: it holds when it comes back.
     pub(crate) granted: Option<(PortIdentity, i8)>,
     /// How much longer than `announceReceiptTimeout` the port waits, in 2^-16 of an announce interval.
@@ -122,14 +135,19 @@ impl Port {
         delay_sequence_id: u16,
         pdelay_sequence_id: u16,
     ) -> Self {
+        let partners = config.unicast.clone().map(Client::new);
         Self {
             identity,
-            config,
+            partners,
+            hybrid: Hybrid::default(),
             role: Role::default(),
             counters: Counters::default(),
-            foreign: ForeignTable::new(key),
+            foreign: ForeignTable::new(key, config.rules),
+            is_capable: config.as_capable.is_none(),
             round_trip: RoundTrip::default(),
             aiming: Aiming::Off,
+            asked_sync: None,
+            asked_announce: None,
             granted: None,
             more_patience: 0,
             has_waited: false,
@@ -138,6 +156,7 @@ impl Port {
             pdelay_sequence_id,
             announce_sequence_id: 0,
             sync_sequence_id: 0,
+            config,
         }
     }
 

@@ -340,8 +340,7 @@ impl Instance {
 
     fn begin_to_serve(&mut self, cx: &mut Cx<'_>, index: usize, reason: StateReason) {
         self.enter(cx, index, Role::Transmitter(Serving::default()), reason);
-        self.timers.set((index as u16, PortTimer::Announce), cx.now);
-        self.timers.set((index as u16, PortTimer::Sync), cx.now);
+        self.begin_multicast(cx.now, index);
     }
 
     /// Whether the time is worth passing on: its own, or that of a parent that has been followed well once.

@@ -19,7 +19,13 @@ impl Instance {
         to: Group,
         message: Datagram,
     ) {
+        let to = self.group(index, to);
         self.send(cx, index, kind, Destination::Multicast(to), message, Some(token));
+    }
+
+    /// Which group a message for `to` goes to: with IEEE 802.1AS all to the one that bridges do not forward (10.4.3).
+    fn group(&self, index: usize, to: Group) -> Group {
+        if self.ports[index].config.rules.are_gptp() { Group::Peer } else { to }
     }
 
     pub(crate) fn send_general(
@@ -30,6 +36,7 @@ impl Instance {
         to: Group,
         message: Datagram,
     ) {
+        let to = self.group(index, to);
         self.send(cx, index, kind, Destination::Multicast(to), message, None);
     }
 

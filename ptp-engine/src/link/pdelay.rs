@@ -55,7 +55,8 @@ impl Responder {
         header.correction = request.correction;
         self.pending.push_back(Answer { token, header, requesting_port_identity });
         let (request_receipt_timestamp, fraction) = Timestamp::from_time(receipt);
-        header.correction = TimeInterval(-fraction.0);
+        // IEEE 802.1AS has it the other way round (11.2.20.3.1).
+        header.correction = TimeInterval(if is_gptp(&header) { fraction.0 } else { -fraction.0 });
         header.flags |= Flags::TWO_STEP;
         Datagram::new(
             header,
@@ -82,6 +83,11 @@ impl Responder {
         });
         Some(follow_up)
     }
+}
+
+/// Whether a message is of IEEE 802.1AS: `majorSdoId` 1.
+const fn is_gptp(header: &Header) -> bool {
+    header.sdo_id >> 8 == 1
 }
 
 #[derive(Debug)]
@@ -177,7 +183,9 @@ impl Initiator {
             return Err(Drop::Duplicate);
         }
         let two_step = header.flags.contains(Flags::TWO_STEP);
-        response.resp = Some((request_receipt, header.correction.into(), two_step, t4));
+        let correction = header.correction.0;
+        let correction = if is_gptp(header) { correction.saturating_neg() } else { correction };
+        response.resp = Some((request_receipt, TimeInterval(correction).into(), two_step, t4));
         Ok((self.finish(at, parent), multiple))
     }
 

@@ -2,15 +2,19 @@
 //! learns what was measured.
 
 use ptp_common::{
-    time::{Ptp, Time},
-    wire::{Body, Header, Message, MessageType, PortIdentity},
+    time::{Mono, Ptp, Time},
+    wire::{
+        Body, Header, Message, MessageType, PortIdentity,
+        gptp::{AskedInterval, IntervalRequest},
+    },
 };
 
 use super::Node;
 use crate::{
-    Group, Monotonic, PortIndex, ReadClock, SentToken,
+    DelayMechanism, Group, Monotonic, PortIndex, ReadClock, SentToken,
     counters::Drop,
     instance::{Cx, Instance, Received},
+    limits,
     link::Link,
     outcome::PeerDelay,
     sent::Sent,
@@ -39,8 +43,41 @@ impl Node {
         for _ in 0..unanswered {
             instance.count_drop(index, Drop::UnansweredPdelayReq);
         }
-        let message = Link::pdelay_req(instance.header(index, sequence_id));
+        let mut header = instance.header(index, sequence_id);
+        if instance.ports[index].config.rules.are_gptp() {
+            header.log_message_interval = self.links[index].log_interval();
+        }
+        let message = Link::pdelay_req(header);
         instance.send_event(cx, index, MessageType::PdelayReq, token, Group::Peer, message);
+        self.tell_capability(index);
+    }
+
+    /// Instances learn whether the link is `asCapable`.
+    pub(super) fn tell_capability(&mut self, index: usize) {
+        let capable = self.links.get(index).and_then(Link::is_capable);
+        if let Some(is_capable) = capable {
+            for instance in &mut self.instances {
+                instance.set_capable(index, is_capable);
+            }
+        }
+    }
+
+    /// What the neighbour asks of the link (IEEE 802.1AS-2020, 10.6.4.3).
+    pub(super) fn take_interval_request(
+        &mut self,
+        now: Time<Mono>,
+        index: usize,
+        message: &Message<'_>,
+    ) {
+        let asked = IntervalRequest::find(&message.tlvs).map(|request| request.link_delay);
+        let log = match asked {
+            Some(AskedInterval::Initial) => None,
+            Some(AskedInterval::Log(log)) if limits::is_asked_interval(log) => Some(log),
+            _ => return,
+        };
+        if let Some(link) = self.links.get_mut(index) {
+            link.set_interval(now, log);
+        }
     }
 
     /// The stamp of a Pdelay_Req, or the news that there is none.
@@ -94,7 +131,15 @@ impl Node {
         let parent = self.parent_on(index);
         let link = self.links.get_mut(index).ok_or(Drop::PortDisabled)?;
         let done = match message.body {
-            Body::PdelayReq { .. } => return self.answer(cx, which, index, header, stamp),
+            Body::PdelayReq { .. } => {
+                if link.delay_mechanism() == DelayMechanism::Auto {
+                    link.go_over_to_peer_delay(cx.now);
+                    for instance in &mut self.instances {
+                        instance.go_over_to_peer_delay(index);
+                    }
+                }
+                return self.answer(cx, which, index, header, stamp);
+            }
             Body::PdelayResp { request_receipt_timestamp, .. } => {
                 let t4 = stamp.ok_or(Drop::MissingRxStamp)?;
                 let receipt = request_receipt_timestamp.into();
@@ -137,6 +182,7 @@ impl Node {
             self.instances[0].count_drop(index, Drop::ImplausibleDelay);
             return;
         }
+        self.tell_capability(index);
         for instance in &mut self.instances {
             instance.link_measured(cx, index, done);
         }

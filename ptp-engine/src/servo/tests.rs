@@ -2,7 +2,10 @@
 //! where stamps are honest the truth is inside the interval.
 
 use super::*;
+use crate::prelude::*;
 use proptest::prelude::*;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 #[derive(Clone, Debug)]
 enum Told {
@@ -183,5 +186,69 @@ proptest! {
             servo.delay(DelayInput { t3, t4, sequence_id: n, correction: Duration::ZERO });
         }
         prop_assert!(known > 0);
+    }
+}
+
+/// The mean error of a clock that follows over a link whose delay is measured peer to peer, nanoseconds; `noise` draws what
+/// one way of it takes beyond 2 us. So many Sync messages come for each delay, eight a second.
+fn error_peer_to_peer(seed: u64, syncs: i64, noise: impl Fn(&mut ChaCha8Rng) -> f64) -> f64 {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut servo = build(&Choice::default(), &Options::default());
+    let (mut shown, mut frequency_ppb, mut errors) = (0.0_f64, 0.0, Vec::new());
+    for n in 1..=8 * 400_i64 {
+        let now = Time::<Free>::from_nanos(n * 125_000_000);
+        // The monotonic clock is 2 ppm fast.
+        let gained = 2_000.0 * 0.125 * n as f64;
+        shown += 0.125 * frequency_ppb;
+        if n % syncs == 0 {
+            let delay = 2_000.0 + 0.5 * (noise(&mut rng) + noise(&mut rng));
+            let mean_link_delay = Duration::from_nanos_f64(delay);
+            servo.peer_delay(PeerDelayInput {
+                mono: now,
+                mean_link_delay,
+                neighbor_rate_ratio: None,
+            });
+        }
+        let late = 2_000.0 + noise(&mut rng);
+        let clock = Time::<Ptp>::from_nanos(now.as_nanos()) + Duration::from_nanos_f64(shown);
+        let mut t2 = local(now, 0);
+        t2.clock = clock;
+        let t1 = Time::<Ptp>::from_nanos(now.as_nanos()) - Duration::from_nanos_f64(gained + late);
+        let input = SyncInput {
+            t1,
+            t2,
+            sequence_id: n as u16,
+            log_interval: Some(-3),
+            correction: Duration::ZERO,
+        };
+        if let Some(output) = servo.sync(input) {
+            frequency_ppb = output.frequency_ppb;
+            let step = output.step.map_or(0.0, Duration::as_nanos_f64);
+            shown += step;
+            servo.adjusted(now, frequency_ppb, output.step);
+        }
+        if n > 8 * 250 {
+            errors.push(gained + shown);
+        }
+    }
+    errors.iter().sum::<f64>() / errors.len() as f64
+}
+
+#[test]
+fn a_link_measured_peer_to_peer_biases_the_clock_neither_with_symmetric_nor_with_one_sided_noise() {
+    let gauss =
+        |rng: &mut ChaCha8Rng| (0..12).map(|_| rng.random::<f64>()).sum::<f64>() * 100.0 - 600.0;
+    let exponential = |rng: &mut ChaCha8Rng| -100.0 * (1.0 - rng.random::<f64>()).ln();
+    // One exponential delay has a sharp edge, the mean of two has none. Of its 10 us less than one is left in most cases.
+    let mut errors: Vec<f64> = (0..12)
+        .map(|seed| error_peer_to_peer(seed, 1, |rng| 100.0 * exponential(rng)).abs())
+        .collect();
+    errors.sort_unstable_by(f64::total_cmp);
+    assert!(errors[6] < 1_000.0, "{errors:?}");
+    for (seed, syncs) in [(0, 8), (1, 8), (2, 1), (3, 1), (4, 1), (5, 1)] {
+        let symmetric = error_peer_to_peer(seed, syncs, gauss);
+        let one_sided = error_peer_to_peer(seed, syncs, exponential);
+        // Of a spread of 100 ns.
+        assert!(symmetric.abs() < 25.0 && one_sided.abs() < 25.0, "{symmetric} {one_sided}");
     }
 }

@@ -416,7 +416,7 @@ fn an_answer_says_what_announce_would_say_and_the_form_is_the_same() {
     assert_eq!(status.quality.clock_class, 248);
     assert_eq!((answer.header.domain_number, answer.header.sequence_id), (200, 7));
     let forms = transmitter.answer_forms(at(1), PORT).unwrap();
-    let [form, follow_up] = forms.csptp.unwrap();
+    let [form, follow_up] = forms.csptp;
     let mut filled = form.to_vec();
     filled[4] = 200;
     filled[30..32].copy_from_slice(&7_u16.to_be_bytes());

@@ -51,7 +51,7 @@ impl Stage {
             let path = format!("{path}/{}", entry.file_name().to_string_lossy());
             if entry.file_type()?.is_dir() {
                 // The scripts of the package are not its documentation.
-                if entry.file_name() != "debian" {
+                if entry.file_name() != "debian" && entry.file_name() != "rpm" {
                     self.tree(&path, &entry.path())?;
                 }
             } else {
@@ -61,22 +61,29 @@ impl Stage {
         Ok(())
     }
 
-    /// Adds what can only be said when everything is there: size and checksums.
-    pub(super) fn finish(&self, version: &str, architecture: &str) -> Result<()> {
-        let names = self.to_compress.take().into_iter().map(PathBuf::into_os_string);
-        command("gzip", ["-9n".into()].into_iter().chain(names)).quietly("gzip")?;
+    /// All files that are to be installed, sorted; those that were to be compressed are.
+    pub(super) fn files(&self) -> Result<Vec<PathBuf>> {
+        let names: Vec<_> =
+            self.to_compress.take().into_iter().map(PathBuf::into_os_string).collect();
+        if !names.is_empty() {
+            command("gzip", ["-9n".into()].into_iter().chain(names)).quietly("gzip")?;
+        }
         let mut files = Vec::new();
         list(&self.root, &mut files)?;
+        files.retain(|file| !file.starts_with(self.root.join("DEBIAN")));
         files.sort();
+        Ok(files)
+    }
+
+    /// Adds what can only be said when everything is there: size and checksums.
+    pub(super) fn finish(&self, version: &str, architecture: &str) -> Result<()> {
+        let files = self.files()?;
         let mut bytes = 0;
         let mut names = Vec::new();
         for file in &files {
-            let name = file.strip_prefix(&self.root)?;
-            if !name.starts_with("DEBIAN") {
-                // Whole blocks, as a file system takes them.
-                bytes += fs::metadata(file)?.len().next_multiple_of(1024);
-                names.push(name.as_os_str().to_owned());
-            }
+            // Whole blocks, as a file system takes them.
+            bytes += fs::metadata(file)?.len().next_multiple_of(1024);
+            names.push(file.strip_prefix(&self.root)?.as_os_str().to_owned());
         }
         let sums = command_in(&self.root, "md5sum", names).output().context("md5sum failed")?;
         self.file("DEBIAN/md5sums", sums + "\n")?;

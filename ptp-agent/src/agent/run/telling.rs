@@ -20,7 +20,7 @@ use super::{
         services::Services,
         set_drop_figures, set_message_figures, set_stamp_figures,
         snapshot::{own_port, timestamps},
-        unix_seconds,
+        unicast, unix_seconds,
     },
     Runner, host, roles,
     servers::Servers,
@@ -75,6 +75,8 @@ pub(super) struct Teller {
     pub(super) printed: Time<Mono>,
     pub(super) start: Time<Mono>,
     pub(super) identity: ClockIdentity,
+    /// Names of those who are asked for time.
+    pub(super) partners: Vec<String>,
     pub(super) exports: Exports,
     /// What the alarms tolerate.
     pub(super) limits: Limits,
@@ -296,6 +298,7 @@ impl Teller {
                 figures.clock_steps = self.steps;
                 figures.host_clock = host_clock;
                 bound::set_figures(figures, view.trust.as_ref(), runner.engine.origin());
+                figures.unicast = unicast::figures(receiver, *port, now);
                 set_message_figures(figures, counters);
                 if let Some((rx, tx)) = runner.io.stamp_counts(*port) {
                     set_stamp_figures(figures, Direction::Rx, &rx);
@@ -358,9 +361,12 @@ impl Teller {
         };
         bound::tell(&mut following, view, withheld);
         let ports = self.ports.iter().map(|port| {
-            let delay = client.link(*port).and_then(Link::mean_link_delay);
+            let link = client.link(*port);
+            let delay = link.and_then(Link::mean_link_delay);
             Port {
+                unicast: unicast::status(receiver, *port, &self.partners, now),
                 link_delay_ns: Some(delay.map(Duration::as_nanos)),
+                as_capable: link.and_then(Link::is_capable),
                 ..own_port(&runner.io, *port, receiver.port_state(*port))
             }
         });

@@ -221,6 +221,26 @@ const SECTIONS: [Section; 5] = [
                 "With role auto: who announces itself and sends no Sync for so many intervals is left until it \
                  does; 0 for never.",
             ),
+            alone(
+                "neighbor-prop-delay-threshold",
+                Example("100000"),
+                "With delay p2p: a link that is longer, in nanoseconds, or whose neighbour does not answer, is not \
+                 asCapable: nobody there is followed, and nobody served. Default: whatever its length; with profile \
+                 gptp 100000.",
+            ),
+            option("unicast", Example("[\"192.0.2.1\", \"time.example.net\"]")),
+            option("hybrid", Default("false")),
+            alone(
+                "unicast-duration",
+                Default("300"),
+                "With unicast: for how long messages are asked for at a time, seconds.",
+            ),
+            alone(
+                "unicast-query-interval",
+                Default("0"),
+                "With unicast: between two requests to a server that has not answered, log2 s; it is asked less often \
+                 after the third.",
+            ),
         ],
     },
     Section {
@@ -244,6 +264,22 @@ const SECTIONS: [Section; 5] = [
             option("answers-per-client", Default("256")),
             live(option("management-set", Default("false"))),
             option("contend", Default("false")),
+            option("unicast", Default("\"off\"")),
+            alone(
+                "unicast-clients",
+                Default("4096"),
+                "With unicast: clients at the most; newcomers have half of that.",
+            ),
+            alone(
+                "unicast-clients-per-host",
+                Default("64"),
+                "With unicast: clients of one address at the most.",
+            ),
+            alone(
+                "unicast-messages-per-second",
+                Default("50000"),
+                "With unicast: messages granted per second at the most; a Sync counts twice, with its Follow_Up.",
+            ),
             option("csptp", Default("false")),
             option("sptp", Default("false")),
         ],

@@ -16,7 +16,7 @@ fn membership(multicast: &Multicast, owners: Option<&[PortOwner]>) -> Check {
         return Check::warn(
             NAME,
             "the interface takes no part in multicast, which PTP is sent by",
-            "ip link set IFACE multicast on",
+            "ip link set IFACE multicast on; or ask servers by unicast: run --unicast HOST, serve --unicast",
         );
     }
     if !multicast.groups.is_empty() {

@@ -37,6 +37,15 @@ families! {
         "Bound on the magnitude of local clock minus grandmaster clock; grows while no sample comes.";
     ANSWERS = COUNTER "ptp_answers_total"
         "Requests of clients by where they were answered (kernel or agent) and what became of them.";
+    UNICAST_CLIENTS = GAUGE "ptp_unicast_clients" "Clients that have been granted unicast messages.";
+    UNICAST_SERVERS = GAUGE "ptp_unicast_servers"
+        "Servers that are asked for unicast messages, by how they stand.";
+    UNICAST_GRANTS = GAUGE "ptp_unicast_grants"
+        "Grants that hold: given to others (tx) or by others (rx).";
+    UNICAST_REQUESTS = COUNTER "ptp_unicast_requests_total"
+        "Requests of clients for unicast messages, and ends of grants, by what became of them.";
+    UNICAST_MESSAGES = COUNTER "ptp_unicast_messages_total"
+        "Announce and Sync sent as granted, by whether they were late (10 ms).";
     PRECISION = GAUGE "ptp_clock_precision_seconds"
         "To within what the local clock repeats; no claim about the asymmetry of the path.";
     CAUSAL_INTERVAL = GAUGE "ptp_causal_interval_seconds"

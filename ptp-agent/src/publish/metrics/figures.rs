@@ -106,6 +106,8 @@ pub struct PortFigures {
     pub parents: BTreeSet<(ClockIdentity, PortIdentity)>,
     /// Requests by where they were answered and what became of them.
     pub answers: BTreeMap<(&'static str, &'static str), u64>,
+    /// Unicast negotiation.
+    pub unicast: UnicastFigures,
     /// When the last sample was taken, seconds since 1970.
     pub last_sample_timestamp_seconds: Option<f64>,
     /// `portState`.
@@ -129,6 +131,21 @@ pub struct PortFigures {
     /// Stamps of the kernel programs minus the kernel's own of the same packets, seconds, by the
     /// point where the former were taken.
     pub timestamp_differences: BTreeMap<(Direction, StampSource), Histogram>,
+}
+
+/// Unicast negotiation, on both sides.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UnicastFigures {
+    /// Clients that have grants.
+    pub clients: Option<usize>,
+    /// Servers that are asked, by how they stand.
+    pub servers: BTreeMap<&'static str, u32>,
+    /// Grants that hold, by whether they are given (tx) or taken (rx), and by type.
+    pub grants: BTreeMap<(Direction, &'static str), u32>,
+    /// What became of requests and grants.
+    pub requests: BTreeMap<&'static str, u64>,
+    /// Messages that were sent as granted.
+    pub messages: BTreeMap<&'static str, u64>,
 }
 
 /// How far CLOCK_REALTIME was from the grandmaster, whatever clock the agent follows with.

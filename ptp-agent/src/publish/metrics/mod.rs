@@ -25,7 +25,7 @@ use prometheus::{
 pub use family::FAMILIES;
 pub use figures::{
     CapturePoint, Direction, HostClock, MAX_PARENTS, PORT_STATES, Parent, PortFigures,
-    SERVO_STATES, STRATEGIES, StampOutcome, message_type_name,
+    SERVO_STATES, STRATEGIES, StampOutcome, UnicastFigures, message_type_name,
 };
 pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
 pub use transparent::{Forwarding, Way};
@@ -40,6 +40,7 @@ use family::{
     HOST_OFFSET, HOST_OFFSET_BOUND, HOST_READ_AT, LAST_SAMPLE, MESSAGES, OFFSET, PARENT,
     PATH_DELAY, PORT_STATE, PRECISION, PRIMING, RING_LOST, SERVERS, SERVO_STATE, SOURCE_SELECTED,
     SOURCES, STEPS, STRATEGY, TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
+    UNICAST_CLIENTS, UNICAST_GRANTS, UNICAST_MESSAGES, UNICAST_REQUESTS, UNICAST_SERVERS,
 };
 
 /// Ports (interface and domain) shown at the most.
@@ -317,11 +318,32 @@ fn add_port(families: &mut Families, interface: &str, domain: &str, figures: &Po
         let labels = [("where", *place), ("outcome", *outcome)];
         families.add(&ANSWERS, &[port[0], port[1], labels[0], labels[1]], *total as f64);
     }
+    add_unicast(families, &port, &figures.unicast);
     families.add(&STEPS, &port, figures.clock_steps as f64);
     for ((direction, source), histogram) in &figures.timestamp_differences {
         let labels = [("direction", direction.name()), ("source", source.name())];
         let labels = [port[0], port[1], labels[0], labels[1]];
         families.add_histogram(&TIMESTAMP_DIFFERENCE, &labels, histogram);
+    }
+}
+
+fn add_unicast(families: &mut Families, port: &[(&str, &str); 2], figures: &UnicastFigures) {
+    let with = |more: (&'static str, &'static str)| [port[0], port[1], more];
+    if let Some(clients) = figures.clients {
+        families.add(&UNICAST_CLIENTS, port, clients as f64);
+    }
+    for (state, count) in &figures.servers {
+        families.add(&UNICAST_SERVERS, &with(("state", state)), f64::from(*count));
+    }
+    for ((direction, kind), count) in &figures.grants {
+        let labels = [port[0], port[1], ("direction", direction.name()), ("type", *kind)];
+        families.add(&UNICAST_GRANTS, &labels, f64::from(*count));
+    }
+    for (outcome, total) in &figures.requests {
+        families.add(&UNICAST_REQUESTS, &with(("outcome", outcome)), *total as f64);
+    }
+    for (outcome, total) in &figures.messages {
+        families.add(&UNICAST_MESSAGES, &with(("outcome", outcome)), *total as f64);
     }
 }
 
@@ -355,6 +377,13 @@ mod tests {
             figures.capture_points.insert((Direction::Tx, StampSource::XmitDone), point);
             figures.priming = Some(true);
             figures.answers.insert(("kernel", "answered"), 3);
+            figures.unicast = UnicastFigures {
+                clients: Some(2),
+                servers: [("followed", 1)].into(),
+                grants: [((Direction::Tx, "sync"), 2)].into(),
+                requests: [("granted", 2)].into(),
+                messages: [("in_time", 5)].into(),
+            };
             figures.offset_from_master_seconds = Some(-1.2e-7);
             figures.mean_path_delay_seconds = Some(3e-6);
             figures.clock_frequency_adjustment_ratio = Some(-3.7e-5);

@@ -111,6 +111,8 @@ impl Contest {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
     use crate::prelude::*;
     use crate::stamp::{Stamp, StampSource};
@@ -148,11 +150,11 @@ mod tests {
         assert!(contest.is_contradiction(at(110), 1, said(1)));
         for n in 2..20_u16 {
             let now = 100 * i64::from(n);
-            assert_eq!(numbers(contest.complete(at(now), said(9), sync(n))), []);
+            assert_eq!(numbers(contest.complete(at(now), said(9), sync(n))), [0_u16; 0]);
             assert!(contest.is_contradiction(at(now + 10), n, said(1)));
         }
         // He is gone: each is used when the next one is there, and soon at once.
-        assert_eq!(numbers(contest.complete(at(2_000), said(2), sync(20))), []);
+        assert_eq!(numbers(contest.complete(at(2_000), said(2), sync(20))), [0_u16; 0]);
         assert_eq!(numbers(contest.complete(at(2_100), said(2), sync(21))), [20]);
         assert_eq!(numbers(contest.complete(at(40_000), said(40), sync(22))), [21, 22]);
         assert_eq!(numbers(contest.complete(at(40_100), said(40), sync(23))), [23]);

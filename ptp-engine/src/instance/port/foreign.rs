@@ -13,6 +13,7 @@
 use crate::prelude::*;
 use crate::{
     bmca::DataSet,
+    config::Rules,
     limits,
     sequence::{SequenceGuard, Verdict},
 };
@@ -116,6 +117,8 @@ pub(crate) struct Foreign {
     heard: [Option<Time<Mono>>; HEARD],
     /// It announces itself and sends no Sync.
     pub(crate) is_silent: bool,
+    /// So many Announce messages within the window qualify it.
+    threshold: usize,
 }
 
 /// Two Announce messages, one and a half intervals: before the receipt timeout ends it anyway.
@@ -148,7 +151,7 @@ impl Foreign {
 
     /// Enough Announce messages within the window.
     pub(crate) fn is_qualified(&self, now: Time<Mono>) -> bool {
-        let needed = &self.heard[..FOREIGN_MASTER_THRESHOLD];
+        let needed = &self.heard[..self.threshold];
         needed.iter().all(|heard| heard.is_some_and(|at| now - at <= self.window()))
     }
 
@@ -224,6 +227,8 @@ pub(crate) struct ForeignTable {
     /// Newcomers that found no free place.
     crowded: u64,
     pub(crate) belief: Belief,
+    /// Announce messages that make a candidate.
+    threshold: usize,
 }
 
 /// When a sender is believed that says something else than before.
@@ -237,13 +242,14 @@ pub(crate) enum Belief {
 }
 
 impl ForeignTable {
-    pub(crate) const fn new(key: u64) -> Self {
+    pub(crate) const fn new(key: u64, rules: Rules) -> Self {
         Self {
             candidates: Vec::new(),
             newcomers: Vec::new(),
             key,
             crowded: 0,
             belief: Belief::Confirmed,
+            threshold: if rules.are_gptp() { 1 } else { FOREIGN_MASTER_THRESHOLD },
         }
     }
 
@@ -294,17 +300,20 @@ impl ForeignTable {
         }
         let window = Duration::from_log_interval(log) * FOREIGN_MASTER_TIME_WINDOW;
         let newcomer = Newcomer { source, sequence_id, heard: now, window, is_late: false };
-        let before = match self.note(newcomer) {
-            Noted::First => return Heard::Noted,
-            Noted::Same => return Heard::Duplicate,
-            Noted::Late(gap) => return Heard::Late(gap),
-            Noted::Crowd => return Heard::NoRoom,
-            Noted::Again { heard } => heard,
+        let before = match self.threshold {
+            1 => None,
+            _ => match self.note(newcomer) {
+                Noted::First => return Heard::Noted,
+                Noted::Same => return Heard::Duplicate,
+                Noted::Late(gap) => return Heard::Late(gap),
+                Noted::Crowd => return Heard::NoRoom,
+                Noted::Again { heard } => Some(heard),
+            },
         };
         let mut sequence = announce_guard();
         sequence.accept(now, sequence_id);
         let mut heard = [None; HEARD];
-        (heard[0], heard[1]) = (Some(now), Some(before));
+        (heard[0], heard[1]) = (Some(now), before);
         let candidate = Foreign {
             source,
             believed: said,
@@ -315,6 +324,7 @@ impl ForeignTable {
             sequence,
             heard,
             is_silent: false,
+            threshold: self.threshold,
         };
         if self.candidates.len() < CAPACITY {
             self.candidates.push(candidate);

@@ -5,12 +5,15 @@ use alloc::collections::VecDeque;
 
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
-    wire::{Body, Bracket, Flags, Header, MessageType, PortIdentity, Timestamp},
+    wire::{
+        Body, Bracket, Flags, Header, MessageType, PortIdentity, Timestamp, Tlvs,
+        gptp::FollowUpInformation,
+    },
 };
 use rand::RngExt;
 
 use crate::{
-    Datagram, DelayMechanism, Group, PortIndex, PortState, SentToken,
+    Datagram, DelayMechanism, Destination, PortIndex, PortState, SentToken,
     config::PortConfig,
     counters::{Counters, Drop},
     instance::{Aiming, Cx, Instance, Synchronization},
@@ -204,14 +207,19 @@ impl Instance {
         index: usize,
         header: &Header,
         precise_origin: Timestamp,
-        bracket: Option<Bracket>,
+        tlvs: Tlvs<'_>,
     ) -> Result<(), Drop> {
+        let bracket = Bracket::find(&tlvs);
         self.compare(cx.now, index, header, precise_origin);
         self.check_parent(cx.now, index, header).inspect_err(|cause| {
             if *cause == Drop::NotParent {
                 self.overhear_follow_up(cx, index, header, precise_origin);
             }
         })?;
+        let is_gptp = self.ports[index].config.rules.are_gptp();
+        if is_gptp && FollowUpInformation::find(&tlvs).is_none() {
+            return Err(Drop::MissingInformation);
+        }
         let (following, mut port) = self.following(index)?;
         // What is earlier than the stamp is on the wrong side of it.
         let doubt = port.peer_doubt(bracket, |bracket| -i64::from(bracket.earliest_ns));
@@ -345,9 +353,7 @@ impl Instance {
 
     fn start_delay_req(&mut self, now: Time<Mono>, index: usize) {
         let key = (index as u16, PortTimer::DelayReq);
-        if self.ports[index].config.delay_mechanism == DelayMechanism::E2e
-            && self.timers.at(key).is_none()
-        {
+        if self.ports[index].config.delay_mechanism.is_e2e() && self.timers.at(key).is_none() {
             let wait = self.random_interval(index);
             self.timers.set(key, now + wait);
         }
@@ -376,6 +382,10 @@ impl Instance {
 
     pub(crate) fn delay_req_due(&mut self, cx: &mut Cx<'_>, index: usize) {
         let next = self.next_request(cx.now, index);
+        let Some(to) = self.delay_req_to(cx.now, index) else {
+            self.timers.set((index as u16, PortTimer::DelayReq), next);
+            return;
+        };
         let port = &mut self.ports[index];
         let Role::Receiver(following) = &mut port.role else { return };
         let token = self.in_flight.put(PortIndex(index as u16), Sent::DelayReq);
@@ -392,10 +402,13 @@ impl Instance {
         self.timers.set((index as u16, PortTimer::DelayReq), next);
         let sent = cx.now;
         following.delays.push_back(PendingDelay { sequence_id, token, sent, t3: None, t4: None });
-        let header = self.header(index, sequence_id);
+        let mut header = self.header(index, sequence_id);
+        if matches!(to, Destination::Unicast(_)) {
+            header.flags |= Flags::UNICAST;
+        }
         let body = Body::DelayReq { origin_timestamp: Timestamp::ZERO };
         let message = Datagram::new(header, body);
-        self.send_event(cx, index, MessageType::DelayReq, token, Group::Primary, message);
+        self.send(cx, index, MessageType::DelayReq, to, message, Some(token));
     }
 
     /// The stamp of a Delay_Req, or the news that there is none.

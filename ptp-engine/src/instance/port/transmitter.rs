@@ -24,7 +24,7 @@ const PENDING_SYNCS: usize = 16;
 /// Length of an Announce without TLVs.
 const ANNOUNCE: usize = MessageType::Announce.fixed_length();
 /// `logMessageInterval` that says no interval.
-pub(crate) const UNICAST_INTERVAL: i8 = 0x7f;
+pub(crate) const UNICAST_INTERVAL: i8 = crate::unicast::NO_INTERVAL;
 
 /// What whoever fills in a form may lose by rounding to whole nanoseconds.
 const ROUNDED_NS: i32 = 3;
@@ -52,10 +52,21 @@ impl Instance {
         }
     }
 
+    /// Announce and Sync to all, unless they are for those alone who ask.
+    pub(crate) fn begin_multicast(&mut self, now: Time<Mono>, index: usize) {
+        if self.served.multicast {
+            self.timers.set((index as u16, PortTimer::Announce), now);
+            self.timers.set((index as u16, PortTimer::Sync), now);
+        }
+    }
+
     pub(crate) fn announce_due(&mut self, cx: &mut Cx<'_>, index: usize, due: Time<Mono>) {
-        let log = self.served.log_announce_interval;
+        let log = self.ports[index].asked_announce.unwrap_or(self.served.log_announce_interval);
         self.timers.set((index as u16, PortTimer::Announce), following(due, cx.now, log));
         let port = &mut self.ports[index];
+        if !port.is_capable {
+            return;
+        }
         let sequence_id = port.announce_sequence_id;
         port.announce_sequence_id = sequence_id.wrapping_add(1);
         let mut header = self.header_of(index, sequence_id, log);
@@ -70,9 +81,12 @@ impl Instance {
     }
 
     pub(crate) fn sync_due(&mut self, cx: &mut Cx<'_>, index: usize, due: Time<Mono>) {
-        let log = self.served.log_sync_interval;
+        let log = self.log_sync_interval(index);
         self.timers.set((index as u16, PortTimer::Sync), following(due, cx.now, log));
         let port = &mut self.ports[index];
+        if !port.is_capable {
+            return;
+        }
         let Role::Transmitter(serving) = &mut port.role else { return };
         let token = self.in_flight.put(crate::PortIndex(index as u16), Sent::Sync);
         let sequence_id = port.sync_sequence_id;
@@ -87,6 +101,10 @@ impl Instance {
         let body = Body::Sync { origin_timestamp: Timestamp::ZERO };
         let message = Datagram::new(header, body);
         self.send_event(cx, index, MessageType::Sync, token, Group::Primary, message);
+    }
+
+    fn log_sync_interval(&self, index: usize) -> i8 {
+        self.ports[index].asked_sync.unwrap_or(self.served.log_sync_interval)
     }
 
     /// The stamp of a Sync, or the news that there is none.
@@ -108,11 +126,16 @@ impl Instance {
         };
         port.counters.sync_exchanges += 1;
         let (precise_origin_timestamp, fraction) = Timestamp::from_time(sent);
-        let mut header = self.header_of(index, sequence_id, self.served.log_sync_interval);
+        let is_gptp = port.config.rules.are_gptp();
+        let mut header = self.header_of(index, sequence_id, self.log_sync_interval(index));
         header.correction = fraction;
         let bracket = transmit_bracket(&stamp).filter(|_| self.served.tells_brackets);
         let body = Body::FollowUp { precise_origin_timestamp };
-        let message = Datagram::bracketed(header, body, bracket);
+        let message = if is_gptp {
+            Datagram::with_information(header, body)
+        } else {
+            Datagram::bracketed(header, body, bracket)
+        };
         self.send_general(cx, index, MessageType::FollowUp, Group::Primary, message);
     }
 
@@ -137,7 +160,11 @@ impl Instance {
         received: &Received<'_>,
         header: &Header,
     ) -> Result<(), Drop> {
-        self.admit_request(cx.now, received, header)?;
+        match self.admit_granted(cx.now, received, header) {
+            Some(true) => {}
+            Some(false) => return Err(Drop::RateLimited),
+            None => self.admit_request(cx.now, received, header)?,
+        }
         let arrival = received.stamp.and_then(|stamp| cx.clock.at(stamp.time));
         let arrival = arrival.ok_or(Drop::MissingRxStamp)?;
         self.answer_delay_req(cx, received, header, arrival);
@@ -202,7 +229,7 @@ impl Instance {
 }
 
 /// What is known of the departure that a stamp stands for.
-fn transmit_bracket(stamp: &Stamp) -> Option<Bracket> {
+pub(crate) fn transmit_bracket(stamp: &Stamp) -> Option<Bracket> {
     (stamp.late > Duration::ZERO).then(|| Bracket {
         earliest_ns: -whole_nanos(stamp.doubt),
         latest_ns: whole_nanos(stamp.late),

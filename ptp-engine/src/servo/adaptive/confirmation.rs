@@ -25,6 +25,9 @@ pub(super) struct Confirmation {
     forward: u32,
     backward: u32,
     against: u32,
+    /// Of peer delays alone, which are few beside Sync messages.
+    peer: u32,
+    peer_against: u32,
 }
 
 impl Confirmation {
@@ -34,6 +37,11 @@ impl Confirmation {
             (Fit::Agrees, Way::Forward) => self.forward += 1,
             (Fit::Agrees, Way::Backward | Way::Peer) => self.backward += 1,
             (Fit::Contradicts, _) => self.against += 1,
+        }
+        match (fit, way) {
+            (Fit::Agrees, Way::Peer) => self.peer += 1,
+            (Fit::Contradicts, Way::Peer) => self.peer_against += 1,
+            (_, Way::Forward | Way::Backward) => {}
         }
     }
 
@@ -47,6 +55,7 @@ impl Confirmation {
     /// Too many contradict.
     pub(super) const fn is_refused(&self) -> bool {
         self.against > AGAINST + (self.forward + self.backward) / AGAINST
+            || self.peer_against > AGAINST + self.peer / AGAINST
     }
 }
 
@@ -65,6 +74,19 @@ mod tests {
             confirmation.push(Way::Backward, Fit::Agrees);
         }
         assert!(confirmation.is_given());
+    }
+
+    #[test]
+    fn peer_delays_that_all_contradict_refuse_however_many_sync_messages_agree() {
+        let mut confirmation = Confirmation::default();
+        for _ in 0..=AGAINST {
+            for _ in 0..8 {
+                confirmation.push(Way::Forward, Fit::Agrees);
+            }
+            assert!(!confirmation.is_refused());
+            confirmation.push(Way::Peer, Fit::Contradicts);
+        }
+        assert!(confirmation.is_refused());
     }
 
     #[test]

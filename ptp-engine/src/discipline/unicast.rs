@@ -1,0 +1,24 @@
+//! What a time receiver is told of those whom it asks for time.
+
+use super::{Context, Discipline, Event};
+use crate::{PortIndex, address::Address, clock::Clock};
+
+impl<C: Clock> Discipline<C> {
+    /// As for [`crate::instance::Instance::set_partner`].
+    pub fn set_partner(
+        &mut self,
+        cx: &mut Context<'_, Event>,
+        port: PortIndex,
+        number: u16,
+        address: Option<Address>,
+    ) {
+        self.give(cx, |node, inner| {
+            node.instance_mut().set_partner(inner, port, number, address);
+        });
+    }
+
+    /// As for [`crate::instance::Instance::end_unicast`].
+    pub fn end_unicast(&mut self, cx: &mut Context<'_, Event>) {
+        self.give(cx, |node, inner| while node.instance_mut().end_unicast(inner) {});
+    }
+}

@@ -1,0 +1,45 @@
+//! What an instance is told while it runs: what it serves, and how its ports are to behave.
+
+use super::{Aiming, Instance};
+use crate::{PortIndex, config::TransmitterConfig};
+use ptp_common::{data_set::TimeProperties, time::Duration, wire::ClockQuality};
+
+impl Instance {
+    /// What a server tells of itself.
+    pub const fn config(&self) -> &TransmitterConfig {
+        &self.served
+    }
+
+    /// What Announce says of the quality from the next one on, for a served clock that is itself
+    /// synchronised or has lost its reference.
+    pub fn set_quality(&mut self, clock_quality: ClockQuality) {
+        self.served.clock_quality = clock_quality;
+        self.decide_soon();
+    }
+
+    /// What Announce says of the time from the next one on.
+    pub const fn set_time_properties(&mut self, time_properties: TimeProperties) {
+        self.served.time_properties = time_properties;
+    }
+
+    /// What the best master clock algorithm compares first and third, from the next Announce on.
+    pub fn set_priorities(&mut self, priority1: u8, priority2: u8) {
+        self.served.priority1 = priority1;
+        self.served.priority2 = priority2;
+        self.decide_soon();
+    }
+
+    /// Lets the requests of a port arrive shortly before a Sync is due, or at any time.
+    pub fn set_aiming(&mut self, port: PortIndex, aiming: Aiming) {
+        if let Some(port) = self.ports.get_mut(usize::from(port.0)) {
+            port.aiming = aiming;
+        }
+    }
+
+    /// As for [`PortConfig::delay_asymmetry`], for all ports.
+    pub fn set_delay_asymmetry(&mut self, asymmetry: Duration) {
+        for port in &mut self.ports {
+            port.config.delay_asymmetry = asymmetry;
+        }
+    }
+}
