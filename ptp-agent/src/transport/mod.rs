@@ -8,6 +8,7 @@
 pub(crate) mod driver_stamp;
 mod heavy;
 mod link;
+pub(crate) mod ntp;
 pub mod resolve;
 mod scope;
 pub mod wire;
