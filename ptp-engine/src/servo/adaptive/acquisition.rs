@@ -188,9 +188,6 @@ fn filter(
     span_s: f64,
 ) -> Filter {
     let (vf, vb) = (forward.variance(kind), backward.variance(kind));
-    // As `Noise::edge_of_mean_of_two`, of so few packets.
-    let beyond = |edge: &Edge| edge.median - edge.at[kind];
-    let later = beyond(forward) - beyond(backward);
     let (forward, backward) = (forward.at[kind], backward.at[kind]);
     let span_s = span_s.max(1e-3);
     let rate_sd = 4.0 * (vf + vb).sqrt() / span_s + 1.0;
@@ -198,7 +195,6 @@ fn filter(
     let half_s = 0.5 * span_s;
     // The floor is taken to be the same both ways. Variances of offset and floor, and covariance.
     let (offset, floor, vo, vd, cod) = if is_peer {
-        let backward = backward - later;
         (forward - backward, backward, vf + vb, vb, -vb)
     } else {
         let v = 0.25 * (vf + vb);
@@ -217,8 +213,6 @@ struct Edge {
     at: [f64; 2],
     noise: [Noise; 2],
     count: f64,
-    /// Of the packets, at the end of the time.
-    median: f64,
 }
 
 impl Edge {
@@ -231,8 +225,7 @@ impl Edge {
         let count = points.len() as f64;
         let end = least + rate * end_s;
         // The fastest of n packets is late by an n-th of the mean.
-        let median = end + median(excess);
-        Self { at: [end - sharp.fast_ns / count, end + above], noise: [sharp, soft], count, median }
+        Self { at: [end - sharp.fast_ns / count, end + above], noise: [sharp, soft], count }
     }
 
     fn variance(&self, kind: usize) -> f64 {

@@ -74,14 +74,6 @@ pub(super) struct Bank {
     pub(super) is_in_question: bool,
 }
 
-/// What a measured link delay opens: both floors, and the offset the other way round, so that what Sync messages say
-/// is not touched.
-const PEER_OPENS: Vector = [-1.0, 0.0, 1.0, 1.0];
-/// By so much of the spread of measured link delays, standard deviation. With requests and answers an error of the floor
-/// is in both ways and moves no clock. Here it is the clock's own error, and a floor that is believed more firmly with each
-/// delay would keep for good what the first few had wrong.
-const PEER_DOUBT: f64 = 0.02;
-
 /// What a change may have moved.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Opening {
@@ -249,27 +241,16 @@ impl Bank {
         let (h, value) = observation.row(dt.min(0.0), self.origin);
         let way = observation.way as usize;
         let priors = [0, 1].map(|belief| self.noise[belief][way].prior());
-        let values = self.noise.map(|[forward, _, peer]| match observation.way {
-            Way::Peer => value - forward.edge_of_mean_of_two(&peer),
-            Way::Forward | Way::Backward => value,
-        });
-        let doubts = self.noise.map(|[_, _, peer]| {
-            let doubt = PEER_DOUBT * peer.spread_ns();
-            doubt * doubt
-        });
         let seen = core::array::from_fn::<Seen, 4, _>(|i| {
             let belief = usize::from(i == CHALLENGER);
             let filter = &mut self.filters[i];
-            if observation.way == Way::Peer {
-                filter.open(&PEER_OPENS, 0.0, doubts[belief]);
-            }
-            let seen = filter.absorb(&h, values[belief], &priors[belief]);
+            let seen = filter.absorb(&h, value, &priors[belief]);
             filter.score += seen.posterior.ln_evidence - filter.score / COMPARED;
             seen
         });
         for (belief, i) in [(0, 1), (1, CHALLENGER)] {
             let Seen { mean, variance, posterior, .. } = &seen[i];
-            self.noise[belief][way].learn(values[belief], *mean, *variance, posterior);
+            self.noise[belief][way].learn(value, *mean, *variance, posterior);
         }
         let middle = seen[1];
         if observation.way != Way::Peer {

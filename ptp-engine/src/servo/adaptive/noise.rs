@@ -153,18 +153,6 @@ impl Noise {
         }
     }
 
-    /// By how much the edge of a measured link delay is later than that of a single way, where this is the noise of
-    /// one: the mean of two delays has another distribution than each of them, with an edge that is later or none, but
-    /// the same mean. Both ways of the link are taken to be alike, as the mechanism has it.
-    pub(super) fn edge_of_mean_of_two(&self, of_two: &Self) -> f64 {
-        self.fast_ns - of_two.fast_ns
-    }
-
-    /// How far fast packets spread, nanoseconds.
-    pub(super) fn spread_ns(&self) -> f64 {
-        self.fast_ns + self.variance_ns2.sqrt()
-    }
-
     /// Whether there are two modes of delay.
     pub(super) fn has_two_modes(&self) -> bool {
         self.slow_from_ns > 0.0
