@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod children;
+pub mod chrony;
 pub mod forge;
 pub mod frames;
 pub mod hooks;

@@ -61,6 +61,8 @@ const EMPTY_PANELS: [&str; 8] = [
     "Residence",
     "Corrected and passed",
     "Requests by who answered them",
+    "Servers of NTP",
+    "NTP requests",
     "Unicast: clients, servers and grants",
     "Unicast: requests and late messages",
 ];

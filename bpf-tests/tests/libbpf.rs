@@ -3,7 +3,7 @@
 //! what they are meant to be, and a packet gives a record.
 
 use bpf_tests::{
-    frames::{Expected, Recipe},
+    frames::{Expected, Payload, Recipe},
     libbpf::{Loaded, MapShape},
     need,
     objects::{BENCH_OBJECT, Object, kernel_programs, objects},
@@ -13,7 +13,10 @@ use libbpf_sys::{
     BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_PROG_TYPE_SCHED_CLS, BPF_PROG_TYPE_XDP,
 };
 use ptp_agent::capture::Features;
-use ptp_common::record::{Hook, Record};
+use ptp_common::{
+    ntp::{self, NtpPacket, NtpTimestamp},
+    record::{Hook, Record},
+};
 
 /// The flags of the object for a kernel that has what `features` says.
 fn load(object: &Object, features: Features, xmit: bool) -> Loaded {
@@ -36,6 +39,8 @@ fn every_program_and_map_loads_whatever_the_kernel_is_said_to_have() {
         {
             let loaded = load(&object, features, xmit);
             let expected = [
+                ("ntp_tc_egress", BPF_PROG_TYPE_SCHED_CLS),
+                ("ntp_tc_ingress", BPF_PROG_TYPE_SCHED_CLS),
                 ("ptp_dropped", BPF_PROG_TYPE_RAW_TRACEPOINT),
                 ("ptp_start_xmit", BPF_PROG_TYPE_RAW_TRACEPOINT),
                 ("ptp_tc_egress", BPF_PROG_TYPE_SCHED_CLS),
@@ -78,6 +83,42 @@ fn packet_gives_a_record_under_the_other_loader_too() {
                 assert_eq!(record.hook, hook);
                 assert_eq!(record.tai_ns != 0, features.tai);
                 assert_eq!(Some(Expected::of(&record)), recipe.expected(frame.len()), "{program}");
+            }
+        }
+    }
+}
+
+#[test]
+fn packets_of_ntp_are_the_business_of_their_own_programs_and_of_no_others() {
+    need!(kernel_programs());
+    let mut recipe = Recipe::sync_on_udp4();
+    let ptp = recipe.frame();
+    recipe.message = NtpPacket::request(NtpTimestamp(77), 4).to_bytes().to_vec();
+    let [request, answer] = [[40_000, ntp::PORT], [ntp::PORT, 40_000]].map(|own| {
+        let mut recipe = recipe.clone();
+        if let Payload::Ipv4 { ports, .. } = &mut recipe.payload {
+            *ports = own;
+        }
+        recipe.frame()
+    });
+    for object in objects() {
+        let loaded = load(&object, Features::probe(), false);
+        for (program, frame, records) in [
+            ("ntp_tc_ingress", &request, 1),
+            ("ntp_tc_egress", &request, 1),
+            ("ntp_tc_ingress", &answer, 1),
+            ("ntp_tc_egress", &answer, 1),
+            ("ntp_tc_ingress", &ptp, 0),
+            ("ntp_tc_egress", &ptp, 0),
+            ("ptp_tc_ingress", &request, 0),
+            ("ptp_tc_egress", &answer, 0),
+        ] {
+            assert_eq!(loaded.run(program, frame), Ok(u32::MAX), "{program}");
+            let entries = loaded.drain("RECORDS").unwrap();
+            assert_eq!(entries.len(), records, "{program}");
+            for entry in &entries {
+                let record = Record::parse(entry).unwrap();
+                assert_eq!(record.message(), recipe.message);
             }
         }
     }

@@ -16,7 +16,7 @@ use ptp_agent::{
         alarms::Alarm,
         metrics::{
             CapturePoint, Direction, FAMILIES, Forwarding, Histogram, HostClock, Metrics,
-            SourceFigures, StampOutcome, UnicastFigures, Way,
+            NtpFigures, SourceFigures, StampOutcome, UnicastFigures, Way,
         },
     },
     servo::ServoState,
@@ -151,6 +151,16 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
     }
     metrics.set_ring_lost(0);
     metrics.set_sources(SourceFigures { followed: Some(("ptp", 0)), ..SourceFigures::default() });
+    metrics.set_ntp_requests([("basic", 1)].into());
+    let server = NtpFigures {
+        offset_seconds: Some(0.0),
+        delay_seconds: Some(0.0),
+        root_distance_seconds: Some(0.0),
+        stratum: Some(1),
+        requests: 1,
+        exchanges: 1,
+    };
+    metrics.set_ntp_servers([("192.0.2.1".to_owned(), server)].into());
     metrics.set_alarms(Alarm::ALL.iter().map(|alarm| (alarm.name(), false)));
     let messages = TYPES
         .iter()

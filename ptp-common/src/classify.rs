@@ -2,6 +2,9 @@
 //! the kernel programs (which implement [`Frame`] over a packet context) and into user space (where
 //! a byte slice is a [`Frame`]).
 //!
+//! The protocol is PTP, or NTP where a caller asks for that: then UDP from or to port 123 is what is found, and
+//! nothing else.
+//!
 //! Matched are EtherType 0x88F7 (IEEE 1588-2019 Annex E), UDP over IPv4 with options (Annex C) and
 //! UDP over IPv6 (Annex D) on destination ports 319 and 320, each behind zero, one or two VLAN tags
 //! that are still in the packet. A tag that the NIC or the stack has moved to metadata is the
@@ -63,6 +66,16 @@ impl Frame for [u8] {
     }
 }
 
+/// Whose messages are looked for. A constant wherever it is given, so that the other protocol costs nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// PTP, in all of its transports.
+    #[default]
+    Ptp,
+    /// NTP: requests go to port 123 from any, answers the other way.
+    Ntp,
+}
+
 /// What carries the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -112,10 +125,22 @@ pub enum Reject {
 /// `ptp_offset` may lie beyond the end of the frame.
 #[inline(always)]
 pub fn classify<F: Frame + ?Sized>(frame: &F) -> Result<Location, Reject> {
+    classify_protocol(frame, Protocol::Ptp)
+}
+
+/// As [`classify`], for another protocol: its message is what `ptp_offset` says the place of.
+///
+/// # Errors
+/// As [`classify`].
+#[inline(always)]
+pub fn classify_protocol<F: Frame + ?Sized>(
+    frame: &F,
+    protocol: Protocol,
+) -> Result<Location, Reject> {
     let Some(ethertype) = frame.be16(12) else {
         return Err(Reject::Truncated);
     };
-    classify_ethertype(frame, ethertype)
+    tagged(frame, ethertype, protocol)
 }
 
 /// As [`classify`], for callers that know the EtherType of the outermost header in the packet
@@ -128,21 +153,30 @@ pub fn classify_ethertype<F: Frame + ?Sized>(
     frame: &F,
     ethertype: u16,
 ) -> Result<Location, Reject> {
+    tagged(frame, ethertype, Protocol::Ptp)
+}
+
+#[inline(always)]
+fn tagged<F: Frame + ?Sized>(
+    frame: &F,
+    ethertype: u16,
+    protocol: Protocol,
+) -> Result<Location, Reject> {
     // Written out, not a loop: two tags at the most, and `network` is compiled for each of the three
     // offsets as a constant, which halves what an untagged packet costs in the kernel.
     if !is_vlan(ethertype) {
-        return network(frame, ETHERNET_HEADER, ethertype, [0; 2], 0);
+        return network(frame, ETHERNET_HEADER, ethertype, [0; 2], 0, protocol);
     }
     let Some([outer, ethertype]) = frame.be16_pair(ETHERNET_HEADER) else {
         return Err(Reject::Truncated);
     };
     if !is_vlan(ethertype) {
-        return network(frame, ETHERNET_HEADER + VLAN_TAG, ethertype, [outer, 0], 1);
+        return network(frame, ETHERNET_HEADER + VLAN_TAG, ethertype, [outer, 0], 1, protocol);
     }
     let Some([inner, ethertype]) = frame.be16_pair(ETHERNET_HEADER + VLAN_TAG) else {
         return Err(Reject::Truncated);
     };
-    network(frame, ETHERNET_HEADER + 2 * VLAN_TAG, ethertype, [outer, inner], 2)
+    network(frame, ETHERNET_HEADER + 2 * VLAN_TAG, ethertype, [outer, inner], 2, protocol)
 }
 
 /// Finds what stands in the place of a message in a frame of [`ETHERTYPE_PROBE`] without tags; `None` in
@@ -168,6 +202,7 @@ fn network<F: Frame + ?Sized>(
     ethertype: u16,
     vlan: [u16; 2],
     vlan_count: u8,
+    protocol: Protocol,
 ) -> Result<Location, Reject> {
     let (network, udp_offset) = match ethertype {
         ETHERTYPE_IPV4 => {
@@ -209,7 +244,7 @@ fn network<F: Frame + ?Sized>(
             }
             (Network::Ipv6, l3_offset + IPV6_HEADER)
         }
-        ETHERTYPE_PTP => {
+        ETHERTYPE_PTP if matches!(protocol, Protocol::Ptp) => {
             return Ok(Location {
                 network: Network::Ethernet,
                 l3_offset,
@@ -225,7 +260,11 @@ fn network<F: Frame + ?Sized>(
     let Some([source_port, destination_port]) = frame.be16_pair(udp_offset) else {
         return Err(Reject::Truncated);
     };
-    if destination_port != PORT_EVENT && destination_port != PORT_GENERAL {
+    let is_wanted = match protocol {
+        Protocol::Ptp => destination_port == PORT_EVENT || destination_port == PORT_GENERAL,
+        Protocol::Ntp => destination_port == crate::ntp::PORT || source_port == crate::ntp::PORT,
+    };
+    if !is_wanted {
         return Err(Reject::NotPtp);
     }
     Ok(Location {

@@ -312,6 +312,59 @@ impl<'a> Trailer<'a> {
     }
 }
 
+/// NTP inside of PTP (draft-ietf-ntp-over-ptp): an event message of a domain of its own, so that hardware stamps what it
+/// would not stamp on port 123.
+pub mod over_ptp {
+    use super::HEADER_LENGTH;
+    use crate::wire;
+
+    /// `domainNumber`.
+    pub const DOMAIN: u8 = 123;
+    /// Where the packet of NTP begins: behind a Delay_Req, the head of a TLV, and what says what is in it.
+    pub const OFFSET: usize = 56;
+    /// `flagField`: unicast, and no other.
+    const FLAGS: [u8; 2] = [0x04, 0x00];
+    /// ORGANIZATION_EXTENSION, and the type that the draft had before.
+    const TLV_TYPES: [[u8; 2]; 2] = [[0x00, 0x03], [0x80, 0x00]];
+    /// Of IANA, NTP.
+    const ORGANIZATION: [u8; 8] = [0x00, 0x00, 0x5e, 0x00, 0x00, 0x01, 0x00, 0x00];
+    /// Delay_Req, and Sync.
+    const MESSAGE_TYPES: [u8; 2] = [0x1, 0x0];
+
+    /// The packet of NTP in a message of PTP; `None` where there is none.
+    pub fn unwrap(message: &[u8]) -> Option<&[u8]> {
+        let header = message.get(..wire::HEADER_LENGTH)?;
+        let is_ours = MESSAGE_TYPES.contains(&(header[0] & 0x0f))
+            && header[1] & 0x0f == 2
+            && header[4] == DOMAIN
+            && header[6..8] == FLAGS;
+        let tlv = message.get(44..OFFSET)?;
+        let is_ntp = TLV_TYPES.iter().any(|kind| tlv[..2] == *kind) && tlv[4..] == ORGANIZATION;
+        let length = usize::from(u16::from_be_bytes([tlv[2], tlv[3]])).checked_sub(8)?;
+        let packet = message.get(OFFSET..OFFSET + length)?;
+        (is_ours && is_ntp && length >= HEADER_LENGTH).then_some(packet)
+    }
+
+    /// A message with a packet of [`HEADER_LENGTH`] bytes in it.
+    pub fn wrap(packet: &[u8; HEADER_LENGTH]) -> [u8; OFFSET + HEADER_LENGTH] {
+        let mut message = [0; OFFSET + HEADER_LENGTH];
+        let mut put =
+            |at: usize, bytes: &[u8]| message[at..at + bytes.len()].copy_from_slice(bytes);
+        let length = (OFFSET + HEADER_LENGTH) as u16;
+        put(0, &[MESSAGE_TYPES[0], 2]);
+        put(2, &length.to_be_bytes());
+        put(4, &[DOMAIN]);
+        put(6, &FLAGS);
+        // `controlField` of a Delay_Req, and a logMessageInterval that says nothing.
+        put(32, &[1, 0x7f]);
+        put(44, &TLV_TYPES[0]);
+        put(46, &(8 + HEADER_LENGTH as u16).to_be_bytes());
+        put(48, &ORGANIZATION);
+        put(OFFSET, packet);
+        message
+    }
+}
+
 #[cfg(test)]
 mod tests {
     extern crate std;
@@ -387,6 +440,21 @@ mod tests {
         bytes[79] = 15;
         let (_, trailer) = NtpPacket::parse(&bytes).unwrap();
         assert_eq!(trailer.extensions(|_| ()), Err(NtpError::Extension(76)));
+    }
+
+    #[test]
+    fn a_packet_inside_of_ptp_goes_there_and_back_and_nothing_else_is_taken_for_one() {
+        let packet = NtpPacket::request(NtpTimestamp(0x0123_4567_89ab_cdef), 4).to_bytes();
+        let message = over_ptp::wrap(&packet);
+        assert_eq!(over_ptp::unwrap(&message), Some(&packet[..]));
+        for at in [0, 1, 4, 6, 44, 47, 48, 53] {
+            let mut other = message;
+            other[at] ^= 0x0e;
+            assert_eq!(over_ptp::unwrap(&other), None, "byte {at}");
+        }
+        for length in 0..message.len() {
+            assert_eq!(over_ptp::unwrap(&message[..length]), None);
+        }
     }
 
     #[test]

@@ -2,24 +2,30 @@
 
 use aya_ebpf::{helpers::generated::bpf_skb_load_bytes, programs::TcContext};
 use core::mem::MaybeUninit;
-use ptp_common::classify::{Frame, Location, Reject, classify, probe};
+use ptp_common::classify::{Frame, Location, Protocol, Reject, classify_protocol, probe};
 
 use crate::{
     direct::Direct,
     settings::{WANT_PROBE, enabled},
 };
 
-/// Looks at the linear part of the packet, and where that ends too early at the rest.
+/// A PTP message.
 #[inline(always)]
 pub fn find(ctx: &TcContext) -> Option<Location> {
+    find_of(ctx, Protocol::Ptp)
+}
+
+/// Looks at the linear part of the packet, and where that ends too early at the rest.
+#[inline(always)]
+pub fn find_of(ctx: &TcContext, protocol: Protocol) -> Option<Location> {
     let frame = Direct { data: ctx.data(), end: ctx.data_end() };
-    match classify(&frame) {
+    match classify_protocol(&frame, protocol) {
         Ok(location) => Some(location),
         Err(Reject::NotPtp) if enabled(&WANT_PROBE) => probe(&frame),
         Err(Reject::NotPtp) => None,
         Err(Reject::Truncated) => {
             say!(ctx, "the linear part of the packet ends before the decision");
-            classify(&Loaded { ctx }).ok()
+            classify_protocol(&Loaded { ctx }, protocol).ok()
         }
     }
 }

@@ -31,13 +31,13 @@ use aya_ebpf::{
 };
 use ptp_common::{
     answer::MARK,
-    classify::classify,
+    classify::{Location, Protocol, classify},
     hint,
     record::{Direction, Hook},
 };
 
 use direct::Direct;
-use find::find;
+use find::{find, find_of};
 use in_flight::IN_FLIGHT;
 use settings::{HAS_HWTSTAMP, WANT_XMIT, enabled};
 use slot::with_slot;
@@ -52,7 +52,20 @@ const NETDEV_TX_OK: i32 = 0;
 /// taken earlier, comes along where some socket has asked for it.
 #[classifier]
 pub fn ptp_tc_ingress(ctx: TcContext) -> i32 {
-    if let Some(location) = find(&ctx) {
+    let location = find(&ctx);
+    tc_ingress(ctx, location)
+}
+
+/// The same for NTP: a program of its own, so that whoever only wants PTP pays for nothing else.
+#[classifier]
+pub fn ntp_tc_ingress(ctx: TcContext) -> i32 {
+    let location = find_of(&ctx, Protocol::Ntp);
+    tc_ingress(ctx, location)
+}
+
+#[inline(always)]
+fn tc_ingress(ctx: TcContext, location: Option<Location>) -> i32 {
+    if let Some(location) = location {
         let stamps = Stamps::now();
         let _recorded = with_slot(Hook::TcIngress, |slot, _| {
             let skb = ctx.skb.skb;
@@ -103,7 +116,20 @@ fn hint(ctx: &TcContext) -> Option<u64> {
 /// TC egress: everything else first, the clock last.
 #[classifier]
 pub fn ptp_tc_egress(ctx: TcContext) -> i32 {
-    if let Some(location) = find(&ctx) {
+    let location = find(&ctx);
+    tc_egress(ctx, location)
+}
+
+/// The same for NTP.
+#[classifier]
+pub fn ntp_tc_egress(ctx: TcContext) -> i32 {
+    let location = find_of(&ctx, Protocol::Ntp);
+    tc_egress(ctx, location)
+}
+
+#[inline(always)]
+fn tc_egress(ctx: TcContext, location: Option<Location>) -> i32 {
+    if let Some(location) = location {
         // SAFETY: the program's context; the verifier checks the field access.
         let block = unsafe { [(*ctx.skb.skb).cb[0], (*ctx.skb.skb).cb[1]] };
         if block == MARK {

@@ -9,7 +9,9 @@ pub use link::{AsCapable, Rules};
 
 use crate::prelude::*;
 use crate::{
-    DelayMechanism, sources, strategy,
+    DelayMechanism,
+    servers::NtpConfig,
+    sources, strategy,
     unicast::{client::ClientConfig, service::ServiceConfig},
 };
 use contention::Contention;
@@ -118,6 +120,8 @@ pub struct ReceiverConfig {
     pub witness_domains: Vec<u8>,
     /// What is done where sources of time contradict each other.
     pub on_disagreement: sources::Policy,
+    /// Servers of NTP that are asked as well, or instead.
+    pub ntp: Option<NtpConfig>,
     /// Seed for the randomised intervals; the same seed and inputs give the same actions.
     pub seed: u64,
     /// Where the clock may serve as well: how. `None`: it is a client only.
@@ -139,6 +143,7 @@ impl ReceiverConfig {
             strategy: strategy::Choice::Plain,
             witness_domains: Vec::new(),
             on_disagreement: sources::Policy::Alarm,
+            ntp: None,
             seed,
             contention: None,
             servers: Vec::new(),

@@ -3,7 +3,7 @@
 use core::{fmt, ops};
 
 use ptp_common::{
-    ntp::{HEADER_LENGTH, NtpPacket},
+    ntp::{HEADER_LENGTH, NtpPacket, over_ptp},
     wire::{
         Body, Bracket, Header, Message, TlvBuilder, Tlvs, WireError,
         gptp::{self, FollowUpInformation},
@@ -56,6 +56,14 @@ impl Datagram {
         let mut bytes = [0; Self::CAPACITY];
         bytes[..HEADER_LENGTH].copy_from_slice(&packet.to_bytes());
         Self { bytes, length: HEADER_LENGTH as u8 }
+    }
+
+    /// The same inside of a message of PTP.
+    pub fn of_ntp_over_ptp(packet: &[u8; HEADER_LENGTH]) -> Self {
+        let message = over_ptp::wrap(packet);
+        let mut bytes = [0; Self::CAPACITY];
+        bytes[..message.len()].copy_from_slice(&message);
+        Self { bytes, length: message.len() as u8 }
     }
 
     /// A message with TLVs behind it.

@@ -4,6 +4,7 @@
 
 mod council;
 mod driven;
+mod ntp;
 mod sample;
 mod servers;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::{
     instance::{Aiming, Instance, Synchronization},
     link::Link,
     node::Node,
+    ntp::NtpEvent,
     origin::Origin,
     outcome::{DelayObservation, Measurement, Observation, Parent},
     seam::{
@@ -34,6 +36,7 @@ use crate::{
 };
 use council::Council;
 pub use council::{MAX_WITNESS_DOMAINS, Source, Standing};
+pub use ntp::NtpServerStatus;
 use ptp_common::{
     data_set::TimeProperties,
     time::{Duration, Mono, Ptp, Time},
@@ -76,6 +79,8 @@ pub enum Event {
     Strategy(strategy::Change),
     /// The clock could not be adjusted; the measurement goes on.
     ClockError(ClockError),
+    /// What was heard of a server of NTP; its port is counted from the first one of these.
+    Ntp(NtpEvent),
     /// Sources of time contradict each other, or agree again.
     Standing {
         /// How they stood to each other before.
@@ -128,6 +133,8 @@ pub struct Discipline<C> {
     is_paused: bool,
     /// Whom else the clock is held against.
     council: Council,
+    /// Servers of NTP that are asked.
+    ntp: Option<Box<ntp::Servers>>,
     /// When the time that is served was last set, be it the clock or what lies between it and the domain.
     set_at: Option<Time<Mono>>,
     served_offset: Duration,
@@ -196,6 +203,10 @@ impl<C: Clock> Discipline<C> {
             config.strategy
         };
         let council = Council::new(&config, cx);
+        let ntp = config
+            .ntp
+            .take()
+            .map(|ntp| Box::new(ntp::Servers::new(&ntp, config.ports.len(), config.seed, cx.now)));
         let mut said = Commands::default();
         let mut inner = Context { now: cx.now, clock: cx.clock, out: &mut said };
         let node = match config.contention.take() {
@@ -219,6 +230,7 @@ impl<C: Clock> Discipline<C> {
             is_refused: false,
             is_paused: false,
             council,
+            ntp,
             set_at: None,
             served_offset: Duration::ZERO,
             said,
@@ -354,7 +366,11 @@ impl<C: Clock> Discipline<C> {
     }
 
     fn measured(&mut self, way: &mut Way<'_, '_>, measurement: &Measurement) {
+        if self.follows_ntp() {
+            return;
+        }
         let now = way.now;
+        self.origin.root_distance = None;
         if measurement.epoch != self.epoch {
             self.epoch = measurement.epoch;
             self.follow_reference(now);
@@ -368,21 +384,6 @@ impl<C: Clock> Discipline<C> {
         match measurement.observation {
             Observation::Sync(sync) => {
                 let t2 = self.local(sync.t2);
-                let consent = self.consent(way, sync.t2.time, t2.clock - sync.t1);
-                if consent.is_some() {
-                    let interval =
-                        sync.log_interval.map_or(Duration::ZERO, Duration::from_log_interval);
-                    let gap = self.sync_at.map_or(Duration::ZERO, |at| sync.t2.time - at);
-                    // A rhythm that is slower than what may be claimed shows in two gaps.
-                    let slow = gap.min(self.sync_gap) * HOLDOVER_AFTER_SLOW;
-                    (self.sync_at, self.sync_gap) = (Some(sync.t2.time), gap);
-                    let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER).max(slow);
-                    self.holdover_at = Some(now.max(sync.t2.time) + patience);
-                }
-                self.is_paused = consent != Some(Consent::Given);
-                if self.is_paused {
-                    return;
-                }
                 let input = SyncInput {
                     t1: sync.t1,
                     t2,
@@ -390,6 +391,9 @@ impl<C: Clock> Discipline<C> {
                     log_interval: sync.log_interval,
                     correction: sync.correction,
                 };
+                if !self.may_follow(way, sync.t2.time, &input) {
+                    return;
+                }
                 if let Some(output) = self.servo.sync(self.strategist.sync(input)) {
                     self.apply(way, output);
                     self.sample(way, measurement, sync.t2, sync.sequence_id, output);
@@ -429,6 +433,22 @@ impl<C: Clock> Discipline<C> {
                 });
             }
         }
+    }
+
+    /// Whether the clock may follow what arrived at `arrived`; if so, how long it is waited for the next one.
+    fn may_follow(&mut self, way: &mut Way<'_, '_>, arrived: Time<Mono>, sync: &SyncInput) -> bool {
+        let consent = self.consent(way, arrived, sync.t2.clock - sync.t1);
+        if consent.is_some() {
+            let interval = sync.log_interval.map_or(Duration::ZERO, Duration::from_log_interval);
+            let gap = self.sync_at.map_or(Duration::ZERO, |at| arrived - at);
+            // A rhythm that is slower than what may be claimed shows in two gaps.
+            let slow = gap.min(self.sync_gap) * HOLDOVER_AFTER_SLOW;
+            (self.sync_at, self.sync_gap) = (Some(arrived), gap);
+            let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER).max(slow);
+            self.holdover_at = Some(way.now.max(arrived) + patience);
+        }
+        self.is_paused = consent != Some(Consent::Given);
+        !self.is_paused
     }
 
     /// The parent is another one than before, or the same again. What was learnt of one that has only
@@ -592,7 +612,12 @@ impl<C: Clock> Discipline<C> {
             grandmaster: self.origin.parent.map(|parent| parent.set.grandmaster_identity),
             sequence_id,
             exchange: self.receiver().server(from.parent).map(|server| server.protocol),
-            strategy: self.strategist.strategy(),
+            strategy: if self.follows_ntp() {
+                strategy::Strategy::Plain
+            } else {
+                self.strategist.strategy()
+            },
+            is_of_ntp: self.follows_ntp(),
         };
         way.tell(Event::Sample(sample));
     }

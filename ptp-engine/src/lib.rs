@@ -41,6 +41,7 @@ mod round_trip;
 mod seam;
 mod sent;
 mod sequence;
+pub mod servers;
 pub mod servo;
 pub mod sources;
 pub mod spread;

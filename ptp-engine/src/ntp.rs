@@ -8,10 +8,11 @@ mod server;
 mod smear;
 #[cfg(test)]
 mod tests;
+mod watch;
 
-pub use client::{
-    AssociationConfig, AssociationState, Exchange, ExchangeKind, NtpClient, NtpEvent, Poll,
-    Refused, ServerState,
-};
+pub use client::{AssociationState, Exchange, NtpClient, NtpEvent, Refused, ServerState};
 pub use server::{NtpServer, NtpServerConfig, NtpServerCounters, NtpServerEvent, Serving};
 pub use smear::LeapSmear;
+pub use watch::{NtpAnswered, NtpAsked, NtpSeen, NtpWatch, NtpWatchCounts, Passing};
+
+pub use crate::servers::{AssociationConfig, ExchangeKind, NtpConfig, NtpPart, Poll};

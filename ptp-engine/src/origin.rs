@@ -38,6 +38,8 @@ pub struct Origin {
     pub parent: Option<Parent>,
     /// Error of each boundary clock between grandmaster and here, where it is known.
     pub boundary_clock_error: Option<Duration>,
+    /// Of a server of NTP: how far it is from UTC at the most, by what it says.
+    pub root_distance: Option<Duration>,
 }
 
 impl Origin {
@@ -52,6 +54,7 @@ impl Origin {
     /// What a bound on the clock's error is against: grandmaster or parent.
     pub fn bound_reference(&self) -> BoundReference {
         match self.between() {
+            Some(_) if self.root_distance.is_some() => BoundReference::Utc,
             Some(_) => BoundReference::Grandmaster,
             None => BoundReference::Parent,
         }
@@ -60,6 +63,7 @@ impl Origin {
     /// What was against the parent, against the grandmaster as far as the boundary clocks are known.
     pub fn widen(&self, trust: Trust) -> Trust {
         let between = self.between().unwrap_or(Duration::ZERO);
+        let between = between + self.root_distance.unwrap_or(Duration::ZERO);
         Trust { bound: trust.bound + between, interval: trust.interval.widened(between), ..trust }
     }
 
@@ -137,7 +141,7 @@ mod tests {
                 time_source: TimeSource::GNSS,
             },
         };
-        Origin { parent: Some(parent), boundary_clock_error: None }
+        Origin { parent: Some(parent), ..Origin::default() }
     }
 
     fn nanos(nanos: i64) -> Duration {

@@ -48,6 +48,8 @@ pub(crate) enum Bench {
     /// What many hosts cost and can order: `rules` (a Prometheus with 500 simulated agents) or `orders` (this agent,
     /// ptp4l and chrony); see docs/fleet.md
     Fleet(Arguments),
+    /// NTP beside chronyd: `clients`, `servers`, `witness` or `rate`, or all of them; see docs/ntp.md
+    Ntp(Arguments),
     /// A million spans through `ptp-agent trace`, and the laboratory for traces; see docs/traces.md
     Traces(Arguments),
     /// What a transparent clock in software is worth behind loaded bridges, and what it costs: without it and
@@ -87,6 +89,9 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
         Bench::Servo(arguments) => run(&["bench", "servo"], arguments),
         Bench::Fleet(arguments) => {
             with_test_program("fleet", &package::binary()?, &arguments.arguments)
+        }
+        Bench::Ntp(arguments) => {
+            with_test_program("ntp", &package::binary()?, &arguments.arguments)
         }
         Bench::Traces(arguments) => traces(arguments),
         Bench::Transparent(arguments) => {

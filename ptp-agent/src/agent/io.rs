@@ -8,6 +8,7 @@ mod desk;
 mod guard;
 mod interface;
 mod lull;
+mod ntp;
 mod outside;
 mod pin;
 mod reach;
@@ -65,6 +66,7 @@ use reach::Standby;
 pub use counts::IoCounts;
 pub use desk::SideCounts;
 pub(super) use desk::is_event;
+pub use ntp::{NtpIo, NtpIoConfig, NtpIoCounts, NtpPeer};
 pub use sender::{NotASender, Sender};
 
 /// How long a received event message waits for its stamp. On the hook's side the stamp is there
@@ -112,6 +114,8 @@ pub struct IoConfig {
     pub wire: Vec<FarEnd>,
     /// Interfaces whose messages are carried by something else.
     pub transports: BTreeMap<String, TransportKind>,
+    /// Servers of NTP that are asked beside.
+    pub ntp: Option<NtpIoConfig>,
 }
 
 impl IoConfig {
@@ -241,6 +245,7 @@ pub struct Io {
     timer: Timer,
     guard: Guard,
     lull: Lull,
+    ntp: Option<Box<NtpIo>>,
     /// When it was asked, and what was said.
     ring_lost: Cell<(Time<Mono>, Option<u64>)>,
 }
@@ -259,7 +264,7 @@ impl Io {
             tracing::debug!(%error, "exact timers");
         }
         // A transmit stamp at TC alone needs no tracepoints, which fire for every packet of the host.
-        let xmit = !config.tx_source.is(StampSource::TcEgress);
+        let xmit = !config.tx_source.is(StampSource::TcEgress) && !config.interfaces.is_empty();
         let mut programs = Programs::load(Options {
             ring_bytes: config.ring_bytes,
             xdp: config.rx_source.xdp(),
@@ -310,8 +315,10 @@ impl Io {
                 counts: IoCounts::default(),
             });
         }
+        let ntp = config.ntp.clone().map(NtpIo::open).transpose()?.map(Box::new);
         Ok(Self {
             config,
+            ntp,
             programs,
             hooks,
             watch,
@@ -347,7 +354,20 @@ impl Io {
 
     /// Name of a port's interface.
     pub fn interface(&self, port: PortIndex) -> &str {
-        self.ports.get(usize::from(port.0)).map_or("?", |port| &port.interface)
+        match self.ports.get(usize::from(port.0)) {
+            Some(port) => &port.interface,
+            None => self.ntp.as_ref().map_or("?", |ntp| ntp.interface(port).unwrap_or("?")),
+        }
+    }
+
+    /// Where servers of NTP are asked.
+    pub fn ntp(&self) -> Option<&NtpIo> {
+        self.ntp.as_deref()
+    }
+
+    /// The same, to tell it something.
+    pub fn ntp_mut(&mut self) -> Option<&mut NtpIo> {
+        self.ntp.as_deref_mut()
     }
 
     /// Whether a port could be used when last looked at.

@@ -8,6 +8,7 @@ pub mod drive;
 mod export;
 pub(crate) mod health;
 pub mod io;
+pub mod ntp;
 pub mod observe;
 pub mod partners;
 pub mod prime;
@@ -37,10 +38,10 @@ use crate::{
     clock::{
         Clock, ClockError, phc::PhcError, policy::MAX_FREQUENCY_PPB, virtual_clock::VirtualClock,
     },
-    engine::{counters::Counters, csptp::Protocol, discipline},
+    engine::{counters::Counters, csptp::Protocol, discipline, ntp::Exchange},
     publish::{
         alarms::Limits,
-        json::{ClockLine, Output, OutputError, PTP, Sample},
+        json::{ClockLine, NTP, NtpLine, Output, OutputError, PTP, Sample},
         metrics::{CapturePoint, Direction, PortFigures, StampOutcome},
     },
     recording::{Problem, ReadError, RecordError},
@@ -202,6 +203,12 @@ impl Ending {
         })
     }
 
+    /// For what ends with something else: signals are asked for and mean nothing.
+    fn never() -> Result<Self, AgentError> {
+        let nothing: Reload<()> = Box::new(|| None);
+        Self::new(None, Some(&nothing))
+    }
+
     pub(crate) fn is_due(&self, now: Time<Mono>) -> bool {
         self.deadline.is_some_and(|deadline| now >= deadline)
     }
@@ -280,7 +287,10 @@ fn sample_line(interface: &str, sample: &discipline::Sample) -> Sample {
         rx_source: Some(sample.rx_source.name().into()),
         tx_source: sample.tx_source.map(|source| source.name().into()),
         strategy: Some(sample.strategy.name().into()),
-        source: Some(sample.exchange.map_or(PTP, Protocol::name).into()),
+        source: Some(match sample.is_of_ntp {
+            true => NTP.into(),
+            false => sample.exchange.map_or(PTP, Protocol::name).into(),
+        }),
         grandmaster: sample.grandmaster.map(|identity| identity.to_string()),
     }
 }
@@ -289,6 +299,24 @@ fn sample_line(interface: &str, sample: &discipline::Sample) -> Sample {
 /// steered would be left as it is.
 pub(crate) fn print(line: &str) -> Result<(), OutputError> {
     writeln!(std::io::stdout().lock(), "{line}").map_err(OutputError::from)
+}
+
+/// An exchange with a server of NTP as a line of `run`.
+fn ntp_line(server: &str, exchange: &Exchange) -> NtpLine {
+    NtpLine {
+        server: server.to_owned(),
+        kind: exchange.kind,
+        t1_mono_ns: exchange.t1.time.as_nanos(),
+        t2_ns: exchange.t2.as_nanos(),
+        t3_ns: exchange.t3.as_nanos(),
+        t4_mono_ns: exchange.t4.time.as_nanos(),
+        delay_ns: exchange.delay().as_nanos(),
+        stratum: exchange.server.stratum,
+        root_distance_ns: exchange.server.root_distance.as_nanos(),
+        poll: exchange.poll,
+        rx_source: exchange.t4.source.name().into(),
+        tx_source: exchange.t1.source.name().into(),
+    }
 }
 
 /// A sample as a line of text.

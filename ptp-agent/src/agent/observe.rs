@@ -1,6 +1,7 @@
 //! `ptp-agent observe`: a witness of other daemons. It sends nothing and opens no PTP port; what it
 //! knows is what passes the hooks of its interfaces, in both directions, for all ports and domains.
 
+mod ntp;
 mod ports;
 
 use std::{
@@ -45,6 +46,7 @@ use crate::{
     stamp::StampSource,
     sys::clock::monotonic,
 };
+use ntp::NtpEyes;
 use ports::{causes, in_order, is_worth_telling, line, ports};
 
 /// An observation is worth a healthy answer for this long.
@@ -63,6 +65,8 @@ const STATE: &str = "observing";
 pub struct ObserveConfig {
     /// The interfaces, and how packets are stamped.
     pub tap: TapConfig,
+    /// Whether exchanges of NTP are shown as well.
+    pub ntp: bool,
     /// End by itself after this time.
     pub duration: Option<StdDuration>,
     /// Keys by which messages are checked.
@@ -88,6 +92,7 @@ pub async fn observe(
     let mut ending = Ending::new(config.duration, reload.as_ref())?;
     let publication = Publication::default();
     let services = Services::start(config.serving, &publication, monotonic());
+    let ntp = config.ntp.then(|| NtpEyes::open(&config.tap)).transpose()?;
     let mut tap = Tap::open(config.tap)?;
     let output = start_output(config.format)?;
     let start = monotonic();
@@ -104,7 +109,7 @@ pub async fn observe(
     tap.set_security(config.security);
     let teller = Teller::new(output, publication, services, config.limits, start);
     let mut around =
-        Around { teller, reload, refusals: Refusals::default(), clock: Monotonic::default() };
+        Around { teller, reload, ntp, refusals: Refusals::default(), clock: Monotonic::default() };
     let mut eyes = Drive::new(tap, Observer::new(), Commands::default());
     eyes.run(&mut ending, &mut around).await?;
     // What has passed until now.
@@ -121,6 +126,7 @@ type Eyes = Drive<Observer, Tap>;
 struct Around {
     teller: Teller,
     reload: Option<Reload<ObserveConfig>>,
+    ntp: Option<NtpEyes>,
     /// As many as were told of.
     refusals: Refusals,
     /// Nobody is told the time.
@@ -132,7 +138,11 @@ impl Host<Observer, Tap> for Around {
         &self.clock
     }
 
-    fn refresh(&mut self, _: &mut Eyes, _: Time<Mono>, _: Occasion) {}
+    fn refresh(&mut self, _: &mut Eyes, now: Time<Mono>, occasion: Occasion) {
+        if let (Some(ntp), Occasion::Turn) = (&mut self.ntp, occasion) {
+            ntp.look(now, self.teller.output.as_ref());
+        }
+    }
 
     fn given(&mut self, eyes: &mut Eyes, input: &Input<'_>) {
         let Input::Passed(packet) = input else { return };
@@ -148,6 +158,9 @@ impl Host<Observer, Tap> for Around {
     }
 
     fn housekeep(&mut self, eyes: &mut Eyes, now: Time<Mono>) -> Result<(), AgentError> {
+        if let Some(ntp) = &mut self.ntp {
+            ntp.housekeep(now, self.teller.output.as_ref(), &self.teller.publication)?;
+        }
         eyes.engine.advance(now);
         self.teller.housekeep(now, &eyes.io, &eyes.engine);
         self.teller.print(now, &eyes.io, &eyes.engine)

@@ -215,8 +215,7 @@ impl Teller<'_> {
                 self.samples += 1;
                 let line = sample_line("", sample);
                 self.figures.take(sample.mono, &line);
-                let port = self.start.ports.get(usize::from(sample.port.0));
-                let interface = port.map_or("?", |port| &port.interface);
+                let interface = self.start.interface(sample.port);
                 if self.format.is_json() {
                     self.emit(&json::Event::Sample(sample_line(interface, sample)))?;
                 } else if sample.mono - self.printed >= LINES {
@@ -244,6 +243,7 @@ impl Teller<'_> {
                 tracing::warn!("no grandmaster");
             }
             Command::Changed(_)
+            | Command::Event(Event::Ntp(_))
             | Command::Send(_)
             | Command::Measured(_)
             | Command::Witnessed(_) => {}

@@ -30,6 +30,7 @@ use crate::{
         config::{AsCapable, Rules},
         contention::Contention,
         discipline::{Discipline, Event, Policy},
+        ntp::NtpConfig,
         receiver::{Acceptable, PortConfig, PortPart, ReceiverConfig},
         strategy::{self, Sending},
         unicast::client::ClientConfig,
@@ -143,6 +144,8 @@ pub struct RunConfig {
     pub witness_domains: Vec<u8>,
     /// As for [`ReceiverConfig::on_disagreement`].
     pub on_disagreement: Policy,
+    /// As for [`ReceiverConfig::ntp`]; the time is filled in.
+    pub ntp: Option<NtpConfig>,
     /// These are asked, and nobody else is followed; none: whoever announces itself.
     pub servers: Vec<NamedServer>,
     /// The interval between requests to each, log2 s.
@@ -185,6 +188,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         acceptable_masters,
         witness_domains,
         on_disagreement,
+        ntp,
         servers,
         log_request_interval,
         exporting,
@@ -202,6 +206,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         .filter_map(|n| u16::try_from(n).ok())
         .map(PortIndex)
         .collect();
+    let host_utc = realtime_minus_monotonic() + host_clock_offset;
     let servers = Servers::start(servers, &common.io);
     let receiver = ReceiverConfig {
         domain_number: common.domain,
@@ -242,6 +247,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         acceptable: acceptable_masters,
         witness_domains,
         on_disagreement,
+        ntp: ntp.map(|ntp| NtpConfig { utc: start.at_offset(host_utc), ..ntp }),
         strategy,
         ..ReceiverConfig::new(identity, seed)
     };
@@ -274,10 +280,16 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
                 clock,
                 servo_name,
             );
+            let mut asked = made.ntp.clone();
+            let servers = asked.iter_mut().flat_map(|ntp| &mut ntp.servers);
+            for (server, port) in servers.zip(ports.len() as u16..) {
+                server.interface = io.interface(PortIndex(port)).to_owned();
+            }
             let is_virtual = clock != FollowedClock::None;
             let note = recording::Start {
                 options: (&servo_options).into(),
                 limits: is_virtual.then_some((&limits).into()),
+                ntp: asked,
                 ..made
             };
             Some(Recorder::start(
@@ -298,6 +310,11 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
             %identity,
             "listening"
         );
+    }
+    if let Some(ntp) = io.ntp() {
+        for (interface, server) in ntp.asked() {
+            tracing::info!(interface, server, "asking");
+        }
     }
     let mut commands = Commands::default();
     let read = &Monotonic::default();
@@ -426,6 +443,11 @@ impl Host<Discipline<Followed>> for Around {
             runner.io.learn(measurement);
             self.teller.measured(measurement);
             return Ok(());
+        }
+        if let Command::Event(Event::Ntp(event)) = &command
+            && let Some(ntp) = runner.io.ntp_mut()
+        {
+            ntp.heard(event);
         }
         self.teller.tell(&command, runner)
     }

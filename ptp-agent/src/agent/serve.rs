@@ -19,6 +19,7 @@ use super::{
     drive::{Drive, Host, Occasion},
     health::{self, Health},
     io::{Io, IoConfig, IoError},
+    ntp::{self, NtpServing, over_ptp::OverPtp},
     seed,
     services::Services,
     set_drop_figures, set_message_figures, set_stamp_figures,
@@ -40,7 +41,7 @@ use crate::{
         json::{self},
         management::Setting,
         metrics::Direction,
-        snapshot::{self, Port, Snapshot},
+        snapshot::{self, NtpServed, Port, Snapshot},
     },
     stamp::StampSource,
     sys::clock::{host_reading, monotonic},
@@ -87,6 +88,8 @@ pub struct ServeConfig {
     pub answers: answers::Config,
     /// Whether it falls silent where a better one serves.
     pub contends: bool,
+    /// Whether and how NTP is served as well.
+    pub ntp: Option<NtpServing>,
     /// What is granted to those who ask for unicast messages.
     pub unicast: Option<ServiceConfig>,
     /// Whether Announce and Sync go to all as well.
@@ -95,14 +98,17 @@ pub struct ServeConfig {
     pub exchanges: csptp::Answers,
 }
 
-enum Served {
+#[derive(Clone)]
+pub(super) enum Served {
+    /// The host's.
     System(ServedTime),
+    /// A software clock.
     Virtual(VirtualClock),
 }
 
 impl Served {
     /// Reads the host's time anew, if that is what is served.
-    fn read(&mut self, now: Time<Mono>) {
+    pub(super) fn read(&mut self, now: Time<Mono>) {
         if let Self::System(time) = self {
             match host_reading() {
                 Ok(reading) => time.read(now, reading),
@@ -232,6 +238,10 @@ pub async fn serve(
         let down = Input::Link { on, state: LinkState::Down };
         server.with(start, &served, |engine, cx| engine.handle(cx, down));
     }
+    let mut ntp = config
+        .ntp
+        .map(|serving| ntp::Service::open(serving, common, served.clone(), publication.clone()))
+        .transpose()?;
     let mut around = Around {
         served,
         ports,
@@ -243,13 +253,24 @@ pub async fn serve(
         services,
         reload,
         answers,
+        over_ptp: ntp.as_ref().map(ntp::Service::over_ptp),
         serve_to: config.answers.serve_to.clone(),
         interfaces: common.io.interfaces.clone(),
     };
     around.look_after_networks(&mut server);
     around.look_after_answers(&mut server, monotonic());
     confinement::keep_system_calls(common.is_confined);
-    server.run(&mut ending, &mut around).await?;
+    match &mut ntp {
+        None => server.run(&mut ending, &mut around).await?,
+        Some(ntp) => {
+            // Signals are the grandmaster's, with which it ends.
+            let mut endless = Ending::never()?;
+            tokio::select! {
+                ended = server.run(&mut ending, &mut around) => ended?,
+                ended = ntp.run(&mut endless) => ended?,
+            }
+        }
+    }
     // Clients need not wait for the end of what they were granted.
     while server.with(monotonic(), &around.served, |engine, cx| engine.end_unicast(cx)) {
         server.flush();
@@ -299,6 +320,7 @@ struct Around {
     services: Services,
     reload: Option<Reload<ServeConfig>>,
     answers: Option<Answers>,
+    over_ptp: Option<OverPtp>,
     /// Who alone is answered.
     serve_to: Vec<Prefix>,
     interfaces: Vec<String>,
@@ -364,6 +386,12 @@ impl Host<Node> for Around {
             && let Some(served) = self.served.for_kernel(now)
         {
             answers.tell(now, &served);
+        }
+    }
+
+    fn given(&mut self, server: &mut Server, input: &Input<'_>) {
+        if let Some(ntp) = &mut self.over_ptp {
+            ntp.given(monotonic(), &self.served, &mut server.io, input);
         }
     }
 
@@ -514,6 +542,13 @@ impl Around {
             lost: losses(io, transmitter, ports),
             alarms: health.status(now),
             data_sets: Some(data_sets::of_transmitter(transmitter)),
+            ntp_served: publication.ntp_served().map(|served| NtpServed {
+                over_ptp: self
+                    .over_ptp
+                    .as_ref()
+                    .map_or_else(BTreeMap::new, |it| ntp::named(it.counters())),
+                ..served
+            }),
             ..Snapshot::default()
         };
         if let Err(error) = publication.publish(snapshot) {

@@ -9,6 +9,7 @@ use std::{
 
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimestampns};
 use ptp_common::{
+    classify::Protocol,
     record::{Direction, Hook, Record},
     time::{Duration, Mono, Real, Time},
 };
@@ -42,6 +43,8 @@ const MAX_NAMES: usize = 256;
 /// How to open.
 #[derive(Clone, Debug)]
 pub struct TapConfig {
+    /// Whose packets.
+    pub protocol: Protocol,
     /// Names of the interfaces.
     pub interfaces: Vec<String>,
     /// Which receive stamp; nothing can be measured here.
@@ -142,8 +145,9 @@ impl Tap {
     /// [`TapError`], naming what is missing.
     pub(super) fn open(config: TapConfig) -> Result<Self, TapError> {
         let mut programs = Programs::load(Options {
+            protocol: config.protocol,
             ring_bytes: config.ring_bytes,
-            xdp: config.rx_source.xdp(),
+            xdp: config.rx_source.xdp().filter(|_| config.protocol == Protocol::Ptp),
             xmit: hook_of(config.tx_source) == Some(Hook::Xmit),
             // Nothing would tell that packets do not reach the programs.
             place: TcPlace::InFront,
@@ -331,7 +335,7 @@ impl Tap {
     }
 
     /// Compares what the interfaces are with what they were, and attaches to what has come back.
-    fn check_links(&mut self, now: Time<Mono>) {
+    pub(super) fn check_links(&mut self, now: Time<Mono>) {
         self.reattach_at = None;
         for port in &mut self.ports {
             let state = link_state(&port.interface);

@@ -17,7 +17,10 @@ use aya::{
 };
 use aya_obj::generated::bpf_func_id;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
-use ptp_common::record::{Hook, Record, RecordError};
+use ptp_common::{
+    classify::Protocol,
+    record::{Hook, Record, RecordError},
+};
 
 use self::log::KernelLog;
 use super::{clsact::Clsact, object::program};
@@ -40,8 +43,6 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-agent.bpf.
 pub(crate) const CLSACT_PRIORITY: u16 = 0x5054;
 /// Files that an agent with some hundred interfaces has open.
 const ENOUGH_FILES: u64 = 4096;
-const INGRESS: &str = "ptp_tc_ingress";
-const EGRESS: &str = "ptp_tc_egress";
 const XDP: &str = "ptp_xdp_ingress";
 /// The raw tracepoint programs and where they belong.
 pub(crate) const XMIT: [(&str, &str); 3] = [
@@ -98,9 +99,20 @@ pub enum TcAttach {
     Clsact,
 }
 
+/// The two hooks of TC, and our program on each.
+const fn hooks(protocol: Protocol) -> [(&'static str, TcAttachType); 2] {
+    let (ingress, egress) = match protocol {
+        Protocol::Ptp => ("ptp_tc_ingress", "ptp_tc_egress"),
+        Protocol::Ntp => ("ntp_tc_ingress", "ntp_tc_egress"),
+    };
+    [(ingress, TcAttachType::Ingress), (egress, TcAttachType::Egress)]
+}
+
 /// How to load.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// Whose packets are stamped. There is no XDP for those of NTP.
+    pub protocol: Protocol,
     /// Size of the ring, bytes: a power of two and whole pages; `None` for the object's own 2 MiB.
     pub ring_bytes: Option<u32>,
     /// Attach XDP as well.
@@ -211,7 +223,7 @@ impl Programs {
             loader.map_max_entries("RECORDS", bytes);
         }
         let mut ebpf = loader.load(object).map_err(CaptureError::load)?;
-        for name in [INGRESS, EGRESS] {
+        for (name, _) in hooks(options.protocol) {
             program::<SchedClassifier>(&mut ebpf, name)?.load().map_err(CaptureError::load)?;
         }
         if options.xdp.is_some() {
@@ -232,6 +244,11 @@ impl Programs {
         let (attached, claims) = Default::default();
         let log = KernelLog::of(&mut ebpf);
         Ok(Self { ebpf, ring, features, options, attached, claims, log, malformed: 0 })
+    }
+
+    /// The two hooks of TC, and our program on each.
+    const fn hooks(&self) -> [(&'static str, TcAttachType); 2] {
+        hooks(self.options.protocol)
     }
 
     /// Attaches the programs to an interface.
@@ -264,14 +281,14 @@ impl Programs {
         tcx: bool,
     ) -> Result<AttachedHooks, CaptureError> {
         if !tcx {
-            let programs = [(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)];
-            let clsact = Clsact::prepare(interface, ifindex, programs)
-                .map_err(|error| attach_error(INGRESS, interface)(error))?;
+            let clsact = Clsact::prepare(interface, ifindex, self.hooks())
+                .map_err(|error| attach_error(self.hooks()[0].0, interface)(error))?;
             self.attachment(ifindex).clsact = Some(clsact);
         }
-        let ingress = self.attach_tc(interface, INGRESS, TcAttachType::Ingress, tcx)?;
+        let [(to_us, ingress), (from_us, egress)] = self.hooks();
+        let ingress = self.attach_tc(interface, to_us, ingress, tcx)?;
         self.attachment(ifindex).ingress = Some(ingress);
-        let egress = self.attach_tc(interface, EGRESS, TcAttachType::Egress, tcx)?;
+        let egress = self.attach_tc(interface, from_us, egress, tcx)?;
         self.attachment(ifindex).egress = Some(egress);
         let mut hooks = AttachedHooks { tcx, xdp: None };
         if let Some((link, hook)) = self.attach_xdp(interface)? {
@@ -344,7 +361,8 @@ impl Programs {
             return;
         };
         tracing::debug!(interface = attachment.interface, "detaching");
-        for (name, link) in [(INGRESS, attachment.ingress), (EGRESS, attachment.egress)] {
+        let links = [attachment.ingress, attachment.egress];
+        for ((name, _), link) in self.hooks().into_iter().zip(links) {
             if let Some(link) = link
                 && let Ok(program) = program::<SchedClassifier>(&mut self.ebpf, name)
             {

@@ -12,6 +12,7 @@ use super::{
     documents,
     knowledge::KnowledgeArgs,
     log::LogFormat,
+    ntp::{NtpArgs, NtpServeArgs},
     phc,
     profile::ProfileName,
     roles::RoleArgs,
@@ -305,6 +306,8 @@ pub(super) struct FollowArgs {
     #[command(flatten)]
     pub(super) knowledge: KnowledgeArgs,
     #[command(flatten)]
+    pub(super) ntp: NtpArgs,
+    #[command(flatten)]
     pub(super) roles: RoleArgs,
     #[command(flatten)]
     pub(super) unicast: UnicastArgs,
@@ -341,6 +344,10 @@ pub(super) struct ReplayArgs {
 pub(super) struct ObserveArgs {
     #[command(flatten)]
     pub(super) tap: TapArgs,
+    /// Show exchanges of NTP (UDP port 123) too, of chronyd, ntpd-rs and the like: of a client the offset of its
+    /// clock, of a server what it claims against when packets really came and left.
+    #[arg(long)]
+    pub(super) ntp: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -396,6 +403,8 @@ pub(super) struct ServeArgs {
     /// Fall silent where a better grandmaster serves, until it is gone: true or false (default).
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) contend: Option<bool>,
+    #[command(flatten)]
+    pub(super) ntp: NtpServeArgs,
     /// Serve those who ask for unicast messages (16.1), within the interfaces' networks or --serve-to: also (beside
     /// multicast), only, or off (default).
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "also", value_name = "HOW")]

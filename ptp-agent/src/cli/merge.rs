@@ -2,19 +2,20 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use ptp_common::time::Duration;
+use ptp_common::{classify::Protocol, time::Duration};
 
 use super::{
     args::{Delay, FollowArgs, ObserveArgs, PortArgs, ServeArgs, ServeClock, TapArgs},
     clock::RunClock,
     config::{Config, ConfigError},
+    ntp::Asking,
     unicast::service,
 };
 use crate::publish::Format;
 use crate::{
     agent::{
         Common,
-        io::{IoConfig, Sender},
+        io::{IoConfig, NtpIoConfig, Sender},
         observe::ObserveConfig,
         run::{ClockChoice, RunConfig},
         serve::{ServeConfig, ServedClock},
@@ -24,7 +25,7 @@ use crate::{
     answers,
     capture::{Choice as PointChoice, Latencies, Latency},
     compare,
-    engine::{csptp, discipline::MAX_WITNESS_DOMAINS},
+    engine::{csptp, discipline::MAX_WITNESS_DOMAINS, ntp::NtpPart},
     publish::{
         alarms::{DEFAULT_OFFSET_LIMIT, Limits},
         management::Access,
@@ -87,6 +88,14 @@ pub(super) enum UsageError {
     NoKeys,
     #[error(transparent)]
     Keys(#[from] KeyFileError),
+    #[error("nothing to follow: name servers of NTP with --ntp")]
+    NoNtpServers,
+    #[error("cannot find the server {0}: {1}")]
+    NoSuchServer(String, #[source] std::io::Error),
+    #[error("the server {0} is named twice, or two names are one address")]
+    TwiceTheSameServer(String),
+    #[error("with --follow ntp there is no PTP: {0} has no meaning")]
+    OnlyPtp(&'static str),
     #[error("servers are asked over IP: --csptp and --sptp need --transport udp4 or udp6")]
     NoAddresses,
     #[error("--csptp and --sptp are for a clock that only follows: leave --role auto out")]
@@ -157,6 +166,7 @@ fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
         PointChoice::Auto | PointChoice::AnyXdp => StampSource::StartXmit,
     };
     Ok(TapConfig {
+        protocol: Protocol::Ptp,
         interfaces: interfaces(args, config)?,
         rx_source: rx_source.or(StampSource::Stack),
         tx_source,
@@ -187,6 +197,7 @@ fn common(args: &PortArgs, config: &Config, format: Format) -> Result<Common, Us
             security: security.clone(),
             wire: Vec::new(),
             transports: BTreeMap::new(),
+            ntp: None,
         },
         domain,
         duration: args.tap.duration,
@@ -224,6 +235,7 @@ pub(super) fn observe_config(
 ) -> Result<ObserveConfig, UsageError> {
     Ok(ObserveConfig {
         tap: tap(&args.tap, config)?,
+        ntp: args.ntp,
         security: args.tap.security.policy(config, &[])?,
         duration: args.tap.duration,
         serving: serving(&args.tap, config),
@@ -279,6 +291,36 @@ pub(super) fn run_config(
     for (interface, port) in &roles.ports {
         if let Some(transport) = port.transport {
             common.io.transports.insert(interface.clone(), transport);
+        }
+    }
+    let asking = args.ntp.or(&section)?;
+    let ntp = asking.map(|Asking { config, peers }| {
+        let interfaces = common.io.interfaces.clone();
+        if config.part == NtpPart::Source {
+            common.io.interfaces.clear();
+        }
+        let io = &common.io;
+        let ntp_io = NtpIoConfig {
+            base: u16::try_from(io.interfaces.len()).unwrap_or(u16::MAX),
+            interfaces,
+            peers,
+            serves: false,
+            rx_source: io.rx_source,
+            tx_source: io.tx_source,
+            prime: io.prime,
+            ring_bytes: io.ring_bytes,
+            ingress_latency: io.ingress_latency.clone(),
+            egress_latency: io.egress_latency.clone(),
+        };
+        common.io.ntp = Some(ntp_io);
+        config
+    });
+    if ntp.as_ref().is_some_and(|ntp| ntp.part == NtpPart::Source) {
+        if roles.contention.is_some() {
+            return Err(UsageError::OnlyPtp("--role auto"));
+        }
+        if !witness_domains.is_empty() {
+            return Err(UsageError::OnlyPtp("--witness-domains"));
         }
     }
     let limits = config.clock.limits()?;
@@ -348,6 +390,7 @@ pub(super) fn run_config(
         acceptable_masters: section.acceptable_masters.unwrap_or_default(),
         witness_domains,
         on_disagreement: args.on_disagreement.or(section.on_disagreement).unwrap_or_default(),
+        ntp,
         servers,
         log_request_interval,
         exporting,
@@ -397,6 +440,7 @@ pub(super) fn serve_config(
             }
         }
     };
+    let ntp = args.ntp.or(&section);
     let default = answers::Config::default();
     let per_second = args.answers_per_second.or(section.answers_per_second.map(u32::from));
     let per_client = args.answers_per_client.or(section.answers_per_client.map(u32::from));
@@ -413,6 +457,7 @@ pub(super) fn serve_config(
     };
     Ok(ServeConfig {
         common,
+        ntp,
         clock,
         log_sync_interval: args.log_sync_interval.or(section.log_sync_interval).unwrap_or(0),
         log_announce_interval: args

@@ -9,6 +9,7 @@ mod import;
 mod knowledge;
 mod log;
 mod merge;
+mod ntp;
 mod phc;
 mod profile;
 mod reload;

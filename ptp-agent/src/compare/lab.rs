@@ -10,6 +10,7 @@ use std::{
 };
 
 use ptp_common::{
+    classify::Protocol,
     time::{Duration, Mono, Time},
     wire::{Body, ClockIdentity, Header, MessageKey, MessageType, PortIdentity, Timestamp},
 };
@@ -130,8 +131,12 @@ impl End {
         identity: PortIdentity,
         args: &Args,
     ) -> Result<Self, CompareError> {
-        let options =
-            SideOptions { xdp: args.xdp.map(Into::into), hints: false, outgoing_copies: false };
+        let options = SideOptions {
+            protocol: Protocol::Ptp,
+            xdp: args.xdp.map(Into::into),
+            hints: false,
+            outgoing_copies: false,
+        };
         let transport: TransportKind = args.transport;
         let (side, sender) = namespace.run(|| {
             let side = Side::open(interface, options)?;

@@ -45,6 +45,7 @@ const LOG_LONGEST: i8 = 5;
 pub(super) async fn run(args: &Args, format: Format) -> Result<(), CompareError> {
     let interface = args.interface.as_deref().ok_or(CompareError::NoInterface)?;
     let options = SideOptions {
+        protocol: args.protocol.protocol(),
         xdp: args.xdp.map(Into::into),
         hints: args.xdp_hints,
         outgoing_copies: !args.no_copies,

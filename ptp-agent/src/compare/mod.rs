@@ -19,6 +19,7 @@ mod tally;
 use std::{io, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
+use ptp_common::classify::Protocol;
 
 use crate::publish::Format;
 use crate::{
@@ -45,9 +46,12 @@ pub struct Args {
     /// each measurement (default 1000).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub count: Option<u32>,
+    /// Whose packets: ptp or ntp (UDP port 123).
+    #[arg(long, default_value = "ptp", value_name = "PROTOCOL")]
+    pub protocol: Compared,
     /// Stamp received packets by XDP too. On some drivers this changes the way of all packets, and
     /// so the other stamps.
-    #[arg(long, value_name = "MODE")]
+    #[arg(long, value_name = "MODE", conflicts_with = "protocol")]
     pub xdp: Option<Xdp>,
     /// Ask the driver for the NIC's receive time by XDP metadata (Linux 6.3, on drivers that have
     /// it), and compare that as `skb_hwtstamps` is. Like any XDP, this changes the way of all packets
@@ -91,6 +95,25 @@ pub struct Args {
     /// Laboratory: only under a UDP flood.
     #[arg(long, requires = "lab")]
     pub flood: bool,
+}
+
+/// Whose packets are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Compared {
+    /// Event messages of PTP.
+    #[default]
+    Ptp,
+    /// Requests and answers of NTP.
+    Ntp,
+}
+
+impl Compared {
+    const fn protocol(self) -> Protocol {
+        match self {
+            Self::Ptp => Protocol::Ptp,
+            Self::Ntp => Protocol::Ntp,
+        }
+    }
 }
 
 /// Which way of XDP.

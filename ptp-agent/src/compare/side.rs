@@ -4,11 +4,16 @@
 use std::io;
 
 use ptp_common::{
+    classify::Protocol,
     record::{Direction, Hook, Record},
-    wire::MessageKey,
 };
 
-use super::{CompareError, join::Sighting, point::Point, socket::Copies};
+use super::{
+    CompareError,
+    join::Sighting,
+    point::Point,
+    socket::{Copies, key_of},
+};
 use crate::capture::{
     ClockRelation, EgressJoin, Hints, Options, Programs, TcPlace, XdpHook, stamp_at,
 };
@@ -20,6 +25,8 @@ const NO_COPIES: u64 = 8;
 /// What to open.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SideOptions {
+    /// Whose packets.
+    pub(super) protocol: Protocol,
     /// XDP as well.
     pub(super) xdp: Option<XdpHook>,
     /// The driver's metadata as well.
@@ -35,6 +42,7 @@ pub(super) struct Side {
     ifindex: u32,
     xdp: Option<XdpHook>,
     egress: EgressJoin,
+    protocol: Protocol,
     received: Copies,
     /// Event messages seen at TC ingress, and copies of received ones.
     seen: u64,
@@ -55,8 +63,13 @@ impl Side {
     pub(super) fn open(interface: &str, options: SideOptions) -> Result<Self, CompareError> {
         // Where the agent has them.
         let place = TcPlace::InFront;
-        let mut programs =
-            Programs::load(Options { xdp: options.xdp, xmit: true, place, ..Options::default() })?;
+        let mut programs = Programs::load(Options {
+            protocol: options.protocol,
+            xdp: options.xdp,
+            xmit: true,
+            place,
+            ..Options::default()
+        })?;
         let hooks = programs.attach(interface)?;
         let hints = options.hints.then(|| Hints::attach(interface)).transpose()?;
         let ifindex = index(interface)?;
@@ -65,15 +78,19 @@ impl Side {
             interface: interface.to_owned(),
             source,
         };
-        let received = Copies::received(ifindex).map_err(failed)?;
-        let sent =
-            options.outgoing_copies.then(|| Copies::sent(ifindex)).transpose().map_err(failed)?;
+        let received = Copies::received(ifindex, options.protocol).map_err(failed)?;
+        let sent = options
+            .outgoing_copies
+            .then(|| Copies::sent(ifindex, options.protocol))
+            .transpose()
+            .map_err(failed)?;
         Ok(Self {
             programs,
             _hints: hints,
             ifindex,
             xdp: hooks.xdp,
             egress: EgressJoin::default(),
+            protocol: options.protocol,
             received,
             seen: 0,
             copied: 0,
@@ -114,13 +131,13 @@ impl Side {
     ) {
         if self.copied == 0 && self.seen >= NO_COPIES && !self.copies_are_early {
             self.copies_are_early = true;
-            match Copies::received_early(self.ifindex) {
+            match Copies::received_early(self.ifindex, self.protocol) {
                 Ok(early) => self.received = early,
                 Err(error) => tracing::warn!(%error, "cannot open another packet socket"),
             }
         }
         let relation = self.relation();
-        let Self { programs, xdp, egress, received, seen, copied, sent, .. } = self;
+        let Self { programs, xdp, egress, received, seen, copied, sent, protocol, .. } = self;
         // Stepped: the stamps on CLOCK_MONOTONIC are good all the same.
         let mut keep = |sighting: Sighting| {
             let is_real = matches!(
@@ -136,7 +153,7 @@ impl Side {
         let by = self.relation;
         programs.drain(|record| {
             all(&record);
-            sightings(record, *xdp, egress, &by, &mut keep);
+            sightings(record, *protocol, *xdp, egress, &by, &mut keep);
         });
         received.drain(&by, &mut keep);
         if let Some(sent) = sent {
@@ -157,13 +174,14 @@ pub(super) fn index(interface: &str) -> Result<u32, CompareError> {
 
 fn sightings(
     record: Record,
+    protocol: Protocol,
     xdp: Option<XdpHook>,
     egress: &mut EgressJoin,
     relation: &ClockRelation,
     each: &mut impl FnMut(Sighting),
 ) {
     let key = |record: &Record| {
-        MessageKey::from_prefix(record.message()).ok().filter(|key| key.message_type.is_event())
+        key_of(protocol, record.message()).filter(|key| key.message_type.is_event())
     };
     let at = |point| stamp_at(&record, point, relation).map(|stamp| stamp.time.as_nanos());
     match (record.direction, record.hook) {

@@ -15,9 +15,13 @@ use nix::sys::socket::{
     ControlMessageOwned, LinkAddr, MsgFlags, TimestampingFlag, recvmsg, setsockopt, sockopt,
 };
 use ptp_common::{
-    classify::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_PTP, PORT_EVENT, classify},
+    classify::{
+        ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_PTP, PORT_EVENT, Protocol as Of,
+        classify_protocol,
+    },
+    ntp::{self, Mode, NtpPacket},
     record::Direction,
-    wire::MessageKey,
+    wire::{ClockIdentity, MessageKey, MessageType, PortIdentity},
 };
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockFilter, Socket, Type};
 
@@ -99,6 +103,76 @@ fn event_filter(offered: Offered) -> Vec<SockFilter> {
     program
 }
 
+/// Packets of NTP, requests and answers, that begin with the network header.
+fn ntp_filter(offered: Offered) -> Vec<SockFilter> {
+    const LOAD_BYTE: u16 = 0x30;
+    const LOAD_HALF: u16 = 0x28;
+    const LOAD_HALF_INDEXED: u16 = 0x48;
+    const LOAD_INDEX_IHL: u16 = 0xb1;
+    const IF_EQUAL: u16 = 0x15;
+    const IF_BITS: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    let port = u32::from(ntp::PORT);
+    let mut program = Vec::new();
+    let mut emit = |code, then, otherwise, k| {
+        program.push(SockFilter::new(code, then, otherwise, k));
+    };
+    if offered != Offered::All {
+        let (outgoing, other) = if offered == Offered::Outgoing { (0, 19) } else { (19, 0) };
+        emit(LOAD_BYTE, 0, 0, ANCILLARY + 4);
+        emit(IF_EQUAL, outgoing, other, PACKET_OUTGOING);
+    }
+    emit(LOAD_HALF, 0, 0, ANCILLARY); // 0
+    emit(IF_EQUAL, 1, 0, ETHERTYPE_IPV4.into());
+    emit(IF_EQUAL, 9, 16, ETHERTYPE_IPV6.into());
+    // IPv4: UDP, not a later fragment, source or destination port.
+    emit(LOAD_BYTE, 0, 0, 9); // 3
+    emit(IF_EQUAL, 0, 14, 17);
+    emit(LOAD_HALF, 0, 0, 6);
+    emit(IF_BITS, 12, 0, 0x1fff);
+    emit(LOAD_INDEX_IHL, 0, 0, 0);
+    emit(LOAD_HALF_INDEXED, 0, 0, 0);
+    emit(IF_EQUAL, 8, 0, port);
+    emit(LOAD_HALF_INDEXED, 0, 0, 2);
+    emit(IF_EQUAL, 6, 7, port);
+    // IPv6: the same without options.
+    emit(LOAD_BYTE, 0, 0, 6); // 12
+    emit(IF_EQUAL, 0, 5, 17);
+    emit(LOAD_HALF, 0, 0, 40);
+    emit(IF_EQUAL, 2, 0, port);
+    emit(LOAD_HALF, 0, 0, 42);
+    emit(IF_EQUAL, 0, 1, port);
+    emit(RETURN, 0, 0, 0xffff); // 18
+    emit(RETURN, 0, 0, 0);
+    program
+}
+
+/// What tells the packets of a protocol apart: the key of a message of PTP, and for one of NTP a key of the same form
+/// that is made of its times, which no two have alike.
+pub(super) fn key_of(protocol: Of, message: &[u8]) -> Option<MessageKey> {
+    if protocol == Of::Ptp {
+        return MessageKey::from_prefix(message).ok();
+    }
+    let (packet, _) = NtpPacket::parse(message).ok()?;
+    let message_type = match packet.mode {
+        Mode::Client => MessageType::DelayReq,
+        Mode::Server => MessageType::Sync,
+        Mode::Other(_) => return None,
+    };
+    let named =
+        packet.transmit.0 ^ packet.origin.0.rotate_left(17) ^ packet.receive.0.rotate_left(31);
+    Some(MessageKey {
+        domain_number: 0,
+        sdo_id: 0,
+        message_type,
+        source_port_identity: PortIdentity {
+            clock_identity: ClockIdentity(named.to_be_bytes()),
+            port_number: packet.receive.0 as u16,
+        },
+        sequence_id: packet.origin.0 as u16,
+    })
+}
+
 /// The stamps that came with a packet or with a transmit stamp's notice.
 #[derive(Clone, Copy, Debug, Default)]
 struct Stamps {
@@ -141,6 +215,7 @@ fn on_monotonic(real_ns: i64, relation: &ClockRelation) -> i64 {
 #[derive(Debug)]
 pub(super) struct Copies {
     sockets: Vec<Socket>,
+    protocol: Of,
     direction: Direction,
 }
 
@@ -149,12 +224,12 @@ impl Copies {
     ///
     /// # Errors
     /// What the kernel reports; EPERM without CAP_NET_RAW.
-    pub(super) fn received(ifindex: u32) -> io::Result<Self> {
+    pub(super) fn received(ifindex: u32, protocol: Of) -> io::Result<Self> {
         let sockets = [ETHERTYPE_PTP, ETHERTYPE_IPV4, ETHERTYPE_IPV6]
             .iter()
-            .map(|ethertype| open_tap(ifindex, *ethertype, Offered::All))
+            .map(|ethertype| open_tap(ifindex, *ethertype, Offered::All, protocol))
             .collect::<io::Result<_>>()?;
-        Ok(Self { sockets, direction: Direction::Ingress })
+        Ok(Self { sockets, protocol, direction: Direction::Ingress })
     }
 
     /// Copies of what is received, made before TC ingress, whose stamps they delay. For the ports of
@@ -162,9 +237,9 @@ impl Copies {
     ///
     /// # Errors
     /// As [`Copies::received`].
-    pub(super) fn received_early(ifindex: u32) -> io::Result<Self> {
-        let socket = open_tap(ifindex, ETHERTYPE_ALL, Offered::Incoming)?;
-        Ok(Self { sockets: vec![socket], direction: Direction::Ingress })
+    pub(super) fn received_early(ifindex: u32, protocol: Of) -> io::Result<Self> {
+        let socket = open_tap(ifindex, ETHERTYPE_ALL, Offered::Incoming, protocol)?;
+        Ok(Self { sockets: vec![socket], protocol, direction: Direction::Ingress })
     }
 
     /// Copies of what is sent, made between TC egress and `net_dev_start_xmit`; making one delays the
@@ -172,10 +247,10 @@ impl Copies {
     ///
     /// # Errors
     /// As [`Copies::received`].
-    pub(super) fn sent(ifindex: u32) -> io::Result<Self> {
+    pub(super) fn sent(ifindex: u32, protocol: Of) -> io::Result<Self> {
         // Only sockets for all protocols are given outgoing packets.
-        let socket = open_tap(ifindex, ETHERTYPE_ALL, Offered::Outgoing)?;
-        Ok(Self { sockets: vec![socket], direction: Direction::Egress })
+        let socket = open_tap(ifindex, ETHERTYPE_ALL, Offered::Outgoing, protocol)?;
+        Ok(Self { sockets: vec![socket], protocol, direction: Direction::Egress })
     }
 
     /// Reads all that has come.
@@ -189,10 +264,10 @@ impl Copies {
             while let Ok((length, ethertype, stamps)) = receive_copy(socket, &mut frame) {
                 frame[12..ETHERNET_HEADER].copy_from_slice(&ethertype.to_be_bytes());
                 let frame = &frame[..ETHERNET_HEADER + length];
-                let Some(key) = classify(frame)
+                let Some(key) = classify_protocol(frame, self.protocol)
                     .ok()
                     .and_then(|location| frame.get(location.ptp_offset..))
-                    .and_then(|message| MessageKey::from_prefix(message).ok())
+                    .and_then(|message| key_of(self.protocol, message))
                 else {
                     continue;
                 };
@@ -207,8 +282,12 @@ impl Copies {
     }
 }
 
-fn open_tap(ifindex: u32, ethertype: u16, offered: Offered) -> io::Result<Socket> {
-    let socket = packet::tap(ifindex, ethertype, &event_filter(offered))?;
+fn open_tap(ifindex: u32, ethertype: u16, offered: Offered, protocol: Of) -> io::Result<Socket> {
+    let filter = match protocol {
+        Of::Ptp => event_filter(offered),
+        Of::Ntp => ntp_filter(offered),
+    };
+    let socket = packet::tap(ifindex, ethertype, &filter)?;
     // Only root gets all of it, and less does for ordinary traffic.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     setsockopt(

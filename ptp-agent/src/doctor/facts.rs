@@ -30,6 +30,8 @@ pub(super) struct Facts {
     pub clock: Clock,
     /// Who has the PTP ports in this network namespace.
     pub ports: Option<Vec<PortOwner>>,
+    /// Who is on the port of NTP; `None` where that cannot be told.
+    pub ntp_port: Option<Vec<PortOwner>>,
     /// The packet filter of this network namespace.
     pub firewall: Firewall,
     /// Agents that run in this network namespace and tell of themselves.
@@ -211,10 +213,10 @@ pub(super) struct Clock {
     pub namespace_offset_ns: i128,
 }
 
-/// A socket on a PTP port.
+/// A socket on a port of PTP or NTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PortOwner {
-    /// The port: 319 or 320.
+    /// The port: 319 or 320, or 123.
     pub port: u16,
     /// Name and number of the process; `None` where we may not see it.
     pub process: Option<(String, u32)>,

@@ -146,7 +146,7 @@ impl Observation {
             | (Role::Grandmaster, Event::Host(_))
             | (Role::Grandmaster, Event::Sample(_))
             | (Role::Ptp4l, _)
-            | (_, Event::Unknown) => {}
+            | (_, Event::Ntp(_) | Event::Unknown) => {}
         }
         None
     }

@@ -28,7 +28,7 @@ use super::{
     management::{DataSets, Setting},
     metrics::Metrics,
     service::{ServiceThread, serve_clients},
-    snapshot::Snapshot,
+    snapshot::{NtpServed, Snapshot},
 };
 
 /// Connections at one time; a further one takes the place of the oldest.
@@ -61,6 +61,7 @@ struct Shared {
     status_line: Option<Arc<str>>,
     history: VecDeque<(f64, i64, Option<i64>)>,
     data_sets: Option<DataSets>,
+    ntp_served: Option<NtpServed>,
     /// The latest of each kind that nobody has taken yet.
     priority1: Option<Setting>,
     priority2: Option<Setting>,
@@ -134,6 +135,16 @@ impl Publication {
         let line: Arc<str> = (status.to_string() + "\n").into();
         shared.status_line = Some(Arc::clone(&line));
         line
+    }
+
+    /// Sets how NTP is served, for the next snapshot.
+    pub fn set_ntp_served(&self, served: NtpServed) {
+        self.lock().ntp_served = Some(served);
+    }
+
+    /// How NTP is served; `None` where it is not.
+    pub fn ntp_served(&self) -> Option<NtpServed> {
+        self.lock().ntp_served.clone()
     }
 
     /// Sets what management requests are answered with.

@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use crate::engine::ntp::ExchangeKind;
 pub use ptp_trace::readings::HostLine;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -33,6 +34,8 @@ const STDOUT: &str = "/proc/self/fd/1";
 
 /// `source` of a sample: multicast or unicast PTP without negotiation.
 pub const PTP: &str = "ptp";
+/// The same of one that an exchange with a server of NTP has led to.
+pub const NTP: &str = "ntp";
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +45,8 @@ pub enum Event {
     Sample(Sample),
     /// A virtual clock runs on a new line from now on.
     Clock(ClockLine),
+    /// An exchange with a server of NTP.
+    Ntp(NtpLine),
     /// How far the host's own clock is from the grandmaster, once a second.
     Host(HostLine),
     /// The last line of a command.
@@ -49,6 +54,36 @@ pub enum Event {
     /// An event that this version does not know; never printed.
     #[serde(other, skip_serializing)]
     Unknown,
+}
+
+/// An exchange with a server of NTP: when the request left and when the answer came on CLOCK_MONOTONIC, between them
+/// the server's two times since 1970.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NtpLine {
+    /// The server's name.
+    pub server: String,
+    /// What its transmit time is worth.
+    pub kind: ExchangeKind,
+    /// T1.
+    pub t1_mono_ns: i64,
+    /// T2.
+    pub t2_ns: i64,
+    /// T3.
+    pub t3_ns: i64,
+    /// T4.
+    pub t4_mono_ns: i64,
+    /// Round trip without the time that the server took.
+    pub delay_ns: i64,
+    /// Of the server.
+    pub stratum: u8,
+    /// How far it is from its source at the most, by its own words.
+    pub root_distance_ns: i64,
+    /// The interval at which it is asked, log2 s.
+    pub poll: i8,
+    /// Where the answer was stamped.
+    pub rx_source: Cow<'static, str>,
+    /// Where the request was.
+    pub tx_source: Cow<'static, str>,
 }
 
 /// One measurement.

@@ -135,6 +135,12 @@ pub struct Snapshot {
     /// The sources of time beside each other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sources: Option<SourcesStatus>,
+    /// The servers of NTP that are asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ntp: Vec<NtpServer>,
+    /// How NTP is served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ntp_served: Option<NtpServed>,
     /// Servers that are asked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<ServerStatus>,
@@ -258,6 +264,58 @@ pub struct EitherRole {
     pub path: Vec<String>,
     /// Whether what is passed on says so.
     pub synchronization_uncertain: bool,
+}
+
+/// A server of NTP that is asked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NtpServer {
+    /// As it was named.
+    pub name: String,
+    /// Where it was found at first.
+    pub address: String,
+    /// Its stratum.
+    pub stratum: Option<u8>,
+    /// What it follows.
+    pub reference: Option<String>,
+    /// How far it is from its source at the most, by its own words.
+    pub root_distance_ns: Option<i64>,
+    /// Which of the last eight requests were answered, the latest in the lowest bit.
+    pub reach: u8,
+    /// The interval at which it is asked, log2 s.
+    pub poll: i8,
+    /// It has refused service, and is not asked any more.
+    pub denied: bool,
+    /// Requests sent.
+    pub requests: u64,
+    /// Exchanges completed.
+    pub exchanges: u64,
+    /// Server minus clock at the latest one.
+    pub offset_ns: Option<i64>,
+    /// Its round trip.
+    pub delay_ns: Option<i64>,
+    /// Mean difference of two offsets that follow each other.
+    pub jitter_ns: Option<i64>,
+    /// Whether the clock is steered by its exchanges.
+    pub leads: bool,
+}
+
+/// How NTP is served.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NtpServed {
+    /// What is told; `null` while nobody is answered.
+    pub stratum: Option<u8>,
+    /// What the clock follows.
+    pub reference: Option<String>,
+    /// How far the clock is from that at the most.
+    pub root_dispersion_ns: Option<i64>,
+    /// Whether a leap second is smeared at present.
+    pub smeared: bool,
+    /// Requests by what became of them.
+    pub requests: BTreeMap<String, u64>,
+    /// The same of those that came inside of messages of PTP.
+    pub over_ptp: BTreeMap<String, u64>,
 }
 
 /// Sources of time that are compared.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 use ptp_common::{
     classify::{ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL},
+    ntp,
     wire::{MessageType, MessageView},
 };
 
@@ -109,6 +110,37 @@ pub(super) fn build(
             frame.extend_from_slice(message);
             Ok(())
         }
+    };
+    frame
+}
+
+/// The same around a packet of NTP. The own end is not known: it has the port of requests, and no address.
+pub(super) fn build_ntp(route: Route, packet: &[u8]) -> Vec<u8> {
+    let (server, is_answer) = match route {
+        Route::Received(Some(Address::Socket(server))) => (Some(server), true),
+        Route::Sent { to: Destination::Unicast(Address::Socket(server)) } => (Some(server), false),
+        Route::Received(_) => (None, true),
+        Route::Sent { .. } => (None, false),
+    };
+    let server = server.unwrap_or((Ipv4Addr::UNSPECIFIED, ntp::PORT).into());
+    let own: SocketAddr = match server {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, ntp::PORT).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, ntp::PORT).into(),
+    };
+    let (from, to) = if is_answer { (server, own) } else { (own, server) };
+    let ethernet = PacketBuilder::ethernet2([0; 6], [0; 6]);
+    let mut frame = Vec::with_capacity(packet.len() + 64);
+    // As for those of PTP.
+    let _ = match (from.ip(), to.ip()) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => ethernet
+            .ipv4(a.octets(), b.octets(), 64)
+            .udp(from.port(), to.port())
+            .write(&mut frame, packet),
+        (IpAddr::V6(a), IpAddr::V6(b)) => ethernet
+            .ipv6(a.octets(), b.octets(), 64)
+            .udp(from.port(), to.port())
+            .write(&mut frame, packet),
+        _ => Ok(()),
     };
     frame
 }

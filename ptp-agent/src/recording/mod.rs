@@ -9,6 +9,7 @@ mod made;
 mod note;
 mod reader;
 mod replay;
+mod servers;
 mod writer;
 
 pub use frame::{Addresses, Route};
@@ -16,6 +17,7 @@ pub use made::{LimitsNote, OptionsNote};
 pub use note::{FollowedClock, Note, PortNote, RecordedStamp, Start};
 pub use reader::{Item, Problem, ReadError, Reader};
 pub use replay::{Replay, Steered};
+pub use servers::{NtpNote, ServerNote};
 pub use writer::{Encoder, Outgoing, RecordError, Recorder, RecordingFile, Totals};
 
 /// Version of the notes in a recording; a reader refuses another one.

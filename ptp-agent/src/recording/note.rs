@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     MAX_PORTS, VERSION,
     made::{LimitsNote, OptionsNote},
+    servers::NtpNote,
 };
 use crate::{
     engine::{
-        DelayMechanism,
+        DelayMechanism, PortIndex,
         config::{AsCapable, Rules},
         csptp::ServerConfig,
         discipline::Policy,
@@ -214,6 +215,9 @@ pub struct Start {
     pub servers: Vec<ServerConfig>,
     /// The ports, in the order of their numbers.
     pub ports: Vec<PortNote>,
+    /// The servers of NTP that were asked, whose numbers follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ntp: Option<NtpNote>,
 }
 
 /// The clock that followed.
@@ -316,7 +320,23 @@ impl Start {
                     }),
                 })
                 .collect(),
+            ntp: receiver.ntp.as_ref().map(NtpNote::of),
         }
+    }
+
+    /// Ports of both protocols.
+    pub fn all_ports(&self) -> usize {
+        self.ports.len() + self.ntp.as_ref().map_or(0, |ntp| ntp.servers.len())
+    }
+
+    /// Interface of a port of either protocol.
+    pub fn interface(&self, port: PortIndex) -> &str {
+        let at = usize::from(port.0);
+        if let Some(port) = self.ports.get(at) {
+            return &port.interface;
+        }
+        let servers = self.ntp.iter().flat_map(|ntp| &ntp.servers);
+        servers.skip(at - self.ports.len()).next().map_or("?", |server| &server.interface)
     }
 
     /// The engine's configuration again.
@@ -351,6 +371,7 @@ impl Start {
                 })
                 .collect(),
             seed: self.seed,
+            ntp: self.ntp.as_ref().map(NtpNote::config),
             contention: None,
             servers: self.servers.clone(),
         }
@@ -359,9 +380,9 @@ impl Start {
     /// What is wrong with it, beyond what its types allow.
     pub(super) fn fault(&self) -> Option<&'static str> {
         let names = || self.ports.iter().map(|port| &port.interface);
-        if self.ports.is_empty() {
+        if self.all_ports() == 0 {
             Some("there are no ports")
-        } else if self.ports.len() > MAX_PORTS {
+        } else if self.all_ports() > MAX_PORTS {
             Some("there are too many ports")
         } else if names().enumerate().any(|(at, name)| names().take(at).any(|n| n == name)) {
             Some("two ports have the same interface")

@@ -23,6 +23,7 @@ use serde::Deserialize;
 use super::{
     JSON_PDU, MAX_PORTS, VERSION, causes, frame,
     note::{Note, Start},
+    servers::{ServerNote, ntp_interface},
 };
 use crate::{engine::PortIndex, transport::MAX_MESSAGE};
 
@@ -414,6 +415,9 @@ fn interface(parser: &PcapNgParser, start: &Start, number: u32) -> Option<Interf
         InterfaceDescriptionOption::IfName(name) => Some(name),
         _ => None,
     })?;
-    let port = start.ports.iter().position(|port| port.interface == **name)?;
+    let is_servers = |server: &ServerNote| **name == *ntp_interface(server);
+    let servers = || start.ntp.iter().flat_map(|ntp| &ntp.servers);
+    let port = start.ports.iter().position(|port| port.interface == **name);
+    let port = port.or_else(|| Some(start.ports.len() + servers().position(is_servers)?))?;
     u16::try_from(port).ok().map(|port| Interface::Port(PortIndex(port)))
 }

@@ -33,6 +33,7 @@ use super::{
     JSON_PDU, causes,
     frame::{self, Addresses, Route},
     note::{Note, RecordedStamp, Start},
+    servers::ntp_interface,
 };
 use crate::sys::confine;
 use crate::{
@@ -159,6 +160,8 @@ pub struct Encoder<W: Write> {
     pcapng: PcapNgWriter<W>,
     transport: TransportKind,
     addresses: Vec<Addresses>,
+    /// Those behind are of servers of NTP.
+    ptp_ports: usize,
     /// Number of the interface of the notes without packets.
     events: u32,
 }
@@ -195,6 +198,16 @@ impl<W: Write> Encoder<W> {
                 options,
             })?;
         }
+        for server in start.ntp.iter().flat_map(|ntp| &ntp.servers) {
+            pcapng.write_pcapng_block(InterfaceDescriptionBlock {
+                linktype: DataLink::ETHERNET,
+                snaplen: 0,
+                options: vec![
+                    InterfaceDescriptionOption::IfName(ntp_interface(server).into()),
+                    InterfaceDescriptionOption::IfTsResol(InterfaceTsResolution::NANO),
+                ],
+            })?;
+        }
         pcapng.write_pcapng_block(InterfaceDescriptionBlock {
             linktype: DataLink::WIRESHARK_UPPER_PDU,
             snaplen: 0,
@@ -204,8 +217,9 @@ impl<W: Write> Encoder<W> {
                 InterfaceDescriptionOption::IfTsResol(InterfaceTsResolution::NANO),
             ],
         })?;
-        let events = u32::try_from(start.ports.len()).unwrap_or(u32::MAX);
-        let mut encoder = Self { pcapng, transport: start.transport, addresses, events };
+        let events = u32::try_from(start.all_ports()).unwrap_or(u32::MAX);
+        let ptp_ports = start.ports.len();
+        let mut encoder = Self { pcapng, transport: start.transport, addresses, ptp_ports, events };
         let real = start.now_ns.at_offset(start.real_minus_mono_ns);
         encoder.write(real, &Note::Start(start.clone()), None)?;
         Ok(encoder)
@@ -226,7 +240,11 @@ impl<W: Write> Encoder<W> {
         let block = match message {
             Some(Outgoing { port, route, bytes }) => {
                 let own = self.addresses.get(usize::from(port.0)).copied().unwrap_or_default();
-                let data = frame::build(self.transport, &own, *route, bytes);
+                let data = if usize::from(port.0) < self.ptp_ports {
+                    frame::build(self.transport, &own, *route, bytes)
+                } else {
+                    frame::build_ntp(*route, bytes)
+                };
                 // Bits 0 and 1 of epb_flags: 1 inbound, 2 outbound.
                 let direction = if matches!(route, Route::Received(_)) { 1 } else { 2 };
                 EnhancedPacketBlock {

@@ -7,7 +7,7 @@ use super::unicast;
 use crate::{
     engine::origin::BoundReference,
     publish::{
-        snapshot::Named,
+        snapshot::{Named, NtpServed, NtpServer, ServerStatus},
         text::{nanos, ppb},
     },
     servo::Basis,
@@ -80,6 +80,12 @@ pub(super) fn page(status: &Status) -> String {
     if let Some(withheld) = &status.following.withheld {
         line("withheld", withheld.clone());
     }
+    for server in &status.ntp {
+        line("NTP server", ntp_server(server));
+    }
+    if let Some(served) = &status.ntp_served {
+        line("NTP served", ntp_served(served));
+    }
     for port in &status.ports {
         let name = port.interface.as_deref().unwrap_or("-");
         match (&port.state, &port.observed.role) {
@@ -112,6 +118,9 @@ pub(super) fn page(status: &Status) -> String {
             ),
         }
     }
+    for server in &status.servers {
+        line("server", asked(server));
+    }
     line("lost", lost(status));
     if status.alarms.is_empty() {
         line("alarms", "none".into());
@@ -129,6 +138,19 @@ pub(super) fn page(status: &Status) -> String {
         }
     }
     page
+}
+
+/// A server that is asked: where it is, and whether it answers.
+fn asked(server: &ServerStatus) -> String {
+    let place = server.address.as_deref().unwrap_or("no address");
+    let state = match (server.followed, server.answering, &server.problem) {
+        (true, ..) => "followed",
+        (_, true, _) => "answers",
+        (.., Some(problem)) => problem,
+        _ => "silent",
+    };
+    let ServerStatus { name, protocol, requests, exchanges, .. } = server;
+    format!("{name} ({protocol}, {place}): {state}, {exchanges} of {requests} requests answered")
 }
 
 pub(super) fn agent(status: &Status) -> String {
@@ -159,6 +181,54 @@ pub(super) fn grandmaster(status: &Status) -> String {
         let _ = write!(text, ", {scale}");
     }
     text
+}
+
+/// A server of NTP that is asked.
+fn ntp_server(server: &NtpServer) -> String {
+    let mut text = server.name.clone();
+    if let (Some(stratum), Some(reference)) = (server.stratum, &server.reference) {
+        let _ = write!(text, ", stratum {stratum} ({reference})");
+    }
+    let answered = server.reach.count_ones();
+    let _ = write!(
+        text,
+        ", {answered} of the last 8 answered, every {}",
+        span(2_f64.powi(server.poll.into()))
+    );
+    if server.offset_ns.is_some() {
+        let [offset, delay] = [server.offset_ns, server.delay_ns].map(time);
+        let _ = write!(
+            text,
+            ", offset {offset}, delay {delay}, within {} of its source",
+            time(server.root_distance_ns)
+        );
+    }
+    text += match (server.denied, server.leads) {
+        (true, _) => "; it has refused service",
+        (_, true) => "; leads",
+        _ => "",
+    };
+    text
+}
+
+/// How NTP is served.
+fn ntp_served(served: &NtpServed) -> String {
+    let Some(stratum) = served.stratum else {
+        return "not answered: nobody keeps the clock".to_owned();
+    };
+    let reference = served.reference.as_deref().unwrap_or("-");
+    let smeared = if served.smeared { ", a leap second is smeared" } else { "" };
+    let requests: Vec<String> = served
+        .requests
+        .iter()
+        .filter(|(_, total)| **total > 0)
+        .map(|(outcome, total)| format!("{total} {outcome}"))
+        .collect();
+    let requests = if requests.is_empty() { "none".to_owned() } else { requests.join(", ") };
+    format!(
+        "stratum {stratum} ({reference}), within {}{smeared}; requests: {requests}",
+        time(served.root_dispersion_ns)
+    )
 }
 
 /// How large, by what, and against whom.

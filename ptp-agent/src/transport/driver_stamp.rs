@@ -12,7 +12,7 @@ use nix::sys::{
     time::TimeSpec,
 };
 use ptp_common::{
-    classify::classify,
+    classify::{Protocol, classify, classify_protocol},
     time::{Duration, Real, Time},
 };
 use socket2::Socket;
@@ -39,6 +39,24 @@ pub(super) fn next<'a>(
         let (length, stamp) = receive(socket, buffer).ok()?;
         if let (Some(message), Some(stamp)) = (message(&buffer[..length]), stamp) {
             return Some((&buffer[message], stamp));
+        }
+    }
+}
+
+/// As [`next`], of packets of NTP: what UDP carries.
+pub(crate) fn next_ntp<'a>(
+    socket: &Socket,
+    buffer: &'a mut [u8; MAX_MESSAGE],
+) -> Option<(&'a [u8], Time<Real>)> {
+    loop {
+        let (length, stamp) = receive(socket, buffer).ok()?;
+        let Ok(location) = classify_protocol(&buffer[..length], Protocol::Ntp) else { continue };
+        let begin = location.ptp_offset;
+        let said = buffer[..length].get(begin - 4..begin - 2);
+        let said = said.map_or(0, |it| usize::from(u16::from_be_bytes([it[0], it[1]])));
+        let end = length.min(begin + said.saturating_sub(8));
+        if let (true, Some(stamp)) = (begin <= end, stamp) {
+            return Some((&buffer[begin..end], stamp));
         }
     }
 }

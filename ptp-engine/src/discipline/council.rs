@@ -15,12 +15,13 @@ use crate::{
     node::Node,
     outcome::{Measurement, Observation, Parent},
     seam::{Command, Commands, Context, Engine, Input, NoEvent, Witnessed},
+    servers::NtpPart,
     servo::{DelayInput, Interval, PeerDelayInput, SyncInput},
     sources::{MAX_SOURCES, Opinion, Policy, Selection, SourceId, select},
 };
 use core::mem;
 use ptp_common::{
-    time::{Duration, Mono, Time},
+    time::{Duration, Free, Mono, Time},
     wire::{ClockIdentity, PortIdentity},
 };
 
@@ -79,6 +80,16 @@ pub struct Source {
     pub is_followed: bool,
     /// Whether it is in the largest group that can be right together; `None` without an opinion.
     pub agrees: Option<bool>,
+}
+
+/// What a server of NTP says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NtpOpinion {
+    pub(super) id: SourceId,
+    /// Where the free-running scale minus UTC must lie.
+    pub(super) interval: Interval,
+    /// Whether it is in the largest group.
+    pub(super) is_member: bool,
 }
 
 /// A domain that is watched: an instance that asks and is not followed.
@@ -150,7 +161,27 @@ impl Council {
         self.others.iter().filter_map(|it| it.node.next_timeout()).min()
     }
 
-    fn witness(
+    /// What the servers of NTP say, beside all other sources.
+    pub(super) fn ntp_opinions(&self, now: Time<Mono>, free: Time<Free>) -> Vec<NtpOpinion> {
+        let opinions = self.opinions(now, free);
+        let members = select(&opinions).members;
+        let ntp = opinions.into_iter().filter(|it| matches!(it.id, SourceId::Ntp(_)));
+        ntp.map(|Opinion { id, interval }| NtpOpinion {
+            id,
+            interval,
+            is_member: members.contains(&id),
+        })
+        .collect()
+    }
+
+    fn opinions(&self, now: Time<Mono>, free: Time<Free>) -> Vec<Opinion> {
+        let known = self.witnesses.iter();
+        known
+            .filter_map(|it| Some(Opinion { id: it.id, interval: it.opinion(now, free)? }))
+            .collect()
+    }
+
+    pub(super) fn witness(
         &mut self,
         now: Time<Mono>,
         id: SourceId,
@@ -207,7 +238,7 @@ impl<C: Clock> Discipline<C> {
     }
 
     /// What the clock shows more than the free-running scale, in UTC or what stands for it.
-    fn utc_shown(&self, now: Time<Mono>) -> Duration {
+    pub(super) fn utc_shown(&self, now: Time<Mono>) -> Duration {
         let free = self.clock.free_running(now);
         let parent = self.origin.parent.as_ref();
         let utc_offset = parent.map_or(Duration::ZERO, |it| it.time_properties.utc_offset().best());
@@ -215,6 +246,9 @@ impl<C: Clock> Discipline<C> {
     }
 
     fn followed_id(&self) -> Option<SourceId> {
+        if let Some(ntp) = self.ntp.as_ref().filter(|ntp| ntp.is_followed) {
+            return ntp.leader();
+        }
         let port = self.receiver().parent()?.set.parent_port_identity;
         Some(SourceId::Ptp { domain_number: self.receiver().domain_number(), port })
     }
@@ -353,12 +387,7 @@ impl<C: Clock> Discipline<C> {
         self.council.looked = Some(now);
         let free = self.clock.free_running(now);
         self.council.witnesses.retain(|it| now - it.heard <= FORGIVEN);
-        let opinions: Vec<Opinion> = self
-            .council
-            .witnesses
-            .iter()
-            .filter_map(|it| Some(Opinion { id: it.id, interval: it.opinion(now, free)? }))
-            .collect();
+        let opinions = self.council.opinions(now, free);
         let selection = select(&opinions);
         let seen = match followed {
             _ if selection.is_unanimous() => Standing::Agreed,
@@ -439,6 +468,11 @@ impl<C: Clock> Discipline<C> {
         };
         if let Some(at) = self.council.others.iter().position(is_followable) {
             self.follow_domain(way, at);
+            return self.confirmed(way);
+        }
+        let is_ntp = |id: &SourceId| matches!(id, SourceId::Ntp(_));
+        if let Some(ntp) = self.ntp.as_mut().filter(|_| selection.members.iter().any(is_ntp)) {
+            ntp.follow(true);
             self.confirmed(way);
         }
     }
@@ -453,6 +487,14 @@ impl<C: Clock> Discipline<C> {
     /// All agree: whoever was refuted may be followed again.
     fn go_home(&mut self, way: &mut Way<'_, '_>) {
         let Some(selection) = self.council.selection.clone() else { return };
+        let is_heard = self.receiver().parent().is_some();
+        if let Some(ntp) = self.ntp.as_mut().filter(|ntp| ntp.is_followed && is_heard)
+            && ntp.part == NtpPart::Witness
+        {
+            // The grandmaster is true again, and leads.
+            ntp.follow(false);
+            self.epoch = u64::MAX;
+        }
         let domain_number = self.receiver().domain_number();
         let heard = |port: &PortIdentity| {
             self.council

@@ -48,4 +48,6 @@ pub struct Sample {
     pub exchange: Option<Protocol>,
     /// How requests are sent and Sync messages chosen.
     pub strategy: Strategy,
+    /// Whether it was a server of NTP, of which the port is counted behind those of PTP.
+    pub is_of_ntp: bool,
 }

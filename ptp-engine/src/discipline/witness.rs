@@ -38,11 +38,13 @@ struct Span {
     least: (Time<Free>, f64),
     sum_ns: f64,
     count: f64,
+    /// What a single one may be off, where that is known: the round trip.
+    doubt_ns: f64,
 }
 
 impl Span {
     fn spread_ns(&self) -> f64 {
-        self.sum_ns / self.count - self.least.1
+        (self.sum_ns / self.count - self.least.1).max(self.doubt_ns)
     }
 }
 
@@ -54,13 +56,15 @@ struct Rate {
 }
 
 impl Rate {
-    fn sync(&mut self, t1: Time<Ptp>, t2: Time<Free>) {
+    fn sync(&mut self, t1: Time<Ptp>, t2: Time<Free>, doubt: Duration) {
+        let doubt_ns = doubt.as_nanos_f64();
         let offset = t2.since_epoch() - t1.since_epoch();
         let ns = (offset - *self.origin.get_or_insert(offset)).as_nanos_f64();
         match self.spans.back_mut() {
             Some(span) if t2 - span.begun < SPAN => {
                 if ns < span.least.1 {
                     span.least = (t2, ns);
+                    span.doubt_ns = doubt_ns;
                 }
                 span.sum_ns += ns;
                 span.count += 1.0;
@@ -69,7 +73,8 @@ impl Rate {
                 if self.spans.len() == SPANS {
                     self.spans.pop_front();
                 }
-                let span = Span { begun: t2, least: (t2, ns), sum_ns: ns, count: 1.0 };
+                let least = (t2, ns);
+                let span = Span { begun: t2, least, sum_ns: ns, count: 1.0, doubt_ns };
                 self.spans.push_back(span);
             }
         }
@@ -112,6 +117,8 @@ pub(super) struct Witness {
     pub(super) heard: Time<Mono>,
     answered: Option<Time<Free>>,
     interval: Duration,
+    /// How far a server of NTP may be from UTC by its own words; `None` of one that is none.
+    root_distance: Option<Duration>,
 }
 
 impl Witness {
@@ -131,6 +138,7 @@ impl Witness {
             heard: now,
             answered: None,
             interval: Duration::ZERO,
+            root_distance: None,
         }
     }
 
@@ -145,15 +153,33 @@ impl Witness {
     }
 
     pub(super) fn sync(&mut self, now: Time<Mono>, input: &SyncInput) {
+        self.one_way(now, input, Duration::ZERO);
+    }
+
+    /// An exchange with a server of NTP: both ways at once.
+    pub(super) fn exchange(
+        &mut self,
+        now: Time<Mono>,
+        delay: &DelayInput,
+        sync: &SyncInput,
+        round_trip: Duration,
+        root_distance: Duration,
+    ) {
+        self.root_distance = Some(root_distance);
+        self.one_way(now, sync, round_trip.max(Duration::ZERO));
+        self.delay(delay);
+    }
+
+    fn one_way(&mut self, now: Time<Mono>, input: &SyncInput, doubt: Duration) {
         self.heard = now;
-        if self.answered.is_some_and(|at| input.t2.mono - at > ANSWERED) {
+        if self.answered.is_some_and(|at| input.t2.mono - at > self.patience()) {
             // What was asked in better days would contradict what it says now for ever.
             self.causal = Causal::new(&Options::default());
             self.answered = None;
         }
         self.syncs = self.syncs.saturating_add(1);
         self.interval = input.log_interval.map_or(self.interval, Duration::from_log_interval);
-        self.rate.sync(input.t1, input.t2.mono);
+        self.rate.sync(input.t1, input.t2.mono, doubt);
         self.causal.sync(input, self.rate.pace());
     }
 
@@ -172,6 +198,11 @@ impl Witness {
         self.causal.is_contradicted()
     }
 
+    /// So long a request bounds something.
+    fn patience(&self) -> Duration {
+        ANSWERED.max(self.interval * FRESH_INTERVALS)
+    }
+
     /// Whether it has been heard of late.
     pub(super) fn is_fresh(&self, now: Time<Mono>) -> bool {
         now - self.heard <= FRESH.max(self.interval * FRESH_INTERVALS)
@@ -179,17 +210,20 @@ impl Witness {
 
     /// Where the free-running scale minus the source's UTC, or what stands for it, must lie.
     pub(super) fn opinion(&self, now: Time<Mono>, free: Time<Free>) -> Option<Interval> {
-        if self.syncs < FEWEST || !self.is_fresh(now) {
+        // An exchange bounds both ends by itself.
+        let fewest = if self.root_distance.is_some() { 1 } else { FEWEST };
+        if self.syncs < fewest || !self.is_fresh(now) {
             return None;
         }
         let pace = self.rate.pace();
-        let is_answered = self.answered.is_some_and(|at| free - at <= ANSWERED);
+        let is_answered = self.answered.is_some_and(|at| free - at <= self.patience());
         let interval = self.causal.interval(free, pace, None).filter(|_| is_answered);
         let interval = interval.or_else(|| {
             let hi = self.causal.upper(free, pace)?;
             Some(Interval { lo: hi - limits::WITNESS_PATH, hi })
         })?;
         let utc_offset = self.time_properties.utc_offset().best();
+        let interval = interval.widened(self.root_distance.unwrap_or(Duration::ZERO));
         Some(Interval { lo: interval.lo + utc_offset, hi: interval.hi + utc_offset })
     }
 }

@@ -15,7 +15,10 @@ use serde::Serialize;
 
 use crate::{
     Command, Context, Datagram, Destination, Engine, Input, PortIndex, SentToken, Transmit,
-    address::Address, stamp::Stamp, timers::Timers,
+    address::Address,
+    servers::{AssociationConfig, ExchangeKind, Poll},
+    stamp::Stamp,
+    timers::Timers,
 };
 
 /// Requests at the start that follow each other quickly.
@@ -33,55 +36,6 @@ const STAMP_DOUBT: Duration = Duration::from_micros(10);
 const POLL_HYSTERESIS: i32 = 30;
 /// An offset that is within so many jitters is none (RFC 5905's PGATE).
 const POLL_GATE: i64 = 4;
-
-/// The interval between requests, as a power of two of seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Poll {
-    /// The shortest.
-    pub min: i8,
-    /// The longest.
-    pub max: i8,
-}
-
-impl Poll {
-    /// The widest there is: a sixteenth of a second, and 36 hours (MAXPOLL of RFC 5905).
-    pub const LIMITS: Self = Self { min: -4, max: 17 };
-
-    /// Within what is sensible, the shorter one first.
-    pub fn new(min: i8, max: i8) -> Self {
-        let clamp = |log: i8| log.clamp(Self::LIMITS.min, Self::LIMITS.max);
-        Self { min: clamp(min), max: clamp(max).max(clamp(min)) }
-    }
-}
-
-/// 64 s to 1024 s, as everywhere.
-impl Default for Poll {
-    fn default() -> Self {
-        Self { min: 6, max: 10 }
-    }
-}
-
-/// Whose transmit stamp an exchange has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ExchangeKind {
-    /// That of the server's intention, inside the answer itself.
-    #[default]
-    Basic,
-    /// That of the wire, in the answer after it (RFC 9769).
-    Interleaved,
-}
-
-/// What to ask a server for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AssociationConfig {
-    /// Where it is.
-    pub address: SocketAddr,
-    /// How often.
-    pub poll: Poll,
-    /// Interleaved where the server can.
-    pub kind: ExchangeKind,
-}
 
 /// What a server says of its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

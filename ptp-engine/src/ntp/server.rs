@@ -27,7 +27,7 @@ use crate::{
 const REMEMBERED: usize = 1 << 14;
 /// One in so many requests that are refused for their rate is told so.
 const KISS_EVERY: u32 = 8;
-/// Answers of which the quickest says how long it takes to send one.
+/// Answers of which the median says how long it takes to send one, and the quickest how far that may be wrong.
 const LATENCIES: usize = 32;
 /// No answer is believed to take longer to send, whatever its stamp says.
 const MAX_LATENCY: Duration = Duration::from_millis(1);
@@ -145,10 +145,16 @@ impl NtpServer {
         &self.counters
     }
 
-    /// Between the making of an answer and its departure, at the least: the quickest of the last ones, so that
-    /// the time of intention is never later than the departure.
-    fn latency(&self) -> Duration {
-        self.latencies.iter().copied().min().unwrap_or_default()
+    /// Between the making of an answer and its departure: what is usual, and how much sooner some have left, by which
+    /// the time of intention may be later than the departure.
+    fn latency(&self) -> (Duration, Duration) {
+        let mut known = self.latencies;
+        let known = &mut known[..self.latest.min(LATENCIES)];
+        known.sort_unstable();
+        match (known.first(), known.get(known.len() / 2)) {
+            (Some(least), Some(usual)) => (*usual, *usual - *least),
+            _ => (Duration::ZERO, Duration::ZERO),
+        }
     }
 
     fn place(&self, receive: NtpTimestamp) -> usize {
@@ -216,7 +222,8 @@ impl NtpServer {
             self.counters.no_stamp += 1;
             return;
         };
-        let sent_at = cx.now + self.latency();
+        let (latency, doubt) = self.latency();
+        let sent_at = cx.now + latency;
         let times = (cx.clock.at(stamp.time), cx.clock.at(sent_at), cx.clock.at(serving.reference));
         let (Some(received), Some(leaves), reference) = times else {
             self.counters.unsynchronized += 1;
@@ -246,7 +253,7 @@ impl NtpServer {
             poll: asked.poll,
             precision: serving.precision,
             root_delay: NtpShort::of(serving.root_delay),
-            root_dispersion: NtpShort::of(serving.root_dispersion),
+            root_dispersion: NtpShort::of(serving.root_dispersion + doubt),
             reference_id: serving.reference_id,
             reference: reference.map_or(NtpTimestamp::NONE, told),
             origin,
@@ -283,7 +290,8 @@ impl NtpServer {
         answer.transmit = left.is_some().then_some(left);
         let latency = stamp.time - answer.at;
         self.latencies[self.latest % LATENCIES] = latency.clamp(Duration::ZERO, MAX_LATENCY);
-        self.latest = self.latest.wrapping_add(1);
+        // Wraps far behind the number of places, and stays there.
+        self.latest = self.latest.checked_add(1).unwrap_or(LATENCIES);
     }
 }
 

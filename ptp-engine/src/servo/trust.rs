@@ -19,6 +19,11 @@ impl Interval {
         (self.hi - self.lo).half()
     }
 
+    /// Between both ends.
+    pub fn middle(self) -> Duration {
+        (self.lo + self.hi).half()
+    }
+
     /// Whether it contains `error`.
     pub fn contains(self, error: Duration) -> bool {
         self.lo <= error && error <= self.hi

@@ -145,6 +145,7 @@ pub(crate) fn main(line: &str) {
             security: None,
             wire: Vec::new(),
             transports: std::collections::BTreeMap::new(),
+            ntp: None,
         })
         .expect("stamps on a wire of this kernel");
         let identity = ClockIdentity([2, 0, 0, 0xff, 0xfe, 0, 0, 1]);

@@ -10,12 +10,17 @@ impl Outside for Io {
     }
 
     fn next_delivery(&mut self) -> Option<Delivery> {
-        self.ready.pop_front()
+        self.ready.pop_front().or_else(|| self.ntp.as_mut()?.next_delivery())
     }
 
     /// Sends a message. The stamp of an event message comes as a [`Delivery::TxStamp`], mostly at once.
     fn transmit(&mut self, transmit: &Transmit) {
         let Transmit { on: port, to, message, token } = transmit;
+        if usize::from(port.0) >= self.ports.len()
+            && let Some(ntp) = &mut self.ntp
+        {
+            return ntp.transmit(transmit);
+        }
         let mut buffer = [0; security::MAX_SEALED];
         // Before priming: what is warm then has to stay so.
         let Some(message) = self.seal(*port, message, &mut buffer) else {
@@ -68,10 +73,17 @@ impl Outside for Io {
         if self.rest(now, wake).await {
             return;
         }
+        let ntp = &mut self.ntp;
         let event = tokio::select! {
             biased;
             received = receive_any(&mut self.ports) => Some(received),
             () = self.watch.changed() => None,
+            () = async {
+                match ntp {
+                    Some(ntp) => ntp.wait(wake).await,
+                    None => pending().await,
+                }
+            } => return self.look(monotonic()),
             over = self.timer.until(wake) => {
                 if let Err(error) = over {
                     // Cannot be; and to go round without a pause would be worse than to be late.

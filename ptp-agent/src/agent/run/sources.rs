@@ -1,5 +1,7 @@
 //! The sources of time beside each other, for status, metrics and the alarm where they contradict each other.
 
+use std::collections::BTreeMap;
+
 use ptp_common::time::{Mono, Time};
 
 use crate::{
@@ -11,8 +13,8 @@ use crate::{
         sources::SourceId,
     },
     publish::{
-        metrics::SourceFigures,
-        snapshot::{SourceStatus, SourcesStatus},
+        metrics::{NtpFigures, SourceFigures},
+        snapshot::{NtpServer, SourceStatus, SourcesStatus},
     },
 };
 
@@ -82,7 +84,29 @@ pub(super) fn figures(engine: &Discipline<Followed>, now: Time<Mono>) -> SourceF
     for server in receiver.servers(now) {
         figures.servers[usize::from(!server.is_answering)] += 1;
     }
+    if engine.follows_ntp() {
+        figures.followed = engine.parent().map(|_| ("ntp", 0));
+    }
     figures
+}
+
+/// For metrics: what is known of each server of NTP.
+pub(super) fn ntp_figures(servers: &[NtpServer]) -> BTreeMap<String, NtpFigures> {
+    let seconds = |nanos: i64| nanos as f64 * 1e-9;
+    servers
+        .iter()
+        .map(|server| {
+            let figures = NtpFigures {
+                offset_seconds: server.offset_ns.map(seconds),
+                delay_seconds: server.delay_ns.map(seconds),
+                root_distance_seconds: server.root_distance_ns.map(seconds),
+                stratum: server.stratum,
+                requests: server.requests,
+                exchanges: server.exchanges,
+            };
+            (server.name.clone(), figures)
+        })
+        .collect()
 }
 
 /// Which sources contradict each other, in words; `None` while none do.

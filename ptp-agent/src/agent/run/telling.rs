@@ -16,7 +16,7 @@ use super::{
         export::{self, Known},
         health::{self, Health},
         io::SideCounts,
-        print, sample_line, sample_text,
+        ntp, ntp_line, print, sample_line, sample_text,
         services::Services,
         set_drop_figures, set_message_figures, set_stamp_figures,
         snapshot::{own_port, timestamps},
@@ -32,6 +32,7 @@ use crate::{
         Change, Command, PortIndex,
         discipline::{Event, Sample},
         link::Link,
+        ntp::NtpEvent,
         receiver::{Measurement, Observation},
         strategy::Findings,
     },
@@ -129,6 +130,7 @@ impl Teller {
                     "strategy"
                 );
             }
+            Command::Event(Event::Ntp(event)) => self.ntp(event, runner)?,
             Command::Event(Event::Standing { old, new }) => {
                 tracing::info!(from = old.name(), to = new.name(), "sources of time");
             }
@@ -163,6 +165,29 @@ impl Teller {
         Ok(())
     }
 
+    /// What was heard of a server of NTP.
+    fn ntp(&self, event: &NtpEvent, runner: &Runner) -> Result<(), AgentError> {
+        let Some(io) = runner.io.ntp() else { return Ok(()) };
+        let name = |with: PortIndex| io.name(PortIndex(with.0.saturating_add(io.first_port())));
+        match event {
+            NtpEvent::Exchange(exchange) => {
+                if let Some(output) = &self.output {
+                    output.emit(&json::Event::Ntp(ntp_line(name(exchange.with), exchange)))?;
+                }
+            }
+            NtpEvent::Refused { with, why } => {
+                tracing::debug!(server = name(*with), ?why, "NTP answer not used");
+            }
+            NtpEvent::Kiss { with, code } => {
+                tracing::warn!(server = name(*with), %code, "NTP server asks for less");
+            }
+            NtpEvent::Unreachable(with) => {
+                tracing::warn!(server = name(*with), "NTP server does not answer");
+            }
+        }
+        Ok(())
+    }
+
     fn known(&self) -> Known {
         Known {
             last: self.last,
@@ -175,8 +200,7 @@ impl Teller {
 
     /// Why time is withheld from the clock or from other programs.
     fn withheld(&self, runner: &Runner) -> Option<String> {
-        let is_refused =
-            runner.engine.clock().is_refused() && runner.engine.receiver().parent().is_some();
+        let is_refused = runner.engine.clock().is_refused() && runner.engine.parent().is_some();
         let refused = self.refusal.as_deref().filter(|_| is_refused);
         bound::withheld(refused, self.exports.withheld())
     }
@@ -229,13 +253,22 @@ impl Teller {
     /// What the alarms are judged by.
     fn facts(&self, now: Time<Mono>, runner: &Runner, trust: Option<&Trust>) -> Facts {
         let receiver = runner.engine.receiver();
-        let parent = receiver.parent();
+        let parent = runner.engine.parent();
         let (ports_up, ports_down) = health::links(&runner.io, &self.ports);
         let delay_interval = parent
             .and_then(|parent| receiver.log_min_delay_req_interval(parent.port))
             .map(Duration::from_log_interval);
         let totals = health::totals(&runner.io, &self.ports, |port| receiver.counters(port));
         let (contradictions, is_in_doubt) = bound::doubt(runner.engine.servo());
+        // An exchange with a server of NTP is what a Sync and an answered Delay_Req are together.
+        let exchanges = || runner.engine.ntp_servers().map(|server| server.association.exchanges);
+        let totals = match runner.engine.follows_ntp() {
+            true => Totals { syncs: exchanges().sum(), delays: exchanges().sum(), ..totals },
+            false => totals,
+        };
+        let polls = runner.engine.ntp_servers().filter(|server| server.is_leader);
+        let poll = polls.map(|server| Duration::from_log_interval(server.association.poll)).max();
+        let interval = self.sync_interval.max(delay_interval).max(poll);
         Facts {
             totals: Totals {
                 clock_errors: self.clock_errors,
@@ -243,10 +276,11 @@ impl Teller {
                 contradictions,
                 ..totals
             },
-            ports_up,
+            // That no server answers is told as that no time transmitter is heard.
+            ports_up: ports_up + usize::from(runner.engine.follows_ntp()),
             ports_down,
             grandmaster: parent.map(|parent| parent.set.grandmaster_identity),
-            interval: self.sync_interval.max(delay_interval),
+            interval,
             offset: self.last.map(|sample| sample.offset),
             servo: Some(runner.engine.servo().state()),
             utc_offset: parent
@@ -315,6 +349,8 @@ impl Teller {
             });
         }
         self.publication.metrics.set_sources(sources::figures(&runner.engine, now));
+        let asked = ntp::asked(&runner.engine, &runner.io);
+        self.publication.metrics.set_ntp_servers(sources::ntp_figures(&asked));
         self.publication.metrics.set_ring_lost(runner.io.ring_lost());
         let snapshot = self.snapshot(now, runner, &view, facts.withheld);
         if let Err(error) = self.publication.publish(snapshot) {
@@ -338,7 +374,7 @@ impl Teller {
     ) -> Snapshot {
         let client = &runner.engine;
         let (receiver, last) = (client.receiver(), self.last.as_ref());
-        let parent = receiver.parent();
+        let parent = client.parent();
         let mut following = Following {
             clock: Some(client.clock().name().into()),
             servo: Some(client.servo().name().into()),
@@ -382,6 +418,7 @@ impl Teller {
             alarms: self.health.status(now),
             data_sets: Some(data_sets::of_client(client, last, self.sync_interval)),
             sources: Some(sources::status(client, now)),
+            ntp: ntp::asked(client, &runner.io),
             servers: self.servers.as_ref().map(|it| it.status(client, now)).unwrap_or_default(),
             ..Snapshot::default()
         };
@@ -482,6 +519,7 @@ mod tests {
             sequence_id: 1,
             exchange: None,
             strategy: Strategy::Plain,
+            is_of_ntp: false,
         };
         assert_eq!(
             ptp4l_line(&sample),

@@ -5,18 +5,11 @@ use std::io;
 
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 
-use super::{
-    CLSACT_PRIORITY, CaptureError, EGRESS, INGRESS, Programs, XDP, attach_error, error::Refusal,
-    program,
-};
+use super::{CLSACT_PRIORITY, CaptureError, Programs, XDP, attach_error, error::Refusal, program};
 use crate::capture::{
     AttachedHooks,
     chain::{self, Place},
 };
-
-/// The two hooks, and our program on each.
-const HOOKS: [(&str, TcAttachType); 2] =
-    [(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)];
 
 /// Which place to take on a hook where others are attached too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +45,7 @@ impl TcPlace {
 impl Programs {
     /// Claims the programs in this network namespace, unless they are already.
     pub(super) fn claim(&mut self) {
-        for (name, _) in HOOKS {
+        for (name, _) in self.hooks() {
             let id = program::<SchedClassifier>(&mut self.ebpf, name)
                 .ok()
                 .and_then(|program| Some(program.info().ok()?.id()));
@@ -68,6 +61,7 @@ impl Programs {
         let Some(attachment) = self.attached.get(&ifindex) else {
             return Ok([Place::Gone, Place::Gone]);
         };
+        let hooks = self.hooks();
         let (interface, is_clsact) = (attachment.interface.clone(), attachment.clsact.is_some());
         let mut place = |(name, hook): (&'static str, TcAttachType)| {
             let program = program::<SchedClassifier>(&mut self.ebpf, name);
@@ -79,7 +73,7 @@ impl Programs {
             };
             io::Result::Ok(Place::of(own, &chain))
         };
-        let [ingress, egress] = HOOKS;
+        let [ingress, egress] = hooks;
         Ok([place(ingress)?, place(egress)?])
     }
 
@@ -90,6 +84,7 @@ impl Programs {
     /// As [`Programs::attach`]. What could not be attached is not attached any more.
     pub fn attach_again(&mut self, ifindex: u32) -> Result<(), CaptureError> {
         self.options.place = TcPlace::InFront;
+        let hooks = self.hooks();
         let Some(attachment) = self.attached.get_mut(&ifindex) else {
             return Ok(());
         };
@@ -97,9 +92,9 @@ impl Programs {
         let is_tcx = attachment.clsact.is_none();
         let links = [attachment.ingress.take(), attachment.egress.take()];
         if let Some(clsact) = &mut attachment.clsact {
-            clsact.renew(&interface).map_err(attach_error(INGRESS, &interface))?;
+            clsact.renew(&interface).map_err(attach_error(hooks[0].0, &interface))?;
         }
-        for ((name, hook), link) in HOOKS.into_iter().zip(links) {
+        for ((name, hook), link) in hooks.into_iter().zip(links) {
             if let Some(link) = link {
                 // That somebody has taken it off already is no error.
                 let _ = program::<SchedClassifier>(&mut self.ebpf, name)?.detach(link);

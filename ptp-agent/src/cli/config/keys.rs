@@ -178,6 +178,10 @@ const SECTIONS: [Section; 5] = [
             option("log-request-interval", Default("0")),
             option("witness-domains", Example("[1, 2]")),
             live(option("on-disagreement", Default("\"alarm\""))),
+            option("ntp", Example("[\"192.0.2.1\", \"time.example\"]")),
+            option("ntp-poll", Default("\"6,10\"")),
+            option("ntp-mode", Default("\"interleaved\"")),
+            option("follow", Default("\"ptp\"")),
             option("role", Default("\"receiver\"")),
             option("profile", Default("\"default\"")),
             alone(
@@ -264,6 +268,10 @@ const SECTIONS: [Section; 5] = [
             option("answers-per-client", Default("256")),
             live(option("management-set", Default("false"))),
             option("contend", Default("false")),
+            option("ntp", Default("false")),
+            option("ntp-stratum", Example("2")),
+            option("ntp-smear", Default("false")),
+            option("ntp-answers-per-second", Default("100000")),
             option("unicast", Default("\"off\"")),
             alone(
                 "unicast-clients",

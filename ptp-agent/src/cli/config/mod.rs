@@ -16,6 +16,7 @@ use super::{
     args::{Delay, ServeClock},
     clock::{ClockSection, ExportArgs, RunClock},
     log::LogLevel,
+    ntp::{Follow, Host, NtpMode, PollOption},
     profile::ProfileName,
     roles::{PortOption, RunRole},
     unicast::ServeUnicast,
@@ -100,6 +101,10 @@ pub(super) struct RunSection {
     pub(super) acceptable_senders: Option<Vec<Sender>>,
     pub(super) witness_domains: Option<Vec<u8>>,
     pub(super) on_disagreement: Option<Policy>,
+    pub(super) ntp: Option<Vec<Host>>,
+    pub(super) ntp_poll: Option<PollOption>,
+    pub(super) ntp_mode: Option<NtpMode>,
+    pub(super) follow: Option<Follow>,
     pub(super) role: Option<RunRole>,
     pub(super) profile: Option<ProfileName>,
     pub(super) local_priority: Option<u8>,
@@ -145,6 +150,10 @@ pub(super) struct ServeSection {
     pub(super) answers_per_client: Option<std::num::NonZeroU32>,
     pub(super) management_set: Option<bool>,
     pub(super) contend: Option<bool>,
+    pub(super) ntp: Option<bool>,
+    pub(super) ntp_stratum: Option<u8>,
+    pub(super) ntp_smear: Option<bool>,
+    pub(super) ntp_answers_per_second: Option<std::num::NonZeroU32>,
     pub(super) unicast: Option<ServeUnicast>,
     pub(super) unicast_clients: Option<std::num::NonZeroU32>,
     pub(super) unicast_clients_per_host: Option<std::num::NonZeroU32>,
@@ -210,6 +219,10 @@ impl Config {
         {
             let problem = format!("{kib} is not a power of two from 4 to 1048576");
             return Err(ConfigError::Value { key: "ring-kib", problem });
+        }
+        if let Some(stratum) = self.serve.ntp_stratum.filter(|it| !(1..=15).contains(it)) {
+            let problem = format!("{stratum} is not from 1 to 15");
+            return Err(ConfigError::Value { key: "serve.ntp-stratum", problem });
         }
         if let Some(ppb) = self.run.rate_error
             && let Err(problem) = super::knowledge::rate_error(&ppb.to_string())

@@ -26,15 +26,35 @@ pub(super) fn ports(owners: Option<&[PortOwner]>) -> Check {
     let Some(first) = owners.first() else {
         return Check::ok(NAME, "UDP ports 319 and 320 are free in this network namespace");
     };
-    let who = |owner: &PortOwner| match &owner.process {
-        Some((name, process)) => format!("{name} ({process})"),
-        None => "a process that this one may not look at".to_owned(),
-    };
     Check::warn(
         NAME,
         format!("UDP port {} is in use by {}", first.port, who(first)),
         "stop it before `run` or `serve` over UDP; `observe` and --transport l2 need no port",
     )
+}
+
+/// That a client of NTP has the port is as usual, and in nobody's way but a server's.
+pub(super) fn ntp_port(owners: Option<&[PortOwner]>) -> Check {
+    const NAME: &str = "ntp_port";
+    match owners {
+        None => Check::skip(NAME, "the UDP sockets of this network namespace cannot be listed"),
+        Some([]) => Check::ok(NAME, "UDP port 123 is free in this network namespace"),
+        Some([first, ..]) => Check::ok(
+            NAME,
+            format!(
+                "UDP port 123 is in use by {}; `run --ntp` and `observe --ntp` need no port",
+                who(first)
+            ),
+        )
+        .advise("`serve --ntp` needs it: stop that program, or take away its port 123 (chronyd: `port 0`)"),
+    }
+}
+
+fn who(owner: &PortOwner) -> String {
+    match &owner.process {
+        Some((name, process)) => format!("{name} ({process})"),
+        None => "a process that this one may not look at".to_owned(),
+    }
 }
 
 pub(super) fn checks(interface: &Interface, host: &Cpu) -> Vec<Check> {

@@ -19,6 +19,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
     checks.extend(kernel::checks(&facts.kernel, &facts.privileges));
     checks.extend(clock::checks(&facts.clock));
     checks.push(interface::ports(facts.ports.as_deref()));
+    checks.push(interface::ntp_port(facts.ntp_port.as_deref()));
     checks.extend(agents::checks(&facts.agents));
     for interface in &facts.interfaces {
         let mut of_interface = interface::checks(interface, &facts.cpu);

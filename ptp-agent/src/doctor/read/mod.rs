@@ -31,7 +31,8 @@ pub(super) fn all(args: &Args) -> Facts {
         kernel: kernel::read(),
         privileges: kernel::privileges(),
         clock: clock::read(&processes),
-        ports: port_owners(&processes),
+        ports: port_owners(&processes, &[PORT_EVENT, PORT_GENERAL]),
+        ntp_port: port_owners(&processes, &[ptp_common::ntp::PORT]),
         // It is judged for interfaces.
         firewall: if args.interface.is_empty() { Firewall::default() } else { firewall::read() },
         agents: agents::read(),
@@ -76,13 +77,13 @@ fn processes() -> Vec<Process> {
     .collect()
 }
 
-fn port_owners(processes: &[Process]) -> Option<Vec<PortOwner>> {
+fn port_owners(processes: &[Process], ports: &[u16]) -> Option<Vec<PortOwner>> {
     let mut sockets = procfs::net::udp().ok()?;
     // A kernel without IPv6 has no such file.
     sockets.extend(procfs::net::udp6().unwrap_or_default());
     let taken = sockets.into_iter().filter_map(|socket| {
         let port = socket.local_address.port();
-        [PORT_EVENT, PORT_GENERAL].contains(&port).then_some((port, socket.inode))
+        ports.contains(&port).then_some((port, socket.inode))
     });
     let owners = taken.map(|(port, inode)| {
         let owner = processes.iter().find(|process| owns_socket(process.id, inode));

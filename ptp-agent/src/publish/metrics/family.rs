@@ -87,7 +87,17 @@ families! {
     SERVERS = GAUGE "ptp_servers"
         "Servers that are asked by CSPTP or SPTP, by whether they answer.";
     SOURCE_SELECTED = GAUGE "ptp_source_selected"
-        "1 for the source that the clock follows: ptp, csptp or sptp, and its domain.";
+        "1 for the source that the clock follows: ptp, csptp, sptp or ntp, and its domain.";
+    NTP_OFFSET = GAUGE "ptp_ntp_offset_seconds"
+        "Time of a server of NTP minus the local clock at the latest exchange.";
+    NTP_DELAY = GAUGE "ptp_ntp_delay_seconds" "Round trip of the latest exchange with a server of NTP.";
+    NTP_ROOT_DISTANCE = GAUGE "ptp_ntp_root_distance_seconds"
+        "How far a server of NTP is from its source at the most, by its own words.";
+    NTP_STRATUM = GAUGE "ptp_ntp_stratum" "Stratum of a server of NTP.";
+    NTP_EXCHANGES = COUNTER "ptp_ntp_exchanges_total"
+        "Requests sent to a server of NTP, and those whose exchange was completed.";
+    NTP_REQUESTS = COUNTER "ptp_ntp_requests_total"
+        "Requests of NTP that came here, by what became of them.";
     ALARM = GAUGE "ptp_alarm" "1 while the alarm is raised, 0 otherwise.";
 }
 

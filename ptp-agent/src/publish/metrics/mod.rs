@@ -37,9 +37,10 @@ use crate::{
 };
 use family::{
     ALARM, ANSWERS, BUILD_INFO, CAUSAL_INTERVAL, ERROR_BOUND, EXCHANGES, FREQUENCY, Families,
-    HOST_OFFSET, HOST_OFFSET_BOUND, HOST_READ_AT, LAST_SAMPLE, MESSAGES, OFFSET, PARENT,
-    PATH_DELAY, PORT_STATE, PRECISION, PRIMING, RING_LOST, SERVERS, SERVO_STATE, SOURCE_SELECTED,
-    SOURCES, STEPS, STRATEGY, TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
+    HOST_OFFSET, HOST_OFFSET_BOUND, HOST_READ_AT, LAST_SAMPLE, MESSAGES, NTP_DELAY, NTP_EXCHANGES,
+    NTP_OFFSET, NTP_REQUESTS, NTP_ROOT_DISTANCE, NTP_STRATUM, OFFSET, PARENT, PATH_DELAY,
+    PORT_STATE, PRECISION, PRIMING, RING_LOST, SERVERS, SERVO_STATE, SOURCE_SELECTED, SOURCES,
+    STEPS, STRATEGY, TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
     UNICAST_CLIENTS, UNICAST_GRANTS, UNICAST_MESSAGES, UNICAST_REQUESTS, UNICAST_SERVERS,
 };
 
@@ -134,6 +135,16 @@ impl Metrics {
         self.figures.lock().sources = Some(sources);
     }
 
+    /// Sets what became of requests of NTP that came here.
+    pub fn set_ntp_requests(&self, requests: BTreeMap<&'static str, u64>) {
+        self.figures.lock().ntp_requests = requests;
+    }
+
+    /// Sets what is known of the servers of NTP that are asked, by name.
+    pub fn set_ntp_servers(&self, servers: BTreeMap<String, NtpFigures>) {
+        self.figures.lock().ntp_servers = servers;
+    }
+
     /// Sets what a transparent clock has done on its ports, by interface. Those beyond [`MAX_PORTS`] are not
     /// shown.
     pub fn set_forwarding(&self, forwarding: BTreeMap<String, Forwarding>) {
@@ -173,6 +184,23 @@ pub struct SourceFigures {
     pub servers: [u64; 2],
 }
 
+/// What is known of a server of NTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct NtpFigures {
+    /// Server minus clock at the latest exchange.
+    pub offset_seconds: Option<f64>,
+    /// Round trip of the latest exchange.
+    pub delay_seconds: Option<f64>,
+    /// How far it is from its source at the most, by its own words.
+    pub root_distance_seconds: Option<f64>,
+    /// Its stratum.
+    pub stratum: Option<u8>,
+    /// Requests sent.
+    pub requests: u64,
+    /// Exchanges completed.
+    pub exchanges: u64,
+}
+
 #[derive(Default)]
 struct State {
     ports: BTreeMap<String, BTreeMap<u8, PortFigures>>,
@@ -180,6 +208,8 @@ struct State {
     alarms: BTreeMap<&'static str, bool>,
     forwarding: BTreeMap<String, Forwarding>,
     sources: Option<SourceFigures>,
+    ntp_requests: BTreeMap<&'static str, u64>,
+    ntp_servers: BTreeMap<String, NtpFigures>,
 }
 
 #[derive(Clone)]
@@ -240,6 +270,23 @@ impl Collector for Figures {
             if let Some((source, domain)) = sources.followed {
                 let domain = domain.to_string();
                 families.add(&SOURCE_SELECTED, &[("source", source), ("domain", &domain)], 1.0);
+            }
+        }
+        for (outcome, total) in &state.ntp_requests {
+            families.add(&NTP_REQUESTS, &[("outcome", outcome)], *total as f64);
+        }
+        for (server, figures) in state.ntp_servers.iter().take(MAX_PORTS) {
+            let label = [("server", server.as_str())];
+            for (family, value) in [
+                (&NTP_OFFSET, figures.offset_seconds),
+                (&NTP_DELAY, figures.delay_seconds),
+                (&NTP_ROOT_DISTANCE, figures.root_distance_seconds),
+                (&NTP_STRATUM, figures.stratum.map(f64::from)),
+            ] {
+                value.into_iter().for_each(|value| families.add(family, &label, value));
+            }
+            for (what, total) in [("sent", figures.requests), ("answered", figures.exchanges)] {
+                families.add(&NTP_EXCHANGES, &[label[0], ("outcome", what)], total as f64);
             }
         }
         for (alarm, raised) in &state.alarms {
@@ -414,6 +461,16 @@ mod tests {
         metrics.set_alarms([("no_sync", true), ("holdover", false)]);
         metrics
             .set_sources(SourceFigures { followed: Some(("ptp", 0)), ..SourceFigures::default() });
+        metrics.set_ntp_requests([("basic", 4)].into());
+        let server = NtpFigures {
+            offset_seconds: Some(-3e-6),
+            delay_seconds: Some(2e-4),
+            root_distance_seconds: Some(1e-3),
+            stratum: Some(2),
+            requests: 9,
+            exchanges: 8,
+        };
+        metrics.set_ntp_servers([("time.example".to_owned(), server)].into());
         metrics.set_forwarding([("tap0".to_owned(), transparent::tests::example())].into());
         metrics
     }

@@ -1,0 +1,138 @@
+//! chronyd as a peer of the tests: a server of NTP, or a client that never steers (`-x`) and cannot (no CAP_SYS_TIME). All
+//! namespaces share one clock, so whatever offset it finds is its error.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+use ptp_agent::lab::netns::Namespace;
+
+use crate::{children::Running, program};
+
+/// A running chronyd, with a directory of its own.
+pub struct Chronyd {
+    running: Running,
+    directory: tempfile::TempDir,
+}
+
+impl Chronyd {
+    /// A server of stratum 1 for everybody.
+    ///
+    /// # Errors
+    /// What is missing.
+    ///
+    /// # Panics
+    /// If its files cannot be written.
+    pub fn server(namespace: &Namespace) -> Result<Self, String> {
+        Self::start(namespace, "local stratum 1\nallow all\n")
+    }
+
+    /// A client of `server`; `options` are those of its line, and of all it measures there is a log.
+    ///
+    /// # Errors
+    /// What is missing.
+    ///
+    /// # Panics
+    /// If its files cannot be written.
+    pub fn client(namespace: &Namespace, server: &str, options: &str) -> Result<Self, String> {
+        Self::start(
+            namespace,
+            &format!("server {server} {options}\nport 0\nlog rawmeasurements tracking\n"),
+        )
+    }
+
+    fn start(namespace: &Namespace, lines: &str) -> Result<Self, String> {
+        let chronyd = program("chronyd")?;
+        let setpriv = program("setpriv")?;
+        let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+        // It makes its command socket nowhere else.
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o700))
+            .expect("a directory of ours");
+        let at = |name: &str| directory.path().join(name).display().to_string();
+        let configuration = format!(
+            "{lines}cmdport 0\nbindcmdaddress {}\npidfile {}\nlogdir {}\nuser root\n",
+            at("chronyd.sock"),
+            at("pid"),
+            directory.path().display(),
+        );
+        let file = directory.path().join("chrony.conf");
+        fs::write(&file, configuration).map_err(|error| error.to_string())?;
+        let mut command = namespace.command(setpriv);
+        command.args(["--bounding-set", "-sys_time", "--inh-caps", "-sys_time", "--"]);
+        command.arg(chronyd).args(["-x", "-d", "-f"]).arg(file);
+        let running = Running::start("chronyd", &mut command);
+        Ok(Self { running, directory })
+    }
+
+    /// What it has measured so far.
+    pub fn measurements(&self) -> Vec<Measured> {
+        parse(&self.log("measurements.log"))
+    }
+
+    /// The offsets that it has found at each update of its clock, seconds.
+    pub fn tracked(&self) -> Vec<f64> {
+        // Date, time, address, stratum, frequency, skew, offset.
+        let log = self.log("tracking.log");
+        let lines = log.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        lines.filter_map(|fields| fields.get(6)?.parse().ok()).collect()
+    }
+
+    fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.path().join(name)).unwrap_or_default()
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The process.
+    pub const fn running(&mut self) -> &mut Running {
+        &mut self.running
+    }
+}
+
+/// One measurement of chronyd's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// Server minus client, seconds.
+    pub offset_s: f64,
+    /// Round trip, seconds.
+    pub delay_s: f64,
+    /// `4B` or `4I`: basic or interleaved.
+    pub mode: String,
+    /// Who took the transmit and the receive stamp: D (daemon), K (kernel) or H (hardware).
+    pub stamps: [String; 2],
+}
+
+fn parse(log: &str) -> Vec<Measured> {
+    let lines = log.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let measured = |fields: Vec<&str>| {
+        // Date, time, address, leap, stratum, three groups of tests, two polls, score, offset, delay, dispersion, root
+        // delay, root dispersion, reference, mode, transmit stamp, receive stamp.
+        let number = |at: usize| fields.get(at)?.parse().ok();
+        Some(Measured {
+            offset_s: number(11)?,
+            delay_s: number(12)?,
+            mode: (*fields.get(17)?).to_owned(),
+            stamps: [18, 19].map(|at| fields.get(at).copied().unwrap_or("?").to_owned()),
+        })
+    };
+    lines.filter_map(measured).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_log_is_a_measurement() {
+        let line = "2026-11-27 00:38:25 10.99.0.1       N  1 111 111 1111  -2 -2 1.00 -2.150e-07  2.834e-06  2.188e-08  0.000e+00  1.526e-05 4C4F434C 4I K K\n";
+        let measured = parse(&format!("====\n  Date (UTC) Time\n{line}"));
+        assert_eq!(measured.len(), 1);
+        assert_eq!((measured[0].offset_s, measured[0].delay_s), (-2.15e-7, 2.834e-6));
+        assert_eq!((measured[0].mode.as_str(), measured[0].stamps[0].as_str()), ("4I", "K"));
+    }
+}

@@ -1,0 +1,690 @@
+//! The hands for NTP: sockets of the servers that are asked and of the port that is served, and programs of their own that
+//! stamp what passes through them. To engines it is what [`Io`] is. Where packets do not pass an interface with
+//! programs, the kernel's stamps stand in: the stack's on the way in, the driver's on the way out.
+//!
+//! Each request leaves by a socket of its own, so that its source port is one that nobody can guess (RFC 9109), and
+//! that takes packets of that server only.
+
+use std::{
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    sync::mpsc,
+    thread,
+};
+
+use ptp_common::classify::Protocol;
+use socket2::Socket;
+use tokio::io::unix::AsyncFd;
+
+use super::{desk::Side, interface::rx_selector, interface::tx_selector, *};
+use crate::{
+    capture::Asked,
+    engine::ntp::{Exchange, NtpEvent},
+    transport::{driver_stamp, ntp as socket},
+};
+
+/// Requests that are taken from the sockets in one go.
+const AT_ONCE: usize = 64;
+/// Stamps of the driver that nobody has asked for yet.
+const STRAYS: usize = 64;
+
+/// A server that is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NtpPeer {
+    /// As it was named.
+    pub name: String,
+    /// The same without its port, to be looked up again when it goes away.
+    pub host: String,
+    /// Where it is.
+    pub address: SocketAddr,
+}
+
+/// How to open.
+#[derive(Clone, Debug, Default)]
+pub struct NtpIoConfig {
+    /// Names of the interfaces where packets are stamped.
+    pub interfaces: Vec<String>,
+    /// Servers that are asked.
+    pub peers: Vec<NtpPeer>,
+    /// Number of the first one's port; those of interfaces that are served begin with 0.
+    pub base: u16,
+    /// Whether requests are answered on these interfaces.
+    pub serves: bool,
+    /// Which receive stamp.
+    pub rx_source: Choice,
+    /// Which transmit stamp.
+    pub tx_source: Choice,
+    /// Whether packets may be primed.
+    pub prime: PrimeMode,
+    /// Size of the ring, bytes.
+    pub ring_bytes: Option<u32>,
+    /// Between the wire and the receive stamp; subtracted.
+    pub ingress_latency: Latencies,
+    /// Between the transmit stamp and the wire; added.
+    pub egress_latency: Latencies,
+}
+
+/// An interface where packets are stamped.
+#[derive(Debug)]
+struct Place {
+    interface: String,
+    ifindex: u32,
+    rx: Side,
+    tx: Side,
+    primer: Primer,
+    brackets: [Bracket; 2],
+}
+
+#[derive(Debug)]
+struct Peer {
+    name: String,
+    host: String,
+    /// As the engine knows it.
+    known: SocketAddr,
+    /// Where it is by now.
+    address: SocketAddr,
+    socket: Option<AsyncFd<Socket>>,
+    /// Which interface its packets pass, if it is one with programs.
+    place: Option<usize>,
+    last_problem: Option<String>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    until: Time<Mono>,
+    port: PortIndex,
+    place: Option<usize>,
+    bytes: Vec<u8>,
+    source: Option<SocketAddr>,
+    local: Option<IpAddr>,
+    stack: Option<Stamp>,
+    token: Option<SentToken>,
+    manner: Manner,
+}
+
+/// What went wrong. Totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NtpIoCounts {
+    /// Could not be sent.
+    pub send_errors: u64,
+    /// Could not be received.
+    pub receive_errors: u64,
+    /// Longer than any packet of NTP.
+    pub oversized: u64,
+    /// Came while too many waited for stamps.
+    pub overrun: u64,
+    /// Answers and requests without a stamp of the programs.
+    pub kernel_stamps: u64,
+}
+
+/// See the module's paragraphs.
+pub struct NtpIo {
+    config: NtpIoConfig,
+    programs: Option<Programs>,
+    places: Vec<Place>,
+    peers: Vec<Peer>,
+    /// Those that are served, and which interface they are on.
+    listeners: Vec<(usize, AsyncFd<Socket>)>,
+    waiting_rx: VecDeque<Waiting>,
+    waiting_tx: VecDeque<Waiting>,
+    ready: VecDeque<(Delivery, Option<IpAddr>)>,
+    /// To which address the request came that was delivered last.
+    local: Option<IpAddr>,
+    strays: VecDeque<(Vec<u8>, Stamp)>,
+    drained: Time<Mono>,
+    socket_stamps: SocketStamps,
+    timer: Timer,
+    buffer: Box<[u8; MAX_MESSAGE]>,
+    counts: NtpIoCounts,
+    /// Addresses of names that were looked up again.
+    found: (mpsc::Sender<(usize, SocketAddr)>, mpsc::Receiver<(usize, SocketAddr)>),
+}
+
+impl NtpIo {
+    /// Loads and attaches the programs, and opens the sockets of a server. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`IoError`], each naming what is missing. That packets cannot be stamped by programs is none for who only asks.
+    pub fn open(config: NtpIoConfig) -> Result<Self, IoError> {
+        let loaded = Programs::load(Options {
+            protocol: Protocol::Ntp,
+            ring_bytes: config.ring_bytes,
+            xmit: !config.tx_source.is(StampSource::TcEgress),
+            place: TcPlace::InFront,
+            ..Options::default()
+        });
+        let mut programs = match loaded {
+            Ok(programs) => Some(programs),
+            Err(error) if config.serves => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "packets of NTP are stamped by the kernel alone");
+                None
+            }
+        };
+        let mut places = Vec::new();
+        let mut listeners = Vec::new();
+        for interface in &config.interfaces {
+            let Some(programs) = &mut programs else { break };
+            let hooks = programs.attach(interface)?;
+            let ifindex = nix::net::if_::if_nametoindex(interface.as_str()).unwrap_or(0);
+            places.push(Place {
+                interface: interface.clone(),
+                ifindex,
+                rx: Side::new(rx_selector(without_xdp(config.rx_source), hooks)),
+                tx: Side::new(tx_selector(config.tx_source)),
+                primer: Primer::new(config.prime, interface),
+                brackets: Default::default(),
+            });
+            if config.serves {
+                for socket in socket::listen(interface)? {
+                    listeners.push((places.len() - 1, socket));
+                }
+            }
+        }
+        // Where packets will pass, for whoever wants to know it before the first one.
+        let place = |address| {
+            let ifindex = socket::interface_of(socket::connect(address).ok()?.1)?;
+            places.iter().position(|place: &Place| place.ifindex == ifindex)
+        };
+        let peer = |peer: &NtpPeer| Peer {
+            name: peer.name.clone(),
+            host: peer.host.clone(),
+            known: peer.address,
+            address: peer.address,
+            socket: None,
+            place: place(peer.address),
+            last_problem: None,
+        };
+        let peers = config.peers.iter().map(peer).collect();
+        Ok(Self {
+            config,
+            programs,
+            places,
+            peers,
+            listeners,
+            waiting_rx: VecDeque::new(),
+            waiting_tx: VecDeque::new(),
+            ready: VecDeque::new(),
+            local: None,
+            strays: VecDeque::new(),
+            drained: Time::ZERO,
+            socket_stamps: SocketStamps::default(),
+            timer: Timer::new().map_err(IoError::Timer)?,
+            buffer: Box::new([0; MAX_MESSAGE]),
+            counts: NtpIoCounts::default(),
+            found: mpsc::channel(),
+        })
+    }
+
+    /// What a port is called: its interface, or the server's name.
+    pub fn name(&self, port: PortIndex) -> &str {
+        match self.peer(port) {
+            Some(at) => &self.peers[at].name,
+            None => self.places.get(usize::from(port.0)).map_or("?", |place| &place.interface),
+        }
+    }
+
+    /// Interface of a port, where its packets pass one with programs.
+    pub fn interface(&self, port: PortIndex) -> Option<&str> {
+        let at = match self.peer(port) {
+            Some(at) => self.peers[at].place?,
+            None => usize::from(port.0),
+        };
+        self.places.get(at).map(|place| place.interface.as_str())
+    }
+
+    /// Interface and name of each server that is asked.
+    pub fn asked(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.peers.iter().map(|peer| {
+            let place = peer.place.and_then(|at| self.places.get(at));
+            (place.map_or("?", |place| place.interface.as_str()), peer.name.as_str())
+        })
+    }
+
+    /// Number of the port of the first server that is asked.
+    pub const fn first_port(&self) -> u16 {
+        self.config.base
+    }
+
+    /// Totals of what went wrong.
+    pub const fn counts(&self) -> NtpIoCounts {
+        self.counts
+    }
+
+    /// Records lost in the kernel because the ring was full.
+    pub fn ring_lost(&self) -> u64 {
+        self.programs.as_ref().map_or(0, Programs::lost)
+    }
+
+    /// Totals of the receive and transmit stamps of an interface.
+    pub fn stamp_counts(&self) -> impl Iterator<Item = (&str, SideCounts, SideCounts)> {
+        self.places
+            .iter()
+            .map(|place| (place.interface.as_str(), place.rx.counts(), place.tx.counts()))
+    }
+
+    /// Looks a name up again, in a thread of its own.
+    fn find_again(&self, at: usize) {
+        let Some(peer) = self.peers.get(at) else { return };
+        if peer.host.parse::<IpAddr>().is_ok() {
+            return;
+        }
+        let (host, now, found) = (peer.host.clone(), peer.address, self.found.0.clone());
+        let spawned = thread::Builder::new().name("ntp-name".into()).spawn(move || {
+            match (host.as_str(), now.port()).to_socket_addrs() {
+                Ok(all) => {
+                    // Of several another one than that which does not answer.
+                    let all: Vec<_> = all.collect();
+                    let other = all.iter().find(|it| **it != now).or(all.first());
+                    // Nobody waiting is fine: the agent ends.
+                    if let Some(other) = other {
+                        let _ = found.send((at, *other));
+                    }
+                }
+                Err(error) => tracing::warn!(server = host, %error, "cannot find the server"),
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::debug!(%error, "no thread");
+        }
+    }
+
+    /// Asks servers elsewhere whose names lead elsewhere now; the engine goes on to know them by their first
+    /// addresses.
+    fn move_peers(&mut self) {
+        while let Ok((at, address)) = self.found.1.try_recv() {
+            let taken = self.peers.iter().any(|peer| peer.address == address);
+            let Some(peer) = self.peers.get_mut(at).filter(|_| !taken) else { continue };
+            tracing::info!(server = peer.name, from = %peer.address, to = %address, "NTP server");
+            (peer.address, peer.socket) = (address, None);
+        }
+    }
+
+    /// The other end has told when it received and sent: now the noise of the capture points can be compared. Or it
+    /// does not answer, and its name may lead elsewhere by now.
+    pub fn heard(&mut self, event: &NtpEvent) {
+        if let NtpEvent::Unreachable(with) = event {
+            self.find_again(usize::from(with.0));
+        }
+        let NtpEvent::Exchange(Exchange { with, t1, t2, t3, t4, .. }) = event else { return };
+        let Some(at) = self.peers.get(usize::from(with.0)).and_then(|peer| peer.place) else {
+            return;
+        };
+        let place = &mut self.places[at];
+        let ptp = |time: Time<ptp_common::time::Real>| Time::from_epoch(time.since_epoch());
+        let switches = [
+            t4.packet.and_then(|packet| place.rx.selector.learn(packet, ptp(*t3))),
+            t1.packet.and_then(|packet| place.tx.selector.learn(packet, ptp(*t2))),
+        ];
+        for Switch { from, to, .. } in switches.into_iter().flatten() {
+            let interface = &place.interface;
+            tracing::info!(interface, from = from.name(), to = to.name(), "capture point for NTP");
+        }
+    }
+
+    fn peer(&self, port: PortIndex) -> Option<usize> {
+        let at = usize::from(port.0.checked_sub(self.config.base)?);
+        (at < self.peers.len()).then_some(at)
+    }
+
+    /// Sends a request by a socket of its own.
+    fn request(&mut self, at: usize, message: &[u8]) -> io::Result<Manner> {
+        self.move_peers();
+        let peer = &mut self.peers[at];
+        peer.socket = None;
+        let (opened, local) = socket::connect(peer.address)?;
+        let ifindex = socket::interface_of(local);
+        peer.place = self.places.iter().position(|place| Some(place.ifindex) == ifindex);
+        if peer.place.is_none() {
+            // Nobody else stamps it.
+            if let Err(error) = driver_stamp::ask(opened.get_ref(), true) {
+                tracing::debug!(server = peer.name, %error, "driver's stamps");
+            }
+        }
+        let primed = peer.place.is_some_and(|place| self.places[place].primer.before_event());
+        opened.get_ref().send(message)?;
+        peer.socket = Some(opened);
+        Ok(if primed { Manner::Primed } else { Manner::Plain })
+    }
+
+    fn answer(&mut self, port: PortIndex, to: Address, message: &[u8]) -> io::Result<Manner> {
+        let Address::Socket(to) = to else { return Err(io::ErrorKind::AddrNotAvailable.into()) };
+        let at = usize::from(port.0);
+        let listener = self
+            .listeners
+            .iter()
+            .find(|(place, listener)| *place == at && socket::is_of_family(listener.get_ref(), to));
+        let Some((_, listener)) = listener else { return Err(io::ErrorKind::NotConnected.into()) };
+        let primed = self.places[at].primer.before_event();
+        socket::send_from(listener.get_ref(), self.local, to, message)?;
+        Ok(if primed { Manner::Primed } else { Manner::Plain })
+    }
+
+    fn received(
+        &mut self,
+        now: Time<Mono>,
+        port: PortIndex,
+        place: Option<usize>,
+        got: socket::Got,
+    ) {
+        if got.length > MAX_MESSAGE {
+            self.counts.oversized += 1;
+            return;
+        }
+        let relation = ClockRelation::now();
+        let stack = self.socket_stamps.stamp(now, &relation, got.stack);
+        let source = match self.peer(port) {
+            // The engine knows it by another address where it has moved.
+            Some(at) if got.source == Some(self.peers[at].address) => Some(self.peers[at].known),
+            _ => got.source,
+        };
+        if self.waiting_rx.len() == WAITING {
+            self.counts.overrun += 1;
+            return;
+        }
+        self.waiting_rx.push_back(Waiting {
+            until: now + RX_PATIENCE,
+            port,
+            place,
+            bytes: self.buffer[..got.length].to_vec(),
+            source,
+            local: got.local,
+            stack,
+            token: None,
+            manner: Manner::Plain,
+        });
+    }
+
+    /// Takes what is in the sockets.
+    fn read(&mut self) {
+        let now = monotonic();
+        for at in 0..self.peers.len() {
+            let port = PortIndex(self.config.base.saturating_add(at as u16));
+            loop {
+                let Some(socket) = &self.peers[at].socket else { break };
+                match socket::receive(socket, &mut self.buffer) {
+                    Ok(got) => self.received(now, port, self.peers[at].place, got),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => {
+                        self.counts.receive_errors += 1;
+                        tracing::debug!(server = self.peers[at].name, %error, "receive");
+                        break;
+                    }
+                }
+            }
+        }
+        for at in 0..self.listeners.len() {
+            for _ in 0..AT_ONCE {
+                let (place, listener) = &self.listeners[at];
+                let place = *place;
+                match socket::receive(listener, &mut self.buffer) {
+                    Ok(got) => self.received(now, PortIndex(place as u16), Some(place), got),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => {
+                        self.counts.receive_errors += 1;
+                        tracing::debug!(%error, "receive");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the ring and serves those who wait.
+    fn look(&mut self, now: Time<Mono>) {
+        self.drain(now);
+        for _ in 0..self.waiting_rx.len() {
+            let Some(waiting) = self.waiting_rx.pop_front() else { break };
+            match self.find(&waiting, now) {
+                Some(stamp) => {
+                    let Waiting { port, bytes, source, local, .. } = waiting;
+                    let source = source.map(Address::Socket);
+                    self.ready.push_back((Delivery::Message { port, bytes, stamp, source }, local));
+                }
+                None => self.waiting_rx.push_back(waiting),
+            }
+        }
+        for _ in 0..self.waiting_tx.len() {
+            let Some(waiting) = self.waiting_tx.pop_front() else { break };
+            match (self.find(&waiting, now), waiting.token) {
+                (Some(stamp), Some(token)) => {
+                    self.ready.push_back((Delivery::TxStamp { token, stamp }, None));
+                }
+                _ => self.waiting_tx.push_back(waiting),
+            }
+        }
+    }
+
+    fn drain(&mut self, now: Time<Mono>) {
+        self.drained = now;
+        let relation = ClockRelation::now();
+        let places = &mut self.places;
+        if let Some(programs) = &mut self.programs {
+            programs.drain(|record| {
+                if record.hook == Hook::Xmit {
+                    for point in [StampSource::XmitDone, StampSource::StartXmit] {
+                        if let Some(stamp) = stamp_at(&record, point, &relation) {
+                            places.iter_mut().any(|it| it.tx.pairing.amend(record.serial, stamp));
+                        }
+                    }
+                    return;
+                }
+                let Some(place) = places.iter_mut().find(|it| it.ifindex == record.ifindex) else {
+                    return;
+                };
+                let mut stamps = Candidates::default();
+                let (points, side): (&[_], _) = match record.direction {
+                    Direction::Egress => (&[StampSource::TcEgress], &mut place.tx),
+                    Direction::Ingress => {
+                        (&[StampSource::Stack, StampSource::TcIngress], &mut place.rx)
+                    }
+                };
+                for point in points {
+                    stamp_at(&record, *point, &relation).into_iter().for_each(|it| stamps.add(it));
+                }
+                let serial = if record.direction == Direction::Egress { record.serial } else { 0 };
+                side.pairing.push(now, record.ifindex, record.message(), serial, stamps);
+            });
+        }
+        for place in places {
+            place.rx.pairing.expire(now);
+            place.tx.pairing.expire(now);
+        }
+        for peer in &self.peers {
+            let Some(socket) = peer.socket.as_ref().filter(|_| peer.place.is_none()) else {
+                continue;
+            };
+            while let Some((message, real)) =
+                driver_stamp::next_ntp(socket.get_ref(), &mut self.buffer)
+            {
+                let stamp = Stamp::new(relation.mono_at(real), StampSource::DriverSoftware);
+                if self.strays.len() == STRAYS {
+                    self.strays.pop_front();
+                }
+                self.strays.push_back((message.to_vec(), stamp));
+            }
+        }
+    }
+
+    fn stray(&mut self, message: &[u8]) -> Option<Stamp> {
+        let at = self.strays.iter().position(|(other, _)| other.as_slice() == message)?;
+        Some(self.strays.remove(at)?.1)
+    }
+
+    /// The stamp, or `Some(None)` where there will be none; `None` while it may still come.
+    fn find(&mut self, waiting: &Waiting, now: Time<Mono>) -> Option<Option<Stamp>> {
+        let sent = waiting.token.is_some();
+        let given_up = now >= waiting.until;
+        let Some(place) = waiting.place.and_then(|at| self.places.get_mut(at)) else {
+            let stamp = if sent { self.stray(&waiting.bytes) } else { waiting.stack };
+            if stamp.is_some() {
+                self.counts.kernel_stamps += 1;
+            }
+            return (stamp.is_some() || given_up || !sent).then_some(stamp);
+        };
+        let (direction, side, patience) = if sent {
+            (Direction::Egress, &mut place.tx, TX_PATIENCE)
+        } else {
+            (Direction::Ingress, &mut place.rx, RX_PATIENCE)
+        };
+        let asked =
+            if waiting.until - now < patience - RETRY { Asked::Again } else { Asked::First };
+        let chosen = side.selector.chosen();
+        if let Some(socket) = &waiting.stack {
+            let another = |stamps: &Candidates| is_before_socket(stamps, socket);
+            side.pairing.disown(place.ifindex, &waiting.bytes, another);
+        }
+        let enough = |stamps: &Candidates| {
+            (given_up || stamps.time(chosen).is_some())
+                && waiting.stack.is_none_or(|socket| is_of_socket(stamps, &socket))
+        };
+        let stamps = match side.pairing.take(place.ifindex, &waiting.bytes, asked, enough) {
+            Outcome::Matched(stamps) => stamps,
+            Outcome::NotYet if given_up => {
+                side.pairing.give_up();
+                self.counts.kernel_stamps += u64::from(waiting.stack.is_some());
+                return Some(waiting.stack);
+            }
+            Outcome::NotYet => return None,
+        };
+        if sent {
+            place.primer.after_event(&stamps);
+            if !place.brackets[waiting.manner as usize].is_sound_around(&stamps) {
+                side.interrupted += 1;
+                return Some(None);
+            }
+        }
+        let Some(mut stamp) = side.selector.choose(&stamps) else { return Some(None) };
+        *side.matched.entry(stamp.source).or_default() += 1;
+        let reference = side.selector.reference();
+        stamp.doubt = stamps.doubt(stamp.time, direction);
+        stamp.manner = waiting.manner;
+        stamp.time = if sent {
+            stamp.time + self.config.egress_latency.of(reference)
+        } else {
+            stamp.time - self.config.ingress_latency.of(reference)
+        };
+        Some(Some(stamp))
+    }
+
+    /// Says a problem once, until it is another or has gone away.
+    fn report(&mut self, at: Option<usize>, error: &io::Error) {
+        self.counts.send_errors += 1;
+        let Some(peer) = at.map(|at| &mut self.peers[at]) else {
+            tracing::debug!(%error, "an answer of NTP");
+            return;
+        };
+        let problem = error.to_string();
+        if peer.last_problem.as_ref() != Some(&problem) {
+            tracing::warn!(server = peer.name, address = %peer.address, error = problem, "cannot ask");
+            peer.last_problem = Some(problem);
+        }
+    }
+}
+
+/// There is no XDP for NTP.
+const fn without_xdp(choice: Choice) -> Choice {
+    match choice {
+        Choice::Fixed(StampSource::Stack | StampSource::TcIngress) => choice,
+        _ => Choice::Auto,
+    }
+}
+
+impl Outside for NtpIo {
+    type Delivery = Delivery;
+
+    fn input(delivery: &Delivery) -> Input<'_> {
+        delivery.input()
+    }
+
+    fn next_delivery(&mut self) -> Option<Delivery> {
+        let (delivery, local) = self.ready.pop_front()?;
+        self.local = local;
+        Some(delivery)
+    }
+
+    fn transmit(&mut self, transmit: &Transmit) {
+        let Transmit { on, to, message, token } = transmit;
+        let peer = self.peer(*on);
+        let sent = match (peer, to) {
+            (Some(at), _) => self.request(at, message),
+            (None, Destination::Unicast(to)) => self.answer(*on, *to, message),
+            (None, Destination::Multicast(_)) => return,
+        };
+        let now = monotonic();
+        let failed = token.map(|token| (Delivery::TxStamp { token, stamp: None }, None));
+        let manner = match sent {
+            Ok(manner) => manner,
+            Err(error) => {
+                self.report(peer, &error);
+                self.ready.extend(failed);
+                return;
+            }
+        };
+        let Some(token) = *token else { return };
+        if self.waiting_tx.len() == WAITING {
+            self.counts.overrun += 1;
+            self.ready.extend(failed);
+            return;
+        }
+        let place = match peer {
+            Some(at) => self.peers[at].place,
+            None => Some(usize::from(on.0)),
+        };
+        let waiting = Waiting {
+            until: now + TX_PATIENCE,
+            port: *on,
+            place,
+            bytes: message.to_vec(),
+            source: None,
+            local: None,
+            stack: None,
+            token: Some(token),
+            manner,
+        };
+        // Those that wait already are looked for where time is not short.
+        self.drain(now);
+        match self.find(&waiting, now) {
+            Some(stamp) => self.ready.push_back((Delivery::TxStamp { token, stamp }, None)),
+            None => self.waiting_tx.push_back(waiting),
+        }
+    }
+
+    async fn wait(&mut self, until: Time<Mono>) {
+        if !self.ready.is_empty() {
+            return;
+        }
+        let mut wake = until.min(self.drained + DRAIN);
+        if !self.waiting_rx.is_empty() || !self.waiting_tx.is_empty() {
+            wake = wake.min(monotonic() + RETRY);
+        }
+        let readable = {
+            let sockets = self.peers.iter().filter_map(|peer| peer.socket.as_ref());
+            let sockets = sockets.chain(self.listeners.iter().map(|(_, listener)| listener));
+            let sockets: Vec<_> = sockets.collect();
+            tokio::select! {
+                biased;
+                () = poll_fn(|context| {
+                    for socket in &sockets {
+                        // Reading until there is nothing ends the readiness.
+                        if let Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(context) {
+                            guard.retain_ready();
+                            return Poll::Ready(());
+                        }
+                    }
+                    Poll::Pending
+                }) => true,
+                over = self.timer.until(wake) => {
+                    if let Err(error) = over {
+                        tracing::warn!(%error, "timer");
+                        sleep(std::time::Duration::from_millis(1)).await;
+                    }
+                    false
+                }
+            }
+        };
+        if readable {
+            self.read();
+        }
+        self.look(monotonic());
+    }
+}

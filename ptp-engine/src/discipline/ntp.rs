@@ -1,0 +1,451 @@
+//! Servers of NTP as sources of time: each is a witness among the others, and where the clock follows NTP the ones that
+//! can be right together are combined into one time (RFC 5905 section 11.2, with intervals by causality in the place of
+//! its root distances): the selection casts out who contradicts the majority, the cluster algorithm who is farthest
+//! from the rest, and what is left counts by how narrow its interval is. The servo is given the exchanges of one of them,
+//! the leader, moved to the combined time.
+
+use core::net::{IpAddr, SocketAddr};
+
+use super::{Discipline, Event, Way, council::NtpOpinion, witness::free_running};
+use crate::prelude::*;
+use crate::{
+    PortIndex, SentToken, Transmit,
+    clock::Clock,
+    ntp::{AssociationState, Exchange, NtpClient, NtpEvent, ServerState},
+    outcome::{Measurement, Observation, Parent, SyncObservation},
+    seam::{Command, Commands, Context, Engine, Input},
+    servers::{AssociationConfig, NtpConfig, NtpPart},
+    servo::{DelayInput, LocalTime, SyncInput},
+    sources::{Policy, SourceId},
+};
+use ptp_common::{
+    data_set::{ParentDataSet, TimeProperties},
+    ntp::Leap,
+    time::{Duration, Mono, Ptp, Real, Time},
+    wire::{ClockAccuracy, ClockIdentity, ClockQuality, PortIdentity},
+};
+
+/// Tokens of requests have this bit, and no others have.
+const TOKEN: u64 = 1 << 63;
+/// A leader stays one until another's interval is narrower by this factor, so that the clock does not hop.
+const HOP: i64 = 2;
+/// The cluster algorithm leaves at least so many (RFC 5905's NMIN).
+const FEWEST_SURVIVORS: usize = 3;
+/// What is between the leader and the combined time is followed in so many exchanges.
+const SMOOTHING: f64 = 8.0;
+/// Exchanges over which the jitter is taken.
+const JITTER: i64 = 8;
+
+/// What is known of one server.
+#[derive(Clone, Debug)]
+struct Server {
+    address: SocketAddr,
+    said: Option<ServerState>,
+    offset: Option<Duration>,
+    jitter_ns: f64,
+    delay: Duration,
+}
+
+impl Server {
+    /// What the latest offset says of the noise.
+    fn learn(&mut self, offset: Duration, delay: Duration) -> Duration {
+        let before = self.offset.replace(offset);
+        self.delay = delay;
+        let jitter = Duration::from_nanos_f64(self.jitter_ns);
+        if let Some(before) = before {
+            let step = (offset - before).as_nanos_f64().abs();
+            self.jitter_ns += (step - self.jitter_ns) / JITTER as f64;
+        }
+        jitter
+    }
+}
+
+/// One server, for status and metrics.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NtpServerStatus {
+    /// Reachability, interval and counts.
+    pub association: AssociationState,
+    /// What it said last.
+    pub said: Option<ServerState>,
+    /// Server minus clock at the latest exchange.
+    pub offset: Option<Duration>,
+    /// Round trip of the latest exchange.
+    pub delay: Duration,
+    /// Mean difference of two offsets that follow each other.
+    pub jitter: Duration,
+    /// Whether it is the one by whose exchanges the clock is steered.
+    pub is_leader: bool,
+}
+
+/// See the module's paragraph.
+#[derive(Debug)]
+pub(super) struct Servers {
+    client: NtpClient,
+    said: Commands<NtpEvent>,
+    base: u16,
+    pub(super) part: NtpPart,
+    of: Vec<Server>,
+    pub(super) is_followed: bool,
+    leader: Option<usize>,
+    shift: Option<Duration>,
+    parent: Option<Parent>,
+    epoch: u64,
+    sequence_id: u16,
+}
+
+impl Servers {
+    pub(super) fn new(config: &NtpConfig, ports: usize, seed: u64, now: Time<Mono>) -> Self {
+        let mut key = [0; 32];
+        for (place, shift) in key.chunks_exact_mut(8).zip([1, 13, 29, 47]) {
+            place.copy_from_slice(
+                &seed.rotate_left(shift).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes(),
+            );
+        }
+        let server = |config: &AssociationConfig| Server {
+            address: config.address,
+            said: None,
+            offset: None,
+            jitter_ns: 0.0,
+            delay: Duration::ZERO,
+        };
+        Self {
+            client: NtpClient::new(&config.servers, config.utc, key, now),
+            said: Commands::default(),
+            base: u16::try_from(ports).unwrap_or(u16::MAX),
+            part: config.part,
+            of: config.servers.iter().map(server).collect(),
+            is_followed: config.part == NtpPart::Source,
+            leader: None,
+            shift: None,
+            parent: None,
+            epoch: 0,
+            sequence_id: 0,
+        }
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Time<Mono>> {
+        self.client.next_timeout()
+    }
+
+    pub(super) fn leader(&self) -> Option<SourceId> {
+        self.leader.map(|at| id(self.of[at].address.ip()))
+    }
+
+    /// Follows them from now on, or no longer.
+    pub(super) fn follow(&mut self, is_followed: bool) {
+        self.is_followed = is_followed;
+        (self.leader, self.shift, self.parent) = (None, None, None);
+    }
+}
+
+const fn id(server: IpAddr) -> SourceId {
+    SourceId::Ntp(server)
+}
+
+/// What stands for the identity of a server: its address, as far as that has room.
+fn identity(server: IpAddr) -> ClockIdentity {
+    ClockIdentity(match server {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            [b'N', b'T', b'P', 0, a, b, c, d]
+        }
+        IpAddr::V6(address) => address.octets().last_chunk().copied().unwrap_or_default(),
+    })
+}
+
+/// UTC is told as it is.
+const fn utc(leap: Leap) -> TimeProperties {
+    let (leap61, leap59) = (matches!(leap, Leap::Positive), matches!(leap, Leap::Negative));
+    TimeProperties { leap61, leap59, ..TimeProperties::UNKNOWN }
+}
+
+/// A time of UTC as the time of a domain whose scale is UTC.
+const fn shown(time: Time<Real>) -> Time<Ptp> {
+    Time::from_epoch(time.since_epoch())
+}
+
+impl<C: Clock> Discipline<C> {
+    /// The time transmitter of PTP or the server of NTP that is followed.
+    pub fn parent(&self) -> Option<&Parent> {
+        match &self.ntp {
+            Some(ntp) if ntp.is_followed => ntp.parent.as_ref(),
+            _ => self.receiver().parent(),
+        }
+    }
+
+    /// Whether a server of NTP is what the clock follows.
+    pub fn follows_ntp(&self) -> bool {
+        self.ntp.as_ref().is_some_and(|ntp| ntp.is_followed)
+    }
+
+    /// The servers of NTP that are asked, in the order of their ports.
+    pub fn ntp_servers(&self) -> impl Iterator<Item = NtpServerStatus> {
+        self.ntp.iter().flat_map(|ntp| {
+            ntp.client.states().zip(&ntp.of).enumerate().map(|(at, (association, server))| {
+                NtpServerStatus {
+                    association,
+                    said: server.said,
+                    offset: server.offset,
+                    delay: server.delay,
+                    jitter: Duration::from_nanos_f64(server.jitter_ns),
+                    is_leader: ntp.is_followed && ntp.leader == Some(at),
+                }
+            })
+        })
+    }
+
+    /// Gives an input to the client of NTP where it is for that.
+    pub(super) fn handled_by_ntp(
+        &mut self,
+        cx: &mut Context<'_, Event>,
+        input: &Input<'_>,
+    ) -> bool {
+        let Some(ntp) = &mut self.ntp else { return false };
+        let inner = match *input {
+            Input::Message { on: PortIndex(on), from, bytes, stamp } if on >= ntp.base => {
+                Input::Message { on: PortIndex(on - ntp.base), from, bytes, stamp }
+            }
+            Input::Sent { token: SentToken(token), stamp } if token & TOKEN != 0 => {
+                Input::Sent { token: SentToken(token & !TOKEN), stamp }
+            }
+            _ => return false,
+        };
+        let mut way = Context { now: cx.now, clock: cx.clock, out: &mut ntp.said };
+        ntp.client.handle(&mut way, inner);
+        self.hear_ntp(cx);
+        true
+    }
+
+    pub(super) fn ntp_due(&mut self, cx: &mut Context<'_, Event>) {
+        let Some(ntp) = &mut self.ntp else { return };
+        let mut way = Context { now: cx.now, clock: cx.clock, out: &mut ntp.said };
+        ntp.client.handle_timeout(&mut way);
+        self.hear_ntp(cx);
+    }
+
+    /// What the client has said.
+    fn hear_ntp(&mut self, cx: &mut Context<'_, Event>) {
+        let mut said = core::mem::take(&mut self.said);
+        loop {
+            let Some(ntp) = &mut self.ntp else { break };
+            let Some(command) = ntp.said.pop() else { break };
+            let base = ntp.base;
+            match command {
+                Command::Send(transmit) => {
+                    let on = PortIndex(transmit.on.0.saturating_add(base));
+                    let token = transmit.token.map(|token| SentToken(token.0 | TOKEN));
+                    cx.out.push(Command::Send(Transmit { on, token, ..transmit }));
+                }
+                Command::Event(event) => {
+                    let mut way = Way { now: cx.now, out: cx.out, said: &mut said };
+                    if let NtpEvent::Exchange(exchange) = &event {
+                        self.exchanged(&mut way, exchange);
+                    }
+                    way.tell(Event::Ntp(event));
+                }
+                Command::Measured(_) | Command::Witnessed(_) | Command::Changed(_) => {}
+            }
+        }
+        self.said = said;
+        if !self.said.is_empty() {
+            self.give(cx, |_, _| ());
+        }
+    }
+
+    fn exchanged(&mut self, way: &mut Way<'_, '_>, exchange: &Exchange) {
+        let at = usize::from(exchange.with.0);
+        let free =
+            |stamp: crate::stamp::Stamp| free_running(self.clock.free_running(stamp.time), stamp);
+        let (delay, sync) = self.as_ptp(exchange, free, Duration::ZERO);
+        let shown_by_clock = |stamp: crate::stamp::Stamp| self.utc_at(stamp.time);
+        let ahead = |server: Time<Real>, clock: Time<Real>| server - clock;
+        let offset = (ahead(exchange.t2, shown_by_clock(exchange.t1))
+            + ahead(exchange.t3, shown_by_clock(exchange.t4)))
+        .half();
+        let round_trip = exchange.delay();
+        let Some(ntp) = &mut self.ntp else { return };
+        let Some(server) = ntp.of.get_mut(at) else { return };
+        server.said = Some(exchange.server);
+        let jitter = server.learn(offset, round_trip);
+        let server = server.address.ip();
+        ntp.client.judge(exchange.with, offset, jitter);
+        let properties = utc(exchange.server.leap);
+        let witness = self.council.witness(way.now, id(server), identity(server), properties);
+        witness.exchange(way.now, &delay, &sync, round_trip, exchange.server.root_distance);
+        if self.follows_ntp() {
+            self.follow_ntp(way, at, exchange);
+        }
+    }
+
+    /// What the clock shows, in UTC or what stands for it.
+    fn utc_at(&self, mono: Time<Mono>) -> Time<Real> {
+        let free = self.clock.free_running(mono);
+        Time::from_epoch(free.since_epoch() + self.utc_shown(mono))
+    }
+
+    /// An exchange as a servo takes it, the server's times moved by `shift`.
+    fn as_ptp(
+        &self,
+        exchange: &Exchange,
+        local: impl Fn(crate::stamp::Stamp) -> LocalTime,
+        shift: Duration,
+    ) -> (DelayInput, SyncInput) {
+        let sequence_id = self.ntp.as_ref().map_or(0, |ntp| ntp.sequence_id);
+        let correction = Duration::ZERO;
+        let t4 = shown(exchange.t2) + shift;
+        let delay = DelayInput { t3: local(exchange.t1), t4, sequence_id, correction };
+        let sync = SyncInput {
+            t1: shown(exchange.t3) + shift,
+            t2: local(exchange.t4),
+            sequence_id,
+            log_interval: Some(exchange.poll),
+            correction,
+        };
+        (delay, sync)
+    }
+
+    /// Steers by an exchange with the leader.
+    fn follow_ntp(&mut self, way: &mut Way<'_, '_>, at: usize, exchange: &Exchange) {
+        let now = way.now;
+        let free = self.clock.free_running(now);
+        let opinions = self.council.ntp_opinions(now, free);
+        let policy = self.on_disagreement();
+        let Some(ntp) = &mut self.ntp else { return };
+        let found = ntp.combine(&opinions, at, policy);
+        let Some((leader, shift)) = found else { return };
+        if ntp.leader != Some(leader) {
+            (ntp.leader, ntp.shift) = (Some(leader), None);
+            ntp.epoch += 1;
+            self.servo.parent_changed();
+            self.strategist.clear();
+        }
+        let Some(ntp) = &mut self.ntp else { return };
+        if leader != at {
+            return;
+        }
+        let smooth = ntp.shift.map_or(shift, |before| {
+            before + Duration::from_nanos_f64((shift - before).as_nanos_f64() / SMOOTHING)
+        });
+        ntp.shift = Some(smooth);
+        ntp.sequence_id = ntp.sequence_id.wrapping_add(1);
+        let (sequence_id, epoch) = (ntp.sequence_id, ntp.epoch);
+        let port = PortIndex(ntp.base.saturating_add(exchange.with.0));
+        let parent = parent_of(ntp.of[at].address, port, exchange, epoch);
+        let port_identity = parent.set.parent_port_identity;
+        if ntp.parent.replace(parent).map(|old| old.epoch) != Some(epoch) {
+            way.out.push(Command::Changed(crate::seam::Change::Parent(Some(parent))));
+        }
+        self.origin.parent = Some(parent);
+        self.origin.root_distance = Some(exchange.server.root_distance + smooth.abs());
+        self.measured_at = Some(now);
+        self.tx_source = Some(exchange.t1.source);
+        if self.is_unheard() {
+            return;
+        }
+        let (delay, sync) = self.as_ptp(exchange, |stamp| self.local(stamp), smooth);
+        if !self.may_follow(way, exchange.t4.time, &sync) {
+            return;
+        }
+        self.servo.delay(delay);
+        let Some(output) = self.servo.sync(sync) else { return };
+        self.apply(way, output);
+        let sync = SyncObservation {
+            t1: sync.t1,
+            t2: exchange.t4,
+            sequence_id,
+            log_interval: sync.log_interval,
+            two_step: false,
+            correction: sync.correction,
+        };
+        let observation = Observation::Sync(sync);
+        let measurement = Measurement { port, parent: port_identity, epoch, observation };
+        self.sample(way, &measurement, exchange.t4, sequence_id, output);
+    }
+}
+
+/// A server in the words of PTP. What it follows is in the bound already, so there is nobody between.
+fn parent_of(server: SocketAddr, port: PortIndex, exchange: &Exchange, epoch: u64) -> Parent {
+    let clock_identity = identity(server.ip());
+    let clock_class = if exchange.server.stratum == 1 { 6 } else { 187 };
+    let set = ParentDataSet {
+        parent_port_identity: PortIdentity { clock_identity, port_number: 1 },
+        parent_stats: false,
+        observed_offset_scaled_log_variance: ParentDataSet::UNKNOWN_VARIANCE,
+        observed_phase_change_rate: ParentDataSet::UNKNOWN_RATE,
+        grandmaster_priority1: 128,
+        grandmaster_clock_quality: ClockQuality {
+            clock_class,
+            clock_accuracy: ClockAccuracy::UNKNOWN,
+            offset_scaled_log_variance: 0xffff,
+        },
+        grandmaster_priority2: 128,
+        grandmaster_identity: clock_identity,
+    };
+    let time_properties = utc(exchange.server.leap);
+    Parent { port, set, steps_removed: 0, epoch, time_properties }
+}
+
+impl Servers {
+    /// Who leads, and how far the combined time is ahead of the leader's. `None` while there is nobody, or no
+    /// majority and the policy is not to follow all the same.
+    fn combine(
+        &self,
+        opinions: &[NtpOpinion],
+        latest: usize,
+        policy: Policy,
+    ) -> Option<(usize, Duration)> {
+        let place = |opinion: &NtpOpinion| {
+            self.of.iter().position(|server| id(server.address.ip()) == opinion.id)
+        };
+        let mut survivors: Vec<(usize, &NtpOpinion)> = opinions
+            .iter()
+            .filter(|opinion| opinion.is_member)
+            .filter_map(|opinion| Some((place(opinion)?, opinion)))
+            .collect();
+        if survivors.is_empty() {
+            // Two that contradict each other: whom it has followed so far it follows on, or runs on by itself.
+            let leader = self.leader.unwrap_or(latest);
+            return (policy == Policy::Alarm).then_some((leader, Duration::ZERO));
+        }
+        let width = |opinion: &NtpOpinion| opinion.interval.half_width();
+        let (best, narrowest) = survivors.iter().min_by_key(|(_, opinion)| width(opinion))?;
+        let stays = |(at, opinion): &&(usize, &NtpOpinion)| {
+            self.leader == Some(*at)
+                && width(opinion).as_scaled_nanos()
+                    <= width(narrowest).as_scaled_nanos() * i128::from(HOP)
+        };
+        let leader = survivors.iter().find(stays).map_or(*best, |(at, _)| *at);
+        let middle = |opinion: &NtpOpinion| opinion.interval.middle().as_nanos_f64();
+        let origin = survivors.iter().find(|(at, _)| *at == leader).map(|(_, it)| middle(it))?;
+        // The cluster algorithm (11.2.2): who is farthest from all the others goes, until that is no farther than
+        // their own noise.
+        while survivors.len() > FEWEST_SURVIVORS {
+            let spread = |this: &NtpOpinion| {
+                let squares = survivors.iter().map(|(_, other)| middle(this) - middle(other));
+                squares.map(|apart| apart * apart).sum::<f64>() / (survivors.len() - 1) as f64
+            };
+            let worst = survivors
+                .iter()
+                .enumerate()
+                .filter(|(_, (at, _))| *at != leader)
+                .map(|(n, (_, opinion))| (n, spread(opinion)))
+                .max_by(|a, b| a.1.total_cmp(&b.1));
+            let least =
+                survivors.iter().map(|(at, _)| self.of[*at].jitter_ns).fold(f64::MAX, f64::min);
+            match worst {
+                Some((n, spread)) if spread > least * least => drop(survivors.remove(n)),
+                _ => break,
+            }
+        }
+        let weighted = survivors.iter().map(|(_, opinion)| {
+            let weight = 1.0 / width(opinion).as_nanos_f64().max(1.0);
+            (weight, weight * (middle(opinion) - origin))
+        });
+        let (weights, sum) = weighted.fold((0.0, 0.0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+        // An opinion is of the free-running scale against the source: one that is larger is of a source that is behind.
+        Some((leader, Duration::from_nanos_f64(-sum / weights)))
+    }
+}
+
+#[cfg(test)]
+mod tests;
