@@ -226,9 +226,9 @@ impl<C: Clock> Discipline<C> {
     /// What the client has said.
     fn hear_ntp(&mut self, cx: &mut Context<'_, Event>) {
         let mut said = core::mem::take(&mut self.said);
-        loop {
-            let Some(ntp) = &mut self.ntp else { break };
-            let Some(command) = ntp.said.pop() else { break };
+        while let Some(ntp) = &mut self.ntp
+            && let Some(command) = ntp.said.pop()
+        {
             let base = ntp.base;
             match command {
                 Command::Send(transmit) => {

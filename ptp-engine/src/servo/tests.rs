@@ -2,7 +2,6 @@
 //! where stamps are honest the truth is inside the interval.
 
 use super::*;
-use crate::prelude::*;
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
