@@ -226,10 +226,9 @@ impl<C: Clock> Discipline<C> {
     /// What the client has said.
     fn hear_ntp(&mut self, cx: &mut Context<'_, Event>) {
         let mut said = core::mem::take(&mut self.said);
-        loop {
-            let Some(ntp) = &mut self.ntp else { break };
-            let Some(command) = ntp.said.pop() else { break };
-            let base = ntp.base;
+        while let Some((base, command)) =
+            self.ntp.as_mut().and_then(|ntp| Some((ntp.base, ntp.said.pop()?)))
+        {
             match command {
                 Command::Send(transmit) => {
                     let on = PortIndex(transmit.on.0.saturating_add(base));
