@@ -294,8 +294,11 @@ fn after(at: i64, error: i64) -> i64 {
     if at >= GONE_WRONG { error } else { 0 }
 }
 
+/// How far a grandmaster is from UTC, as it goes, ns.
+type Fault = fn(i64) -> i64;
+
 fn witness() {
-    let faults: [(&str, fn(i64) -> i64); 6] = [
+    let faults: [(&str, Fault); 6] = [
         ("step of 10 us", |at| after(at, 10_000)),
         ("step of 100 us", |at| after(at, 100_000)),
         ("step of 1 ms", |at| after(at, 1_000_000)),
