@@ -201,6 +201,7 @@ impl Settings {
     pub(crate) fn delay_mechanism(&self) -> DelayMechanism {
         match self.of(RUN, "delay").and_then(Value::as_str) {
             Some("p2p") => DelayMechanism::P2p,
+            Some("auto") => DelayMechanism::Auto,
             _ => DelayMechanism::E2e,
         }
     }

@@ -3,6 +3,7 @@
 
 mod options;
 mod parse;
+mod unicast;
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,7 @@ use toml::{Table, Value as Toml};
 
 use options::{Fate, Known, Value, known, suggestion};
 use parse::{Section, Setting};
+use unicast::{Servers, whole};
 
 /// Longest name of an interface (IFNAMSIZ without its end).
 const MAX_INTERFACE: usize = 15;
@@ -105,6 +107,7 @@ struct File {
     /// In order; what the sections of ports say.
     ports: Vec<(String, BTreeMap<&'static str, Said>)>,
     needless: usize,
+    servers: Servers,
 }
 
 impl File {
@@ -122,15 +125,10 @@ impl File {
     }
 
     fn section(&mut self, section: &Section<'_>) {
-        let whole = Setting { line: section.line, option: section.name, value: "" };
+        let whole = whole(section);
         match section.name {
             "global" => self.settings(section, None),
-            "unicast_master_table" => self.note(
-                Problem::NoCounterpart,
-                "",
-                &whole,
-                "there is no unicast negotiation; messages are multicast".to_owned(),
-            ),
+            "unicast_master_table" => self.unicast_table(section),
             "security_association" => self.note(
                 Problem::NoCounterpart,
                 "",
@@ -311,7 +309,8 @@ impl File {
             run.insert("assume-two-step".into(), true.into());
         }
         let clock = self.clock();
-        let serve = self.serve();
+        let mut serve = self.serve();
+        self.unicast(&mut run, &mut serve);
         for (name, section) in
             [("clock", clock), ("export", export), ("run", run), ("serve", serve)]
         {

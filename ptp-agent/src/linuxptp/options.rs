@@ -44,10 +44,10 @@ const LOG: Kind = Integer(-128, 127);
 const BYTE: Kind = Integer(0, 255);
 const ANY: Kind = Integer(i32::MIN as i64, i32::MAX as i64);
 
-const UNICAST: &str = "there is no unicast negotiation; messages are multicast";
+const UNICAST: &str = "the servers are all asked by each port";
 const PEER: &str = "the link delay has no limits to be set";
 const PI: &str = "the PI servo's constants are linuxptp's defaults";
-const AS: &str = "there is no IEEE 802.1AS profile";
+const AS: &str = "the profile gptp has its own value";
 const TELECOM: &str = "there is no telecom profile; data sets are compared as in IEEE 1588";
 const CARD: &str = "the agent stamps in the kernel and does not configure the card";
 const SERVICE: &str = "the log goes to standard error, from where the service manager takes it";
@@ -95,12 +95,12 @@ const KNOWN: &[Known] = &[
     port("fault_badpeernet_interval", Text, "16", Needless("no port becomes faulty")),
     port("delay_mechanism", Word(&["E2E", "P2P", "Auto", "COMMON_P2P", "NONE"]), "E2E", Translated),
     port("delay_response_timeout", BYTE, "0", Missing("`no_delay_resp` is an alarm and no fault")),
-    port("hybrid_e2e", FLAG, "0", Missing(UNICAST)),
-    port("inhibit_multicast_service", FLAG, "0", Missing(UNICAST)),
+    port("hybrid_e2e", FLAG, "0", Translated),
+    port("inhibit_multicast_service", FLAG, "0", Translated),
     port("net_sync_monitor", FLAG, "0", Missing("metrics and `observe` do this")),
-    port("unicast_listen", FLAG, "0", Missing(UNICAST)),
-    port("unicast_master_table", Integer(0, i32::MAX as i64), "0", Missing(UNICAST)),
-    port("unicast_req_duration", Integer(10, i32::MAX as i64), "3600", Missing(UNICAST)),
+    port("unicast_listen", FLAG, "0", Translated),
+    port("unicast_master_table", Integer(0, i32::MAX as i64), "0", Needless(UNICAST)),
+    port("unicast_req_duration", Integer(10, i32::MAX as i64), "3600", Translated),
     port("ptp_dst_mac", Text, "01:1B:19:00:00:00", Missing("the standard's addresses are used")),
     port("p2p_dst_mac", Text, "01:80:C2:00:00:0E", Missing("the standard's addresses are used")),
     port("network_transport", Word(&["UDPv4", "UDPv6", "L2"]), "UDPv4", Translated),

@@ -35,6 +35,7 @@ use super::{
     note::{Note, RecordedStamp, Start},
     servers::ntp_interface,
 };
+use crate::sys::confine;
 use crate::{
     engine::{Input, PortIndex, SentToken, Transmit},
     transport::TransportKind,
@@ -96,7 +97,11 @@ impl RecordingFile {
                     Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
                         (behind_link(path).map_err(failed)?, false)
                     }
-                    opened => (opened.map_err(failed)?, false),
+                    opened => {
+                        let file = opened.map_err(failed)?;
+                        confine::check_own_file(&file).map_err(failed)?;
+                        (file, false)
+                    }
                 }
             }
             Err(error) => return Err(failed(error)),
@@ -502,5 +507,45 @@ fn write_all<W: Write>(
             encoder.flush()?;
             flush_at = Instant::now() + FLUSH;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt as _, chown, symlink};
+
+    /// What is left of a file after somebody has tried to record into `path`.
+    fn tried(path: &Path, precious: &Path) -> (Result<(), RecordError>, String) {
+        let begun = RecordingFile::open(path).map(|file| drop(file.begin()));
+        (begun, fs::read_to_string(precious).unwrap())
+    }
+
+    #[test]
+    fn nothing_of_others_is_overwritten_by_a_recording() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("precious"), "7").unwrap();
+        symlink(at("precious"), at("link")).unwrap();
+        fs::hard_link(at("precious"), at("name")).unwrap();
+        for name in ["link", "name"] {
+            let (begun, left) = tried(&at(name), &at("precious"));
+            assert!(matches!(begun, Err(RecordError::Open { .. })), "{name}: {begun:?}");
+            assert_eq!(left, "7", "{name}");
+        }
+        fs::write(at("foreign"), "8").unwrap();
+        // Only root can give files away.
+        if nix::unistd::geteuid().is_root() {
+            chown(at("foreign"), Some(12_345), None).unwrap();
+            let (begun, left) = tried(&at("foreign"), &at("foreign"));
+            assert!(matches!(begun, Err(RecordError::Open { .. })), "{begun:?}");
+            assert_eq!(left, "8");
+        }
+        // An own file is what it was made for, and one that never begins leaves nothing.
+        fs::write(at("own"), "9").unwrap();
+        assert_eq!(tried(&at("own"), &at("own")).1, "");
+        drop(RecordingFile::open(&at("new")).unwrap());
+        assert!(!at("new").exists());
+        assert_eq!(fs::metadata(at("own")).unwrap().nlink(), 1);
     }
 }

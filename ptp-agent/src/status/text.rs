@@ -7,7 +7,7 @@ use super::unicast;
 use crate::{
     engine::origin::BoundReference,
     publish::{
-        snapshot::{Named, NtpServed, NtpServer},
+        snapshot::{Named, NtpServed, NtpServer, ServerStatus},
         text::{nanos, ppb},
     },
     servo::Basis,
@@ -118,6 +118,9 @@ pub(super) fn page(status: &Status) -> String {
             ),
         }
     }
+    for server in &status.servers {
+        line("server", asked(server));
+    }
     line("lost", lost(status));
     if status.alarms.is_empty() {
         line("alarms", "none".into());
@@ -135,6 +138,19 @@ pub(super) fn page(status: &Status) -> String {
         }
     }
     page
+}
+
+/// A server that is asked: where it is, and whether it answers.
+fn asked(server: &ServerStatus) -> String {
+    let place = server.address.as_deref().unwrap_or("no address");
+    let state = match (server.followed, server.answering, &server.problem) {
+        (true, ..) => "followed",
+        (_, true, _) => "answers",
+        (.., Some(problem)) => problem,
+        _ => "silent",
+    };
+    let ServerStatus { name, protocol, requests, exchanges, .. } = server;
+    format!("{name} ({protocol}, {place}): {state}, {exchanges} of {requests} requests answered")
 }
 
 pub(super) fn agent(status: &Status) -> String {

@@ -207,6 +207,26 @@ pub fn check_owner(file: &std::fs::File) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
 }
 
+/// Why a file that is there may not be overwritten: it belongs to somebody else, or has a second name, by which it may
+/// be another file than is meant.
+///
+/// # Errors
+/// As [`check_owner`].
+pub fn check_own_file(file: &std::fs::File) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = file.metadata()?;
+    // Pipes and terminals are not overwritten.
+    if !metadata.is_file() {
+        return Ok(());
+    }
+    check_owner(file)?;
+    if metadata.nlink() > 1 {
+        let problem = format!("it has {} names (hard links)", metadata.nlink());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -49,7 +49,7 @@ const PEER_MAC: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
 /// No PTP message is longer than an Ethernet frame; what is longer than this is counted and dropped.
 pub const MAX_MESSAGE: usize = 2048;
 
-/// Bytes of event messages that may wait in a socket, as the kernel counts them: some thousand messages.
+/// Bytes of messages that may wait in a socket, as the kernel counts them: some thousand messages.
 const QUEUE: usize = 1 << 20;
 
 /// What carries the messages.
@@ -260,8 +260,10 @@ impl Transport {
             }
         };
         // Room for what comes while the agent does something else; that it cannot be had is no fault.
-        if let Err(error) = setsockopt(&event, RcvBufForce, &QUEUE) {
-            tracing::debug!(%error, "receive buffer");
+        for socket in [Some(&event), general.as_ref()].into_iter().flatten() {
+            if let Err(error) = setsockopt(socket, RcvBufForce, &QUEUE) {
+                tracing::debug!(%error, "receive buffer");
+            }
         }
         setsockopt(&event, ReceiveTimestampns, &true)
             .map_err(|error| failed("ask for receive timestamps", error.into()))?;

@@ -13,6 +13,7 @@ use ptp_common::time::{Duration, Free, Time};
 
 use super::{
     DelayInput, Options, PeerDelayInput, SyncInput,
+    corrections::Corrections,
     trust::{Basis, Interval, Trust},
 };
 
@@ -161,6 +162,8 @@ pub(crate) struct Causal {
     peer_delays: Vec<f64>,
     next_peer: usize,
     contradictions: u64,
+    /// Of Sync and of Delay_Resp.
+    corrections: [Corrections; 2],
 }
 
 impl Causal {
@@ -174,6 +177,7 @@ impl Causal {
             peer_delays: Vec::new(),
             next_peer: 0,
             contradictions: 0,
+            corrections: Default::default(),
         }
     }
 
@@ -205,7 +209,10 @@ impl Causal {
 
     /// A Sync.
     pub(crate) fn sync(&mut self, input: &SyncInput, pace: Pace) {
-        let slack = input.t2.doubt.as_nanos_f64() + doubt_of(input.correction);
+        let [unusual, _] = &mut self.corrections;
+        let slack = input.t2.doubt.as_nanos_f64()
+            + doubt_of(input.correction)
+            + unusual.unusual_ns(input.t2.mono, input.correction);
         let ns = self.count(input.t2.mono.since_epoch() - input.t1.since_epoch());
         let sample = Sample::new(input.t2.mono, ns - self.least_delay_ns[0] + slack);
         let other = self.lower(sample.at, pace);
@@ -215,7 +222,10 @@ impl Causal {
 
     /// An answered Delay_Req.
     pub(crate) fn delay(&mut self, input: &DelayInput, pace: Pace) {
-        let slack = input.t3.doubt.as_nanos_f64() + doubt_of(input.correction);
+        let [_, unusual] = &mut self.corrections;
+        let slack = input.t3.doubt.as_nanos_f64()
+            + doubt_of(input.correction)
+            + unusual.unusual_ns(input.t3.mono, input.correction);
         self.peer_delays.clear();
         let ns = -self.count(input.t3.mono.since_epoch() - input.t4.since_epoch());
         let sample = Sample::new(input.t3.mono, ns - self.least_delay_ns[1] + slack);

@@ -8,6 +8,7 @@ pub mod adaptive;
 mod causal;
 pub mod choice;
 mod classic;
+mod corrections;
 pub mod filter;
 mod interval;
 mod linreg;

@@ -2,6 +2,7 @@
 //! where stamps are honest the truth is inside the interval.
 
 use super::*;
+use crate::prelude::*;
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -238,12 +239,12 @@ fn a_link_measured_peer_to_peer_biases_the_clock_neither_with_symmetric_nor_with
     let gauss =
         |rng: &mut ChaCha8Rng| (0..12).map(|_| rng.random::<f64>()).sum::<f64>() * 100.0 - 600.0;
     let exponential = |rng: &mut ChaCha8Rng| -100.0 * (1.0 - rng.random::<f64>()).ln();
-    // One exponential delay has a sharp edge, the mean of two has none: a few hundred of its 10 us are left of that.
-    for seed in 0..6 {
-        let long = |rng: &mut ChaCha8Rng| 100.0 * exponential(rng);
-        let error = error_peer_to_peer(seed, 1, long);
-        assert!(error.abs() < 1_500.0, "{seed}: {error}");
-    }
+    // One exponential delay has a sharp edge, the mean of two has none. Of its 10 us less than one is left in most cases.
+    let mut errors: Vec<f64> = (0..12)
+        .map(|seed| error_peer_to_peer(seed, 1, |rng| 100.0 * exponential(rng)).abs())
+        .collect();
+    errors.sort_unstable_by(f64::total_cmp);
+    assert!(errors[6] < 1_000.0, "{errors:?}");
     for (seed, syncs) in [(0, 8), (1, 8), (2, 1), (3, 1), (4, 1), (5, 1)] {
         let symmetric = error_peer_to_peer(seed, syncs, gauss);
         let one_sided = error_peer_to_peer(seed, syncs, exponential);

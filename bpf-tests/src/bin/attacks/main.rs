@@ -96,8 +96,9 @@ use Way::{Beside, Between, Source};
 const UNPINNED: Told = Told::Options("--no-pin-parent");
 const HOLDOVER: Told = Told::Options("--on-disagreement holdover");
 
-const ATTACKS: [Attack; 40] = [
+const ATTACKS: [Attack; 41] = [
     attack("none", "-", Beside(injector::nothing)),
+    told("none_signed", "-", Beside(injector::nothing), Told::Keys),
     attack("none_through_a_man", "-", Between(|_, _, _| man::Fate::Pass)),
     attack("man_moves_time", "3.2.1", Between(man::move_time)),
     told("man_moves_time_signed", "3.2.1", Between(man::move_time), Told::Keys),
@@ -146,6 +147,8 @@ struct Seen {
     last_bad: Option<Instant>,
     looks: u64,
     out_of_bound: u64,
+    /// Of the errors, ns².
+    squares: f64,
 }
 
 impl Seen {
@@ -161,6 +164,7 @@ impl Seen {
         let real = (mono.since_epoch() + realtime_minus_monotonic()).as_nanos() as i64;
         let error = ptp_ns - real;
         self.looks += 1;
+        self.squares += (error as f64) * (error as f64);
         self.worst_ns = if error.abs() > self.worst_ns.abs() { error } else { self.worst_ns };
         self.out_of_bound += u64::from(error.unsigned_abs() > bound);
         if error.abs() > quiet_ns + NOISE_NS {
@@ -221,7 +225,7 @@ impl Nodes {
             Told::Witnesses => "--witness-domains 1,2 --on-disagreement follow-majority".to_owned(),
             Told::Acceptable => {
                 let identity = servers[0].wait_for(0, PATIENCE, "identity", |line| {
-                    let rest = line.text.split("clock_identity=").nth(1)?;
+                    let rest = line.text.split(" identity=").nth(1)?;
                     Some(
                         rest.split(|c: char| c != '.' && !c.is_ascii_hexdigit()).next()?.to_owned(),
                     )
@@ -273,6 +277,7 @@ fn measure(attack: &Attack, span: Duration) -> Result<Value, String> {
         thread::sleep(LOOK);
         quiet.look(&page, i64::MAX / 2);
     }
+    let (measured, cpu_before) = (Instant::now(), cpu_ns(nodes.agent.pid()));
     let (mark, before) = (nodes.agent.mark(), nodes.ptp4l.offsets().len());
     let injector = Injector::new(&star.leaves[3], ATTACKER)?;
     let is_over = AtomicBool::new(false);
@@ -324,13 +329,16 @@ fn measure(attack: &Attack, span: Duration) -> Result<Value, String> {
         one.1.as_f64().unwrap_or(f64::MAX).total_cmp(&other.1.as_f64().unwrap_or(f64::MAX))
     });
     let worst = [during.worst_ns, after.worst_ns].into_iter().max_by_key(|worst| worst.abs());
+    let (looks, squares) = (during.looks + after.looks, during.squares + after.squares);
     let row = json!({
         "event": "bench",
         "name": attack.name,
         "threat": attack.threat,
         "quiet_ns": quiet.worst_ns,
         "displacement_ns": worst,
-        "looks": during.looks + after.looks,
+        "rms_ns": (squares / looks.max(1) as f64).sqrt(),
+        "cpu_ns_per_s": (cpu_ns(nodes.agent.pid()).saturating_sub(cpu_before)) as f64 / measured.elapsed().as_secs_f64(),
+        "looks": looks,
         "outside_bound": during.out_of_bound + after.out_of_bound,
         "alarm": first.map(|(name, _)| name),
         "alarm_s": first.map(|(_, after)| after),
@@ -342,6 +350,16 @@ fn measure(attack: &Attack, span: Duration) -> Result<Value, String> {
     nodes.agent.finish();
     nodes.servers.iter_mut().for_each(|server| drop(server.finish()));
     Ok(row)
+}
+
+/// Processor time of all threads of a process.
+fn cpu_ns(pid: u32) -> u64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    let spent = |path: &Path| {
+        let text = fs::read_to_string(path.join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    threads.flatten().filter_map(|thread| spent(&thread.path())).sum()
 }
 
 fn name_of(line: &str) -> String {

@@ -106,10 +106,22 @@ impl Totals {
     }
 
     /// There are several, and they are no rounding error of what is used.
-    const fn are_odd(&self) -> bool {
+    fn are_odd(&self, is_raised: bool) -> bool {
         let used = self.syncs.saturating_add(self.delays);
-        self.oddities() >= ODDITIES && self.oddities().saturating_mul(ODD_SHARE) > used
+        is_rate(self.oddities(), ODDITIES, is_raised)
+            && is_share(self.oddities(), ODD_SHARE, used, is_raised)
     }
+}
+
+/// Whether `bad` is more than one in `one_in` of `good`; once an alarm is raised, more than half of that: a share at
+/// its limit raises it once and not over and over.
+const fn is_share(bad: u64, one_in: u64, good: u64, is_raised: bool) -> bool {
+    bad.saturating_mul(one_in).saturating_mul(1 + is_raised as u64) > good
+}
+
+/// Whether there are `least` in the window; once an alarm is raised, half as many.
+const fn is_rate(bad: u64, least: u64, is_raised: bool) -> bool {
+    bad.saturating_mul(1 + is_raised as u64) >= least
 }
 
 /// What is known at one time.
@@ -237,6 +249,8 @@ impl Alarms {
         let limits = self.limits;
         let mut changes = Vec::new();
         for (alarm, state) in &mut self.states {
+            let is_raised = state.is_raised();
+            let share = |bad, one_in, good| is_share(bad, one_in, good, is_raised);
             let condition = match alarm {
                 Alarm::LinkDown => facts.ports_down > 0,
                 Alarm::NoAnnounce => facts.ports_up > 0 && facts.grandmaster.is_none(),
@@ -246,27 +260,26 @@ impl Alarms {
                         && recent.follow_ups_missing == 0
                         && recent.rx_stamps_missing == 0
                 }),
-                Alarm::NoFollowUp => {
-                    recent.as_ref().is_some_and(|recent| recent.follow_ups_missing > recent.syncs)
-                }
-                Alarm::NoDelayResp => {
-                    recent.as_ref().is_some_and(|recent| recent.delays_unanswered > recent.delays)
-                }
+                Alarm::NoFollowUp => recent
+                    .as_ref()
+                    .is_some_and(|recent| share(recent.follow_ups_missing, 1, recent.syncs)),
+                Alarm::NoDelayResp => recent
+                    .as_ref()
+                    .is_some_and(|recent| share(recent.delays_unanswered, 1, recent.delays)),
                 // In a flood it is the flood that loses them.
                 Alarm::NoRxStamp => recent.as_ref().is_some_and(|recent| {
-                    recent.rx_stamps_missing > recent.rx_stamps && recent.refused == 0
+                    share(recent.rx_stamps_missing, 1, recent.rx_stamps) && recent.refused == 0
                 }),
                 Alarm::NoTxStamp => recent
                     .as_ref()
-                    .is_some_and(|recent| recent.tx_stamps_missing > recent.tx_stamps),
+                    .is_some_and(|recent| share(recent.tx_stamps_missing, 1, recent.tx_stamps)),
                 Alarm::HooksDisplaced => facts.is_displaced,
                 Alarm::StampSourceDegraded => recent.as_ref().is_some_and(|recent| {
-                    recent.fallbacks.saturating_mul(10)
-                        > recent.rx_stamps.saturating_add(recent.tx_stamps)
+                    share(recent.fallbacks, 10, recent.rx_stamps.saturating_add(recent.tx_stamps))
                 }),
                 Alarm::StampsInterrupted => recent.as_ref().is_some_and(|recent| {
-                    recent.tx_interrupted.saturating_mul(10)
-                        > recent.tx_stamps.saturating_add(recent.tx_interrupted)
+                    let sent = recent.tx_stamps.saturating_add(recent.tx_interrupted);
+                    share(recent.tx_interrupted, 10, sent)
                 }),
                 Alarm::RingLoss => recent.as_ref().is_some_and(|recent| recent.ring_lost > 0),
                 Alarm::NotSynchronized => {
@@ -293,22 +306,24 @@ impl Alarms {
                 Alarm::TimeInDoubt => {
                     facts.is_in_doubt
                         || recent.as_ref().is_some_and(|recent| {
-                            recent.contradictions.saturating_mul(DOUBTFUL)
-                                > recent.syncs.saturating_add(recent.delays)
+                            let used = recent.syncs.saturating_add(recent.delays);
+                            share(recent.contradictions, DOUBTFUL, used)
                         })
                 }
                 Alarm::TimeWithheld => facts.withheld.is_some(),
                 Alarm::EndpointUnavailable => facts.is_unserved,
-                Alarm::SpoofingSuspected => recent.as_ref().is_some_and(Totals::are_odd),
+                Alarm::SpoofingSuspected => {
+                    recent.as_ref().is_some_and(|recent| recent.are_odd(is_raised))
+                }
                 Alarm::GrandmasterContradicted => facts.contradicted.is_some(),
                 Alarm::TablePressure => recent.as_ref().is_some_and(|recent| recent.table_full > 0),
                 Alarm::DelayAttackSuspected => {
                     facts.round_trip.is_some_and(|trend| trend.has_changed)
                 }
                 Alarm::RawOffsetFar => is_large(facts.raw_apart, limits.offset, state.is_raised()),
-                Alarm::AuthenticationFailed => {
-                    recent.as_ref().is_some_and(|recent| recent.unauthentic >= UNAUTHENTIC)
-                }
+                Alarm::AuthenticationFailed => recent
+                    .as_ref()
+                    .is_some_and(|recent| is_rate(recent.unauthentic, UNAUTHENTIC, is_raised)),
                 Alarm::RequestFlood => recent.as_ref().is_some_and(|recent| recent.refused > 0),
                 Alarm::CorrectionsMissing => facts.uncorrected.is_some(),
                 Alarm::DoubleCorrection => facts.is_relayed,

@@ -128,6 +128,38 @@ fn single_losses_raise_nothing() {
 }
 
 #[test]
+fn share_at_its_limit_raises_its_alarm_once() {
+    type Bad = fn(&mut Totals);
+    let kinds: [(Alarm, Bad); 4] = [
+        (Alarm::NoDelayResp, |totals| totals.delays_unanswered += 1),
+        (Alarm::NoFollowUp, |totals| totals.follow_ups_missing += 1),
+        (Alarm::StampsInterrupted, |totals| totals.tx_interrupted += 1),
+        (Alarm::SpoofingSuspected, |totals| totals.replayed += 1),
+    ];
+    for (alarm, one) in kinds {
+        let (mut alarms, mut facts) = (alarms(), good());
+        let n = std::cell::Cell::new(0_u64);
+        // As much as is used, a little more for half a minute, a little less for the next.
+        let changes = run(&mut alarms, &mut facts, (0, 900), |facts| {
+            let before = facts.totals;
+            good_second(facts);
+            let used = match alarm {
+                Alarm::NoDelayResp => facts.totals.delays - before.delays,
+                Alarm::NoFollowUp => facts.totals.syncs - before.syncs,
+                Alarm::StampsInterrupted => (facts.totals.tx_stamps - before.tx_stamps) / 9,
+                _ => 1,
+            };
+            n.set(n.get() + 1);
+            let more = (n.get() / 30).is_multiple_of(2);
+            let bad = if more { 5 * used / 4 + 1 } else { (3 * used / 4).max(1) };
+            (0..bad).for_each(|_| one(&mut facts.totals));
+        });
+        let of_it: Vec<_> = changes.iter().filter(|change| change.1 == alarm).collect();
+        assert!(matches!(of_it[..], [(_, _, true)]), "{alarm:?}: {changes:?}");
+    }
+}
+
+#[test]
 fn offset_is_judged_with_a_band() {
     let (mut alarms, mut facts) = (alarms(), good());
     let offset = |nanos| {

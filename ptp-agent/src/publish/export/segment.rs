@@ -105,7 +105,7 @@ impl Segment {
             .open(path)
             .map_err(failed("open"))?;
         // Whose it is could change it, and with it what others take for the time.
-        confine::check_owner(&file).map_err(failed("trust"))?;
+        confine::check_own_file(&file).map_err(failed("trust"))?;
         let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((_, nix::Error::EWOULDBLOCK)) => {
@@ -125,5 +125,45 @@ impl Segment {
         lock.set_len(bytes as u64).map_err(failed("lengthen"))?;
         let memory = SharedMemory::map(&lock, bytes).map_err(failed("map"))?;
         Ok(Self { memory, _lock: lock })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
+    };
+
+    fn open(path: &Path) -> Result<Segment, SegmentError> {
+        Segment::open(path, 64, *b"segment.", "a segment")
+    }
+
+    #[test]
+    fn segment_is_never_a_file_of_others_nor_behind_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let made = open(&at("made")).unwrap();
+        let metadata = fs::metadata(at("made")).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o022, 0, "others could write the time");
+        assert_eq!(metadata.uid(), nix::unistd::geteuid().as_raw());
+        drop(made);
+        fs::write(at("precious"), []).unwrap();
+        symlink(at("precious"), at("link")).unwrap();
+        fs::hard_link(at("precious"), at("name")).unwrap();
+        fs::write(at("foreign"), []).unwrap();
+        let mut refused = vec!["link", "name"];
+        // Only root can give files away.
+        if nix::unistd::geteuid().is_root() {
+            chown(at("foreign"), Some(12_345), None).unwrap();
+            refused.push("foreign");
+        }
+        for name in refused {
+            let error = open(&at(name)).map(drop);
+            assert!(matches!(error, Err(SegmentError::File { .. })), "{name}: {error:?}");
+        }
+        assert_eq!(fs::metadata(at("precious")).unwrap().len(), 0);
+        assert!(open(&at("made")).is_ok(), "its own file is taken again");
     }
 }
