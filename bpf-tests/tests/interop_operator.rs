@@ -54,7 +54,7 @@ fn query(prometheus: &Prometheus<'_>, promql: &str, wanted: impl Fn(f64) -> bool
 
 /// Panels that are empty while all is well, until the capture points have been compared, or where there is no
 /// transparent clock and nobody is served.
-const EMPTY_PANELS: [&str; 8] = [
+const EMPTY_PANELS: [&str; 10] = [
     "Alarms",
     "Given up or refused",
     "Noise of the capture points",
