@@ -112,6 +112,7 @@ impl Contest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prelude::*;
     use crate::stamp::{Stamp, StampSource};
 
     fn at(millis: i64) -> Time<Mono> {
