@@ -61,7 +61,7 @@ causes! {
     Duplicate = "duplicate",
     /// Sequence number behind, or far ahead of, the last one taken.
     Replayed = "replayed",
-    /// Overtaken by a later Sync.
+    /// Overtaken by a later Sync, or a Pdelay_Req whose stamp came behind that of a later one.
     Reordered = "reordered",
     /// Event message received without a receive stamp.
     MissingRxStamp = "missing_rx_stamp",

@@ -21,6 +21,9 @@ use crate::stamp::Stamp;
 const CAPACITY: usize = 4096;
 /// Bytes at the beginning that all messages have (header and one timestamp), by which they are found.
 const KEYED: usize = 44;
+/// Records that look alike and wait at the same time. A flood of one packet would make each further one be compared
+/// with all before it.
+const ALIKE: usize = 16;
 /// How long a record waits for its message.
 const LIFETIME: Duration = Duration::from_secs(2);
 
@@ -136,6 +139,11 @@ impl Pairing {
             return;
         }
         self.counts.duplicate += u64::from(!equal.is_empty());
+        // The first is the one that counts, and the latest tells whether it is in doubt.
+        let alike = self.index.get(&key).filter(|alike| alike.len() >= ALIKE);
+        if let Some(name) = alike.and_then(|alike| alike.get(1)).copied() {
+            self.orphan(name);
+        }
         if self.live == CAPACITY || self.waiting.len() == 2 * CAPACITY {
             self.orphan(self.first);
         }
@@ -385,6 +393,17 @@ mod tests {
         let other = pairing.take(7, &[2; 44], Asked::First, |_| true);
         assert_eq!(other, Outcome::Matched(stamps(50_000_020)));
         assert_eq!((pairing.counts().duplicate, pairing.counts().orphaned), (1, 2));
+    }
+
+    #[test]
+    fn flood_of_one_packet_is_compared_with_few_and_leaves_its_stamp_in_doubt() {
+        let mut pairing = Pairing::new();
+        for n in 0..2_000 {
+            pairing.push(at(n * 100_000), 7, &[1; 44], 0, stamps(n * 100_000));
+        }
+        assert!(pairing.live <= ALIKE, "{}", pairing.live);
+        assert_eq!(pairing.counts().orphaned, 2_000 - ALIKE as u64);
+        assert_eq!(pairing.take(7, &[1; 44], Asked::First, |_| true), Outcome::NotYet);
     }
 
     #[test]

@@ -335,8 +335,8 @@ impl Start {
         if let Some(port) = self.ports.get(at) {
             return &port.interface;
         }
-        let servers = self.ntp.iter().flat_map(|ntp| &ntp.servers);
-        servers.skip(at - self.ports.len()).next().map_or("?", |server| &server.interface)
+        let mut servers = self.ntp.iter().flat_map(|ntp| &ntp.servers);
+        servers.nth(at - self.ports.len()).map_or("?", |server| &server.interface)
     }
 
     /// The engine's configuration again.

@@ -9,7 +9,7 @@ use crate::prelude::*;
 use crate::{Datagram, SentToken, counters::Drop, outcome::PeerDelay, stamp::Stamp};
 use alloc::collections::VecDeque;
 use ptp_common::{
-    time::{Duration, Ptp, Time},
+    time::{Duration, Mono, Ptp, Time},
     wire::{Body, Flags, Header, PortIdentity, TimeInterval, Timestamp},
 };
 
@@ -26,6 +26,8 @@ const PEER_PATIENCE: u8 = 3;
 #[derive(Debug, Default)]
 pub(crate) struct Responder {
     pending: VecDeque<Answer>,
+    /// Whose request was answered last, and when that was received.
+    latest: Option<(PortIdentity, Time<Mono>)>,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,18 @@ struct Answer {
 }
 
 impl Responder {
+    /// Whether a request that was received at `at`, and whose stamp has come only now, is older than the one of the
+    /// same port that was answered last. Nobody waits for that answer any more, and ptp4l 3.1 takes it for a rogue's
+    /// and stops for 16 s. What is not older counts as answered.
+    pub(crate) fn is_overtaken(&mut self, request: &Header, at: Time<Mono>) -> bool {
+        let requester = request.source_port_identity;
+        if self.latest.is_some_and(|(port, latest)| port == requester && at < latest) {
+            return true;
+        }
+        self.latest = Some((requester, at));
+        false
+    }
+
     /// The Pdelay_Resp to a request that was received at `receipt`. `template` is the header that
     /// this clock sends with.
     pub(crate) fn answer(

@@ -167,7 +167,12 @@ impl Node {
         rx: Option<Stamp>,
     ) -> Result<(), Drop> {
         let instance = &mut self.instances[which];
-        let receipt = rx.and_then(|rx| free_time(instance, cx, rx)).ok_or(Drop::MissingRxStamp)?;
+        let rx = rx.ok_or(Drop::MissingRxStamp)?;
+        let receipt = free_time(instance, cx, rx).ok_or(Drop::MissingRxStamp)?;
+        // Its stamp was missing while it could have been answered.
+        if self.links[index].responder.is_overtaken(request, rx.time) {
+            return Err(Drop::Reordered);
+        }
         let token = instance.in_flight.put(PortIndex(index as u16), Sent::PdelayResp);
         let template = instance.header(index, request.sequence_id);
         let message = self.links[index].responder.answer(token, template, request, receipt);

@@ -49,6 +49,8 @@ const RATES_KEPT: Duration = Duration::from_secs(16);
 /// What a clipped estimate says of the rate fades with this time constant, seconds.
 const CLIPPED_FOR_S: f64 = 64.0;
 const RATES_EVERY: Duration = Duration::from_secs(2);
+/// For so long after a change of the rate was judged the one of before may have been right.
+const JUDGED_FOR: Duration = Duration::from_secs(64);
 /// Sync in a row for which an estimate may be outside of what is possible while something is in question.
 const REFUTED: u32 = 8;
 /// An estimate is outside of what is possible if it is so by more than this, nanoseconds: rounding.
@@ -80,6 +82,8 @@ pub struct AdaptiveServo {
     clipped_ppb: f64,
     /// The rates that were believed lately, parts per billion.
     rates: VecDeque<(Time<Free>, f64)>,
+    /// When the rate was last judged to have changed, and what it was before, parts per billion.
+    judged_rate: Option<(Time<Free>, f64)>,
 }
 
 /// The latest observation of each kind, for the raw offset.
@@ -111,6 +115,7 @@ impl AdaptiveServo {
             outside: 0,
             clipped_ppb: 0.0,
             rates: VecDeque::new(),
+            judged_rate: None,
         }
     }
 
@@ -151,6 +156,11 @@ impl AdaptiveServo {
     /// Where time has stepped, what bounded it before bounds it no more, and the clock may step too.
     fn follow_changes(&mut self, at: Time<Free>) {
         let Some(change) = self.estimator.as_mut().and_then(Estimator::take_change) else { return };
+        if change.is_of_rate()
+            && let Some((_, before)) = self.rates.back()
+        {
+            self.judged_rate = Some((at, *before));
+        }
         if change.is_of_time() {
             let pace = self.pace();
             if let Some(estimator) = &self.estimator {
@@ -167,6 +177,9 @@ impl AdaptiveServo {
         }
         while self.rates.front().is_some_and(|(first, _)| at - *first > RATES_KEPT) {
             self.rates.pop_front();
+        }
+        if self.judged_rate.is_some_and(|(judged, _)| at - judged > JUDGED_FOR) {
+            self.judged_rate = None;
         }
     }
 
@@ -262,7 +275,8 @@ impl AdaptiveServo {
             Some(estimator) => {
                 let rate_ppb = estimator.rate_ppb();
                 // What was believed a while ago may have been right, too.
-                let apart = self.rates.iter().map(|(_, believed)| (believed - rate_ppb).abs());
+                let known = self.rates.iter().chain(&self.judged_rate);
+                let apart = known.map(|(_, believed)| (believed - rate_ppb).abs());
                 let error_ppb = least_error_ppb
                     + RATE_SIGMAS * estimator.rate_sigma_ppb()
                     + apart.fold(0.0, f64::max)

@@ -118,6 +118,25 @@ fn a_replaced_neighbour_is_believed_after_a_few_requests() {
 }
 
 #[test]
+fn a_pdelay_req_whose_stamp_comes_behind_those_of_later_ones_is_not_answered() {
+    let mut bench = Bench::new(p2p());
+    bench.poll(0);
+    let mut answers = |port: PortIdentity, number: u16, received: i64| {
+        bench.actions.clear();
+        let body = Body::PdelayReq { origin_timestamp: Timestamp::ZERO };
+        let request = wire(Header::new(port, number), body);
+        bench.receiver.handle_message(at(200), PORT, &request, stamp(at(received)));
+        bench.collect();
+        bench.actions.len()
+    };
+    let other = PortIdentity { clock_identity: ClockIdentity([0x77; 8]), port_number: 3 };
+    assert_eq!(answers(GM, 2, 110), 1);
+    assert_eq!(answers(GM, 1, 50), 0, "nobody waits for that any more");
+    assert_eq!(answers(other, 9, 60), 1, "whoever else asks has asked once");
+    assert_eq!(answers(GM, 3, 170), 1);
+}
+
+#[test]
 fn a_pdelay_req_is_answered_in_two_steps() {
     let mut bench = Bench::new(p2p());
     bench.poll(0);

@@ -101,6 +101,9 @@ struct Waiting {
     manner: Manner,
 }
 
+/// Which server, and where it is by now.
+type Found = (usize, SocketAddr);
+
 /// What went wrong. Totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NtpIoCounts {
@@ -136,7 +139,7 @@ pub struct NtpIo {
     buffer: Box<[u8; MAX_MESSAGE]>,
     counts: NtpIoCounts,
     /// Addresses of names that were looked up again.
-    found: (mpsc::Sender<(usize, SocketAddr)>, mpsc::Receiver<(usize, SocketAddr)>),
+    found: (mpsc::Sender<Found>, mpsc::Receiver<Found>),
 }
 
 impl NtpIo {
@@ -399,8 +402,7 @@ impl NtpIo {
         let now = monotonic();
         for at in 0..self.peers.len() {
             let port = PortIndex(self.config.base.saturating_add(at as u16));
-            loop {
-                let Some(socket) = &self.peers[at].socket else { break };
+            while let Some(socket) = &self.peers[at].socket {
                 match socket::receive(socket, &mut self.buffer) {
                     Ok(got) => self.received(now, port, self.peers[at].place, got),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,

@@ -78,6 +78,11 @@ impl Change {
     pub(super) const fn is_of_time(&self) -> bool {
         self.kind.is_of_time()
     }
+
+    /// Whether the frequency is another one.
+    pub(super) const fn is_of_rate(&self) -> bool {
+        matches!(self.kind, Kind::Rate | Kind::TimeAndRate | Kind::Wander)
+    }
 }
 
 /// A judgement, and what it was made of: to be made again when there is more.
