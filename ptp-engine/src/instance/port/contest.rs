@@ -111,6 +111,8 @@ impl Contest {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
     use crate::prelude::*;
     use crate::stamp::{Stamp, StampSource};
