@@ -10,6 +10,7 @@ mod family;
 mod figures;
 mod histogram;
 mod transparent;
+mod unicast;
 
 use std::{
     collections::BTreeMap,
@@ -41,7 +42,6 @@ use family::{
     NTP_OFFSET, NTP_REQUESTS, NTP_ROOT_DISTANCE, NTP_STRATUM, OFFSET, PARENT, PATH_DELAY,
     PORT_STATE, PRECISION, PRIMING, RING_LOST, SERVERS, SERVO_STATE, SOURCE_SELECTED, SOURCES,
     STEPS, STRATEGY, TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
-    UNICAST_CLIENTS, UNICAST_GRANTS, UNICAST_MESSAGES, UNICAST_REQUESTS, UNICAST_SERVERS,
 };
 
 /// Ports (interface and domain) shown at the most.
@@ -365,32 +365,12 @@ fn add_port(families: &mut Families, interface: &str, domain: &str, figures: &Po
         let labels = [("where", *place), ("outcome", *outcome)];
         families.add(&ANSWERS, &[port[0], port[1], labels[0], labels[1]], *total as f64);
     }
-    add_unicast(families, &port, &figures.unicast);
+    unicast::add(families, &port, &figures.unicast);
     families.add(&STEPS, &port, figures.clock_steps as f64);
     for ((direction, source), histogram) in &figures.timestamp_differences {
         let labels = [("direction", direction.name()), ("source", source.name())];
         let labels = [port[0], port[1], labels[0], labels[1]];
         families.add_histogram(&TIMESTAMP_DIFFERENCE, &labels, histogram);
-    }
-}
-
-fn add_unicast(families: &mut Families, port: &[(&str, &str); 2], figures: &UnicastFigures) {
-    let with = |more: (&'static str, &'static str)| [port[0], port[1], more];
-    if let Some(clients) = figures.clients {
-        families.add(&UNICAST_CLIENTS, port, clients as f64);
-    }
-    for (state, count) in &figures.servers {
-        families.add(&UNICAST_SERVERS, &with(("state", state)), f64::from(*count));
-    }
-    for ((direction, kind), count) in &figures.grants {
-        let labels = [port[0], port[1], ("direction", direction.name()), ("type", *kind)];
-        families.add(&UNICAST_GRANTS, &labels, f64::from(*count));
-    }
-    for (outcome, total) in &figures.requests {
-        families.add(&UNICAST_REQUESTS, &with(("outcome", outcome)), *total as f64);
-    }
-    for (outcome, total) in &figures.messages {
-        families.add(&UNICAST_MESSAGES, &with(("outcome", outcome)), *total as f64);
     }
 }
 

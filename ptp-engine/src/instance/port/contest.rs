@@ -114,7 +114,6 @@ mod tests {
     use alloc::vec::Vec;
 
     use super::*;
-    use crate::prelude::*;
     use crate::stamp::{Stamp, StampSource};
 
     fn at(millis: i64) -> Time<Mono> {

@@ -1,0 +1,103 @@
+//! How the one loop drives the sockets of NTP: what has come in, what is sent, and waiting.
+
+use super::*;
+
+impl Outside for NtpIo {
+    type Delivery = Delivery;
+
+    fn input(delivery: &Delivery) -> Input<'_> {
+        delivery.input()
+    }
+
+    fn next_delivery(&mut self) -> Option<Delivery> {
+        let (delivery, local) = self.ready.pop_front()?;
+        self.local = local;
+        Some(delivery)
+    }
+
+    fn transmit(&mut self, transmit: &Transmit) {
+        let Transmit { on, to, message, token } = transmit;
+        let peer = self.peer(*on);
+        let sent = match (peer, to) {
+            (Some(at), _) => self.request(at, message),
+            (None, Destination::Unicast(to)) => self.answer(*on, *to, message),
+            (None, Destination::Multicast(_)) => return,
+        };
+        let now = monotonic();
+        let failed = token.map(|token| (Delivery::TxStamp { token, stamp: None }, None));
+        let manner = match sent {
+            Ok(manner) => manner,
+            Err(error) => {
+                self.report(peer, &error);
+                self.ready.extend(failed);
+                return;
+            }
+        };
+        let Some(token) = *token else { return };
+        if self.waiting_tx.len() == WAITING {
+            self.counts.overrun += 1;
+            self.ready.extend(failed);
+            return;
+        }
+        let place = match peer {
+            Some(at) => self.peers[at].place,
+            None => Some(usize::from(on.0)),
+        };
+        let waiting = Waiting {
+            until: now + TX_PATIENCE,
+            port: *on,
+            place,
+            bytes: message.to_vec(),
+            source: None,
+            local: None,
+            stack: None,
+            token: Some(token),
+            manner,
+        };
+        // Those that wait already are looked for where time is not short.
+        self.drain(now);
+        match self.find(&waiting, now) {
+            Some(stamp) => self.ready.push_back((Delivery::TxStamp { token, stamp }, None)),
+            None => self.waiting_tx.push_back(waiting),
+        }
+    }
+
+    async fn wait(&mut self, until: Time<Mono>) {
+        if !self.ready.is_empty() {
+            return;
+        }
+        let mut wake = until.min(self.drained + DRAIN);
+        if !self.waiting_rx.is_empty() || !self.waiting_tx.is_empty() {
+            wake = wake.min(monotonic() + RETRY);
+        }
+        let readable = {
+            let sockets = self.peers.iter().filter_map(|peer| peer.socket.as_ref());
+            let sockets = sockets.chain(self.listeners.iter().map(|(_, listener)| listener));
+            let sockets: Vec<_> = sockets.collect();
+            tokio::select! {
+                biased;
+                () = poll_fn(|context| {
+                    for socket in &sockets {
+                        // Reading until there is nothing ends the readiness.
+                        if let Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(context) {
+                            guard.retain_ready();
+                            return Poll::Ready(());
+                        }
+                    }
+                    Poll::Pending
+                }) => true,
+                over = self.timer.until(wake) => {
+                    if let Err(error) = over {
+                        tracing::warn!(%error, "timer");
+                        sleep(std::time::Duration::from_millis(1)).await;
+                    }
+                    false
+                }
+            }
+        };
+        if readable {
+            self.read();
+        }
+        self.look(monotonic());
+    }
+}
