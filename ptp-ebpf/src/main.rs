@@ -48,24 +48,46 @@ const NEXT: i32 = -1;
 /// The driver has taken the packet.
 const NETDEV_TX_OK: i32 = 0;
 
+/// A protocol as a type: what is generic over it is compiled once for each program, so that all of it is in the program
+/// itself and nothing is called.
+trait Wanted {
+    /// The message, if there is one.
+    fn find(ctx: &TcContext) -> Option<Location>;
+}
+
+struct Ptp;
+struct Ntp;
+
+impl Wanted for Ptp {
+    #[inline(always)]
+    fn find(ctx: &TcContext) -> Option<Location> {
+        find(ctx)
+    }
+}
+
+impl Wanted for Ntp {
+    #[inline(always)]
+    fn find(ctx: &TcContext) -> Option<Location> {
+        find_of(ctx, Protocol::Ntp)
+    }
+}
+
 /// TC ingress: the clock is read as soon as the packet is known to be PTP; the stack's own stamp,
 /// taken earlier, comes along where some socket has asked for it.
 #[classifier]
 pub fn ptp_tc_ingress(ctx: TcContext) -> i32 {
-    let location = find(&ctx);
-    tc_ingress(ctx, location)
+    tc_ingress::<Ptp>(ctx)
 }
 
 /// The same for NTP: a program of its own, so that whoever only wants PTP pays for nothing else.
 #[classifier]
 pub fn ntp_tc_ingress(ctx: TcContext) -> i32 {
-    let location = find_of(&ctx, Protocol::Ntp);
-    tc_ingress(ctx, location)
+    tc_ingress::<Ntp>(ctx)
 }
 
 #[inline(always)]
-fn tc_ingress(ctx: TcContext, location: Option<Location>) -> i32 {
-    if let Some(location) = location {
+fn tc_ingress<W: Wanted>(ctx: TcContext) -> i32 {
+    if let Some(location) = W::find(&ctx) {
         let stamps = Stamps::now();
         let _recorded = with_slot(Hook::TcIngress, |slot, _| {
             let skb = ctx.skb.skb;
@@ -116,20 +138,18 @@ fn hint(ctx: &TcContext) -> Option<u64> {
 /// TC egress: everything else first, the clock last.
 #[classifier]
 pub fn ptp_tc_egress(ctx: TcContext) -> i32 {
-    let location = find(&ctx);
-    tc_egress(ctx, location)
+    tc_egress::<Ptp>(ctx)
 }
 
 /// The same for NTP.
 #[classifier]
 pub fn ntp_tc_egress(ctx: TcContext) -> i32 {
-    let location = find_of(&ctx, Protocol::Ntp);
-    tc_egress(ctx, location)
+    tc_egress::<Ntp>(ctx)
 }
 
 #[inline(always)]
-fn tc_egress(ctx: TcContext, location: Option<Location>) -> i32 {
-    if let Some(location) = location {
+fn tc_egress<W: Wanted>(ctx: TcContext) -> i32 {
+    if let Some(location) = W::find(&ctx) {
         // SAFETY: the program's context; the verifier checks the field access.
         let block = unsafe { [(*ctx.skb.skb).cb[0], (*ctx.skb.skb).cb[1]] };
         if block == MARK {
