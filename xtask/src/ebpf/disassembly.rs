@@ -74,20 +74,22 @@ fn symbols<'data>(
 /// directory to the next: `Cs1a2b_9ptp_agent` becomes `C9ptp_agent`.
 fn without_crate_hash(name: &str) -> String {
     let Some(mangled) = name.strip_prefix("_R") else { return name.to_owned() };
-    let mut parts = mangled.split("Cs");
-    let mut text = format!("_R{}", parts.next().unwrap_or_default());
-    for part in parts {
-        match part.split_once('_') {
-            Some((hash, rest)) if hash.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+    let (mut text, mut rest) = ("_R".to_owned(), mangled);
+    while let Some((before, behind)) = rest.split_once("Cs") {
+        text += before;
+        rest = match behind.split_once('_') {
+            // The hash may have these letters in it as well.
+            Some((hash, behind)) if hash.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
                 text += "C";
-                text += rest;
+                behind
             }
             _ => {
                 text += "Cs";
-                text += part;
+                behind
             }
-        }
+        };
     }
+    text += rest;
     text
 }
 
@@ -261,6 +263,7 @@ mod tests {
         assert_eq!(here, "_RNCNvNtC9ptp_agent4find4find0B5_");
         assert_eq!(here, there);
         assert_eq!(without_crate_hash("ptp_tc_egress"), "ptp_tc_egress");
+        assert_eq!(without_crate_hash("_RNvCsabCs8iQ_9ptp_agent4find"), "_RNvC9ptp_agent4find");
         assert_eq!(without_crate_hash("Cs1_"), "Cs1_");
     }
 
