@@ -120,6 +120,21 @@ pub fn ip(namespace: &Namespace, arguments: &str) -> String {
     output(namespace.command("ip").args(arguments.split_whitespace()))
 }
 
+/// An interface's MAC address.
+///
+/// # Panics
+/// If it has none.
+pub fn mac(namespace: &Namespace, interface: &str) -> [u8; 6] {
+    let shown = ip(namespace, &format!("-o link show {interface}"));
+    let text = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
+    let octets: Vec<u8> = text
+        .unwrap_or_default()
+        .split(':')
+        .map(|hex| u8::from_str_radix(hex, 16).unwrap_or_else(|error| panic!("{shown}: {error}")))
+        .collect();
+    octets.try_into().unwrap_or_else(|octets| panic!("{shown}: {octets:?}"))
+}
+
 /// Puts interface `<below>.<identifier>` with an address on top of another one.
 ///
 /// # Errors

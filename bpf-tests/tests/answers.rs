@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bpf_tests::{
     agent::Agent,
     forge::{now, port},
-    links::{Needed, Wire, ip},
+    links::{Needed, Wire, mac},
     need,
     objects::kernel_programs,
     raw::{FrameListener, FrameSocket},
@@ -46,12 +46,7 @@ impl Asking {
         });
         let open = || (FrameSocket::open("ptp0").unwrap(), FrameListener::open("ptp0").unwrap());
         let (send, listen) = wire.client.run(open).unwrap();
-        let shown = ip(&wire.grandmaster, "-o link show gm0");
-        let text = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
-        let mut server_mac = [0; 6];
-        for (byte, hex) in server_mac.iter_mut().zip(text.unwrap_or_default().split(':')) {
-            *byte = u8::from_str_radix(hex, 16).unwrap();
-        }
+        let server_mac = mac(&wire.grandmaster, "gm0");
         Ok(Self { agent, send, listen, server_mac, _wire: wire })
     }
 

@@ -8,7 +8,7 @@ use bpf_tests::{
     agent::{Agent, field},
     alone,
     forge::{now, port},
-    links::{Needed, Star, Wire, ip},
+    links::{Needed, Star, Wire, ip, mac},
     median, need,
     objects::kernel_programs,
     raw::{FrameListener, FrameSocket},
@@ -84,12 +84,7 @@ impl Asking {
         agent.wait_for_text(0, PATIENCE, "answered in the kernel");
         let open = || (FrameSocket::open("ptp0").unwrap(), FrameListener::open("ptp0").unwrap());
         let (send, listen) = wire.client.run(open).unwrap();
-        let shown = ip(&wire.grandmaster, "-o link show gm0");
-        let text = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
-        let mut server_mac = [0; 6];
-        for (byte, hex) in server_mac.iter_mut().zip(text.unwrap_or_default().split(':')) {
-            *byte = u8::from_str_radix(hex, 16).unwrap();
-        }
+        let server_mac = mac(&wire.grandmaster, "gm0");
         Ok(Self { agent, send, listen, server_mac, _wire: wire })
     }
 

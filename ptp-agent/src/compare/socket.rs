@@ -48,6 +48,17 @@ const PACKET_OUTGOING: u32 = 4;
 /// `SKF_AD_OFF` of linux/filter.h, with `SKF_AD_PROTOCOL` 0 and `SKF_AD_PKTTYPE` 4 behind it.
 const ANCILLARY: u32 = 0xffff_f000;
 
+// Instructions of classic BPF (linux/filter.h, linux/bpf_common.h).
+const LOAD_BYTE: u16 = 0x30;
+const LOAD_HALF: u16 = 0x28;
+const LOAD_HALF_INDEXED: u16 = 0x48;
+const LOAD_INDEX_IHL: u16 = 0xb1;
+const AND: u16 = 0x54;
+const IF_EQUAL: u16 = 0x15;
+const IF_GREATER: u16 = 0x25;
+const IF_BITS: u16 = 0x45;
+const RETURN: u16 = 0x06;
+
 /// Which of the packets that a socket is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Offered {
@@ -56,27 +67,26 @@ enum Offered {
     Incoming,
 }
 
+/// How a filter of 20 instructions behind it begins, the last of which refuses the packet. Jumps are counted in
+/// instructions to skip.
+fn in_direction(offered: Offered) -> Vec<SockFilter> {
+    let (outgoing, other) = match offered {
+        Offered::All => return Vec::new(),
+        Offered::Outgoing => (0, 19),
+        Offered::Incoming => (19, 0),
+    };
+    vec![
+        SockFilter::new(LOAD_BYTE, 0, 0, ANCILLARY + 4),
+        SockFilter::new(IF_EQUAL, outgoing, other, PACKET_OUTGOING),
+    ]
+}
+
 /// Event messages in packets that begin with the network header.
 fn event_filter(offered: Offered) -> Vec<SockFilter> {
-    const LOAD_BYTE: u16 = 0x30;
-    const LOAD_HALF: u16 = 0x28;
-    const LOAD_HALF_INDEXED: u16 = 0x48;
-    const LOAD_INDEX_IHL: u16 = 0xb1;
-    const AND: u16 = 0x54;
-    const IF_EQUAL: u16 = 0x15;
-    const IF_GREATER: u16 = 0x25;
-    const IF_BITS: u16 = 0x45;
-    const RETURN: u16 = 0x06;
-    let mut program = Vec::new();
+    let mut program = in_direction(offered);
     let mut emit = |code, then, otherwise, k| {
         program.push(SockFilter::new(code, then, otherwise, k));
     };
-    // Jumps are counted in instructions to skip.
-    if offered != Offered::All {
-        let (outgoing, other) = if offered == Offered::Outgoing { (0, 19) } else { (19, 0) };
-        emit(LOAD_BYTE, 0, 0, ANCILLARY + 4);
-        emit(IF_EQUAL, outgoing, other, PACKET_OUTGOING);
-    }
     emit(LOAD_HALF, 0, 0, ANCILLARY); // 0
     emit(IF_EQUAL, 2, 0, ETHERTYPE_PTP.into());
     emit(IF_EQUAL, 4, 0, ETHERTYPE_IPV4.into());
@@ -105,23 +115,11 @@ fn event_filter(offered: Offered) -> Vec<SockFilter> {
 
 /// Packets of NTP, requests and answers, that begin with the network header.
 fn ntp_filter(offered: Offered) -> Vec<SockFilter> {
-    const LOAD_BYTE: u16 = 0x30;
-    const LOAD_HALF: u16 = 0x28;
-    const LOAD_HALF_INDEXED: u16 = 0x48;
-    const LOAD_INDEX_IHL: u16 = 0xb1;
-    const IF_EQUAL: u16 = 0x15;
-    const IF_BITS: u16 = 0x45;
-    const RETURN: u16 = 0x06;
     let port = u32::from(ntp::PORT);
-    let mut program = Vec::new();
+    let mut program = in_direction(offered);
     let mut emit = |code, then, otherwise, k| {
         program.push(SockFilter::new(code, then, otherwise, k));
     };
-    if offered != Offered::All {
-        let (outgoing, other) = if offered == Offered::Outgoing { (0, 19) } else { (19, 0) };
-        emit(LOAD_BYTE, 0, 0, ANCILLARY + 4);
-        emit(IF_EQUAL, outgoing, other, PACKET_OUTGOING);
-    }
     emit(LOAD_HALF, 0, 0, ANCILLARY); // 0
     emit(IF_EQUAL, 1, 0, ETHERTYPE_IPV4.into());
     emit(IF_EQUAL, 9, 16, ETHERTYPE_IPV6.into());

@@ -35,12 +35,7 @@ pub(super) fn next<'a>(
     socket: &Socket,
     buffer: &'a mut [u8; MAX_MESSAGE],
 ) -> Option<(&'a [u8], Time<Real>)> {
-    loop {
-        let (length, stamp) = receive(socket, buffer).ok()?;
-        if let (Some(message), Some(stamp)) = (message(&buffer[..length]), stamp) {
-            return Some((&buffer[message], stamp));
-        }
-    }
+    next_of(socket, buffer, message)
 }
 
 /// As [`next`], of packets of NTP: what UDP carries.
@@ -48,15 +43,18 @@ pub(crate) fn next_ntp<'a>(
     socket: &Socket,
     buffer: &'a mut [u8; MAX_MESSAGE],
 ) -> Option<(&'a [u8], Time<Real>)> {
+    next_of(socket, buffer, ntp_packet)
+}
+
+fn next_of<'a>(
+    socket: &Socket,
+    buffer: &'a mut [u8; MAX_MESSAGE],
+    find: fn(&[u8]) -> Option<Range<usize>>,
+) -> Option<(&'a [u8], Time<Real>)> {
     loop {
         let (length, stamp) = receive(socket, buffer).ok()?;
-        let Ok(location) = classify_protocol(&buffer[..length], Protocol::Ntp) else { continue };
-        let begin = location.ptp_offset;
-        let said = buffer[..length].get(begin - 4..begin - 2);
-        let said = said.map_or(0, |it| usize::from(u16::from_be_bytes([it[0], it[1]])));
-        let end = length.min(begin + said.saturating_sub(8));
-        if let (true, Some(stamp)) = (begin <= end, stamp) {
-            return Some((&buffer[begin..end], stamp));
+        if let (Some(message), Some(stamp)) = (find(&buffer[..length]), stamp) {
+            return Some((&buffer[message], stamp));
         }
     }
 }
@@ -78,6 +76,20 @@ fn message(packet: &[u8]) -> Option<Range<usize>> {
     (begin <= end).then_some(begin..end)
 }
 
+/// Where in a packet the one of NTP is, as long as UDP says.
+fn ntp_packet(packet: &[u8]) -> Option<Range<usize>> {
+    let begin = classify_protocol(packet, Protocol::Ntp).ok()?.ptp_offset;
+    let said = packet.get(begin - 4..begin - 2);
+    let said = said.map_or(0, |it| usize::from(u16::from_be_bytes([it[0], it[1]])));
+    let end = packet.len().min(begin + said.saturating_sub(8));
+    (begin <= end).then_some(begin..end)
+}
+
+/// A stamp of the kernel as a time; `None` for the zero that stands for none.
+pub(super) fn time(stamp: TimeSpec) -> Option<Time<Real>> {
+    Some(Time::from_epoch(Duration::from_nanos(nanos(stamp)?)))
+}
+
 /// Nanoseconds of a stamp of SO_TIMESTAMPING; `None` for the zero that stands for none.
 pub(crate) fn nanos(stamp: TimeSpec) -> Option<i64> {
     let nanos = stamp.tv_sec().checked_mul(1_000_000_000)?.checked_add(stamp.tv_nsec())?;
@@ -97,9 +109,7 @@ fn receive(
         MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT,
     )?;
     let stamp = received.cmsgs()?.find_map(|message| match message {
-        ControlMessageOwned::ScmTimestampsns(times) => {
-            Some(Time::from_epoch(Duration::from_nanos(nanos(times.system)?)))
-        }
+        ControlMessageOwned::ScmTimestampsns(times) => time(times.system),
         _ => None,
     });
     Ok((received.bytes, stamp))

@@ -30,7 +30,7 @@ use nix::sys::socket::{
 };
 use ptp_common::{
     classify::{ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL},
-    time::{Duration, Real, Time},
+    time::{Real, Time},
 };
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
@@ -461,9 +461,7 @@ fn receive(
         match further {
             ControlMessageOwned::ScmTimestampns(time) => {
                 // A packet that the stack has not stamped gets its stamp from this call.
-                stack = driver_stamp::nanos(time)
-                    .map(|nanos| Time::from_epoch(Duration::from_nanos(nanos)))
-                    .filter(|stamp| *stamp <= before);
+                stack = driver_stamp::time(time).filter(|stamp| *stamp <= before);
             }
             ControlMessageOwned::Ipv6PacketInfo(info) => {
                 scope = Scope::of_primary(Ipv6Addr::from(info.ipi6_addr.s6_addr));

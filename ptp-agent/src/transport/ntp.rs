@@ -17,7 +17,7 @@ use nix::{
 };
 use ptp_common::{
     ntp::PORT,
-    time::{Duration, Real, Time},
+    time::{Real, Time},
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{Interest, unix::AsyncFd};
@@ -164,9 +164,7 @@ fn receive_from(socket: &Socket, buffer: &mut [u8; MAX_MESSAGE]) -> io::Result<G
         match further {
             ControlMessageOwned::ScmTimestampns(time) => {
                 // A packet that the stack has not stamped gets its stamp from this call.
-                stack = driver_stamp::nanos(time)
-                    .map(|nanos| Time::from_epoch(Duration::from_nanos(nanos)))
-                    .filter(|stamp| *stamp <= before);
+                stack = driver_stamp::time(time).filter(|stamp| *stamp <= before);
             }
             ControlMessageOwned::Ipv4PacketInfo(info) => {
                 local = Some(IpAddr::V4(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes())));

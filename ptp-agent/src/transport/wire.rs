@@ -21,11 +21,11 @@ use nix::{
 };
 use ptp_common::{
     classify::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_PTP, classify},
-    time::{Duration, Real, Time},
+    time::{Real, Time},
 };
 use socket2::{SockFilter, Socket};
 
-use super::{MAX_MESSAGE, TransportKind, driver_stamp::nanos};
+use super::{MAX_MESSAGE, TransportKind, driver_stamp::time};
 use crate::sys::packet;
 
 const ETHERNET_HEADER: usize = 14;
@@ -110,9 +110,7 @@ impl WireTap {
             MsgFlags::MSG_DONTWAIT,
         )?;
         let stamp = received.cmsgs()?.find_map(|message| match message {
-            ControlMessageOwned::ScmTimestampns(time) => {
-                Some(Time::from_epoch(Duration::from_nanos(nanos(time)?)))
-            }
+            ControlMessageOwned::ScmTimestampns(stamp) => time(stamp),
             _ => None,
         });
         Ok((received.bytes, stamp))
