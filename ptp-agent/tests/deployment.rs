@@ -159,6 +159,7 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
         stratum: Some(1),
         requests: 1,
         exchanges: 1,
+        is_answering: Some(true),
     };
     metrics.set_ntp_servers([("192.0.2.1".to_owned(), server)].into());
     metrics.set_alarms(Alarm::ALL.iter().map(|alarm| (alarm.name(), false)));

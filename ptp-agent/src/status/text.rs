@@ -203,9 +203,13 @@ fn ntp_server(server: &NtpServer) -> String {
             time(server.root_distance_ns)
         );
     }
-    text += match (server.denied, server.leads) {
-        (true, _) => "; it has refused service",
-        (_, true) => "; leads",
+    if let Some(shift) = server.shift_ns {
+        let _ = write!(text, ", {} from where it usually is", time(Some(shift)));
+    }
+    text += match (server.denied, server.silent, server.leads) {
+        (true, ..) => "; it has refused service",
+        (_, true, _) => "; it does not answer",
+        (_, _, true) => "; leads",
         _ => "",
     };
     text

@@ -5,14 +5,16 @@
 //! Each request leaves by a socket of its own, so that its source port is one that nobody can guess (RFC 9109), and
 //! that takes packets of that server only.
 
+mod held;
+mod names;
 mod outside;
 
 use std::{
-    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    net::{IpAddr, SocketAddr},
     sync::mpsc,
-    thread,
 };
 
+use held::Held;
 use ptp_common::classify::Protocol;
 use socket2::Socket;
 use tokio::io::unix::AsyncFd;
@@ -20,7 +22,10 @@ use tokio::io::unix::AsyncFd;
 use super::{desk::Side, interface::rx_selector, interface::tx_selector, *};
 use crate::{
     capture::Asked,
-    engine::ntp::{Exchange, NtpEvent},
+    engine::{
+        Datagram,
+        ntp::{Exchange, NtpEvent},
+    },
     transport::{driver_stamp, ntp as socket},
 };
 
@@ -135,6 +140,7 @@ pub struct NtpIo {
     /// To which address the request came that was delivered last.
     local: Option<IpAddr>,
     strays: VecDeque<(Vec<u8>, Stamp)>,
+    held: Held,
     drained: Time<Mono>,
     socket_stamps: SocketStamps,
     timer: Timer,
@@ -211,6 +217,7 @@ impl NtpIo {
             ready: VecDeque::new(),
             local: None,
             strays: VecDeque::new(),
+            held: Held::default(),
             drained: Time::ZERO,
             socket_stamps: SocketStamps::default(),
             timer: Timer::new().map_err(IoError::Timer)?,
@@ -267,43 +274,6 @@ impl NtpIo {
             .map(|place| (place.interface.as_str(), place.rx.counts(), place.tx.counts()))
     }
 
-    /// Looks a name up again, in a thread of its own.
-    fn find_again(&self, at: usize) {
-        let Some(peer) = self.peers.get(at) else { return };
-        if peer.host.parse::<IpAddr>().is_ok() {
-            return;
-        }
-        let (host, now, found) = (peer.host.clone(), peer.address, self.found.0.clone());
-        let spawned = thread::Builder::new().name("ntp-name".into()).spawn(move || {
-            match (host.as_str(), now.port()).to_socket_addrs() {
-                Ok(all) => {
-                    // Of several another one than that which does not answer.
-                    let all: Vec<_> = all.collect();
-                    let other = all.iter().find(|it| **it != now).or(all.first());
-                    // Nobody waiting is fine: the agent ends.
-                    if let Some(other) = other {
-                        let _ = found.send((at, *other));
-                    }
-                }
-                Err(error) => tracing::warn!(server = host, %error, "cannot find the server"),
-            }
-        });
-        if let Err(error) = spawned {
-            tracing::debug!(%error, "no thread");
-        }
-    }
-
-    /// Asks servers elsewhere whose names lead elsewhere now; the engine goes on to know them by their first
-    /// addresses.
-    fn move_peers(&mut self) {
-        while let Ok((at, address)) = self.found.1.try_recv() {
-            let taken = self.peers.iter().any(|peer| peer.address == address);
-            let Some(peer) = self.peers.get_mut(at).filter(|_| !taken) else { continue };
-            tracing::info!(server = peer.name, from = %peer.address, to = %address, "NTP server");
-            (peer.address, peer.socket) = (address, None);
-        }
-    }
-
     /// The other end has told when it received and sent: now the noise of the capture points can be compared. Or it
     /// does not answer, and its name may lead elsewhere by now.
     pub fn heard(&mut self, event: &NtpEvent) {
@@ -351,7 +321,12 @@ impl NtpIo {
         Ok(if primed { Manner::Primed } else { Manner::Plain })
     }
 
-    fn answer(&mut self, port: PortIndex, to: Address, message: &[u8]) -> io::Result<Manner> {
+    fn answer(
+        &mut self,
+        port: PortIndex,
+        to: Address,
+        message: &mut Datagram,
+    ) -> io::Result<Manner> {
         let Address::Socket(to) = to else { return Err(io::ErrorKind::AddrNotAvailable.into()) };
         let at = usize::from(port.0);
         let listener = self
@@ -360,6 +335,10 @@ impl NtpIo {
             .find(|(place, listener)| *place == at && socket::is_of_family(listener.get_ref(), to));
         let Some((_, listener)) = listener else { return Err(io::ErrorKind::NotConnected.into()) };
         let primed = self.places[at].primer.before_event();
+        if let Some(made) = message.made() {
+            // What has held it up since it was made it tells as well.
+            message.leave_later(self.held.unusual(monotonic() - made));
+        }
         socket::send_from(listener.get_ref(), self.local, to, message)?;
         Ok(if primed { Manner::Primed } else { Manner::Plain })
     }

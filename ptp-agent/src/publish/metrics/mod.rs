@@ -38,10 +38,10 @@ use crate::{
 };
 use family::{
     ALARM, ANSWERS, BUILD_INFO, CAUSAL_INTERVAL, ERROR_BOUND, EXCHANGES, FREQUENCY, Families,
-    HOST_OFFSET, HOST_OFFSET_BOUND, HOST_READ_AT, LAST_SAMPLE, MESSAGES, NTP_DELAY, NTP_EXCHANGES,
-    NTP_OFFSET, NTP_REQUESTS, NTP_ROOT_DISTANCE, NTP_STRATUM, OFFSET, PARENT, PATH_DELAY,
-    PORT_STATE, PRECISION, PRIMING, RING_LOST, SERVERS, SERVO_STATE, SOURCE_SELECTED, SOURCES,
-    STEPS, STRATEGY, TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
+    HOST_OFFSET, HOST_OFFSET_BOUND, HOST_READ_AT, LAST_SAMPLE, MESSAGES, NTP_ANSWERING, NTP_DELAY,
+    NTP_EXCHANGES, NTP_OFFSET, NTP_REQUESTS, NTP_ROOT_DISTANCE, NTP_STRATUM, OFFSET, PARENT,
+    PATH_DELAY, PORT_STATE, PRECISION, PRIMING, RING_LOST, SERVERS, SERVO_STATE, SOURCE_SELECTED,
+    SOURCES, STEPS, STRATEGY, TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
 };
 
 /// Ports (interface and domain) shown at the most.
@@ -199,6 +199,8 @@ pub struct NtpFigures {
     pub requests: u64,
     /// Exchanges completed.
     pub exchanges: u64,
+    /// Whether it answers; not known of those that only others ask.
+    pub is_answering: Option<bool>,
 }
 
 #[derive(Default)]
@@ -284,6 +286,9 @@ impl Collector for Figures {
                 (&NTP_STRATUM, figures.stratum.map(f64::from)),
             ] {
                 value.into_iter().for_each(|value| families.add(family, &label, value));
+            }
+            if let Some(is_answering) = figures.is_answering {
+                families.add(&NTP_ANSWERING, &label, f64::from(u8::from(is_answering)));
             }
             for (what, total) in [("sent", figures.requests), ("answered", figures.exchanges)] {
                 families.add(&NTP_EXCHANGES, &[label[0], ("outcome", what)], total as f64);
@@ -449,6 +454,7 @@ mod tests {
             stratum: Some(2),
             requests: 9,
             exchanges: 8,
+            is_answering: Some(true),
         };
         metrics.set_ntp_servers([("time.example".to_owned(), server)].into());
         metrics.set_forwarding([("tap0".to_owned(), transparent::tests::example())].into());

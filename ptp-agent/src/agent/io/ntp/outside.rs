@@ -16,11 +16,11 @@ impl Outside for NtpIo {
     }
 
     fn transmit(&mut self, transmit: &Transmit) {
-        let Transmit { on, to, message, token } = transmit;
-        let peer = self.peer(*on);
+        let Transmit { on, to, mut message, token } = *transmit;
+        let peer = self.peer(on);
         let sent = match (peer, to) {
-            (Some(at), _) => self.request(at, message),
-            (None, Destination::Unicast(to)) => self.answer(*on, *to, message),
+            (Some(at), _) => self.request(at, &message),
+            (None, Destination::Unicast(to)) => self.answer(on, to, &mut message),
             (None, Destination::Multicast(_)) => return,
         };
         let now = monotonic();
@@ -33,7 +33,7 @@ impl Outside for NtpIo {
                 return;
             }
         };
-        let Some(token) = *token else { return };
+        let Some(token) = token else { return };
         if self.waiting_tx.len() == WAITING {
             self.counts.overrun += 1;
             self.ready.extend(failed);
@@ -45,7 +45,7 @@ impl Outside for NtpIo {
         };
         let waiting = Waiting {
             until: now + TX_PATIENCE,
-            port: *on,
+            port: on,
             place,
             bytes: message.to_vec(),
             source: None,
