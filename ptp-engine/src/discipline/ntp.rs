@@ -18,6 +18,7 @@ use crate::{
     servo::{DelayInput, LocalTime, SyncInput},
     sources::{Policy, SourceId},
 };
+use alloc::collections::VecDeque;
 use ptp_common::{
     data_set::{ParentDataSet, TimeProperties},
     ntp::Leap,
@@ -27,7 +28,7 @@ use ptp_common::{
 
 /// Tokens of requests have this bit, and no others have.
 const TOKEN: u64 = 1 << 63;
-/// A leader stays one until another's interval is narrower by this factor, so that the clock does not hop.
+/// A leader stays one until another is nearer to UTC by this factor, so that the clock does not hop.
 const HOP: i64 = 2;
 /// The cluster algorithm leaves at least so many (RFC 5905's NMIN).
 const FEWEST_SURVIVORS: usize = 3;
@@ -35,6 +36,8 @@ const FEWEST_SURVIVORS: usize = 3;
 const SMOOTHING: f64 = 8.0;
 /// Exchanges over which the jitter is taken.
 const JITTER: i64 = 8;
+/// Exchanges of which the quickest says what a server is worth (RFC 5905's clock filter).
+const DELAYS: usize = 8;
 /// So long after it has locked a clock is where its grandmaster has it.
 const SETTLED: Duration = Duration::from_secs(60);
 /// One server that sees a shift may have shifted itself.
@@ -48,6 +51,8 @@ struct Server {
     offset: Option<Duration>,
     jitter_ns: f64,
     delay: Duration,
+    /// Round trips of the latest exchanges.
+    delays: VecDeque<Duration>,
     /// What the clock showed more than the free-running scale when the last two answers came. In interleaved mode an exchange is
     /// known as late as with the answer after it, and the clock is another one by then.
     shown: [Option<(Time<Mono>, Duration)>; 2],
@@ -57,6 +62,13 @@ struct Server {
 }
 
 impl Server {
+    /// How far its time may be from UTC by the quickest of its latest exchanges, whenever that was: what it is worth, not what is
+    /// left of it between two exchanges.
+    fn distance(&self) -> Option<Duration> {
+        let quickest = self.delays.iter().min()?;
+        Some(quickest.half().max(Duration::ZERO) + self.said?.root_distance)
+    }
+
     fn heard(&mut self, at: Time<Mono>, shown: Duration) {
         self.shown = [Some((at, shown)), self.shown[0]];
     }
@@ -74,6 +86,10 @@ impl Server {
     fn learn(&mut self, offset: Duration, delay: Duration) -> Duration {
         let before = self.offset.replace(offset);
         self.delay = delay;
+        if self.delays.len() == DELAYS {
+            self.delays.pop_front();
+        }
+        self.delays.push_back(delay);
         let jitter = Duration::from_nanos_f64(self.jitter_ns);
         if let Some(before) = before {
             let step = (offset - before).as_nanos_f64().abs();
@@ -143,6 +159,7 @@ impl Servers {
             offset: None,
             jitter_ns: 0.0,
             delay: Duration::ZERO,
+            delays: VecDeque::new(),
             shown: [None; 2],
             shifts: Default::default(),
             kind: config.kind,
@@ -366,6 +383,13 @@ impl<C: Clock> Discipline<C> {
         })
     }
 
+    /// Asks the servers of NTP a few times soon, where they are witnesses.
+    pub(super) fn look_closer(&mut self, now: Time<Mono>) {
+        if let Some(ntp) = self.ntp.as_mut().filter(|ntp| ntp.part == NtpPart::Witness) {
+            ntp.client.look_closer(now);
+        }
+    }
+
     /// What was usual between clock and servers is so no more.
     pub(super) fn forget_usual(&mut self) {
         for server in self.ntp.iter_mut().flat_map(|ntp| &mut ntp.of) {
@@ -498,11 +522,16 @@ impl Servers {
             return (policy == Policy::Alarm).then_some((leader, Duration::ZERO));
         }
         let width = |opinion: &NtpOpinion| opinion.interval.half_width();
-        let (best, narrowest) = survivors.iter().min_by_key(|(_, opinion)| width(opinion))?;
-        let stays = |(at, opinion): &&(usize, &NtpOpinion)| {
-            self.leader == Some(*at)
-                && width(opinion).as_scaled_nanos()
-                    <= width(narrowest).as_scaled_nanos() * i128::from(HOP)
+        // Whoever was asked last has the narrowest interval; the clock must not hop with that.
+        let distance = |(at, opinion): &(usize, &NtpOpinion)| {
+            self.of[*at].distance().unwrap_or_else(|| width(opinion))
+        };
+        let nearest = survivors.iter().min_by_key(|survivor| distance(survivor))?;
+        let best = &nearest.0;
+        let stays = |survivor: &&(usize, &NtpOpinion)| {
+            self.leader == Some(survivor.0)
+                && distance(survivor).as_scaled_nanos()
+                    <= distance(nearest).as_scaled_nanos() * i128::from(HOP)
         };
         let leader = survivors.iter().find(stays).map_or(*best, |(at, _)| *at);
         let middle = |opinion: &NtpOpinion| opinion.interval.middle().as_nanos_f64();
