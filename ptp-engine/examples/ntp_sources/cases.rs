@@ -158,36 +158,6 @@ pub(crate) fn servers(lie_ms: f64, seeds: core::ops::RangeInclusive<u64>, hours:
                 let before = average.unwrap_or(system.offset_ns);
                 average = Some(before + (system.offset_ns - before) / 32.0);
             }
-            if seed == 1 && (world.now < 600 * SECOND || world.now % (600 * SECOND) < 16 * SECOND) {
-                let t = ptp_common::time::Time::from_nanos(world.now);
-                let error = world.error();
-                let all: Vec<String> = world
-                    .client
-                    .sources(t)
-                    .map(|it| {
-                        format!(
-                            "{:?} {} {:?} [{:.2} {:.2}]",
-                            it.id,
-                            it.is_followed,
-                            it.agrees,
-                            it.interval.map_or(f64::NAN, |i| i.lo.as_nanos() as f64 / 1e6),
-                            it.interval.map_or(f64::NAN, |i| i.hi.as_nanos() as f64 / 1e6)
-                        )
-                    })
-                    .collect();
-                let polls: Vec<_> = world
-                    .client
-                    .ntp_servers()
-                    .map(|it| (it.association.poll, it.association.exchanges))
-                    .collect();
-                eprintln!(
-                    "{} err {:.3} ms bound {:?} state {:?} {polls:?} {all:?}",
-                    world.now / SECOND,
-                    error.0 as f64 / 1e6,
-                    error.1.map(|it| it as f64 / 1e6),
-                    world.client.servo().state()
-                );
-            }
             if world.now < 2 * 3_600 * SECOND {
                 return true;
             }

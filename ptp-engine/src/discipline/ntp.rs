@@ -6,6 +6,8 @@
 
 use core::net::{IpAddr, SocketAddr};
 
+mod combine;
+
 use super::{Discipline, Event, Way, council::NtpOpinion, shift::Shift, witness::free_running};
 use crate::prelude::*;
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
     seam::{Command, Commands, Context, Engine, Input},
     servers::{AssociationConfig, NtpConfig, NtpPart},
     servo::{DelayInput, LocalTime, SyncInput},
-    sources::{Policy, SourceId},
+    sources::SourceId,
 };
 use alloc::collections::VecDeque;
 use ptp_common::{
@@ -28,20 +30,25 @@ use ptp_common::{
 
 /// Tokens of requests have this bit, and no others have.
 const TOKEN: u64 = 1 << 63;
-/// A leader stays one until another is nearer to UTC by this factor, so that the clock does not hop.
-const HOP: i64 = 2;
-/// The cluster algorithm leaves at least so many (RFC 5905's NMIN).
-const FEWEST_SURVIVORS: usize = 3;
 /// What is between the leader and the combined time is followed in so many exchanges.
 const SMOOTHING: f64 = 8.0;
 /// Exchanges over which the jitter is taken.
 const JITTER: i64 = 8;
-/// Exchanges of which the quickest says what a server is worth (RFC 5905's clock filter).
-const DELAYS: usize = 8;
+/// Exchanges of which the quickest counts (RFC 5905's clock filter).
+const LATEST: usize = 8;
 /// So long after it has locked a clock is where its grandmaster has it.
 const SETTLED: Duration = Duration::from_secs(60);
 /// One server that sees a shift may have shifted itself.
 const FEWEST_SHIFTED: usize = 2;
+
+/// One exchange.
+#[derive(Clone, Copy, Debug)]
+struct Latest {
+    at: Time<Mono>,
+    /// Server minus clock.
+    offset: Duration,
+    delay: Duration,
+}
 
 /// What is known of one server.
 #[derive(Clone, Debug)]
@@ -51,8 +58,8 @@ struct Server {
     offset: Option<Duration>,
     jitter_ns: f64,
     delay: Duration,
-    /// Round trips of the latest exchanges.
-    delays: VecDeque<Duration>,
+    /// The latest exchanges.
+    latest: VecDeque<Latest>,
     /// What the clock showed more than the free-running scale when the last two answers came. In interleaved mode an exchange is
     /// known as late as with the answer after it, and the clock is another one by then.
     shown: [Option<(Time<Mono>, Duration)>; 2],
@@ -62,13 +69,6 @@ struct Server {
 }
 
 impl Server {
-    /// How far its time may be from UTC by the quickest of its latest exchanges, whenever that was: what it is worth, not what is
-    /// left of it between two exchanges.
-    fn distance(&self) -> Option<Duration> {
-        let quickest = self.delays.iter().min()?;
-        Some(quickest.half().max(Duration::ZERO) + self.said?.root_distance)
-    }
-
     fn heard(&mut self, at: Time<Mono>, shown: Duration) {
         self.shown = [Some((at, shown)), self.shown[0]];
     }
@@ -83,13 +83,13 @@ impl Server {
     }
 
     /// What the latest offset says of the noise.
-    fn learn(&mut self, offset: Duration, delay: Duration) -> Duration {
+    fn learn(&mut self, at: Time<Mono>, offset: Duration, delay: Duration) -> Duration {
         let before = self.offset.replace(offset);
         self.delay = delay;
-        if self.delays.len() == DELAYS {
-            self.delays.pop_front();
+        if self.latest.len() == LATEST {
+            self.latest.pop_front();
         }
-        self.delays.push_back(delay);
+        self.latest.push_back(Latest { at, offset, delay });
         let jitter = Duration::from_nanos_f64(self.jitter_ns);
         if let Some(before) = before {
             let step = (offset - before).as_nanos_f64().abs();
@@ -159,7 +159,7 @@ impl Servers {
             offset: None,
             jitter_ns: 0.0,
             delay: Duration::ZERO,
-            delays: VecDeque::new(),
+            latest: VecDeque::new(),
             shown: [None; 2],
             shifts: Default::default(),
             kind: config.kind,
@@ -344,7 +344,7 @@ impl<C: Clock> Discipline<C> {
             // Whether the others see it, too, is to be known soon.
             ntp.client.look_closer(way.now);
         }
-        let jitter = server.learn(offset, round_trip);
+        let jitter = server.learn(exchange.t4.time, offset, round_trip);
         let server = server.address.ip();
         ntp.client.judge(exchange.with, offset, jitter);
         let properties = utc(exchange.server.leap);
@@ -425,7 +425,7 @@ impl<C: Clock> Discipline<C> {
         let opinions = self.council.ntp_opinions(now, free);
         let policy = self.on_disagreement();
         let Some(ntp) = &mut self.ntp else { return };
-        let found = ntp.combine(&opinions, at, policy);
+        let found = ntp.combine(&opinions, at, policy, self.locked_at);
         let Some((leader, shift)) = found else { return };
         if ntp.leader != Some(leader) {
             (ntp.leader, ntp.shift) = (Some(leader), None);
@@ -497,73 +497,6 @@ fn parent_of(server: SocketAddr, port: PortIndex, exchange: &Exchange, epoch: u6
     };
     let time_properties = utc(exchange.server.leap);
     Parent { port, set, steps_removed: 0, epoch, time_properties }
-}
-
-impl Servers {
-    /// Who leads, and how far the combined time is ahead of the leader's. `None` while there is nobody, or no
-    /// majority and the policy is not to follow all the same.
-    fn combine(
-        &self,
-        opinions: &[NtpOpinion],
-        latest: usize,
-        policy: Policy,
-    ) -> Option<(usize, Duration)> {
-        let place = |opinion: &NtpOpinion| {
-            self.of.iter().position(|server| id(server.address.ip()) == opinion.id)
-        };
-        let mut survivors: Vec<(usize, &NtpOpinion)> = opinions
-            .iter()
-            .filter(|opinion| opinion.is_member)
-            .filter_map(|opinion| Some((place(opinion)?, opinion)))
-            .collect();
-        if survivors.is_empty() {
-            // Two that contradict each other: whom it has followed so far it follows on, or runs on by itself.
-            let leader = self.leader.unwrap_or(latest);
-            return (policy == Policy::Alarm).then_some((leader, Duration::ZERO));
-        }
-        let width = |opinion: &NtpOpinion| opinion.interval.half_width();
-        // Whoever was asked last has the narrowest interval; the clock must not hop with that.
-        let distance = |(at, opinion): &(usize, &NtpOpinion)| {
-            self.of[*at].distance().unwrap_or_else(|| width(opinion))
-        };
-        let nearest = survivors.iter().min_by_key(|survivor| distance(survivor))?;
-        let best = &nearest.0;
-        let stays = |survivor: &&(usize, &NtpOpinion)| {
-            self.leader == Some(survivor.0)
-                && distance(survivor).as_scaled_nanos()
-                    <= distance(nearest).as_scaled_nanos() * i128::from(HOP)
-        };
-        let leader = survivors.iter().find(stays).map_or(*best, |(at, _)| *at);
-        let middle = |opinion: &NtpOpinion| opinion.interval.middle().as_nanos_f64();
-        let origin = survivors.iter().find(|(at, _)| *at == leader).map(|(_, it)| middle(it))?;
-        // The cluster algorithm (11.2.2): who is farthest from all the others goes, until that is no farther than
-        // their own noise.
-        while survivors.len() > FEWEST_SURVIVORS {
-            let spread = |this: &NtpOpinion| {
-                let squares = survivors.iter().map(|(_, other)| middle(this) - middle(other));
-                squares.map(|apart| apart * apart).sum::<f64>() / (survivors.len() - 1) as f64
-            };
-            let worst = survivors
-                .iter()
-                .enumerate()
-                .filter(|(_, (at, _))| *at != leader)
-                .map(|(n, (_, opinion))| (n, spread(opinion)))
-                .max_by(|a, b| a.1.total_cmp(&b.1));
-            let least =
-                survivors.iter().map(|(at, _)| self.of[*at].jitter_ns).fold(f64::MAX, f64::min);
-            match worst {
-                Some((n, spread)) if spread > least * least => drop(survivors.remove(n)),
-                _ => break,
-            }
-        }
-        let weighted = survivors.iter().map(|(_, opinion)| {
-            let weight = 1.0 / width(opinion).as_nanos_f64().max(1.0);
-            (weight, weight * (middle(opinion) - origin))
-        });
-        let (weights, sum) = weighted.fold((0.0, 0.0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
-        // An opinion is of the free-running scale against the source: one that is larger is of a source that is behind.
-        Some((leader, Duration::from_nanos_f64(-sum / weights)))
-    }
 }
 
 #[cfg(test)]
