@@ -4,6 +4,7 @@
 //! kernel programs: frames with what their records must say, runs on them, and a second loader.
 
 pub mod agent;
+pub mod authority;
 pub mod children;
 pub mod chrony;
 pub mod forge;

@@ -16,7 +16,7 @@ use ptp_agent::{
         alarms::Alarm,
         metrics::{
             CapturePoint, Direction, FAMILIES, Forwarding, Histogram, HostClock, Metrics,
-            NtpFigures, SourceFigures, StampOutcome, UnicastFigures, Way,
+            NtpFigures, NtsFigures, SourceFigures, StampOutcome, UnicastFigures, Way,
         },
     },
     servo::ServoState,
@@ -159,6 +159,7 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
         stratum: Some(1),
         requests: 1,
         exchanges: 1,
+        nts: Some(NtsFigures::default()),
     };
     metrics.set_ntp_servers([("192.0.2.1".to_owned(), server)].into());
     metrics.set_alarms(Alarm::ALL.iter().map(|alarm| (alarm.name(), false)));

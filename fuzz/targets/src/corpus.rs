@@ -142,6 +142,28 @@ pub fn ntp() -> Vec<Vec<u8>> {
     plain.into_iter().chain([long, both]).collect()
 }
 
+/// NTS: what a client says in a key exchange, what it is answered, and a packet with all of its fields.
+pub fn nts() -> Vec<Vec<u8>> {
+    let cookie = [&[0, 5, 0, 16][..], &[5; 16]].concat();
+    let agreed = [&[0x80, 1, 0, 2, 0, 0, 0x80, 4, 0, 2, 0, 15][..], &cookie].concat();
+    let more = [&agreed[..], b"\0\x06\0\x04host\0\x07\0\x02\0\x7b", &[0x80, 0, 0, 0]].concat();
+    let refused = vec![0x80, 2, 0, 2, 0, 1, 0x80, 0, 0, 0];
+    let mut packet = NtpPacket::request(NtpTimestamp(7), 6).to_bytes().to_vec();
+    for (kind, value) in [(0x0104_u16, &[1; 32][..]), (0x0204, &[2; 16]), (0x0304, &[0; 16])] {
+        packet.extend_from_slice(&kind.to_be_bytes());
+        packet.extend_from_slice(&(value.len() as u16 + 4).to_be_bytes());
+        packet.extend_from_slice(value);
+    }
+    packet.extend_from_slice(&[4, 4, 0, 40, 0, 16, 0, 16]);
+    packet.extend_from_slice(&[3; 32]);
+    let nak = NtpPacket {
+        mode: Mode::Server,
+        reference_id: ReferenceId(*b"NTSN"),
+        ..NtpPacket::request(NtpTimestamp(7), 6)
+    };
+    vec![ptp_engine::ntp::nts::request(), more, refused, packet, nak.to_bytes().to_vec()]
+}
+
 /// Requests and answers of CSPTP and SPTP, each in a piece of its own.
 pub fn exchanges() -> Vec<Vec<u8>> {
     let message = |header: Header, body, tlvs: &[(TlvType, &[u8])]| {

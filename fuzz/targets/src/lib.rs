@@ -10,6 +10,7 @@ pub mod csptp;
 pub mod management;
 pub mod node;
 pub mod ntp;
+pub mod nts;
 pub mod readings;
 pub mod residence;
 pub mod ring_record;
@@ -41,6 +42,7 @@ pub const TARGETS: &[Target] = &[
     ("management", management::run, corpus::messages),
     ("node", node::run, corpus::recipes),
     ("ntp", ntp::run, corpus::ntp),
+    ("nts", nts::run, corpus::nts),
     ("readings", readings::run, corpus::readings),
     ("residence", residence::run, corpus::frames),
     ("ring_record", ring_record::run, corpus::records),

@@ -66,7 +66,7 @@ use reach::Standby;
 pub use counts::IoCounts;
 pub use desk::SideCounts;
 pub(super) use desk::is_event;
-pub use ntp::{NtpIo, NtpIoConfig, NtpIoCounts, NtpPeer};
+pub use ntp::{NtpCarrier, NtpIo, NtpIoConfig, NtpIoCounts, NtpPeer, NtsServer};
 pub use sender::{NotASender, Sender};
 
 /// How long a received event message waits for its stamp. On the hook's side the stamp is there
@@ -119,6 +119,12 @@ pub struct IoConfig {
 }
 
 impl IoConfig {
+    /// Whether servers of NTP are asked from the port of event messages.
+    pub(super) fn shares_event_port(&self) -> bool {
+        let asked = self.ntp.iter().flat_map(|ntp| &ntp.peers);
+        asked.into_iter().any(|peer| peer.carrier == NtpCarrier::Ptp)
+    }
+
     /// What carries the messages of an interface.
     pub fn transport_of(&self, interface: &str) -> TransportKind {
         self.transports.get(interface).copied().unwrap_or(self.transport)
@@ -142,6 +148,14 @@ pub enum IoError {
     Wire {
         /// Which.
         far_end: FarEnd,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Something that every system has.
+    #[error("cannot {attempt}: {source}")]
+    Os {
+        /// What was attempted.
+        attempt: &'static str,
         /// What the kernel said.
         source: io::Error,
     },
@@ -289,6 +303,11 @@ impl Io {
             let attached = programs.attach_beside_xdp(interface)?;
             hooks.push(attached);
             let transport = Transport::open(config.transport_of(interface), interface)?;
+            if config.shares_event_port() {
+                // Only now: that another program has it must be found.
+                let attempt = "share the port of event messages";
+                transport.share_event_port().map_err(|source| IoError::Os { attempt, source })?;
+            }
             let up = matches!(link_state(interface), LinkState::Up(_));
             let driver_stamps = wants_driver_stamps(config.tx_source, &transport, interface);
             ports.push(Port {

@@ -120,7 +120,9 @@ impl AgentError {
             Self::Phc(error) => matches!(error, PhcError::Missing(_) | PhcError::ReadOnly(_)),
             Self::Clock(ClockError::NotPermitted { .. }) => true,
             Self::Tap(TapError::Capture(error)) => error.is_missing_on_host(),
-            Self::Io(IoError::Watch(_) | IoError::Wire { .. } | IoError::Timer(_))
+            Self::Io(
+                IoError::Watch(_) | IoError::Wire { .. } | IoError::Os { .. } | IoError::Timer(_),
+            )
             | Self::Tap(TapError::Watch(_) | TapError::StackStamps(_))
             | Self::Output(_)
             | Self::Clock(_)

@@ -34,7 +34,7 @@ use crate::{
     security::file::KeyFileError,
     servo::{Options, Purpose, Servo, choice},
     stamp::StampSource,
-    transport::TransportKind,
+    transport::{TransportKind, nts::TrustError},
 };
 
 /// What stands between the command line and a working command.
@@ -94,6 +94,8 @@ pub(super) enum UsageError {
     NoSuchServer(String, #[source] std::io::Error),
     #[error("the server {0} is named twice, or two names are one address")]
     TwiceTheSameServer(String),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("with --follow ntp there is no PTP: {0} has no meaning")]
     OnlyPtp(&'static str),
     #[error("servers are asked over IP: --csptp and --sptp need --transport udp4 or udp6")]

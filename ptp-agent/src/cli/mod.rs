@@ -256,6 +256,7 @@ fn follow_grandmaster(
     let build = move |config| run_config(again.clone(), config, None, format);
     let reload = reload::reload(file, invocation, build)?;
     let keys = args.port.tap.security.path(&config);
+    let authorities = args.ntp.authorities(&config);
     let config = run_config(args, config, record, format)?;
     phc::free_to_follow(&config.clock)?;
     privileges::keep_only(&needed_to_follow(&config.clock));
@@ -267,7 +268,7 @@ fn follow_grandmaster(
             _ => None,
         };
         let business = Business {
-            read: read(file, &keys),
+            read: read(file, &keys).into_iter().chain(authorities.as_deref()).collect(),
             serving: Some(&config.common.serving),
             exporting: Some(&config.exporting),
             // A recording that was never begun is removed again.

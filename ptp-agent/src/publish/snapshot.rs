@@ -10,7 +10,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use sources::{NtpServed, NtpServer, ServerStatus, SourceStatus, SourcesStatus};
+pub use sources::{NtpServed, NtpServer, NtsStatus, ServerStatus, SourceStatus, SourcesStatus};
 
 use super::management::DataSets;
 use crate::{

@@ -5,9 +5,9 @@ use std::fmt::{Display, Write as _};
 use super::model::{Command, Status, Utc, outcomes, stamps};
 use super::unicast;
 use crate::{
-    engine::origin::BoundReference,
+    engine::{ntp::nts::NtsState, origin::BoundReference},
     publish::{
-        snapshot::{Named, NtpServed, NtpServer, ServerStatus},
+        snapshot::{Named, NtpServed, NtpServer, NtsStatus, ServerStatus},
         text::{nanos, ppb},
     },
     servo::Basis,
@@ -203,12 +203,28 @@ fn ntp_server(server: &NtpServer) -> String {
             time(server.root_distance_ns)
         );
     }
+    if let Some(nts) = &server.nts {
+        let _ = write!(text, ", {}", protection(nts));
+    }
     text += match (server.denied, server.leads) {
         (true, _) => "; it has refused service",
         (_, true) => "; leads",
         _ => "",
     };
     text
+}
+
+/// Whether anybody else could be in the place of a server.
+fn protection(nts: &NtsStatus) -> String {
+    let problem = nts.problem.as_deref().unwrap_or("unknown");
+    match nts.state.known() {
+        Some(NtsState::Protected) => format!("NTS with {} cookies", nts.cookies),
+        Some(NtsState::Negotiating) => "NTS: asks for keys".to_owned(),
+        Some(NtsState::Renewing) if nts.problem.is_none() => "NTS: asks for new keys".to_owned(),
+        Some(NtsState::Renewing) => format!("NTS: no new keys: {problem}"),
+        Some(NtsState::Failed) => format!("NTS: no keys: {problem}"),
+        None => "NTS".to_owned(),
+    }
 }
 
 /// How NTP is served.

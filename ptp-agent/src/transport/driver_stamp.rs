@@ -31,7 +31,7 @@ pub(crate) fn ask(socket: &Socket, wanted: bool) -> io::Result<()> {
 
 /// The next stamp in the error queue of a socket, with the message that it belongs to; what else is
 /// in there is thrown away. `None` when the queue is empty.
-pub(super) fn next<'a>(
+pub(crate) fn next<'a>(
     socket: &Socket,
     buffer: &'a mut [u8; MAX_MESSAGE],
 ) -> Option<(&'a [u8], Time<Real>)> {

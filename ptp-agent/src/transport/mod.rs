@@ -9,6 +9,7 @@ pub(crate) mod driver_stamp;
 mod heavy;
 mod link;
 pub(crate) mod ntp;
+pub mod nts;
 pub mod resolve;
 mod scope;
 pub mod wire;
@@ -220,11 +221,39 @@ pub const fn destination(kind: TransportKind, group: Group) -> ([u8; 6], Option<
 }
 
 impl Transport {
+    /// Lets another socket of this process have the port of event messages too, for what comes from one address alone.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn share_event_port(&self) -> io::Result<()> {
+        self.event.get_ref().set_reuse_address(true)
+    }
+
     /// Opens the sockets. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// [`TransportError`].
     pub fn open(kind: TransportKind, interface: &str) -> Result<Self, TransportError> {
+        Self::open_as(kind, interface, false)
+    }
+
+    /// The same beside sockets that have the port of event messages already, as
+    /// [`share_event_port`](Self::share_event_port) lets them.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub(crate) fn open_shared(
+        kind: TransportKind,
+        interface: &str,
+    ) -> Result<Self, TransportError> {
+        Self::open_as(kind, interface, true)
+    }
+
+    fn open_as(
+        kind: TransportKind,
+        interface: &str,
+        is_shared: bool,
+    ) -> Result<Self, TransportError> {
         let ifindex = nix::net::if_::if_nametoindex(interface)
             .map_err(|_| TransportError::NoInterface(interface.to_owned()))?;
         let failed = |attempt, source: io::Error| {
@@ -248,13 +277,18 @@ impl Transport {
             }
             TransportKind::Udp4 | TransportKind::Udp6 => {
                 let open = |port| {
-                    udp_socket(kind, interface, ifindex, port).map_err(|(attempt, error)| {
-                        if error.kind() == io::ErrorKind::AddrInUse && attempt.starts_with("bind") {
-                            let interface = interface.to_owned();
-                            return TransportError::PortInUse { port, interface };
-                        }
-                        failed(attempt, error)
-                    })
+                    let is_shared = is_shared && port == PORT_EVENT;
+                    udp_socket(kind, interface, (ifindex, port), is_shared).map_err(
+                        |(attempt, error)| {
+                            if error.kind() == io::ErrorKind::AddrInUse
+                                && attempt.starts_with("bind")
+                            {
+                                let interface = interface.to_owned();
+                                return TransportError::PortInUse { port, interface };
+                            }
+                            failed(attempt, error)
+                        },
+                    )
                 };
                 (open(PORT_EVENT)?, Some(open(PORT_GENERAL)?))
             }
@@ -478,8 +512,8 @@ fn receive(
 fn udp_socket(
     kind: TransportKind,
     interface: &str,
-    ifindex: u32,
-    port: u16,
+    (ifindex, port): (u32, u16),
+    is_shared: bool,
 ) -> Result<Socket, (&'static str, io::Error)> {
     let step = |attempt| move |error| (attempt, error);
     let v6 = kind == TransportKind::Udp6;
@@ -496,6 +530,7 @@ fn udp_socket(
     } else {
         (Ipv4Addr::UNSPECIFIED, port).into()
     };
+    socket.set_reuse_address(is_shared).map_err(step("open a UDP socket"))?;
     socket.bind(&any.into()).map_err(step("bind to the PTP port"))?;
     // A multicast message of ours must not come back to us, nor leave the link.
     let groups = "join the PTP multicast groups";

@@ -23,7 +23,12 @@ impl Io {
             port.reopen_at = None;
             if wanted && port.transport.is_none() {
                 let kind = self.config.transport_of(&port.interface);
-                match reopen(&mut self.programs, kind, &port.interface) {
+                match reopen(
+                    &mut self.programs,
+                    kind,
+                    &port.interface,
+                    self.config.shares_event_port(),
+                ) {
                     Ok((transport, hooks)) => {
                         port.ifindex = transport.ifindex();
                         port.driver_stamps =
@@ -176,9 +181,12 @@ fn reopen(
     programs: &mut Programs,
     kind: TransportKind,
     interface: &str,
+    is_shared: bool,
 ) -> Result<(Transport, AttachedHooks), IoError> {
     let hooks = programs.attach_beside_xdp(interface)?;
-    Ok((Transport::open(kind, interface)?, hooks))
+    // Nobody else is to have the port, but the own client of NTP may have it by now.
+    let open = if is_shared { Transport::open_shared } else { Transport::open };
+    Ok((open(kind, interface)?, hooks))
 }
 
 pub(super) async fn receive_any(ports: &mut [Port]) -> (PortIndex, io::Result<Received>) {

@@ -13,7 +13,7 @@ use crate::{
         sources::SourceId,
     },
     publish::{
-        metrics::{NtpFigures, SourceFigures},
+        metrics::{NtpFigures, NtsFigures, SourceFigures},
         snapshot::{NtpServer, SourceStatus, SourcesStatus},
     },
 };
@@ -103,6 +103,13 @@ pub(super) fn ntp_figures(servers: &[NtpServer]) -> BTreeMap<String, NtpFigures>
                 stratum: server.stratum,
                 requests: server.requests,
                 exchanges: server.exchanges,
+                nts: server.nts.as_ref().map(|nts| NtsFigures {
+                    state: nts.state.known().unwrap_or_default(),
+                    key_exchanges: nts.key_exchanges,
+                    failures: nts.failures,
+                    naks: nts.naks,
+                    refused: nts.refused,
+                }),
             };
             (server.name.clone(), figures)
         })

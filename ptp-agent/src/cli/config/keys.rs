@@ -180,6 +180,7 @@ const SECTIONS: [Section; 5] = [
             live(option("on-disagreement", Default("\"alarm\""))),
             option("ntp", Example("[\"192.0.2.1\", \"time.example\"]")),
             option("ntp-poll", Default("\"6,10\"")),
+            option("ntp-nts-ca", Example("\"/etc/ptp-agent/authority.pem\"")),
             option("ntp-mode", Default("\"interleaved\"")),
             option("follow", Default("\"ptp\"")),
             option("role", Default("\"receiver\"")),

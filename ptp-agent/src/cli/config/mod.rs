@@ -103,6 +103,7 @@ pub(super) struct RunSection {
     pub(super) on_disagreement: Option<Policy>,
     pub(super) ntp: Option<Vec<Host>>,
     pub(super) ntp_poll: Option<PollOption>,
+    pub(super) ntp_nts_ca: Option<PathBuf>,
     pub(super) ntp_mode: Option<NtpMode>,
     pub(super) follow: Option<Follow>,
     pub(super) role: Option<RunRole>,

@@ -96,6 +96,10 @@ families! {
     NTP_STRATUM = GAUGE "ptp_ntp_stratum" "Stratum of a server of NTP.";
     NTP_EXCHANGES = COUNTER "ptp_ntp_exchanges_total"
         "Requests sent to a server of NTP, and those whose exchange was completed.";
+    NTP_NTS_STATE = GAUGE "ptp_ntp_nts_state"
+        "1 for how a server of NTP that is asked with NTS is protected, 0 otherwise.";
+    NTP_NTS = COUNTER "ptp_ntp_nts_total"
+        "Key exchanges with a server of NTP, its refusals of cookies, and answers that were not authentic.";
     NTP_REQUESTS = COUNTER "ptp_ntp_requests_total"
         "Requests of NTP that came here, by what became of them.";
     ALARM = GAUGE "ptp_alarm" "1 while the alarm is raised, 0 otherwise.";
