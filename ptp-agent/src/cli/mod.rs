@@ -8,6 +8,7 @@ mod documents;
 mod import;
 mod knowledge;
 mod log;
+mod marking;
 mod merge;
 mod ntp;
 mod phc;

@@ -8,6 +8,7 @@
 pub(crate) mod driver_stamp;
 mod heavy;
 mod link;
+mod marking;
 pub(crate) mod ntp;
 pub mod resolve;
 mod scope;
@@ -15,6 +16,7 @@ pub mod wire;
 
 pub(crate) use heavy::MOST as HEAVY_SENDERS;
 pub use link::{LinkState, LinkWatch, interface_addresses, interface_mac, link_state};
+pub use marking::Marking;
 
 use std::{
     fmt,
@@ -224,7 +226,11 @@ impl Transport {
     ///
     /// # Errors
     /// [`TransportError`].
-    pub fn open(kind: TransportKind, interface: &str) -> Result<Self, TransportError> {
+    pub fn open(
+        kind: TransportKind,
+        interface: &str,
+        marking: &Marking,
+    ) -> Result<Self, TransportError> {
         let ifindex = nix::net::if_::if_nametoindex(interface)
             .map_err(|_| TransportError::NoInterface(interface.to_owned()))?;
         let failed = |attempt, source: io::Error| {
@@ -248,13 +254,17 @@ impl Transport {
             }
             TransportKind::Udp4 | TransportKind::Udp6 => {
                 let open = |port| {
-                    udp_socket(kind, interface, ifindex, port).map_err(|(attempt, error)| {
-                        if error.kind() == io::ErrorKind::AddrInUse && attempt.starts_with("bind") {
-                            let interface = interface.to_owned();
-                            return TransportError::PortInUse { port, interface };
-                        }
-                        failed(attempt, error)
-                    })
+                    udp_socket(kind, interface, ifindex, port, marking).map_err(
+                        |(attempt, error)| {
+                            if error.kind() == io::ErrorKind::AddrInUse
+                                && attempt.starts_with("bind")
+                            {
+                                let interface = interface.to_owned();
+                                return TransportError::PortInUse { port, interface };
+                            }
+                            failed(attempt, error)
+                        },
+                    )
                 };
                 (open(PORT_EVENT)?, Some(open(PORT_GENERAL)?))
             }
@@ -276,7 +286,7 @@ impl Transport {
             ifindex,
             event: register(event)?,
             general: general.map(register).transpose()?,
-            scopes: Scopes::default(),
+            scopes: Scopes::new(marking.scope()),
         })
     }
 
@@ -480,6 +490,7 @@ fn udp_socket(
     interface: &str,
     ifindex: u32,
     port: u16,
+    marking: &Marking,
 ) -> Result<Socket, (&'static str, io::Error)> {
     let step = |attempt| move |error| (attempt, error);
     let v6 = kind == TransportKind::Udp6;
@@ -497,11 +508,11 @@ fn udp_socket(
         (Ipv4Addr::UNSPECIFIED, port).into()
     };
     socket.bind(&any.into()).map_err(step("bind to the PTP port"))?;
-    // A multicast message of ours must not come back to us, nor leave the link.
+    marking.apply(&socket, port == PORT_EVENT, v6).map_err(step("mark packets"))?;
+    // A multicast message of ours must not come back to us.
     let groups = "join the PTP multicast groups";
     if v6 {
         socket.set_multicast_loop_v6(false).map_err(step(groups))?;
-        socket.set_multicast_hops_v6(1).map_err(step(groups))?;
         socket.set_multicast_if_v6(ifindex).map_err(step(groups))?;
         for scope in Scope::ALL {
             socket.join_multicast_v6(&scope.primary(), ifindex).map_err(step(groups))?;
@@ -511,7 +522,6 @@ fn udp_socket(
         socket.join_multicast_v6(&PEER_V6, ifindex).map_err(step(groups))?;
     } else {
         socket.set_multicast_loop_v4(false).map_err(step(groups))?;
-        socket.set_multicast_ttl_v4(1).map_err(step(groups))?;
         let index = InterfaceIndexOrAddress::Index(ifindex);
         socket.join_multicast_v4_n(&PRIMARY_V4, &index).map_err(step(groups))?;
         socket.join_multicast_v4_n(&PEER_V4, &index).map_err(step(groups))?;

@@ -23,7 +23,7 @@ impl Io {
             port.reopen_at = None;
             if wanted && port.transport.is_none() {
                 let kind = self.config.transport_of(&port.interface);
-                match reopen(&mut self.programs, kind, &port.interface) {
+                match reopen(&mut self.programs, kind, &port.interface, &self.config.marking) {
                     Ok((transport, hooks)) => {
                         port.ifindex = transport.ifindex();
                         port.driver_stamps =
@@ -176,9 +176,10 @@ fn reopen(
     programs: &mut Programs,
     kind: TransportKind,
     interface: &str,
+    marking: &Marking,
 ) -> Result<(Transport, AttachedHooks), IoError> {
     let hooks = programs.attach_beside_xdp(interface)?;
-    Ok((Transport::open(kind, interface)?, hooks))
+    Ok((Transport::open(kind, interface, marking)?, hooks))
 }
 
 pub(super) async fn receive_any(ports: &mut [Port]) -> (PortIndex, io::Result<Received>) {

@@ -9,6 +9,7 @@
 mod family;
 mod figures;
 mod histogram;
+mod synce;
 mod transparent;
 mod unicast;
 
@@ -29,6 +30,7 @@ pub use figures::{
     SERVO_STATES, STRATEGIES, StampOutcome, UnicastFigures, message_type_name,
 };
 pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
+pub use synce::SyncEFigures;
 pub use transparent::{Forwarding, Way};
 
 use super::snapshot::{Following, Named, Snapshot};
@@ -145,6 +147,11 @@ impl Metrics {
         self.figures.lock().ntp_servers = servers;
     }
 
+    /// Sets what is known of synchronous Ethernet.
+    pub fn set_synce(&self, figures: SyncEFigures) {
+        self.figures.lock().synce = figures;
+    }
+
     /// Sets what a transparent clock has done on its ports, by interface. Those beyond [`MAX_PORTS`] are not
     /// shown.
     pub fn set_forwarding(&self, forwarding: BTreeMap<String, Forwarding>) {
@@ -210,6 +217,7 @@ struct State {
     sources: Option<SourceFigures>,
     ntp_requests: BTreeMap<&'static str, u64>,
     ntp_servers: BTreeMap<String, NtpFigures>,
+    synce: SyncEFigures,
 }
 
 #[derive(Clone)]
@@ -289,6 +297,7 @@ impl Collector for Figures {
                 families.add(&NTP_EXCHANGES, &[label[0], ("outcome", what)], total as f64);
             }
         }
+        state.synce.add(&mut families);
         for (alarm, raised) in &state.alarms {
             families.add(&ALARM, &[("alarm", alarm)], f64::from(*raised));
         }
@@ -451,6 +460,7 @@ mod tests {
             exchanges: 8,
         };
         metrics.set_ntp_servers([("time.example".to_owned(), server)].into());
+        metrics.set_synce(synce::tests::example());
         metrics.set_forwarding([("tap0".to_owned(), transparent::tests::example())].into());
         metrics
     }
