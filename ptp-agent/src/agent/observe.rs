@@ -83,20 +83,20 @@ pub struct ObserveConfig {
     pub format: Format,
 }
 
-/// Observes until it is told to end; takes over what `reload` makes when it is told to (SIGHUP).
+/// Observes until it is told to end; takes over what `reload` makes when it is told to (SIGHUP). `synce` has been opened
+/// before privileges were given up.
 ///
 /// # Errors
 /// [`AgentError`]: what the host lacks at the start, or a reader of the output that has gone.
 pub async fn observe(
     config: ObserveConfig,
     reload: Option<Reload<ObserveConfig>>,
+    synce: SyncE,
 ) -> Result<(), AgentError> {
     let mut ending = Ending::new(config.duration, reload.as_ref())?;
     let publication = Publication::default();
     let services = Services::start(config.serving, &publication, monotonic());
     let ntp = config.ntp.then(|| NtpEyes::open(&config.tap)).transpose()?;
-    let mut synce = SyncE::open(&config.tap.interfaces, monotonic());
-    synce.look(monotonic());
     let mut tap = Tap::open(config.tap)?;
     let output = start_output(config.format)?;
     let start = monotonic();
