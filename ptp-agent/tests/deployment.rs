@@ -16,8 +16,9 @@ use ptp_agent::{
         alarms::Alarm,
         metrics::{
             CapturePoint, Direction, FAMILIES, Forwarding, Histogram, HostClock, Metrics,
-            NtpFigures, NtsFigures, SourceFigures, StampOutcome, UnicastFigures, Way,
+            NtpFigures, NtsFigures, SourceFigures, StampOutcome, SyncEFigures, UnicastFigures, Way,
         },
+        snapshot::{DpllStatus, EsmcStatus},
     },
     servo::ServoState,
     stamp::StampSource,
@@ -162,6 +163,13 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
         nts: Some(NtsFigures::default()),
     };
     metrics.set_ntp_servers([("192.0.2.1".to_owned(), server)].into());
+    let heard = EsmcStatus {
+        interface: "eth0".to_owned(),
+        level: Some("QL-PRC".into()),
+        rank: Some(3),
+        ..EsmcStatus::default()
+    };
+    metrics.set_synce(SyncEFigures::new(&[heard], &[DpllStatus::default()]));
     metrics.set_alarms(Alarm::ALL.iter().map(|alarm| (alarm.name(), false)));
     let messages = TYPES
         .iter()

@@ -3,6 +3,7 @@
 
 use ptp_common::{
     classify::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL},
+    esmc::{Esmc, ExtendedQuality},
     ntp::{Mode, NtpPacket, NtpTimestamp, ReferenceId},
     record::{RECORD_SIZE, RECORD_VERSION},
     wire::{
@@ -301,6 +302,29 @@ pub fn keys_and_messages() -> Vec<Vec<u8>> {
         .iter()
         .flat_map(|message| [1, 3, 0x81].map(|kind| [&[kind][..], message].concat()));
     files.chain(messages).collect()
+}
+
+/// Messages of ESMC, alone and as a series of frames with the time between.
+pub fn slow_frames() -> Vec<Vec<u8>> {
+    let extended = ExtendedQuality {
+        enhanced_ssm: 0x21,
+        clock_identity: PORT.clock_identity,
+        is_mixed: false,
+        is_partial: true,
+        cascaded_eeecs: 1,
+        cascaded_eecs: 2,
+    };
+    let messages = [(0x2, None), (0xf, None), (0x2, Some(extended))].map(|(ssm, extended)| {
+        let mut buffer = [0; Esmc::EXTENDED_LENGTH];
+        let length = Esmc { is_event: ssm == 0xf, ssm, extended }.emit(&mut buffer);
+        buffer[..length].to_vec()
+    });
+    let series = messages.iter().cycle().take(30).flat_map(|message| {
+        let length = u8::try_from(message.len()).unwrap_or(u8::MAX);
+        [&[7, length][..], message].concat()
+    });
+    let series: Vec<u8> = series.collect();
+    messages.into_iter().chain([series]).collect()
 }
 
 /// Lines of agents and answers of Prometheus.

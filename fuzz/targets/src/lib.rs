@@ -7,6 +7,7 @@ pub mod corpus;
 pub mod authentication;
 pub mod classifier;
 pub mod csptp;
+pub mod esmc;
 pub mod management;
 pub mod node;
 pub mod ntp;
@@ -39,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     ("authentication", authentication::run, corpus::messages),
     ("classifier", classifier::run, corpus::frames),
     ("csptp", csptp::run, corpus::exchanges),
+    ("esmc", esmc::run, corpus::slow_frames),
     ("management", management::run, corpus::messages),
     ("node", node::run, corpus::recipes),
     ("ntp", ntp::run, corpus::ntp),

@@ -51,7 +51,7 @@ use crate::{
     stamp::{Manner, Stamp, StampSource},
     sys::{clock::monotonic, schedule, timer::Timer},
     transport::{
-        Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Transport, TransportError,
+        Channel, LinkState, LinkWatch, MAX_MESSAGE, Marking, Received, Transport, TransportError,
         TransportKind, link_state,
         wire::{FarEnd, WireTap},
     },
@@ -116,6 +116,8 @@ pub struct IoConfig {
     pub transports: BTreeMap<String, TransportKind>,
     /// Servers of NTP that are asked beside.
     pub ntp: Option<NtpIoConfig>,
+    /// How packets over IP are marked.
+    pub marking: Marking,
 }
 
 impl IoConfig {
@@ -302,7 +304,8 @@ impl Io {
             let wire = wire.transpose()?;
             let attached = programs.attach_beside_xdp(interface)?;
             hooks.push(attached);
-            let transport = Transport::open(config.transport_of(interface), interface)?;
+            let transport =
+                Transport::open(config.transport_of(interface), interface, &config.marking)?;
             if config.shares_event_port() {
                 // Only now: that another program has it must be found.
                 let attempt = "share the port of event messages";

@@ -47,6 +47,7 @@ use crate::{
     recording::{Problem, ReadError, RecordError},
     sys::clock,
     transport::{TransportError, interface_mac},
+    zones::ZoneError,
 };
 use io::{IoCounts, IoError, SideCounts};
 use services::Serving;
@@ -70,6 +71,9 @@ pub enum AgentError {
     /// A clock that cannot be steered.
     #[error(transparent)]
     Clock(#[from] ClockError),
+    /// Time zones that cannot be told.
+    #[error(transparent)]
+    Zones(#[from] ZoneError),
     /// A recording that cannot be written.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -118,7 +122,7 @@ impl AgentError {
             Self::Io(IoError::Capture(error)) => error.is_missing_on_host(),
             Self::Io(IoError::Transport(error)) => !matches!(error, TransportError::Socket { .. }),
             Self::Phc(error) => matches!(error, PhcError::Missing(_) | PhcError::ReadOnly(_)),
-            Self::Clock(ClockError::NotPermitted { .. }) => true,
+            Self::Clock(ClockError::NotPermitted { .. }) | Self::Zones(_) => true,
             Self::Tap(TapError::Capture(error)) => error.is_missing_on_host(),
             Self::Io(
                 IoError::Watch(_) | IoError::Wire { .. } | IoError::Os { .. } | IoError::Timer(_),
@@ -149,6 +153,8 @@ pub struct Common {
     pub io: io::IoConfig,
     /// `domainNumber`.
     pub domain: u8,
+    /// `clockIdentity`; `None` for one of the first MAC address.
+    pub clock_identity: Option<ClockIdentity>,
     /// End by itself after this time.
     pub duration: Option<StdDuration>,
     /// Where it can be asked.
@@ -231,7 +237,12 @@ impl Ending {
 
 /// The clock identity of a host: from the first interface that has a MAC address (IEEE 1588-2019
 /// 7.5.2.2.2), otherwise from the seed.
-fn clock_identity(interfaces: &[String], seed: u64) -> ClockIdentity {
+fn clock_identity(common: &Common, seed: u64) -> ClockIdentity {
+    let interfaces = &common.io.interfaces;
+    common.clock_identity.unwrap_or_else(|| identity_of(interfaces, seed))
+}
+
+fn identity_of(interfaces: &[String], seed: u64) -> ClockIdentity {
     interfaces
         .iter()
         .find_map(|interface| interface_mac(interface).filter(|mac| *mac != [0; 6]))

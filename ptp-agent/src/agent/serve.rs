@@ -1,9 +1,11 @@
 //! `ptp-agent serve`: a software grandmaster. Its Follow_Up carries the kernel's stamp of its own
 //! Sync, so it is as good as the stamps are, on any interface.
 
+mod answering;
+mod zones;
+
 use std::{
     collections::BTreeMap,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
     time::{Duration as StdDuration, Instant},
 };
 
@@ -28,7 +30,6 @@ use super::{
 };
 use crate::{
     answers::{self, Answers, PortAnswers, Prefix, own_networks},
-    capture::Choice,
     clock::{Clock, served::ServedTime, virtual_clock::VirtualClock},
     engine::{
         Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
@@ -44,8 +45,12 @@ use crate::{
         snapshot::{self, NtpServed, Port, Snapshot},
     },
     stamp::StampSource,
+    synce::SyncE,
     sys::clock::{host_reading, monotonic},
+    zones::ZoneName,
 };
+use answering::open_answers;
+use zones::LocalTimes;
 
 /// Which time is served.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -96,6 +101,8 @@ pub struct ServeConfig {
     pub multicast: bool,
     /// Exchanges that are answered beside.
     pub exchanges: csptp::Answers,
+    /// Time zones whose local times are announced.
+    pub time_zones: Vec<ZoneName>,
 }
 
 #[derive(Clone)]
@@ -166,6 +173,7 @@ pub async fn serve(
     let mut ending = Ending::new(common.duration, reload.as_ref())?;
     let publication = Publication::default();
     let services = Services::start(common.serving.clone(), &publication, monotonic());
+    let local_times = LocalTimes::open(&config.time_zones)?;
     // Nobody tells a grandmaster when its messages arrived, so there is nothing to compare points by.
     let io = Io::open(IoConfig {
         rx_source: common.io.rx_source.or(StampSource::Stack),
@@ -175,7 +183,7 @@ pub async fn serve(
     let answers = open_answers(&config)?;
     let output = start_output(common.format)?;
     let start = monotonic();
-    let identity = clock_identity(&common.io.interfaces, seed(common.seed));
+    let identity = clock_identity(common, seed(common.seed));
     let count = u16::try_from(common.io.interfaces.len()).unwrap_or(u16::MAX);
     let ports: Vec<PortIndex> = (0..count).map(PortIndex).collect();
     let mut transmitter = TransmitterConfig {
@@ -244,6 +252,8 @@ pub async fn serve(
         .transpose()?;
     let mut around = Around {
         served,
+        local_times,
+        synce: SyncE::open(&common.io.interfaces, start),
         ports,
         start,
         identity,
@@ -258,6 +268,7 @@ pub async fn serve(
         interfaces: common.io.interfaces.clone(),
     };
     around.look_after_networks(&mut server);
+    around.look_after_zones(&mut server, start);
     around.look_after_answers(&mut server, monotonic());
     confinement::keep_system_calls(common.is_confined);
     match &mut ntp {
@@ -311,6 +322,8 @@ type Server = Drive<Node>;
 /// What is around a grandmaster.
 struct Around {
     served: Served,
+    local_times: LocalTimes,
+    synce: SyncE,
     ports: Vec<PortIndex>,
     start: Time<Mono>,
     identity: ClockIdentity,
@@ -324,53 +337,6 @@ struct Around {
     /// Who alone is answered.
     serve_to: Vec<Prefix>,
     interfaces: Vec<String>,
-}
-
-/// The kernel's part of answering, where it is wanted and possible.
-fn open_answers(config: &ServeConfig) -> Result<Option<Answers>, AgentError> {
-    let io = &config.common.io;
-    // A program has no keys, and does not see the other end of a wire.
-    let obstacle = if io.security.is_some() {
-        Some("messages are authenticated")
-    } else if !io.wire.is_empty() {
-        Some("stamps are taken at the other end of the wire")
-    } else if matches!(
-        io.rx_source,
-        Choice::AnyXdp | Choice::Fixed(StampSource::XdpNative | StampSource::XdpGeneric)
-    ) {
-        Some("receive stamps are taken by XDP")
-    } else {
-        None
-    };
-    let mode = config.answers.mode;
-    if mode == answers::Mode::Off {
-        return Ok(None);
-    }
-    if let Some(reason) = obstacle {
-        if mode == answers::Mode::Tc {
-            tracing::warn!(reason, "requests are answered by the agent");
-        }
-        return Ok(None);
-    }
-    let is_stack = io.rx_source != Choice::Fixed(StampSource::TcIngress);
-    // The standard library's, which nobody can know.
-    let key = RandomState::new().build_hasher().finish();
-    let opened = Answers::open(
-        config.answers.clone(),
-        &io.interfaces,
-        io.transport,
-        is_stack,
-        key,
-        config.exchanges,
-    );
-    match opened {
-        Ok(answers) => Ok(Some(answers)),
-        Err(error) if mode == answers::Mode::Tc => Err(IoError::Capture(error).into()),
-        Err(error) => {
-            tracing::info!(%error, "requests are answered by the agent");
-            Ok(None)
-        }
-    }
 }
 
 impl Host<Node> for Around {
@@ -419,6 +385,7 @@ impl Host<Node> for Around {
             }
         }
         self.look_after_networks(server);
+        self.look_after_zones(server, now);
         self.tell_prefixes(server);
         self.look_after_answers(server, now);
         self.publish(server, now);
@@ -443,6 +410,7 @@ impl Host<Node> for Around {
         );
         let clock_quality = transmitter.config().clock_quality;
         transmitter.set_quality(ClockQuality { clock_class: new.clock_class, ..clock_quality });
+        self.local_times.change(&new.time_zones);
         self.health.set_limits(new.common.limits);
         self.services.change(new.common.serving, now);
     }
@@ -496,13 +464,14 @@ impl Around {
 
     fn publish(&mut self, server: &Server, now: Time<Mono>) {
         let Drive { io, engine: transmitter, .. } = server;
-        let Self { ports, publication, health, services, answers, .. } = self;
+        self.synce.look(now);
+        let Self { ports, publication, health, services, answers, synce, .. } = self;
         let (ports_up, ports_down) = health::links(io, ports);
         let totals = health::totals(io, ports, |port| transmitter.counters(port));
         services.look_after(now);
         let is_unserved = services.is_lacking();
         let is_displaced = io.is_displaced();
-        let rest = Facts::default();
+        let rest = synce.facts(now);
         let refused = io.last_refused();
         let facts =
             Facts { totals, ports_up, ports_down, is_unserved, is_displaced, refused, ..rest };
@@ -521,10 +490,14 @@ impl Around {
                 figures.answers = answer_figures(answers.as_mut(), *port, counters);
             });
         }
+        publication.metrics.set_synce(synce.figures(now));
         publication.metrics.set_ring_lost(io.ring_lost());
         // A grandmaster is healthy as long as it runs its loop.
         publication.set_followed_until(Instant::now() + StdDuration::from_secs(10));
+        let (extras, time_zone_database) = self.local_times.status();
         let snapshot = Snapshot {
+            extras,
+            time_zone_database,
             command: Some(snapshot::Command::Serve.into()),
             uptime_s: Some((now - self.start).as_secs_f64()),
             clock_identity: Some(self.identity.to_string()),
@@ -539,6 +512,8 @@ impl Around {
                     ..own_port(io, *port, transmitter.port_state(*port))
                 })
                 .collect(),
+            synce: synce.status(now),
+            dplls: synce.dplls().to_vec(),
             lost: losses(io, transmitter, ports),
             alarms: health.status(now),
             data_sets: Some(data_sets::of_transmitter(transmitter)),

@@ -12,6 +12,7 @@ use super::{
     documents,
     knowledge::KnowledgeArgs,
     log::LogFormat,
+    marking::MarkingArgs,
     ntp::{NtpArgs, NtpServeArgs},
     phc,
     profile::ProfileName,
@@ -32,6 +33,7 @@ use crate::{
     servo::choice::Choice,
     status, trace,
     transport::{TransportKind, wire::FarEnd},
+    zones::ZoneName,
 };
 
 /// Portable PTP agent: eBPF timestamps on any interface, no help needed from NIC or driver.
@@ -247,6 +249,8 @@ pub(super) struct PortArgs {
     /// Between the transmit stamp and the wire, ns: is added. SOURCE=NS for one capture point.
     #[arg(long, value_name = "[SOURCE=]NS", allow_hyphen_values = true)]
     pub(super) egress_latency: Vec<Latency>,
+    #[command(flatten)]
+    pub(super) marking: MarkingArgs,
     /// Seed for the randomised message intervals, for repeatable runs.
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
@@ -400,6 +404,10 @@ pub(super) struct ServeArgs {
     /// Answers per second that it gives to one client.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) answers_per_client: Option<u32>,
+    /// Announce local time of these zones, as in Europe/Berlin, with its next jump (16.3); at most four. Clients show it,
+    /// and follow it with no clock. From the system's database, which is read again at SIGHUP.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub(super) time_zone: Vec<ZoneName>,
     /// Fall silent where a better grandmaster serves, until it is gone: true or false (default).
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) contend: Option<bool>,

@@ -35,6 +35,7 @@ use crate::{
     servo::{Options, Purpose, Servo, choice},
     stamp::StampSource,
     transport::{TransportKind, nts::TrustError},
+    zones,
 };
 
 /// What stands between the command line and a working command.
@@ -176,7 +177,12 @@ fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
     })
 }
 
-fn common(args: &PortArgs, config: &Config, format: Format) -> Result<Common, UsageError> {
+fn common(
+    args: &PortArgs,
+    config: &Config,
+    format: Format,
+    usual_dscp: u8,
+) -> Result<Common, UsageError> {
     let (rx_source, tx_source) = sources(&args.tap, config)?;
     let latencies = |given: &[Latency], file: &Option<Latencies>| {
         let given: Latencies = given.iter().copied().collect();
@@ -200,8 +206,10 @@ fn common(args: &PortArgs, config: &Config, format: Format) -> Result<Common, Us
             wire: Vec::new(),
             transports: BTreeMap::new(),
             ntp: None,
+            marking: args.marking.marking(config, usual_dscp),
         },
         domain,
+        clock_identity: args.marking.identity(config),
         duration: args.tap.duration,
         serving: Serving {
             security,
@@ -257,11 +265,12 @@ pub(super) fn run_config(
     let profile = args.roles.profile(&config.run);
     args.port.transport = args.port.transport.or(config.transport).or(Some(profile.transport));
     args.port.domain = args.port.domain.or(config.domain).or(Some(profile.domain));
-    let mut common = common(&args.port, &config, format)?;
+    let mut common = common(&args.port, &config, format, profile.dscp)?;
     let section = config.run;
     let delay_mechanism =
         args.delay.or(section.delay).map_or(profile.delay_mechanism, Delay::mechanism);
     profile.check(common.io.transport, common.domain, delay_mechanism)?;
+    profile.check_intervals(args.roles.log_intervals(&section))?;
     common.io.is_pinned = section.pin_parent.unwrap_or(true);
     let witness_domains = match args.witness_domains.is_empty() {
         true => section.witness_domains.clone().unwrap_or_default(),
@@ -413,7 +422,7 @@ pub(super) fn serve_config(
     config: Config,
     format: Format,
 ) -> Result<ServeConfig, UsageError> {
-    let mut common = common(&args.port, &config, format)?;
+    let mut common = common(&args.port, &config, format, 0)?;
     // To enter the namespace at the other end of a wire takes more than a server needs.
     common.is_confined &= args.wire.is_empty();
     common.io.wire = args.wire;
@@ -457,6 +466,14 @@ pub(super) fn serve_config(
         },
         ..default
     };
+    let time_zones = match args.time_zone.is_empty() {
+        true => section.time_zone.unwrap_or_default(),
+        false => args.time_zone,
+    };
+    if time_zones.len() > zones::MOST {
+        let too_many = format!("{}, at most {}", time_zones.len(), zones::MOST);
+        return Err(UsageError::OutOfRange("--time-zone", too_many));
+    }
     Ok(ServeConfig {
         common,
         ntp,
@@ -473,6 +490,7 @@ pub(super) fn serve_config(
         priority1: args.priority1.or(section.priority1).unwrap_or(128),
         priority2: args.priority2.or(section.priority2).unwrap_or(128),
         clock_class: args.clock_class.or(section.clock_class).unwrap_or(248),
+        time_zones,
         contends: args.contend.or(section.contend).unwrap_or(false),
         exchanges: csptp::Answers {
             csptp: args.csptp.or(section.csptp).unwrap_or(false),

@@ -8,6 +8,7 @@ mod documents;
 mod import;
 mod knowledge;
 mod log;
+mod marking;
 mod merge;
 mod ntp;
 mod phc;
@@ -45,7 +46,8 @@ use crate::{
     recording::{FollowedClock, Start, Steered},
     servo::{Servo, choice},
     status,
-    sys::privileges,
+    synce::SyncE,
+    sys::{clock::monotonic, privileges},
     trace,
     transparent::TransparentError,
 };
@@ -185,12 +187,14 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
             let reload = reload::reload(file, invocation, build)?;
             let keys = args.tap.security.path(&config);
             let config = observe_config(args, &config, format)?;
+            // What listens to slow protocols is opened with a right that nothing else needs here.
+            let synce = SyncE::open(&config.tap.interfaces, monotonic());
             privileges::keep_only(privileges::CAPTURE);
             if config.is_confined {
                 let serving = Some(&config.serving);
                 Business { read: read(file, &keys), serving, ..Business::default() }.keep_only();
             }
-            block_on(observe::observe(config, reload))?
+            block_on(observe::observe(config, reload, synce))?
         }
         Command::Compare(args) => {
             let args = compare_args(args, &config)?;

@@ -10,7 +10,9 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use extras::{AlternateTime, AnnouncedExtras, PowerStatus, ZoneDatabase};
 pub use sources::{NtpServed, NtpServer, NtsStatus, ServerStatus, SourceStatus, SourcesStatus};
+pub use synce::{DpllPin, DpllStatus, EsmcStatus};
 
 use super::management::DataSets;
 use crate::{
@@ -149,6 +151,18 @@ pub struct Snapshot {
     /// What is observed.
     #[serde(flatten, skip_serializing_if = "is_absent")]
     pub observing: Observing,
+    /// What else is announced: by the grandmaster that is followed, or by this one.
+    #[serde(flatten, skip_serializing_if = "is_absent")]
+    pub extras: AnnouncedExtras,
+    /// Where alternate times are from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone_database: Option<ZoneDatabase>,
+    /// What ESMC of synchronous Ethernet says, by interface.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub synce: Vec<EsmcStatus>,
+    /// The kernel's DPLLs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dplls: Vec<DpllStatus>,
     /// The ports.
     pub ports: Vec<Port>,
     /// Everything that was lost, by cause.
@@ -472,6 +486,9 @@ pub struct ObservedPort {
     pub role: Option<Named<ObservedRole>>,
     /// Whom it announces.
     pub grandmaster: Option<String>,
+    /// What else.
+    #[serde(flatten, skip_serializing_if = "is_absent")]
+    pub extras: AnnouncedExtras,
     /// Complete exchanges, by kind.
     pub exchanges: BTreeMap<String, u64>,
     /// Incomplete ones, by cause.
@@ -528,7 +545,9 @@ pub struct Residence {
     pub max_ns: Option<i64>,
 }
 
+mod extras;
 mod sources;
+mod synce;
 #[cfg(test)]
 mod tests;
 pub mod unicast;

@@ -11,6 +11,7 @@ use crate::{
         text::{nanos, ppb},
     },
     servo::Basis,
+    synce::{dpll_text, esmc_text},
 };
 
 /// A time for people: `1 h 2 min`, `12 s`.
@@ -80,6 +81,13 @@ pub(super) fn page(status: &Status) -> String {
     if let Some(withheld) = &status.following.withheld {
         line("withheld", withheld.clone());
     }
+    for (what, text) in status.extras.lines() {
+        line(what, text);
+    }
+    if let Some(database) = &status.time_zone_database {
+        let doubt = database.doubt.as_ref().map_or(String::new(), |doubt| format!(": {doubt}"));
+        line("time zones", format!("database {}{doubt}", known(&database.version)));
+    }
     for server in &status.ntp {
         line("NTP server", ntp_server(server));
     }
@@ -117,6 +125,12 @@ pub(super) fn page(status: &Status) -> String {
                 ),
             ),
         }
+    }
+    for heard in &status.synce {
+        line("SyncE", format!("{}: {}", heard.interface, esmc_text(heard)));
+    }
+    for dpll in &status.dplls {
+        line("DPLL", dpll_text(dpll));
     }
     for server in &status.servers {
         line("server", asked(server));

@@ -8,6 +8,7 @@
 pub(crate) mod driver_stamp;
 mod heavy;
 mod link;
+mod marking;
 pub(crate) mod ntp;
 pub mod nts;
 pub mod resolve;
@@ -16,6 +17,7 @@ pub mod wire;
 
 pub(crate) use heavy::MOST as HEAVY_SENDERS;
 pub use link::{LinkState, LinkWatch, interface_addresses, interface_mac, link_state};
+pub use marking::Marking;
 
 use std::{
     fmt,
@@ -233,8 +235,12 @@ impl Transport {
     ///
     /// # Errors
     /// [`TransportError`].
-    pub fn open(kind: TransportKind, interface: &str) -> Result<Self, TransportError> {
-        Self::open_as(kind, interface, false)
+    pub fn open(
+        kind: TransportKind,
+        interface: &str,
+        marking: &Marking,
+    ) -> Result<Self, TransportError> {
+        Self::open_as(kind, interface, marking, false)
     }
 
     /// The same beside sockets that have the port of event messages already, as
@@ -245,13 +251,15 @@ impl Transport {
     pub(crate) fn open_shared(
         kind: TransportKind,
         interface: &str,
+        marking: &Marking,
     ) -> Result<Self, TransportError> {
-        Self::open_as(kind, interface, true)
+        Self::open_as(kind, interface, marking, true)
     }
 
     fn open_as(
         kind: TransportKind,
         interface: &str,
+        marking: &Marking,
         is_shared: bool,
     ) -> Result<Self, TransportError> {
         let ifindex = nix::net::if_::if_nametoindex(interface)
@@ -278,7 +286,7 @@ impl Transport {
             TransportKind::Udp4 | TransportKind::Udp6 => {
                 let open = |port| {
                     let is_shared = is_shared && port == PORT_EVENT;
-                    udp_socket(kind, interface, (ifindex, port), is_shared).map_err(
+                    udp_socket(kind, interface, (ifindex, port), marking, is_shared).map_err(
                         |(attempt, error)| {
                             if error.kind() == io::ErrorKind::AddrInUse
                                 && attempt.starts_with("bind")
@@ -310,7 +318,7 @@ impl Transport {
             ifindex,
             event: register(event)?,
             general: general.map(register).transpose()?,
-            scopes: Scopes::default(),
+            scopes: Scopes::new(marking.scope()),
         })
     }
 
@@ -513,6 +521,7 @@ fn udp_socket(
     kind: TransportKind,
     interface: &str,
     (ifindex, port): (u32, u16),
+    marking: &Marking,
     is_shared: bool,
 ) -> Result<Socket, (&'static str, io::Error)> {
     let step = |attempt| move |error| (attempt, error);
@@ -532,11 +541,11 @@ fn udp_socket(
     };
     socket.set_reuse_address(is_shared).map_err(step("open a UDP socket"))?;
     socket.bind(&any.into()).map_err(step("bind to the PTP port"))?;
-    // A multicast message of ours must not come back to us, nor leave the link.
+    marking.apply(&socket, port == PORT_EVENT, v6).map_err(step("mark packets"))?;
+    // A multicast message of ours must not come back to us.
     let groups = "join the PTP multicast groups";
     if v6 {
         socket.set_multicast_loop_v6(false).map_err(step(groups))?;
-        socket.set_multicast_hops_v6(1).map_err(step(groups))?;
         socket.set_multicast_if_v6(ifindex).map_err(step(groups))?;
         for scope in Scope::ALL {
             socket.join_multicast_v6(&scope.primary(), ifindex).map_err(step(groups))?;
@@ -546,7 +555,6 @@ fn udp_socket(
         socket.join_multicast_v6(&PEER_V6, ifindex).map_err(step(groups))?;
     } else {
         socket.set_multicast_loop_v4(false).map_err(step(groups))?;
-        socket.set_multicast_ttl_v4(1).map_err(step(groups))?;
         let index = InterfaceIndexOrAddress::Index(ifindex);
         socket.join_multicast_v4_n(&PRIMARY_V4, &index).map_err(step(groups))?;
         socket.join_multicast_v4_n(&PEER_V4, &index).map_err(step(groups))?;

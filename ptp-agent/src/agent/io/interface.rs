@@ -23,11 +23,13 @@ impl Io {
             port.reopen_at = None;
             if wanted && port.transport.is_none() {
                 let kind = self.config.transport_of(&port.interface);
+                let is_shared = self.config.shares_event_port();
                 match reopen(
                     &mut self.programs,
                     kind,
                     &port.interface,
-                    self.config.shares_event_port(),
+                    is_shared,
+                    &self.config.marking,
                 ) {
                     Ok((transport, hooks)) => {
                         port.ifindex = transport.ifindex();
@@ -182,11 +184,12 @@ fn reopen(
     kind: TransportKind,
     interface: &str,
     is_shared: bool,
+    marking: &Marking,
 ) -> Result<(Transport, AttachedHooks), IoError> {
     let hooks = programs.attach_beside_xdp(interface)?;
     // Nobody else is to have the port, but the own client of NTP may have it by now.
     let open = if is_shared { Transport::open_shared } else { Transport::open };
-    Ok((open(kind, interface)?, hooks))
+    Ok((open(kind, interface, marking)?, hooks))
 }
 
 pub(super) async fn receive_any(ports: &mut [Port]) -> (PortIndex, io::Result<Received>) {

@@ -45,6 +45,7 @@ use crate::{
         snapshot::{self, Following, Port, Snapshot, StrategyStatus},
     },
     servo::{ServoState, Trust},
+    synce::SyncE,
     sys::clock::monotonic,
 };
 
@@ -83,6 +84,7 @@ pub(super) struct Teller {
     pub(super) limits: Limits,
     /// Who is asked.
     pub(super) servers: Option<Servers>,
+    pub(super) synce: SyncE,
 }
 
 impl Teller {
@@ -299,13 +301,14 @@ impl Teller {
             raw_apart: self.apart.least(),
             contradicted: sources::contradicted(&runner.engine, now),
             hints: health::hints(&runner.io, receiver, now),
-            ..Facts::default()
+            ..self.synce.facts(now)
         }
     }
 
     pub(super) fn housekeep(&mut self, runner: &Runner) -> Result<(), AgentError> {
         let now = monotonic();
         self.services.look_after(now);
+        self.synce.look(now);
         let view = export::view(&runner.engine, now, &self.known());
         self.exports.tick(&view);
         let host = host::line(&runner.engine, &view, &self.host_name);
@@ -351,6 +354,7 @@ impl Teller {
         self.publication.metrics.set_sources(sources::figures(&runner.engine, now));
         let asked = ntp::asked(&runner.engine, &runner.io);
         self.publication.metrics.set_ntp_servers(sources::ntp_figures(&asked));
+        self.publication.metrics.set_synce(self.synce.figures(now));
         self.publication.metrics.set_ring_lost(runner.io.ring_lost());
         let snapshot = self.snapshot(now, runner, &view, facts.withheld);
         if let Err(error) = self.publication.publish(snapshot) {
@@ -418,6 +422,9 @@ impl Teller {
             alarms: self.health.status(now),
             data_sets: Some(data_sets::of_client(client, last, self.sync_interval)),
             sources: Some(sources::status(client, now)),
+            extras: roles::extras(receiver),
+            synce: self.synce.status(now),
+            dplls: self.synce.dplls().to_vec(),
             ntp: ntp::asked(client, &runner.io),
             servers: self.servers.as_ref().map(|it| it.status(client, now)).unwrap_or_default(),
             ..Snapshot::default()

@@ -16,6 +16,7 @@ use super::{
     args::{Delay, ServeClock},
     clock::{ClockSection, ExportArgs, RunClock},
     log::LogLevel,
+    marking::{self, IdentityOption},
     ntp::{Follow, Host, NtpMode, PollOption},
     profile::ProfileName,
     roles::{PortOption, RunRole},
@@ -28,6 +29,7 @@ use crate::{
     engine::{discipline::Policy, receiver::Acceptable, strategy},
     servo::Choice,
     transport::TransportKind,
+    zones::ZoneName,
 };
 
 /// A configuration file has no reason to be larger.
@@ -58,6 +60,11 @@ pub(super) struct Config {
     tx_source: Option<String>,
     pub(super) ring_kib: Option<u32>,
     pub(super) prime: Option<PrimeMode>,
+    pub(super) dscp_event: Option<u8>,
+    pub(super) dscp_general: Option<u8>,
+    pub(super) udp_ttl: Option<u8>,
+    pub(super) udp6_scope: Option<u8>,
+    pub(super) clock_identity: Option<IdentityOption>,
     pub(super) ingress_latency: Option<Latencies>,
     pub(super) egress_latency: Option<Latencies>,
     pub(super) metrics_address: Option<SocketAddr>,
@@ -151,6 +158,7 @@ pub(super) struct ServeSection {
     pub(super) answers_per_client: Option<std::num::NonZeroU32>,
     pub(super) management_set: Option<bool>,
     pub(super) contend: Option<bool>,
+    pub(super) time_zone: Option<Vec<ZoneName>>,
     pub(super) ntp: Option<bool>,
     pub(super) ntp_stratum: Option<u8>,
     pub(super) ntp_smear: Option<bool>,
@@ -215,6 +223,7 @@ impl Config {
         self.rx_source()?;
         self.tx_source()?;
         self.clock.check()?;
+        marking::check(self).map_err(|(key, problem)| ConfigError::Value { key, problem })?;
         if let Some(kib) = self.ring_kib
             && super::args::ring_kib(&kib.to_string()).is_err()
         {

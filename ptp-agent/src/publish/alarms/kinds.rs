@@ -193,6 +193,15 @@ alarms! {
     /// log says which and why. Time is kept all the same, and the agent tries again every ten seconds.
     EndpointUnavailable = "endpoint_unavailable", "metrics, a socket or an export cannot be served",
         [Receiver Transmitter Observer Transparent], raise 0 s, clear 0 s;
+    /// The frequency of a link has a lower quality level than it usually has, by what ESMC of synchronous Ethernet says.
+    /// A reference in the network was lost, or another path is used; clocks that take their frequency from this
+    /// link are worse for it. PTP itself does not depend on it.
+    QualityLevelLowered = "quality_level_lowered", "the link's frequency has become worse",
+        [Receiver Transmitter Observer], raise 0 s, clear 5 s;
+    /// ESMC of synchronous Ethernet has come in by an interface, and comes no more: nobody knows how good the frequency
+    /// of that link is. The neighbour was reconfigured or replaced, or drops slow protocols.
+    EsmcLost = "esmc_lost", "no ESMC on a link that had it",
+        [Receiver Transmitter Observer], raise 0 s, clear 2 s;
     /// More than one message in ten leaves without the correction that it should have: nobody saw its event
     /// message arrive or leave. Clients behind this host see its queues in these. The detail says why.
     CorrectionsMissing = "corrections_missing", "messages leave uncorrected",

@@ -167,6 +167,10 @@ pub struct Facts {
     pub hints: Vec<String>,
     /// Where sources of time contradict each other: which, and what is done.
     pub contradicted: Option<String>,
+    /// Where the quality level of synchronous Ethernet is lower than it usually is.
+    pub quality_lowered: Option<String>,
+    /// Where ESMC has stopped.
+    pub esmc_lost: Option<String>,
     /// Of a transparent clock: why many messages leave without a correction.
     pub uncorrected: Option<String>,
     /// The same: whether a program of this host relays as well.
@@ -325,6 +329,8 @@ impl Alarms {
                     .as_ref()
                     .is_some_and(|recent| is_rate(recent.unauthentic, UNAUTHENTIC, is_raised)),
                 Alarm::RequestFlood => recent.as_ref().is_some_and(|recent| recent.refused > 0),
+                Alarm::QualityLevelLowered => facts.quality_lowered.is_some(),
+                Alarm::EsmcLost => facts.esmc_lost.is_some(),
                 Alarm::CorrectionsMissing => facts.uncorrected.is_some(),
                 Alarm::DoubleCorrection => facts.is_relayed,
                 Alarm::HardwareForwarding => facts.switched.is_some(),
@@ -442,6 +448,8 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
             format!("{total} in all{}", last.unwrap_or_default())
         }
         Alarm::RequestFlood => format!("{} not answered in all", facts.totals.refused),
+        Alarm::QualityLevelLowered => facts.quality_lowered.clone().unwrap_or_default(),
+        Alarm::EsmcLost => facts.esmc_lost.clone().unwrap_or_default(),
         Alarm::CorrectionsMissing => facts.uncorrected.clone().unwrap_or_default(),
         Alarm::HardwareForwarding => facts.switched.clone().unwrap_or_default(),
         _ => String::new(),

@@ -102,6 +102,14 @@ families! {
         "Key exchanges with a server of NTP, its refusals of cookies, and answers that were not authentic.";
     NTP_REQUESTS = COUNTER "ptp_ntp_requests_total"
         "Requests of NTP that came here, by what became of them.";
+    SYNCE_QUALITY = GAUGE "ptp_synce_quality_info"
+        "Quality level that ESMC of synchronous Ethernet tells on an interface; always 1.";
+    SYNCE_RANK = GAUGE "ptp_synce_quality_rank"
+        "Place of that quality level in their order: 0 is ePRTC, 3 a primary reference, 9 equipment, 15 not to be used.";
+    ESMC_FRAMES = COUNTER "ptp_esmc_frames_total"
+        "Frames of ESMC that came in by an interface, by what became of them.";
+    DPLL_LOCK = GAUGE "ptp_dpll_lock_status"
+        "1 for the state that a DPLL of the kernel is in, 0 for the others.";
     ALARM = GAUGE "ptp_alarm" "1 while the alarm is raised, 0 otherwise.";
 }
 

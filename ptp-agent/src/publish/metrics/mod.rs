@@ -10,6 +10,7 @@ mod family;
 mod figures;
 mod histogram;
 mod ntp;
+mod synce;
 mod transparent;
 mod unicast;
 
@@ -31,6 +32,7 @@ pub use figures::{
 };
 pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
 pub use ntp::{NtpFigures, NtsFigures};
+pub use synce::SyncEFigures;
 pub use transparent::{Forwarding, Way};
 
 use super::snapshot::{Following, Named, Snapshot};
@@ -147,6 +149,11 @@ impl Metrics {
         self.figures.lock().ntp_servers = servers;
     }
 
+    /// Sets what is known of synchronous Ethernet.
+    pub fn set_synce(&self, figures: SyncEFigures) {
+        self.figures.lock().synce = figures;
+    }
+
     /// Sets what a transparent clock has done on its ports, by interface. Those beyond [`MAX_PORTS`] are not
     /// shown.
     pub fn set_forwarding(&self, forwarding: BTreeMap<String, Forwarding>) {
@@ -195,6 +202,7 @@ struct State {
     sources: Option<SourceFigures>,
     ntp_requests: BTreeMap<&'static str, u64>,
     ntp_servers: BTreeMap<String, NtpFigures>,
+    synce: SyncEFigures,
 }
 
 #[derive(Clone)]
@@ -261,6 +269,7 @@ impl Collector for Figures {
             families.add(&NTP_REQUESTS, &[("outcome", outcome)], *total as f64);
         }
         ntp::add(&mut families, state.ntp_servers.iter().take(MAX_PORTS));
+        state.synce.add(&mut families);
         for (alarm, raised) in &state.alarms {
             families.add(&ALARM, &[("alarm", alarm)], f64::from(*raised));
         }
@@ -424,6 +433,7 @@ mod tests {
             nts: Some(NtsFigures::default()),
         };
         metrics.set_ntp_servers([("time.example".to_owned(), server)].into());
+        metrics.set_synce(synce::tests::example());
         metrics.set_forwarding([("tap0".to_owned(), transparent::tests::example())].into());
         metrics
     }
