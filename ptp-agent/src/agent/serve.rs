@@ -1,9 +1,10 @@
 //! `ptp-agent serve`: a software grandmaster. Its Follow_Up carries the kernel's stamp of its own
 //! Sync, so it is as good as the stamps are, on any interface.
 
+mod kernel;
+
 use std::{
     collections::BTreeMap,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
     time::{Duration as StdDuration, Instant},
 };
 
@@ -15,10 +16,12 @@ use ptp_common::{
 use serde_json::json;
 
 use super::{
-    AgentError, Common, Ending, Reload, clock_identity, clock_line, confinement, data_sets,
+    AgentError, Common, Ending, Reload,
+    answer_for::{self, AnswerFor},
+    clock_identity, clock_line, confinement, data_sets,
     drive::{Drive, Host, Occasion},
     health::{self, Health},
-    io::{Io, IoConfig, IoError},
+    io::Io,
     ntp::{self, NtpServing, over_ptp::OverPtp},
     seed,
     services::Services,
@@ -28,11 +31,10 @@ use super::{
 };
 use crate::{
     answers::{self, Answers, PortAnswers, Prefix, own_networks},
-    capture::Choice,
     clock::{Clock, served::ServedTime, virtual_clock::VirtualClock},
     engine::{
         Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
-        ReadClock, counters::Counters, csptp, instance::Instance, node::Node, receiver::PortConfig,
+        ReadClock, csptp, instance::Instance, node::Node, receiver::PortConfig,
         transmitter::TransmitterConfig, unicast::service::ServiceConfig,
     },
     publish::{
@@ -43,7 +45,6 @@ use crate::{
         metrics::Direction,
         snapshot::{self, NtpServed, Port, Snapshot},
     },
-    stamp::StampSource,
     sys::clock::{host_reading, monotonic},
 };
 
@@ -96,6 +97,8 @@ pub struct ServeConfig {
     pub multicast: bool,
     /// Exchanges that are answered beside.
     pub exchanges: csptp::Answers,
+    /// In whose name requests are answered, instead of serving.
+    pub answer_for: Option<AnswerFor>,
 }
 
 #[derive(Clone)]
@@ -162,17 +165,15 @@ pub async fn serve(
     config: ServeConfig,
     reload: Option<Reload<ServeConfig>>,
 ) -> Result<(), AgentError> {
+    if config.answer_for.is_some() {
+        return answer_for::answer(config, reload).await;
+    }
     let ServeConfig { common, clock, .. } = &config;
     let mut ending = Ending::new(common.duration, reload.as_ref())?;
     let publication = Publication::default();
     let services = Services::start(common.serving.clone(), &publication, monotonic());
-    // Nobody tells a grandmaster when its messages arrived, so there is nothing to compare points by.
-    let io = Io::open(IoConfig {
-        rx_source: common.io.rx_source.or(StampSource::Stack),
-        tx_source: common.io.tx_source.or(StampSource::StartXmit),
-        ..common.io.clone()
-    })?;
-    let answers = open_answers(&config)?;
+    let io = Io::open(kernel::io_config(&config))?;
+    let answers = kernel::open(&config)?;
     let output = start_output(common.format)?;
     let start = monotonic();
     let identity = clock_identity(&common.io.interfaces, seed(common.seed));
@@ -326,53 +327,6 @@ struct Around {
     interfaces: Vec<String>,
 }
 
-/// The kernel's part of answering, where it is wanted and possible.
-fn open_answers(config: &ServeConfig) -> Result<Option<Answers>, AgentError> {
-    let io = &config.common.io;
-    // A program has no keys, and does not see the other end of a wire.
-    let obstacle = if io.security.is_some() {
-        Some("messages are authenticated")
-    } else if !io.wire.is_empty() {
-        Some("stamps are taken at the other end of the wire")
-    } else if matches!(
-        io.rx_source,
-        Choice::AnyXdp | Choice::Fixed(StampSource::XdpNative | StampSource::XdpGeneric)
-    ) {
-        Some("receive stamps are taken by XDP")
-    } else {
-        None
-    };
-    let mode = config.answers.mode;
-    if mode == answers::Mode::Off {
-        return Ok(None);
-    }
-    if let Some(reason) = obstacle {
-        if mode == answers::Mode::Tc {
-            tracing::warn!(reason, "requests are answered by the agent");
-        }
-        return Ok(None);
-    }
-    let is_stack = io.rx_source != Choice::Fixed(StampSource::TcIngress);
-    // The standard library's, which nobody can know.
-    let key = RandomState::new().build_hasher().finish();
-    let opened = Answers::open(
-        config.answers.clone(),
-        &io.interfaces,
-        io.transport,
-        is_stack,
-        key,
-        config.exchanges,
-    );
-    match opened {
-        Ok(answers) => Ok(Some(answers)),
-        Err(error) if mode == answers::Mode::Tc => Err(IoError::Capture(error).into()),
-        Err(error) => {
-            tracing::info!(%error, "requests are answered by the agent");
-            Ok(None)
-        }
-    }
-}
-
 impl Host<Node> for Around {
     fn clock(&self) -> &dyn ReadClock {
         &self.served
@@ -498,14 +452,27 @@ impl Around {
         let Drive { io, engine: transmitter, .. } = server;
         let Self { ports, publication, health, services, answers, .. } = self;
         let (ports_up, ports_down) = health::links(io, ports);
-        let totals = health::totals(io, ports, |port| transmitter.counters(port));
+        let mut totals = health::totals(io, ports, |port| transmitter.counters(port));
+        if let Some(answers) = answers {
+            totals.refused +=
+                ports.iter().map(|port| answers.refused(usize::from(port.0))).sum::<u64>();
+        }
+        let unanswered = answers.as_ref().and_then(Answers::shortfall);
         services.look_after(now);
         let is_unserved = services.is_lacking();
         let is_displaced = io.is_displaced();
         let rest = Facts::default();
         let refused = io.last_refused();
-        let facts =
-            Facts { totals, ports_up, ports_down, is_unserved, is_displaced, refused, ..rest };
+        let facts = Facts {
+            totals,
+            ports_up,
+            ports_down,
+            is_unserved,
+            is_displaced,
+            refused,
+            unanswered,
+            ..rest
+        };
         health.check(now, &facts);
         for port in &*ports {
             let counters = transmitter.counters(*port);
@@ -518,7 +485,7 @@ impl Around {
                 }
                 set_drop_figures(figures, counters, io.counts(*port));
                 figures.unicast = unicast::figures(transmitter, *port, now);
-                figures.answers = answer_figures(answers.as_mut(), *port, counters);
+                figures.answers = kernel::figures(answers.as_mut(), *port, counters);
             });
         }
         publication.metrics.set_ring_lost(io.ring_lost());
@@ -555,22 +522,6 @@ impl Around {
             tracing::debug!(%error, "status");
         }
     }
-}
-
-/// Answers by who gave them, or why not.
-fn answer_figures(
-    answers: Option<&mut Answers>,
-    port: PortIndex,
-    counters: &Counters,
-) -> BTreeMap<(&'static str, &'static str), u64> {
-    let mut figures = BTreeMap::new();
-    figures.insert(("agent", "answered"), counters.delay_exchanges + counters.answers);
-    for ((_, outcome), total) in
-        answers.map(|each| each.counts(usize::from(port.0))).unwrap_or_default()
-    {
-        *figures.entry(("kernel", outcome.name())).or_default() += total;
-    }
-    figures
 }
 
 fn losses(io: &Io, transmitter: &Instance, ports: &[PortIndex]) -> BTreeMap<String, u64> {

@@ -173,6 +173,8 @@ pub struct Facts {
     pub is_relayed: bool,
     /// The same: ports of a switch in hardware.
     pub switched: Option<String>,
+    /// Of a server: why the kernel does not answer as it was asked to.
+    pub unanswered: Option<String>,
 }
 
 /// What is tolerated.
@@ -325,6 +327,7 @@ impl Alarms {
                     .as_ref()
                     .is_some_and(|recent| is_rate(recent.unauthentic, UNAUTHENTIC, is_raised)),
                 Alarm::RequestFlood => recent.as_ref().is_some_and(|recent| recent.refused > 0),
+                Alarm::NoKernelAnswers => facts.unanswered.is_some(),
                 Alarm::CorrectionsMissing => facts.uncorrected.is_some(),
                 Alarm::DoubleCorrection => facts.is_relayed,
                 Alarm::HardwareForwarding => facts.switched.is_some(),
@@ -442,6 +445,7 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
             format!("{total} in all{}", last.unwrap_or_default())
         }
         Alarm::RequestFlood => format!("{} not answered in all", facts.totals.refused),
+        Alarm::NoKernelAnswers => facts.unanswered.clone().unwrap_or_default(),
         Alarm::CorrectionsMissing => facts.uncorrected.clone().unwrap_or_default(),
         Alarm::HardwareForwarding => facts.switched.clone().unwrap_or_default(),
         _ => String::new(),
