@@ -5,7 +5,7 @@
 
 use std::{
     env, fs,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -89,13 +89,11 @@ fn dropped(wire: &Wire) -> u64 {
     of("xdp_drops:")
 }
 
-/// Time that a process or thread has had of a processor, s.
+/// Time that a thread has had of a processor, s.
 fn processor_s(pid: u32) -> f64 {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
-    let Some((_, rest)) = stat.rsplit_once(')') else { return 0.0 };
-    let words: Vec<f64> =
-        rest.split_whitespace().skip(11).take(2).filter_map(|word| word.parse().ok()).collect();
-    words.iter().sum::<f64>() / 100.0
+    let Ok(line) = fs::read_to_string(format!("/proc/{pid}/schedstat")) else { return 0.0 };
+    let first = line.split_whitespace().next().and_then(|word| word.parse::<f64>().ok());
+    first.unwrap_or(0.0) / 1e9
 }
 
 /// The NAPI threads of an interface.
@@ -134,10 +132,12 @@ fn measure(
     let agent = Agent::start_only(&wire.grandmaster, &arguments);
     agent.wait_for_text(0, START, proof);
     let last = thread::available_parallelism().map_or(1, usize::from) - 1;
-    // Sysfs shows the interfaces of the namespace in which it was mounted.
-    let threaded = "mount -t sysfs none /sys && echo 1 > /sys/class/net/gm0/threaded";
-    let mut command = wire.grandmaster.command("unshare");
-    output(command.args(["--mount", "sh", "-c", threaded]));
+    if mode == "xdp" {
+        // Sysfs shows the interfaces of the namespace in which it was mounted.
+        let threaded = "mount -t sysfs none /sys && echo 1 > /sys/class/net/gm0/threaded";
+        let mut command = wire.grandmaster.command("unshare");
+        output(command.args(["--mount", "sh", "-c", threaded]));
+    }
     let threads = napi_threads("gm0");
     for thread in &threads {
         pin(thread.cast_signed(), last);

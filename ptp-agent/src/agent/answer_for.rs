@@ -8,6 +8,7 @@ mod tap;
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher as _, Hasher as _, RandomState},
+    mem::{self, Discriminant},
     time::{Duration as StdDuration, Instant},
 };
 
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     answers::{
         self, Answers, PortAnswers,
-        beside::{Known, Neighbour},
+        beside::{Known, Neighbour, Obstacle},
     },
     capture::Choice,
     engine::csptp,
@@ -63,7 +64,30 @@ struct Side {
     tap: Option<Tap>,
     neighbour: Neighbour,
     /// What is answered now, or why nothing is.
-    known: Result<Known, String>,
+    known: Result<Known, Reason>,
+}
+
+/// Why nothing is answered, in words, and what kind of reason it is: figures in it change all the time.
+struct Reason {
+    text: String,
+    kind: Option<Discriminant<Obstacle>>,
+    is_for_want_of_requests: bool,
+}
+
+impl Reason {
+    fn told(text: &str) -> Self {
+        Self { text: text.to_owned(), kind: None, is_for_want_of_requests: false }
+    }
+}
+
+impl From<Obstacle> for Reason {
+    fn from(obstacle: Obstacle) -> Self {
+        Self {
+            text: obstacle.to_string(),
+            kind: Some(mem::discriminant(&obstacle)),
+            is_for_want_of_requests: matches!(obstacle, Obstacle::Unanswering(_)),
+        }
+    }
 }
 
 impl Side {
@@ -76,16 +100,16 @@ impl Side {
             // Its answers are many, and so are the kernel's.
             tap.skip_answers(self.neighbour.has_answered());
         }
-        let known = self.neighbour.known(now).map_err(|obstacle| obstacle.to_string());
+        let known = self.neighbour.known(now).map_err(Reason::from);
         let known = known.and_then(|known| match hwtstamp::configuration(&self.interface) {
             Ok(config) if config.tx() != NO_STAMPS => {
-                Err("the card stamps what is sent: its time is served, not the host's".to_owned())
+                Err(Reason::told("the card stamps what is sent: that may be the card's time"))
             }
             _ => Ok(known),
         });
         let is_other = match (&self.known, &known) {
             (Ok(old), Ok(new)) => old != new,
-            (Err(_), Err(_)) => false,
+            (Err(old), Err(new)) => old.kind != new.kind,
             _ => true,
         };
         if is_other {
@@ -96,7 +120,9 @@ impl Side {
                     let (identity, domain) = (known.identity, known.domain);
                     tracing::info!(interface, %identity, domain, ahead_s, "answering in its name");
                 }
-                Err(reason) => tracing::warn!(interface, reason, "requests go to it"),
+                Err(Reason { text: reason, .. }) => {
+                    tracing::warn!(interface, reason, "nobody is answered in another's name");
+                }
             }
         }
         self.known = known;
@@ -191,6 +217,8 @@ struct Beside {
     answers: Answers,
     sides: Vec<Side>,
     is_over_one_time: bool,
+    /// Between the wire and the receive stamp.
+    latency: Duration,
 }
 
 impl Beside {
@@ -206,9 +234,10 @@ impl Beside {
             interface: interface.clone(),
             tap: None,
             neighbour: Neighbour::new(io.transport),
-            known: Err("nothing was heard yet".to_owned()),
+            known: Err(Reason::told("nothing was heard yet")),
         });
-        Ok(Self { answers, sides: sides.collect(), is_over_one_time: true })
+        let latency = io.ingress_latency.of(StampSource::Stack);
+        Ok(Self { answers, sides: sides.collect(), is_over_one_time: true, latency })
     }
 
     /// Looks at what was sent, and tells the programs.
@@ -241,7 +270,7 @@ impl Beside {
         if !is_other {
             return;
         }
-        let sides = &self.sides;
+        let (sides, latency) = (&self.sides, self.latency);
         self.is_over_one_time = true;
         let is_over_one_time = &mut self.is_over_one_time;
         self.answers.look_after(now, |index| {
@@ -255,7 +284,7 @@ impl Beside {
                 response: known.response.clone(),
                 domain: known.domain,
                 sdo_id: known.sdo_id,
-                latency: Duration::ZERO,
+                latency,
                 egress_latency: Duration::ZERO,
                 forms: None,
             })
@@ -284,7 +313,9 @@ impl Beside {
     /// Why somebody is not answered here.
     fn shortfall(&self) -> Option<String> {
         let of_side = |(index, side): (usize, &Side)| match &side.known {
-            Err(reason) => Some(format!("{}: {reason}", side.interface)),
+            // Nobody may have asked yet.
+            Err(reason) if reason.is_for_want_of_requests => None,
+            Err(reason) => Some(format!("{}: {}", side.interface, reason.text)),
             Ok(_) if !self.answers.is_proven(index) => {
                 let why = if self.is_over_one_time {
                     "the kernel does not answer, the log says why"
@@ -318,7 +349,8 @@ impl Beside {
             if answering.by != "kernel" || side.known.is_err() {
                 answering.by = "other".into();
                 answering.hook = None;
-                answering.reason = side.known.as_ref().err().cloned().or(answering.reason);
+                let why = side.known.as_ref().err().map(|reason| reason.text.clone());
+                answering.reason = why.or(answering.reason);
             }
             ports.push(Port {
                 interface: Some(side.interface.clone()),

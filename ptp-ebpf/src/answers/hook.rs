@@ -166,7 +166,7 @@ impl Hook for AtTc<'_> {
 }
 
 /// XDP in the driver, before the stack knows of the packet. Whether the sender's stack has left the checksum to a card
-/// cannot be seen here, so it is made anew, and over IPv4 left out (RFC 768).
+/// cannot be seen here, so it is made anew as a whole.
 pub struct AtXdp<'a>(pub &'a XdpContext);
 
 impl AtXdp<'_> {
@@ -237,8 +237,10 @@ impl Hook for AtXdp<'_> {
     }
 
     #[inline(always)]
-    fn remember(&self, _: usize, work: &mut Work, _: bool) -> bool {
-        work.before[1] = 0;
+    fn remember(&self, at: usize, work: &mut Work, _: bool) -> bool {
+        // Whether there is a checksum at all.
+        let Some(length_and_checksum) = self.load::<u32>(at + 4) else { return false };
+        work.before[1] = length_and_checksum;
         true
     }
 
