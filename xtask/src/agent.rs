@@ -40,6 +40,11 @@ pub(crate) enum Bench {
     /// How many Delay_Req are answered in a flood, and the honest client's among them: by the kernel, by the agent, by
     /// ptp4l; see docs/answers.md
     Answers(Arguments),
+    /// How near to the truth receive stamps are, of ptp4l, of the agent and of the kernel's answers at TC and by XDP, and the
+    /// client's true error against each; see docs/answers.md
+    Receipt(Arguments),
+    /// How many Delay_Req a second the kernel answers at the most, by XDP and at TC; see docs/answers.md
+    Ceiling(Arguments),
     /// How many exchanges of CSPTP and SPTP are answered whole in a flood, by the kernel and by the agent; see
     /// docs/csptp.md
     Exchanges(Arguments),
@@ -73,6 +78,12 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
         Bench::Agent(arguments) => footprint(arguments),
         Bench::Answers(arguments) => {
             with_test_program("answers", &package::binary()?, &arguments.arguments)
+        }
+        Bench::Receipt(arguments) => {
+            with_test_program("receipt", &package::binary()?, &arguments.arguments)
+        }
+        Bench::Ceiling(arguments) => {
+            with_test_program("ceiling", &package::binary()?, &arguments.arguments)
         }
         Bench::Exchanges(arguments) => {
             with_test_program("exchanges", &package::binary()?, &arguments.arguments)

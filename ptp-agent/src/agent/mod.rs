@@ -1,6 +1,7 @@
 //! The commands that keep time: engine, servo and clock on one side, sockets and kernel programs on
 //! the other, and a loop between them that only carries.
 
+pub mod answer_for;
 mod bound;
 pub mod confinement;
 pub mod data_sets;

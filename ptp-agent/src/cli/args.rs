@@ -23,7 +23,7 @@ use super::{
     unicast::{ServeUnicast, UnicastArgs},
 };
 use crate::{
-    agent::prime::PrimeMode,
+    agent::{answer_for::AnswerFor, prime::PrimeMode},
     answers, bench,
     capture::{Choice as PointChoice, Latency},
     compare, doctor,
@@ -391,10 +391,15 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "BOOL")]
     pub(super) stamp_brackets: Option<bool>,
     /// Who answers Delay_Req: a program in the kernel at TC, which takes a flood of requests off the agent
-    /// and cannot be kept waiting (auto: where it can and was seen to; tc: or nothing starts), or the agent
-    /// itself (off).
+    /// and cannot be kept waiting (auto: where it can and was seen to; tc: or nothing starts), one in the driver in
+    /// front of it (xdp: faster; where it does not do, tc), or the agent itself (off).
     #[arg(long, value_enum, value_name = "WHO")]
     pub(super) kernel_answers: Option<answers::Mode>,
+    /// Serve nobody, but let the kernel answer Delay_Req in the name of another time transmitter of this host, with its
+    /// identity and the host's clock, while it sends Sync by these interfaces: linuxptp's ptp4l with software time
+    /// stamping.
+    #[arg(long, value_enum, value_name = "WHOM", conflicts_with_all = ["ntp", "unicast", "csptp", "sptp", "contend"])]
+    pub(super) answer_for: Option<AnswerFor>,
     /// Answer only who is in these prefixes (192.0.2.0/24); all others' requests are dropped in the kernel.
     #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
     pub(super) serve_to: Vec<answers::Prefix>,

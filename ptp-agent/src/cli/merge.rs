@@ -497,6 +497,7 @@ pub(super) fn serve_config(
             sptp: args.sptp.or(section.sptp).unwrap_or(false),
         },
         tells_brackets: args.stamp_brackets.or(section.stamp_brackets).unwrap_or(true),
+        answer_for: args.answer_for.or(section.answer_for),
         unicast,
         multicast,
         answers,

@@ -286,10 +286,19 @@ pub struct EitherRole {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Answering {
-    /// `kernel` or `agent`.
+    /// `kernel`, `agent`, or `other` for the one in whose name the kernel is to answer.
     pub by: Cow<'static, str>,
+    /// Of the kernel: `tc` or `xdp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Cow<'static, str>>,
     /// Why not the kernel.
     pub reason: Option<String>,
+    /// Why not by XDP, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_xdp: Option<String>,
+    /// In whose name, where it is another's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers_for: Option<String>,
     /// Capture point of what is answered.
     pub receive_stamp: Named<StampSource>,
     /// By type and outcome.

@@ -7,7 +7,7 @@ use super::unicast;
 use crate::{
     engine::{ntp::nts::NtsState, origin::BoundReference},
     publish::{
-        snapshot::{Named, NtpServed, NtpServer, NtsStatus, ServerStatus},
+        snapshot::{Answering, Named, NtpServed, NtpServer, NtsStatus, ServerStatus},
         text::{nanos, ppb},
     },
     servo::Basis,
@@ -31,6 +31,23 @@ pub(super) fn shown<T: Display>(value: Option<&T>) -> String {
 
 pub(super) fn time(value: Option<i64>) -> String {
     value.map_or("-".into(), |value| nanos(value as f64))
+}
+
+/// Who answers clients, where, in whose name, and why not otherwise.
+fn answering(answers: &Answering) -> String {
+    let mut text = format!("by the {}", answers.by);
+    if let Some(hook) = &answers.hook {
+        let _ = write!(text, " at {hook}");
+    }
+    if let Some(whom) = &answers.answers_for {
+        let _ = write!(text, ", in the name of {whom}");
+    }
+    let all = answers.requests.values().filter_map(|outcomes| outcomes.get("answered"));
+    let _ = write!(text, ", {} in the kernel", all.sum::<u64>());
+    for reason in answers.reason.iter().chain(&answers.no_xdp) {
+        let _ = write!(text, "; {reason}");
+    }
+    text
 }
 
 /// The whole page, lines aligned.
@@ -97,6 +114,12 @@ pub(super) fn page(status: &Status) -> String {
     for port in &status.ports {
         let name = port.interface.as_deref().unwrap_or("-");
         match (&port.state, &port.observed.role) {
+            (None, _) if matches!(port.answers, Some(Some(_))) => {
+                line("port", format!("{name}: answers in another's name"));
+                if let Some(Some(answers)) = &port.answers {
+                    line("  answers", answering(answers));
+                }
+            }
             (Some(state), _) if status.is_from(Command::Transparent) => {
                 line("port", format!("{name}: {state}"));
                 for (way, inside) in &port.residence {
@@ -111,6 +134,9 @@ pub(super) fn page(status: &Status) -> String {
                 line("port", format!("{name}: {state}"));
                 line("  received", stamps(port, "rx"));
                 line("  sent", stamps(port, "tx"));
+                if let Some(Some(answers)) = &port.answers {
+                    line("  answers", answering(answers));
+                }
                 for (name, value) in port.unicast.iter().flat_map(unicast::lines) {
                     line(name, value);
                 }

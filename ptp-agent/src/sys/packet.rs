@@ -179,6 +179,14 @@ pub fn open_frame_sender() -> io::Result<Socket> {
     Ok(Socket::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
+/// Binds a socket of [`open_frame_sender`] to an interface, so that frames need no address.
+///
+/// # Errors
+/// What the kernel reports.
+pub fn bind_frames(socket: &Socket, ifindex: u32) -> io::Result<()> {
+    bind(socket, ifindex, 0).map(drop)
+}
+
 /// Makes a socket send past the queueing discipline, right to the driver; where that is busy, sending fails.
 ///
 /// # Errors

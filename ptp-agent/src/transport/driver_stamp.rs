@@ -86,7 +86,7 @@ fn ntp_packet(packet: &[u8]) -> Option<Range<usize>> {
 }
 
 /// A stamp of the kernel as a time; `None` for the zero that stands for none.
-pub(super) fn time(stamp: TimeSpec) -> Option<Time<Real>> {
+pub(crate) fn time(stamp: TimeSpec) -> Option<Time<Real>> {
     Some(Time::from_epoch(Duration::from_nanos(nanos(stamp)?)))
 }
 

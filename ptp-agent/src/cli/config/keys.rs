@@ -269,6 +269,7 @@ const SECTIONS: [Section; 5] = [
             live(option("clock-class", Default("248"))),
             option("stamp-brackets", Default("true")),
             option("kernel-answers", Default("\"auto\"")),
+            option("answer-for", Example("\"ptp4l\"")),
             option("serve-to", Example("[\"192.0.2.0/24\", \"2001:db8::/32\"]")),
             option("answers-per-second", Default("250000")),
             option("answers-per-client", Default("256")),

@@ -23,7 +23,7 @@ use super::{
     unicast::ServeUnicast,
 };
 use crate::{
-    agent::{io::Sender, partners::Partner, prime::PrimeMode},
+    agent::{answer_for::AnswerFor, io::Sender, partners::Partner, prime::PrimeMode},
     answers,
     capture::{self, Latencies},
     engine::{discipline::Policy, receiver::Acceptable, strategy},
@@ -153,6 +153,7 @@ pub(super) struct ServeSection {
     pub(super) clock_class: Option<u8>,
     pub(super) stamp_brackets: Option<bool>,
     pub(super) kernel_answers: Option<answers::Mode>,
+    pub(super) answer_for: Option<AnswerFor>,
     pub(super) serve_to: Option<Vec<answers::Prefix>>,
     pub(super) answers_per_second: Option<std::num::NonZeroU32>,
     pub(super) answers_per_client: Option<std::num::NonZeroU32>,

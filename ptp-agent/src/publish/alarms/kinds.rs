@@ -180,6 +180,10 @@ alarms! {
     /// Somebody floods, or there are more clients than one server can have.
     RequestFlood = "request_flood", "more delay requests than are answered",
         [Transmitter], raise 5 s, clear 30 s;
+    /// Requests are to be answered in the kernel, or there in another time transmitter's name, and are not: the detail
+    /// says why. They are answered by the agent or by the other, as far as that can keep up.
+    NoKernelAnswers = "no_kernel_answers", "the kernel does not answer as it was asked to",
+        [Transmitter], raise 5 s, clear 2 s;
     /// For sixteen samples no single exchange has been near the filtered offset: the servo takes what is
     /// measured for noise. Stamps may be wrong, or somebody moves time where the servo does not believe it.
     RawOffsetFar = "raw_offset_far", "what is measured is far from what is believed",

@@ -177,6 +177,8 @@ pub struct Facts {
     pub is_relayed: bool,
     /// The same: ports of a switch in hardware.
     pub switched: Option<String>,
+    /// Of a server: why the kernel does not answer as it was asked to.
+    pub unanswered: Option<String>,
 }
 
 /// What is tolerated.
@@ -331,6 +333,7 @@ impl Alarms {
                 Alarm::RequestFlood => recent.as_ref().is_some_and(|recent| recent.refused > 0),
                 Alarm::QualityLevelLowered => facts.quality_lowered.is_some(),
                 Alarm::EsmcLost => facts.esmc_lost.is_some(),
+                Alarm::NoKernelAnswers => facts.unanswered.is_some(),
                 Alarm::CorrectionsMissing => facts.uncorrected.is_some(),
                 Alarm::DoubleCorrection => facts.is_relayed,
                 Alarm::HardwareForwarding => facts.switched.is_some(),
@@ -450,6 +453,7 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
         Alarm::RequestFlood => format!("{} not answered in all", facts.totals.refused),
         Alarm::QualityLevelLowered => facts.quality_lowered.clone().unwrap_or_default(),
         Alarm::EsmcLost => facts.esmc_lost.clone().unwrap_or_default(),
+        Alarm::NoKernelAnswers => facts.unanswered.clone().unwrap_or_default(),
         Alarm::CorrectionsMissing => facts.uncorrected.clone().unwrap_or_default(),
         Alarm::HardwareForwarding => facts.switched.clone().unwrap_or_default(),
         _ => String::new(),
