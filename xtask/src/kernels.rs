@@ -43,7 +43,7 @@ const AT_A_TIME: usize = 2;
 /// How long a guest may take on the host's clock.
 const LIMIT: Duration = Duration::from_secs(420);
 /// Modules that the tests need, where they are modules.
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 15] = [
     "veth",
     "sch_ingress",
     "sch_tbf",
@@ -57,6 +57,8 @@ const MODULES: [&str; 13] = [
     "virtio_net",
     "igb",
     "e1000e",
+    "parport_pc",
+    "pps_parport",
 ];
 /// What the two guests on a wire are called in the filter.
 const WIRE: &str = "wire";
@@ -64,6 +66,8 @@ const WIRE: &str = "wire";
 const SWITCH: &str = "switch";
 /// What the guest with a network card that has a clock is called.
 const CARD: &str = "phc";
+/// What the guest with a pulse per second is called: a parallel port whose interrupt the kernel stamps.
+const PULSE: &str = "pps";
 /// What the guest with pairs of network cards that are joined is called: virtual time, one clock at both ends.
 pub(crate) const CARDS: &str = "cards";
 /// Their models, as QEMU calls them.
@@ -136,7 +140,7 @@ pub(crate) fn run(
     let lab = Lab { ready, base: &base, directory: &directory, show: &show };
     let wanted = |name: &str| filter.is_empty() || filter.iter().any(|word| word == name);
     let series = ready.kernels.iter().map(|(series, kernel)| (What::Kernel(*series), kernel));
-    let with_cards = [What::Clock, What::Cards];
+    let with_cards = [What::Clock, What::Pulse, What::Cards];
     let card =
         ready.card.iter().flat_map(|kernel| with_cards.into_iter().map(move |it| (it, kernel)));
     // The longest first.
@@ -147,6 +151,7 @@ pub(crate) fn run(
             match next {
                 Some((What::Kernel(series), kernel)) => lab.test_kernel(series, kernel, &facts)?,
                 Some((What::Clock, kernel)) => lab.test_card(kernel)?,
+                Some((What::Pulse, kernel)) => lab.test_pulse(kernel)?,
                 Some((What::Cards, kernel)) => lab.test_cards(kernel)?,
                 None => return Ok(()),
             }
@@ -174,6 +179,7 @@ pub(crate) fn run(
 enum What {
     Kernel(Series),
     Clock,
+    Pulse,
     Cards,
 }
 
@@ -182,6 +188,7 @@ impl What {
         match self {
             Self::Kernel(series) => series.name(),
             Self::Clock => CARD,
+            Self::Pulse => PULSE,
             Self::Cards => CARDS,
         }
     }
@@ -235,6 +242,28 @@ impl Lab<'_> {
             kernel,
             tests: &["phc"],
             devices: &devices,
+            time: Time::Virtual,
+            stop: &stop,
+        };
+        self.boot(&job, &|_| {})
+    }
+
+    /// A parallel port that raises its interrupt when it is told to, and a network card with a clock.
+    fn test_pulse(&self, kernel: &Kernel) -> Result<()> {
+        let devices = [
+            "-device",
+            "igb,romfile=",
+            "-chardev",
+            "null,id=port",
+            "-device",
+            "isa-parallel,chardev=port",
+        ];
+        let stop = AtomicBool::new(false);
+        let job = Job {
+            name: PULSE,
+            kernel,
+            tests: &["pps"],
+            devices: &devices.map(str::to_owned),
             time: Time::Virtual,
             stop: &stop,
         };

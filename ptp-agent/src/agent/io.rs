@@ -11,6 +11,7 @@ mod lull;
 mod ntp;
 mod outside;
 mod pin;
+pub mod pulse;
 mod reach;
 mod sender;
 
@@ -66,6 +67,7 @@ use reach::Standby;
 pub use counts::IoCounts;
 pub use desk::SideCounts;
 pub(super) use desk::is_event;
+pub use pulse::PulseIo;
 pub use ntp::{NtpIo, NtpIoConfig, NtpIoCounts, NtpPeer};
 pub use sender::{NotASender, Sender};
 
@@ -171,6 +173,15 @@ pub enum Delivery {
         /// The stamp, or `None` when it did not come in time or the message could not be sent.
         stamp: Option<Stamp>,
     },
+    /// The edge of a pulse.
+    Pulse(Stamp),
+    /// Bytes of a receiver's line.
+    Nmea {
+        /// When they arrived.
+        at: Time<Mono>,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
     /// The interface went down, came up, vanished or returned.
     Link {
         /// Which.
@@ -188,6 +199,8 @@ impl Delivery {
                 Input::Message { on: *port, from: *source, bytes, stamp: *stamp }
             }
             Self::TxStamp { token, stamp } => Input::Sent { token: *token, stamp: *stamp },
+            Self::Pulse(stamp) => Input::Pulse(*stamp),
+            Self::Nmea { at, bytes } => Input::Nmea { at: *at, bytes },
             Self::Link { port, state } => Input::Link { on: *port, state: *state },
         }
     }
@@ -246,6 +259,7 @@ pub struct Io {
     guard: Guard,
     lull: Lull,
     ntp: Option<Box<NtpIo>>,
+    pulse: Option<PulseIo>,
     /// When it was asked, and what was said.
     ring_lost: Cell<(Time<Mono>, Option<u64>)>,
 }
@@ -319,6 +333,7 @@ impl Io {
         Ok(Self {
             config,
             ntp,
+            pulse: None,
             programs,
             hooks,
             watch,
@@ -358,6 +373,16 @@ impl Io {
             Some(port) => &port.interface,
             None => self.ntp.as_ref().map_or("?", |ntp| ntp.interface(port).unwrap_or("?")),
         }
+    }
+
+    /// Takes pulses from there as well.
+    pub fn take_pulses(&mut self, pulse: PulseIo) {
+        self.pulse = Some(pulse);
+    }
+
+    /// Where pulses come from.
+    pub const fn pulse(&self) -> Option<&PulseIo> {
+        self.pulse.as_ref()
     }
 
     /// Where servers of NTP are asked.

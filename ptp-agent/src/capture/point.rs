@@ -115,7 +115,11 @@ pub const fn hook_of(point: StampSource) -> Option<Hook> {
         StampSource::XdpNative | StampSource::XdpGeneric => Some(Hook::XdpIngress),
         StampSource::TcEgress => Some(Hook::TcEgress),
         StampSource::StartXmit | StampSource::XmitDone => Some(Hook::Xmit),
-        StampSource::DriverSoftware | StampSource::Simulated => None,
+        StampSource::DriverSoftware
+        | StampSource::Hardware
+        | StampSource::Pps
+        | StampSource::Extts
+        | StampSource::Simulated => None,
     }
 }
 

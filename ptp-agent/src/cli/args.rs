@@ -13,8 +13,9 @@ use super::{
     knowledge::KnowledgeArgs,
     log::LogFormat,
     ntp::{NtpArgs, NtpServeArgs},
-    phc,
+    phc, pps,
     profile::ProfileName,
+    pulse::PulseArgs,
     roles::RoleArgs,
     security::SecurityArgs,
     servers::ServerArgs,
@@ -114,6 +115,10 @@ pub(super) enum Command {
     ///
     /// Reading needs read access to the device, setting write access.
     Phc(phc::Args),
+    /// Hold a clock against a pulse per second: how far apart they are, as figures, histogram and plot.
+    ///
+    /// Steers nothing. Needs read access to the device, and write access to a hardware clock whose input it is.
+    Pps(pps::Args),
     /// Is this host fit for precise time, and if not, what to do?
     ///
     /// Changes nothing, and steers no clock. Ends with exit code 3 when something that the agent
@@ -307,6 +312,8 @@ pub(super) struct FollowArgs {
     pub(super) knowledge: KnowledgeArgs,
     #[command(flatten)]
     pub(super) ntp: NtpArgs,
+    #[command(flatten)]
+    pub(super) pulse: PulseArgs,
     #[command(flatten)]
     pub(super) roles: RoleArgs,
     #[command(flatten)]

@@ -11,6 +11,8 @@ mod log;
 mod merge;
 mod ntp;
 mod phc;
+mod pps;
+mod pulse;
 mod profile;
 mod reload;
 mod roles;
@@ -38,6 +40,7 @@ use crate::{
     },
     bench,
     capture::CaptureError,
+    agent::io::pulse::{PulseError, open as open_pulses},
     clock::phc::PhcError,
     compare::{self, CompareError},
     doctor, lab,
@@ -105,6 +108,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         return HOST_LACKS;
     }
     if let Some(PhcError::Missing(_) | PhcError::ReadOnly(_)) = error.downcast_ref::<PhcError>() {
+        return HOST_LACKS;
+    }
+    if error.is::<PulseError>() {
         return HOST_LACKS;
     }
     let error = match error.downcast_ref::<TransparentError>() {
@@ -214,6 +220,9 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
         Command::Phc(args) => {
             phc::run(&args, format)?;
         }
+        Command::Pps(args) => {
+            pps::run(&args, format)?;
+        }
         Command::Doctor(mut args) => {
             if args.interface.is_empty() {
                 args.interface = config.interface.unwrap_or_default();
@@ -258,6 +267,9 @@ fn follow_grandmaster(
     let keys = args.port.tap.security.path(&config);
     let config = run_config(args, config, record, format)?;
     phc::free_to_follow(&config.clock)?;
+    // By the right to pass by permissions, which is given up now, and before files are.
+    let mut config = config;
+    config.pulses = config.pulse.as_ref().map(|it| open_pulses(it.io.clone())).transpose()?;
     privileges::keep_only(&needed_to_follow(&config.clock));
     // Who looks for other programs that have a device open must be able to look into them, which is given up
     // with files.

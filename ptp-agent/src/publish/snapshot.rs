@@ -10,6 +10,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use pulse::{NmeaLine, PhcRelation, Pulse};
 pub use sources::{NtpServed, NtpServer, ServerStatus, SourceStatus, SourcesStatus};
 
 use super::management::DataSets;
@@ -140,6 +141,9 @@ pub struct Snapshot {
     /// The servers of NTP that are asked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ntp: Vec<NtpServer>,
+    /// A pulse per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pps: Option<Pulse>,
     /// How NTP is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ntp_served: Option<NtpServed>,
@@ -528,6 +532,7 @@ pub struct Residence {
     pub max_ns: Option<i64>,
 }
 
+mod pulse;
 mod sources;
 #[cfg(test)]
 mod tests;

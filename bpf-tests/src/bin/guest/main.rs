@@ -12,6 +12,7 @@ mod clock;
 mod follow;
 mod grandmaster;
 mod phc;
+mod pps;
 mod report;
 mod switch;
 mod system;
@@ -65,6 +66,7 @@ fn group(name: &str) -> Option<Vec<Trial>> {
         "follow" => follow::trials(),
         "clock" => clock::trials(),
         "phc" => phc::trials(),
+        "pps" => pps::trials(),
         "cards" => cards::trials(),
         "serve_on_wire" => wire::server(),
         "follow_on_wire" => wire::client(),

@@ -167,12 +167,27 @@ pub struct Facts {
     pub hints: Vec<String>,
     /// Where sources of time contradict each other: which, and what is done.
     pub contradicted: Option<String>,
+    /// A pulse per second.
+    pub pulse: PulseFacts,
     /// Of a transparent clock: why many messages leave without a correction.
     pub uncorrected: Option<String>,
     /// The same: whether a program of this host relays as well.
     pub is_relayed: bool,
     /// The same: ports of a switch in hardware.
     pub switched: Option<String>,
+}
+
+/// What is known of a pulse per second.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PulseFacts {
+    /// None comes.
+    pub is_lost: bool,
+    /// What is wrong with it, in words.
+    pub refused: Option<String>,
+    /// Why nobody says which second it is.
+    pub unnumbered: Option<String>,
+    /// The receiver's date is of another age.
+    pub rolled_over: Option<String>,
 }
 
 /// What is tolerated.
@@ -325,6 +340,10 @@ impl Alarms {
                     .as_ref()
                     .is_some_and(|recent| is_rate(recent.unauthentic, UNAUTHENTIC, is_raised)),
                 Alarm::RequestFlood => recent.as_ref().is_some_and(|recent| recent.refused > 0),
+                Alarm::PulseLost => facts.pulse.is_lost,
+                Alarm::PulseRefused => facts.pulse.refused.is_some(),
+                Alarm::PulseUnnumbered => facts.pulse.unnumbered.is_some(),
+                Alarm::WeekRollover => facts.pulse.rolled_over.is_some(),
                 Alarm::CorrectionsMissing => facts.uncorrected.is_some(),
                 Alarm::DoubleCorrection => facts.is_relayed,
                 Alarm::HardwareForwarding => facts.switched.is_some(),
@@ -442,6 +461,9 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
             format!("{total} in all{}", last.unwrap_or_default())
         }
         Alarm::RequestFlood => format!("{} not answered in all", facts.totals.refused),
+        Alarm::PulseRefused => facts.pulse.refused.clone().unwrap_or_default(),
+        Alarm::PulseUnnumbered => facts.pulse.unnumbered.clone().unwrap_or_default(),
+        Alarm::WeekRollover => facts.pulse.rolled_over.clone().unwrap_or_default(),
         Alarm::CorrectionsMissing => facts.uncorrected.clone().unwrap_or_default(),
         Alarm::HardwareForwarding => facts.switched.clone().unwrap_or_default(),
         _ => String::new(),

@@ -9,6 +9,7 @@
 mod family;
 mod figures;
 mod histogram;
+mod pulse;
 mod transparent;
 mod unicast;
 
@@ -29,6 +30,7 @@ pub use figures::{
     SERVO_STATES, STRATEGIES, StampOutcome, UnicastFigures, message_type_name,
 };
 pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
+pub use pulse::PulseFigures;
 pub use transparent::{Forwarding, Way};
 
 use super::snapshot::{Following, Named, Snapshot};
@@ -145,6 +147,11 @@ impl Metrics {
         self.figures.lock().ntp_servers = servers;
     }
 
+    /// Sets what is known of a pulse per second.
+    pub fn set_pulse(&self, pulse: Option<PulseFigures>) {
+        self.figures.lock().pulse = pulse;
+    }
+
     /// Sets what a transparent clock has done on its ports, by interface. Those beyond [`MAX_PORTS`] are not
     /// shown.
     pub fn set_forwarding(&self, forwarding: BTreeMap<String, Forwarding>) {
@@ -210,6 +217,7 @@ struct State {
     sources: Option<SourceFigures>,
     ntp_requests: BTreeMap<&'static str, u64>,
     ntp_servers: BTreeMap<String, NtpFigures>,
+    pulse: Option<PulseFigures>,
 }
 
 #[derive(Clone)]
@@ -288,6 +296,9 @@ impl Collector for Figures {
             for (what, total) in [("sent", figures.requests), ("answered", figures.exchanges)] {
                 families.add(&NTP_EXCHANGES, &[label[0], ("outcome", what)], total as f64);
             }
+        }
+        if let Some(pulse) = &state.pulse {
+            pulse.add(&mut families);
         }
         for (alarm, raised) in &state.alarms {
             families.add(&ALARM, &[("alarm", alarm)], f64::from(*raised));
