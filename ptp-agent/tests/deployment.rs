@@ -16,7 +16,7 @@ use ptp_agent::{
         alarms::Alarm,
         metrics::{
             CapturePoint, Direction, FAMILIES, Forwarding, Histogram, HostClock, Metrics,
-            NtpFigures, SourceFigures, StampOutcome, UnicastFigures, Way,
+            NtpFigures, PulseFigures, SourceFigures, StampOutcome, UnicastFigures, Way,
         },
     },
     servo::ServoState,
@@ -161,6 +161,13 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
         exchanges: 1,
     };
     metrics.set_ntp_servers([("192.0.2.1".to_owned(), server)].into());
+    metrics.set_pulse(Some(PulseFigures {
+        offset_seconds: Some(0.0),
+        pulses: [("used", 1)].into(),
+        sentences: [("named", 1)].into(),
+        fix: Some(true),
+        ..PulseFigures::default()
+    }));
     metrics.set_alarms(Alarm::ALL.iter().map(|alarm| (alarm.name(), false)));
     let messages = TYPES
         .iter()

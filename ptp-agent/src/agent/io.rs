@@ -6,6 +6,7 @@ mod counts;
 mod crowd;
 mod desk;
 mod guard;
+pub mod hardware;
 mod interface;
 mod lull;
 mod ntp;
@@ -60,7 +61,8 @@ use crate::{
 use crowd::Crowd;
 use desk::{Found, Side};
 use guard::Guard;
-use interface::{receive_any, rx_selector, tx_selector, wants_driver_stamps};
+use hardware::{Card, HardwareError};
+use interface::{card, receive_any, rx_selector, tx_selector, wants_driver_stamps};
 use lull::Lull;
 use reach::Standby;
 
@@ -147,6 +149,9 @@ pub enum IoError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// No stamps of the card.
+    #[error(transparent)]
+    Hardware(#[from] HardwareError),
     /// No timer.
     #[error("cannot make a timer: {0}")]
     Timer(#[source] io::Error),
@@ -222,6 +227,8 @@ struct Port {
     brackets: [Bracket; 2],
     sending: Sending,
     driver_stamps: bool,
+    /// Where the card's own stamps are wanted.
+    card: Option<Card>,
     standby: Standby,
     /// What passes the hook and is not for this port.
     hearsay: Hearsay,
@@ -305,6 +312,7 @@ impl Io {
             let transport = Transport::open(config.transport_of(interface), interface)?;
             let up = matches!(link_state(interface), LinkState::Up(_));
             let driver_stamps = wants_driver_stamps(config.tx_source, &transport, interface);
+            let card = card([config.rx_source, config.tx_source], &transport, interface)?;
             ports.push(Port {
                 interface: interface.clone(),
                 ifindex: transport.ifindex(),
@@ -322,6 +330,7 @@ impl Io {
                 brackets: Default::default(),
                 sending: Sending::Free,
                 driver_stamps,
+                card,
                 standby: Standby::default(),
                 hearsay: Hearsay::default(),
                 wire,
@@ -413,6 +422,8 @@ impl Io {
             interrupted: port.tx.interrupted,
             displaced: port.displaced(),
             attached_again: port.attached_again(),
+            hardware: port.card.as_ref().and_then(Card::told),
+            told_again: port.card.as_ref().map_or(0, Card::forgotten),
         })
     }
 

@@ -121,7 +121,9 @@ impl AgentError {
             Self::Io(IoError::Capture(error)) => error.is_missing_on_host(),
             Self::Io(IoError::Transport(error)) => !matches!(error, TransportError::Socket { .. }),
             Self::Phc(error) => matches!(error, PhcError::Missing(_) | PhcError::ReadOnly(_)),
-            Self::Pulse(_) | Self::Clock(ClockError::NotPermitted { .. }) => true,
+            Self::Pulse(_)
+            | Self::Io(IoError::Hardware(_))
+            | Self::Clock(ClockError::NotPermitted { .. }) => true,
             Self::Tap(TapError::Capture(error)) => error.is_missing_on_host(),
             Self::Io(IoError::Watch(_) | IoError::Wire { .. } | IoError::Timer(_))
             | Self::Tap(TapError::Watch(_) | TapError::StackStamps(_))

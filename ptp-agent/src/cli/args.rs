@@ -198,11 +198,12 @@ pub(super) struct TapArgs {
     #[arg(short, long, value_name = "IFACE", num_args = 1..)]
     pub(super) interface: Vec<String>,
     /// Receive stamp: auto (default; measures which is best), stack, tc_ingress, xdp_native,
-    /// xdp_generic, or xdp for native where the driver can and generic elsewhere.
+    /// xdp_generic, xdp for native where the driver can and generic elsewhere, or hardware for the card's own
+    /// (`run` and `serve`; switched on while they run).
     #[arg(long, value_name = "SOURCE", value_parser = PointChoice::of_receive)]
     pub(super) rx_source: Option<PointChoice>,
-    /// Transmit stamp: auto (default; measures which is best), xmit_done, start_xmit, tc_egress or
-    /// driver_software (not for `observe`).
+    /// Transmit stamp: auto (default; measures which is best), xmit_done, start_xmit, tc_egress,
+    /// driver_software or hardware for the card's own (both not for `observe`).
     #[arg(long, value_name = "SOURCE", value_parser = PointChoice::of_transmit)]
     pub(super) tx_source: Option<PointChoice>,
     /// Size of the ring buffer, KiB: a power of two.

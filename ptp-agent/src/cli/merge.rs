@@ -162,8 +162,12 @@ fn ring_bytes(args: &TapArgs, config: &Config) -> Option<u32> {
 /// one direction only, which minimum filtering removes.
 fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
     let (rx_source, tx_source) = sources(args, config)?;
+    if rx_source.is(StampSource::Hardware) {
+        let problem = "hardware is for run and serve".to_owned();
+        return Err(UsageError::OutOfRange("--rx-source", problem));
+    }
     let tx_source = match tx_source {
-        PointChoice::Fixed(StampSource::DriverSoftware) => {
+        PointChoice::Fixed(StampSource::DriverSoftware | StampSource::Hardware) => {
             return Err(UsageError::DriverStampOfOthers);
         }
         PointChoice::Fixed(point) => point,

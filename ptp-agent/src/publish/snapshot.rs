@@ -434,6 +434,11 @@ pub struct Sources {
     pub displaced: Vec<Cow<'static, str>>,
     /// How often the kernel programs were attached again because of others.
     pub attached_again: u64,
+    /// How the card's clock lies to the host's, where its stamps are wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<PhcRelation>,
+    /// How often the card had to be told to stamp once more.
+    pub told_again: u64,
 }
 
 /// Which way the messages of an observed port go.

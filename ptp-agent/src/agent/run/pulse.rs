@@ -6,7 +6,10 @@ use ptp_common::time::{Duration, Mono, Time};
 
 use super::Runner;
 use crate::{
-    agent::io::pulse::{PulseIo, PulseIoConfig},
+    agent::io::{
+        hardware::relation,
+        pulse::{PulseIo, PulseIoConfig},
+    },
     engine::{
         config::PulseConfig,
         discipline::PulseStatus,
@@ -16,7 +19,7 @@ use crate::{
     publish::{
         alarms::PulseFacts,
         metrics::PulseFigures,
-        snapshot::{NmeaLine, Pulse, PhcRelation},
+        snapshot::{NmeaLine, Pulse},
     },
 };
 
@@ -97,12 +100,7 @@ pub(super) fn status(runner: &Runner, now: Time<Mono>) -> Option<Pulse> {
             age_s: nmea.age.map(Duration::as_secs_f64),
             sentences: named(sentences(&status)),
         }),
-        phc: io.relation().map(|it| PhcRelation {
-            rate_ppb: it.rate_ppb,
-            noise_ns: it.noise_ns,
-            bound_ns: it.bound_ns,
-            method: it.method.name().into(),
-        }),
+        phc: io.relation().map(relation),
     })
 }
 
