@@ -39,12 +39,12 @@ use crate::{
 use council::Council;
 pub use council::{MAX_WITNESS_DOMAINS, Source, Standing};
 pub use ntp::NtpServerStatus;
-pub use pulse::{NmeaStatus, PulseStatus};
 use ptp_common::{
     data_set::TimeProperties,
     time::{Duration, Mono, Ptp, Time},
     wire::{ClockIdentity, PortIdentity},
 };
+pub use pulse::{NmeaStatus, PulseStatus};
 pub use sample::Sample;
 
 /// Sync messages that may be missing before the servo goes into holdover, Sync intervals.

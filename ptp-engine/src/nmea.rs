@@ -148,10 +148,12 @@ fn named(
     if hour > 23 || minute > 59 || (second > 59 && !is_leap) || !is_date {
         return Err(Refused::Malformed);
     }
-    let mut second = days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
+    let mut second =
+        days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
     let behind = earliest.saturating_sub(second).max(0);
     // From 1980 to 2999 there are 52 of them.
-    let rollovers = u8::try_from((behind + ROLLOVER_S - 1) / ROLLOVER_S).map_err(|_| Refused::Malformed)?;
+    let rollovers =
+        u8::try_from((behind + ROLLOVER_S - 1) / ROLLOVER_S).map_err(|_| Refused::Malformed)?;
     second += i64::from(rollovers) * ROLLOVER_S;
     Ok(Sentence::Time(Named { second, nanos, is_leap, is_valid, rollovers }))
 }
@@ -171,7 +173,8 @@ const fn days_of(year: i64, month: i64) -> i64 {
 const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + of_year - 719_468
+    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + of_year
+        - 719_468
 }
 
 /// What has been read since the start.

@@ -68,6 +68,8 @@ const SWITCH: &str = "switch";
 const CARD: &str = "phc";
 /// What the guest with a pulse per second is called: a parallel port whose interrupt the kernel stamps.
 const PULSE: &str = "pps";
+/// What the guest with two cards that stamp by themselves is called.
+const HARDWARE: &str = "hardware";
 /// What the guest with pairs of network cards that are joined is called: virtual time, one clock at both ends.
 pub(crate) const CARDS: &str = "cards";
 /// Their models, as QEMU calls them.
@@ -140,7 +142,7 @@ pub(crate) fn run(
     let lab = Lab { ready, base: &base, directory: &directory, show: &show };
     let wanted = |name: &str| filter.is_empty() || filter.iter().any(|word| word == name);
     let series = ready.kernels.iter().map(|(series, kernel)| (What::Kernel(*series), kernel));
-    let with_cards = [What::Clock, What::Pulse, What::Cards];
+    let with_cards = [What::Clock, What::Pulse, What::Hardware, What::Cards];
     let card =
         ready.card.iter().flat_map(|kernel| with_cards.into_iter().map(move |it| (it, kernel)));
     // The longest first.
@@ -152,7 +154,8 @@ pub(crate) fn run(
                 Some((What::Kernel(series), kernel)) => lab.test_kernel(series, kernel, &facts)?,
                 Some((What::Clock, kernel)) => lab.test_card(kernel)?,
                 Some((What::Pulse, kernel)) => lab.test_pulse(kernel)?,
-                Some((What::Cards, kernel)) => lab.test_cards(kernel)?,
+                Some((What::Cards, kernel)) => lab.test_cards(CARDS, &MODELS, kernel)?,
+                Some((What::Hardware, kernel)) => lab.test_cards(HARDWARE, &["igb"], kernel)?,
                 None => return Ok(()),
             }
         }
@@ -180,6 +183,7 @@ enum What {
     Kernel(Series),
     Clock,
     Pulse,
+    Hardware,
     Cards,
 }
 
@@ -189,6 +193,7 @@ impl What {
             Self::Kernel(series) => series.name(),
             Self::Clock => CARD,
             Self::Pulse => PULSE,
+            Self::Hardware => HARDWARE,
             Self::Cards => CARDS,
         }
     }
@@ -270,10 +275,10 @@ impl Lab<'_> {
         self.boot(&job, &|_| {})
     }
 
-    /// Two cards of each model in one guest, joined by a hub.
-    fn test_cards(&self, kernel: &Kernel) -> Result<()> {
+    /// Two cards of each model in one guest, joined by a hub; its tests are called as the guest is.
+    fn test_cards(&self, name: &str, models: &[&str], kernel: &Kernel) -> Result<()> {
         let mut devices = Vec::new();
-        for (hub, model) in MODELS.into_iter().enumerate() {
+        for (hub, model) in models.iter().enumerate() {
             for end in 0..2 {
                 let id = format!("hub{hub}end{end}");
                 devices.extend(["-netdev".to_owned(), format!("hubport,id={id},hubid={hub}")]);
@@ -287,9 +292,9 @@ impl Lab<'_> {
         }
         let stop = AtomicBool::new(false);
         let job = Job {
-            name: CARDS,
+            name,
             kernel,
-            tests: &["cards"],
+            tests: &[name],
             devices: &devices,
             time: Time::Virtual,
             stop: &stop,

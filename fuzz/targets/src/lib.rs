@@ -8,6 +8,7 @@ pub mod authentication;
 pub mod classifier;
 pub mod csptp;
 pub mod management;
+pub mod nmea;
 pub mod node;
 pub mod ntp;
 pub mod readings;
@@ -39,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     ("classifier", classifier::run, corpus::frames),
     ("csptp", csptp::run, corpus::exchanges),
     ("management", management::run, corpus::messages),
+    ("nmea", nmea::run, corpus::sentences),
     ("node", node::run, corpus::recipes),
     ("ntp", ntp::run, corpus::ntp),
     ("readings", readings::run, corpus::readings),

@@ -69,8 +69,8 @@ use reach::Standby;
 pub use counts::IoCounts;
 pub use desk::SideCounts;
 pub(super) use desk::is_event;
-pub use pulse::PulseIo;
 pub use ntp::{NtpIo, NtpIoConfig, NtpIoCounts, NtpPeer};
+pub use pulse::PulseIo;
 pub use sender::{NotASender, Sender};
 
 /// How long a received event message waits for its stamp. On the hook's side the stamp is there

@@ -17,10 +17,7 @@ use super::{
     AgentError, Common, Ending, Reload, clock_identity, clock_line, confinement,
     drive::{Drive, Host, Occasion},
     health::Health,
-    io::{
-        Io, PulseIo,
-        pulse::Opened,
-    },
+    io::{Io, PulseIo, pulse::Opened},
     partners::{Partner, Resolver},
     seed,
     services::Services,

@@ -48,7 +48,8 @@ impl Choice {
             "auto" => Ok(Self::Auto),
             "xdp" => Ok(Self::AnyXdp),
             _ => one_of(&RECEIVE, text).ok_or_else(|| {
-                "expected stack, tc_ingress, xdp, xdp_native, xdp_generic or hardware, or auto".to_owned()
+                "expected stack, tc_ingress, xdp, xdp_native, xdp_generic or hardware, or auto"
+                    .to_owned()
             }),
         }
     }

@@ -12,8 +12,8 @@ mod merge;
 mod ntp;
 mod phc;
 mod pps;
-mod pulse;
 mod profile;
+mod pulse;
 mod reload;
 mod roles;
 mod security;
@@ -30,6 +30,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::publish::Format;
 use crate::{
+    agent::io::pulse::{PulseError, open as open_pulses},
     agent::{
         AgentError,
         confinement::Business,
@@ -40,7 +41,6 @@ use crate::{
     },
     bench,
     capture::CaptureError,
-    agent::io::pulse::{PulseError, open as open_pulses},
     clock::phc::PhcError,
     compare::{self, CompareError},
     doctor, lab,

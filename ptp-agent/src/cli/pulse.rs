@@ -124,16 +124,18 @@ impl PulseArgs {
         };
         let baud = self.nmea_baud.or(section.nmea_baud);
         if let Some(baud) = baud.filter(|baud| !serial::is_speed(*baud)) {
-            return Err(UsageError::OutOfRange("--nmea-baud", format!("{baud} is no speed of a line")));
+            return Err(UsageError::OutOfRange(
+                "--nmea-baud",
+                format!("{baud} is no speed of a line"),
+            ));
         }
         let known = pulse::Config::default();
-        let nanos = |name, given: Option<u32>, file: Option<u32>, default: Duration| {
-            match given.or(file) {
+        let nanos =
+            |name, given: Option<u32>, file: Option<u32>, default: Duration| match given.or(file) {
                 Some(nanos) if nanos < LARGEST_NS => Ok(Duration::from_nanos(nanos.into())),
                 Some(nanos) => Err(UsageError::OutOfRange(name, format!("{nanos} ns"))),
                 None => Ok(default),
-            }
-        };
+            };
         let pulse = pulse::Config {
             delay: nanos("--pps-delay", self.pps_delay, section.pps_delay, known.delay)?,
             lateness: nanos(

@@ -176,7 +176,9 @@ mod tests {
         }
         for (half_second, late) in [(77, 0), (80, 500_000_000)] {
             let mono = half_second * 500_000_000 + late;
-            let device = 1_900_000_000_000_000_000 + mono + mono / 1_000_000_000 * 25_000
+            let device = 1_900_000_000_000_000_000
+                + mono
+                + mono / 1_000_000_000 * 25_000
                 + mono % 1_000_000_000 / 40_000;
             let found = relation.mono_at(Time::from_nanos(device)).unwrap();
             assert!((found - Time::from_nanos(mono)).abs() < Duration::from_nanos(30), "{found:?}");

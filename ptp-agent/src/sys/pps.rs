@@ -62,13 +62,13 @@ struct Parameters {
 // What is passed is a pointer, and so is what the size in the numbers is of.
 mod request {
     const SIZE: usize = size_of::<usize>();
-    nix::ioctl_read_bad!(
-        parameters,
-        nix::request_code_read!(b'p', 0xa1, SIZE),
-        super::Parameters
-    );
+    nix::ioctl_read_bad!(parameters, nix::request_code_read!(b'p', 0xa1, SIZE), super::Parameters);
     nix::ioctl_read_bad!(capabilities, nix::request_code_read!(b'p', 0xa3, SIZE), libc::c_int);
-    nix::ioctl_readwrite_bad!(fetch, nix::request_code_readwrite!(b'p', 0xa4, SIZE), super::Fetched);
+    nix::ioctl_readwrite_bad!(
+        fetch,
+        nix::request_code_readwrite!(b'p', 0xa4, SIZE),
+        super::Fetched
+    );
 }
 
 /// Which edge of the pulse is the second.
@@ -139,7 +139,9 @@ impl Device {
         // SAFETY: as above.
         unsafe { request::fetch(self.file.as_raw_fd(), &raw mut fetched) }?;
         Ok(match self.edge {
-            Edge::Assert => Event { sequence: fetched.assert_sequence, real: fetched.assert.time() },
+            Edge::Assert => {
+                Event { sequence: fetched.assert_sequence, real: fetched.assert.time() }
+            }
             Edge::Clear => Event { sequence: fetched.clear_sequence, real: fetched.clear.time() },
         })
     }

@@ -121,6 +121,61 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
+    /// Both ends of a pseudo-terminal.
+    fn pseudo_terminal() -> (File, File) {
+        use std::os::fd::FromRawFd as _;
+        let (mut ours, mut theirs) = (-1, -1);
+        let none = std::ptr::null_mut();
+        // SAFETY: pointers to two integers that live through the call; the others may be null.
+        let result = unsafe {
+            libc::openpty(&raw mut ours, &raw mut theirs, none, none.cast(), none.cast())
+        };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        // SAFETY: both were just opened and belong to nobody else.
+        unsafe { (File::from_raw_fd(ours), File::from_raw_fd(theirs)) }
+    }
+
+    fn settings(terminal: &File) -> (libc::tcflag_t, libc::tcflag_t) {
+        let mut settings = mem::MaybeUninit::<libc::termios>::uninit();
+        // SAFETY: the kernel fills the structure, which is looked at.
+        let settings = unsafe {
+            assert_eq!(libc::tcgetattr(terminal.as_raw_fd(), settings.as_mut_ptr()), 0);
+            settings.assume_init()
+        };
+        (settings.c_lflag, settings.c_iflag)
+    }
+
+    #[test]
+    fn a_receiver_at_a_pseudo_terminal_is_read_as_it_speaks_and_its_settings_are_put_back() {
+        use crate::engine::nmea::{Fix, Receiver};
+        let (mut receiver, end) = pseudo_terminal();
+        let before = settings(&end);
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", end.as_raw_fd())).unwrap();
+        let mut line = Line::open(&path, Some(9_600)).unwrap();
+        assert_ne!(settings(&end), before, "no echo and no editing");
+        let said = b"\x03garbage\r\n$GPZDA,123519,23,03,2026,00,00*4";
+        receiver.write_all(said).unwrap();
+        let body = "GPZDA,123519,23,03,2026,00,00";
+        let sum = body.bytes().fold(0, |sum, byte| sum ^ byte);
+        receiver.write_all(format!("\r\n${body}*{sum:02X}\r\n").as_bytes()).unwrap();
+        let mut reader = Receiver::new(1_767_225_600);
+        let (mut seconds, mut buffer) = (Vec::new(), [0; 64]);
+        while seconds.is_empty() {
+            let count = line.read(&mut buffer, StdDuration::from_secs(5)).unwrap();
+            assert!(count > 0, "it has said more");
+            let at = crate::sys::clock::monotonic();
+            reader.read(at, &buffer[..count], |told| seconds.push(told.second));
+        }
+        assert_eq!((&seconds[..], reader.counters().checksum), (&[1_774_269_319][..], 1));
+        assert_eq!(reader.fix(), Fix::Unknown);
+        drop(line);
+        assert_eq!(settings(&end), before);
+        // The other end goes: that is an error, and no endless reading of nothing.
+        let mut line = Line::open(&path, None).unwrap();
+        drop((receiver, end));
+        assert!(line.read(&mut buffer, StdDuration::from_secs(5)).is_err());
+    }
+
     #[test]
     fn a_line_that_is_not_there_is_an_error() {
         assert!(Line::open(Path::new("/dev/no-such-line"), None).is_err());

@@ -182,7 +182,9 @@ impl Council {
         let selection = select(&opinions);
         match selection.common {
             None if opinions.is_empty() => Hint::Nothing,
-            Some(common) if selection.is_majority() => Hint::Within(common, selection.members.len()),
+            Some(common) if selection.is_majority() => {
+                Hint::Within(common, selection.members.len())
+            }
             _ => Hint::Disputed,
         }
     }

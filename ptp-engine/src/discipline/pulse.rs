@@ -180,7 +180,9 @@ impl<C: Clock> Discipline<C> {
 
     /// A receiver names a second after it has begun, and before the next one does.
     fn sentences(&mut self, now: Time<Mono>, at: Time<Mono>, bytes: &[u8]) {
-        let Some(receiver) = self.pulse.as_mut().and_then(|it| it.receiver.as_mut()) else { return };
+        let Some(receiver) = self.pulse.as_mut().and_then(|it| it.receiver.as_mut()) else {
+            return;
+        };
         let (clock, council) = (&self.clock, &mut self.council);
         receiver.read(at, bytes, |nmea::Told { at, second }| {
             let local = |at| {

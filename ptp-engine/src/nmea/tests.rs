@@ -88,7 +88,8 @@ fn a_receiver_without_a_fix_names_no_second_until_it_has_one() {
 fn without_its_checksum_a_sentence_is_nothing() {
     let whole = with_checksum("GPZDA,123519,23,03,2026,00,00");
     let bare = whole.split('*').next().unwrap();
-    for wrong in [String::from(bare), format!("{bare}*"), format!("{bare}*0"), format!("{bare}*00")] {
+    for wrong in [String::from(bare), format!("{bare}*"), format!("{bare}*0"), format!("{bare}*00")]
+    {
         assert_eq!(parse(wrong.as_bytes(), EARLIEST), Err(Refused::Checksum), "{wrong}");
     }
     let lower = whole.to_lowercase().replace("gpzda", "GPZDA");
@@ -138,10 +139,8 @@ fn the_arrival_is_that_of_the_first_byte() {
 
 #[test]
 fn a_line_without_end_takes_no_memory_and_the_next_sentence_is_read() {
-    let (receiver, all) = told(&[
-        format!("${}", "A".repeat(10_000)),
-        with_checksum("GPZDA,123519,23,03,2026,00,00"),
-    ]);
+    let (receiver, all) =
+        told(&[format!("${}", "A".repeat(10_000)), with_checksum("GPZDA,123519,23,03,2026,00,00")]);
     assert_eq!((all.len(), receiver.counters().too_long), (1, 1));
 }
 

@@ -158,8 +158,7 @@ fn who_does_not_know_the_second_does_not_number_it() {
 fn a_receivers_sentences_which_follow_the_pulse_number_it() {
     // Each sentence comes between 0 and 1 s after its second: 100 to 400 ms here, so that what they have in common
     // is 700 ms wide.
-    let interval =
-        Interval { lo: Duration::from_millis(-600), hi: Duration::from_millis(100) };
+    let interval = Interval { lo: Duration::from_millis(-600), hi: Duration::from_millis(100) };
     let epoch = Duration::from_secs(-EPOCH);
     let said = Hint::Within(Interval { lo: interval.lo + epoch, hi: interval.hi + epoch }, 1);
     let mut train = train();

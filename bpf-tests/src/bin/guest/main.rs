@@ -11,6 +11,7 @@ mod cards;
 mod clock;
 mod follow;
 mod grandmaster;
+mod hardware;
 mod phc;
 mod pps;
 mod report;
@@ -68,6 +69,7 @@ fn group(name: &str) -> Option<Vec<Trial>> {
         "phc" => phc::trials(),
         "pps" => pps::trials(),
         "cards" => cards::trials(),
+        "hardware" => hardware::trials(),
         "serve_on_wire" => wire::server(),
         "follow_on_wire" => wire::client(),
         "grandmaster_of_switch" => switch::grandmaster(),

@@ -272,7 +272,10 @@ fn judged() {
     assert!(summary["n"].as_u64() >= Some(35), "{summary}");
     // The kernel's stamp is behind the second by the generator's wake-up and the interrupt.
     assert!((0.0..300_000.0).contains(&of("mean")) && of("sd") < 100_000.0, "{summary}");
-    assert_eq!((&summary["missed"], summary["refused"].as_object().map(|it| it.len())), (&json!(0), Some(0)));
+    assert_eq!(
+        (&summary["missed"], summary["refused"].as_object().map(|it| it.len())),
+        (&json!(0), Some(0))
+    );
     assert!(fs::read_to_string(html).is_ok_and(|page| page.contains("<svg")));
 }
 
@@ -336,7 +339,10 @@ fn follows() {
     let summary = judge_page(page);
     let sample = samples.last().cloned().unwrap_or_default();
     assert!(agent.stop().success(), "{}", agent.last_words());
-    figure("pps_follow_virtual", json!({"time_to_lock_s": lock_s, "judged": summary, "sample": sample}));
+    figure(
+        "pps_follow_virtual",
+        json!({"time_to_lock_s": lock_s, "judged": summary, "sample": sample}),
+    );
     assert_eq!((&sample["source"], &sample["rx_source"]), (&json!("pps"), &json!("pps")));
     let mean = summary["offset_ns"]["mean"].as_f64().expect("a mean");
     assert!(mean.abs() < 300_000.0 && lock_s < 60.0, "{summary}");
@@ -363,9 +369,14 @@ fn steers() {
     assert!(agent.stop().success(), "{}", agent.last_words());
     reset(LATER);
     let mean = errors.iter().sum::<i64>() as f64 / errors.len() as f64;
-    let sd = (errors.iter().map(|it| (*it as f64 - mean).powi(2)).sum::<f64>() / errors.len() as f64).sqrt();
-    figure("pps_follow_system", json!({"time_to_lock_s": lock_s, "n": errors.len(), "mean_ns": mean,
-        "sd_ns": sd, "max_abs_ns": errors.iter().map(|it| it.abs()).max(), "status": kernel.status}));
+    let sd = (errors.iter().map(|it| (*it as f64 - mean).powi(2)).sum::<f64>()
+        / errors.len() as f64)
+        .sqrt();
+    figure(
+        "pps_follow_system",
+        json!({"time_to_lock_s": lock_s, "n": errors.len(), "mean_ns": mean,
+        "sd_ns": sd, "max_abs_ns": errors.iter().map(|it| it.abs()).max(), "status": kernel.status}),
+    );
     assert!(mean.abs() < 300_000.0, "{errors:?}");
     assert_eq!(kernel.status & libc::STA_UNSYNC, 0, "{kernel:?}");
 }
@@ -398,8 +409,21 @@ fn numbered_by_ptp() {
     let file = "/tmp/pps-ptp.toml";
     fs::write(file, "[clock]\nearliest = 2020-01-01\n").expect("a file in /tmp");
     let arguments = [
-        "--config", file, "run", "-i", "ptp0", "--follow", "pps", "--pps", DEVICE, "--clock", "virtual",
-        "--pps-lateness", "300000", "--pps-jitter", "1000000",
+        "--config",
+        file,
+        "run",
+        "-i",
+        "ptp0",
+        "--follow",
+        "pps",
+        "--pps",
+        DEVICE,
+        "--clock",
+        "virtual",
+        "--pps-lateness",
+        "300000",
+        "--pps-jitter",
+        "1000000",
     ];
     let mut agent = Agent::start_only(&world.wire.client, &arguments);
     let lock_s = time_to_lock(&agent);
@@ -438,7 +462,8 @@ fn refused() {
     };
     let (status, said, log) = run_to_end(agent_command(&["phc", "pins", "/dev/ptp0"]));
     assert!(status.success(), "{log}");
-    let signals: Value = said.lines().next().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
+    let signals: Value =
+        said.lines().next().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
     figure("phc_signals", signals.clone());
     if signals["outputs"] == 0 {
         refuses(&["phc", "perout", "/dev/ptp0"], "0 channels");

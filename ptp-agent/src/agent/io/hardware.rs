@@ -32,7 +32,9 @@ const WORST: Duration = Duration::from_micros(50);
 #[derive(Debug, thiserror::Error)]
 pub enum HardwareError {
     /// It has no clock.
-    #[error("{0} has no hardware clock (ethtool -T {0}): leave --rx-source and --tx-source as they are")]
+    #[error(
+        "{0} has no hardware clock (ethtool -T {0}): leave --rx-source and --tx-source as they are"
+    )]
     NoClock(String),
     /// It does not stamp.
     #[error("{interface} cannot be told to stamp PTP messages: {error}")]
@@ -115,7 +117,10 @@ impl Card {
             self.forgotten += 1;
             match self.switch.again() {
                 Ok(()) => {
-                    tracing::warn!(interface = self.interface, "the card had stopped stamping; told again");
+                    tracing::warn!(
+                        interface = self.interface,
+                        "the card had stopped stamping; told again"
+                    );
                     self.wanted = hwtstamp::configuration(&self.interface).unwrap_or(self.wanted);
                 }
                 Err(error) => {

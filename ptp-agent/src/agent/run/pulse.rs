@@ -123,7 +123,8 @@ pub(super) fn facts(runner: &Runner, now: Time<Mono>) -> PulseFacts {
     let is_wrong = status.wrong_lately > WRONG;
     let refused = (is_wrong || status.is_wrong_second).then(|| {
         let share = (status.wrong_lately * 16.0).round();
-        let why = status.refused.map_or(String::new(), |why| format!(", the last one: {}", why.name()));
+        let why =
+            status.refused.map_or(String::new(), |why| format!(", the last one: {}", why.name()));
         let second = if status.is_wrong_second {
             "; others call the pulses another second than they have counted"
         } else {

@@ -17,8 +17,8 @@ use super::{
     clock::{ClockSection, ExportArgs, RunClock},
     log::LogLevel,
     ntp::{Follow, Host, NtpMode, PollOption},
-    pulse::{EdgeOption, SourceOption},
     profile::ProfileName,
+    pulse::{EdgeOption, SourceOption},
     roles::{PortOption, RunRole},
     unicast::ServeUnicast,
 };

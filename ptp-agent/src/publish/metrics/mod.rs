@@ -461,6 +461,13 @@ mod tests {
             requests: 9,
             exchanges: 8,
         };
+        metrics.set_pulse(Some(PulseFigures {
+            offset_seconds: Some(1e-6),
+            pulses: [("used", 3)].into(),
+            sentences: [("named", 3)].into(),
+            fix: Some(true),
+            ..PulseFigures::default()
+        }));
         metrics.set_ntp_servers([("time.example".to_owned(), server)].into());
         metrics.set_forwarding([("tap0".to_owned(), transparent::tests::example())].into());
         metrics

@@ -114,7 +114,10 @@ fn a_clock_locks_to_a_pulse_that_a_receiver_numbers() {
             let error = bench.error_ns(second);
             let bound = bench.client.error_bound(Time::from_nanos(bench.mono(second) + 100_000));
             assert!(error.abs() < 6_000, "{second}: {error} ns");
-            assert!(bound.unwrap() >= Duration::from_nanos(error.abs()), "{second}: {error} {bound:?}");
+            assert!(
+                bound.unwrap() >= Duration::from_nanos(error.abs()),
+                "{second}: {error} {bound:?}"
+            );
         }
     }
     assert!(locked_at.is_some_and(|at| at < 30), "{locked_at:?}");
@@ -191,7 +194,10 @@ fn as_a_witness_it_is_compared_and_not_followed() {
     }
     assert_eq!((bench.samples, bench.error_ns(40), bench.followed), (0, 700_000, false));
     let offset = bench.status(40).offset.unwrap();
-    assert!((offset - Duration::from_nanos(700_000)).abs() < Duration::from_micros(1), "{offset:?}");
+    assert!(
+        (offset - Duration::from_nanos(700_000)).abs() < Duration::from_micros(1),
+        "{offset:?}"
+    );
     let sources = bench.client.sources(Time::from_nanos(bench.mono(40) + 300_000_000));
     let known: std::vec::Vec<_> = sources.map(|source| (source.id, source.is_followed)).collect();
     assert_eq!(known.len(), 2, "{known:?}");
