@@ -124,6 +124,24 @@ pub fn tlvs() -> Vec<Vec<u8>> {
     single.into_iter().chain([all]).collect()
 }
 
+/// What a receiver says, line by line and at once.
+pub fn sentences() -> Vec<Vec<u8>> {
+    let bodies = [
+        "GPRMC,123519.00,A,4807.038,N,01131.000,E,022.4,084.4,230326,003.1,W,A",
+        "GNZDA,123520,23,03,2026,00,00",
+        "GPGGA,123520,4807.0,N,01131.0,E,1,08,0.9,545.4,M,46.9,M,,",
+        "GPRMC,123521,V,,,,,,,070806,,,N",
+        "GPZDA,235960,31,12,2026,00,00",
+    ];
+    let line = |body: &str| {
+        let sum = body.bytes().fold(0, |sum, byte| sum ^ byte);
+        format!("${body}*{sum:02X}\r\n")
+    };
+    let lines = bodies.map(line);
+    let all = lines.concat().into_bytes();
+    lines.into_iter().map(String::into_bytes).chain([all]).collect()
+}
+
 /// NTP: requests, answers, a kiss, and one with an extension field and a digest.
 pub fn ntp() -> Vec<Vec<u8>> {
     let request = NtpPacket::request(NtpTimestamp(0x0123_4567_89ab_cdef), 6);

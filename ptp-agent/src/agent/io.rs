@@ -6,11 +6,13 @@ mod counts;
 mod crowd;
 mod desk;
 mod guard;
+pub mod hardware;
 mod interface;
 mod lull;
 mod ntp;
 mod outside;
 mod pin;
+pub mod pulse;
 mod reach;
 mod sender;
 
@@ -59,7 +61,8 @@ use crate::{
 use crowd::Crowd;
 use desk::{Found, Side};
 use guard::Guard;
-use interface::{receive_any, rx_selector, tx_selector, wants_driver_stamps};
+use hardware::{Card, HardwareError};
+use interface::{card, receive_any, rx_selector, tx_selector, wants_driver_stamps};
 use lull::Lull;
 use reach::Standby;
 
@@ -67,6 +70,7 @@ pub use counts::IoCounts;
 pub use desk::SideCounts;
 pub(super) use desk::is_event;
 pub use ntp::{NtpCarrier, NtpIo, NtpIoConfig, NtpIoCounts, NtpPeer, NtsServer};
+pub use pulse::PulseIo;
 pub use sender::{NotASender, Sender};
 
 /// How long a received event message waits for its stamp. On the hook's side the stamp is there
@@ -161,6 +165,9 @@ pub enum IoError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// No stamps of the card.
+    #[error(transparent)]
+    Hardware(#[from] HardwareError),
     /// No timer.
     #[error("cannot make a timer: {0}")]
     Timer(#[source] io::Error),
@@ -187,6 +194,15 @@ pub enum Delivery {
         /// The stamp, or `None` when it did not come in time or the message could not be sent.
         stamp: Option<Stamp>,
     },
+    /// The edge of a pulse.
+    Pulse(Stamp),
+    /// Bytes of a receiver's line.
+    Nmea {
+        /// When they arrived.
+        at: Time<Mono>,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
     /// The interface went down, came up, vanished or returned.
     Link {
         /// Which.
@@ -204,6 +220,8 @@ impl Delivery {
                 Input::Message { on: *port, from: *source, bytes, stamp: *stamp }
             }
             Self::TxStamp { token, stamp } => Input::Sent { token: *token, stamp: *stamp },
+            Self::Pulse(stamp) => Input::Pulse(*stamp),
+            Self::Nmea { at, bytes } => Input::Nmea { at: *at, bytes },
             Self::Link { port, state } => Input::Link { on: *port, state: *state },
         }
     }
@@ -225,6 +243,8 @@ struct Port {
     brackets: [Bracket; 2],
     sending: Sending,
     driver_stamps: bool,
+    /// Where the card's own stamps are wanted.
+    card: Option<Card>,
     standby: Standby,
     /// What passes the hook and is not for this port.
     hearsay: Hearsay,
@@ -262,6 +282,7 @@ pub struct Io {
     guard: Guard,
     lull: Lull,
     ntp: Option<Box<NtpIo>>,
+    pulse: Option<PulseIo>,
     /// When it was asked, and what was said.
     ring_lost: Cell<(Time<Mono>, Option<u64>)>,
 }
@@ -313,6 +334,7 @@ impl Io {
             }
             let up = matches!(link_state(interface), LinkState::Up(_));
             let driver_stamps = wants_driver_stamps(config.tx_source, &transport, interface);
+            let card = card([config.rx_source, config.tx_source], &transport, interface)?;
             ports.push(Port {
                 interface: interface.clone(),
                 ifindex: transport.ifindex(),
@@ -330,6 +352,7 @@ impl Io {
                 brackets: Default::default(),
                 sending: Sending::Free,
                 driver_stamps,
+                card,
                 standby: Standby::default(),
                 hearsay: Hearsay::default(),
                 wire,
@@ -341,6 +364,7 @@ impl Io {
         Ok(Self {
             config,
             ntp,
+            pulse: None,
             programs,
             hooks,
             watch,
@@ -382,6 +406,16 @@ impl Io {
         }
     }
 
+    /// Takes pulses from there as well.
+    pub fn take_pulses(&mut self, pulse: PulseIo) {
+        self.pulse = Some(pulse);
+    }
+
+    /// Where pulses come from.
+    pub const fn pulse(&self) -> Option<&PulseIo> {
+        self.pulse.as_ref()
+    }
+
     /// Where servers of NTP are asked.
     pub fn ntp(&self) -> Option<&NtpIo> {
         self.ntp.as_deref()
@@ -410,6 +444,8 @@ impl Io {
             interrupted: port.tx.interrupted,
             displaced: port.displaced(),
             attached_again: port.attached_again(),
+            hardware: port.card.as_ref().and_then(Card::told),
+            told_again: port.card.as_ref().map_or(0, Card::forgotten),
         })
     }
 

@@ -42,7 +42,7 @@ use crate::{
     engine::{counters::Counters, csptp::Protocol, discipline, ntp::Exchange},
     publish::{
         alarms::Limits,
-        json::{ClockLine, NTP, NtpLine, Output, OutputError, PTP, Sample},
+        json::{ClockLine, NTP, NtpLine, Output, OutputError, PPS, PTP, Sample},
         metrics::{CapturePoint, Direction, PortFigures, StampOutcome},
     },
     recording::{Problem, ReadError, RecordError},
@@ -50,7 +50,7 @@ use crate::{
     transport::{TransportError, interface_mac},
     zones::ZoneError,
 };
-use io::{IoCounts, IoError, SideCounts};
+use io::{IoCounts, IoError, SideCounts, pulse::PulseError};
 use services::Serving;
 use tap::TapError;
 
@@ -69,6 +69,9 @@ pub enum AgentError {
     /// A hardware clock that cannot be used.
     #[error(transparent)]
     Phc(#[from] PhcError),
+    /// A pulse that cannot be taken.
+    #[error(transparent)]
+    Pulse(#[from] PulseError),
     /// A clock that cannot be steered.
     #[error(transparent)]
     Clock(#[from] ClockError),
@@ -123,7 +126,10 @@ impl AgentError {
             Self::Io(IoError::Capture(error)) => error.is_missing_on_host(),
             Self::Io(IoError::Transport(error)) => !matches!(error, TransportError::Socket { .. }),
             Self::Phc(error) => matches!(error, PhcError::Missing(_) | PhcError::ReadOnly(_)),
-            Self::Clock(ClockError::NotPermitted { .. }) | Self::Zones(_) => true,
+            Self::Pulse(_)
+            | Self::Io(IoError::Hardware(_))
+            | Self::Clock(ClockError::NotPermitted { .. })
+            | Self::Zones(_) => true,
             Self::Tap(TapError::Capture(error)) => error.is_missing_on_host(),
             Self::Io(
                 IoError::Watch(_) | IoError::Wire { .. } | IoError::Os { .. } | IoError::Timer(_),
@@ -301,9 +307,10 @@ fn sample_line(interface: &str, sample: &discipline::Sample) -> Sample {
         rx_source: Some(sample.rx_source.name().into()),
         tx_source: sample.tx_source.map(|source| source.name().into()),
         strategy: Some(sample.strategy.name().into()),
-        source: Some(match sample.is_of_ntp {
-            true => NTP.into(),
-            false => sample.exchange.map_or(PTP, Protocol::name).into(),
+        source: Some(match (sample.is_of_ntp, sample.is_of_pulse) {
+            (true, _) => NTP.into(),
+            (_, true) => PPS.into(),
+            _ => sample.exchange.map_or(PTP, Protocol::name).into(),
         }),
         grandmaster: sample.grandmaster.map(|identity| identity.to_string()),
     }

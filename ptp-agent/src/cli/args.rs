@@ -14,8 +14,9 @@ use super::{
     log::LogFormat,
     marking::MarkingArgs,
     ntp::{NtpArgs, NtpServeArgs},
-    phc,
+    phc, pps,
     profile::ProfileName,
+    pulse::PulseArgs,
     roles::RoleArgs,
     security::SecurityArgs,
     servers::ServerArgs,
@@ -116,6 +117,10 @@ pub(super) enum Command {
     ///
     /// Reading needs read access to the device, setting write access.
     Phc(phc::Args),
+    /// Hold a clock against a pulse per second: how far apart they are, as figures, histogram and plot.
+    ///
+    /// Steers nothing. Needs read access to the device, and write access to a hardware clock whose input it is.
+    Pps(pps::Args),
     /// Is this host fit for precise time, and if not, what to do?
     ///
     /// Changes nothing, and steers no clock. Ends with exit code 3 when something that the agent
@@ -195,11 +200,12 @@ pub(super) struct TapArgs {
     #[arg(short, long, value_name = "IFACE", num_args = 1..)]
     pub(super) interface: Vec<String>,
     /// Receive stamp: auto (default; measures which is best), stack, tc_ingress, xdp_native,
-    /// xdp_generic, or xdp for native where the driver can and generic elsewhere.
+    /// xdp_generic, xdp for native where the driver can and generic elsewhere, or hardware for the card's own
+    /// (`run` and `serve`; switched on while they run).
     #[arg(long, value_name = "SOURCE", value_parser = PointChoice::of_receive)]
     pub(super) rx_source: Option<PointChoice>,
-    /// Transmit stamp: auto (default; measures which is best), xmit_done, start_xmit, tc_egress or
-    /// driver_software (not for `observe`).
+    /// Transmit stamp: auto (default; measures which is best), xmit_done, start_xmit, tc_egress,
+    /// driver_software or hardware for the card's own (both not for `observe`).
     #[arg(long, value_name = "SOURCE", value_parser = PointChoice::of_transmit)]
     pub(super) tx_source: Option<PointChoice>,
     /// Size of the ring buffer, KiB: a power of two.
@@ -311,6 +317,8 @@ pub(super) struct FollowArgs {
     pub(super) knowledge: KnowledgeArgs,
     #[command(flatten)]
     pub(super) ntp: NtpArgs,
+    #[command(flatten)]
+    pub(super) pulse: PulseArgs,
     #[command(flatten)]
     pub(super) roles: RoleArgs,
     #[command(flatten)]

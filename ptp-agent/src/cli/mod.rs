@@ -12,7 +12,9 @@ mod marking;
 mod merge;
 mod ntp;
 mod phc;
+mod pps;
 mod profile;
+mod pulse;
 mod reload;
 mod roles;
 mod security;
@@ -29,6 +31,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::publish::Format;
 use crate::{
+    agent::io::pulse::{PulseError, open as open_pulses},
     agent::{
         AgentError,
         confinement::Business,
@@ -107,6 +110,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         return HOST_LACKS;
     }
     if let Some(PhcError::Missing(_) | PhcError::ReadOnly(_)) = error.downcast_ref::<PhcError>() {
+        return HOST_LACKS;
+    }
+    if error.is::<PulseError>() {
         return HOST_LACKS;
     }
     let error = match error.downcast_ref::<TransparentError>() {
@@ -218,6 +224,9 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
         Command::Phc(args) => {
             phc::run(&args, format)?;
         }
+        Command::Pps(args) => {
+            pps::run(&args, format)?;
+        }
         Command::Doctor(mut args) => {
             if args.interface.is_empty() {
                 args.interface = config.interface.unwrap_or_default();
@@ -263,6 +272,9 @@ fn follow_grandmaster(
     let authorities = args.ntp.authorities(&config);
     let config = run_config(args, config, record, format)?;
     phc::free_to_follow(&config.clock)?;
+    // By the right to pass by permissions, which is given up now, and before files are.
+    let mut config = config;
+    config.pulses = config.pulse.as_ref().map(|it| open_pulses(it.io.clone())).transpose()?;
     privileges::keep_only(&needed_to_follow(&config.clock));
     // Who looks for other programs that have a device open must be able to look into them, which is given up
     // with files.

@@ -11,6 +11,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use extras::{AlternateTime, AnnouncedExtras, PowerStatus, ZoneDatabase};
+pub use pulse::{NmeaLine, PhcRelation, Pulse};
 pub use sources::{NtpServed, NtpServer, NtsStatus, ServerStatus, SourceStatus, SourcesStatus};
 pub use synce::{DpllPin, DpllStatus, EsmcStatus};
 
@@ -142,6 +143,9 @@ pub struct Snapshot {
     /// The servers of NTP that are asked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ntp: Vec<NtpServer>,
+    /// A pulse per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pps: Option<Pulse>,
     /// How NTP is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ntp_served: Option<NtpServed>,
@@ -453,6 +457,11 @@ pub struct Sources {
     pub displaced: Vec<Cow<'static, str>>,
     /// How often the kernel programs were attached again because of others.
     pub attached_again: u64,
+    /// How the card's clock lies to the host's, where its stamps are wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<PhcRelation>,
+    /// How often the card had to be told to stamp once more.
+    pub told_again: u64,
 }
 
 /// Which way the messages of an observed port go.
@@ -555,6 +564,7 @@ pub struct Residence {
 }
 
 mod extras;
+mod pulse;
 mod sources;
 mod synce;
 #[cfg(test)]

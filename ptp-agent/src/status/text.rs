@@ -108,6 +108,9 @@ pub(super) fn page(status: &Status) -> String {
     for server in &status.ntp {
         line("NTP server", ntp_server(server));
     }
+    if let Some(pulse) = &status.pps {
+        line("pulse", pulse_line(pulse));
+    }
     if let Some(served) = &status.ntp_served {
         line("NTP served", ntp_served(served));
     }
@@ -265,6 +268,32 @@ fn protection(nts: &NtsStatus) -> String {
         Some(NtsState::Failed) => format!("NTS: no keys: {problem}"),
         None => "NTS".to_owned(),
     }
+}
+
+/// A pulse per second, and who says which seconds it is.
+fn pulse_line(pulse: &crate::publish::snapshot::Pulse) -> String {
+    let mut text = format!("{}, {}", pulse.source, pulse.state);
+    if let Some(why) = &pulse.refused {
+        let _ = write!(text, " (the last one refused: {why})");
+    }
+    if pulse.offset_ns.is_some() {
+        let [offset, jitter] = [pulse.offset_ns, Some(pulse.jitter_ns)].map(time);
+        let _ = write!(text, ", clock minus pulse {offset}, jitter {jitter}");
+    }
+    if pulse.wrong_second {
+        text += "; others call it another second";
+    }
+    if let Some(nmea) = &pulse.nmea {
+        let age = nmea.age_s.map_or("never".to_owned(), |age| format!("{} ago", span(age)));
+        let _ = write!(text, "; receiver's fix: {}, last second named {age}", nmea.fix);
+        if nmea.rolled_over {
+            text += ", its weeks have rolled over";
+        }
+    }
+    if pulse.followed {
+        text += "; leads";
+    }
+    text
 }
 
 /// How NTP is served.

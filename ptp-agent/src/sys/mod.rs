@@ -14,8 +14,11 @@ pub mod ifreq;
 pub mod irq;
 pub mod packet;
 pub mod phc;
+pub mod pins;
+pub mod pps;
 pub(crate) mod privileges;
 pub mod schedule;
+pub mod serial;
 pub mod shared;
 pub mod timer;
 

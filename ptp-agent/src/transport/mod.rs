@@ -33,7 +33,7 @@ use nix::sys::socket::{
 };
 use ptp_common::{
     classify::{ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL},
-    time::{Real, Time},
+    time::{Ptp, Real, Time},
 };
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
@@ -366,6 +366,22 @@ impl Transport {
         buffer: &'a mut [u8; MAX_MESSAGE],
     ) -> Option<(&'a [u8], Time<Real>)> {
         driver_stamp::next(self.event.get_ref(), buffer)
+    }
+
+    /// Asks for the card's stamps of event messages sent from now on.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn ask_for_hardware_stamps(&self) -> io::Result<()> {
+        driver_stamp::ask_for_hardware(self.event.get_ref())
+    }
+
+    /// The next of the card's stamps, by its own clock, and the message it belongs to.
+    pub fn next_hardware_stamp<'a>(
+        &self,
+        buffer: &'a mut [u8; MAX_MESSAGE],
+    ) -> Option<(&'a [u8], Time<Ptp>)> {
+        driver_stamp::next_of_hardware(self.event.get_ref(), buffer)
     }
 
     /// The next message, event messages first.

@@ -150,6 +150,11 @@ impl Io {
                 Found::Stamp(stamp.map(|mut stamp| {
                     // What was used, against all that was seen: the moving to the reference included.
                     stamp.doubt = stamps.doubt(stamp.time, direction);
+                    if let Some(bound) = port.card.as_ref().and_then(Card::bound)
+                        && stamp.source == StampSource::Hardware
+                    {
+                        stamp.doubt += bound;
+                    }
                     stamp.manner = waiting.manner;
                     let time = stamp.time;
                     let left = stamps.time(StampSource::XmitDone).filter(|_| sent);
@@ -212,9 +217,16 @@ impl Io {
                     None => port.counts.without_stamp += 1,
                 }
             }
+            if let Some(card) = port.card.as_ref().filter(|_| record.hardware_ns != 0) {
+                let of_card = i64::try_from(record.hardware_ns).ok().map(Time::from_nanos);
+                of_card.and_then(|time| card.stamp(time)).into_iter().for_each(|it| stamps.add(it));
+            }
             port.rx.pairing.push(now, port.ifindex, record.message(), 0, stamps);
         });
         for port in ports {
+            if let Some(card) = &mut port.card {
+                card.look(now);
+            }
             port.rx.pairing.expire(now);
             port.tx.pairing.expire(now);
         }

@@ -29,8 +29,13 @@ const TOLERATED: u64 = 100;
 const NOBODY: &str = "no agent that runs in this network namespace tells of itself";
 
 pub(super) fn checks(agents: &[Agent]) -> Vec<Check> {
-    let mut checks =
-        vec![grandmaster(agents), time_scale(agents), answers(agents), alarms(agents), losses(agents)];
+    let mut checks = vec![
+        grandmaster(agents),
+        time_scale(agents),
+        answers(agents),
+        alarms(agents),
+        losses(agents),
+    ];
     checks.extend(nts(agents));
     checks
 }

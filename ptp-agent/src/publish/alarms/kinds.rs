@@ -193,6 +193,22 @@ alarms! {
     /// the last one came.
     AuthenticationFailed = "authentication_failed", "messages are not authentic",
         [Receiver Transmitter Observer], raise 0 s, clear 60 s;
+    /// No pulse per second comes, or none any more: its line, its receiver or its device is gone.
+    /// Where the clock follows it, it runs on with what was learnt.
+    PulseLost = "pulse_lost", "no pulse per second",
+        [Receiver], raise 3 s, clear 5 s;
+    /// More than a quarter of the latest edges of a pulse were not where a second begins (doubled, jittering, half
+    /// a second off), or others call the pulses another second. None of the wrong edges was used.
+    PulseRefused = "pulse_refused", "the pulse per second is wrong",
+        [Receiver], raise 5 s, clear 30 s;
+    /// A pulse per second comes, and nobody says which second it is: it is not used. PTP, servers of NTP or a
+    /// receiver's sentences (`--nmea`) must know the time to better than half a second, and agree.
+    PulseUnnumbered = "pulse_unnumbered", "nobody numbers the pulses",
+        [Receiver], raise 15 s, clear 2 s;
+    /// The date that a receiver tells is 1024 weeks or more in the past: its firmware has lost count of GPS's weeks.
+    /// The date was brought forward, which is right for 19 years from the program's build.
+    WeekRollover = "week_rollover", "the receiver's date is 1024 weeks old",
+        [Receiver], raise 0 s, clear 60 s;
     /// Metrics, the status socket, the management socket or an export for other programs cannot be had; the
     /// log says which and why. Time is kept all the same, and the agent tries again every ten seconds.
     EndpointUnavailable = "endpoint_unavailable", "metrics, a socket or an export cannot be served",

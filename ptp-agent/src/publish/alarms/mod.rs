@@ -171,6 +171,8 @@ pub struct Facts {
     pub quality_lowered: Option<String>,
     /// Where ESMC has stopped.
     pub esmc_lost: Option<String>,
+    /// A pulse per second.
+    pub pulse: PulseFacts,
     /// Of a transparent clock: why many messages leave without a correction.
     pub uncorrected: Option<String>,
     /// The same: whether a program of this host relays as well.
@@ -179,6 +181,19 @@ pub struct Facts {
     pub switched: Option<String>,
     /// Of a server: why the kernel does not answer as it was asked to.
     pub unanswered: Option<String>,
+}
+
+/// What is known of a pulse per second.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PulseFacts {
+    /// None comes.
+    pub is_lost: bool,
+    /// What is wrong with it, in words.
+    pub refused: Option<String>,
+    /// Why nobody says which second it is.
+    pub unnumbered: Option<String>,
+    /// The receiver's date is of another age.
+    pub rolled_over: Option<String>,
 }
 
 /// What is tolerated.
@@ -334,6 +349,10 @@ impl Alarms {
                 Alarm::QualityLevelLowered => facts.quality_lowered.is_some(),
                 Alarm::EsmcLost => facts.esmc_lost.is_some(),
                 Alarm::NoKernelAnswers => facts.unanswered.is_some(),
+                Alarm::PulseLost => facts.pulse.is_lost,
+                Alarm::PulseRefused => facts.pulse.refused.is_some(),
+                Alarm::PulseUnnumbered => facts.pulse.unnumbered.is_some(),
+                Alarm::WeekRollover => facts.pulse.rolled_over.is_some(),
                 Alarm::CorrectionsMissing => facts.uncorrected.is_some(),
                 Alarm::DoubleCorrection => facts.is_relayed,
                 Alarm::HardwareForwarding => facts.switched.is_some(),
@@ -454,6 +473,9 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
         Alarm::QualityLevelLowered => facts.quality_lowered.clone().unwrap_or_default(),
         Alarm::EsmcLost => facts.esmc_lost.clone().unwrap_or_default(),
         Alarm::NoKernelAnswers => facts.unanswered.clone().unwrap_or_default(),
+        Alarm::PulseRefused => facts.pulse.refused.clone().unwrap_or_default(),
+        Alarm::PulseUnnumbered => facts.pulse.unnumbered.clone().unwrap_or_default(),
+        Alarm::WeekRollover => facts.pulse.rolled_over.clone().unwrap_or_default(),
         Alarm::CorrectionsMissing => facts.uncorrected.clone().unwrap_or_default(),
         Alarm::HardwareForwarding => facts.switched.clone().unwrap_or_default(),
         _ => String::new(),

@@ -110,6 +110,17 @@ families! {
         "Frames of ESMC that came in by an interface, by what became of them.";
     DPLL_LOCK = GAUGE "ptp_dpll_lock_status"
         "1 for the state that a DPLL of the kernel is in, 0 for the others.";
+    PPS_OFFSET = GAUGE "ptp_pps_offset_seconds"
+        "Clock minus pulse per second at the latest pulse that was given its second.";
+    PPS_JITTER = GAUGE "ptp_pps_jitter_seconds"
+        "Mean distance of a pulse from where those before made it expected.";
+    PPS_STATE = GAUGE "ptp_pps_state"
+        "1 for how it stands with the pulse per second, 0 for the other states.";
+    PPS_PULSES = COUNTER "ptp_pps_pulses_total"
+        "Edges of a pulse per second by what became of them, and pulses that did not come.";
+    NMEA_SENTENCES = COUNTER "ptp_nmea_sentences_total"
+        "Sentences of a receiver by what became of them.";
+    NMEA_FIX = GAUGE "ptp_nmea_fix" "1 while a receiver says that it knows the time.";
     ALARM = GAUGE "ptp_alarm" "1 while the alarm is raised, 0 otherwise.";
 }
 
