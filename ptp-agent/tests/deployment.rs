@@ -162,6 +162,7 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
         requests: 1,
         exchanges: 1,
         nts: Some(NtsFigures::default()),
+        is_answering: Some(true),
     };
     metrics.set_ntp_servers([("192.0.2.1".to_owned(), server)].into());
     let heard = EsmcStatus {

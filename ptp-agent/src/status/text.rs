@@ -246,12 +246,16 @@ fn ntp_server(server: &NtpServer) -> String {
             time(server.root_distance_ns)
         );
     }
+    if let Some(shift) = server.shift_ns {
+        let _ = write!(text, ", {} from where it usually is", time(Some(shift)));
+    }
     if let Some(nts) = &server.nts {
         let _ = write!(text, ", {}", protection(nts));
     }
-    text += match (server.denied, server.leads) {
-        (true, _) => "; it has refused service",
-        (_, true) => "; leads",
+    text += match (server.denied, server.silent, server.leads) {
+        (true, ..) => "; it has refused service",
+        (_, true, _) => "; it does not answer",
+        (_, _, true) => "; leads",
         _ => "",
     };
     text

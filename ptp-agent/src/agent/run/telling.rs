@@ -307,6 +307,8 @@ impl Teller {
             refused: runner.io.last_refused(),
             raw_apart: self.apart.least(),
             contradicted: sources::contradicted(&runner.engine, now),
+            shifted: sources::shifted(&runner.engine),
+            silent: sources::silent(&ntp::asked(&runner.engine, &runner.io)),
             hints: health::hints(&runner.io, receiver, now),
             pulse: pulse::facts(runner, now),
             ..self.synce.facts(now)

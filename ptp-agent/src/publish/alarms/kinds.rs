@@ -167,6 +167,15 @@ alarms! {
     /// agree; `on-disagreement` says what is done.
     GrandmasterContradicted = "grandmaster_contradicted", "grandmasters contradict each other",
         [Receiver], raise 0 s, clear 5 s;
+    /// The clock is not where it usually is against servers of NTP, by more than their round trips explain, and two or more
+    /// see it alike: the grandmaster is wrong by so much, or the path to it is not what it was.
+    /// Less than this contradicts nothing yet; the detail says how far and by how many.
+    GrandmasterShifted = "grandmaster_shifted", "the clock has moved against servers of NTP",
+        [Receiver], raise 0 s, clear 10 s;
+    /// A server of NTP that is to be asked has not answered four requests in a row, or has refused service.
+    /// While witnesses are silent, a grandmaster that lies may go unseen. The detail says which and how many are left.
+    WitnessSilent = "witness_silent", "a server of NTP does not answer",
+        [Receiver], raise 0 s, clear 5 s;
     /// More clocks announce themselves than there is room for; the best are kept.
     /// No network has so many time transmitters: somebody invents them, or many clocks run as masters.
     TablePressure = "table_pressure", "too many clocks announce themselves",

@@ -173,6 +173,10 @@ pub struct Facts {
     pub esmc_lost: Option<String>,
     /// A pulse per second.
     pub pulse: PulseFacts,
+    /// How far the clock has moved against servers of NTP, and how many see it.
+    pub shifted: Option<String>,
+    /// Servers of NTP that do not answer, and how many do.
+    pub silent: Option<String>,
     /// Of a transparent clock: why many messages leave without a correction.
     pub uncorrected: Option<String>,
     /// The same: whether a program of this host relays as well.
@@ -337,6 +341,8 @@ impl Alarms {
                     recent.as_ref().is_some_and(|recent| recent.are_odd(is_raised))
                 }
                 Alarm::GrandmasterContradicted => facts.contradicted.is_some(),
+                Alarm::GrandmasterShifted => facts.shifted.is_some(),
+                Alarm::WitnessSilent => facts.silent.is_some(),
                 Alarm::TablePressure => recent.as_ref().is_some_and(|recent| recent.table_full > 0),
                 Alarm::DelayAttackSuspected => {
                     facts.round_trip.is_some_and(|trend| trend.has_changed)
@@ -451,6 +457,8 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
             counts + &last.unwrap_or_default()
         }
         Alarm::GrandmasterContradicted => facts.contradicted.clone().unwrap_or_default(),
+        Alarm::GrandmasterShifted => facts.shifted.clone().unwrap_or_default(),
+        Alarm::WitnessSilent => facts.silent.clone().unwrap_or_default(),
         Alarm::TablePressure => format!("{} in all", facts.totals.table_full),
         Alarm::DelayAttackSuspected => facts
             .round_trip

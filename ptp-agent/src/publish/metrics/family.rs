@@ -94,6 +94,8 @@ families! {
     NTP_ROOT_DISTANCE = GAUGE "ptp_ntp_root_distance_seconds"
         "How far a server of NTP is from its source at the most, by its own words.";
     NTP_STRATUM = GAUGE "ptp_ntp_stratum" "Stratum of a server of NTP.";
+    NTP_ANSWERING = GAUGE "ptp_ntp_answering"
+        "1 while a server of NTP answers; 0 after four requests in a row without an answer, or where it refuses.";
     NTP_EXCHANGES = COUNTER "ptp_ntp_exchanges_total"
         "Requests sent to a server of NTP, and those whose exchange was completed.";
     NTP_NTS_STATE = GAUGE "ptp_ntp_nts_state"

@@ -442,6 +442,7 @@ mod tests {
             requests: 9,
             exchanges: 8,
             nts: Some(NtsFigures::default()),
+            is_answering: Some(true),
         };
         metrics.set_pulse(Some(PulseFigures {
             offset_seconds: Some(1e-6),
