@@ -1,6 +1,7 @@
 //! Exchanges that begin with the client, as they are seen from beside.
 
 use super::*;
+use crate::{csptp::Protocol, instance::asking::announce_of};
 use ptp_common::wire::{
     CsptpRequest, CsptpResponse, CsptpStatus, TimeInterval, Tlv, TlvBuilder, TlvType, csptp,
 };
