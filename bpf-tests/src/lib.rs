@@ -18,6 +18,7 @@ pub mod neighbour;
 pub mod objects;
 pub mod prometheus;
 pub mod ptp4l;
+pub mod ptpd;
 pub mod raw;
 pub mod run;
 pub mod terminal;

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    conformance,
+    asking, conformance,
     package::{self, Built},
     process::{cargo, cargo_program, command, find, is_root, target_directory, workspace},
     truth,
@@ -48,6 +48,10 @@ pub(crate) enum Bench {
     /// How many exchanges of CSPTP and SPTP are answered whole in a flood, by the kernel and by the agent; see
     /// docs/csptp.md
     Exchanges(Arguments),
+    /// How many clients one server serves by unicast, and how late; see docs/unicast.md
+    Unicast(Arguments),
+    /// How true the time is that is asked for by CSPTP and SPTP, beside end to end in the same run; see docs/csptp.md
+    Asking(asking::Arguments),
     /// What attackers reach, with ptp4l beside the agent: displacement, bound, alarm, recovery
     Attacks(Arguments),
     /// What many hosts cost and can order: `rules` (a Prometheus with 500 simulated agents) or `orders` (this agent,
@@ -88,6 +92,10 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
         Bench::Exchanges(arguments) => {
             with_test_program("exchanges", &package::binary()?, &arguments.arguments)
         }
+        Bench::Unicast(arguments) => {
+            with_test_program("unicast", &package::binary()?, &arguments.arguments)
+        }
+        Bench::Asking(arguments) => asking::run(arguments),
         Bench::Attacks(arguments) => {
             with_test_program("attacks", &package::binary()?, &arguments.arguments)
         }

@@ -2,6 +2,7 @@
 //! them, and the interfaces' coming and going. Upwards it deals in messages with stamps and in
 //! tokens with stamps; engines neither know nor care where those came from.
 
+mod collected;
 mod counts;
 mod crowd;
 mod desk;
@@ -58,6 +59,7 @@ use crate::{
         wire::{FarEnd, WireTap},
     },
 };
+use collected::{Lane, Outbox};
 use crowd::Crowd;
 use desk::{Found, Side};
 use guard::Guard;
@@ -84,6 +86,8 @@ const TX_PATIENCE: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(1);
 /// Between two looks into the ring while nothing waits: it fills with other traffic too.
 const DRAIN: Duration = Duration::from_millis(100);
+/// Where messages follow each other so quickly, more are there already when one is read.
+const BUSY: Duration = Duration::from_micros(200);
 /// Between two attempts to open an interface that has come back.
 const REOPEN: Duration = Duration::from_secs(1);
 /// Messages that may wait for stamps at one time.
@@ -241,6 +245,8 @@ struct Port {
     primer: Primer,
     /// Around the driver, of messages that were sent in each manner.
     brackets: [Bracket; 2],
+    /// Of messages that were sent together.
+    lane: Lane,
     sending: Sending,
     driver_stamps: bool,
     /// Where the card's own stamps are wanted.
@@ -275,6 +281,9 @@ pub struct Io {
     waiting_rx: VecDeque<Waiting>,
     waiting_tx: VecDeque<Waiting>,
     ready: VecDeque<Delivery>,
+    outbox: Outbox,
+    /// When a message last came.
+    heard: Time<Mono>,
     drained: Time<Mono>,
     socket_stamps: SocketStamps,
     lost: u64,
@@ -350,6 +359,7 @@ impl Io {
                 }),
                 primer: Primer::new(config.prime, interface),
                 brackets: Default::default(),
+                lane: Lane::default(),
                 sending: Sending::Free,
                 driver_stamps,
                 card,
@@ -372,6 +382,8 @@ impl Io {
             waiting_rx: VecDeque::new(),
             waiting_tx: VecDeque::new(),
             ready: VecDeque::new(),
+            outbox: Outbox::default(),
+            heard: Time::ZERO,
             drained: Time::ZERO,
             socket_stamps: SocketStamps::default(),
             lost: 0,
@@ -548,6 +560,11 @@ impl Io {
         }
     }
 
+    /// When the ring was last read: stamps that are delivered now were taken before.
+    pub const fn drained(&self) -> Time<Mono> {
+        self.drained
+    }
+
     fn received(&mut self, now: Time<Mono>, index: PortIndex, received: Received) {
         let port = &mut self.ports[usize::from(index.0)];
         if received.oversized {
@@ -609,6 +626,7 @@ impl Io {
                 _ => self.waiting_tx.push_back(waiting),
             }
         }
+        self.serve_lanes(now);
         self.attach_again(now);
     }
 }

@@ -251,6 +251,7 @@ pub async fn serve(
         .map(|serving| ntp::Service::open(serving, common, served.clone(), publication.clone()))
         .transpose()?;
     let mut around = Around {
+        read_at: Time::ZERO,
         served,
         local_times,
         synce: SyncE::open(&common.io.interfaces, start),
@@ -319,8 +320,13 @@ pub async fn serve(
 
 type Server = Drive<Node>;
 
+/// For so long a reading of the host's clock is one for all that was stamped before it.
+const SAME: Duration = Duration::from_millis(1);
+
 /// What is around a grandmaster.
 struct Around {
+    /// When the served time was last read.
+    read_at: Time<Mono>,
     served: Served,
     local_times: LocalTimes,
     synce: SyncE,
@@ -344,8 +350,14 @@ impl Host<Node> for Around {
         &self.served
     }
 
-    fn refresh(&mut self, server: &mut Server, now: Time<Mono>, _: Occasion) {
-        // What lies between a stamp and its delivery is in the reading.
+    fn refresh(&mut self, server: &mut Server, now: Time<Mono>, occasion: Occasion) {
+        // What lies between a stamp and its delivery is in the reading, also where that was behind another stamp that
+        // was found at the same time.
+        let is_known = self.read_at > server.io.drained() && now - self.read_at < SAME;
+        if occasion == Occasion::Delivery && is_known {
+            return;
+        }
+        self.read_at = now;
         self.served.read(now);
         server.engine.set_time_properties(self.served.time_properties());
         if let Some(answers) = &mut self.answers

@@ -12,6 +12,7 @@ pub mod ethtool;
 pub mod hwtstamp;
 pub mod ifreq;
 pub mod irq;
+pub mod many;
 pub mod packet;
 pub mod phc;
 pub mod pins;

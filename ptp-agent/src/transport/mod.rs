@@ -8,6 +8,7 @@
 pub(crate) mod driver_stamp;
 mod heavy;
 mod link;
+mod many;
 mod marking;
 pub(crate) mod ntp;
 pub mod nts;
@@ -29,7 +30,7 @@ use std::{
 
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
-    sockopt::{Ipv6RecvPacketInfo, RcvBufForce, ReceiveTimestampns},
+    sockopt::{Ipv6RecvPacketInfo, RcvBufForce, ReceiveTimestampns, SndBufForce},
 };
 use ptp_common::{
     classify::{ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL},
@@ -52,7 +53,7 @@ const PEER_MAC: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
 /// No PTP message is longer than an Ethernet frame; what is longer than this is counted and dropped.
 pub const MAX_MESSAGE: usize = 2048;
 
-/// Bytes of messages that may wait in a socket, as the kernel counts them: some thousand messages.
+/// Bytes of messages that may wait in a socket, either way, as the kernel counts them: some thousand messages.
 const QUEUE: usize = 1 << 20;
 
 /// What carries the messages.
@@ -306,6 +307,9 @@ impl Transport {
             if let Err(error) = setsockopt(socket, RcvBufForce, &QUEUE) {
                 tracing::debug!(%error, "receive buffer");
             }
+            if let Err(error) = setsockopt(socket, SndBufForce, &QUEUE) {
+                tracing::debug!(%error, "send buffer");
+            }
         }
         setsockopt(&event, ReceiveTimestampns, &true)
             .map_err(|error| failed("ask for receive timestamps", error.into()))?;
@@ -440,11 +444,7 @@ impl Transport {
     /// What the kernel reports.
     pub fn send(&self, channel: Channel, group: Group, message: &[u8]) -> io::Result<()> {
         let peer = group == Group::Peer;
-        let event = self.event.get_ref();
-        let (socket, port) = match (channel, &self.general) {
-            (Channel::General, Some(general)) => (general.get_ref(), PORT_GENERAL),
-            _ => (event, PORT_EVENT),
-        };
+        let (socket, port) = self.way(channel);
         match self.kind {
             TransportKind::L2 => {
                 let to = if peer { PEER_MAC } else { PRIMARY_MAC };
@@ -464,16 +464,20 @@ impl Transport {
 }
 
 impl Transport {
+    /// The socket by which messages of a channel are sent, and the port that they go to.
+    fn way(&self, channel: Channel) -> (&Socket, u16) {
+        match (channel, &self.general) {
+            (Channel::General, Some(general)) => (general.get_ref(), PORT_GENERAL),
+            _ => (self.event.get_ref(), PORT_EVENT),
+        }
+    }
+
     /// Sends one message to one address alone, without waiting.
     ///
     /// # Errors
     /// What the kernel reports.
     pub fn send_unicast(&self, channel: Channel, to: Address, message: &[u8]) -> io::Result<()> {
-        let event = self.event.get_ref();
-        let (socket, port) = match (channel, &self.general) {
-            (Channel::General, Some(general)) => (general.get_ref(), PORT_GENERAL),
-            _ => (event, PORT_EVENT),
-        };
+        let (socket, port) = self.way(channel);
         match to {
             Address::Mac(mac) => packet::send(socket, self.ifindex, mac, ETHERTYPE_PTP, message),
             Address::Socket(from) => match from.ip() {

@@ -45,7 +45,7 @@ families! {
     UNICAST_REQUESTS = COUNTER "ptp_unicast_requests_total"
         "Requests of clients for unicast messages, and ends of grants, by what became of them.";
     UNICAST_MESSAGES = COUNTER "ptp_unicast_messages_total"
-        "Announce and Sync sent as granted, by whether they were late (10 ms).";
+        "Announce and Sync that had been granted: sent in time, late (10 ms), or skipped.";
     PRECISION = GAUGE "ptp_clock_precision_seconds"
         "To within what the local clock repeats; no claim about the asymmetry of the path.";
     CAUSAL_INTERVAL = GAUGE "ptp_causal_interval_seconds"
