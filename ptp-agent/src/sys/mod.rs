@@ -12,6 +12,7 @@ pub mod ethtool;
 pub mod hwtstamp;
 pub mod ifreq;
 pub mod irq;
+pub mod own_file;
 pub mod packet;
 pub mod phc;
 pub(crate) mod privileges;
