@@ -7,6 +7,7 @@ pub mod agent;
 pub mod authority;
 pub mod children;
 pub mod chrony;
+pub mod clocks;
 pub mod forge;
 pub mod frames;
 pub mod hooks;

@@ -54,6 +54,9 @@ pub(crate) enum Bench {
     Asking(asking::Arguments),
     /// What attackers reach, with ptp4l beside the agent: displacement, bound, alarm, recovery
     Attacks(Arguments),
+    /// What authentication costs a message, and whether it changes the error of time: a grandmaster and a follower with
+    /// keys and two without, at once; see docs/authentication.md
+    Authentication(Arguments),
     /// What many hosts cost and can order: `rules` (a Prometheus with 500 simulated agents) or `orders` (this agent,
     /// ptp4l and chrony); see docs/fleet.md
     Fleet(Arguments),
@@ -98,6 +101,9 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
         Bench::Asking(arguments) => asking::run(arguments),
         Bench::Attacks(arguments) => {
             with_test_program("attacks", &package::binary()?, &arguments.arguments)
+        }
+        Bench::Authentication(arguments) => {
+            with_test_program("authenticated", &package::binary()?, &arguments.arguments)
         }
         Bench::Faults(arguments) => {
             let run = ["run", "--release", "--package", "ptp-agent", "--example", "faults", "--"];

@@ -581,7 +581,7 @@ impl Io {
             self.deliver(now, index, bytes, None, source);
             return;
         }
-        port.hold_back(now, source);
+        port.hold_back(now, source, &bytes);
         if self.waiting_rx.len() == WAITING {
             port.counts.overrun += 1;
             port.rx.pairing.give_up();

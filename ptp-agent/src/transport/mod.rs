@@ -16,7 +16,8 @@ pub mod resolve;
 mod scope;
 pub mod wire;
 
-pub(crate) use heavy::MOST as HEAVY_SENDERS;
+pub use heavy::Identity;
+pub(crate) use heavy::{EVERYBODYS as EVERYBODYS_REGULARS, MOST as HEAVY_SENDERS, REGULARS};
 pub use link::{LinkState, LinkWatch, interface_addresses, interface_mac, link_state};
 pub use marking::Marking;
 
@@ -53,8 +54,9 @@ const PEER_MAC: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
 /// No PTP message is longer than an Ethernet frame; what is longer than this is counted and dropped.
 pub const MAX_MESSAGE: usize = 2048;
 
-/// Bytes of messages that may wait in a socket, either way, as the kernel counts them: some thousand messages.
-const QUEUE: usize = 1 << 20;
+/// Bytes of messages that may wait in a socket, either way, as the kernel counts them: some ten thousand messages, the
+/// flood of a tenth of a second while the agent has no processor.
+const QUEUE: usize = 4 << 20;
 
 /// What carries the messages.
 #[derive(
@@ -342,17 +344,25 @@ impl Transport {
             .sum()
     }
 
-    /// Lets only one in `1 << keep` event messages of these senders into the socket's queue; all of everybody
-    /// with none of them.
+    /// Lets only one in `1 << keep` event messages of these senders into the socket's queue, but all of `regulars`;
+    /// all of everybody with none of them. With `None` in their place, one in so many of everybody's.
     ///
     /// # Errors
     /// What the kernel reports.
-    pub fn hold_back(&self, senders: &[Address], keep: u32) -> io::Result<()> {
+    pub fn hold_back(
+        &self,
+        senders: Option<&[Address]>,
+        regulars: &[(Address, Identity)],
+        keep: u32,
+    ) -> io::Result<()> {
         let first = match self.kind {
             TransportKind::L2 => packet::own_frames_first(),
             TransportKind::Udp4 | TransportKind::Udp6 => Vec::new(),
         };
-        let filter = heavy::filter(self.kind, senders, keep, first);
+        let filter = match senders {
+            Some(senders) => heavy::filter(self.kind, senders, regulars, keep, first),
+            None => heavy::strict(self.kind, regulars, keep, first),
+        };
         self.event.get_ref().attach_filter(&filter)
     }
 
