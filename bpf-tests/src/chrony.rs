@@ -32,6 +32,22 @@ impl Chronyd {
         Self::start(namespace, "local stratum 1\nallow all\n")
     }
 
+    /// The same with NTS besides, by files with a key and a certificate. What it enciphers cookies with it keeps to
+    /// itself and forgets when it ends.
+    ///
+    /// # Errors
+    /// What is missing.
+    ///
+    /// # Panics
+    /// If its files cannot be written.
+    pub fn nts_server(
+        namespace: &Namespace,
+        [key, certificate]: &[String; 2],
+    ) -> Result<Self, String> {
+        let files = format!("ntsserverkey {key}\nntsservercert {certificate}\nntsprocesses 0\n");
+        Self::start(namespace, &format!("local stratum 1\nallow all\n{files}"))
+    }
+
     /// A client of `server`; `options` are those of its line, and of all it measures there is a log.
     ///
     /// # Errors

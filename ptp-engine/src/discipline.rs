@@ -5,6 +5,7 @@
 mod council;
 mod driven;
 mod ntp;
+mod pulse;
 mod sample;
 mod servers;
 mod shift;
@@ -44,6 +45,7 @@ use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
     wire::{ClockIdentity, PortIdentity},
 };
+pub use pulse::{NmeaStatus, PulseStatus};
 pub use sample::Sample;
 
 /// Sync messages that may be missing before the servo goes into holdover, Sync intervals.
@@ -139,6 +141,8 @@ pub struct Discipline<C> {
     council: Council,
     /// Servers of NTP that are asked.
     ntp: Option<Box<ntp::Servers>>,
+    /// A pulse per second.
+    pulse: Option<Box<pulse::Pulses>>,
     /// When the time that is served was last set, be it the clock or what lies between it and the domain.
     set_at: Option<Time<Mono>>,
     served_offset: Duration,
@@ -207,10 +211,12 @@ impl<C: Clock> Discipline<C> {
             config.strategy
         };
         let council = Council::new(&config, cx);
+        let behind = config.ports.len() + config.ntp.as_ref().map_or(0, |it| it.servers.len());
         let ntp = config
             .ntp
             .take()
             .map(|ntp| Box::new(ntp::Servers::new(&ntp, config.ports.len(), config.seed, cx.now)));
+        let pulse = config.pulse.take().map(|it| Box::new(pulse::Pulses::new(it, behind)));
         let mut said = Commands::default();
         let mut inner = Context { now: cx.now, clock: cx.clock, out: &mut said };
         let node = match config.contention.take() {
@@ -236,6 +242,7 @@ impl<C: Clock> Discipline<C> {
             is_paused: false,
             council,
             ntp,
+            pulse,
             set_at: None,
             served_offset: Duration::ZERO,
             said,
@@ -373,7 +380,7 @@ impl<C: Clock> Discipline<C> {
     }
 
     fn measured(&mut self, way: &mut Way<'_, '_>, measurement: &Measurement) {
-        if self.follows_ntp() {
+        if self.follows_ntp() || self.follows_pulse() {
             return;
         }
         let now = way.now;

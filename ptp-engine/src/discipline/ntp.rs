@@ -210,7 +210,7 @@ fn identity(server: IpAddr) -> ClockIdentity {
 }
 
 /// UTC is told as it is.
-const fn utc(leap: Leap) -> TimeProperties {
+pub(super) const fn utc(leap: Leap) -> TimeProperties {
     let (leap61, leap59) = (matches!(leap, Leap::Positive), matches!(leap, Leap::Negative));
     TimeProperties { leap61, leap59, ..TimeProperties::UNKNOWN }
 }
@@ -225,6 +225,7 @@ impl<C: Clock> Discipline<C> {
     pub fn parent(&self) -> Option<&Parent> {
         match &self.ntp {
             Some(ntp) if ntp.is_followed => ntp.parent.as_ref(),
+            _ if self.follows_pulse() => self.pulse.as_ref()?.parent(),
             _ => self.receiver().parent(),
         }
     }

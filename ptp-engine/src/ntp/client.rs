@@ -496,7 +496,7 @@ impl Engine for NtpClient {
         let event = match input {
             Input::Message { on, from, bytes, stamp } => self.answered(on, from, bytes, stamp),
             Input::Sent { token, stamp } => self.sent(token, stamp),
-            Input::Link { .. } | Input::Passed(_) => None,
+            Input::Link { .. } | Input::Passed(_) | Input::Pulse(_) | Input::Nmea { .. } => None,
         };
         if let Some(event) = event {
             cx.out.push(Command::Event(event));

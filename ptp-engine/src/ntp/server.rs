@@ -347,7 +347,7 @@ impl Engine for NtpServer {
             }
             Input::Sent { token, stamp } => self.sent(cx, token, stamp),
             Input::Message { from: None, .. } => self.counters.malformed += 1,
-            Input::Link { .. } | Input::Passed(_) => (),
+            Input::Link { .. } | Input::Passed(_) | Input::Pulse(_) | Input::Nmea { .. } => (),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::{
         sources::SourceId,
     },
     publish::{
-        metrics::{NtpFigures, SourceFigures},
+        metrics::{NtpFigures, NtsFigures, SourceFigures},
         snapshot::{NtpServer, SourceStatus, SourcesStatus},
     },
 };
@@ -34,6 +34,8 @@ fn name(engine: &Discipline<Followed>, id: SourceId) -> String {
     match id {
         SourceId::Ptp { domain_number, port } => format!("{port} in domain {domain_number}"),
         SourceId::Ntp(server) => format!("NTP server {server}"),
+        SourceId::Pulse => "the pulse".to_owned(),
+        SourceId::Nmea => "the receiver's sentences".to_owned(),
     }
 }
 
@@ -47,6 +49,8 @@ pub(super) fn status(engine: &Discipline<Followed>, now: Time<Mono>) -> SourcesS
                 None => ("ptp", Some(domain_number)),
             },
             SourceId::Ntp(_) => ("ntp", None),
+            SourceId::Pulse => ("pps", None),
+            SourceId::Nmea => ("nmea", None),
         };
         SourceStatus {
             kind: kind.into(),
@@ -84,8 +88,9 @@ pub(super) fn figures(engine: &Discipline<Followed>, now: Time<Mono>) -> SourceF
     for server in receiver.servers(now) {
         figures.servers[usize::from(!server.is_answering)] += 1;
     }
-    if engine.follows_ntp() {
-        figures.followed = engine.parent().map(|_| ("ntp", 0));
+    if engine.follows_ntp() || engine.follows_pulse() {
+        let source = if engine.follows_ntp() { "ntp" } else { "pps" };
+        figures.followed = engine.parent().map(|_| (source, 0));
     }
     figures
 }
@@ -103,6 +108,13 @@ pub(super) fn ntp_figures(servers: &[NtpServer]) -> BTreeMap<String, NtpFigures>
                 stratum: server.stratum,
                 requests: server.requests,
                 exchanges: server.exchanges,
+                nts: server.nts.as_ref().map(|nts| NtsFigures {
+                    state: nts.state.known().unwrap_or_default(),
+                    key_exchanges: nts.key_exchanges,
+                    failures: nts.failures,
+                    naks: nts.naks,
+                    refused: nts.refused,
+                }),
                 is_answering: Some(!(server.silent || server.denied)),
             };
             (server.name.clone(), figures)
