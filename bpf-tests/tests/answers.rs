@@ -13,11 +13,11 @@ use bpf_tests::{
     neighbour::{Act, Neighbour},
     objects::kernel_programs,
     program,
-    raw::{FrameListener, FrameSocket},
+    raw::{FrameListener, FrameSocket, Tap},
     transparent::{Carrier, PATIENCE, delay_req, ptp, sum_header, udp_sum},
 };
 use nix::sys::signal::Signal;
-use ptp_agent::capture::Features;
+use ptp_agent::{capture::Features, lab::netns::Namespace};
 use ptp_common::{
     time::{Ptp, Time},
     wire::{Body, Bracket, Flags, Message, TimeInterval},
@@ -368,28 +368,43 @@ fn where_xdp_cannot_be_had_or_its_answers_get_no_further_tc_answers_and_that_is_
 }
 
 #[test]
-fn auto_leaves_answers_to_tc_where_the_stack_stamps_sooner_than_xdp_sees_a_request() {
-    // As on every veth, whose stack stamps inside the sender's call.
-    let wire = need!(Wire::new());
-    need!(napi(&wire));
-    let asking = need!(Asking::start_on(
-        wire,
-        "l2",
-        "auto",
-        "XDP is compared",
-        &["--rx-source", "xdp_native"]
-    ));
-    let begin = Instant::now();
+fn auto_has_xdp_answer_where_it_sees_requests_before_the_stack_stamps_them() {
+    need!(kernel_programs());
+    let host = Namespace::new().unwrap();
+    let tap = match host.run(|| Tap::open("eth0")).unwrap() {
+        Ok(tap) => tap,
+        Err(error) => return eprintln!("skipped: no tap: {error}"),
+    };
+    host.set_up("eth0").unwrap();
+    let arguments = ["serve", "-i", "eth0", "--transport", "l2", "--rx-source", "xdp_native"];
+    let agent = Agent::start_only(&host, &arguments);
+    agent.wait_for_text(0, PATIENCE, "XDP is compared with the stack's stamp");
     let mut number = 0;
-    while !asking.agent.lines().iter().any(|line| line.text.contains("stamp is nearer to the wire"))
-    {
+    let mut is_answered = |patience| {
         number += 1;
-        assert!(begin.elapsed() < 2 * PATIENCE, "{number} requests");
-        // One may be lost as the program is taken off.
-        asking.ask(&Carrier::Ethernet.frame(&delay_req(port(3), number)), SOON);
+        let request = delay_req(port(3), number);
+        tap.send(&Carrier::Ethernet.frame(&request)).unwrap();
+        let answer = |frame: &[u8]| {
+            let message = ptp(frame)?;
+            (message.len() >= 54 && message[30..32] == request[30..32]).then_some(())
+        };
+        tap.hear(patience, answer).is_some()
+    };
+    let begin = Instant::now();
+    while !agent.lines().iter().any(|line| line.text.contains("requests are answered by XDP")) {
+        assert!(begin.elapsed() < 2 * PATIENCE, "{}", agent.last_words());
+        is_answered(SOON);
     }
-    asking.signal(Signal::SIGSTOP);
-    let frame = Carrier::Ethernet.frame(&delay_req(port(3), number + 1));
-    assert!(asking.ask(&frame, PATIENCE).is_some(), "by the kernel all the same");
-    asking.signal(Signal::SIGCONT);
+    agent.signal(Signal::SIGSTOP);
+    assert!(is_answered(PATIENCE), "by the kernel");
+    agent.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn auto_never_puts_xdp_on_a_veth_which_makes_its_stamps_worse() {
+    let wire = need!(Wire::new());
+    let (proof, source) = ("XDP does not answer, TC does", ["--rx-source", "xdp_native"]);
+    let asking = need!(Asking::start_on(wire, "l2", "auto", proof, &source));
+    let told = asking.agent.lines();
+    assert!(told.iter().any(|line| line.text.contains("XDP makes the stamps of a veth worse")));
 }
