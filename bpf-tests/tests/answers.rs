@@ -14,7 +14,7 @@ use bpf_tests::{
     objects::kernel_programs,
     program,
     raw::{FrameListener, FrameSocket, Tap},
-    transparent::{Carrier, PATIENCE, delay_req, ptp, sum_header, udp_sum},
+    transparent::{Carrier, PATIENCE, delay_req, in_the_name_of, ptp, sum_header, udp_sum},
 };
 use nix::sys::signal::Signal;
 use ptp_agent::{capture::Features, lab::netns::Namespace};
@@ -129,18 +129,6 @@ fn napi(wire: &Wire) -> Needed<()> {
     Ok(())
 }
 
-/// A frame over IPv4 in the client's name; others as they are.
-fn from_client(mut frame: Vec<u8>) -> Vec<u8> {
-    if frame[12..14] == [0x08, 0x00] {
-        frame[26..30].copy_from_slice(&CLIENT);
-        sum_header(&mut frame);
-        frame[40..42].fill(0);
-        let sum = !udp_sum(&frame).unwrap_or_default();
-        frame[40..42].copy_from_slice(&sum.to_be_bytes());
-    }
-    frame
-}
-
 fn time_of(message: &[u8]) -> Time<Ptp> {
     let Body::DelayResp { receive_timestamp, .. } = Message::parse(message).unwrap().body else {
         panic!("no Delay_Resp")
@@ -171,7 +159,7 @@ fn answer_is_right_whatever_carries_the_request_and_the_agent_need_not_run() {
         let begin: Time<Ptp> = now().into();
         let mut request = delay_req(port(3), 77);
         request[8..16].copy_from_slice(&(5_i64 << 16).to_be_bytes());
-        let frame = from_client(carrier.frame(&request));
+        let frame = in_the_name_of(CLIENT, carrier.frame(&request));
         let (message, frame) =
             asking.ask(&frame, PATIENCE).unwrap_or_else(|| panic!("{transport}: no answer"));
         asking.signal(Signal::SIGCONT);
@@ -184,7 +172,7 @@ fn answer_is_right_whatever_carries_the_request_and_the_agent_need_not_run() {
         assert!(udp_sum(&frame).is_none_or(|sum| sum == 0xffff), "{transport}: checksum");
         assert_eq!(frame[6..12], asking.server_mac, "{transport}");
         // The packet of a request that follows is the daemon's or the kernel's: never lost.
-        let next = from_client(carrier.frame(&delay_req(port(4), 78)));
+        let next = in_the_name_of(CLIENT, carrier.frame(&delay_req(port(4), 78)));
         assert!(asking.ask(&next, PATIENCE).is_some());
     }
 }

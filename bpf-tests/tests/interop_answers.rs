@@ -13,7 +13,7 @@ use bpf_tests::{
     program,
     ptp4l::{CLIENT, Ptp4l, TRANSPORTS},
     raw::{FrameListener, FrameSocket},
-    transparent::{Carrier, PATIENCE, delay_req, ptp},
+    transparent::{Carrier, PATIENCE, delay_req, in_the_name_of, ptp},
 };
 use nix::sys::signal::Signal;
 
@@ -51,7 +51,8 @@ impl Asking {
     fn answers(&mut self, patience: Duration) -> Vec<Vec<u8>> {
         self.number += 1;
         let request = delay_req(port(7), self.number);
-        self.send.send(&self.carrier.frame(&request)).unwrap();
+        let frame = in_the_name_of([192, 0, 2, 2], self.carrier.frame(&request));
+        self.send.send(&frame).unwrap();
         let mut answers = Vec::new();
         let end = Instant::now() + patience;
         while let Some(answer) =
