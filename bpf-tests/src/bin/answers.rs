@@ -1,8 +1,8 @@
 //! How many Delay_Req are answered: by the kernel for `ptp-agent serve` at TC and by XDP, by the agent itself, by
 //! `ptp4l -S`, and by the kernel for that (`--answer-for ptp4l`), one after the other at each rate. `answers [SECONDS [RATE...]]`: how long each flood lasts, and how many a second. Each request is
-//! another identity's, but for an honest client's, which asks 20 times a second: from the flooder's own address first, then
-//! from another host behind the same switch. Answers are counted on that client's socket, as is Sync, which must not
-//! stop. One line of JSON for each. Needs root and linuxptp.
+//! another identity's, but for an honest client's, which asks 20 times a second since two seconds before: from the
+//! flooder's own address first, then from another host behind the same switch. Answers are counted on that client's
+//! socket, as is Sync, which must not stop. One line of JSON for each. Needs root and linuxptp.
 
 use std::{
     env,
@@ -35,6 +35,8 @@ const BURST: u64 = 32;
 const HONEST: u16 = 0x7777;
 /// Between two of its requests.
 const HONEST_EVERY: Duration = Duration::from_millis(50);
+/// The honest client has asked for so long when the flood begins.
+const BEFORE: Duration = Duration::from_secs(2);
 /// Answers that are still under way when the flood is over.
 const AFTER: Duration = Duration::from_millis(500);
 const SERVERS: [&str; 5] = ["kernel", "xdp", "agent", "ptp4l", "kernel for ptp4l"];
@@ -219,6 +221,13 @@ fn measure(
         // All are seen by both, since answers are multicast; the honest one counts where it is.
         scope.spawn(|| count(honest_general, &counts.answered, &counts.honest_answered, over));
         scope.spawn(|| count_sync(event, &counts));
+        ask(event, BEFORE, &counts.honest_sent);
+        thread::sleep(AFTER);
+        for counter in
+            [&counts.answered, &counts.honest_answered, &counts.syncs, &counts.late_syncs]
+        {
+            counter.store(0, Relaxed);
+        }
         scope.spawn(|| ask(event, seconds, &counts.honest_sent));
         flood(&flooding, rate, seconds, &counts.sent);
         thread::sleep(AFTER);

@@ -2,6 +2,7 @@
 //! Sync, so it is as good as the stamps are, on any interface.
 
 mod kernel;
+mod zones;
 
 use std::{
     collections::BTreeMap,
@@ -45,8 +46,11 @@ use crate::{
         metrics::Direction,
         snapshot::{self, NtpServed, Port, Snapshot},
     },
+    synce::SyncE,
     sys::clock::{host_reading, monotonic},
+    zones::ZoneName,
 };
+use zones::LocalTimes;
 
 /// Which time is served.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -97,6 +101,8 @@ pub struct ServeConfig {
     pub multicast: bool,
     /// Exchanges that are answered beside.
     pub exchanges: csptp::Answers,
+    /// Time zones whose local times are announced.
+    pub time_zones: Vec<ZoneName>,
     /// In whose name requests are answered, instead of serving.
     pub answer_for: Option<AnswerFor>,
 }
@@ -172,11 +178,12 @@ pub async fn serve(
     let mut ending = Ending::new(common.duration, reload.as_ref())?;
     let publication = Publication::default();
     let services = Services::start(common.serving.clone(), &publication, monotonic());
+    let local_times = LocalTimes::open(&config.time_zones)?;
     let io = Io::open(kernel::io_config(&config))?;
     let answers = kernel::open(&config)?;
     let output = start_output(common.format)?;
     let start = monotonic();
-    let identity = clock_identity(&common.io.interfaces, seed(common.seed));
+    let identity = clock_identity(common, seed(common.seed));
     let count = u16::try_from(common.io.interfaces.len()).unwrap_or(u16::MAX);
     let ports: Vec<PortIndex> = (0..count).map(PortIndex).collect();
     let mut transmitter = TransmitterConfig {
@@ -244,7 +251,10 @@ pub async fn serve(
         .map(|serving| ntp::Service::open(serving, common, served.clone(), publication.clone()))
         .transpose()?;
     let mut around = Around {
+        read_at: Time::ZERO,
         served,
+        local_times,
+        synce: SyncE::open(&common.io.interfaces, start),
         ports,
         start,
         identity,
@@ -259,6 +269,7 @@ pub async fn serve(
         interfaces: common.io.interfaces.clone(),
     };
     around.look_after_networks(&mut server);
+    around.look_after_zones(&mut server, start);
     around.look_after_answers(&mut server, monotonic());
     confinement::keep_system_calls(common.is_confined);
     match &mut ntp {
@@ -309,9 +320,16 @@ pub async fn serve(
 
 type Server = Drive<Node>;
 
+/// For so long a reading of the host's clock is one for all that was stamped before it.
+const SAME: Duration = Duration::from_millis(1);
+
 /// What is around a grandmaster.
 struct Around {
+    /// When the served time was last read.
+    read_at: Time<Mono>,
     served: Served,
+    local_times: LocalTimes,
+    synce: SyncE,
     ports: Vec<PortIndex>,
     start: Time<Mono>,
     identity: ClockIdentity,
@@ -332,8 +350,14 @@ impl Host<Node> for Around {
         &self.served
     }
 
-    fn refresh(&mut self, server: &mut Server, now: Time<Mono>, _: Occasion) {
-        // What lies between a stamp and its delivery is in the reading.
+    fn refresh(&mut self, server: &mut Server, now: Time<Mono>, occasion: Occasion) {
+        // What lies between a stamp and its delivery is in the reading, also where that was behind another stamp that
+        // was found at the same time.
+        let is_known = self.read_at > server.io.drained() && now - self.read_at < SAME;
+        if occasion == Occasion::Delivery && is_known {
+            return;
+        }
+        self.read_at = now;
         self.served.read(now);
         server.engine.set_time_properties(self.served.time_properties());
         if let Some(answers) = &mut self.answers
@@ -373,6 +397,7 @@ impl Host<Node> for Around {
             }
         }
         self.look_after_networks(server);
+        self.look_after_zones(server, now);
         self.tell_prefixes(server);
         self.look_after_answers(server, now);
         self.publish(server, now);
@@ -397,6 +422,7 @@ impl Host<Node> for Around {
         );
         let clock_quality = transmitter.config().clock_quality;
         transmitter.set_quality(ClockQuality { clock_class: new.clock_class, ..clock_quality });
+        self.local_times.change(&new.time_zones);
         self.health.set_limits(new.common.limits);
         self.services.change(new.common.serving, now);
     }
@@ -450,7 +476,8 @@ impl Around {
 
     fn publish(&mut self, server: &Server, now: Time<Mono>) {
         let Drive { io, engine: transmitter, .. } = server;
-        let Self { ports, publication, health, services, answers, .. } = self;
+        self.synce.look(now);
+        let Self { ports, publication, health, services, answers, synce, .. } = self;
         let (ports_up, ports_down) = health::links(io, ports);
         let mut totals = health::totals(io, ports, |port| transmitter.counters(port));
         if let Some(answers) = answers {
@@ -461,7 +488,7 @@ impl Around {
         services.look_after(now);
         let is_unserved = services.is_lacking();
         let is_displaced = io.is_displaced();
-        let rest = Facts::default();
+        let rest = synce.facts(now);
         let refused = io.last_refused();
         let facts = Facts {
             totals,
@@ -488,10 +515,14 @@ impl Around {
                 figures.answers = kernel::figures(answers.as_mut(), *port, counters);
             });
         }
+        publication.metrics.set_synce(synce.figures(now));
         publication.metrics.set_ring_lost(io.ring_lost());
         // A grandmaster is healthy as long as it runs its loop.
         publication.set_followed_until(Instant::now() + StdDuration::from_secs(10));
+        let (extras, time_zone_database) = self.local_times.status();
         let snapshot = Snapshot {
+            extras,
+            time_zone_database,
             command: Some(snapshot::Command::Serve.into()),
             uptime_s: Some((now - self.start).as_secs_f64()),
             clock_identity: Some(self.identity.to_string()),
@@ -506,6 +537,8 @@ impl Around {
                     ..own_port(io, *port, transmitter.port_state(*port))
                 })
                 .collect(),
+            synce: synce.status(now),
+            dplls: synce.dplls().to_vec(),
             lost: losses(io, transmitter, ports),
             alarms: health.status(now),
             data_sets: Some(data_sets::of_transmitter(transmitter)),

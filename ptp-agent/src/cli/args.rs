@@ -12,9 +12,11 @@ use super::{
     documents,
     knowledge::KnowledgeArgs,
     log::LogFormat,
+    marking::MarkingArgs,
     ntp::{NtpArgs, NtpServeArgs},
-    phc,
+    phc, pps,
     profile::ProfileName,
+    pulse::PulseArgs,
     roles::RoleArgs,
     security::SecurityArgs,
     servers::ServerArgs,
@@ -32,6 +34,7 @@ use crate::{
     servo::choice::Choice,
     status, trace,
     transport::{TransportKind, wire::FarEnd},
+    zones::ZoneName,
 };
 
 /// Portable PTP agent: eBPF timestamps on any interface, no help needed from NIC or driver.
@@ -114,6 +117,10 @@ pub(super) enum Command {
     ///
     /// Reading needs read access to the device, setting write access.
     Phc(phc::Args),
+    /// Hold a clock against a pulse per second: how far apart they are, as figures, histogram and plot.
+    ///
+    /// Steers nothing. Needs read access to the device, and write access to a hardware clock whose input it is.
+    Pps(pps::Args),
     /// Is this host fit for precise time, and if not, what to do?
     ///
     /// Changes nothing, and steers no clock. Ends with exit code 3 when something that the agent
@@ -193,11 +200,12 @@ pub(super) struct TapArgs {
     #[arg(short, long, value_name = "IFACE", num_args = 1..)]
     pub(super) interface: Vec<String>,
     /// Receive stamp: auto (default; measures which is best), stack, tc_ingress, xdp_native,
-    /// xdp_generic, or xdp for native where the driver can and generic elsewhere.
+    /// xdp_generic, xdp for native where the driver can and generic elsewhere, or hardware for the card's own
+    /// (`run` and `serve`; switched on while they run).
     #[arg(long, value_name = "SOURCE", value_parser = PointChoice::of_receive)]
     pub(super) rx_source: Option<PointChoice>,
-    /// Transmit stamp: auto (default; measures which is best), xmit_done, start_xmit, tc_egress or
-    /// driver_software (not for `observe`).
+    /// Transmit stamp: auto (default; measures which is best), xmit_done, start_xmit, tc_egress,
+    /// driver_software or hardware for the card's own (both not for `observe`).
     #[arg(long, value_name = "SOURCE", value_parser = PointChoice::of_transmit)]
     pub(super) tx_source: Option<PointChoice>,
     /// Size of the ring buffer, KiB: a power of two.
@@ -247,6 +255,8 @@ pub(super) struct PortArgs {
     /// Between the transmit stamp and the wire, ns: is added. SOURCE=NS for one capture point.
     #[arg(long, value_name = "[SOURCE=]NS", allow_hyphen_values = true)]
     pub(super) egress_latency: Vec<Latency>,
+    #[command(flatten)]
+    pub(super) marking: MarkingArgs,
     /// Seed for the randomised message intervals, for repeatable runs.
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
@@ -307,6 +317,8 @@ pub(super) struct FollowArgs {
     pub(super) knowledge: KnowledgeArgs,
     #[command(flatten)]
     pub(super) ntp: NtpArgs,
+    #[command(flatten)]
+    pub(super) pulse: PulseArgs,
     #[command(flatten)]
     pub(super) roles: RoleArgs,
     #[command(flatten)]
@@ -405,6 +417,10 @@ pub(super) struct ServeArgs {
     /// Answers per second that it gives to one client.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) answers_per_client: Option<u32>,
+    /// Announce local time of these zones, as in Europe/Berlin, with its next jump (16.3); at most four. Clients show it,
+    /// and follow it with no clock. From the system's database, which is read again at SIGHUP.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub(super) time_zone: Vec<ZoneName>,
     /// Fall silent where a better grandmaster serves, until it is gone: true or false (default).
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) contend: Option<bool>,

@@ -5,12 +5,13 @@ use std::fmt::{Display, Write as _};
 use super::model::{Command, Status, Utc, outcomes, stamps};
 use super::unicast;
 use crate::{
-    engine::origin::BoundReference,
+    engine::{ntp::nts::NtsState, origin::BoundReference},
     publish::{
-        snapshot::{Answering, Named, NtpServed, NtpServer, ServerStatus},
+        snapshot::{Answering, Named, NtpServed, NtpServer, NtsStatus, ServerStatus},
         text::{nanos, ppb},
     },
     servo::Basis,
+    synce::{dpll_text, esmc_text},
 };
 
 /// A time for people: `1 h 2 min`, `12 s`.
@@ -97,8 +98,18 @@ pub(super) fn page(status: &Status) -> String {
     if let Some(withheld) = &status.following.withheld {
         line("withheld", withheld.clone());
     }
+    for (what, text) in status.extras.lines() {
+        line(what, text);
+    }
+    if let Some(database) = &status.time_zone_database {
+        let doubt = database.doubt.as_ref().map_or(String::new(), |doubt| format!(": {doubt}"));
+        line("time zones", format!("database {}{doubt}", known(&database.version)));
+    }
     for server in &status.ntp {
         line("NTP server", ntp_server(server));
+    }
+    if let Some(pulse) = &status.pps {
+        line("pulse", pulse_line(pulse));
     }
     if let Some(served) = &status.ntp_served {
         line("NTP served", ntp_served(served));
@@ -143,6 +154,12 @@ pub(super) fn page(status: &Status) -> String {
                 ),
             ),
         }
+    }
+    for heard in &status.synce {
+        line("SyncE", format!("{}: {}", heard.interface, esmc_text(heard)));
+    }
+    for dpll in &status.dplls {
+        line("DPLL", dpll_text(dpll));
     }
     for server in &status.servers {
         line("server", asked(server));
@@ -229,11 +246,57 @@ fn ntp_server(server: &NtpServer) -> String {
             time(server.root_distance_ns)
         );
     }
-    text += match (server.denied, server.leads) {
-        (true, _) => "; it has refused service",
-        (_, true) => "; leads",
+    if let Some(shift) = server.shift_ns {
+        let _ = write!(text, ", {} from where it usually is", time(Some(shift)));
+    }
+    if let Some(nts) = &server.nts {
+        let _ = write!(text, ", {}", protection(nts));
+    }
+    text += match (server.denied, server.silent, server.leads) {
+        (true, ..) => "; it has refused service",
+        (_, true, _) => "; it does not answer",
+        (_, _, true) => "; leads",
         _ => "",
     };
+    text
+}
+
+/// Whether anybody else could be in the place of a server.
+fn protection(nts: &NtsStatus) -> String {
+    let problem = nts.problem.as_deref().unwrap_or("unknown");
+    match nts.state.known() {
+        Some(NtsState::Protected) => format!("NTS with {} cookies", nts.cookies),
+        Some(NtsState::Negotiating) => "NTS: asks for keys".to_owned(),
+        Some(NtsState::Renewing) if nts.problem.is_none() => "NTS: asks for new keys".to_owned(),
+        Some(NtsState::Renewing) => format!("NTS: no new keys: {problem}"),
+        Some(NtsState::Failed) => format!("NTS: no keys: {problem}"),
+        None => "NTS".to_owned(),
+    }
+}
+
+/// A pulse per second, and who says which seconds it is.
+fn pulse_line(pulse: &crate::publish::snapshot::Pulse) -> String {
+    let mut text = format!("{}, {}", pulse.source, pulse.state);
+    if let Some(why) = &pulse.refused {
+        let _ = write!(text, " (the last one refused: {why})");
+    }
+    if pulse.offset_ns.is_some() {
+        let [offset, jitter] = [pulse.offset_ns, Some(pulse.jitter_ns)].map(time);
+        let _ = write!(text, ", clock minus pulse {offset}, jitter {jitter}");
+    }
+    if pulse.wrong_second {
+        text += "; others call it another second";
+    }
+    if let Some(nmea) = &pulse.nmea {
+        let age = nmea.age_s.map_or("never".to_owned(), |age| format!("{} ago", span(age)));
+        let _ = write!(text, "; receiver's fix: {}, last second named {age}", nmea.fix);
+        if nmea.rolled_over {
+            text += ", its weeks have rolled over";
+        }
+    }
+    if pulse.followed {
+        text += "; leads";
+    }
     text
 }
 

@@ -46,6 +46,8 @@ fn obstacle(config: &ServeConfig) -> Option<&'static str> {
         || (config.answers.mode == Mode::Tc && io.rx_source.xdp().is_some())
     {
         Some("receive stamps are taken by XDP")
+    } else if !io.marking.leaves_answers_alone() {
+        Some("general messages are marked")
     } else {
         None
     }

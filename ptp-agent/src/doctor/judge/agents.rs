@@ -3,6 +3,7 @@
 
 use crate::{
     doctor::{check::Check, facts::Agent},
+    engine::ntp::nts::NtsState,
     publish::snapshot::{Command, Snapshot},
 };
 
@@ -28,7 +29,41 @@ const TOLERATED: u64 = 100;
 const NOBODY: &str = "no agent that runs in this network namespace tells of itself";
 
 pub(super) fn checks(agents: &[Agent]) -> Vec<Check> {
-    vec![grandmaster(agents), time_scale(agents), answers(agents), alarms(agents), losses(agents)]
+    let mut checks = vec![
+        grandmaster(agents),
+        time_scale(agents),
+        answers(agents),
+        alarms(agents),
+        losses(agents),
+    ];
+    checks.extend(nts(agents));
+    checks
+}
+
+/// Of agents that ask servers with NTS: whether they have keys.
+fn nts(agents: &[Agent]) -> Option<Check> {
+    const NAME: &str = "nts";
+    let servers = of(agents, Command::Run).flat_map(|agent| &agent.status.ntp);
+    let protected = servers.filter_map(|server| Some((server, server.nts.as_ref()?)));
+    let mut count = 0;
+    for (server, nts) in protected {
+        count += 1;
+        if let Some(problem) = nts.problem.as_ref().filter(|_| nts.state != NtsState::Protected) {
+            return Some(Check::warn(
+                NAME,
+                format!("{} gives no keys: {problem}", server.name),
+                "TCP port 4460 must be reachable, the host's clock right to about a day, the certificate of that name and by an authority of --ntp-nts-ca or of the system",
+            ));
+        }
+        if nts.state != NtsState::Protected {
+            return Some(Check::warn(
+                NAME,
+                format!("{} has given no keys yet", server.name),
+                "look again in some seconds",
+            ));
+        }
+    }
+    (count > 0).then(|| Check::ok(NAME, format!("{count} servers of NTP are asked with keys")))
 }
 
 fn of(agents: &[Agent], command: Command) -> impl Iterator<Item = &Agent> {
