@@ -82,6 +82,7 @@ struct Slot {
     token: Option<SentToken>,
     serial: Option<u64>,
     stamps: Candidates,
+    manner: Manner,
 }
 
 impl Slot {
@@ -122,13 +123,22 @@ impl Lane {
         to: Address,
         token: SentToken,
         message: &[u8],
+        manner: Manner,
     ) -> Option<u64> {
         if self.slots.len() == LANE {
             return None;
         }
         let begins = *message.first_chunk()?;
         let (to, stamps) = (unicast::host(to), Candidates::default());
-        self.slots.push_back(Slot { until, to, begins, token: Some(token), serial: None, stamps });
+        self.slots.push_back(Slot {
+            until,
+            to,
+            begins,
+            token: Some(token),
+            serial: None,
+            stamps,
+            manner,
+        });
         Some(self.first + self.slots.len() as u64 - 1)
     }
 
@@ -166,13 +176,17 @@ impl Lane {
     }
 
     /// Those whose stamp is there, or that have waited long enough, with the stamps that came.
-    fn finished(&mut self, now: Time<Mono>, chosen: StampSource) -> Vec<(SentToken, Candidates)> {
+    fn finished(
+        &mut self,
+        now: Time<Mono>,
+        chosen: StampSource,
+    ) -> Vec<(SentToken, Candidates, Manner)> {
         let mut finished = Vec::new();
         for slot in &mut self.slots {
             if (slot.stamps.time(chosen).is_some() || now >= slot.until)
                 && let Some(token) = slot.token.take()
             {
-                finished.push((token, slot.stamps));
+                finished.push((token, slot.stamps, slot.manner));
             }
         }
         while self.slots.front().is_some_and(|slot| slot.token.is_none()) {
@@ -231,6 +245,8 @@ impl Io {
         let all: Vec<_> = all.collect();
         let port = &mut self.ports[usize::from(on.0)];
         let can = all.len() > FEW && port.has_lane();
+        // The first finds its path warm like those behind it; to the bracket around the driver it would be an exception.
+        let manner = if can { port.prepare() } else { Manner::Plain };
         let Some(transport) = port.transport.as_ref().filter(|_| can) else {
             for (to, token, message) in all {
                 self.send_event(on, Destination::Unicast(to), token, message);
@@ -241,7 +257,7 @@ impl Io {
         let mut names = Vec::with_capacity(all.len());
         let mut messages = Vec::with_capacity(all.len());
         for (to, token, message) in all {
-            match port.lane.put(until, to, token, message) {
+            match port.lane.put(until, to, token, message, manner) {
                 Some(name) => {
                     names.push(name);
                     messages.push((to, message));
@@ -268,7 +284,7 @@ impl Io {
         let latency = &self.config.egress_latency;
         for port in self.ports.iter_mut().filter(|port| !port.lane.is_empty()) {
             let chosen = port.tx.selector.chosen();
-            for (token, stamps) in port.lane.finished(now, chosen) {
+            for (token, stamps, manner) in port.lane.finished(now, chosen) {
                 let stamp = if stamps.iter().next().is_none() {
                     port.tx.reach.missed();
                     port.tx.pairing.give_up();
@@ -276,7 +292,7 @@ impl Io {
                 } else {
                     port.tx.reach.reached();
                     let bracket = &mut port.lane.bracket;
-                    port.tx.sent(&stamps, bracket, Manner::Plain, latency)
+                    port.tx.sent(&stamps, bracket, manner, latency)
                 };
                 self.ready.push_back(Delivery::TxStamp { token, stamp });
             }
