@@ -86,9 +86,11 @@ impl Pair {
 
 /// Both at once.
 fn measure(pairs: &[Pair; 2], span: Duration) -> [Figures; 2] {
-    let spent = || [0, 1].map(|at: usize| {
-        [&pairs[at].server, &pairs[at].follower].map(|agent| processor_ns(agent.pid()))
-    });
+    let spent = || {
+        [0, 1].map(|at: usize| {
+            [&pairs[at].server, &pairs[at].follower].map(|agent| processor_ns(agent.pid()))
+        })
+    };
     let marks = [0, 1].map(|at: usize| pairs[at].follower.mark());
     let before = spent();
     let mut errors = [Vec::new(), Vec::new()];

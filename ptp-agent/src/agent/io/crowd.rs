@@ -435,6 +435,8 @@ mod tests {
             regulars.hear(now, (without_port(host(7)), [a, b, c, d, 0, 0, 0, 0, 0, 1]));
         }
         assert!(regulars.known.len() <= ALL_REGULARS);
-        assert!(regulars.of(Time::ZERO + Duration::from_secs(50), None, EVERYBODYS).len() <= EVERYBODYS);
+        assert!(
+            regulars.of(Time::ZERO + Duration::from_secs(50), None, EVERYBODYS).len() <= EVERYBODYS
+        );
     }
 }
