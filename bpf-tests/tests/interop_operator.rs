@@ -67,6 +67,8 @@ const EMPTY_PANELS: &[&str] = &[
     "Pulses and sentences",
     "Unicast: clients, servers and grants",
     "Unicast: requests and late messages",
+    "Quality of frequency",
+    "ESMC frames",
 ];
 
 /// Every panel of the dashboard has something to show of this agent, and no query is refused.

@@ -8,6 +8,7 @@ mod ntp;
 mod pulse;
 mod sample;
 mod servers;
+mod shift;
 mod steering;
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,7 @@ use crate::{
 };
 use council::Council;
 pub use council::{MAX_WITNESS_DOMAINS, Source, Standing};
-pub use ntp::NtpServerStatus;
+pub use ntp::{NtpServerStatus, Shifted};
 use ptp_common::{
     data_set::TimeProperties,
     time::{Duration, Mono, Ptp, Time},
@@ -130,6 +131,8 @@ pub struct Discipline<C> {
     sync_at: Option<Time<Mono>>,
     sync_gap: Duration,
     state: ServoState,
+    /// Since when it has been locked without a break.
+    locked_at: Option<Time<Mono>>,
     /// The clock may not follow the reference, and that has been told.
     is_refused: bool,
     /// The clock does not follow at present: nothing is to be measured.
@@ -224,6 +227,7 @@ impl<C: Clock> Discipline<C> {
             strategist: Strategist::new(choice),
             node,
             state: servo.state(),
+            locked_at: None,
             servo,
             clock,
             epoch: 0,
@@ -280,6 +284,8 @@ impl<C: Clock> Discipline<C> {
     /// How the two ways of the path differ, as for [`PortConfig::delay_asymmetry`], of all ports.
     pub fn set_delay_asymmetry(&mut self, asymmetry: Duration) {
         self.node.instance_mut().set_delay_asymmetry(asymmetry);
+        // Which moves the clock.
+        self.forget_usual();
     }
 
     /// How requests are sent and which Sync messages are learnt from.

@@ -23,6 +23,8 @@ pub mod counters;
 pub mod csptp;
 mod datagram;
 pub mod discipline;
+pub mod esmc;
+pub mod extras;
 mod fair;
 pub mod instance;
 pub mod limits;

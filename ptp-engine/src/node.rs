@@ -191,7 +191,7 @@ impl Engine for Node {
             Input::Passed(_) | Input::Pulse(_) | Input::Nmea { .. } => {}
         }
         for instance in &mut self.instances {
-            instance.attend_unicast(cx);
+            instance.attend_partners(cx);
         }
     }
 

@@ -111,6 +111,8 @@ pub struct ObservedPacket<'a> {
     pub direction: Direction,
     /// VLAN identifier of the outermost tag; 0 (a priority tag) is the same as none.
     pub vlan: Option<u16>,
+    /// From whom to whom, without ports; `None` where that is not known.
+    pub between: Option<(Address, Address)>,
     /// The PTP message or its beginning, as long as header and fixed body are there.
     pub bytes: &'a [u8],
     /// When it passed, on CLOCK_MONOTONIC; `None` where the stamp was lost.

@@ -2,6 +2,7 @@
 //! them, and the interfaces' coming and going. Upwards it deals in messages with stamps and in
 //! tokens with stamps; engines neither know nor care where those came from.
 
+mod collected;
 mod counts;
 mod crowd;
 mod desk;
@@ -53,11 +54,12 @@ use crate::{
     stamp::{Manner, Stamp, StampSource},
     sys::{clock::monotonic, schedule, timer::Timer},
     transport::{
-        Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Transport, TransportError,
+        Channel, LinkState, LinkWatch, MAX_MESSAGE, Marking, Received, Transport, TransportError,
         TransportKind, link_state,
         wire::{FarEnd, WireTap},
     },
 };
+use collected::{Lane, Outbox};
 use crowd::Crowd;
 use desk::{Found, Side};
 use guard::Guard;
@@ -69,7 +71,7 @@ use reach::Standby;
 pub use counts::IoCounts;
 pub use desk::SideCounts;
 pub(super) use desk::is_event;
-pub use ntp::{NtpIo, NtpIoConfig, NtpIoCounts, NtpPeer};
+pub use ntp::{NtpCarrier, NtpIo, NtpIoConfig, NtpIoCounts, NtpPeer, NtsServer};
 pub use pulse::PulseIo;
 pub use sender::{NotASender, Sender};
 
@@ -84,6 +86,8 @@ const TX_PATIENCE: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(1);
 /// Between two looks into the ring while nothing waits: it fills with other traffic too.
 const DRAIN: Duration = Duration::from_millis(100);
+/// Where messages follow each other so quickly, more are there already when one is read.
+const BUSY: Duration = Duration::from_micros(200);
 /// Between two attempts to open an interface that has come back.
 const REOPEN: Duration = Duration::from_secs(1);
 /// Messages that may wait for stamps at one time.
@@ -120,9 +124,17 @@ pub struct IoConfig {
     pub transports: BTreeMap<String, TransportKind>,
     /// Servers of NTP that are asked beside.
     pub ntp: Option<NtpIoConfig>,
+    /// How packets over IP are marked.
+    pub marking: Marking,
 }
 
 impl IoConfig {
+    /// Whether servers of NTP are asked from the port of event messages.
+    pub(super) fn shares_event_port(&self) -> bool {
+        let asked = self.ntp.iter().flat_map(|ntp| &ntp.peers);
+        asked.into_iter().any(|peer| peer.carrier == NtpCarrier::Ptp)
+    }
+
     /// What carries the messages of an interface.
     pub fn transport_of(&self, interface: &str) -> TransportKind {
         self.transports.get(interface).copied().unwrap_or(self.transport)
@@ -146,6 +158,14 @@ pub enum IoError {
     Wire {
         /// Which.
         far_end: FarEnd,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Something that every system has.
+    #[error("cannot {attempt}: {source}")]
+    Os {
+        /// What was attempted.
+        attempt: &'static str,
         /// What the kernel said.
         source: io::Error,
     },
@@ -225,6 +245,8 @@ struct Port {
     primer: Primer,
     /// Around the driver, of messages that were sent in each manner.
     brackets: [Bracket; 2],
+    /// Of messages that were sent together.
+    lane: Lane,
     sending: Sending,
     driver_stamps: bool,
     /// Where the card's own stamps are wanted.
@@ -259,6 +281,9 @@ pub struct Io {
     waiting_rx: VecDeque<Waiting>,
     waiting_tx: VecDeque<Waiting>,
     ready: VecDeque<Delivery>,
+    outbox: Outbox,
+    /// When a message last came.
+    heard: Time<Mono>,
     drained: Time<Mono>,
     socket_stamps: SocketStamps,
     lost: u64,
@@ -309,7 +334,13 @@ impl Io {
             let wire = wire.transpose()?;
             let attached = programs.attach_beside_xdp(interface)?;
             hooks.push(attached);
-            let transport = Transport::open(config.transport_of(interface), interface)?;
+            let transport =
+                Transport::open(config.transport_of(interface), interface, &config.marking)?;
+            if config.shares_event_port() {
+                // Only now: that another program has it must be found.
+                let attempt = "share the port of event messages";
+                transport.share_event_port().map_err(|source| IoError::Os { attempt, source })?;
+            }
             let up = matches!(link_state(interface), LinkState::Up(_));
             let driver_stamps = wants_driver_stamps(config.tx_source, &transport, interface);
             let card = card([config.rx_source, config.tx_source], &transport, interface)?;
@@ -328,6 +359,7 @@ impl Io {
                 }),
                 primer: Primer::new(config.prime, interface),
                 brackets: Default::default(),
+                lane: Lane::default(),
                 sending: Sending::Free,
                 driver_stamps,
                 card,
@@ -350,6 +382,8 @@ impl Io {
             waiting_rx: VecDeque::new(),
             waiting_tx: VecDeque::new(),
             ready: VecDeque::new(),
+            outbox: Outbox::default(),
+            heard: Time::ZERO,
             drained: Time::ZERO,
             socket_stamps: SocketStamps::default(),
             lost: 0,
@@ -529,6 +563,11 @@ impl Io {
         }
     }
 
+    /// When the ring was last read: stamps that are delivered now were taken before.
+    pub const fn drained(&self) -> Time<Mono> {
+        self.drained
+    }
+
     fn received(&mut self, now: Time<Mono>, index: PortIndex, received: Received) {
         let port = &mut self.ports[usize::from(index.0)];
         if received.oversized {
@@ -545,7 +584,7 @@ impl Io {
             self.deliver(now, index, bytes, None, source);
             return;
         }
-        port.hold_back(now, source);
+        port.hold_back(now, source, &bytes);
         if self.waiting_rx.len() == WAITING {
             port.counts.overrun += 1;
             port.rx.pairing.give_up();
@@ -590,6 +629,7 @@ impl Io {
                 _ => self.waiting_tx.push_back(waiting),
             }
         }
+        self.serve_lanes(now);
         self.attach_again(now);
     }
 }

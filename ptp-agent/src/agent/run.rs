@@ -44,6 +44,7 @@ use crate::{
     },
     recording::{self, Addresses, FollowedClock, Recorder, RecordingFile},
     servo::{Options, Servo},
+    synce::SyncE,
     sys::clock::{host_reading, monotonic, realtime_minus_monotonic, tai_offset_seconds},
     transport::{TransportKind, interface_addresses, interface_mac},
 };
@@ -213,7 +214,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     let output = start_output(common.format)?;
     let start = monotonic();
     let seed = seed(common.seed);
-    let identity = clock_identity(&common.io.interfaces, seed);
+    let identity = clock_identity(&common, seed);
     let ports: Vec<PortIndex> = (0..common.io.interfaces.len())
         .filter_map(|n| u16::try_from(n).ok())
         .map(PortIndex)
@@ -361,6 +362,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         exports,
         limits: common.limits,
         servers,
+        synce: SyncE::open(&common.io.interfaces, start),
     };
     let resolver = match partners.is_empty() {
         true => None,

@@ -12,6 +12,7 @@ use super::{
     documents,
     knowledge::KnowledgeArgs,
     log::LogFormat,
+    marking::MarkingArgs,
     ntp::{NtpArgs, NtpServeArgs},
     phc, pps,
     profile::ProfileName,
@@ -23,7 +24,7 @@ use super::{
     unicast::{ServeUnicast, UnicastArgs},
 };
 use crate::{
-    agent::prime::PrimeMode,
+    agent::{answer_for::AnswerFor, prime::PrimeMode},
     answers, bench,
     capture::{Choice as PointChoice, Latency},
     compare, doctor,
@@ -33,6 +34,7 @@ use crate::{
     servo::choice::Choice,
     status, trace,
     transport::{TransportKind, wire::FarEnd},
+    zones::ZoneName,
 };
 
 /// Portable PTP agent: eBPF timestamps on any interface, no help needed from NIC or driver.
@@ -253,6 +255,8 @@ pub(super) struct PortArgs {
     /// Between the transmit stamp and the wire, ns: is added. SOURCE=NS for one capture point.
     #[arg(long, value_name = "[SOURCE=]NS", allow_hyphen_values = true)]
     pub(super) egress_latency: Vec<Latency>,
+    #[command(flatten)]
+    pub(super) marking: MarkingArgs,
     /// Seed for the randomised message intervals, for repeatable runs.
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
@@ -395,10 +399,15 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "BOOL")]
     pub(super) stamp_brackets: Option<bool>,
     /// Who answers Delay_Req: a program in the kernel at TC, which takes a flood of requests off the agent
-    /// and cannot be kept waiting (auto: where it can and was seen to; tc: or nothing starts), or the agent
-    /// itself (off).
+    /// and cannot be kept waiting (auto: where it can and was seen to; tc: or nothing starts), one in the driver in
+    /// front of it (xdp: faster; where it does not do, tc), or the agent itself (off).
     #[arg(long, value_enum, value_name = "WHO")]
     pub(super) kernel_answers: Option<answers::Mode>,
+    /// Serve nobody, but let the kernel answer Delay_Req in the name of another time transmitter of this host, with its
+    /// identity and the host's clock, while it sends Sync by these interfaces: linuxptp's ptp4l with software time
+    /// stamping.
+    #[arg(long, value_enum, value_name = "WHOM", conflicts_with_all = ["ntp", "unicast", "csptp", "sptp", "contend"])]
+    pub(super) answer_for: Option<AnswerFor>,
     /// Answer only who is in these prefixes (192.0.2.0/24); all others' requests are dropped in the kernel.
     #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
     pub(super) serve_to: Vec<answers::Prefix>,
@@ -408,6 +417,10 @@ pub(super) struct ServeArgs {
     /// Answers per second that it gives to one client.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) answers_per_client: Option<u32>,
+    /// Announce local time of these zones, as in Europe/Berlin, with its next jump (16.3); at most four. Clients show it,
+    /// and follow it with no clock. From the system's database, which is read again at SIGHUP.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub(super) time_zone: Vec<ZoneName>,
     /// Fall silent where a better grandmaster serves, until it is gone: true or false (default).
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) contend: Option<bool>,

@@ -34,7 +34,8 @@ use crate::{
     security::file::KeyFileError,
     servo::{Options, Purpose, Servo, choice},
     stamp::StampSource,
-    transport::TransportKind,
+    transport::{TransportKind, nts::TrustError},
+    zones,
 };
 
 /// What stands between the command line and a working command.
@@ -98,6 +99,8 @@ pub(super) enum UsageError {
     NoSuchServer(String, #[source] std::io::Error),
     #[error("the server {0} is named twice, or two names are one address")]
     TwiceTheSameServer(String),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("with --follow ntp there is no PTP: {0} has no meaning")]
     OnlyPtp(&'static str),
     #[error("servers are asked over IP: --csptp and --sptp need --transport udp4 or udp6")]
@@ -182,8 +185,13 @@ fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
     })
 }
 
-fn common(args: &PortArgs, config: &Config, format: Format) -> Result<Common, UsageError> {
-    common_on(interfaces(&args.tap, config)?, args, config, format)
+fn common(
+    args: &PortArgs,
+    config: &Config,
+    format: Format,
+    usual_dscp: u8,
+) -> Result<Common, UsageError> {
+    common_on(interfaces(&args.tap, config)?, args, config, format, usual_dscp)
 }
 
 fn common_on(
@@ -191,6 +199,7 @@ fn common_on(
     args: &PortArgs,
     config: &Config,
     format: Format,
+    usual_dscp: u8,
 ) -> Result<Common, UsageError> {
     let (rx_source, tx_source) = sources(&args.tap, config)?;
     let latencies = |given: &[Latency], file: &Option<Latencies>| {
@@ -215,8 +224,10 @@ fn common_on(
             wire: Vec::new(),
             transports: BTreeMap::new(),
             ntp: None,
+            marking: args.marking.marking(config, usual_dscp),
         },
         domain,
+        clock_identity: args.marking.identity(config),
         duration: args.tap.duration,
         serving: Serving {
             security,
@@ -277,11 +288,12 @@ pub(super) fn run_config(
         Err(UsageError::NoInterface) if follow == Follow::Pps => Vec::new(),
         interfaces => interfaces?,
     };
-    let mut common = common_on(interfaces, &args.port, &config, format)?;
+    let mut common = common_on(interfaces, &args.port, &config, format, profile.dscp)?;
     let section = config.run;
     let delay_mechanism =
         args.delay.or(section.delay).map_or(profile.delay_mechanism, Delay::mechanism);
     profile.check(common.io.transport, common.domain, delay_mechanism)?;
+    profile.check_intervals(args.roles.log_intervals(&section))?;
     common.io.is_pinned = section.pin_parent.unwrap_or(true);
     let witness_domains = match args.witness_domains.is_empty() {
         true => section.witness_domains.clone().unwrap_or_default(),
@@ -440,7 +452,7 @@ pub(super) fn serve_config(
     config: Config,
     format: Format,
 ) -> Result<ServeConfig, UsageError> {
-    let mut common = common(&args.port, &config, format)?;
+    let mut common = common(&args.port, &config, format, 0)?;
     // To enter the namespace at the other end of a wire takes more than a server needs.
     common.is_confined &= args.wire.is_empty();
     common.io.wire = args.wire;
@@ -484,6 +496,14 @@ pub(super) fn serve_config(
         },
         ..default
     };
+    let time_zones = match args.time_zone.is_empty() {
+        true => section.time_zone.unwrap_or_default(),
+        false => args.time_zone,
+    };
+    if time_zones.len() > zones::MOST {
+        let too_many = format!("{}, at most {}", time_zones.len(), zones::MOST);
+        return Err(UsageError::OutOfRange("--time-zone", too_many));
+    }
     Ok(ServeConfig {
         common,
         ntp,
@@ -500,12 +520,14 @@ pub(super) fn serve_config(
         priority1: args.priority1.or(section.priority1).unwrap_or(128),
         priority2: args.priority2.or(section.priority2).unwrap_or(128),
         clock_class: args.clock_class.or(section.clock_class).unwrap_or(248),
+        time_zones,
         contends: args.contend.or(section.contend).unwrap_or(false),
         exchanges: csptp::Answers {
             csptp: args.csptp.or(section.csptp).unwrap_or(false),
             sptp: args.sptp.or(section.sptp).unwrap_or(false),
         },
         tells_brackets: args.stamp_brackets.or(section.stamp_brackets).unwrap_or(true),
+        answer_for: args.answer_for.or(section.answer_for),
         unicast,
         multicast,
         answers,

@@ -8,6 +8,7 @@ mod documents;
 mod import;
 mod knowledge;
 mod log;
+mod marking;
 mod merge;
 mod ntp;
 mod phc;
@@ -48,7 +49,8 @@ use crate::{
     recording::{FollowedClock, Start, Steered},
     servo::{Servo, choice},
     status,
-    sys::privileges,
+    synce::SyncE,
+    sys::{clock::monotonic, privileges},
     trace,
     transparent::TransparentError,
 };
@@ -191,12 +193,14 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
             let reload = reload::reload(file, invocation, build)?;
             let keys = args.tap.security.path(&config);
             let config = observe_config(args, &config, format)?;
+            // What listens to slow protocols is opened with a right that nothing else needs here.
+            let synce = SyncE::open(&config.tap.interfaces, monotonic());
             privileges::keep_only(privileges::CAPTURE);
             if config.is_confined {
                 let serving = Some(&config.serving);
                 Business { read: read(file, &keys), serving, ..Business::default() }.keep_only();
             }
-            block_on(observe::observe(config, reload))?
+            block_on(observe::observe(config, reload, synce))?
         }
         Command::Compare(args) => {
             let args = compare_args(args, &config)?;
@@ -265,6 +269,7 @@ fn follow_grandmaster(
     let build = move |config| run_config(again.clone(), config, None, format);
     let reload = reload::reload(file, invocation, build)?;
     let keys = args.port.tap.security.path(&config);
+    let authorities = args.ntp.authorities(&config);
     let config = run_config(args, config, record, format)?;
     phc::free_to_follow(&config.clock)?;
     // By the right to pass by permissions, which is given up now, and before files are.
@@ -279,7 +284,7 @@ fn follow_grandmaster(
             _ => None,
         };
         let business = Business {
-            read: read(file, &keys),
+            read: read(file, &keys).into_iter().chain(authorities.as_deref()).collect(),
             serving: Some(&config.common.serving),
             exporting: Some(&config.exporting),
             // A recording that was never begun is removed again.

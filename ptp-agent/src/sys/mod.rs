@@ -12,6 +12,8 @@ pub mod ethtool;
 pub mod hwtstamp;
 pub mod ifreq;
 pub mod irq;
+pub mod many;
+pub mod own_file;
 pub mod packet;
 pub mod phc;
 pub mod pins;

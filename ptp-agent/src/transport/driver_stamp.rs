@@ -51,7 +51,7 @@ pub(super) fn next_of_hardware<'a>(
 
 /// The next stamp in the error queue of a socket, with the message that it belongs to; what else is
 /// in there is thrown away. `None` when the queue is empty.
-pub(super) fn next<'a>(
+pub(crate) fn next<'a>(
     socket: &Socket,
     buffer: &'a mut [u8; MAX_MESSAGE],
 ) -> Option<(&'a [u8], Time<Real>)> {
@@ -106,7 +106,7 @@ fn ntp_packet(packet: &[u8]) -> Option<Range<usize>> {
 }
 
 /// A stamp of the kernel as a time; `None` for the zero that stands for none.
-pub(super) fn time(stamp: TimeSpec) -> Option<Time<Real>> {
+pub(crate) fn time(stamp: TimeSpec) -> Option<Time<Real>> {
     Some(Time::from_epoch(Duration::from_nanos(nanos(stamp)?)))
 }
 

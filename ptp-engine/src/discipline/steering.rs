@@ -59,6 +59,7 @@ impl<C: Clock> Discipline<C> {
         self.node.instance_mut().set_synchronized(way.said, synchronization);
         if old != new {
             self.state = new;
+            self.locked_at = (new == ServoState::Locked).then_some(way.now);
             way.tell(Event::ServoState { old, new });
         }
     }

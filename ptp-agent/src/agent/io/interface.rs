@@ -23,7 +23,14 @@ impl Io {
             port.reopen_at = None;
             if wanted && port.transport.is_none() {
                 let kind = self.config.transport_of(&port.interface);
-                match reopen(&mut self.programs, kind, &port.interface) {
+                let is_shared = self.config.shares_event_port();
+                match reopen(
+                    &mut self.programs,
+                    kind,
+                    &port.interface,
+                    is_shared,
+                    &self.config.marking,
+                ) {
                     Ok((transport, hooks)) => {
                         port.ifindex = transport.ifindex();
                         port.driver_stamps =
@@ -132,11 +139,13 @@ pub(super) fn card(
 
 impl Port {
     /// Counts an event message, and tells the kernel to hold back who sends too many.
-    pub(super) fn hold_back(&mut self, now: Time<Mono>, source: Option<Address>) {
+    pub(super) fn hold_back(&mut self, now: Time<Mono>, source: Option<Address>, bytes: &[u8]) {
+        let identity = bytes.get(20..30).and_then(|identity| identity.try_into().ok());
         let Some(transport) = &self.transport else { return };
         let dropped = || transport.overflowed();
-        let Some(held) = self.crowd.count(now, source, dropped) else { return };
-        match transport.hold_back(&held.senders, held.keep) {
+        let Some(held) = self.crowd.count(now, source, identity, dropped) else { return };
+        let senders = (!held.is_everybody).then_some(&held.senders[..]);
+        match transport.hold_back(senders, &held.regulars, held.keep) {
             Ok(()) => tracing::debug!(interface = self.interface, ?held, "senders held back"),
             Err(error) => tracing::debug!(interface = self.interface, %error, "senders"),
         }
@@ -214,9 +223,13 @@ fn reopen(
     programs: &mut Programs,
     kind: TransportKind,
     interface: &str,
+    is_shared: bool,
+    marking: &Marking,
 ) -> Result<(Transport, AttachedHooks), IoError> {
     let hooks = programs.attach_beside_xdp(interface)?;
-    Ok((Transport::open(kind, interface)?, hooks))
+    // Nobody else is to have the port, but the own client of NTP may have it by now.
+    let open = if is_shared { Transport::open_shared } else { Transport::open };
+    Ok((open(kind, interface, marking)?, hooks))
 }
 
 pub(super) async fn receive_any(ports: &mut [Port]) -> (PortIndex, io::Result<Received>) {

@@ -45,6 +45,7 @@ use crate::{
         snapshot::{self, Following, Port, Snapshot, StrategyStatus},
     },
     servo::{ServoState, Trust},
+    synce::SyncE,
     sys::clock::monotonic,
 };
 
@@ -83,6 +84,7 @@ pub(super) struct Teller {
     pub(super) limits: Limits,
     /// Who is asked.
     pub(super) servers: Option<Servers>,
+    pub(super) synce: SyncE,
 }
 
 impl Teller {
@@ -305,15 +307,18 @@ impl Teller {
             refused: runner.io.last_refused(),
             raw_apart: self.apart.least(),
             contradicted: sources::contradicted(&runner.engine, now),
+            shifted: sources::shifted(&runner.engine),
+            silent: sources::silent(&ntp::asked(&runner.engine, &runner.io)),
             hints: health::hints(&runner.io, receiver, now),
             pulse: pulse::facts(runner, now),
-            ..Facts::default()
+            ..self.synce.facts(now)
         }
     }
 
     pub(super) fn housekeep(&mut self, runner: &Runner) -> Result<(), AgentError> {
         let now = monotonic();
         self.services.look_after(now);
+        self.synce.look(now);
         let view = export::view(&runner.engine, now, &self.known());
         self.exports.tick(&view);
         let host = host::line(&runner.engine, &view, &self.host_name);
@@ -359,6 +364,7 @@ impl Teller {
         self.publication.metrics.set_sources(sources::figures(&runner.engine, now));
         let asked = ntp::asked(&runner.engine, &runner.io);
         self.publication.metrics.set_ntp_servers(sources::ntp_figures(&asked));
+        self.publication.metrics.set_synce(self.synce.figures(now));
         self.publication.metrics.set_pulse(pulse::figures(runner, now));
         self.publication.metrics.set_ring_lost(runner.io.ring_lost());
         let snapshot = self.snapshot(now, runner, &view, facts.withheld);
@@ -427,6 +433,9 @@ impl Teller {
             alarms: self.health.status(now),
             data_sets: Some(data_sets::of_client(client, last, self.sync_interval)),
             sources: Some(sources::status(client, now)),
+            extras: roles::extras(receiver),
+            synce: self.synce.status(now),
+            dplls: self.synce.dplls().to_vec(),
             ntp: ntp::asked(client, &runner.io),
             pps: pulse::status(runner, now),
             servers: self.servers.as_ref().map(|it| it.status(client, now)).unwrap_or_default(),
