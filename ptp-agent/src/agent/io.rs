@@ -414,7 +414,10 @@ impl Io {
     pub fn interface(&self, port: PortIndex) -> &str {
         match self.ports.get(usize::from(port.0)) {
             Some(port) => &port.interface,
-            None => self.ntp.as_ref().map_or("?", |ntp| ntp.interface(port).unwrap_or("?")),
+            None => {
+                let ntp = self.ntp.as_ref().and_then(|ntp| ntp.interface(port));
+                ntp.or_else(|| self.pulse.as_ref().map(PulseIo::name)).unwrap_or("?")
+            }
         }
     }
 
