@@ -569,7 +569,7 @@ mod tests {
     #[test]
     fn no_row_says_missing_without_a_reason() {
         for option in KNOWN {
-            let Fate::Missing(why) | Fate::Needless(why) | Fate::Translated(why) = option.fate;
+            let (Fate::Missing(why) | Fate::Needless(why) | Fate::Translated(why)) = option.fate;
             assert!(why.len() > 5 && !why.contains('|'), "{}: {why:?}", option.name);
             if let Fate::Missing(why) = option.fate {
                 assert!(why.split_whitespace().count() >= 3, "{}: {why:?}", option.name);
