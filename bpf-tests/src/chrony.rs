@@ -6,6 +6,9 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
 use ptp_agent::lab::netns::Namespace;
@@ -66,10 +69,7 @@ impl Chronyd {
     /// # Panics
     /// If its files cannot be written.
     pub fn client(namespace: &Namespace, server: &str, options: &str) -> Result<Self, String> {
-        Self::start(
-            namespace,
-            &format!("server {server} {options}\nport 0\nlog rawmeasurements tracking\n"),
-        )
+        Self::start(namespace, &format!("server {server} {options}\nport 0\nlog rawmeasurements\n"))
     }
 
     fn start(namespace: &Namespace, lines: &str) -> Result<Self, String> {
@@ -103,12 +103,28 @@ impl Chronyd {
         parse(&self.log("measurements.log"))
     }
 
-    /// The offsets that it has found at each update of its clock, seconds.
-    pub fn tracked(&self) -> Vec<f64> {
-        // Date, time, address, stratum, frequency, skew, offset.
-        let log = self.log("tracking.log");
-        let lines = log.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        lines.filter_map(|fields| fields.get(6)?.parse().ok()).collect()
+    /// How far its clock is ahead of the host's, by which it is steered in its own mind alone (`-x`), ns: asked eight times a second for
+    /// `span`, of which the first `settling_s` are left out.
+    pub fn errors(&self, span: Duration, settling_s: f64) -> Vec<f64> {
+        let begin = Instant::now();
+        let mut errors = Vec::new();
+        while begin.elapsed() < span {
+            thread::sleep(Duration::from_millis(125));
+            if begin.elapsed().as_secs_f64() > settling_s {
+                errors.extend(self.error_ns());
+            }
+        }
+        errors
+    }
+
+    fn error_ns(&self) -> Option<f64> {
+        let socket = self.path().join("chronyd.sock");
+        let mut command = Command::new(program("chronyc").ok()?);
+        let output = command.args(["-c", "-h"]).arg(socket).arg("tracking").output().ok()?;
+        // Identifier, name, stratum, time of reference, system time, ...
+        let text = String::from_utf8(output.stdout).ok()?;
+        let seconds: f64 = text.split(',').nth(4)?.parse().ok()?;
+        Some(seconds * 1e9)
     }
 
     fn log(&self, name: &str) -> String {

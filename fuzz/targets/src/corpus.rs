@@ -3,6 +3,7 @@
 
 use ptp_common::{
     classify::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL},
+    esmc::{Esmc, ExtendedQuality},
     ntp::{Mode, NtpPacket, NtpTimestamp, ReferenceId},
     record::{RECORD_SIZE, RECORD_VERSION},
     wire::{
@@ -121,6 +122,24 @@ pub fn tlvs() -> Vec<Vec<u8>> {
     let single: Vec<Vec<u8>> = TLVS.iter().map(|(kind, value)| tlv(*kind, value)).collect();
     let all = single.concat();
     single.into_iter().chain([all]).collect()
+}
+
+/// What a receiver says, line by line and at once.
+pub fn sentences() -> Vec<Vec<u8>> {
+    let bodies = [
+        "GPRMC,123519.00,A,4807.038,N,01131.000,E,022.4,084.4,230326,003.1,W,A",
+        "GNZDA,123520,23,03,2026,00,00",
+        "GPGGA,123520,4807.0,N,01131.0,E,1,08,0.9,545.4,M,46.9,M,,",
+        "GPRMC,123521,V,,,,,,,070806,,,N",
+        "GPZDA,235960,31,12,2026,00,00",
+    ];
+    let line = |body: &str| {
+        let sum = body.bytes().fold(0, |sum, byte| sum ^ byte);
+        format!("${body}*{sum:02X}\r\n")
+    };
+    let lines = bodies.map(line);
+    let all = lines.concat().into_bytes();
+    lines.into_iter().map(String::into_bytes).chain([all]).collect()
 }
 
 /// NTP: requests, answers, a kiss, and one with an extension field and a digest.
@@ -301,6 +320,29 @@ pub fn keys_and_messages() -> Vec<Vec<u8>> {
         .iter()
         .flat_map(|message| [1, 3, 0x81].map(|kind| [&[kind][..], message].concat()));
     files.chain(messages).collect()
+}
+
+/// Messages of ESMC, alone and as a series of frames with the time between.
+pub fn slow_frames() -> Vec<Vec<u8>> {
+    let extended = ExtendedQuality {
+        enhanced_ssm: 0x21,
+        clock_identity: PORT.clock_identity,
+        is_mixed: false,
+        is_partial: true,
+        cascaded_eeecs: 1,
+        cascaded_eecs: 2,
+    };
+    let messages = [(0x2, None), (0xf, None), (0x2, Some(extended))].map(|(ssm, extended)| {
+        let mut buffer = [0; Esmc::EXTENDED_LENGTH];
+        let length = Esmc { is_event: ssm == 0xf, ssm, extended }.emit(&mut buffer);
+        buffer[..length].to_vec()
+    });
+    let series = messages.iter().cycle().take(30).flat_map(|message| {
+        let length = u8::try_from(message.len()).unwrap_or(u8::MAX);
+        [&[7, length][..], message].concat()
+    });
+    let series: Vec<u8> = series.collect();
+    messages.into_iter().chain([series]).collect()
 }
 
 /// Lines of agents and answers of Prometheus.

@@ -406,11 +406,13 @@ pub(super) fn asked(
             reach: server.association.reach,
             poll: server.association.poll,
             denied: server.association.is_denied,
+            silent: server.association.is_silent,
             requests: server.association.requests,
             exchanges: server.association.exchanges,
             offset_ns: server.offset.map(Duration::as_nanos),
             delay_ns: server.offset.map(|_| server.delay.as_nanos()),
             jitter_ns: server.offset.map(|_| server.jitter.as_nanos()),
+            shift_ns: server.shift.map(Duration::as_nanos),
             leads: server.is_leader,
             nts: sockets.nts(crate::engine::PortIndex(port)),
         })

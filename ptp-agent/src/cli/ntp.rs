@@ -41,6 +41,8 @@ pub(super) enum Follow {
     Ptp,
     /// Servers of NTP; there is no PTP.
     Ntp,
+    /// A pulse per second, whose seconds PTP, servers of NTP or a receiver's sentences number.
+    Pps,
 }
 
 /// `--ntp-mode`.
@@ -194,8 +196,9 @@ pub(super) struct NtpArgs {
     /// wire) or basic.
     #[arg(long, value_name = "MODE")]
     ntp_mode: Option<NtpMode>,
-    /// What the clock follows: ptp (default), or ntp, where the servers take the place of PTP. Interfaces are
-    /// then those where packets are stamped.
+    /// What the clock follows: ptp (default); ntp, where the servers take the place of PTP, and interfaces are those
+    /// where packets are stamped; or pps, where a pulse does (see --pps), and PTP, NTP or NMEA say which second it
+    /// is. It needs no interface.
     #[arg(long, value_name = "PROTOCOL")]
     follow: Option<Follow>,
 }
@@ -212,16 +215,21 @@ impl NtpArgs {
         self.ntp_nts_ca.clone().or_else(|| config.run.ntp_nts_ca.clone())
     }
 
+    /// What the clock follows.
+    pub(super) fn follow(&self, section: &RunSection) -> Follow {
+        self.follow.or(section.follow).unwrap_or_default()
+    }
+
     /// With what the file says. `None` where nobody is asked.
     pub(super) fn or(&self, section: &RunSection) -> Result<Option<Asking>, UsageError> {
         let servers = match self.ntp.is_empty() {
             true => section.ntp.clone().unwrap_or_default(),
             false => self.ntp.clone(),
         };
-        let follow = self.follow.or(section.follow).unwrap_or_default();
+        let follow = self.follow(section);
         if servers.is_empty() {
             return match follow {
-                Follow::Ptp => Ok(None),
+                Follow::Ptp | Follow::Pps => Ok(None),
                 Follow::Ntp => Err(UsageError::NoNtpServers),
             };
         }
@@ -265,7 +273,7 @@ impl NtpArgs {
             .map(|peer| AssociationConfig { address: peer.address, poll, kind })
             .collect();
         let part = match follow {
-            Follow::Ptp => NtpPart::Witness,
+            Follow::Ptp | Follow::Pps => NtpPart::Witness,
             Follow::Ntp => NtpPart::Source,
         };
         // Filled in when the clocks are read.

@@ -1,12 +1,17 @@
 //! Newer versions of peers than the system may have, which some tests want: a ptp4l that authenticates
-//! (linuxptp 4.3), a chronyd that speaks NTP over PTP (chrony 4.9), ntpd-rs. They are unpacked below the target directory together with the C library that they are
+//! (linuxptp 4.3), a chronyd that speaks NTP over PTP (chrony 4.9), ntpd-rs, and ptpd, which as an installed package would
+//! be a service. They are unpacked below the target directory together with the C library that they are
 //! linked with, and started by its own loader; nothing is installed.
 
 use std::fs;
 
 use anyhow::{Context, Result};
 
-use crate::{apt::Apt, process::target_directory};
+use crate::{
+    apt::Apt,
+    process::{self, target_directory},
+    truth,
+};
 
 /// Where Debian's newest packages are.
 const SUITE: &str = "sid";
@@ -39,6 +44,10 @@ const CHRONY: [&str; 17] = [
 /// Unpacks the peers unless they are there.
 pub(super) fn prepare() -> Result<()> {
     let peers = target_directory().join("peers");
+    if !peers.join("usr/sbin/ptpd").is_file() && process::find("ptpd").is_none() {
+        fs::create_dir_all(&peers).with_context(|| format!("cannot make {}", peers.display()))?;
+        truth::get_peer("ptpd", &peers)?;
+    }
     let missing = PEERS.iter().filter(|(name, _)| !peers.join(name).is_dir());
     let missing: Vec<_> = missing.collect();
     if missing.is_empty() {

@@ -6,6 +6,7 @@
 //! that takes packets of that server only. What carries its packets, and what protects them, is the peer's: the engine
 //! sees headers of NTP.
 
+mod held;
 mod outside;
 mod peer;
 mod protection;
@@ -15,6 +16,7 @@ use std::{
     sync::mpsc,
 };
 
+use held::Held;
 use ptp_common::{classify::Protocol, ntp::over_ptp};
 use socket2::Socket;
 use tokio::io::unix::AsyncFd;
@@ -22,7 +24,10 @@ use tokio::io::unix::AsyncFd;
 use super::{desk::Side, interface::rx_selector, interface::tx_selector, *};
 use crate::{
     capture::Asked,
-    engine::ntp::{Exchange, NtpEvent},
+    engine::{
+        Datagram,
+        ntp::{Exchange, NtpEvent},
+    },
     transport::{driver_stamp, ntp as socket},
 };
 use peer::{Found, Peer};
@@ -114,6 +119,7 @@ pub struct NtpIo {
     /// To which address the request came that was delivered last.
     local: Option<IpAddr>,
     strays: VecDeque<(Vec<u8>, Stamp)>,
+    held: Held,
     drained: Time<Mono>,
     socket_stamps: SocketStamps,
     timer: Timer,
@@ -190,6 +196,7 @@ impl NtpIo {
             ready: VecDeque::new(),
             local: None,
             strays: VecDeque::new(),
+            held: Held::default(),
             drained: Time::ZERO,
             socket_stamps: SocketStamps::default(),
             timer: Timer::new().map_err(IoError::Timer)?,
@@ -293,7 +300,12 @@ impl NtpIo {
         Ok(if primed { Manner::Primed } else { Manner::Plain })
     }
 
-    fn answer(&mut self, port: PortIndex, to: Address, message: &[u8]) -> io::Result<Manner> {
+    fn answer(
+        &mut self,
+        port: PortIndex,
+        to: Address,
+        message: &mut Datagram,
+    ) -> io::Result<Manner> {
         let Address::Socket(to) = to else { return Err(io::ErrorKind::AddrNotAvailable.into()) };
         let at = usize::from(port.0);
         let listener = self
@@ -302,6 +314,10 @@ impl NtpIo {
             .find(|(place, listener)| *place == at && socket::is_of_family(listener.get_ref(), to));
         let Some((_, listener)) = listener else { return Err(io::ErrorKind::NotConnected.into()) };
         let primed = self.places[at].primer.before_event();
+        if let Some(made) = message.made() {
+            // What has held it up since it was made it tells as well.
+            message.leave_later(self.held.unusual(monotonic() - made));
+        }
         socket::send_from(listener.get_ref(), self.local, to, message)?;
         Ok(if primed { Manner::Primed } else { Manner::Plain })
     }

@@ -10,6 +10,8 @@ mod family;
 mod figures;
 mod histogram;
 mod ntp;
+mod pulse;
+mod synce;
 mod transparent;
 mod unicast;
 
@@ -31,6 +33,8 @@ pub use figures::{
 };
 pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
 pub use ntp::{NtpFigures, NtsFigures};
+pub use pulse::PulseFigures;
+pub use synce::SyncEFigures;
 pub use transparent::{Forwarding, Way};
 
 use super::snapshot::{Following, Named, Snapshot};
@@ -147,6 +151,16 @@ impl Metrics {
         self.figures.lock().ntp_servers = servers;
     }
 
+    /// Sets what is known of synchronous Ethernet.
+    pub fn set_synce(&self, figures: SyncEFigures) {
+        self.figures.lock().synce = figures;
+    }
+
+    /// Sets what is known of a pulse per second.
+    pub fn set_pulse(&self, pulse: Option<PulseFigures>) {
+        self.figures.lock().pulse = pulse;
+    }
+
     /// Sets what a transparent clock has done on its ports, by interface. Those beyond [`MAX_PORTS`] are not
     /// shown.
     pub fn set_forwarding(&self, forwarding: BTreeMap<String, Forwarding>) {
@@ -195,6 +209,8 @@ struct State {
     sources: Option<SourceFigures>,
     ntp_requests: BTreeMap<&'static str, u64>,
     ntp_servers: BTreeMap<String, NtpFigures>,
+    synce: SyncEFigures,
+    pulse: Option<PulseFigures>,
 }
 
 #[derive(Clone)]
@@ -261,6 +277,10 @@ impl Collector for Figures {
             families.add(&NTP_REQUESTS, &[("outcome", outcome)], *total as f64);
         }
         ntp::add(&mut families, state.ntp_servers.iter().take(MAX_PORTS));
+        state.synce.add(&mut families);
+        if let Some(pulse) = &state.pulse {
+            pulse.add(&mut families);
+        }
         for (alarm, raised) in &state.alarms {
             families.add(&ALARM, &[("alarm", alarm)], f64::from(*raised));
         }
@@ -422,8 +442,17 @@ mod tests {
             requests: 9,
             exchanges: 8,
             nts: Some(NtsFigures::default()),
+            is_answering: Some(true),
         };
+        metrics.set_pulse(Some(PulseFigures {
+            offset_seconds: Some(1e-6),
+            pulses: [("used", 3)].into(),
+            sentences: [("named", 3)].into(),
+            fix: Some(true),
+            ..PulseFigures::default()
+        }));
         metrics.set_ntp_servers([("time.example".to_owned(), server)].into());
+        metrics.set_synce(synce::tests::example());
         metrics.set_forwarding([("tap0".to_owned(), transparent::tests::example())].into());
         metrics
     }

@@ -1,8 +1,8 @@
 //! Servers of NTP that are asked.
 
 use super::family::{
-    Families, NTP_DELAY, NTP_EXCHANGES, NTP_NTS, NTP_NTS_STATE, NTP_OFFSET, NTP_ROOT_DISTANCE,
-    NTP_STRATUM,
+    Families, NTP_ANSWERING, NTP_DELAY, NTP_EXCHANGES, NTP_NTS, NTP_NTS_STATE, NTP_OFFSET,
+    NTP_ROOT_DISTANCE, NTP_STRATUM,
 };
 use crate::engine::ntp::nts::NtsState;
 
@@ -21,6 +21,8 @@ pub struct NtpFigures {
     pub requests: u64,
     /// Exchanges completed.
     pub exchanges: u64,
+    /// Whether it answers; not known of those that only others ask.
+    pub is_answering: Option<bool>,
     /// How it is protected, where it is asked with NTS.
     pub nts: Option<NtsFigures>,
 }
@@ -57,6 +59,9 @@ pub(super) fn add<'a>(
         }
         for (what, total) in [("sent", figures.requests), ("answered", figures.exchanges)] {
             families.add(&NTP_EXCHANGES, &[label[0], ("outcome", what)], total as f64);
+        }
+        if let Some(is_answering) = figures.is_answering {
+            families.add(&NTP_ANSWERING, &label, f64::from(u8::from(is_answering)));
         }
         let Some(nts) = figures.nts else { continue };
         for state in NtsState::ALL {

@@ -28,6 +28,8 @@ pub struct NtpServer {
     pub poll: i8,
     /// It has refused service, and is not asked any more.
     pub denied: bool,
+    /// It has not answered four requests in a row.
+    pub silent: bool,
     /// Requests sent.
     pub requests: u64,
     /// Exchanges completed.
@@ -38,6 +40,8 @@ pub struct NtpServer {
     pub delay_ns: Option<i64>,
     /// Mean difference of two offsets that follow each other.
     pub jitter_ns: Option<i64>,
+    /// How much farther it is ahead of the clock than usual; `null` where that is not sure.
+    pub shift_ns: Option<i64>,
     /// Whether the clock is steered by its exchanges.
     pub leads: bool,
     /// How it is protected; `null` where it is asked without NTS.

@@ -71,12 +71,16 @@ impl Outside for NtpIo {
 impl NtpIo {
     /// Sends it now, if it may leave.
     pub(super) fn dispatch(&mut self, transmit: &Transmit) {
-        let Transmit { on, to, message, token } = transmit;
-        let peer = self.peer(*on);
-        let Some(message) = self.wrapped(peer, message) else { return self.fail(*token) };
-        let sent = match (peer, to) {
-            (Some(at), _) => self.request(at, &message),
-            (None, Destination::Unicast(to)) => self.answer(*on, *to, &message),
+        let Transmit { on, to, mut message, token } = *transmit;
+        let peer = self.peer(on);
+        let (sent, bytes) = match (peer, to) {
+            (Some(at), _) => {
+                let Some(message) = self.wrapped(at, &message) else { return self.fail(token) };
+                (self.request(at, &message), message.into_owned())
+            }
+            (None, Destination::Unicast(to)) => {
+                (self.answer(on, to, &mut message), message.to_vec())
+            }
             (None, Destination::Multicast(_)) => return,
         };
         let now = monotonic();
@@ -84,10 +88,10 @@ impl NtpIo {
             Ok(manner) => manner,
             Err(error) => {
                 self.report(peer, &error);
-                return self.fail(*token);
+                return self.fail(token);
             }
         };
-        let Some(token) = *token else { return };
+        let Some(token) = token else { return };
         if self.waiting_tx.len() == WAITING {
             self.counts.overrun += 1;
             return self.fail(Some(token));
@@ -98,9 +102,9 @@ impl NtpIo {
         };
         let waiting = Waiting {
             until: now + TX_PATIENCE,
-            port: *on,
+            port: on,
             place,
-            bytes: message.into_owned(),
+            bytes,
             source: None,
             local: None,
             stack: None,

@@ -136,12 +136,7 @@ impl NtpIo {
     }
 
     /// What leaves for a header; `None` where it may not leave.
-    pub(super) fn wrapped<'a>(
-        &mut self,
-        peer: Option<usize>,
-        header: &'a [u8],
-    ) -> Option<Cow<'a, [u8]>> {
-        let Some(at) = peer else { return Some(header.into()) };
+    pub(super) fn wrapped<'a>(&mut self, at: usize, header: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         let peer = &mut self.peers[at];
         let exact = header.first_chunk::<HEADER_LENGTH>()?;
         match (&mut peer.protection, peer.carrier) {
