@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     /// Exchanges per second, log2
     #[arg(long, value_name = "LOG", value_delimiter = ',', allow_negative_numbers = true, default_values_t = [-7, -4, 0])]
     rate: Vec<i8>,
-    /// Only these ways: e2e, csptp, csptp-agent, sptp, sptp-agent, csptp-cold, sptp-cold
+    /// Only these ways: e2e, csptp, csptp-agent, sptp, sptp-agent
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
     /// This agent, instead of one that is built first
@@ -35,15 +35,13 @@ pub(crate) struct Arguments {
 }
 
 /// A way, and what the laboratory is told for it. The first is what the others are held against. `-agent`: the agent
-/// answers instead of the kernel; `-cold`: requests are as unprepared as the kernel's answers.
-const WAYS: [(&str, &[&str]); 7] = [
+/// answers instead of the kernel.
+const WAYS: [(&str, &[&str]); 5] = [
     ("e2e", &[]),
     ("csptp", &["--ask", "csptp"]),
     ("csptp-agent", &["--ask", "csptp", "--kernel-answers", "off"]),
-    ("csptp-cold", &["--ask", "csptp", "--strategy", "cold"]),
     ("sptp", &["--ask", "sptp"]),
     ("sptp-agent", &["--ask", "sptp", "--kernel-answers", "off"]),
-    ("sptp-cold", &["--ask", "sptp", "--strategy", "cold"]),
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
