@@ -26,6 +26,7 @@ mod seen;
 #[cfg(test)]
 mod tests;
 
+use crate::extras;
 use crate::prelude::*;
 use crate::stamp::{Stamp, StampSource};
 use asked::Asked;
@@ -84,20 +85,7 @@ struct Port {
 impl Port {
     fn new(key: PortKey, now: Time<Mono>) -> Self {
         Self {
-            seen: PortSnapshot {
-                key,
-                first_seen: now,
-                last_seen: now,
-                messages: [0; _],
-                announced: None,
-                exchanges: Exchanges::default(),
-                losses: Losses::default(),
-                sample: None,
-                offset: Spread::default(),
-                delay: Spread::default(),
-                sync_claim: Spread::default(),
-                delay_claim: Spread::default(),
-            },
+            seen: PortSnapshot::new(key, now),
             last_sync: None,
             syncs: Syncs::default(),
             requests: Requests::default(),
@@ -201,8 +189,8 @@ impl Observer {
     /// Takes a packet that passed a hook, at `now` or shortly before. Returns what it completed.
     pub fn packet(&mut self, now: Time<Mono>, packet: &ObservedPacket<'_>) -> Option<Observation> {
         let parsed = MessageView::from_prefix(packet.bytes)
-            .and_then(|view| Ok((view.header(), view.body()?)));
-        let (header, body) = match parsed {
+            .and_then(|view| Ok((view.header(), view.body()?, view)));
+        let (header, body, view) = match parsed {
             Ok(parsed) => parsed,
             Err(error) => {
                 *match error {
@@ -286,6 +274,7 @@ impl Observer {
             Body::Announce(announce) => {
                 let port = self.ports.peek_mut(&key)?;
                 port.seen.announced = Some(Announced { flags: header.flags, announce });
+                port.seen.extras = extras::Extras::of(&view.tlvs().unwrap_or_default());
                 None
             }
             Body::Signaling { .. } | Body::Management(_) => None,

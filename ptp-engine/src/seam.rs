@@ -84,6 +84,15 @@ pub enum Input<'a> {
     },
     /// A packet passed a hook, on its way in or out, to or from whomever: what an observer sees, who has no sockets.
     Passed(ObservedPacket<'a>),
+    /// The edge of a pulse per second.
+    Pulse(Stamp),
+    /// Bytes of the serial line of a receiver that says which seconds the pulses are (NMEA 0183).
+    Nmea {
+        /// When they arrived.
+        at: Time<Mono>,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
     /// The link of a port came up or went down. To say what is known already does no harm.
     Link {
         /// Which.

@@ -40,6 +40,11 @@ pub(crate) enum Bench {
     /// How many Delay_Req are answered in a flood, and the honest client's among them: by the kernel, by the agent, by
     /// ptp4l; see docs/answers.md
     Answers(Arguments),
+    /// How near to the truth receive stamps are, of ptp4l, of the agent and of the kernel's answers at TC and by XDP, and the
+    /// client's true error against each; see docs/answers.md
+    Receipt(Arguments),
+    /// How many Delay_Req a second the kernel answers at the most, by XDP and at TC; see docs/answers.md
+    Ceiling(Arguments),
     /// How many exchanges of CSPTP and SPTP are answered whole in a flood, by the kernel and by the agent; see
     /// docs/csptp.md
     Exchanges(Arguments),
@@ -49,6 +54,9 @@ pub(crate) enum Bench {
     Asking(asking::Arguments),
     /// What attackers reach, with ptp4l beside the agent: displacement, bound, alarm, recovery
     Attacks(Arguments),
+    /// What authentication costs a message, and whether it changes the error of time: a grandmaster and a follower with
+    /// keys and two without, at once; see docs/authentication.md
+    Authentication(Arguments),
     /// What many hosts cost and can order: `rules` (a Prometheus with 500 simulated agents) or `orders` (this agent,
     /// ptp4l and chrony); see docs/fleet.md
     Fleet(Arguments),
@@ -78,6 +86,12 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
         Bench::Answers(arguments) => {
             with_test_program("answers", &package::binary()?, &arguments.arguments)
         }
+        Bench::Receipt(arguments) => {
+            with_test_program("receipt", &package::binary()?, &arguments.arguments)
+        }
+        Bench::Ceiling(arguments) => {
+            with_test_program("ceiling", &package::binary()?, &arguments.arguments)
+        }
         Bench::Exchanges(arguments) => {
             with_test_program("exchanges", &package::binary()?, &arguments.arguments)
         }
@@ -87,6 +101,9 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
         Bench::Asking(arguments) => asking::run(arguments),
         Bench::Attacks(arguments) => {
             with_test_program("attacks", &package::binary()?, &arguments.arguments)
+        }
+        Bench::Authentication(arguments) => {
+            with_test_program("authenticated", &package::binary()?, &arguments.arguments)
         }
         Bench::Faults(arguments) => {
             let run = ["run", "--release", "--package", "ptp-agent", "--example", "faults", "--"];

@@ -73,9 +73,22 @@ pub(crate) fn own_frames_first() -> Vec<SockFilter> {
 /// # Errors
 /// What the kernel reports; EPERM without CAP_NET_RAW.
 pub fn open(ifindex: u32, groups: &[[u8; 6]]) -> io::Result<Socket> {
+    listen(ifindex, ETHERTYPE_PTP, &OWN_FRAMES, groups)
+}
+
+/// The same for any EtherType, of which only frames that pass `filter` are queued.
+///
+/// # Errors
+/// As [`open`].
+pub fn listen(
+    ifindex: u32,
+    ethertype: u16,
+    filter: &[SockFilter],
+    groups: &[[u8; 6]],
+) -> io::Result<Socket> {
     let socket = open_sender()?;
-    socket.attach_filter(&OWN_FRAMES)?;
-    let local = bind(&socket, ifindex, ETHERTYPE_PTP)?;
+    socket.attach_filter(filter)?;
+    let local = bind(&socket, ifindex, ethertype)?;
     for group in groups {
         let mut mac = [0; 8];
         mac[..6].copy_from_slice(group);
@@ -181,6 +194,14 @@ pub fn open_frame_sender() -> io::Result<Socket> {
     }
     // SAFETY: a descriptor that was just made and that nobody else has.
     Ok(Socket::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Binds a socket of [`open_frame_sender`] to an interface, so that frames need no address.
+///
+/// # Errors
+/// What the kernel reports.
+pub fn bind_frames(socket: &Socket, ifindex: u32) -> io::Result<()> {
+    bind(socket, ifindex, 0).map(drop)
 }
 
 /// Makes a socket send past the queueing discipline, right to the driver; where that is busy, sending fails.

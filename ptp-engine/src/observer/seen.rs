@@ -1,9 +1,9 @@
 //! What the observer is given and what it tells: packets, ports, samples, and the summary of a port.
 
 use super::figures::{Exchanges, Losses};
-use crate::csptp::Protocol;
 use crate::spread::Spread;
 use crate::stamp::StampSource;
+use crate::{csptp::Protocol, extras::Extras};
 use ptp_common::{
     data_set::TimeProperties,
     record::Direction,
@@ -146,6 +146,8 @@ pub struct PortSnapshot {
     pub messages: [u64; MessageType::ALL.len()],
     /// What it announced last.
     pub announced: Option<Announced>,
+    /// What stood behind that.
+    pub extras: Extras,
     /// Complete exchanges.
     pub exchanges: Exchanges,
     /// What was lost.
@@ -163,6 +165,25 @@ pub struct PortSnapshot {
 }
 
 impl PortSnapshot {
+    /// Of a port that has just been heard for the first time.
+    pub(super) fn new(key: PortKey, now: Time<Mono>) -> Self {
+        Self {
+            key,
+            first_seen: now,
+            last_seen: now,
+            messages: [0; _],
+            announced: None,
+            extras: Extras::default(),
+            exchanges: Exchanges::default(),
+            losses: Losses::default(),
+            sample: None,
+            offset: Spread::default(),
+            delay: Spread::default(),
+            sync_claim: Spread::default(),
+            delay_claim: Spread::default(),
+        }
+    }
+
     /// How many messages of this type the port sent.
     pub fn sent(&self, kind: MessageType) -> u64 {
         self.messages[slot(kind)]

@@ -184,10 +184,13 @@ impl Io {
                 port.primer.after_event(&stamps);
                 let bracket = &mut port.brackets[waiting.manner as usize];
                 let latency = &self.config.egress_latency;
-                Found::Stamp(side.sent(&stamps, bracket, waiting.manner, latency))
+                let stamp = side.sent(&stamps, bracket, waiting.manner, latency);
+                Found::Stamp(doubted(stamp, port.card.as_ref()))
             }
             Outcome::Matched(stamps) => {
-                Found::Stamp(side.received(&stamps, waiting.manner, &self.config.ingress_latency))
+                let latency = &self.config.ingress_latency;
+                let stamp = side.received(&stamps, waiting.manner, latency);
+                Found::Stamp(doubted(stamp, port.card.as_ref()))
             }
             Outcome::NotYet if given_up => {
                 side.pairing.give_up();
@@ -244,13 +247,31 @@ impl Io {
                     None => port.counts.without_stamp += 1,
                 }
             }
+            if let Some(card) = port.card.as_ref().filter(|_| record.hardware_ns != 0) {
+                let of_card = i64::try_from(record.hardware_ns).ok().map(Time::from_nanos);
+                of_card.and_then(|time| card.stamp(time)).into_iter().for_each(|it| stamps.add(it));
+            }
             port.rx.pairing.push(now, port.ifindex, record.message(), 0, stamps);
         });
         for port in ports {
+            if let Some(card) = &mut port.card {
+                card.look(now);
+            }
             port.rx.pairing.expire(now);
             port.tx.pairing.expire(now);
         }
     }
+}
+
+/// A stamp with what is not known of the card's clock, where it is the card's.
+fn doubted(stamp: Option<Stamp>, card: Option<&Card>) -> Option<Stamp> {
+    let mut stamp = stamp?;
+    if let Some(bound) = card.and_then(Card::bound)
+        && stamp.source == StampSource::Hardware
+    {
+        stamp.doubt += bound;
+    }
+    Some(stamp)
 }
 
 /// Event messages have types below 8 (IEEE 1588-2019 table 36); only they are worth a stamp. What is

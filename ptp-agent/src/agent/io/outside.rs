@@ -10,7 +10,10 @@ impl Outside for Io {
     }
 
     fn next_delivery(&mut self) -> Option<Delivery> {
-        self.ready.pop_front().or_else(|| self.ntp.as_mut()?.next_delivery())
+        self.ready
+            .pop_front()
+            .or_else(|| self.pulse.as_mut()?.next_delivery())
+            .or_else(|| self.ntp.as_mut()?.next_delivery())
     }
 
     /// Sends a message. The stamp of an event message comes as a [`Delivery::TxStamp`], mostly at once.
@@ -58,7 +61,7 @@ impl Outside for Io {
         if self.rest(now, wake).await {
             return;
         }
-        let ntp = &mut self.ntp;
+        let (ntp, pulse) = (&mut self.ntp, &mut self.pulse);
         let event = tokio::select! {
             biased;
             received = receive_any(&mut self.ports) => Some(received),
@@ -69,6 +72,12 @@ impl Outside for Io {
                     None => pending().await,
                 }
             } => return self.look(monotonic()),
+            () = async {
+                match pulse {
+                    Some(pulse) => pulse.wait().await,
+                    None => pending().await,
+                }
+            } => return,
             over = self.timer.until(wake) => {
                 if let Err(error) = over {
                     // Cannot be; and to go round without a pause would be worse than to be late.
