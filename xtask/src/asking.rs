@@ -3,7 +3,7 @@
 //! all of them alike; one line of JSON for each run, and a table of the medians with their ratio to end to end.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitCode, Stdio},
 };
 
@@ -85,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// The root of the mean square of the true error without the outermost, ns; `None` where there was none.
-fn one(agent: &PathBuf, rate: i8, seconds: u32, options: &[&str]) -> Result<Option<f64>> {
+fn one(agent: &Path, rate: i8, seconds: u32, options: &[&str]) -> Result<Option<f64>> {
     let mut command = mortal(agent);
     command.args(["lab", "--json", "--no-html", "--no-tui", "--duration", &seconds.to_string()]);
     command.args([&format!("--log-sync-interval={rate}"), "--drift=0", "--offset=0"]);
