@@ -2,15 +2,19 @@
 //! them, and the interfaces' coming and going. Upwards it deals in messages with stamps and in
 //! tokens with stamps; engines neither know nor care where those came from.
 
+mod collected;
+mod config;
 mod counts;
 mod crowd;
 mod desk;
 mod guard;
+pub mod hardware;
 mod interface;
 mod lull;
 mod ntp;
 mod outside;
 mod pin;
+pub mod pulse;
 mod reach;
 mod sender;
 
@@ -51,22 +55,26 @@ use crate::{
     stamp::{Manner, Stamp, StampSource},
     sys::{clock::monotonic, schedule, timer::Timer},
     transport::{
-        Channel, LinkState, LinkWatch, MAX_MESSAGE, Received, Transport, TransportError,
+        Channel, LinkState, LinkWatch, MAX_MESSAGE, Marking, Received, Transport, TransportError,
         TransportKind, link_state,
         wire::{FarEnd, WireTap},
     },
 };
+use collected::{Lane, Outbox};
 use crowd::Crowd;
 use desk::{Found, Side};
 use guard::Guard;
-use interface::{receive_any, rx_selector, tx_selector, wants_driver_stamps};
+use hardware::{Card, HardwareError};
+use interface::{card, receive_any, rx_selector, tx_selector, wants_driver_stamps};
 use lull::Lull;
 use reach::Standby;
 
+pub use config::{IoConfig, IoError};
 pub use counts::IoCounts;
 pub use desk::SideCounts;
 pub(super) use desk::is_event;
-pub use ntp::{NtpIo, NtpIoConfig, NtpIoCounts, NtpPeer};
+pub use ntp::{NtpCarrier, NtpIo, NtpIoConfig, NtpIoCounts, NtpPeer, NtsServer};
+pub use pulse::PulseIo;
 pub use sender::{NotASender, Sender};
 
 /// How long a received event message waits for its stamp. On the hook's side the stamp is there
@@ -80,75 +88,12 @@ const TX_PATIENCE: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(1);
 /// Between two looks into the ring while nothing waits: it fills with other traffic too.
 const DRAIN: Duration = Duration::from_millis(100);
+/// Where messages follow each other so quickly, more are there already when one is read.
+const BUSY: Duration = Duration::from_micros(200);
 /// Between two attempts to open an interface that has come back.
 const REOPEN: Duration = Duration::from_secs(1);
 /// Messages that may wait for stamps at one time.
 const WAITING: usize = 256;
-
-/// How to open.
-#[derive(Clone, Debug)]
-pub struct IoConfig {
-    /// Names of the interfaces, one port each.
-    pub interfaces: Vec<String>,
-    /// What carries the messages.
-    pub transport: TransportKind,
-    /// Which receive stamp.
-    pub rx_source: Choice,
-    /// Which transmit stamp.
-    pub tx_source: Choice,
-    /// Whether event messages may be primed.
-    pub prime: PrimeMode,
-    /// Between the wire and the receive stamp; subtracted.
-    pub ingress_latency: Latencies,
-    /// Between the transmit stamp and the wire; added.
-    pub egress_latency: Latencies,
-    /// Size of the ring, bytes.
-    pub ring_bytes: Option<u32>,
-    /// Messages in the name of the time transmitter are believed from its address only.
-    pub is_pinned: bool,
-    /// From whom alone messages of time transmitters are taken; nobody in it: from everybody.
-    pub acceptable_senders: Vec<Sender>,
-    /// Keys, and whether messages must be authenticated by them.
-    pub security: Option<security::Policy>,
-    /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
-    pub wire: Vec<FarEnd>,
-    /// Interfaces whose messages are carried by something else.
-    pub transports: BTreeMap<String, TransportKind>,
-    /// Servers of NTP that are asked beside.
-    pub ntp: Option<NtpIoConfig>,
-}
-
-impl IoConfig {
-    /// What carries the messages of an interface.
-    pub fn transport_of(&self, interface: &str) -> TransportKind {
-        self.transports.get(interface).copied().unwrap_or(self.transport)
-    }
-}
-
-/// Why the agent cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum IoError {
-    /// No stamps.
-    #[error(transparent)]
-    Capture(#[from] CaptureError),
-    /// No sockets.
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    /// No news of interfaces.
-    #[error("cannot watch the interfaces through netlink: {0}")]
-    Watch(#[source] io::Error),
-    /// No stamps at the other end of a wire.
-    #[error("cannot listen at the other end of the wire, {far_end}: {source}")]
-    Wire {
-        /// Which.
-        far_end: FarEnd,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// No timer.
-    #[error("cannot make a timer: {0}")]
-    Timer(#[source] io::Error),
-}
 
 /// Something for an engine.
 #[derive(Clone, Debug, PartialEq)]
@@ -171,6 +116,15 @@ pub enum Delivery {
         /// The stamp, or `None` when it did not come in time or the message could not be sent.
         stamp: Option<Stamp>,
     },
+    /// The edge of a pulse.
+    Pulse(Stamp),
+    /// Bytes of a receiver's line.
+    Nmea {
+        /// When they arrived.
+        at: Time<Mono>,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
     /// The interface went down, came up, vanished or returned.
     Link {
         /// Which.
@@ -188,6 +142,8 @@ impl Delivery {
                 Input::Message { on: *port, from: *source, bytes, stamp: *stamp }
             }
             Self::TxStamp { token, stamp } => Input::Sent { token: *token, stamp: *stamp },
+            Self::Pulse(stamp) => Input::Pulse(*stamp),
+            Self::Nmea { at, bytes } => Input::Nmea { at: *at, bytes },
             Self::Link { port, state } => Input::Link { on: *port, state: *state },
         }
     }
@@ -207,8 +163,12 @@ struct Port {
     primer: Primer,
     /// Around the driver, of messages that were sent in each manner.
     brackets: [Bracket; 2],
+    /// Of messages that were sent together.
+    lane: Lane,
     sending: Sending,
     driver_stamps: bool,
+    /// Where the card's own stamps are wanted.
+    card: Option<Card>,
     standby: Standby,
     /// What passes the hook and is not for this port.
     hearsay: Hearsay,
@@ -239,6 +199,9 @@ pub struct Io {
     waiting_rx: VecDeque<Waiting>,
     waiting_tx: VecDeque<Waiting>,
     ready: VecDeque<Delivery>,
+    outbox: Outbox,
+    /// When a message last came.
+    heard: Time<Mono>,
     drained: Time<Mono>,
     socket_stamps: SocketStamps,
     lost: u64,
@@ -246,6 +209,7 @@ pub struct Io {
     guard: Guard,
     lull: Lull,
     ntp: Option<Box<NtpIo>>,
+    pulse: Option<PulseIo>,
     /// When it was asked, and what was said.
     ring_lost: Cell<(Time<Mono>, Option<u64>)>,
 }
@@ -288,9 +252,16 @@ impl Io {
             let wire = wire.transpose()?;
             let attached = programs.attach_beside_xdp(interface)?;
             hooks.push(attached);
-            let transport = Transport::open(config.transport_of(interface), interface)?;
+            let transport =
+                Transport::open(config.transport_of(interface), interface, &config.marking)?;
+            if config.shares_event_port() {
+                // Only now: that another program has it must be found.
+                let attempt = "share the port of event messages";
+                transport.share_event_port().map_err(|source| IoError::Os { attempt, source })?;
+            }
             let up = matches!(link_state(interface), LinkState::Up(_));
             let driver_stamps = wants_driver_stamps(config.tx_source, &transport, interface);
+            let card = card([config.rx_source, config.tx_source], &transport, interface)?;
             ports.push(Port {
                 interface: interface.clone(),
                 ifindex: transport.ifindex(),
@@ -306,8 +277,10 @@ impl Io {
                 }),
                 primer: Primer::new(config.prime, interface),
                 brackets: Default::default(),
+                lane: Lane::default(),
                 sending: Sending::Free,
                 driver_stamps,
+                card,
                 standby: Standby::default(),
                 hearsay: Hearsay::default(),
                 wire,
@@ -319,6 +292,7 @@ impl Io {
         Ok(Self {
             config,
             ntp,
+            pulse: None,
             programs,
             hooks,
             watch,
@@ -326,6 +300,8 @@ impl Io {
             waiting_rx: VecDeque::new(),
             waiting_tx: VecDeque::new(),
             ready: VecDeque::new(),
+            outbox: Outbox::default(),
+            heard: Time::ZERO,
             drained: Time::ZERO,
             socket_stamps: SocketStamps::default(),
             lost: 0,
@@ -356,8 +332,21 @@ impl Io {
     pub fn interface(&self, port: PortIndex) -> &str {
         match self.ports.get(usize::from(port.0)) {
             Some(port) => &port.interface,
-            None => self.ntp.as_ref().map_or("?", |ntp| ntp.interface(port).unwrap_or("?")),
+            None => {
+                let ntp = self.ntp.as_ref().and_then(|ntp| ntp.interface(port));
+                ntp.or_else(|| self.pulse.as_ref().map(PulseIo::name)).unwrap_or("?")
+            }
         }
+    }
+
+    /// Takes pulses from there as well.
+    pub fn take_pulses(&mut self, pulse: PulseIo) {
+        self.pulse = Some(pulse);
+    }
+
+    /// Where pulses come from.
+    pub const fn pulse(&self) -> Option<&PulseIo> {
+        self.pulse.as_ref()
     }
 
     /// Where servers of NTP are asked.
@@ -388,6 +377,8 @@ impl Io {
             interrupted: port.tx.interrupted,
             displaced: port.displaced(),
             attached_again: port.attached_again(),
+            hardware: port.card.as_ref().and_then(Card::told),
+            told_again: port.card.as_ref().map_or(0, Card::forgotten),
         })
     }
 
@@ -490,6 +481,11 @@ impl Io {
         }
     }
 
+    /// When the ring was last read: stamps that are delivered now were taken before.
+    pub const fn drained(&self) -> Time<Mono> {
+        self.drained
+    }
+
     fn received(&mut self, now: Time<Mono>, index: PortIndex, received: Received) {
         let port = &mut self.ports[usize::from(index.0)];
         if received.oversized {
@@ -551,6 +547,7 @@ impl Io {
                 _ => self.waiting_tx.push_back(waiting),
             }
         }
+        self.serve_lanes(now);
         self.attach_again(now);
     }
 }

@@ -354,6 +354,8 @@ impl Recorder {
             }
             // A recording is of an engine that has sockets; what passes by is anybody's to capture.
             Input::Passed(_) => {}
+            // With a pulse nothing is recorded, which is refused before.
+            Input::Pulse(_) | Input::Nmea { .. } => {}
         }
     }
 

@@ -12,6 +12,7 @@ mod detect;
 mod estimator;
 mod filter;
 mod history;
+mod mills;
 mod noise;
 mod routes;
 
