@@ -27,7 +27,6 @@ mod fair;
 pub mod instance;
 pub mod limits;
 pub mod link;
-#[cfg(any(test, target_os = "none"))]
 mod math;
 pub mod node;
 pub mod ntp;
