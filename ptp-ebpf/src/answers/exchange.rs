@@ -16,8 +16,9 @@ use crate::{
     Clocks, DROP, MAX_CORRECTION, NEXT, SECOND_NS, UNICAST, arrival,
     find::find,
     maps::{ANSWER, Interface, Leaving, Slot, Work, admit, mixed},
+    memory::{first_half, last_half, pair, unpair},
     packet::{Packet, Request},
-    pair, send_back,
+    send_back,
 };
 
 /// `majorSdoId` 3 and `messageType` Sync.
@@ -127,7 +128,7 @@ fn exchange(
             return Err(Outcome::Prefix);
         }
         let address = ends.hash(slot.get(slot::SEED));
-        let client = mixed(mixed(address, identity.0), u64::from(identity.1 as u16));
+        let client = mixed(mixed(address, identity.0), u64::from(first_half(identity.1)));
         if admit(slot, now_ns, client)? {
             own.count(if is_csptp { CSPTP_KIND } else { SPTP_KIND }, Outcome::NewClient);
         }
@@ -164,9 +165,9 @@ fn exchange(
     // What is there now.
     let mut at = 0;
     while at < ANSWER {
-        let word = work.answer[at];
-        work.before[2 + 2 * at] = word as u32;
-        work.before[3 + 2 * at] = (word >> 32) as u32;
+        let [first, second] = unpair(work.answer[at]);
+        work.before[2 + 2 * at] = first;
+        work.before[3 + 2 * at] = second;
         at += 1;
     }
     work.before[0] = work.summed_udp[0];
@@ -314,7 +315,7 @@ fn name(work: &mut Work, request: &Request, is_csptp: bool) {
     if is_csptp {
         put(work, 4, request[1].to_ne_bytes()[0]);
     }
-    put(work, 30, (request[7] >> 16) as u16);
+    put(work, 30, last_half(request[7]));
 }
 
 #[inline(always)]

@@ -19,6 +19,7 @@ mod exchange;
 #[path = "../find.rs"]
 mod find;
 mod maps;
+mod memory;
 mod packet;
 mod settings;
 
@@ -35,6 +36,7 @@ use ptp_common::answer::{Outcome, PLAIN_RESPONSE, RESPONSE, flag, interface, ser
 
 use find::find;
 use maps::{Interface, Leaving, Slot, Work, admit, admit_stranger, go_to_exchanges, has, mixed};
+use memory::{between, first_half, last_half, pair};
 use packet::{Packet, REQUEST, Request};
 
 /// A message as it is made in the work area.
@@ -194,7 +196,7 @@ fn delay(
         if is_unicast && ends.trust & flag::TRUSTED == 0 {
             admit_stranger(slot, now_ns, address)?;
         }
-        let client = mixed(mixed(address, identity.0), u64::from(identity.1 as u16));
+        let client = mixed(mixed(address, identity.0), u64::from(first_half(identity.1)));
         if admit(slot, now_ns, client)? {
             own.count(DELAY, Outcome::NewClient);
         }
@@ -263,8 +265,7 @@ fn check(request: &Request, template: &Answer) -> Result<bool, Outcome> {
         return Err(Outcome::Foreign);
     }
     // sourcePortIdentity of the template, which begins in the middle of a word.
-    let own_identity = (template[2] >> 32) | (template[3] << 32);
-    if pair(request[5], request[6]) == own_identity {
+    if pair(request[5], request[6]) == between(template[2], template[3]) {
         return Err(Outcome::Foreign);
     }
     Ok(flags & UNICAST != 0)
@@ -284,13 +285,13 @@ fn fill(answer: &mut Answer, request: &Request, is_unicast: bool, time_ns: u64) 
             *bytes.add(33) = 0x7f;
         }
         *bytes.add(8).cast::<u64>() = pair(request[2], request[3]);
-        *bytes.add(30).cast::<u16>() = (request[7] >> 16) as u16;
+        *bytes.add(30).cast::<u16>() = last_half(request[7]);
         *bytes.add(34).cast::<u16>() = ((seconds >> 32) as u16).to_be();
         *bytes.add(36).cast::<u32>() = (seconds as u32).to_be();
         *bytes.add(40).cast::<u32>() = nanoseconds.to_be();
         *bytes.add(44).cast::<u32>() = request[5];
         *bytes.add(48).cast::<u32>() = request[6];
-        *bytes.add(52).cast::<u16>() = request[7] as u16;
+        *bytes.add(52).cast::<u16>() = first_half(request[7]);
     }
 }
 
@@ -303,10 +304,4 @@ fn shorten(answer: &mut Answer) {
         *bytes.add(2).cast::<u16>() = (PLAIN_RESPONSE as u16).to_be();
         ptr::write_volatile(bytes.add(PLAIN_RESPONSE).cast::<u16>(), 0);
     }
-}
-
-/// Two words as they lie in memory.
-#[inline(always)]
-fn pair(first: u32, second: u32) -> u64 {
-    u64::from(first) | u64::from(second) << 32
 }

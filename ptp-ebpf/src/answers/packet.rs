@@ -16,7 +16,10 @@ use ptp_common::{
     classify::{Location, Network, PORT_EVENT, PORT_GENERAL},
 };
 
-use crate::maps::{BEFORE, DATAGRAM, Interface, LINK, Slot, Work, has, kind_of, mixed, prefix_of};
+use crate::{
+    maps::{BEFORE, DATAGRAM, Interface, LINK, Slot, Work, has, kind_of, mixed, prefix_of},
+    memory::{six, unpair, unsix},
+};
 
 /// Length of an Ethernet header.
 const ETHERNET: usize = 14;
@@ -133,7 +136,7 @@ impl<'a> Packet<'a> {
             return Err(Outcome::Address);
         }
         let own_mac = own.get(interface::MAC);
-        if words(mac[3], mac[4], mac[5]) == own_mac && !is_probe {
+        if six(mac[3], mac[4], mac[5]) == own_mac && !is_probe {
             return Err(Outcome::Address);
         }
         let mut ends = Ends {
@@ -150,7 +153,7 @@ impl<'a> Packet<'a> {
                 if size < ETHERNET + length {
                     return Err(Outcome::Packet);
                 }
-                let to = words(mac[0], mac[1], mac[2]);
+                let to = six(mac[0], mac[1], mac[2]);
                 let [a, b, c, d, e, f] = PRIMARY_MAC;
                 let group = u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]);
                 if to != (if is_unicast { own_mac } else { group }) {
@@ -525,7 +528,7 @@ impl<'a> Packet<'a> {
     #[inline(always)]
     fn store_macs(&self, own: Interface, ends: &Ends) -> bool {
         let own = own.get(interface::MAC);
-        let own = [own as u16, (own >> 16) as u16, (own >> 32) as u16];
+        let own = unsix(own);
         let to = &ends.mac;
         let macs = if ends.is_unicast {
             [to[3], to[4], to[5], own[0], own[1], own[2]]
@@ -559,15 +562,10 @@ fn head(work: &mut Work, port: u16, payload: usize) -> bool {
     checksum != 0
 }
 
-/// Six bytes as they lie in memory.
-#[inline(always)]
-fn words(a: u16, b: u16, c: u16) -> u64 {
-    u64::from(a) | u64::from(b) << 16 | u64::from(c) << 32
-}
-
 #[inline(always)]
 fn halves(first: u64, second: u64) -> [u32; 4] {
-    [first as u32, (first >> 32) as u32, second as u32, (second >> 32) as u32]
+    let ([a, b], [c, d]) = (unpair(first), unpair(second));
+    [a, b, c, d]
 }
 
 /// The sum of sixteen-bit words of a sum of thirty-two-bit words.
