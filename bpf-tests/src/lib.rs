@@ -4,8 +4,10 @@
 //! kernel programs: frames with what their records must say, runs on them, and a second loader.
 
 pub mod agent;
+pub mod authority;
 pub mod children;
 pub mod chrony;
+pub mod clocks;
 pub mod forge;
 pub mod frames;
 pub mod hooks;
@@ -20,6 +22,7 @@ pub mod neighbour;
 pub mod objects;
 pub mod prometheus;
 pub mod ptp4l;
+pub mod ptpd;
 pub mod raw;
 pub mod run;
 pub mod terminal;

@@ -63,8 +63,12 @@ const EMPTY_PANELS: &[&str] = &[
     "Requests by who answered them",
     "Servers of NTP",
     "NTP requests",
+    "Pulse per second",
+    "Pulses and sentences",
     "Unicast: clients, servers and grants",
     "Unicast: requests and late messages",
+    "Quality of frequency",
+    "ESMC frames",
 ];
 
 /// Every panel of the dashboard has something to show of this agent, and no query is refused.

@@ -33,10 +33,12 @@ pub mod recording;
 pub mod security;
 pub mod sim;
 pub mod status;
+pub mod synce;
 pub mod sys;
 pub mod trace;
 pub mod transparent;
 pub mod transport;
+pub mod zones;
 
 pub use ptp_engine as engine;
 pub use ptp_engine::{limits, servo, stamp};

@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod classify;
+pub mod esmc;
 pub mod hint;
 pub mod interrupts;
 pub mod ntp;

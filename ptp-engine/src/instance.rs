@@ -21,6 +21,7 @@ use crate::{
     address::Address,
     config::{Acceptable, PortConfig, ReceiverConfig, TransmitterConfig},
     counters::{Counters, Drop},
+    extras,
     fair::FairShare,
     limits,
     outcome::{Measurement, Observation, Parent, StateReason},
@@ -124,6 +125,10 @@ pub struct Instance {
     /// Of a clock that asks servers.
     pub(crate) asking: Option<Box<Asking>>,
     pub(crate) answering: Answering,
+    /// What else the parent announces, and who that was.
+    extras: Option<(PortIdentity, extras::Extras)>,
+    /// Alternate times that are announced while it is the grandmaster.
+    alternates: Vec<ptp_common::wire::AlternateTimeOffset>,
     /// When it was last given anything.
     last_now: Time<Mono>,
 }
@@ -202,6 +207,8 @@ impl Instance {
             standing: None,
             asking: None,
             answering: Answering::default(),
+            extras: None,
+            alternates: Vec::new(),
             last_now: Time::ZERO,
         }
     }

@@ -53,6 +53,8 @@ const ENOUGH: usize = 5;
 const ENOUGH_SYNCS: usize = 33;
 /// Other verdicts in a row after which the strategy changes.
 const PERSISTENT: u32 = 4;
+/// So far apart are two looks at what would be truest, once it was decided: many requests a second tell no more.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Between two requests that are sent unprimed to see what priming costs, requests; and so many of them are sent.
 const PROBE_EVERY: u32 = 4;
 const PROBES: usize = 4;
@@ -232,6 +234,8 @@ pub struct Strategist {
     probes: Vec<f64>,
     since_probe: u32,
     is_priming_late: Option<bool>,
+    /// When it was last looked at what would be truest.
+    decided: Option<Time<Free>>,
     /// Another verdict than the present strategy, and how often in a row.
     other: Option<(Strategy, u32)>,
     findings: Findings,
@@ -262,6 +266,7 @@ impl Strategist {
             probes: Vec::new(),
             since_probe: 0,
             is_priming_late: None,
+            decided: None,
             other: None,
             findings: Findings::default(),
             change: None,
@@ -417,7 +422,7 @@ impl Strategist {
         if self.use_of_request(manner) == Use::Learn && self.off >= 0 {
             self.draw_line();
             self.follow_least(input.t3.mono);
-            self.decide();
+            self.decide(input.t3.mono);
         }
         self.use_of_request(manner)
     }
@@ -541,14 +546,19 @@ impl Strategist {
         }
     }
 
-    fn decide(&mut self) {
+    fn decide(&mut self, now: Time<Free>) {
+        let is_new = self.strategy == Strategy::Trial;
+        if !is_new && self.decided.is_some_and(|decided| now - decided < AGAIN) {
+            return;
+        }
         let Some(verdict) = self.verdict() else { return };
+        self.decided = Some(now);
         let times = match self.other {
             Some((other, times)) if other == verdict => times.saturating_add(1),
             _ => 1,
         };
         self.other = Some((verdict, times));
-        let needed = if self.strategy == Strategy::Trial { 1 } else { PERSISTENT };
+        let needed = if is_new { 1 } else { PERSISTENT };
         if self.choice != Choice::Auto || verdict == self.strategy || times < needed {
             return;
         }

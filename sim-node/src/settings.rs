@@ -7,7 +7,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, Result, bail};
 use ptp_agent::{
     clock::{frequency::LIMIT_PPB, policy::Limits},
-    linuxptp::{Problem, Translation, translate},
+    linuxptp::{Translation, translate},
     servo::{self, Options},
 };
 use ptp_common::time::{Duration, Time};
@@ -124,8 +124,8 @@ pub(crate) struct Settings {
     pub(crate) stamping: Stamping,
     steering: Steering,
     table: Table,
-    /// Section, option and value of what has no key.
-    others: Vec<(String, String, String)>,
+    /// Options and values as they stand in the file: of what the agent does not let be chosen, or calls otherwise.
+    others: Vec<(String, String)>,
 }
 
 impl Settings {
@@ -135,14 +135,10 @@ impl Settings {
     /// A configuration that ptp4l would not take.
     pub(crate) fn new(text: &str, named: &[String]) -> Result<Self> {
         let Translation { table, notes, .. } = translate(text);
+        let others = values(text);
         if let Some(note) = notes.iter().find(|note| note.problem.is_error()) {
             bail!("line {}: {} {}: {}", note.line, note.option, note.value, note.text);
         }
-        let others: Vec<_> = notes
-            .into_iter()
-            .filter(|note| note.problem == Problem::NoCounterpart)
-            .map(|note| (note.section, note.option, note.value))
-            .collect();
         let in_file = table.get("interface").and_then(Value::as_array).into_iter().flatten();
         let in_file = in_file.filter_map(Value::as_str).map(str::to_owned);
         let mut interfaces = named.to_vec();
@@ -176,10 +172,10 @@ impl Settings {
         self.table.get(section)?.get(key)
     }
 
-    /// An option without a key, in any section.
+    /// An option as it stands in the file, in any section.
     fn other(&self, option: &str) -> Option<&str> {
-        let found = self.others.iter().find(|(_, name, _)| name == option);
-        found.map(|(_, _, value)| value.as_str())
+        let found = self.others.iter().find(|(name, _)| name == option);
+        found.map(|(_, value)| value.as_str())
     }
 
     fn small<T: TryFrom<i64>>(&self, section: &str, key: &str) -> Option<T> {
@@ -236,7 +232,7 @@ impl Settings {
         self.small(SERVE, key).unwrap_or(default)
     }
 
-    /// A number for which there is no key.
+    /// A number as it stands in the file.
     pub(crate) fn missing<T: std::str::FromStr>(&self, option: &str, default: T) -> T {
         self.other(option).and_then(|value| value.parse().ok()).unwrap_or(default)
     }
@@ -308,6 +304,13 @@ impl Settings {
 
 fn number(value: &Value) -> Option<f64> {
     value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64))
+}
+
+/// Every option of the file and its value, in order.
+fn values(text: &str) -> Vec<(String, String)> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', '[']));
+    let pairs = lines.filter_map(|line| line.split_once(char::is_whitespace));
+    pairs.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
 }
 
 /// Whether one of these options is set for an interface: its own section counts more than the global one, and the

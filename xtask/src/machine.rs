@@ -161,13 +161,18 @@ impl Target {
         libraries.is_some_and(|path| Path::new(path.trim()).is_dir())
     }
 
+    fn is_musl(&self) -> bool {
+        self.name.ends_with("-musl")
+    }
+
     fn is_foreign(&self) -> bool {
         Machine::own().ok() != Some(self.machine)
     }
 
-    /// Debian's packages that linking needs: the cross compiler and its C library, where that is not Rust's own musl.
+    /// Debian's packages that building needs, each with a program that shows whether it is there: the cross compiler and
+    /// its C library. With Rust's own musl only the ciphers of TLS (ring) want them, which have some C in them.
     pub(crate) fn packages(&self) -> Vec<(String, String)> {
-        if !self.is_foreign() || self.name.ends_with("-musl") {
+        if !self.is_foreign() {
             return Vec::new();
         }
         let gcc = format!("{}-gcc", self.machine.triplet());
@@ -185,22 +190,28 @@ impl Target {
         self.add()?;
         let all = arguments.iter().copied().chain(["--target", &self.name]);
         let flags = format!("{} {flags}", self.flags());
-        let cargo = cargo(all).env("RUSTFLAGS", flags.trim());
+        let mut cargo = cargo(all).env("RUSTFLAGS", flags.trim());
+        // The ciphers of TLS (ring) have some C in them, which needs nothing of a C library.
+        let name = self.name.replace('-', "_");
+        let compiler = format!("CC_{name}");
+        let is_chosen = std::env::var_os(&compiler).is_some();
         if !self.is_foreign() {
+            if self.is_musl() && find("musl-gcc").is_none() && !is_chosen {
+                cargo = cargo.env(&compiler, "cc");
+            }
             return Ok(cargo);
         }
-        let linker = if self.name.ends_with("-musl") {
-            // The compiler's own, and its own start-up code and C library.
-            "rust-lld".to_owned()
-        } else {
-            let gcc = format!("{}-gcc", self.machine.triplet());
+        let gcc = format!("{}-gcc", self.machine.triplet());
+        if !is_chosen {
             if find(&gcc).is_none() {
                 bail!("{gcc} is missing: cargo xtask setup --target {}", self.name);
             }
-            gcc
-        };
-        let variable = self.name.to_uppercase().replace('-', "_");
-        Ok(cargo.env(&format!("CARGO_TARGET_{variable}_LINKER"), linker))
+            cargo = cargo.env(&compiler, gcc.as_str());
+        }
+        // With musl the compiler's own linker, start-up code and C library.
+        let linker = if self.is_musl() { "rust-lld" } else { gcc.as_str() };
+        let variable = format!("CARGO_TARGET_{}_LINKER", name.to_uppercase());
+        Ok(cargo.env(&variable, linker))
     }
 }
 
@@ -233,13 +244,12 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_target_with_glibc_needs_a_cross_compiler() -> Result<()> {
+    fn a_foreign_target_needs_a_cross_compiler() -> Result<()> {
         let target = Target::parse("s390x-unknown-linux-gnu")?;
         if target.is_foreign() {
             let names: Vec<_> = target.packages().into_iter().map(|(name, _)| name).collect();
             assert_eq!(names, ["gcc-s390x-linux-gnu", "libc6-dev-s390x-cross"]);
         }
-        assert!(Target::parse("aarch64-unknown-linux-musl")?.packages().is_empty());
         Ok(())
     }
 }

@@ -57,6 +57,10 @@ pub(crate) struct Arguments {
     /// Only these grandmasters: serve, exact, ptp4l, ptpd, statime
     #[arg(long, value_name = "NAME")]
     grandmaster: Vec<String>,
+    /// Only this row, by the name that it has in the table; again for more. With --page it takes the place of the
+    /// row of that name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["quick", "grandmaster", "guests"])]
+    row: Vec<String>,
     /// Where a grandmaster's program is: NAME=FILE
     #[arg(long, value_name = "NAME=FILE")]
     program: Vec<String>,
@@ -249,7 +253,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         arguments.grandmaster.is_empty()
             || arguments.grandmaster.iter().any(|name| name == cell.grandmaster)
     };
-    let cells: Vec<Cell> = Cell::grid(arguments.quick).into_iter().filter(is_wanted).collect();
+    let mut cells: Vec<Cell> = Cell::grid(arguments.quick).into_iter().filter(is_wanted).collect();
+    if !arguments.row.is_empty() {
+        let names: Vec<String> = cells.iter().map(Cell::name).collect();
+        if let Some(row) = arguments.row.iter().find(|row| !names.contains(row)) {
+            bail!("no row is named {row:?}; there are: {}", names.join("; "));
+        }
+        cells.retain(|cell| arguments.row.contains(&cell.name()));
+    }
     let takes = |cells: &[Cell]| {
         let seconds = |cell: &Cell| runs * (seconds.max(cell.least_duration()) + STARTING_S);
         cells.iter().map(seconds).sum::<u32>().div_ceil(60)
@@ -264,6 +275,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("{line}");
         table.push_str(&line);
         table.push('\n');
+    }
+    if !arguments.row.is_empty() {
+        if arguments.page {
+            write_rows(&table)?;
+        }
+        return Ok(ExitCode::SUCCESS);
     }
     let is_whole = !arguments.quick && arguments.grandmaster.is_empty();
     if (is_whole || arguments.page) && !arguments.no_page {
@@ -321,7 +338,7 @@ fn peers(arguments: &Arguments) -> Result<BTreeMap<String, PathBuf>> {
 }
 
 /// Unpacks it, and installs nothing: as a package of the system it would be a service.
-fn get_peer(name: &str, directory: &Path) -> Result<()> {
+pub(crate) fn get_peer(name: &str, directory: &Path) -> Result<()> {
     let root = directory.display().to_string();
     if name == "statime" {
         let version = ["--version", STATIME];
@@ -403,11 +420,39 @@ fn host() -> String {
 
 /// Replaces the tables of the page.
 fn write_page(tables: &str, place: [&str; 2]) -> Result<()> {
+    rewrite_page(|text| with_tables(text, tables, place))
+}
+
+/// Rows that were measured alone.
+fn write_rows(table: &str) -> Result<()> {
+    rewrite_page(|text| {
+        let [begin, end] = TABLE;
+        let old = text.split_once(begin).and_then(|(_, rest)| rest.split_once(end));
+        let (old, _) = old.context("the page has no table")?;
+        with_tables(text, &with_rows(old.trim(), table), TABLE)
+    })
+}
+
+fn rewrite_page(rewrite: impl FnOnce(&str) -> Result<String>) -> Result<()> {
     let page = workspace().join("docs/truth.md");
     let text =
         fs::read_to_string(&page).with_context(|| format!("cannot read {}", page.display()))?;
-    fs::write(&page, with_tables(&text, tables, place)?)
-        .with_context(|| format!("cannot write {}", page.display()))
+    fs::write(&page, rewrite(&text)?).with_context(|| format!("cannot write {}", page.display()))
+}
+
+/// `old` with the rows of `new`, each in the place of the one of its name, or at the end.
+fn with_rows(old: &str, new: &str) -> String {
+    let name = |line: &str| {
+        line.strip_prefix("| ").and_then(|line| Some(line.split_once(" |")?.0.to_owned()))
+    };
+    let mut lines: Vec<String> = old.lines().map(str::to_owned).collect();
+    for row in new.lines().filter(|line| name(line).is_some() && !HEADER.contains(line)) {
+        match lines.iter_mut().find(|line| name(line) == name(row)) {
+            Some(line) => row.clone_into(line),
+            None => lines.push(row.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 fn with_tables(text: &str, tables: &str, [begin, end]: [&str; 2]) -> Result<String> {
@@ -430,6 +475,16 @@ mod tests {
             format!("# Truth\n{begin}\nnew\n{end}\nmore\n")
         );
         with_tables("# Truth\n", "new", TABLE).unwrap_err();
+    }
+
+    #[test]
+    fn row_that_was_measured_alone_takes_the_place_of_its_name() {
+        let old = format!("3 runs.\n\n{HEADER}| serve l2 | 1 |\n| exact l2 | 2 |");
+        let new = with_rows(&old, &format!("{HEADER}| exact l2 | 3 |\n| ptpd l2 | 4 |"));
+        assert_eq!(
+            new,
+            format!("3 runs.\n\n{HEADER}| serve l2 | 1 |\n| exact l2 | 3 |\n| ptpd l2 | 4 |")
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The commands that keep time: engine, servo and clock on one side, sockets and kernel programs on
 //! the other, and a loop between them that only carries.
 
+pub mod answer_for;
 mod bound;
 pub mod confinement;
 pub mod data_sets;
@@ -41,14 +42,15 @@ use crate::{
     engine::{counters::Counters, csptp::Protocol, discipline, ntp::Exchange},
     publish::{
         alarms::Limits,
-        json::{ClockLine, NTP, NtpLine, Output, OutputError, PTP, Sample},
+        json::{ClockLine, NTP, NtpLine, Output, OutputError, PPS, PTP, Sample},
         metrics::{CapturePoint, Direction, PortFigures, StampOutcome},
     },
     recording::{Problem, ReadError, RecordError},
     sys::clock,
     transport::{TransportError, interface_mac},
+    zones::ZoneError,
 };
-use io::{IoCounts, IoError, SideCounts};
+use io::{IoCounts, IoError, SideCounts, pulse::PulseError};
 use services::Serving;
 use tap::TapError;
 
@@ -67,9 +69,15 @@ pub enum AgentError {
     /// A hardware clock that cannot be used.
     #[error(transparent)]
     Phc(#[from] PhcError),
+    /// A pulse that cannot be taken.
+    #[error(transparent)]
+    Pulse(#[from] PulseError),
     /// A clock that cannot be steered.
     #[error(transparent)]
     Clock(#[from] ClockError),
+    /// Time zones that cannot be told.
+    #[error(transparent)]
+    Zones(#[from] ZoneError),
     /// A recording that cannot be written.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -118,9 +126,14 @@ impl AgentError {
             Self::Io(IoError::Capture(error)) => error.is_missing_on_host(),
             Self::Io(IoError::Transport(error)) => !matches!(error, TransportError::Socket { .. }),
             Self::Phc(error) => matches!(error, PhcError::Missing(_) | PhcError::ReadOnly(_)),
-            Self::Clock(ClockError::NotPermitted { .. }) => true,
+            Self::Pulse(_)
+            | Self::Io(IoError::Hardware(_))
+            | Self::Clock(ClockError::NotPermitted { .. })
+            | Self::Zones(_) => true,
             Self::Tap(TapError::Capture(error)) => error.is_missing_on_host(),
-            Self::Io(IoError::Watch(_) | IoError::Wire { .. } | IoError::Timer(_))
+            Self::Io(
+                IoError::Watch(_) | IoError::Wire { .. } | IoError::Os { .. } | IoError::Timer(_),
+            )
             | Self::Tap(TapError::Watch(_) | TapError::StackStamps(_))
             | Self::Output(_)
             | Self::Clock(_)
@@ -147,6 +160,8 @@ pub struct Common {
     pub io: io::IoConfig,
     /// `domainNumber`.
     pub domain: u8,
+    /// `clockIdentity`; `None` for one of the first MAC address.
+    pub clock_identity: Option<ClockIdentity>,
     /// End by itself after this time.
     pub duration: Option<StdDuration>,
     /// Where it can be asked.
@@ -229,7 +244,12 @@ impl Ending {
 
 /// The clock identity of a host: from the first interface that has a MAC address (IEEE 1588-2019
 /// 7.5.2.2.2), otherwise from the seed.
-fn clock_identity(interfaces: &[String], seed: u64) -> ClockIdentity {
+fn clock_identity(common: &Common, seed: u64) -> ClockIdentity {
+    let interfaces = &common.io.interfaces;
+    common.clock_identity.unwrap_or_else(|| identity_of(interfaces, seed))
+}
+
+fn identity_of(interfaces: &[String], seed: u64) -> ClockIdentity {
     interfaces
         .iter()
         .find_map(|interface| interface_mac(interface).filter(|mac| *mac != [0; 6]))
@@ -287,9 +307,10 @@ fn sample_line(interface: &str, sample: &discipline::Sample) -> Sample {
         rx_source: Some(sample.rx_source.name().into()),
         tx_source: sample.tx_source.map(|source| source.name().into()),
         strategy: Some(sample.strategy.name().into()),
-        source: Some(match sample.is_of_ntp {
-            true => NTP.into(),
-            false => sample.exchange.map_or(PTP, Protocol::name).into(),
+        source: Some(match (sample.is_of_ntp, sample.is_of_pulse) {
+            (true, _) => NTP.into(),
+            (_, true) => PPS.into(),
+            _ => sample.exchange.map_or(PTP, Protocol::name).into(),
         }),
         grandmaster: sample.grandmaster.map(|identity| identity.to_string()),
     }

@@ -1,6 +1,7 @@
 //! `ptp-agent observe`: a witness of other daemons. It sends nothing and opens no PTP port; what it
 //! knows is what passes the hooks of its interfaces, in both directions, for all ports and domains.
 
+mod esmc;
 mod ntp;
 mod ports;
 
@@ -44,6 +45,7 @@ use crate::{
     },
     security::Policy,
     stamp::StampSource,
+    synce::SyncE,
     sys::clock::monotonic,
 };
 use ntp::NtpEyes;
@@ -81,13 +83,15 @@ pub struct ObserveConfig {
     pub format: Format,
 }
 
-/// Observes until it is told to end; takes over what `reload` makes when it is told to (SIGHUP).
+/// Observes until it is told to end; takes over what `reload` makes when it is told to (SIGHUP). `synce` has been opened
+/// before privileges were given up.
 ///
 /// # Errors
 /// [`AgentError`]: what the host lacks at the start, or a reader of the output that has gone.
 pub async fn observe(
     config: ObserveConfig,
     reload: Option<Reload<ObserveConfig>>,
+    synce: SyncE,
 ) -> Result<(), AgentError> {
     let mut ending = Ending::new(config.duration, reload.as_ref())?;
     let publication = Publication::default();
@@ -108,8 +112,14 @@ pub async fn observe(
     confinement::keep_system_calls(config.is_confined);
     tap.set_security(config.security);
     let teller = Teller::new(output, publication, services, config.limits, start);
-    let mut around =
-        Around { teller, reload, ntp, refusals: Refusals::default(), clock: Monotonic::default() };
+    let mut around = Around {
+        teller,
+        reload,
+        ntp,
+        synce,
+        refusals: Refusals::default(),
+        clock: Monotonic::default(),
+    };
     let mut eyes = Drive::new(tap, Observer::new(), Commands::default());
     eyes.run(&mut ending, &mut around).await?;
     // What has passed until now.
@@ -127,6 +137,7 @@ struct Around {
     teller: Teller,
     reload: Option<Reload<ObserveConfig>>,
     ntp: Option<NtpEyes>,
+    synce: SyncE,
     /// As many as were told of.
     refusals: Refusals,
     /// Nobody is told the time.
@@ -162,7 +173,9 @@ impl Host<Observer, Tap> for Around {
             ntp.housekeep(now, self.teller.output.as_ref(), &self.teller.publication)?;
         }
         eyes.engine.advance(now);
-        self.teller.housekeep(now, &eyes.io, &eyes.engine);
+        self.synce.look(now);
+        self.teller.housekeep(now, &eyes.io, &eyes.engine, &self.synce);
+        esmc::tell(self.teller.output.as_ref(), now, &self.synce)?;
         self.teller.print(now, &eyes.io, &eyes.engine)
     }
 
@@ -368,7 +381,7 @@ impl Teller {
                     rx_source: Some(sample.rx_source.name().into()),
                     tx_source: sample.tx_source.map(|source| source.name().into()),
                     strategy: None,
-                    source: Some(PTP.into()),
+                    source: Some(sample.protocol.map_or(PTP, |it| it.name()).into()),
                     grandmaster: source.map(|it| it.announce.grandmaster_identity.to_string()),
                 },
                 source_port: sample.source.to_string(),
@@ -408,7 +421,7 @@ impl Teller {
 
     /// What the alarms are judged by: of several time transmitters the one with the smallest identity
     /// stands for all, so that one that comes and goes changes nothing.
-    fn facts(&self, now: Time<Mono>, tap: &Tap, observer: &Observer) -> Facts {
+    fn facts(&self, now: Time<Mono>, tap: &Tap, observer: &Observer, synce: &SyncE) -> Facts {
         let announced = observer
             .ports()
             .filter(|port| now - port.last_seen < ANNOUNCED)
@@ -430,14 +443,14 @@ impl Teller {
             is_displaced: tap.is_displaced(),
             is_unserved: self.services.is_lacking(),
             refused: tap.last_refused(),
-            ..Facts::default()
+            ..synce.facts(now)
         }
     }
 
     /// Brings alarms, metrics and status up to date.
-    fn housekeep(&mut self, now: Time<Mono>, tap: &Tap, observer: &Observer) {
+    fn housekeep(&mut self, now: Time<Mono>, tap: &Tap, observer: &Observer, synce: &SyncE) {
         self.services.look_after(now);
-        let facts = self.facts(now, tap, observer);
+        let facts = self.facts(now, tap, observer, synce);
         self.health.check(now, &facts);
         for port in observer.ports() {
             self.add(tap, port);
@@ -450,6 +463,7 @@ impl Teller {
                 figures.timestamps.clone_from(&totals.stamps);
             });
         }
+        self.publication.metrics.set_synce(synce.figures(now));
         self.publication.metrics.set_ring_lost(tap.ring_lost());
         let (has_keys, authentication) = tap.authentication();
         let snapshot = Snapshot {
@@ -472,6 +486,8 @@ impl Teller {
                     ..snapshot::Authentication::default()
                 }),
             },
+            synce: synce.status(now),
+            dplls: synce.dplls().to_vec(),
             ports: ports(tap, observer),
             lost: self.losses(tap, observer),
             alarms: self.health.status(now),

@@ -1,9 +1,11 @@
 //! `ptp-agent serve`: a software grandmaster. Its Follow_Up carries the kernel's stamp of its own
 //! Sync, so it is as good as the stamps are, on any interface.
 
+mod kernel;
+mod zones;
+
 use std::{
     collections::BTreeMap,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
     time::{Duration as StdDuration, Instant},
 };
 
@@ -15,10 +17,12 @@ use ptp_common::{
 use serde_json::json;
 
 use super::{
-    AgentError, Common, Ending, Reload, clock_identity, clock_line, confinement, data_sets,
+    AgentError, Common, Ending, Reload,
+    answer_for::{self, AnswerFor},
+    clock_identity, clock_line, confinement, data_sets,
     drive::{Drive, Host, Occasion},
     health::{self, Health},
-    io::{Io, IoConfig, IoError},
+    io::Io,
     ntp::{self, NtpServing, over_ptp::OverPtp},
     seed,
     services::Services,
@@ -28,11 +32,10 @@ use super::{
 };
 use crate::{
     answers::{self, Answers, PortAnswers, Prefix, own_networks},
-    capture::Choice,
     clock::{Clock, served::ServedTime, virtual_clock::VirtualClock},
     engine::{
         Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
-        ReadClock, counters::Counters, csptp, instance::Instance, node::Node, receiver::PortConfig,
+        ReadClock, csptp, instance::Instance, node::Node, receiver::PortConfig,
         transmitter::TransmitterConfig, unicast::service::ServiceConfig,
     },
     publish::{
@@ -43,9 +46,11 @@ use crate::{
         metrics::Direction,
         snapshot::{self, NtpServed, Port, Snapshot},
     },
-    stamp::StampSource,
+    synce::SyncE,
     sys::clock::{host_reading, monotonic},
+    zones::ZoneName,
 };
+use zones::LocalTimes;
 
 /// Which time is served.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -96,6 +101,10 @@ pub struct ServeConfig {
     pub multicast: bool,
     /// Exchanges that are answered beside.
     pub exchanges: csptp::Answers,
+    /// Time zones whose local times are announced.
+    pub time_zones: Vec<ZoneName>,
+    /// In whose name requests are answered, instead of serving.
+    pub answer_for: Option<AnswerFor>,
 }
 
 #[derive(Clone)]
@@ -162,20 +171,19 @@ pub async fn serve(
     config: ServeConfig,
     reload: Option<Reload<ServeConfig>>,
 ) -> Result<(), AgentError> {
+    if config.answer_for.is_some() {
+        return answer_for::answer(config, reload).await;
+    }
     let ServeConfig { common, clock, .. } = &config;
     let mut ending = Ending::new(common.duration, reload.as_ref())?;
     let publication = Publication::default();
     let services = Services::start(common.serving.clone(), &publication, monotonic());
-    // Nobody tells a grandmaster when its messages arrived, so there is nothing to compare points by.
-    let io = Io::open(IoConfig {
-        rx_source: common.io.rx_source.or(StampSource::Stack),
-        tx_source: common.io.tx_source.or(StampSource::StartXmit),
-        ..common.io.clone()
-    })?;
-    let answers = open_answers(&config)?;
+    let local_times = LocalTimes::open(&config.time_zones)?;
+    let io = Io::open(kernel::io_config(&config))?;
+    let answers = kernel::open(&config)?;
     let output = start_output(common.format)?;
     let start = monotonic();
-    let identity = clock_identity(&common.io.interfaces, seed(common.seed));
+    let identity = clock_identity(common, seed(common.seed));
     let count = u16::try_from(common.io.interfaces.len()).unwrap_or(u16::MAX);
     let ports: Vec<PortIndex> = (0..count).map(PortIndex).collect();
     let mut transmitter = TransmitterConfig {
@@ -243,7 +251,10 @@ pub async fn serve(
         .map(|serving| ntp::Service::open(serving, common, served.clone(), publication.clone()))
         .transpose()?;
     let mut around = Around {
+        read_at: Time::ZERO,
         served,
+        local_times,
+        synce: SyncE::open(&common.io.interfaces, start),
         ports,
         start,
         identity,
@@ -258,6 +269,7 @@ pub async fn serve(
         interfaces: common.io.interfaces.clone(),
     };
     around.look_after_networks(&mut server);
+    around.look_after_zones(&mut server, start);
     around.look_after_answers(&mut server, monotonic());
     confinement::keep_system_calls(common.is_confined);
     match &mut ntp {
@@ -308,9 +320,16 @@ pub async fn serve(
 
 type Server = Drive<Node>;
 
+/// For so long a reading of the host's clock is one for all that was stamped before it.
+const SAME: Duration = Duration::from_millis(1);
+
 /// What is around a grandmaster.
 struct Around {
+    /// When the served time was last read.
+    read_at: Time<Mono>,
     served: Served,
+    local_times: LocalTimes,
+    synce: SyncE,
     ports: Vec<PortIndex>,
     start: Time<Mono>,
     identity: ClockIdentity,
@@ -326,60 +345,19 @@ struct Around {
     interfaces: Vec<String>,
 }
 
-/// The kernel's part of answering, where it is wanted and possible.
-fn open_answers(config: &ServeConfig) -> Result<Option<Answers>, AgentError> {
-    let io = &config.common.io;
-    // A program has no keys, and does not see the other end of a wire.
-    let obstacle = if io.security.is_some() {
-        Some("messages are authenticated")
-    } else if !io.wire.is_empty() {
-        Some("stamps are taken at the other end of the wire")
-    } else if matches!(
-        io.rx_source,
-        Choice::AnyXdp | Choice::Fixed(StampSource::XdpNative | StampSource::XdpGeneric)
-    ) {
-        Some("receive stamps are taken by XDP")
-    } else {
-        None
-    };
-    let mode = config.answers.mode;
-    if mode == answers::Mode::Off {
-        return Ok(None);
-    }
-    if let Some(reason) = obstacle {
-        if mode == answers::Mode::Tc {
-            tracing::warn!(reason, "requests are answered by the agent");
-        }
-        return Ok(None);
-    }
-    let is_stack = io.rx_source != Choice::Fixed(StampSource::TcIngress);
-    // The standard library's, which nobody can know.
-    let key = RandomState::new().build_hasher().finish();
-    let opened = Answers::open(
-        config.answers.clone(),
-        &io.interfaces,
-        io.transport,
-        is_stack,
-        key,
-        config.exchanges,
-    );
-    match opened {
-        Ok(answers) => Ok(Some(answers)),
-        Err(error) if mode == answers::Mode::Tc => Err(IoError::Capture(error).into()),
-        Err(error) => {
-            tracing::info!(%error, "requests are answered by the agent");
-            Ok(None)
-        }
-    }
-}
-
 impl Host<Node> for Around {
     fn clock(&self) -> &dyn ReadClock {
         &self.served
     }
 
-    fn refresh(&mut self, server: &mut Server, now: Time<Mono>, _: Occasion) {
-        // What lies between a stamp and its delivery is in the reading.
+    fn refresh(&mut self, server: &mut Server, now: Time<Mono>, occasion: Occasion) {
+        // What lies between a stamp and its delivery is in the reading, also where that was behind another stamp that
+        // was found at the same time.
+        let is_known = self.read_at > server.io.drained() && now - self.read_at < SAME;
+        if occasion == Occasion::Delivery && is_known {
+            return;
+        }
+        self.read_at = now;
         self.served.read(now);
         server.engine.set_time_properties(self.served.time_properties());
         if let Some(answers) = &mut self.answers
@@ -419,6 +397,7 @@ impl Host<Node> for Around {
             }
         }
         self.look_after_networks(server);
+        self.look_after_zones(server, now);
         self.tell_prefixes(server);
         self.look_after_answers(server, now);
         self.publish(server, now);
@@ -443,6 +422,7 @@ impl Host<Node> for Around {
         );
         let clock_quality = transmitter.config().clock_quality;
         transmitter.set_quality(ClockQuality { clock_class: new.clock_class, ..clock_quality });
+        self.local_times.change(&new.time_zones);
         self.health.set_limits(new.common.limits);
         self.services.change(new.common.serving, now);
     }
@@ -496,16 +476,30 @@ impl Around {
 
     fn publish(&mut self, server: &Server, now: Time<Mono>) {
         let Drive { io, engine: transmitter, .. } = server;
-        let Self { ports, publication, health, services, answers, .. } = self;
+        self.synce.look(now);
+        let Self { ports, publication, health, services, answers, synce, .. } = self;
         let (ports_up, ports_down) = health::links(io, ports);
-        let totals = health::totals(io, ports, |port| transmitter.counters(port));
+        let mut totals = health::totals(io, ports, |port| transmitter.counters(port));
+        if let Some(answers) = answers {
+            totals.refused +=
+                ports.iter().map(|port| answers.refused(usize::from(port.0))).sum::<u64>();
+        }
+        let unanswered = answers.as_ref().and_then(Answers::shortfall);
         services.look_after(now);
         let is_unserved = services.is_lacking();
         let is_displaced = io.is_displaced();
-        let rest = Facts::default();
+        let rest = synce.facts(now);
         let refused = io.last_refused();
-        let facts =
-            Facts { totals, ports_up, ports_down, is_unserved, is_displaced, refused, ..rest };
+        let facts = Facts {
+            totals,
+            ports_up,
+            ports_down,
+            is_unserved,
+            is_displaced,
+            refused,
+            unanswered,
+            ..rest
+        };
         health.check(now, &facts);
         for port in &*ports {
             let counters = transmitter.counters(*port);
@@ -518,13 +512,17 @@ impl Around {
                 }
                 set_drop_figures(figures, counters, io.counts(*port));
                 figures.unicast = unicast::figures(transmitter, *port, now);
-                figures.answers = answer_figures(answers.as_mut(), *port, counters);
+                figures.answers = kernel::figures(answers.as_mut(), *port, counters);
             });
         }
+        publication.metrics.set_synce(synce.figures(now));
         publication.metrics.set_ring_lost(io.ring_lost());
         // A grandmaster is healthy as long as it runs its loop.
         publication.set_followed_until(Instant::now() + StdDuration::from_secs(10));
+        let (extras, time_zone_database) = self.local_times.status();
         let snapshot = Snapshot {
+            extras,
+            time_zone_database,
             command: Some(snapshot::Command::Serve.into()),
             uptime_s: Some((now - self.start).as_secs_f64()),
             clock_identity: Some(self.identity.to_string()),
@@ -539,6 +537,8 @@ impl Around {
                     ..own_port(io, *port, transmitter.port_state(*port))
                 })
                 .collect(),
+            synce: synce.status(now),
+            dplls: synce.dplls().to_vec(),
             lost: losses(io, transmitter, ports),
             alarms: health.status(now),
             data_sets: Some(data_sets::of_transmitter(transmitter)),
@@ -555,22 +555,6 @@ impl Around {
             tracing::debug!(%error, "status");
         }
     }
-}
-
-/// Answers by who gave them, or why not.
-fn answer_figures(
-    answers: Option<&mut Answers>,
-    port: PortIndex,
-    counters: &Counters,
-) -> BTreeMap<(&'static str, &'static str), u64> {
-    let mut figures = BTreeMap::new();
-    figures.insert(("agent", "answered"), counters.delay_exchanges + counters.answers);
-    for ((_, outcome), total) in
-        answers.map(|each| each.counts(usize::from(port.0))).unwrap_or_default()
-    {
-        *figures.entry(("kernel", outcome.name())).or_default() += total;
-    }
-    figures
 }
 
 fn losses(io: &Io, transmitter: &Instance, ports: &[PortIndex]) -> BTreeMap<String, u64> {

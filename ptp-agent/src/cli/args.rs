@@ -12,9 +12,11 @@ use super::{
     documents,
     knowledge::KnowledgeArgs,
     log::LogFormat,
+    marking::MarkingArgs,
     ntp::{NtpArgs, NtpServeArgs},
-    phc,
+    phc, pps,
     profile::ProfileName,
+    pulse::PulseArgs,
     roles::RoleArgs,
     security::SecurityArgs,
     servers::ServerArgs,
@@ -22,7 +24,7 @@ use super::{
     unicast::{ServeUnicast, UnicastArgs},
 };
 use crate::{
-    agent::prime::PrimeMode,
+    agent::{answer_for::AnswerFor, prime::PrimeMode},
     answers, bench,
     capture::{Choice as PointChoice, Latency},
     compare, doctor,
@@ -32,6 +34,7 @@ use crate::{
     servo::choice::Choice,
     status, trace,
     transport::{TransportKind, wire::FarEnd},
+    zones::ZoneName,
 };
 
 /// Portable PTP agent: eBPF timestamps on any interface, no help needed from NIC or driver.
@@ -114,6 +117,10 @@ pub(super) enum Command {
     ///
     /// Reading needs read access to the device, setting write access.
     Phc(phc::Args),
+    /// Hold a clock against a pulse per second: how far apart they are, as figures, histogram and plot.
+    ///
+    /// Steers nothing. Needs read access to the device, and write access to a hardware clock whose input it is.
+    Pps(pps::Args),
     /// Is this host fit for precise time, and if not, what to do?
     ///
     /// Changes nothing, and steers no clock. Ends with exit code 3 when something that the agent
@@ -193,11 +200,12 @@ pub(super) struct TapArgs {
     #[arg(short, long, value_name = "IFACE", num_args = 1..)]
     pub(super) interface: Vec<String>,
     /// Receive stamp: auto (default; measures which is best), stack, tc_ingress, xdp_native,
-    /// xdp_generic, or xdp for native where the driver can and generic elsewhere.
+    /// xdp_generic, xdp for native where the driver can and generic elsewhere, or hardware for the card's own
+    /// (`run` and `serve`; switched on while they run).
     #[arg(long, value_name = "SOURCE", value_parser = PointChoice::of_receive)]
     pub(super) rx_source: Option<PointChoice>,
-    /// Transmit stamp: auto (default; measures which is best), xmit_done, start_xmit, tc_egress or
-    /// driver_software (not for `observe`).
+    /// Transmit stamp: auto (default; measures which is best), xmit_done, start_xmit, tc_egress,
+    /// driver_software or hardware for the card's own (both not for `observe`).
     #[arg(long, value_name = "SOURCE", value_parser = PointChoice::of_transmit)]
     pub(super) tx_source: Option<PointChoice>,
     /// Size of the ring buffer, KiB: a power of two.
@@ -247,6 +255,8 @@ pub(super) struct PortArgs {
     /// Between the transmit stamp and the wire, ns: is added. SOURCE=NS for one capture point.
     #[arg(long, value_name = "[SOURCE=]NS", allow_hyphen_values = true)]
     pub(super) egress_latency: Vec<Latency>,
+    #[command(flatten)]
+    pub(super) marking: MarkingArgs,
     /// Seed for the randomised message intervals, for repeatable runs.
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
@@ -307,6 +317,8 @@ pub(super) struct FollowArgs {
     pub(super) knowledge: KnowledgeArgs,
     #[command(flatten)]
     pub(super) ntp: NtpArgs,
+    #[command(flatten)]
+    pub(super) pulse: PulseArgs,
     #[command(flatten)]
     pub(super) roles: RoleArgs,
     #[command(flatten)]
@@ -387,10 +399,15 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "BOOL")]
     pub(super) stamp_brackets: Option<bool>,
     /// Who answers Delay_Req: a program in the kernel at TC, which takes a flood of requests off the agent
-    /// and cannot be kept waiting (auto: where it can and was seen to; tc: or nothing starts), or the agent
-    /// itself (off).
+    /// and cannot be kept waiting (auto: where it can and was seen to; tc: or nothing starts), one in the driver in
+    /// front of it (xdp: faster; where it does not do, tc), or the agent itself (off).
     #[arg(long, value_enum, value_name = "WHO")]
     pub(super) kernel_answers: Option<answers::Mode>,
+    /// Serve nobody, but let the kernel answer Delay_Req in the name of another time transmitter of this host, with its
+    /// identity and the host's clock, while it sends Sync by these interfaces: linuxptp's ptp4l with software time
+    /// stamping.
+    #[arg(long, value_enum, value_name = "WHOM", conflicts_with_all = ["ntp", "unicast", "csptp", "sptp", "contend"])]
+    pub(super) answer_for: Option<AnswerFor>,
     /// Answer only who is in these prefixes (192.0.2.0/24); all others' requests are dropped in the kernel.
     #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
     pub(super) serve_to: Vec<answers::Prefix>,
@@ -400,6 +417,10 @@ pub(super) struct ServeArgs {
     /// Answers per second that it gives to one client.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) answers_per_client: Option<u32>,
+    /// Announce local time of these zones, as in Europe/Berlin, with its next jump (16.3); at most four. Clients show it,
+    /// and follow it with no clock. From the system's database, which is read again at SIGHUP.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub(super) time_zone: Vec<ZoneName>,
     /// Fall silent where a better grandmaster serves, until it is gone: true or false (default).
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) contend: Option<bool>,

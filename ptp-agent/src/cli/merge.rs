@@ -8,7 +8,7 @@ use super::{
     args::{Delay, FollowArgs, ObserveArgs, PortArgs, ServeArgs, ServeClock, TapArgs},
     clock::RunClock,
     config::{Config, ConfigError},
-    ntp::Asking,
+    ntp::{Asking, Follow},
     unicast::service,
 };
 use crate::publish::Format;
@@ -34,7 +34,8 @@ use crate::{
     security::file::KeyFileError,
     servo::{Options, Purpose, Servo, choice},
     stamp::StampSource,
-    transport::TransportKind,
+    transport::{TransportKind, nts::TrustError},
+    zones,
 };
 
 /// What stands between the command line and a working command.
@@ -90,10 +91,16 @@ pub(super) enum UsageError {
     Keys(#[from] KeyFileError),
     #[error("nothing to follow: name servers of NTP with --ntp")]
     NoNtpServers,
+    #[error("{0} needs a pulse: name its source with --pps")]
+    NoPulse(&'static str),
+    #[error("cannot record pulses: a recording has no place for them")]
+    NotRecordablePulse,
     #[error("cannot find the server {0}: {1}")]
     NoSuchServer(String, #[source] std::io::Error),
     #[error("the server {0} is named twice, or two names are one address")]
     TwiceTheSameServer(String),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("with --follow ntp there is no PTP: {0} has no meaning")]
     OnlyPtp(&'static str),
     #[error("servers are asked over IP: --csptp and --sptp need --transport udp4 or udp6")]
@@ -158,8 +165,12 @@ fn ring_bytes(args: &TapArgs, config: &Config) -> Option<u32> {
 /// one direction only, which minimum filtering removes.
 fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
     let (rx_source, tx_source) = sources(args, config)?;
+    if rx_source.is(StampSource::Hardware) {
+        let problem = "hardware is for run and serve".to_owned();
+        return Err(UsageError::OutOfRange("--rx-source", problem));
+    }
     let tx_source = match tx_source {
-        PointChoice::Fixed(StampSource::DriverSoftware) => {
+        PointChoice::Fixed(StampSource::DriverSoftware | StampSource::Hardware) => {
             return Err(UsageError::DriverStampOfOthers);
         }
         PointChoice::Fixed(point) => point,
@@ -174,7 +185,22 @@ fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
     })
 }
 
-fn common(args: &PortArgs, config: &Config, format: Format) -> Result<Common, UsageError> {
+fn common(
+    args: &PortArgs,
+    config: &Config,
+    format: Format,
+    usual_dscp: u8,
+) -> Result<Common, UsageError> {
+    common_on(interfaces(&args.tap, config)?, args, config, format, usual_dscp)
+}
+
+fn common_on(
+    interfaces: Vec<String>,
+    args: &PortArgs,
+    config: &Config,
+    format: Format,
+    usual_dscp: u8,
+) -> Result<Common, UsageError> {
     let (rx_source, tx_source) = sources(&args.tap, config)?;
     let latencies = |given: &[Latency], file: &Option<Latencies>| {
         let given: Latencies = given.iter().copied().collect();
@@ -184,7 +210,7 @@ fn common(args: &PortArgs, config: &Config, format: Format) -> Result<Common, Us
     let security = args.tap.security.policy(config, &[domain])?;
     Ok(Common {
         io: IoConfig {
-            interfaces: interfaces(&args.tap, config)?,
+            interfaces,
             transport: args.transport.or(config.transport).unwrap_or_default(),
             rx_source,
             tx_source,
@@ -198,8 +224,10 @@ fn common(args: &PortArgs, config: &Config, format: Format) -> Result<Common, Us
             wire: Vec::new(),
             transports: BTreeMap::new(),
             ntp: None,
+            marking: args.marking.marking(config, usual_dscp),
         },
         domain,
+        clock_identity: args.marking.identity(config),
         duration: args.tap.duration,
         serving: Serving {
             security,
@@ -255,11 +283,17 @@ pub(super) fn run_config(
     let profile = args.roles.profile(&config.run);
     args.port.transport = args.port.transport.or(config.transport).or(Some(profile.transport));
     args.port.domain = args.port.domain.or(config.domain).or(Some(profile.domain));
-    let mut common = common(&args.port, &config, format)?;
+    let follow = args.ntp.follow(&config.run);
+    let interfaces = match interfaces(&args.port.tap, &config) {
+        Err(UsageError::NoInterface) if follow == Follow::Pps => Vec::new(),
+        interfaces => interfaces?,
+    };
+    let mut common = common_on(interfaces, &args.port, &config, format, profile.dscp)?;
     let section = config.run;
     let delay_mechanism =
         args.delay.or(section.delay).map_or(profile.delay_mechanism, Delay::mechanism);
     profile.check(common.io.transport, common.domain, delay_mechanism)?;
+    profile.check_intervals(args.roles.log_intervals(&section))?;
     common.io.is_pinned = section.pin_parent.unwrap_or(true);
     let witness_domains = match args.witness_domains.is_empty() {
         true => section.witness_domains.clone().unwrap_or_default(),
@@ -324,6 +358,11 @@ pub(super) fn run_config(
         }
     }
     let limits = config.clock.limits()?;
+    let earliest_s = limits.earliest.as_nanos() / 1_000_000_000;
+    let pulse = args.pulse.or(&section, follow, earliest_s)?;
+    if record.is_some() && pulse.is_some() {
+        return Err(UsageError::NotRecordablePulse);
+    }
     let may_serve = roles.contention.is_some();
     let (servers, log_request_interval) =
         args.servers.or(&section, common.io.transport, may_serve)?;
@@ -391,6 +430,8 @@ pub(super) fn run_config(
         witness_domains,
         on_disagreement: args.on_disagreement.or(section.on_disagreement).unwrap_or_default(),
         ntp,
+        pulse,
+        pulses: None,
         servers,
         log_request_interval,
         exporting,
@@ -411,7 +452,7 @@ pub(super) fn serve_config(
     config: Config,
     format: Format,
 ) -> Result<ServeConfig, UsageError> {
-    let mut common = common(&args.port, &config, format)?;
+    let mut common = common(&args.port, &config, format, 0)?;
     // To enter the namespace at the other end of a wire takes more than a server needs.
     common.is_confined &= args.wire.is_empty();
     common.io.wire = args.wire;
@@ -455,6 +496,14 @@ pub(super) fn serve_config(
         },
         ..default
     };
+    let time_zones = match args.time_zone.is_empty() {
+        true => section.time_zone.unwrap_or_default(),
+        false => args.time_zone,
+    };
+    if time_zones.len() > zones::MOST {
+        let too_many = format!("{}, at most {}", time_zones.len(), zones::MOST);
+        return Err(UsageError::OutOfRange("--time-zone", too_many));
+    }
     Ok(ServeConfig {
         common,
         ntp,
@@ -471,12 +520,14 @@ pub(super) fn serve_config(
         priority1: args.priority1.or(section.priority1).unwrap_or(128),
         priority2: args.priority2.or(section.priority2).unwrap_or(128),
         clock_class: args.clock_class.or(section.clock_class).unwrap_or(248),
+        time_zones,
         contends: args.contend.or(section.contend).unwrap_or(false),
         exchanges: csptp::Answers {
             csptp: args.csptp.or(section.csptp).unwrap_or(false),
             sptp: args.sptp.or(section.sptp).unwrap_or(false),
         },
         tells_brackets: args.stamp_brackets.or(section.stamp_brackets).unwrap_or(true),
+        answer_for: args.answer_for.or(section.answer_for),
         unicast,
         multicast,
         answers,

@@ -8,10 +8,13 @@ mod documents;
 mod import;
 mod knowledge;
 mod log;
+mod marking;
 mod merge;
 mod ntp;
 mod phc;
+mod pps;
 mod profile;
+mod pulse;
 mod reload;
 mod roles;
 mod security;
@@ -28,6 +31,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::publish::Format;
 use crate::{
+    agent::io::pulse::{PulseError, open as open_pulses},
     agent::{
         AgentError,
         confinement::Business,
@@ -45,7 +49,8 @@ use crate::{
     recording::{FollowedClock, Start, Steered},
     servo::{Servo, choice},
     status,
-    sys::privileges,
+    synce::SyncE,
+    sys::{clock::monotonic, privileges},
     trace,
     transparent::TransparentError,
 };
@@ -105,6 +110,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         return HOST_LACKS;
     }
     if let Some(PhcError::Missing(_) | PhcError::ReadOnly(_)) = error.downcast_ref::<PhcError>() {
+        return HOST_LACKS;
+    }
+    if error.is::<PulseError>() {
         return HOST_LACKS;
     }
     let error = match error.downcast_ref::<TransparentError>() {
@@ -185,12 +193,14 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
             let reload = reload::reload(file, invocation, build)?;
             let keys = args.tap.security.path(&config);
             let config = observe_config(args, &config, format)?;
+            // What listens to slow protocols is opened with a right that nothing else needs here.
+            let synce = SyncE::open(&config.tap.interfaces, monotonic());
             privileges::keep_only(privileges::CAPTURE);
             if config.is_confined {
                 let serving = Some(&config.serving);
                 Business { read: read(file, &keys), serving, ..Business::default() }.keep_only();
             }
-            block_on(observe::observe(config, reload))?
+            block_on(observe::observe(config, reload, synce))?
         }
         Command::Compare(args) => {
             let args = compare_args(args, &config)?;
@@ -213,6 +223,9 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
         }
         Command::Phc(args) => {
             phc::run(&args, format)?;
+        }
+        Command::Pps(args) => {
+            pps::run(&args, format)?;
         }
         Command::Doctor(mut args) => {
             if args.interface.is_empty() {
@@ -256,8 +269,12 @@ fn follow_grandmaster(
     let build = move |config| run_config(again.clone(), config, None, format);
     let reload = reload::reload(file, invocation, build)?;
     let keys = args.port.tap.security.path(&config);
+    let authorities = args.ntp.authorities(&config);
     let config = run_config(args, config, record, format)?;
     phc::free_to_follow(&config.clock)?;
+    // By the right to pass by permissions, which is given up now, and before files are.
+    let mut config = config;
+    config.pulses = config.pulse.as_ref().map(|it| open_pulses(it.io.clone())).transpose()?;
     privileges::keep_only(&needed_to_follow(&config.clock));
     // Who looks for other programs that have a device open must be able to look into them, which is given up
     // with files.
@@ -267,7 +284,7 @@ fn follow_grandmaster(
             _ => None,
         };
         let business = Business {
-            read: read(file, &keys),
+            read: read(file, &keys).into_iter().chain(authorities.as_deref()).collect(),
             serving: Some(&config.common.serving),
             exporting: Some(&config.exporting),
             // A recording that was never begun is removed again.

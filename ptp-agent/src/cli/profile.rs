@@ -31,6 +31,10 @@ pub(super) enum ProfileName {
     #[value(name = "gptp")]
     #[serde(rename = "gptp")]
     Gptp,
+    /// AES67: audio over IP.
+    #[value(name = "aes67")]
+    #[serde(rename = "aes67")]
+    Aes67,
     /// ITU-T G.8275.2: telecom, partial timing support, by unicast.
     #[value(name = "g8275.2")]
     #[serde(rename = "g8275.2")]
@@ -71,6 +75,10 @@ pub(super) struct Profile {
     as_capable: Option<AsCapable>,
     /// Whether servers are asked by unicast negotiation.
     pub(super) is_unicast: bool,
+    /// DSCP of all messages.
+    pub(super) dscp: u8,
+    /// Least and largest intervals of Announce, Sync and Delay_Req, where it has limits, log2 s.
+    limits: Option<[(i8, i8); 3]>,
 }
 
 /// What IEEE 1588 says, and profiles that do not say otherwise.
@@ -91,6 +99,8 @@ const ANNEX_I: Profile = Profile {
     sync_receipt_timeout: 0,
     as_capable: None,
     is_unicast: false,
+    dscp: 0,
+    limits: None,
 };
 
 /// `allowedLostResponses` of IEEE 802.1AS-2020.
@@ -135,6 +145,15 @@ impl ProfileName {
                     neighbor_prop_delay_threshold: Duration::from_micros(100),
                     allowed_lost_responses: ALLOWED_LOST_RESPONSES,
                 }),
+                ..ANNEX_I
+            },
+            // The media profile of its annex A; messages of clocks are expedited (6.2).
+            Self::Aes67 => Profile {
+                name: "aes67",
+                domains: (0, 127),
+                log_intervals: [1, -3, 0],
+                dscp: 46,
+                limits: Some([(0, 4), (-4, 1), (-3, 5)]),
                 ..ANNEX_I
             },
             Self::G8275_2 => Profile {
@@ -197,6 +216,21 @@ impl Profile {
         Ok(())
     }
 
+    /// Whether intervals of Announce, Sync and Delay_Req, log2 s, are within its limits.
+    pub(super) fn check_intervals(&self, logs: [i8; 3]) -> Result<(), UsageError> {
+        let names = ["Announce", "Sync", "Delay_Req"];
+        for ((name, log), (least, largest)) in
+            names.into_iter().zip(logs).zip(self.limits.into_iter().flatten())
+        {
+            if !(least..=largest).contains(&log) {
+                let what =
+                    format!("its intervals of {name} are 2^{least} to 2^{largest} s, not 2^{log}");
+                return Err(UsageError::AgainstProfile(self.name, what));
+            }
+        }
+        Ok(())
+    }
+
     /// What it means, as the keys that would say the same.
     pub(super) fn shown(&self) -> String {
         let [announce, sync, delay_req] = self.log_intervals;
@@ -207,6 +241,17 @@ impl Profile {
              log-min-delay-req-interval = {delay_req}\n",
             self.name, self.transport, self.domain
         );
+        if self.dscp > 0 {
+            text = text.replacen(
+                "\n\n[run]",
+                &format!("\ndscp-event = {0}\ndscp-general = {0}\n\n[run]", self.dscp),
+                1,
+            );
+        }
+        if let Some([announce, sync, delay_req]) = self.limits {
+            text +=
+                &format!("# limits of these intervals: {announce:?}, {sync:?}, {delay_req:?}\n");
+        }
         if let Some(priority) = self.local_priority {
             text += &format!("# alternate data set comparison, localPriority {priority}\n");
         }
@@ -273,7 +318,12 @@ mod tests {
         assert!(gptp.check(TransportKind::L2, 0, DelayMechanism::P2p).is_ok());
         let refusal = gptp.check(TransportKind::L2, 0, DelayMechanism::E2e).unwrap_err();
         assert!(refusal.to_string().contains("peer to peer"), "{refusal}");
+        let audio = ProfileName::Aes67.profile();
+        assert!(audio.check_intervals([0, -4, 5]).is_ok());
+        let refusal = audio.check_intervals([1, -5, 0]).unwrap_err().to_string();
+        assert!(refusal.contains("Sync"), "{refusal}");
         let default = ProfileName::Default.profile();
+        assert!(default.check_intervals([-10, -10, 10]).is_ok());
         assert!(default.check(TransportKind::L2, 7, DelayMechanism::P2p).is_ok());
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize as _;
 use crate::{
     capture::{InterruptReport, ProbeReport},
     engine::bmca::DataSet,
-    publish::snapshot::Snapshot,
+    publish::snapshot::{DpllStatus, EsmcStatus, Snapshot},
     sys::{
         clock::KernelClock,
         ethtool::{Driver, Moderation, Timestamping},
@@ -40,6 +40,8 @@ pub(super) struct Facts {
     pub interfaces: Vec<Interface>,
     /// The bridge that was to be watched.
     pub bridge: Option<Watched>,
+    /// The kernel's DPLLs, or why they are not known; `None` where nobody asked.
+    pub dplls: Option<Result<Vec<DpllStatus>, String>>,
 }
 
 /// The packet filter.
@@ -269,7 +271,7 @@ pub(super) struct Link {
 }
 
 /// What listening has brought on an interface.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Heard {
     /// For how long, seconds.
     pub seconds: u16,
@@ -279,6 +281,14 @@ pub(super) struct Heard {
     pub deaf: Vec<String>,
     /// What passes the hook and `run` would not follow, in words.
     pub unheard: Vec<String>,
+    /// What ESMC of synchronous Ethernet says, if there is any; or why that is not known.
+    pub esmc: Result<Option<EsmcStatus>, String>,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self { seconds: 0, best: Vec::new(), deaf: Vec::new(), unheard: Vec::new(), esmc: Ok(None) }
+    }
 }
 
 /// An announced grandmaster.

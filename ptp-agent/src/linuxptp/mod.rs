@@ -1,6 +1,7 @@
 //! linuxptp's configuration files in the agent's terms: every option is translated, or told with its
 //! line and the reason why there is no key for it. Sans-I/O: text in, a table and notes out.
 
+mod newer;
 mod options;
 mod parse;
 mod unicast;
@@ -133,7 +134,7 @@ impl File {
                 Problem::NoCounterpart,
                 "",
                 &whole,
-                "messages are not authenticated".to_owned(),
+                "keys are read from a file of their own, which `sa_file` names".to_owned(),
             ),
             name if is_interface(name) => {
                 let index = self.ports.iter().position(|(port, _)| port == name);
@@ -186,7 +187,7 @@ impl File {
         value: Value,
     ) {
         match option.fate {
-            Fate::Translated => {
+            Fate::Translated(_) => {
                 let said = match port {
                     Some(port) => &mut self.ports[port].1,
                     None => &mut self.global,
@@ -279,10 +280,9 @@ impl File {
             };
             table.insert("log-level".into(), level.into());
         }
-        let role = match (self.integer("masterOnly"), self.integer("slaveOnly")) {
-            (Some((_, 1)), None | Some((_, 0))) => Role::Serve,
-            _ => Role::Run,
-        };
+        self.marks(&mut table);
+        self.security(&mut table);
+        let (role, is_either) = self.role();
         let mut run = Table::new();
         let mut export = Table::new();
         self.clock_and_servo(&mut run, &mut export);
@@ -311,6 +311,11 @@ impl File {
         let clock = self.clock();
         let mut serve = self.serve();
         self.unicast(&mut run, &mut serve);
+        self.algorithm(&mut run);
+        self.profile(&table, &mut run, role);
+        if is_either {
+            self.either_role(&mut run, &serve);
+        }
         for (name, section) in
             [("clock", clock), ("export", export), ("run", run), ("serve", serve)]
         {
@@ -473,14 +478,14 @@ mod tests {
 
     #[test]
     fn what_has_no_counterpart_is_told_with_line_and_reason_and_defaults_are_not() {
-        let translation = translate("[global]\nclock_type BC\ntwoStepFlag 1\nudp_ttl 4\n");
+        let translation = translate("[global]\nclock_type P2P_TC\ntwoStepFlag 1\nuser nobody\n");
         let notes: Vec<_> = translation
             .notes
             .iter()
             .map(|note| (note.line, note.option.as_str(), note.problem))
             .collect();
         let none = Problem::NoCounterpart;
-        assert_eq!(notes, [(2, "clock_type", none), (4, "udp_ttl", none)]);
+        assert_eq!(notes, [(2, "clock_type", none), (4, "user", none)]);
         assert_eq!(translation.needless, 1);
     }
 

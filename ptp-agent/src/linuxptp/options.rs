@@ -17,8 +17,8 @@ pub(super) enum Kind {
 /// What becomes of an option.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Fate {
-    /// There are keys for it.
-    Translated,
+    /// There are keys for it, these.
+    Translated(&'static str),
     /// Nothing is to be done where it has its default; otherwise it has no counterpart, for this reason.
     Missing(&'static str),
     /// Whatever it says needs no key, because of this.
@@ -45,15 +45,12 @@ const BYTE: Kind = Integer(0, 255);
 const ANY: Kind = Integer(i32::MIN as i64, i32::MAX as i64);
 
 const UNICAST: &str = "the servers are all asked by each port";
-const PEER: &str = "the link delay has no limits to be set";
 const PI: &str = "the PI servo's constants are linuxptp's defaults";
-const AS: &str = "the profile gptp has its own value";
-const TELECOM: &str = "there is no telecom profile; data sets are compared as in IEEE 1588";
 const CARD: &str = "the agent stamps in the kernel and does not configure the card";
 const SERVICE: &str = "the log goes to standard error, from where the service manager takes it";
 const DESCRIPTION: &str = "a clock description is not told";
-const MESSAGES: &str = "the agent sends no such messages";
-const POWER: &str = "there is no power profile";
+const POWER: &str = "the power profile's TLV is shown where it is received, and not sent";
+const CMLDS: &str = "the links of a host have one delay for all domains, without a service beside";
 
 const fn port(name: &'static str, kind: Kind, default: &'static str, fate: Fate) -> Known {
     Known { name, kind, default, of_ports: true, fate }
@@ -75,50 +72,137 @@ const OTHER_NAMES: [(&str, &str); 6] = [
 
 const KNOWN: &[Known] = &[
     // Ports.
-    port("delayAsymmetry", ANY, "0", Translated),
-    port("logAnnounceInterval", LOG, "1", Translated),
-    port("logSyncInterval", LOG, "0", Translated),
-    port("operLogSyncInterval", LOG, "0", Missing(MESSAGES)),
-    port("logMinDelayReqInterval", LOG, "0", Translated),
+    port("delayAsymmetry", ANY, "0", Translated("`[run] delay-asymmetry`")),
+    port(
+        "logAnnounceInterval",
+        LOG,
+        "1",
+        Translated("`[serve]` and `[run] log-announce-interval`"),
+    ),
+    port("logSyncInterval", LOG, "0", Translated("`[serve]` and `[run] log-sync-interval`")),
+    port(
+        "operLogSyncInterval",
+        LOG,
+        "0",
+        Missing("no other rate is asked for once the clock is locked"),
+    ),
+    port(
+        "logMinDelayReqInterval",
+        LOG,
+        "0",
+        Translated("`[serve]` and `[run] log-min-delay-req-interval`"),
+    ),
     port("logMinPdelayReqInterval", LOG, "0", Missing("a Pdelay_Req is sent once a second")),
-    port("operLogPdelayReqInterval", LOG, "0", Missing(MESSAGES)),
+    port(
+        "operLogPdelayReqInterval",
+        LOG,
+        "0",
+        Missing("no other rate is asked for once the clock is locked"),
+    ),
     port("inhibit_delay_req", FLAG, "0", Missing("`observe` is the command that never transmits")),
-    port("inhibit_announce", FLAG, "0", Missing(AS)),
+    port(
+        "inhibit_announce",
+        FLAG,
+        "0",
+        Missing("the static roles of the automotive profile are not there"),
+    ),
     port("announceReceiptTimeout", Integer(2, 255), "3", Missing("it is always 3")),
-    port("syncReceiptTimeout", BYTE, "0", Missing("holdover begins after eight missed Sync")),
-    port("transportSpecific", Integer(0, 0xff), "0", Missing(AS)),
-    port("ignore_transport_specific", FLAG, "0", Missing("other profiles are counted and dropped")),
+    port("syncReceiptTimeout", BYTE, "0", Translated("`[run] sync-receipt-timeout`")),
+    port("transportSpecific", Integer(0, 0xff), "0", Translated("1: `[run] profile = \"gptp\"`")),
+    port(
+        "ignore_transport_specific",
+        FLAG,
+        "0",
+        Missing("messages of other profiles are counted and dropped"),
+    ),
     port("ignore_source_id", FLAG, "0", Missing("Sync is accepted from the parent only")),
-    port("path_trace_enabled", FLAG, "0", Missing("path traces are neither sent nor checked")),
-    port("follow_up_info", FLAG, "0", Missing(AS)),
+    port("path_trace_enabled", FLAG, "0", Translated("`[run] path-trace`")),
+    port("follow_up_info", FLAG, "0", Needless("profile gptp has it, and others skip it")),
     port("fault_reset_interval", Text, "4", Needless("no port becomes faulty")),
     port("fault_badpeernet_interval", Text, "16", Needless("no port becomes faulty")),
-    port("delay_mechanism", Word(&["E2E", "P2P", "Auto", "COMMON_P2P", "NONE"]), "E2E", Translated),
+    port(
+        "delay_mechanism",
+        Word(&["E2E", "P2P", "Auto", "COMMON_P2P", "NONE"]),
+        "E2E",
+        Translated("`[run] delay`"),
+    ),
     port("delay_response_timeout", BYTE, "0", Missing("`no_delay_resp` is an alarm and no fault")),
-    port("hybrid_e2e", FLAG, "0", Translated),
-    port("inhibit_multicast_service", FLAG, "0", Translated),
+    port("hybrid_e2e", FLAG, "0", Translated("`[run] hybrid`")),
+    port("inhibit_multicast_service", FLAG, "0", Translated("`[serve] unicast = \"only\"`")),
     port("net_sync_monitor", FLAG, "0", Missing("metrics and `observe` do this")),
-    port("unicast_listen", FLAG, "0", Translated),
+    port("unicast_listen", FLAG, "0", Translated("`[serve] unicast`")),
     port("unicast_master_table", Integer(0, i32::MAX as i64), "0", Needless(UNICAST)),
-    port("unicast_req_duration", Integer(10, i32::MAX as i64), "3600", Translated),
-    port("ptp_dst_mac", Text, "01:1B:19:00:00:00", Missing("the standard's addresses are used")),
-    port("p2p_dst_mac", Text, "01:80:C2:00:00:0E", Missing("the standard's addresses are used")),
-    port("network_transport", Word(&["UDPv4", "UDPv6", "L2"]), "UDPv4", Translated),
-    port("neighborPropDelayThresh", Integer(0, i32::MAX as i64), "20000000", Missing(PEER)),
-    port("min_neighbor_prop_delay", ANY, "-20000000", Missing(PEER)),
-    port("masterOnly", FLAG, "0", Translated),
-    port("G.8275.portDS.localPriority", Integer(1, 255), "128", Missing(TELECOM)),
-    port("asCapable", Word(&["auto", "true"]), "auto", Missing(AS)),
-    port("allowedLostResponses", BYTE, "3", Missing(AS)),
-    port("BMCA", Word(&["ptp", "noop"]), "ptp", Missing("`run` and `serve` are the static roles")),
+    port(
+        "unicast_req_duration",
+        Integer(10, i32::MAX as i64),
+        "3600",
+        Translated("`[run] unicast-duration`"),
+    ),
+    port(
+        "ptp_dst_mac",
+        Text,
+        "01:1B:19:00:00:00",
+        Missing("profile gptp has the address that bridges do not forward, others the standard's"),
+    ),
+    port("p2p_dst_mac", Text, "01:80:C2:00:00:0E", Missing("the standard's address is used")),
+    port("network_transport", Word(&["UDPv4", "UDPv6", "L2"]), "UDPv4", Translated("`transport`")),
+    port(
+        "neighborPropDelayThresh",
+        Integer(0, i32::MAX as i64),
+        "20000000",
+        Translated("`[run] neighbor-prop-delay-threshold`"),
+    ),
+    port(
+        "min_neighbor_prop_delay",
+        ANY,
+        "-20000000",
+        Missing("a delay below zero is refused by what causality allows"),
+    ),
+    port(
+        "masterOnly",
+        FLAG,
+        "0",
+        Translated("`ptp-agent serve`; of a port of a boundary clock `[run] port`"),
+    ),
+    port(
+        "G.8275.portDS.localPriority",
+        Integer(1, 255),
+        "128",
+        Translated("`[run] local-priority`, of clock and ports alike"),
+    ),
+    port(
+        "asCapable",
+        Word(&["auto", "true"]),
+        "auto",
+        Missing(
+            "with profile gptp it is measured, elsewhere a link is capable unless a threshold is set",
+        ),
+    ),
+    port(
+        "allowedLostResponses",
+        BYTE,
+        "3",
+        Missing("nine, as IEEE 802.1AS-2020 has it, where links have to be capable"),
+    ),
+    port(
+        "BMCA",
+        Word(&["ptp", "noop"]),
+        "ptp",
+        Missing("`run` (receiver) and `serve` are the static roles"),
+    ),
     port(
         "tsproc_mode",
         Word(&["filter", "raw", "filter_weight", "raw_weight"]),
         "filter",
-        Translated,
+        Translated("`[run] servo`"),
     ),
-    port("delay_filter", Word(&["moving_average", "moving_median"]), "moving_median", Translated),
-    port("delay_filter_length", Integer(1, i32::MAX as i64), "10", Translated),
+    port(
+        "delay_filter",
+        Word(&["moving_average", "moving_median"]),
+        "moving_median",
+        Translated("`[run] servo`"),
+    ),
+    port("delay_filter_length", Integer(1, i32::MAX as i64), "10", Translated("`[run] servo`")),
     port(
         "egressLatency",
         ANY,
@@ -135,15 +219,25 @@ const KNOWN: &[Known] = &[
             "it corrects the card's stamps, which are not used: `compare` measures what `ingress-latency` needs",
         ),
     ),
-    port("boundary_clock_jbod", FLAG, "0", Missing("there is no boundary clock")),
-    port("udp_ttl", Integer(1, 255), "1", Missing("messages stay in their network")),
+    port(
+        "boundary_clock_jbod",
+        FLAG,
+        "0",
+        Needless("all stamps are on the one monotonic clock, whatever the card"),
+    ),
+    port("udp_ttl", Integer(1, 255), "1", Translated("`udp-ttl`")),
     port(
         "phc_index",
         Integer(-1, i32::MAX as i64),
         "-1",
         Missing("`[run] clock = \"phc:/dev/ptpN\"` names the device"),
     ),
-    port("interface_rate_tlv", FLAG, "0", Missing(MESSAGES)),
+    port(
+        "interface_rate_tlv",
+        FLAG,
+        "0",
+        Missing("the TLV is skipped where it is received, and not sent"),
+    ),
     port("power_profile.version", Text, "none", Missing(POWER)),
     port("power_profile.grandmasterID", Text, "0", Missing(POWER)),
     port("power_profile.2011.grandmasterTimeInaccuracy", ANY, "0xffffffff", Missing(POWER)),
@@ -151,33 +245,43 @@ const KNOWN: &[Known] = &[
     port("power_profile.2017.totalTimeInaccuracy", ANY, "0xffffffff", Missing(POWER)),
     // Program and clock.
     global("twoStepFlag", FLAG, "1", Missing("the agent's Sync is always two-step")),
-    global("slaveOnly", FLAG, "0", Translated),
+    global("slaveOnly", FLAG, "0", Translated("`ptp-agent run`, whose default it is")),
     global("socket_priority", Integer(0, 15), "0", Missing("sockets have no priority")),
-    global("gmCapable", FLAG, "1", Missing(AS)),
-    global("priority1", BYTE, "128", Translated),
-    global("priority2", BYTE, "128", Translated),
-    global("clockClass", BYTE, "248", Translated),
+    global("gmCapable", FLAG, "1", Translated("0: `ptp-agent run`, whose default it is")),
+    global("priority1", BYTE, "128", Translated("`[serve]` and `[run] priority1`")),
+    global("priority2", BYTE, "128", Translated("`[serve]` and `[run] priority2`")),
+    global("clockClass", BYTE, "248", Translated("`[serve]` and `[run] clock-class`")),
     global("clockAccuracy", BYTE, "0xfe", Missing("`serve` announces an unknown accuracy")),
-    global("clockIdentity", Text, "000000.0000.000000", Missing("it is made of the MAC address")),
+    global("clockIdentity", Text, "000000.0000.000000", Translated("`clock-identity`")),
     global(
         "offsetScaledLogVariance",
         Integer(0, 0xffff),
         "0xffff",
         Missing("`serve` announces an unknown variance"),
     ),
-    global("G.8275.defaultDS.localPriority", Integer(1, 255), "128", Missing(TELECOM)),
-    global("maxStepsRemoved", Integer(2, 255), "255", Missing("it is always 255")),
-    global("domainNumber", Integer(0, 255), "0", Translated),
+    global(
+        "G.8275.defaultDS.localPriority",
+        Integer(1, 255),
+        "128",
+        Translated("`[run] local-priority`, of clock and ports alike"),
+    ),
+    global("maxStepsRemoved", Integer(2, 255), "255", Translated("`[run] max-steps-removed`")),
+    global("domainNumber", Integer(0, 255), "0", Translated("`domain`")),
     global(
         "utc_offset",
         Integer(0, i32::MAX as i64),
         "37",
         Needless("`serve` takes it from the kernel, `run` from the grandmaster"),
     ),
-    global("free_running", FLAG, "0", Translated),
-    global("freq_est_interval", Integer(0, i32::MAX as i64), "1", Missing("the servo chooses it")),
-    global("assume_two_step", FLAG, "0", Translated),
-    global("tc_spanning_tree", FLAG, "0", Missing("there is no transparent clock")),
+    global("free_running", FLAG, "0", Translated("`[run] clock = \"none\"`")),
+    port("freq_est_interval", Integer(0, i32::MAX as i64), "1", Missing("the servo chooses it")),
+    global("assume_two_step", FLAG, "0", Translated("`[run] assume-two-step`")),
+    global(
+        "tc_spanning_tree",
+        FLAG,
+        "0",
+        Missing("`ptp-agent transparent` forwards nothing itself: the bridge's spanning tree does"),
+    ),
     global(
         "tx_timestamp_timeout",
         Integer(1, i32::MAX as i64),
@@ -189,13 +293,13 @@ const KNOWN: &[Known] = &[
         "clock_servo",
         Word(&["pi", "linreg", "ntpshm", "nullf", "refclock_sock"]),
         "pi",
-        Translated,
+        Translated("`[run] servo`, `[export]`"),
     ),
     global(
         "clock_type",
         Word(&["OC", "BC", "P2P_TC", "E2E_TC"]),
         "OC",
-        Missing("there are ordinary clocks only: `run` and `serve`"),
+        Translated("BC: `[run] role = \"auto\"`; E2E_TC, P2P_TC: `ptp-agent transparent`"),
     ),
     global("pi_proportional_const", Number, "0", Missing(PI)),
     global("pi_integral_const", Number, "0", Missing(PI)),
@@ -205,15 +309,20 @@ const KNOWN: &[Known] = &[
     global("pi_integral_scale", Number, "0", Missing(PI)),
     global("pi_integral_exponent", Number, "0.4", Missing(PI)),
     global("pi_integral_norm_max", Number, "0.3", Missing(PI)),
-    global("step_threshold", Number, "0", Translated),
-    global("first_step_threshold", Number, "0.00002", Translated),
+    global("step_threshold", Number, "0", Translated("`[clock] step-threshold`")),
+    global("first_step_threshold", Number, "0.00002", Translated("`[clock] first-step-threshold`")),
     global(
         "step_window",
         Integer(0, i32::MAX as i64),
         "0",
         Missing("an offset is judged over the servo's own window"),
     ),
-    global("max_frequency", Integer(0, i32::MAX as i64), "900000000", Translated),
+    global(
+        "max_frequency",
+        Integer(0, i32::MAX as i64),
+        "900000000",
+        Translated("`[clock] max-frequency`"),
+    ),
     global(
         "sanity_freq_limit",
         Integer(0, i32::MAX as i64),
@@ -226,10 +335,15 @@ const KNOWN: &[Known] = &[
         "0",
         Missing("the delay is measured first"),
     ),
-    global("ntpshm_segment", ANY, "0", Translated),
-    global("refclock_sock_address", Text, "/var/run/refclock.ptp.sock", Translated),
-    global("udp6_scope", Integer(0, 15), "0x0e", Missing("the scope is the standard's")),
-    global("uds_address", Text, "/var/run/ptp4l", Translated),
+    global("ntpshm_segment", ANY, "0", Translated("`[export] ntp-shm`")),
+    global(
+        "refclock_sock_address",
+        Text,
+        "/var/run/refclock.ptp.sock",
+        Translated("`[export] chrony-sock`"),
+    ),
+    port("udp6_scope", Integer(0, 15), "0x0e", Translated("`udp6-scope`")),
+    global("uds_address", Text, "/var/run/ptp4l", Translated("`management-socket`")),
     global(
         "uds_file_mode",
         Text,
@@ -250,15 +364,15 @@ const KNOWN: &[Known] = &[
         "0666",
         Missing("there is one management socket, read-only by itself"),
     ),
-    global("dscp_event", Integer(0, 63), "0", Missing("packets are not marked")),
-    global("dscp_general", Integer(0, 63), "0", Missing("packets are not marked")),
+    global("dscp_event", Integer(0, 63), "0", Translated("`dscp-event`")),
+    global("dscp_general", Integer(0, 63), "0", Translated("`dscp-general`")),
     global(
         "dataset_comparison",
         Word(&["ieee1588", "G.8275.x", "telecom"]),
         "ieee1588",
-        Missing(TELECOM),
+        Translated("G.8275.x: `[run] profile = \"g8275.1\"` or `\"g8275.2\"`"),
     ),
-    global("logging_level", Integer(0, 7), "6", Translated),
+    global("logging_level", Integer(0, 7), "6", Translated("`log-level`")),
     global("message_tag", Text, "", Missing(SERVICE)),
     global("verbose", FLAG, "0", Needless(SERVICE)),
     global("use_syslog", FLAG, "1", Needless(SERVICE)),
@@ -272,7 +386,7 @@ const KNOWN: &[Known] = &[
         "time_stamping",
         Word(&["hardware", "software", "legacy", "onestep", "p2p1step"]),
         "hardware",
-        Translated,
+        Translated("`[run] clock`"),
     ),
     global("productDescription", Text, ";;", Missing(DESCRIPTION)),
     global("revisionData", Text, ";;", Missing(DESCRIPTION)),
@@ -282,8 +396,18 @@ const KNOWN: &[Known] = &[
     global("leapfile", Text, "", Missing("the grandmaster announces leap seconds")),
     global("timeSource", BYTE, "0xa0", Missing("`serve` says what its clock is")),
     global("hwts_filter", Word(&["normal", "check", "full"]), "normal", Missing(CARD)),
-    global("msg_interval_request", FLAG, "0", Missing(MESSAGES)),
-    global("servo_num_offset_values", Integer(0, i32::MAX as i64), "10", Missing(MESSAGES)),
+    global(
+        "msg_interval_request",
+        FLAG,
+        "0",
+        Missing("requests of neighbours are answered with profile gptp, and none is sent"),
+    ),
+    global(
+        "servo_num_offset_values",
+        Integer(0, i32::MAX as i64),
+        "10",
+        Missing("it is for msg_interval_request, which is not sent"),
+    ),
     global(
         "servo_offset_threshold",
         Integer(0, i32::MAX as i64),
@@ -293,9 +417,40 @@ const KNOWN: &[Known] = &[
     global("slave_event_monitor", Text, "", Missing("--json has every sample")),
     global("write_phase_mode", FLAG, "0", Missing("clocks are steered by frequency")),
     global("ptp_minor_version", Integer(0, 1), "1", Missing("it is always 1; both are accepted")),
-    global("sa_file", Text, "", Missing("messages are not authenticated")),
-    port("spp", ANY, "-1", Missing("messages are not authenticated")),
-    port("active_key_id", ANY, "0", Missing("messages are not authenticated")),
+    global("sa_file", Text, "", Translated("`security`")),
+    port("spp", ANY, "-1", Translated("`security-spp`")),
+    port("active_key_id", ANY, "0", Translated("`security-key`")),
+    port("allow_unauth", Integer(0, 2), "0", Translated("1, 2: `security-require = false`")),
+    port(
+        "delay_request_variability",
+        Number,
+        "1.0",
+        Missing("requests keep the standard's variability"),
+    ),
+    port("ptp_dst_ipv4", Text, "224.0.1.129", Missing("the standard's addresses are used")),
+    port(
+        "ptp_dst_ipv6",
+        Text,
+        "FF0E:0:0:0:0:0:0:181",
+        Missing("the standard's address is used, of scope `udp6-scope`"),
+    ),
+    port("p2p_dst_ipv4", Text, "224.0.0.107", Missing("the standard's addresses are used")),
+    port("p2p_dst_ipv6", Text, "FF02:0:0:0:0:0:0:6B", Missing("the standard's addresses are used")),
+    port("profileIdentity", Text, "00:00:00:00:00:00", Missing(DESCRIPTION)),
+    port("cmlds.client_address", Text, "/var/run/cmlds_client", Needless(CMLDS)),
+    port("cmlds.server_address", Text, "/var/run/cmlds_server", Needless(CMLDS)),
+    port("cmlds.domainNumber", Integer(0, 255), "0", Needless(CMLDS)),
+    port("cmlds.majorSdoId", Integer(0, 15), "2", Needless(CMLDS)),
+    port("cmlds.port", Integer(0, 65_535), "0", Needless(CMLDS)),
+    global(
+        "clock_class_threshold",
+        Integer(6, 255),
+        "248",
+        Missing(
+            "whoever is best is followed, whatever its class; `acceptable-masters` names those who may be",
+        ),
+    ),
+    global("user", Text, "", Missing("the service manager starts it as another user")),
 ];
 
 /// The option of this name.
@@ -388,6 +543,52 @@ mod tests {
         for (other, name) in OTHER_NAMES {
             assert_eq!(known(other).unwrap().name, name);
         }
+    }
+
+    /// The table of the page for those who come from linuxptp.
+    fn table() -> String {
+        let mut rows = vec!["| option | default | here |".to_owned(), "|---|---|---|".to_owned()];
+        rows.extend(KNOWN.iter().map(|option| {
+            let here = match option.fate {
+                Fate::Translated(keys) => keys.to_owned(),
+                Fate::Missing(why) => format!("*missing*: {why}"),
+                Fate::Needless(why) => format!("needs no key: {why}"),
+            };
+            let names: Vec<&str> = OTHER_NAMES
+                .iter()
+                .filter(|(_, name)| *name == option.name)
+                .map(|(other, _)| *other)
+                .chain([option.name])
+                .collect();
+            let default = if option.default.is_empty() { "-" } else { option.default };
+            format!("| `{}` | `{default}` | {here} |", names.join("`, `"))
+        }));
+        rows.join("\n")
+    }
+
+    #[test]
+    fn no_row_says_missing_without_a_reason() {
+        for option in KNOWN {
+            let (Fate::Missing(why) | Fate::Needless(why) | Fate::Translated(why)) = option.fate;
+            assert!(why.len() > 5 && !why.contains('|'), "{}: {why:?}", option.name);
+            if let Fate::Missing(why) = option.fate {
+                assert!(why.split_whitespace().count() >= 3, "{}: {why:?}", option.name);
+            }
+        }
+    }
+
+    #[test]
+    fn page_for_those_who_come_from_linuxptp_has_every_option_as_the_importer_has_it() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/migration.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = page.split_once("<!-- options -->\n").unwrap();
+        let (_, after) = rest.split_once("<!-- /options -->").unwrap();
+        let made = format!("{before}<!-- options -->\n{}\n<!-- /options -->{after}", table());
+        if std::env::var_os("PTP_BLESS").is_some() {
+            std::fs::write(path, &made).unwrap();
+        }
+        let is_same = std::fs::read_to_string(path).unwrap() == made;
+        assert!(is_same, "out of date: PTP_BLESS=1 cargo test -p ptp-agent --lib linuxptp");
     }
 
     #[test]

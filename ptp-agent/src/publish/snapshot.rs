@@ -10,7 +10,10 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use sources::{NtpServed, NtpServer, ServerStatus, SourceStatus, SourcesStatus};
+pub use extras::{AlternateTime, AnnouncedExtras, PowerStatus, ZoneDatabase};
+pub use pulse::{NmeaLine, PhcRelation, Pulse};
+pub use sources::{NtpServed, NtpServer, NtsStatus, ServerStatus, SourceStatus, SourcesStatus};
+pub use synce::{DpllPin, DpllStatus, EsmcStatus};
 
 use super::management::DataSets;
 use crate::{
@@ -140,6 +143,9 @@ pub struct Snapshot {
     /// The servers of NTP that are asked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ntp: Vec<NtpServer>,
+    /// A pulse per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pps: Option<Pulse>,
     /// How NTP is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ntp_served: Option<NtpServed>,
@@ -149,6 +155,18 @@ pub struct Snapshot {
     /// What is observed.
     #[serde(flatten, skip_serializing_if = "is_absent")]
     pub observing: Observing,
+    /// What else is announced: by the grandmaster that is followed, or by this one.
+    #[serde(flatten, skip_serializing_if = "is_absent")]
+    pub extras: AnnouncedExtras,
+    /// Where alternate times are from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone_database: Option<ZoneDatabase>,
+    /// What ESMC of synchronous Ethernet says, by interface.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub synce: Vec<EsmcStatus>,
+    /// The kernel's DPLLs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dplls: Vec<DpllStatus>,
     /// The ports.
     pub ports: Vec<Port>,
     /// Everything that was lost, by cause.
@@ -272,10 +290,19 @@ pub struct EitherRole {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Answering {
-    /// `kernel` or `agent`.
+    /// `kernel`, `agent`, or `other` for the one in whose name the kernel is to answer.
     pub by: Cow<'static, str>,
+    /// Of the kernel: `tc` or `xdp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Cow<'static, str>>,
     /// Why not the kernel.
     pub reason: Option<String>,
+    /// Why not by XDP, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_xdp: Option<String>,
+    /// In whose name, where it is another's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers_for: Option<String>,
     /// Capture point of what is answered.
     pub receive_stamp: Named<StampSource>,
     /// By type and outcome.
@@ -430,6 +457,11 @@ pub struct Sources {
     pub displaced: Vec<Cow<'static, str>>,
     /// How often the kernel programs were attached again because of others.
     pub attached_again: u64,
+    /// How the card's clock lies to the host's, where its stamps are wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<PhcRelation>,
+    /// How often the card had to be told to stamp once more.
+    pub told_again: u64,
 }
 
 /// Which way the messages of an observed port go.
@@ -472,6 +504,9 @@ pub struct ObservedPort {
     pub role: Option<Named<ObservedRole>>,
     /// Whom it announces.
     pub grandmaster: Option<String>,
+    /// What else.
+    #[serde(flatten, skip_serializing_if = "is_absent")]
+    pub extras: AnnouncedExtras,
     /// Complete exchanges, by kind.
     pub exchanges: BTreeMap<String, u64>,
     /// Incomplete ones, by cause.
@@ -528,7 +563,10 @@ pub struct Residence {
     pub max_ns: Option<i64>,
 }
 
+mod extras;
+mod pulse;
 mod sources;
+mod synce;
 #[cfg(test)]
 mod tests;
 pub mod unicast;

@@ -28,6 +28,11 @@ impl Scope {
         all
     };
 
+    /// The scope with this number.
+    pub(super) const fn of_number(number: u8) -> Self {
+        Self(number & 0x0f)
+    }
+
     /// The primary group of this scope.
     pub(super) const fn primary(self) -> Ipv6Addr {
         Ipv6Addr::new(0xff00 | self.0 as u16, 0, 0, 0, 0, 0, 0, 0x181)
@@ -43,18 +48,18 @@ impl Scope {
 /// The scopes that others were heard to speak on, last.
 #[derive(Debug)]
 pub(super) struct Scopes {
+    /// For what is nobody's in particular.
+    own: Scope,
     transmitter: AtomicU8,
     requester: AtomicU8,
 }
 
-impl Default for Scopes {
-    fn default() -> Self {
-        let global = || AtomicU8::new(Scope::GLOBAL.0);
-        Self { transmitter: global(), requester: global() }
-    }
-}
-
 impl Scopes {
+    /// Nobody has been heard yet: all goes to this one.
+    pub(super) fn new(own: Scope) -> Self {
+        Self { own, transmitter: AtomicU8::new(own.0), requester: AtomicU8::new(own.0) }
+    }
+
     /// A message came in by this scope.
     pub(super) fn heard(&self, scope: Scope, message: &[u8]) {
         let speaker = match kind(message) {
@@ -70,7 +75,7 @@ impl Scopes {
         match kind(message) {
             Some(MessageType::DelayReq) => Scope(self.transmitter.load(Ordering::Relaxed)),
             Some(MessageType::DelayResp) => Scope(self.requester.load(Ordering::Relaxed)),
-            _ => Scope::GLOBAL,
+            _ => self.own,
         }
     }
 }
@@ -97,7 +102,7 @@ mod tests {
 
     #[test]
     fn requests_and_answers_go_where_their_receiver_speaks() {
-        let scopes = Scopes::default();
+        let scopes = Scopes::new(Scope::GLOBAL);
         let (sync, request, answer, announce) = ([0x00], [0x01], [0x09], [0x0b]);
         assert_eq!(scopes.of(&request), Scope::GLOBAL);
         scopes.heard(Scope(5), &announce);
@@ -109,5 +114,7 @@ mod tests {
         scopes.heard(Scope(4), &[]);
         assert_eq!((scopes.of(&request), scopes.of(&answer)), (Scope(3), Scope(2)));
         assert_eq!((scopes.of(&sync), scopes.of(&announce)), (Scope::GLOBAL, Scope::GLOBAL));
+        let scopes = Scopes::new(Scope(5));
+        assert_eq!((scopes.of(&sync), scopes.of(&request)), (Scope(5), Scope(5)));
     }
 }

@@ -2,6 +2,7 @@
 //! layers: [`MessageView`] is a checked view over received bytes, [`Message`] an owned message that
 //! cannot be illegal. Parsing allocates nothing.
 
+mod alternate;
 mod authentication;
 mod bracket;
 pub mod csptp;
@@ -10,15 +11,18 @@ pub mod gptp;
 mod header;
 pub mod management;
 mod message;
+mod power;
 mod tlv;
 mod types;
 mod unicast;
 
+pub use alternate::{AlternateTimeOffset, DisplayName};
 pub use authentication::{Authentication, AuthenticationView, SecurityParameters};
 pub use bracket::Bracket;
 pub use csptp::{CsptpRequest, CsptpResponse, CsptpStatus};
 pub use header::{Flags, HEADER_LENGTH, Header, MessageKey, MessageType};
 pub use message::{Announce, Body, Management, Message, MessageView};
+pub use power::{Inaccuracy, PowerProfile};
 pub use tlv::{Tlv, TlvBuilder, TlvIter, TlvType, Tlvs};
 pub use types::{
     ClockAccuracy, ClockIdentity, ClockQuality, PortIdentity, TimeInterval, TimeSource, Timestamp,

@@ -6,12 +6,12 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use super::{Discipline, Event, Way, council::NtpOpinion, witness::free_running};
+use super::{Discipline, Event, Way, council::NtpOpinion, shift::Shift, witness::free_running};
 use crate::prelude::*;
 use crate::{
     PortIndex, SentToken, Transmit,
     clock::Clock,
-    ntp::{AssociationState, Exchange, NtpClient, NtpEvent, ServerState},
+    ntp::{AssociationState, Exchange, ExchangeKind, NtpClient, NtpEvent, ServerState},
     outcome::{Measurement, Observation, Parent, SyncObservation},
     seam::{Command, Commands, Context, Engine, Input},
     servers::{AssociationConfig, NtpConfig, NtpPart},
@@ -35,6 +35,10 @@ const FEWEST_SURVIVORS: usize = 3;
 const SMOOTHING: f64 = 8.0;
 /// Exchanges over which the jitter is taken.
 const JITTER: i64 = 8;
+/// So long after it has locked a clock is where its grandmaster has it.
+const SETTLED: Duration = Duration::from_secs(60);
+/// One server that sees a shift may have shifted itself.
+const FEWEST_SHIFTED: usize = 2;
 
 /// What is known of one server.
 #[derive(Clone, Debug)]
@@ -44,9 +48,28 @@ struct Server {
     offset: Option<Duration>,
     jitter_ns: f64,
     delay: Duration,
+    /// What the clock showed more than the free-running scale when the last two answers came. In interleaved mode an exchange is
+    /// known as late as with the answer after it, and the clock is another one by then.
+    shown: [Option<(Time<Mono>, Duration)>; 2],
+    /// Of basic and of interleaved exchanges, which differ by what the server takes to send.
+    shifts: [Shift; 2],
+    kind: ExchangeKind,
 }
 
 impl Server {
+    fn heard(&mut self, at: Time<Mono>, shown: Duration) {
+        self.shown = [Some((at, shown)), self.shown[0]];
+    }
+
+    /// What the clock showed more than the free-running scale when an answer came at `at`.
+    fn shown_at(&self, at: Time<Mono>) -> Option<Duration> {
+        self.shown.iter().flatten().find(|(heard, _)| *heard == at).map(|(_, shown)| *shown)
+    }
+
+    const fn shift(&self) -> &Shift {
+        &self.shifts[self.kind as usize]
+    }
+
     /// What the latest offset says of the noise.
     fn learn(&mut self, offset: Duration, delay: Duration) -> Duration {
         let before = self.offset.replace(offset);
@@ -73,8 +96,21 @@ pub struct NtpServerStatus {
     pub delay: Duration,
     /// Mean difference of two offsets that follow each other.
     pub jitter: Duration,
+    /// How much farther the server is ahead of the clock than usual, where that is sure.
+    pub shift: Option<Duration>,
     /// Whether it is the one by whose exchanges the clock is steered.
     pub is_leader: bool,
+}
+
+/// The clock has moved against servers of NTP; see [`Discipline::shifted`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shifted {
+    /// By so much forwards.
+    pub by: Duration,
+    /// Servers that see it,
+    pub seen_by: usize,
+    /// of so many of which it is known what is usual.
+    pub of: usize,
 }
 
 /// See the module's paragraph.
@@ -107,6 +143,9 @@ impl Servers {
             offset: None,
             jitter_ns: 0.0,
             delay: Duration::ZERO,
+            shown: [None; 2],
+            shifts: Default::default(),
+            kind: config.kind,
         };
         Self {
             client: NtpClient::new(&config.servers, config.utc, key, now),
@@ -154,7 +193,7 @@ fn identity(server: IpAddr) -> ClockIdentity {
 }
 
 /// UTC is told as it is.
-const fn utc(leap: Leap) -> TimeProperties {
+pub(super) const fn utc(leap: Leap) -> TimeProperties {
     let (leap61, leap59) = (matches!(leap, Leap::Positive), matches!(leap, Leap::Negative));
     TimeProperties { leap61, leap59, ..TimeProperties::UNKNOWN }
 }
@@ -169,6 +208,7 @@ impl<C: Clock> Discipline<C> {
     pub fn parent(&self) -> Option<&Parent> {
         match &self.ntp {
             Some(ntp) if ntp.is_followed => ntp.parent.as_ref(),
+            _ if self.follows_pulse() => self.pulse.as_ref()?.parent(),
             _ => self.receiver().parent(),
         }
     }
@@ -188,6 +228,7 @@ impl<C: Clock> Discipline<C> {
                     offset: server.offset,
                     delay: server.delay,
                     jitter: Duration::from_nanos_f64(server.jitter_ns),
+                    shift: server.shift().by(),
                     is_leader: ntp.is_followed && ntp.leader == Some(at),
                 }
             })
@@ -200,16 +241,23 @@ impl<C: Clock> Discipline<C> {
         cx: &mut Context<'_, Event>,
         input: &Input<'_>,
     ) -> bool {
-        let Some(ntp) = &mut self.ntp else { return false };
+        let Some(base) = self.ntp.as_ref().map(|ntp| ntp.base) else { return false };
         let inner = match *input {
-            Input::Message { on: PortIndex(on), from, bytes, stamp } if on >= ntp.base => {
-                Input::Message { on: PortIndex(on - ntp.base), from, bytes, stamp }
+            Input::Message { on: PortIndex(on), from, bytes, stamp } if on >= base => {
+                Input::Message { on: PortIndex(on - base), from, bytes, stamp }
             }
             Input::Sent { token: SentToken(token), stamp } if token & TOKEN != 0 => {
                 Input::Sent { token: SentToken(token & !TOKEN), stamp }
             }
             _ => return false,
         };
+        let shown = self.utc_shown(cx.now);
+        let Some(ntp) = &mut self.ntp else { return false };
+        if let Input::Message { on, stamp: Some(stamp), .. } = &inner
+            && let Some(server) = ntp.of.get_mut(usize::from(on.0))
+        {
+            server.heard(stamp.time, shown);
+        }
         let mut way = Context { now: cx.now, clock: cx.clock, out: &mut ntp.said };
         ntp.client.handle(&mut way, inner);
         self.hear_ntp(cx);
@@ -257,15 +305,29 @@ impl<C: Clock> Discipline<C> {
         let free =
             |stamp: crate::stamp::Stamp| free_running(self.clock.free_running(stamp.time), stamp);
         let (delay, sync) = self.as_ptp(exchange, free, Duration::ZERO);
-        let shown_by_clock = |stamp: crate::stamp::Stamp| self.utc_at(stamp.time);
+        let known = self.ntp.as_ref().and_then(|ntp| ntp.of.get(at)?.shown_at(exchange.t4.time));
+        let shown = known.unwrap_or_else(|| self.utc_shown(way.now));
+        let shown_by_clock = |stamp: crate::stamp::Stamp| {
+            Time::<Real>::from_epoch(self.clock.free_running(stamp.time).since_epoch() + shown)
+        };
         let ahead = |server: Time<Real>, clock: Time<Real>| server - clock;
         let offset = (ahead(exchange.t2, shown_by_clock(exchange.t1))
             + ahead(exchange.t3, shown_by_clock(exchange.t4)))
         .half();
         let round_trip = exchange.delay();
+        let is_settled = self.locked_at.is_some_and(|at| exchange.t1.time - at >= SETTLED);
+        let is_watched = is_settled && self.clock.is_adjustable() && !self.follows_ntp();
         let Some(ntp) = &mut self.ntp else { return };
         let Some(server) = ntp.of.get_mut(at) else { return };
         server.said = Some(exchange.server);
+        server.kind = exchange.kind;
+        if is_watched
+            && ntp.part == NtpPart::Witness
+            && server.shifts[exchange.kind as usize].take(way.now, offset, round_trip)
+        {
+            // Whether the others see it, too, is to be known soon.
+            ntp.client.look_closer(way.now);
+        }
         let jitter = server.learn(offset, round_trip);
         let server = server.address.ip();
         ntp.client.judge(exchange.with, offset, jitter);
@@ -277,10 +339,39 @@ impl<C: Clock> Discipline<C> {
         }
     }
 
-    /// What the clock shows, in UTC or what stands for it.
-    fn utc_at(&self, mono: Time<Mono>) -> Time<Real> {
-        let free = self.clock.free_running(mono);
-        Time::from_epoch(free.since_epoch() + self.utc_shown(mono))
+    /// Whether the clock, which follows a grandmaster, is not where it usually is against servers of NTP: at least two that
+    /// answer, and more than half of those of which it is known what is usual, see it in the same sense. It finds much
+    /// less than a contradiction of intervals, and proves less: the grandmaster is wrong by so much, or the path to it is not
+    /// what it was.
+    pub fn shifted(&self) -> Option<Shifted> {
+        let ntp = self.ntp.as_ref().filter(|ntp| !ntp.is_followed)?;
+        let answering = ntp.client.states().zip(&ntp.of).filter(|(state, _)| !state.is_silent);
+        let shifts: Vec<&Shift> =
+            answering.map(|(_, server)| server.shift()).filter(|shift| shift.is_known()).collect();
+        let seen = |is_ahead: bool| {
+            let mut seen: Vec<Duration> = shifts
+                .iter()
+                .filter_map(|shift| shift.by().filter(|by| by.is_negative() != is_ahead))
+                .collect();
+            seen.sort_unstable();
+            seen
+        };
+        let [ahead, behind] = [true, false].map(seen);
+        let seen = if ahead.len() > behind.len() { ahead } else { behind };
+        let is_sure = seen.len() >= FEWEST_SHIFTED && 2 * seen.len() > shifts.len();
+        // A server that is farther ahead is one of which the clock has moved back.
+        is_sure.then(|| Shifted {
+            by: -seen[seen.len() / 2],
+            seen_by: seen.len(),
+            of: shifts.len(),
+        })
+    }
+
+    /// What was usual between clock and servers is so no more.
+    pub(super) fn forget_usual(&mut self) {
+        for server in self.ntp.iter_mut().flat_map(|ntp| &mut ntp.of) {
+            server.shifts = Default::default();
+        }
     }
 
     /// An exchange as a servo takes it, the server's times moved by `shift`.

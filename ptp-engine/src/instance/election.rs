@@ -6,6 +6,7 @@ use crate::{
     PortIndex,
     bmca::DataSet,
     counters::Drop,
+    extras::Extras,
     limits,
     outcome::{Parent, StateReason},
     port::{
@@ -74,6 +75,7 @@ impl Instance {
         self.expect_silence_on(index);
         if heard == Heard::Believed && parent == Some(source) {
             self.keep_of_parent(header.flags, tlvs);
+            self.extras = Some((source, Extras::of(&tlvs)));
         }
         match heard {
             Heard::Believed => self.decide(cx, StateReason::BestTransmitter),

@@ -12,8 +12,8 @@ use ptp_common::{
     data_set::{ParentDataSet, TimeProperties},
     time::{Duration, Mono, Time},
     wire::{
-        Announce, ClockQuality, Flags, PortIdentity, TimeSource, Timestamp, Tlv, TlvBuilder,
-        TlvType, Tlvs,
+        AlternateTimeOffset, Announce, ClockQuality, Flags, PortIdentity, TimeSource, Timestamp,
+        Tlv, TlvBuilder, TlvType, Tlvs,
     },
 };
 
@@ -235,19 +235,25 @@ impl Instance {
         (announce, flags)
     }
 
-    /// The TLVs behind that, as far as they fit into `buffer`: the path and what the parent's Announce has
-    /// that is to be passed on.
+    /// The TLVs behind that, as far as they fit into `buffer`: the path, what the parent's Announce has that is to be
+    /// passed on, and a grandmaster's alternate times.
     pub(crate) fn announced_tlvs<'a>(&self, buffer: &'a mut [u8]) -> Tlvs<'a> {
-        let Some(standing) = &self.standing else { return Tlvs::NONE };
-        let mut path = standing.path.clone();
-        path.extend_from_slice(&self.clock_identity.0);
         let mut tlvs = TlvBuilder::new(buffer);
         // What does not fit is left out, and the message is sent all the same.
-        if standing.contention.path_trace == PathTrace::On {
-            let _ = tlvs.push(Tlv { kind: TlvType::PATH_TRACE, value: &path });
+        if let Some(standing) = &self.standing {
+            if standing.contention.path_trace == PathTrace::On {
+                let mut path = standing.path.clone();
+                path.extend_from_slice(&self.clock_identity.0);
+                let _ = tlvs.push(Tlv { kind: TlvType::PATH_TRACE, value: &path });
+            }
+            for tlv in Tlvs::new(&standing.passed).unwrap_or(Tlvs::NONE) {
+                let _ = tlvs.push(tlv);
+            }
         }
-        for tlv in Tlvs::new(&standing.passed).unwrap_or(Tlvs::NONE) {
-            let _ = tlvs.push(tlv);
+        for alternate in self.alternates.iter().filter(|_| self.parent.is_none()) {
+            let mut value = [0; AlternateTimeOffset::MAX_LENGTH];
+            let length = alternate.value(&mut value);
+            let _ = tlvs.push(AlternateTimeOffset::tlv(&value[..length]));
         }
         tlvs.finish()
     }

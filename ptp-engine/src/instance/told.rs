@@ -1,8 +1,13 @@
 //! What an instance is told while it runs: what it serves, and how its ports are to behave.
 
 use super::{Aiming, Instance};
-use crate::{PortIndex, config::TransmitterConfig};
-use ptp_common::{data_set::TimeProperties, time::Duration, wire::ClockQuality};
+use crate::prelude::*;
+use crate::{PortIndex, config::TransmitterConfig, extras::Extras};
+use ptp_common::{
+    data_set::TimeProperties,
+    time::Duration,
+    wire::{AlternateTimeOffset, ClockQuality},
+};
 
 impl Instance {
     /// What a server tells of itself.
@@ -20,6 +25,24 @@ impl Instance {
     /// What Announce says of the time from the next one on.
     pub const fn set_time_properties(&mut self, time_properties: TimeProperties) {
         self.served.time_properties = time_properties;
+    }
+
+    /// What Announce says of alternate times (16.3) from the next one on, while this clock is the grandmaster; as many
+    /// as there is room for.
+    pub fn set_alternate_offsets(&mut self, alternates: Vec<AlternateTimeOffset>) {
+        self.alternates = alternates;
+    }
+
+    /// Those.
+    pub fn alternate_offsets(&self) -> &[AlternateTimeOffset] {
+        &self.alternates
+    }
+
+    /// What else the parent announces: shown, and applied by nobody.
+    pub fn extras(&self) -> Option<&Extras> {
+        let parent = self.parent.as_ref()?.set.parent_port_identity;
+        let (source, extras) = self.extras.as_ref()?;
+        (*source == parent).then_some(extras)
     }
 
     /// What the best master clock algorithm compares first and third, from the next Announce on.

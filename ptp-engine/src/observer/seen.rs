@@ -3,6 +3,7 @@
 use super::figures::{Exchanges, Losses};
 use crate::spread::Spread;
 use crate::stamp::StampSource;
+use crate::{csptp::Protocol, extras::Extras};
 use ptp_common::{
     data_set::TimeProperties,
     record::Direction,
@@ -61,6 +62,8 @@ pub struct OffsetSample {
     pub rx_source: StampSource,
     /// Where the request of the latest delay exchange was stamped.
     pub tx_source: Option<StampSource>,
+    /// By which exchange, where it was asked for; `None` of a Sync that came by itself.
+    pub protocol: Option<Protocol>,
 }
 
 /// The delay of the path to a time transmitter, from one exchange.
@@ -143,6 +146,8 @@ pub struct PortSnapshot {
     pub messages: [u64; MessageType::ALL.len()],
     /// What it announced last.
     pub announced: Option<Announced>,
+    /// What stood behind that.
+    pub extras: Extras,
     /// Complete exchanges.
     pub exchanges: Exchanges,
     /// What was lost.
@@ -160,6 +165,25 @@ pub struct PortSnapshot {
 }
 
 impl PortSnapshot {
+    /// Of a port that has just been heard for the first time.
+    pub(super) fn new(key: PortKey, now: Time<Mono>) -> Self {
+        Self {
+            key,
+            first_seen: now,
+            last_seen: now,
+            messages: [0; _],
+            announced: None,
+            extras: Extras::default(),
+            exchanges: Exchanges::default(),
+            losses: Losses::default(),
+            sample: None,
+            offset: Spread::default(),
+            delay: Spread::default(),
+            sync_claim: Spread::default(),
+            delay_claim: Spread::default(),
+        }
+    }
+
     /// How many messages of this type the port sent.
     pub fn sent(&self, kind: MessageType) -> u64 {
         self.messages[slot(kind)]

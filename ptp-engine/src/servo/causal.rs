@@ -150,6 +150,13 @@ pub(crate) struct Pace {
     pub(crate) least_error_ppb: f64,
 }
 
+impl Pace {
+    /// By how much in a second a clock may go away that is adjusted by so much, parts per billion.
+    pub(super) fn growth(&self, frequency_ppb: f64) -> Duration {
+        Duration::from_nanos_f64(self.error_ppb + (frequency_ppb + self.rate_ppb).abs())
+    }
+}
+
 /// The interval. See the module's documentation.
 #[derive(Clone, Debug)]
 pub(crate) struct Causal {
@@ -344,12 +351,12 @@ impl Causal {
     }
 
     /// Where free-running minus PTP time is at `now`; `None` before both ways have been seen. Where time may
-    /// have stepped at `doubted`, what has been seen since counts for itself too.
+    /// have stepped, at each of `doubted`, what has been seen since counts for itself too.
     pub(crate) fn interval(
         &self,
         now: Time<Free>,
         pace: Pace,
-        doubted: Option<Time<Free>>,
+        doubted: impl IntoIterator<Item = Time<Free>>,
     ) -> Option<Interval> {
         let origin = self.origin?;
         let (hi, lo) = (self.forward.bound(now, pace), self.lower(now, pace).map(|ns| -ns));
@@ -367,11 +374,11 @@ impl Causal {
             (lo, hi) = (hi - width, lo + width);
         }
         let width = hi - lo;
-        let since = |side: &Side| doubted.and_then(|since| side.bound_since(since, now, pace));
-        for (other_hi, other_lo) in [
-            (self.forward.contradiction(now, pace), self.backward.contradiction(now, pace)),
-            (since(&self.forward), since(&self.backward)),
-        ] {
+        let sides = [&self.forward, &self.backward];
+        let contradicting = sides.map(|side| side.contradiction(now, pace));
+        let since =
+            doubted.into_iter().map(|since| sides.map(|side| side.bound_since(since, now, pace)));
+        for [other_hi, other_lo] in core::iter::once(contradicting).chain(since) {
             let (other_lo, other_hi) = match (other_lo.map(|ns| -ns), other_hi) {
                 (None, None) => continue,
                 (other_lo, Some(hi)) => (other_lo.unwrap_or(hi - width), hi),
@@ -406,7 +413,7 @@ pub(super) fn trust(
     {
         (bound, basis) = (precision + limit.abs(), Basis::AsymmetryLimit);
     }
-    Trust { bound, precision, interval, basis, is_clipped }
+    Trust { bound, precision, interval, basis, is_clipped, growth: Duration::ZERO }
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use ptp_agent::{
     },
     lab::netns::Namespace,
     sys::clock::monotonic,
-    transport::TransportKind,
+    transport::{Marking, TransportKind},
 };
 use ptp_common::{
     data_set::TimeProperties,
@@ -146,6 +146,7 @@ pub(crate) fn main(line: &str) {
             wire: Vec::new(),
             transports: std::collections::BTreeMap::new(),
             ntp: None,
+            marking: Marking::default(),
         })
         .expect("stamps on a wire of this kernel");
         let identity = ClockIdentity([2, 0, 0, 0xff, 0xfe, 0, 0, 1]);

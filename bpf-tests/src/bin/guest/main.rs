@@ -11,8 +11,10 @@ mod cards;
 mod clock;
 mod follow;
 mod grandmaster;
+mod hardware;
 mod machine;
 mod phc;
+mod pps;
 mod report;
 mod switch;
 mod system;
@@ -68,7 +70,9 @@ fn group(name: &str) -> Option<Vec<Trial>> {
         "clock" => clock::trials(),
         "machine" => machine::trials(),
         "phc" => phc::trials(),
+        "pps" => pps::trials(),
         "cards" => cards::trials(),
+        "hardware" => hardware::trials(),
         "serve_on_wire" => wire::server(),
         "follow_on_wire" => wire::client(),
         "grandmaster_of_switch" => switch::grandmaster(),

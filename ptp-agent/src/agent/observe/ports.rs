@@ -1,13 +1,18 @@
 //! What an observer says of a port: a line of text for people, and the figures of summary and status.
 
-use ptp_common::wire::MessageType;
+use ptp_common::{
+    data_set::{TimeProperties, UtcOffset},
+    wire::MessageType,
+};
 
 use super::Tap;
 use crate::{
     engine::observer::{Observer, PortSnapshot, Spread},
     publish::{
         metrics::message_type_name,
-        snapshot::{Figures, Messages, Named, ObservedPort, ObservedRole, Port, Way},
+        snapshot::{
+            AnnouncedExtras, Figures, Messages, Named, ObservedPort, ObservedRole, Port, Way,
+        },
         text,
     },
 };
@@ -42,6 +47,13 @@ fn role(port: &PortSnapshot) -> ObservedRole {
     } else {
         ObservedRole::Other
     }
+}
+
+/// What stands behind its Announce.
+fn extras(port: &PortSnapshot) -> AnnouncedExtras {
+    let time = port.announced.map(|it| TimeProperties::new(it.flags, &it.announce).utc_offset());
+    let ahead = time.and_then(UtcOffset::known).map(|it| it.as_nanos() / 1_000_000_000);
+    AnnouncedExtras::new(&port.extras, ahead)
 }
 
 /// One line of text about a port.
@@ -83,6 +95,7 @@ pub(super) fn line(tap: &Tap, port: &PortSnapshot) -> String {
     if port.exchanges.delay > 0 {
         parts.push(format!("{} delay requests answered", port.exchanges.delay));
     }
+    parts.extend(extras(port).lines().map(|(what, text)| format!("{what} {text}")));
     let lost: u64 = port.losses.iter().map(|(_, total)| total).sum();
     parts.push(format!("lost {lost}"));
     parts.join("  ")
@@ -120,6 +133,7 @@ fn figures(tap: &Tap, port: &PortSnapshot) -> Port {
             direction: Some(way.into()),
             role: Some(role(port).into()),
             grandmaster: port.announced.map(|it| it.announce.grandmaster_identity.to_string()),
+            extras: extras(port),
             exchanges: port.exchanges.iter().map(named).collect(),
             lost: port.losses.iter().filter(|(_, total)| *total > 0).map(named).collect(),
             offset_ns: port.sample.map(|sample| sample.offset.as_nanos()),

@@ -4,7 +4,7 @@ use ptp_common::time::{Mono, Time};
 
 use crate::{
     engine::{PortState, instance::Instance},
-    publish::snapshot::{EitherRole, InstanceRole, Snapshot},
+    publish::snapshot::{AnnouncedExtras, EitherRole, InstanceRole, Snapshot},
 };
 
 /// Whether it serves its own time and follows nobody.
@@ -12,6 +12,13 @@ pub(super) fn is_grandmaster(instance: &Instance) -> bool {
     instance.may_take_either_role()
         && instance.parent().is_none()
         && instance.ports().any(|port| instance.port_state(port) == PortState::TimeTransmitter)
+}
+
+/// What the parent announces beside its time.
+pub(super) fn extras(instance: &Instance) -> AnnouncedExtras {
+    let Some(extras) = instance.extras() else { return AnnouncedExtras::default() };
+    let ahead = instance.time_properties().utc_offset().known();
+    AnnouncedExtras::new(extras, ahead.map(|it| it.as_nanos() / 1_000_000_000))
 }
 
 /// For the snapshot: whose time it is and over which way it has come. Nothing of a client only, of which the rest says

@@ -16,18 +16,21 @@ use super::{
     args::{Delay, ServeClock},
     clock::{ClockSection, ExportArgs, RunClock},
     log::LogLevel,
+    marking::{self, IdentityOption},
     ntp::{Follow, Host, NtpMode, PollOption},
     profile::ProfileName,
+    pulse::{EdgeOption, SourceOption},
     roles::{PortOption, RunRole},
     unicast::ServeUnicast,
 };
 use crate::{
-    agent::{io::Sender, partners::Partner, prime::PrimeMode},
+    agent::{answer_for::AnswerFor, io::Sender, partners::Partner, prime::PrimeMode},
     answers,
     capture::{self, Latencies},
     engine::{discipline::Policy, receiver::Acceptable, strategy},
     servo::Choice,
     transport::TransportKind,
+    zones::ZoneName,
 };
 
 /// A configuration file has no reason to be larger.
@@ -58,6 +61,11 @@ pub(super) struct Config {
     tx_source: Option<String>,
     pub(super) ring_kib: Option<u32>,
     pub(super) prime: Option<PrimeMode>,
+    pub(super) dscp_event: Option<u8>,
+    pub(super) dscp_general: Option<u8>,
+    pub(super) udp_ttl: Option<u8>,
+    pub(super) udp6_scope: Option<u8>,
+    pub(super) clock_identity: Option<IdentityOption>,
     pub(super) ingress_latency: Option<Latencies>,
     pub(super) egress_latency: Option<Latencies>,
     pub(super) metrics_address: Option<SocketAddr>,
@@ -103,8 +111,17 @@ pub(super) struct RunSection {
     pub(super) on_disagreement: Option<Policy>,
     pub(super) ntp: Option<Vec<Host>>,
     pub(super) ntp_poll: Option<PollOption>,
+    pub(super) ntp_nts_ca: Option<PathBuf>,
     pub(super) ntp_mode: Option<NtpMode>,
     pub(super) follow: Option<Follow>,
+    pub(super) pps: Option<SourceOption>,
+    pub(super) pps_edge: Option<EdgeOption>,
+    pub(super) pps_delay: Option<u32>,
+    pub(super) pps_lateness: Option<u32>,
+    pub(super) pps_accuracy: Option<u32>,
+    pub(super) pps_jitter: Option<u32>,
+    pub(super) nmea: Option<PathBuf>,
+    pub(super) nmea_baud: Option<u32>,
     pub(super) role: Option<RunRole>,
     pub(super) profile: Option<ProfileName>,
     pub(super) local_priority: Option<u8>,
@@ -145,11 +162,13 @@ pub(super) struct ServeSection {
     pub(super) clock_class: Option<u8>,
     pub(super) stamp_brackets: Option<bool>,
     pub(super) kernel_answers: Option<answers::Mode>,
+    pub(super) answer_for: Option<AnswerFor>,
     pub(super) serve_to: Option<Vec<answers::Prefix>>,
     pub(super) answers_per_second: Option<std::num::NonZeroU32>,
     pub(super) answers_per_client: Option<std::num::NonZeroU32>,
     pub(super) management_set: Option<bool>,
     pub(super) contend: Option<bool>,
+    pub(super) time_zone: Option<Vec<ZoneName>>,
     pub(super) ntp: Option<bool>,
     pub(super) ntp_stratum: Option<u8>,
     pub(super) ntp_smear: Option<bool>,
@@ -214,6 +233,7 @@ impl Config {
         self.rx_source()?;
         self.tx_source()?;
         self.clock.check()?;
+        marking::check(self).map_err(|(key, problem)| ConfigError::Value { key, problem })?;
         if let Some(kib) = self.ring_kib
             && super::args::ring_kib(&kib.to_string()).is_err()
         {

@@ -120,7 +120,7 @@ mod tests {
     fn judged(best: &[Heralded], deaf: &[&str]) -> (Status, String) {
         let deaf = deaf.iter().map(|text| (*text).to_owned()).collect();
         let (best, unheard) = (best.to_vec(), Vec::new());
-        let check = check(Some(&Heard { seconds: 5, best, deaf, unheard }));
+        let check = check(Some(&Heard { seconds: 5, best, deaf, unheard, ..Heard::default() }));
         (check.status, check.reason)
     }
 

@@ -10,6 +10,7 @@ mod interface;
 mod interrupts;
 mod kernel;
 mod multicast;
+mod synce;
 
 use super::{check::Check, facts::Facts};
 
@@ -27,9 +28,11 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
             of_interface.push(firewall::check(&facts.firewall, &interface.name));
             of_interface.extend(multicast::checks(&link.multicast, facts.ports.as_deref()));
             of_interface.push(announces::check(link.heard.as_ref()));
+            of_interface.extend(synce::esmc(link.heard.as_ref()));
         }
         checks.extend(of_interface.into_iter().map(|check| check.on(&interface.name)));
     }
+    checks.extend(synce::dplls(facts.dplls.as_ref()));
     checks.extend(facts.bridge.iter().flat_map(bridge::checks));
     checks
 }

@@ -16,9 +16,11 @@ use tokio::{
 use crate::{
     capture::{Hearsay, Options, Programs, TcPlace},
     doctor::facts::{Heard, Heralded},
-    engine::bmca::DataSet,
+    engine::{bmca::DataSet, esmc::Watch},
+    publish::snapshot::EsmcStatus,
+    synce,
     sys::clock::monotonic,
-    transport::{MAX_MESSAGE, Transport, TransportKind},
+    transport::{MAX_MESSAGE, Marking, Transport, TransportKind},
 };
 
 /// Domains and profiles that are told apart: more are a flood.
@@ -40,6 +42,7 @@ pub(super) fn listen(interfaces: &[String], seconds: u16) -> Vec<Heard> {
 
 async fn on_interface(interface: &str, seconds: u16, until: Instant) -> Heard {
     let ear = RefCell::new(Ear::new(interface));
+    let slow = synce::listen(interface);
     let all = TransportKind::ALL.map(|kind| on_transport(kind, interface, until, &ear));
     let mut heard = Heard { seconds, ..Heard::default() };
     let mut listened = Vec::new();
@@ -58,6 +61,12 @@ async fn on_interface(interface: &str, seconds: u16, until: Instant) -> Heard {
     let mut ear = ear.into_inner();
     ear.drain();
     heard.unheard = ear.hearsay.unheard(interface, &listened);
+    heard.esmc = slow.map_err(|error| error.to_string()).and_then(|(_, socket)| {
+        let (mut watch, now) = (Watch::default(), monotonic());
+        synce::drain(&socket, now, &mut watch).map_err(|error| error.to_string())?;
+        let is_any = watch.last().is_some() || watch.counts().malformed > 0;
+        Ok(is_any.then(|| EsmcStatus::new(interface, now, &watch, 0)))
+    });
     heard
 }
 
@@ -96,7 +105,8 @@ async fn on_transport(
     until: Instant,
     ear: &RefCell<Ear>,
 ) -> Result<Vec<Heralded>, String> {
-    let sockets = Transport::open(transport, interface).map_err(|error| error.to_string())?;
+    let sockets = Transport::open(transport, interface, &Marking::default())
+        .map_err(|error| error.to_string())?;
     // At most one for each domain and profile.
     let mut best: BTreeMap<(u8, u16), Heralded> = BTreeMap::new();
     let mut buffer = [0; MAX_MESSAGE];

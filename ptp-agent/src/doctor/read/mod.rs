@@ -21,6 +21,7 @@ use super::{
     Args,
     facts::{Facts, Firewall, Interface, PortOwner},
 };
+use crate::synce::dpll;
 use ptp_common::classify::{PORT_EVENT, PORT_GENERAL};
 
 /// Everything.
@@ -37,6 +38,8 @@ pub(super) fn all(args: &Args) -> Facts {
         firewall: if args.interface.is_empty() { Firewall::default() } else { firewall::read() },
         agents: agents::read(),
         interfaces: interfaces(args),
+        dplls: (!args.interface.is_empty())
+            .then(|| dpll::read().map_err(|error| error.to_string())),
         bridge: args.bridge.as_deref().map(|name| bridge::measure(name, args.measure)),
     }
 }

@@ -7,7 +7,7 @@ use super::{
     bank::{Bank, Opening},
     filter::{Filter, Observation, Vector, Way},
     history::History,
-    noise::{Noise, ln_normal_below},
+    noise::{Noise, Prior, ln_normal_below},
 };
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
@@ -358,6 +358,8 @@ struct Trial {
     at: Time<Free>,
     wander: f64,
     noise: [Noise; 3],
+    /// What each noise is to a packet.
+    priors: [Prior; 3],
     ln_evidence: f64,
 }
 
@@ -369,6 +371,7 @@ impl Trial {
             at: bank.at(),
             wander: bank.wander(0),
             noise: *bank.noise(),
+            priors: bank.noise().map(|noise| noise.prior()),
             ln_evidence: 0.0,
         }
     }
@@ -381,6 +384,7 @@ impl Trial {
         for (noise, fresh) in self.noise.iter_mut().zip(&opening.noise) {
             *noise = fresh.unwrap_or(*noise);
         }
+        self.priors = self.noise.map(|noise| noise.prior());
     }
 
     fn observe(&mut self, observation: &Observation) {
@@ -390,8 +394,8 @@ impl Trial {
             self.at = observation.at;
         }
         let (h, value) = observation.row(dt.min(0.0), self.origin);
-        let prior = self.noise[observation.way as usize].prior();
-        self.ln_evidence += self.filter.absorb(&h, value, &prior).posterior.ln_evidence;
+        let prior = &self.priors[observation.way as usize];
+        self.ln_evidence += self.filter.absorb(&h, value, prior).posterior.ln_evidence;
     }
 
     /// The usual spread of packets and belief.

@@ -115,6 +115,8 @@ pub(super) struct Estimator {
     is_first: bool,
     /// The latest packet of each direction, where it was one that nothing explains.
     doubted: [Option<Time<Free>>; 2],
+    /// Since when something was in question last.
+    questioned: Option<Time<Free>>,
 }
 
 impl Estimator {
@@ -145,6 +147,7 @@ impl Estimator {
             settled: 0,
             is_first: true,
             doubted: [None; 2],
+            questioned: None,
         }
     }
 
@@ -196,6 +199,12 @@ impl Estimator {
             self.history.since(suspicion.since).next().map(|observation| observation.at)
         });
         self.doubted.into_iter().chain([suspicion]).flatten().min()
+    }
+
+    /// Since when something may be different, or was taken for possible lately: a judgement may be wrong too, and what
+    /// was seen before it be of another time.
+    pub(super) fn doubted(&self) -> impl Iterator<Item = Time<Free>> + use<> {
+        [self.suspected(), self.questioned].into_iter().flatten()
     }
 
     /// The estimate was impossible by `by` nanoseconds.
@@ -378,7 +387,10 @@ impl Estimator {
     }
 
     fn dismiss(&mut self) {
-        self.suspicion = None;
+        if let Some(suspicion) = self.suspicion.take() {
+            let since = self.history.since(suspicion.since).next();
+            self.questioned = since.map(|observation| observation.at).or(self.questioned);
+        }
         self.detector = Detector::default();
         self.bank.is_in_question = false;
     }

@@ -3,6 +3,7 @@
 //! exponential time, because a transmit stamp was late; learnt by expectation-maximisation. And
 //! the moments of a Gaussian belief after one such packet, in closed form.
 
+use super::mills;
 use crate::math;
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
@@ -328,7 +329,10 @@ impl Prior {
         let top = exponents.into_iter().fold(f64::MIN, f64::max);
         let mut weights = [0.0; 4];
         for (weight, (exponent, factor)) in weights.iter_mut().zip(exponents.iter().zip(factors)) {
-            if exponent - top > LN_NOTHING {
+            // One of the four is the top itself.
+            if *exponent == top {
+                *weight = factor;
+            } else if exponent - top > LN_NOTHING {
                 *weight = factor * math::exp(exponent - top);
             }
         }
@@ -399,8 +403,7 @@ fn truncated(value: f64, edge: &Edge, tail: &Tail) -> Truncated {
         // Nothing is cut off: what is left out is below 1e-8. Most packets are such late ones.
         return Truncated { exponent, factor: density, mean: mean + sd * tilt, variance };
     }
-    let below = 0.5 * libm::erfc(-alpha * FRAC_1_SQRT_2);
-    let hazard = math::exp(-0.5 * alpha * alpha) / (SQRT_2_PI * below);
+    let (below, hazard) = mills::below(alpha);
     Truncated {
         exponent,
         factor: density * below,
