@@ -2,14 +2,18 @@
 //! namespaces share one clock, so whatever offset it finds is its error.
 
 use std::{
+    ffi::OsString,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
 use ptp_agent::lab::netns::Namespace;
 
-use crate::{children::Running, program};
+use crate::{children::Running, newer, program};
 
 /// A running chronyd, with a directory of its own.
 pub struct Chronyd {
@@ -29,6 +33,34 @@ impl Chronyd {
         Self::start(namespace, "local stratum 1\nallow all\n")
     }
 
+    /// A server of chrony 4.9 or later that speaks NTP over PTP too.
+    ///
+    /// # Errors
+    /// What is missing.
+    ///
+    /// # Panics
+    /// If its files cannot be written.
+    pub fn ptp_server(namespace: &Namespace) -> Result<Self, String> {
+        let lines = "local stratum 1\nallow all\nptpport 319\n";
+        Self::start_by(namespace, &newer("chrony", "sbin/chronyd")?, lines)
+    }
+
+    /// The same with NTS besides, by files with a key and a certificate. What it enciphers cookies with it keeps to
+    /// itself and forgets when it ends.
+    ///
+    /// # Errors
+    /// What is missing.
+    ///
+    /// # Panics
+    /// If its files cannot be written.
+    pub fn nts_server(
+        namespace: &Namespace,
+        [key, certificate]: &[String; 2],
+    ) -> Result<Self, String> {
+        let files = format!("ntsserverkey {key}\nntsservercert {certificate}\nntsprocesses 0\n");
+        Self::start(namespace, &format!("local stratum 1\nallow all\n{files}"))
+    }
+
     /// A client of `server`; `options` are those of its line, and of all it measures there is a log.
     ///
     /// # Errors
@@ -37,14 +69,14 @@ impl Chronyd {
     /// # Panics
     /// If its files cannot be written.
     pub fn client(namespace: &Namespace, server: &str, options: &str) -> Result<Self, String> {
-        Self::start(
-            namespace,
-            &format!("server {server} {options}\nport 0\nlog rawmeasurements tracking\n"),
-        )
+        Self::start(namespace, &format!("server {server} {options}\nport 0\nlog rawmeasurements\n"))
     }
 
     fn start(namespace: &Namespace, lines: &str) -> Result<Self, String> {
-        let chronyd = program("chronyd")?;
+        Self::start_by(namespace, &[program("chronyd")?.into_os_string()], lines)
+    }
+
+    fn start_by(namespace: &Namespace, chronyd: &[OsString], lines: &str) -> Result<Self, String> {
         let setpriv = program("setpriv")?;
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         // It makes its command socket nowhere else.
@@ -61,7 +93,7 @@ impl Chronyd {
         fs::write(&file, configuration).map_err(|error| error.to_string())?;
         let mut command = namespace.command(setpriv);
         command.args(["--bounding-set", "-sys_time", "--inh-caps", "-sys_time", "--"]);
-        command.arg(chronyd).args(["-x", "-d", "-f"]).arg(file);
+        command.args(chronyd).args(["-x", "-d", "-f"]).arg(file);
         let running = Running::start("chronyd", &mut command);
         Ok(Self { running, directory })
     }
@@ -71,12 +103,28 @@ impl Chronyd {
         parse(&self.log("measurements.log"))
     }
 
-    /// The offsets that it has found at each update of its clock, seconds.
-    pub fn tracked(&self) -> Vec<f64> {
-        // Date, time, address, stratum, frequency, skew, offset.
-        let log = self.log("tracking.log");
-        let lines = log.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        lines.filter_map(|fields| fields.get(6)?.parse().ok()).collect()
+    /// How far its clock is ahead of the host's, by which it is steered in its own mind alone (`-x`), ns: asked eight times a second for
+    /// `span`, of which the first `settling_s` are left out.
+    pub fn errors(&self, span: Duration, settling_s: f64) -> Vec<f64> {
+        let begin = Instant::now();
+        let mut errors = Vec::new();
+        while begin.elapsed() < span {
+            thread::sleep(Duration::from_millis(125));
+            if begin.elapsed().as_secs_f64() > settling_s {
+                errors.extend(self.error_ns());
+            }
+        }
+        errors
+    }
+
+    fn error_ns(&self) -> Option<f64> {
+        let socket = self.path().join("chronyd.sock");
+        let mut command = Command::new(program("chronyc").ok()?);
+        let output = command.args(["-c", "-h"]).arg(socket).arg("tracking").output().ok()?;
+        // Identifier, name, stratum, time of reference, system time, ...
+        let text = String::from_utf8(output.stdout).ok()?;
+        let seconds: f64 = text.split(',').nth(4)?.parse().ok()?;
+        Some(seconds * 1e9)
     }
 
     fn log(&self, name: &str) -> String {

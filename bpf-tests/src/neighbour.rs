@@ -1,4 +1,4 @@
-//! Somebody else's program on TC, beside the agent's: tags packets, drops them, or lets them pass and
+//! Somebody else's program on TC or in the driver, beside the agent's: tags packets, drops them, or lets them pass and
 //! nobody behind it see them. Written as instructions (RFC 9669), because two of them do not deserve a
 //! compiler.
 
@@ -18,6 +18,10 @@ const SKB_VLAN_PUSH: i32 = 18;
 const NEXT: i32 = -1;
 const DROP: i32 = 2;
 const PASS: i32 = 0;
+/// `XDP_DROP`, `XDP_PASS` and `XDP_FLAGS_DRV_MODE`.
+const XDP_DROP: i32 = 1;
+const XDP_PASS: i32 = 2;
+const DRIVER_MODE: u32 = 1 << 2;
 
 /// What it does to each packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +63,29 @@ impl Neighbour {
         Self::attach_to(interface, hook, sys::BPF_F_BEFORE, act)
     }
 
+    /// Attaches it in the driver of an interface, where there is one place: [`Act::Drop`] drops all, [`Act::Accept`] lets
+    /// all pass.
+    ///
+    /// # Errors
+    /// What the kernel says: EBUSY where another one is.
+    ///
+    /// # Panics
+    /// For another act.
+    pub fn attach_in_driver(interface: &str, act: Act) -> io::Result<Self> {
+        let verdict = match act {
+            Act::Drop => XDP_DROP,
+            Act::Accept => XDP_PASS,
+            Act::Tag(_) => panic!("XDP has no tags in metadata"),
+        };
+        Self::link(
+            interface,
+            sys::BPF_PROG_TYPE_XDP,
+            &[set(0, verdict), exit()],
+            sys::BPF_XDP,
+            DRIVER_MODE,
+        )
+    }
+
     fn attach_to(
         interface: &str,
         hook: sys::bpf_attach_type,
@@ -77,11 +104,21 @@ impl Neighbour {
             Act::Drop => vec![set(0, DROP), exit()],
             Act::Accept => vec![set(0, PASS), exit()],
         };
+        Self::link(interface, sys::BPF_PROG_TYPE_SCHED_CLS, &instructions, hook, flags)
+    }
+
+    fn link(
+        interface: &str,
+        kind: sys::bpf_prog_type,
+        instructions: &[sys::bpf_insn],
+        hook: sys::bpf_attach_type,
+        flags: u32,
+    ) -> io::Result<Self> {
         // SAFETY: name and licence are C strings, the instructions are as many as is said; the
         // kernel checks what they do.
         let program = unsafe {
             owned(sys::bpf_prog_load(
-                sys::BPF_PROG_TYPE_SCHED_CLS,
+                kind,
                 c"neighbour".as_ptr(),
                 c"GPL".as_ptr(),
                 instructions.as_ptr(),

@@ -4,16 +4,20 @@
 
 use std::time::{Duration, Instant};
 
+use aya::programs::TcAttachType;
 use bpf_tests::{
     agent::Agent,
     forge::{now, port},
-    links::{Needed, Wire, mac},
+    links::{Needed, Wire, mac, output},
     need,
+    neighbour::{Act, Neighbour},
     objects::kernel_programs,
-    raw::{FrameListener, FrameSocket},
-    transparent::{Carrier, PATIENCE, delay_req, ptp, sum_header, udp_sum},
+    program,
+    raw::{FrameListener, FrameSocket, Tap},
+    transparent::{Carrier, PATIENCE, delay_req, in_the_name_of, ptp, sum_header, udp_sum},
 };
 use nix::sys::signal::Signal;
+use ptp_agent::{capture::Features, lab::netns::Namespace};
 use ptp_common::{
     time::{Ptp, Time},
     wire::{Body, Bracket, Flags, Message, TimeInterval},
@@ -35,15 +39,29 @@ struct Asking {
 impl Asking {
     /// A server whose answers the kernel gives, and a client with raw frames.
     fn start(transport: &str, arguments: &[&str]) -> Needed<Self> {
-        kernel_programs()?;
+        Self::start_on(Wire::new()?, transport, "tc", "answered in the kernel", arguments)
+    }
+
+    /// The same by XDP, which takes a client whose end of the veth has NAPI.
+    fn start_native(transport: &str, arguments: &[&str]) -> Needed<Self> {
         let wire = Wire::new()?;
+        napi(&wire)?;
+        Self::start_on(wire, transport, "xdp", "answered by XDP", arguments)
+    }
+
+    fn start_on(
+        wire: Wire,
+        transport: &str,
+        mode: &str,
+        proof: &str,
+        arguments: &[&str],
+    ) -> Needed<Self> {
+        kernel_programs()?;
         let mut all = vec!["serve", "-i", "gm0", "--transport", transport];
-        all.extend(["--kernel-answers", "tc", "--clock", "system"]);
+        all.extend(["--kernel-answers", mode, "--clock", "system"]);
         all.extend(arguments);
         let agent = Agent::start_only(&wire.grandmaster, &all);
-        agent.wait_for(0, PATIENCE, "answers in the kernel", |line| {
-            line.text.contains("answered in the kernel").then_some(())
-        });
+        agent.wait_for_text(0, PATIENCE, proof);
         let open = || (FrameSocket::open("ptp0").unwrap(), FrameListener::open("ptp0").unwrap());
         let (send, listen) = wire.client.run(open).unwrap();
         let server_mac = mac(&wire.grandmaster, "gm0");
@@ -68,6 +86,22 @@ impl Asking {
         })
     }
 
+    /// Sends many requests at once, each of another client of an address or all of one; how many are answered.
+    fn answered(&self, source: [u8; 4], requests: u16, is_one_client: bool) -> usize {
+        for number in 0..requests {
+            let mut frame = self.v4(source, SERVER, number);
+            if !is_one_client {
+                frame[42 + 20..42 + 22].copy_from_slice(&(number | 1 << 15).to_be_bytes());
+            }
+            self.send.send(&frame).unwrap();
+        }
+        let mut answered = 0;
+        while self.listen.hear(SOON, |frame| (ptp(frame)?[0] & 0x0f == 9).then_some(())).is_some() {
+            answered += 1;
+        }
+        answered
+    }
+
     /// A request over IPv4 from one address to one or to the group.
     fn v4(&self, source: [u8; 4], destination: [u8; 4], number: u16) -> Vec<u8> {
         let mut request = delay_req(port(3), number);
@@ -88,16 +122,11 @@ impl Asking {
     }
 }
 
-/// A frame over IPv4 in the client's name; others as they are.
-fn from_client(mut frame: Vec<u8>) -> Vec<u8> {
-    if frame[12..14] == [0x08, 0x00] {
-        frame[26..30].copy_from_slice(&CLIENT);
-        sum_header(&mut frame);
-        frame[40..42].fill(0);
-        let sum = !udp_sum(&frame).unwrap_or_default();
-        frame[40..42].copy_from_slice(&sum.to_be_bytes());
-    }
-    frame
+/// Lets the client's end of a veth take what XDP sends.
+fn napi(wire: &Wire) -> Needed<()> {
+    let mut ethtool = wire.client.command(program("ethtool")?);
+    output(ethtool.args(["-K", "ptp0", "gro", "on"]));
+    Ok(())
 }
 
 fn time_of(message: &[u8]) -> Time<Ptp> {
@@ -116,15 +145,21 @@ fn is_now(time: Time<Ptp>, begin: Time<Ptp>) -> bool {
 
 #[test]
 fn answer_is_right_whatever_carries_the_request_and_the_agent_need_not_run() {
-    for (transport, carrier) in
-        [("l2", Carrier::Ethernet), ("udp4", Carrier::Udp4), ("udp6", Carrier::Udp6)]
-    {
-        let asking = need!(Asking::start(transport, &[]));
+    for (transport, carrier, is_native) in [
+        ("l2", Carrier::Ethernet, false),
+        ("udp4", Carrier::Udp4, false),
+        ("udp6", Carrier::Udp6, false),
+        ("l2", Carrier::Ethernet, true),
+        ("udp4", Carrier::Udp4, true),
+        ("udp6", Carrier::Udp6, true),
+    ] {
+        let start = if is_native { Asking::start_native } else { Asking::start };
+        let asking = need!(start(transport, &[]));
         asking.signal(Signal::SIGSTOP);
         let begin: Time<Ptp> = now().into();
         let mut request = delay_req(port(3), 77);
         request[8..16].copy_from_slice(&(5_i64 << 16).to_be_bytes());
-        let frame = from_client(carrier.frame(&request));
+        let frame = in_the_name_of(CLIENT, carrier.frame(&request));
         let (message, frame) =
             asking.ask(&frame, PATIENCE).unwrap_or_else(|| panic!("{transport}: no answer"));
         asking.signal(Signal::SIGCONT);
@@ -137,14 +172,22 @@ fn answer_is_right_whatever_carries_the_request_and_the_agent_need_not_run() {
         assert!(udp_sum(&frame).is_none_or(|sum| sum == 0xffff), "{transport}: checksum");
         assert_eq!(frame[6..12], asking.server_mac, "{transport}");
         // The packet of a request that follows is the daemon's or the kernel's: never lost.
-        let next = from_client(carrier.frame(&delay_req(port(4), 78)));
+        let next = in_the_name_of(CLIENT, carrier.frame(&delay_req(port(4), 78)));
         assert!(asking.ask(&next, PATIENCE).is_some());
     }
 }
 
 #[test]
 fn nobody_is_answered_from_or_to_an_address_that_is_all_s_or_our_own() {
-    let asking = need!(Asking::start("udp4", &[]));
+    only_hosts_are_answered(&need!(Asking::start("udp4", &[])));
+}
+
+#[test]
+fn nor_by_xdp() {
+    only_hosts_are_answered(&need!(Asking::start_native("udp4", &[])));
+}
+
+fn only_hosts_are_answered(asking: &Asking) {
     asking.signal(Signal::SIGSTOP);
     let unicast = asking.ask(&asking.v4(CLIENT, SERVER, 1), PATIENCE);
     let (message, frame) = unicast.expect("one address asks another");
@@ -164,9 +207,12 @@ fn nobody_is_answered_from_or_to_an_address_that_is_all_s_or_our_own() {
         let answer = asking.ask(&frame, SOON / 6);
         assert!(answer.is_none(), "{source:?} to {destination:?}");
     }
-    // A sender that is a group of MAC addresses.
+    // A sender that is a group of MAC addresses, and a frame to another host.
     let mut frame = asking.v4(CLIENT, SERVER, 20);
     frame[6] |= 1;
+    assert!(asking.ask(&frame, SOON / 6).is_none());
+    let mut frame = asking.v4(CLIENT, SERVER, 22);
+    frame[5] ^= 1;
     assert!(asking.ask(&frame, SOON / 6).is_none());
     let stranger = asking.ask(&asking.v4([203, 0, 113, 9], SERVER, 21), PATIENCE);
     let (message, _) = stranger.expect("from elsewhere");
@@ -204,4 +250,149 @@ fn nobody_is_answered_for_an_agent_that_does_not_run_any_more() {
     }
     let summary = asking.agent.finish();
     assert!(!request(&asking), "an agent that has ended leaves nothing behind: {summary}");
+}
+
+/// What goes over the wire of a frame: the rest of the preamble, checksum and gap that Ethernet adds, and the least
+/// length of a frame.
+fn on_the_wire(frame: &[u8]) -> usize {
+    frame.len().max(60) + 8 + 4 + 12
+}
+
+#[test]
+fn stranger_is_sent_no_more_than_a_fifth_more_than_came_and_so_often_at_the_most() {
+    for start in [Asking::start, Asking::start_native] {
+        let asking = need!(start("udp4", &[]));
+        asking.signal(Signal::SIGSTOP);
+        let stranger = [203, 0, 113, 9];
+        let request = asking.v4(stranger, SERVER, 1);
+        let (_, answer) = asking.ask(&request, PATIENCE).expect("an answer");
+        let factor = on_the_wire(&answer) as f64 / on_the_wire(&request) as f64;
+        assert!(factor <= 1.2, "{factor}");
+        // 1,024 a second (not all of which a listener has room for), and a quarter of that in advance: the requests take a part of a second at the most.
+        let begin = Instant::now();
+        let answered = asking.answered(stranger, 2_000, false);
+        let most = 257 + (begin.elapsed().as_secs_f64() * 1_024.0) as usize;
+        assert!((100..=most).contains(&answered), "{answered} of 2000, at most {most}");
+        // Nobody else goes short by that.
+        assert!(asking.ask(&asking.v4(CLIENT, SERVER, 3_001), PATIENCE).is_some());
+        asking.signal(Signal::SIGCONT);
+    }
+}
+
+#[test]
+fn one_client_cannot_use_up_what_others_are_answered_from() {
+    for start in [Asking::start, Asking::start_native] {
+        let asking = need!(start("udp4", &["--answers-per-client", "8"]));
+        asking.signal(Signal::SIGSTOP);
+        // It is known after its second request.
+        let begin = Instant::now();
+        let answered = asking.answered(CLIENT, 400, true);
+        let most = 5 + (begin.elapsed().as_secs_f64() * 8.0) as usize;
+        assert!((2..=most).contains(&answered), "{answered} of 400, at most {most}");
+        assert!(asking.ask(&asking.v4([192, 0, 2, 7], SERVER, 1_001), PATIENCE).is_some());
+        asking.signal(Signal::SIGCONT);
+    }
+}
+
+#[test]
+fn no_more_is_answered_than_all_may_have_together() {
+    for start in [Asking::start, Asking::start_native] {
+        let asking = need!(start("udp4", &["--answers-per-second", "100"]));
+        asking.signal(Signal::SIGSTOP);
+        let begin = Instant::now();
+        let answered = asking.answered(CLIENT, 400, false);
+        // A tenth of a second in advance, of which newcomers have half, and on each processor.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let seconds = begin.elapsed().as_secs_f64();
+        let most = processors * (11 + (seconds * 100.0) as usize);
+        assert!((1..=most).contains(&answered), "{answered} of 400, at most {most}");
+        asking.signal(Signal::SIGCONT);
+    }
+}
+
+#[test]
+fn program_that_keeps_packets_in_front_is_found_out_and_the_agent_answers_until_it_is_past_it() {
+    if !Features::probe().tcx {
+        eprintln!("skipped: TCX came with Linux 6.6");
+        return;
+    }
+    let asking = need!(Asking::start("l2", &[]));
+    let mark = asking.agent.mark();
+    let attach = || Neighbour::attach_in_front("gm0", TcAttachType::Ingress, Act::Accept);
+    let _other = asking._wire.grandmaster.run(attach).unwrap().unwrap();
+    asking.agent.wait_for_text(mark, PATIENCE, "requests are answered by the agent");
+    let mut number = 0;
+    let mut request = || {
+        number += 1;
+        Carrier::Ethernet.frame(&delay_req(port(3), number))
+    };
+    assert!(asking.ask(&request(), PATIENCE).is_some());
+    let mark = asking.agent.mark();
+    asking.agent.wait_for_text(mark, 2 * PATIENCE, "requests are answered in the kernel");
+    asking.signal(Signal::SIGSTOP);
+    assert!(asking.ask(&request(), PATIENCE).is_some());
+    asking.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn where_xdp_cannot_be_had_or_its_answers_get_no_further_tc_answers_and_that_is_said() {
+    let attach = || Neighbour::attach_in_driver("gm0", Act::Accept);
+    for (is_occupied, has_napi) in [(true, true), (false, false)] {
+        let wire = need!(Wire::new());
+        if has_napi {
+            need!(napi(&wire));
+        }
+        let _other = is_occupied.then(|| wire.grandmaster.run(attach).unwrap().unwrap());
+        let asking =
+            need!(Asking::start_on(wire, "l2", "xdp", "XDP does not answer, TC does", &[]));
+        asking.signal(Signal::SIGSTOP);
+        let frame = Carrier::Ethernet.frame(&delay_req(port(3), 1));
+        assert!(asking.ask(&frame, PATIENCE).is_some(), "{is_occupied} {has_napi}");
+        asking.signal(Signal::SIGCONT);
+        if is_occupied {
+            asking.agent.wait_for_text(0, 2 * PATIENCE, "no_kernel_answers");
+        }
+    }
+}
+
+#[test]
+fn auto_has_xdp_answer_where_it_sees_requests_before_the_stack_stamps_them() {
+    need!(kernel_programs());
+    let host = Namespace::new().unwrap();
+    let tap = match host.run(|| Tap::open("eth0")).unwrap() {
+        Ok(tap) => tap,
+        Err(error) => return eprintln!("skipped: no tap: {error}"),
+    };
+    host.set_up("eth0").unwrap();
+    let arguments = ["serve", "-i", "eth0", "--transport", "l2", "--rx-source", "xdp_native"];
+    let agent = Agent::start_only(&host, &arguments);
+    agent.wait_for_text(0, PATIENCE, "XDP is compared with the stack's stamp");
+    let mut number = 0;
+    let mut is_answered = |patience| {
+        number += 1;
+        let request = delay_req(port(3), number);
+        tap.send(&Carrier::Ethernet.frame(&request)).unwrap();
+        let answer = |frame: &[u8]| {
+            let message = ptp(frame)?;
+            (message.len() >= 54 && message[30..32] == request[30..32]).then_some(())
+        };
+        tap.hear(patience, answer).is_some()
+    };
+    let begin = Instant::now();
+    while !agent.lines().iter().any(|line| line.text.contains("requests are answered by XDP")) {
+        assert!(begin.elapsed() < 2 * PATIENCE, "{}", agent.last_words());
+        is_answered(SOON);
+    }
+    agent.signal(Signal::SIGSTOP);
+    assert!(is_answered(PATIENCE), "by the kernel");
+    agent.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn auto_never_puts_xdp_on_a_veth_which_makes_its_stamps_worse() {
+    let wire = need!(Wire::new());
+    let (proof, source) = ("XDP does not answer, TC does", ["--rx-source", "xdp_native"]);
+    let asking = need!(Asking::start_on(wire, "l2", "auto", proof, &source));
+    let told = asking.agent.lines();
+    assert!(told.iter().any(|line| line.text.contains("XDP makes the stamps of a veth worse")));
 }

@@ -2,13 +2,22 @@
 //! grandmaster far in the past reaches neither chronyd's socket nor the page nor ClockBound's segment.
 //! All namespaces share one clock. Needs root.
 
-use std::{fs, net::SocketAddr, os::unix::net::UnixDatagram, path::Path, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::net::UnixDatagram,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use bpf_tests::{
     agent::{Agent, http_get, series},
+    clocks::Look,
     in_company,
-    links::Wire,
+    links::{Star, Wire},
     need,
+    ptp4l::Ptp4l,
 };
 use ptp_agent::{engine::strategy::Strategy, publish::local::read_status};
 use ptp_clock_reader::{PtpClock, State};
@@ -108,4 +117,62 @@ fn samples_status_metrics_and_page_say_how_far_and_against_whom() {
     assert!(time.interval_ns.is_some() && time.precision_ns.is_some(), "{time:?}");
     agent.finish();
     grandmaster.finish();
+}
+
+/// How often a follower's clock is outside of its own bound in some seconds, of how many looks; the farthest one.
+fn outside(page: &Path) -> (u32, u32, Option<Look>) {
+    let page = PtpClock::open(page).unwrap();
+    let (mut outside, mut looks, mut farthest) = (0, 0, None::<Look>);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        thread::sleep(Duration::from_millis(5));
+        let Some(look) = Look::at(&page) else { continue };
+        looks += 1;
+        outside += u32::from(!look.is_within());
+        if farthest.is_none_or(|far| look.error_ns.abs() > far.error_ns.abs()) {
+            farthest = Some(look);
+        }
+    }
+    (outside, looks, farthest)
+}
+
+/// A quiet link is where a bound that is made of the noise alone is smallest, and false: the delay of a cold transmit
+/// path on one side only is no noise.
+#[test]
+fn bound_holds_on_quiet_links_whoever_serves_and_whatever_is_between() {
+    let _machine = in_company();
+    let directory = tempfile::tempdir().unwrap();
+    let (star, switched, wire) = (need!(Star::new(2)), need!(Star::new(2)), need!(Wire::new()));
+    let rates = "logSyncInterval -3\nlogMinDelayReqInterval -3";
+    let _ptp4l = need!(Ptp4l::grandmaster(&star.leaves[0], &["eth0"], &[rates]));
+    let mut own = Agent::start(&switched.leaves[0], &bpf_tests::agent::SERVE);
+    let mut straight = serve(&wire, &[]);
+    let followers = [
+        ("ptp4l", &star.leaves[1], "eth0"),
+        ("switched", &switched.leaves[1], "eth0"),
+        ("straight", &wire.client, "ptp0"),
+    ];
+    let mut followers = followers.map(|(name, namespace, interface)| {
+        let page = directory.path().join(name);
+        let words = page.display().to_string();
+        let run = ["run", "-i", interface, "--clock", "virtual", "--page", &words];
+        (Agent::start(namespace, &run), page)
+    });
+    for (follower, _) in &followers {
+        follower.wait_for_sample(0, PATIENCE, "lock", |sample| sample["state"] == "locked");
+    }
+    thread::scope(|scope| {
+        for (_, page) in &followers {
+            scope.spawn(move || {
+                let (outside, looks, farthest) = outside(page);
+                println!("{outside} of {looks} outside, farthest {farthest:?}");
+                assert!(outside == 0 && looks > 100, "{outside} of {looks}: {farthest:?}");
+            });
+        }
+    });
+    for (follower, _) in &mut followers {
+        follower.finish();
+    }
+    own.finish();
+    straight.finish();
 }

@@ -8,7 +8,7 @@ mod start_and_end;
 use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::PathBuf,
     process::Command,
     thread,
@@ -18,7 +18,8 @@ use std::{
 use aya::programs::{SchedClassifier, TcAttachType};
 use bpf_tests::{
     agent::{Agent, SERVE, START, binary, field, http_get, run_to_end, series},
-    children::Running,
+    children::{Running, Stream},
+    clocks::processor_ns,
     forge::{Party, announce, message, now, port},
     in_company,
     links::{Star, Wire, ip, output},

@@ -10,10 +10,11 @@ use std::{
 
 use bpf_tests::{
     agent::{Agent, field},
+    children::Line,
     forge::{Party, announce, message, port},
     frames::Recipe,
     in_company,
-    links::{Star, Wire},
+    links::{Star, Wire, ip, mac},
     median, need,
     ptp4l::Ptp4l,
     raw::FrameSocket,
@@ -96,6 +97,43 @@ fn priority_tag_is_no_vlan() {
         follower.finish();
         end.store(true, Ordering::Relaxed);
     });
+}
+
+/// On a wire that others share, or in promiscuous mode, a packet socket sees what is addressed to somebody else.
+#[test]
+fn frame_to_another_host_is_no_message_to_this_one() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let _server = agent(&wire.grandmaster, &format!("{SERVE} l2"));
+    ip(&wire.client, "link set dev ptp0 promisc on");
+    let socket = wire.grandmaster.run(|| FrameSocket::open("gm0")).unwrap().unwrap();
+    let mut follower = agent(&wire.client, "run -i ptp0 --transport l2 --clock virtual");
+    follower.wait_for_samples(0, PATIENCE, 4);
+    let own = mac(&wire.client, "ptp0");
+    let best = |sequence_id, destination_mac| {
+        let header = Header { log_message_interval: -3, ..Header::new(port(0x66), sequence_id) };
+        let message = message(header, announce(port(0x66).clock_identity, 1));
+        Recipe { destination_mac, message, ..Recipe::sync_on_ethernet() }.frame()
+    };
+    let mark = follower.mark();
+    for sequence_id in 0..16 {
+        // To somebody else, and to a group that nobody has joined.
+        socket.send(&best(sequence_id, [2, 0, 0, 0, 0, 0x77])).unwrap();
+        socket.send(&best(sequence_id, [0x01, 0, 0x5e, 0, 1, 0x77])).unwrap();
+        follower.wait_for_samples(follower.mark(), PATIENCE, 1);
+    }
+    let is_followed = |line: &Line| line.text.contains("following grandmaster=666666");
+    assert!(!follower.lines()[mark..].iter().any(is_followed), "{}", follower.last_words());
+    // To this host it is one, or the test would show nothing.
+    for sequence_id in 16..32 {
+        socket.send(&best(sequence_id, own)).unwrap();
+        follower.wait_for_samples(follower.mark(), PATIENCE, 1);
+        if follower.lines()[mark..].iter().any(is_followed) {
+            follower.finish();
+            return;
+        }
+    }
+    follower.wait_for_text(mark, PATIENCE, "following grandmaster=666666");
 }
 
 #[test]

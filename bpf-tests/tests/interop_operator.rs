@@ -63,6 +63,8 @@ const EMPTY_PANELS: &[&str] = &[
     "Requests by who answered them",
     "Servers of NTP",
     "NTP requests",
+    "Pulse per second",
+    "Pulses and sentences",
     "Unicast: clients, servers and grants",
     "Unicast: requests and late messages",
     "Quality of frequency",

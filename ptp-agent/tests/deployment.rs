@@ -16,7 +16,8 @@ use ptp_agent::{
         alarms::Alarm,
         metrics::{
             CapturePoint, Direction, FAMILIES, Forwarding, Histogram, HostClock, Metrics,
-            NtpFigures, SourceFigures, StampOutcome, SyncEFigures, UnicastFigures, Way,
+            NtpFigures, NtsFigures, PulseFigures, SourceFigures, StampOutcome, SyncEFigures,
+            UnicastFigures, Way,
         },
         snapshot::{DpllStatus, EsmcStatus},
     },
@@ -160,6 +161,8 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
         stratum: Some(1),
         requests: 1,
         exchanges: 1,
+        nts: Some(NtsFigures::default()),
+        is_answering: Some(true),
     };
     metrics.set_ntp_servers([("192.0.2.1".to_owned(), server)].into());
     let heard = EsmcStatus {
@@ -169,6 +172,13 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
         ..EsmcStatus::default()
     };
     metrics.set_synce(SyncEFigures::new(&[heard], &[DpllStatus::default()]));
+    metrics.set_pulse(Some(PulseFigures {
+        offset_seconds: Some(0.0),
+        pulses: [("used", 1)].into(),
+        sentences: [("named", 1)].into(),
+        fix: Some(true),
+        ..PulseFigures::default()
+    }));
     metrics.set_alarms(Alarm::ALL.iter().map(|alarm| (alarm.name(), false)));
     let messages = TYPES
         .iter()

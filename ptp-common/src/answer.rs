@@ -196,10 +196,32 @@ pub mod interface {
     pub const SPTP: u64 = 4;
     /// CSPTP is answered.
     pub const CSPTP: u64 = 8;
+    /// XDP answers, in front of TC.
+    pub const XDP: u64 = 16;
+    /// What XDP answers goes out by a redirect to the same interface, and not by `XDP_TX`: a veth hands that on only where
+    /// the other end has a program of its own, and loses it silently otherwise.
+    pub const REDIRECT: u64 = 32;
+    /// TC answers nothing but the agent's own trials: whoever listens with a packet socket has heard a request before TC, and
+    /// answers as well.
+    pub const XDP_ALONE: u64 = 128;
+    /// XDP and TC see which of them is nearer to the wire.
+    pub const COMPARE: u64 = 64;
     /// Where the interface's number is among the flags.
     pub const NUMBER_SHIFT: u32 = 8;
     /// Where the number of [`crate::classify::Network`] is.
     pub const NETWORK_SHIFT: u32 = 16;
+}
+
+/// Sums over requests that both points have seen.
+pub mod compared {
+    /// How many.
+    pub const COUNT: usize = 0;
+    /// How many of them XDP has seen before the stack's stamp.
+    pub const XDP_EARLIER: usize = 1;
+    /// The stack's stamp minus XDP's clock, ns, signed.
+    pub const SUM_NS: usize = 2;
+    /// How many there are.
+    pub const LENGTH: usize = 3;
 }
 
 /// Length of Delay_Resp, bytes.

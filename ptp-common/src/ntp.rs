@@ -2,6 +2,8 @@
 //! begins and ends (RFC 7822). Written by hand because the crates that have it bring a whole daemon along or
 //! promise no stable interface. Authentication is not done here: what follows the header is only found.
 
+pub mod nts;
+
 use core::fmt;
 
 use crate::time::{Duration, NANOS_PER_SEC, Real, Time};

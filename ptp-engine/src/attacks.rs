@@ -1,6 +1,8 @@
 //! What somebody on the network may try, and what a faulty grandmaster does: the receiver in virtual
 //! time, told by its public side alone.
 
+mod variants;
+
 use super::{
     Change, Command, Destination, PortIndex, PortState, SentToken, Transmit,
     counters::Drop,

@@ -3,9 +3,11 @@
 
 pub mod contention;
 mod link;
+mod pulse;
 pub mod servers;
 
 pub use link::{AsCapable, Rules};
+pub use pulse::{PulseConfig, PulsePart};
 
 use crate::prelude::*;
 use crate::{
@@ -122,6 +124,8 @@ pub struct ReceiverConfig {
     pub on_disagreement: sources::Policy,
     /// Servers of NTP that are asked as well, or instead.
     pub ntp: Option<NtpConfig>,
+    /// A pulse per second that is watched as well, or followed.
+    pub pulse: Option<PulseConfig>,
     /// Seed for the randomised intervals; the same seed and inputs give the same actions.
     pub seed: u64,
     /// Where the clock may serve as well: how. `None`: it is a client only.
@@ -144,6 +148,7 @@ impl ReceiverConfig {
             witness_domains: Vec::new(),
             on_disagreement: sources::Policy::Alarm,
             ntp: None,
+            pulse: None,
             seed,
             contention: None,
             servers: Vec::new(),

@@ -1,20 +1,28 @@
 //! The bytes of a message to send.
 
-use core::{fmt, ops};
+use core::{
+    fmt,
+    ops::{self, Range},
+};
 
 use ptp_common::{
     ntp::{HEADER_LENGTH, NtpPacket, over_ptp},
+    time::{Duration, Mono, Time},
     wire::{
         Body, Bracket, Header, Message, TlvBuilder, Tlvs, WireError,
         gptp::{self, FollowUpInformation},
     },
 };
 
+/// Where a packet of NTP has its transmit time.
+const TRANSMIT: Range<usize> = 40..48;
+
 /// The bytes of a message to send: the longest fixed part has 64, and the rest is room for TLVs.
 #[derive(Clone, Copy)]
 pub struct Datagram {
     bytes: [u8; Self::CAPACITY],
     length: u8,
+    made: Option<Time<Mono>>,
 }
 
 impl Datagram {
@@ -24,7 +32,7 @@ impl Datagram {
     /// A message without TLVs.
     pub fn new(header: Header, body: Body) -> Self {
         // Cannot fail, but an empty datagram beats a panic.
-        let none = Self { bytes: [0; Self::CAPACITY], length: 0 };
+        let none = Self { bytes: [0; Self::CAPACITY], length: 0, made: None };
         Self::with_tlvs(header, body, Tlvs::NONE).unwrap_or(none)
     }
 
@@ -55,7 +63,27 @@ impl Datagram {
     pub fn of_ntp(packet: &NtpPacket) -> Self {
         let mut bytes = [0; Self::CAPACITY];
         bytes[..HEADER_LENGTH].copy_from_slice(&packet.to_bytes());
-        Self { bytes, length: HEADER_LENGTH as u8 }
+        Self { bytes, length: HEADER_LENGTH as u8, made: None }
+    }
+
+    /// An answer of NTP that was made at `made` and tells when it is expected to leave, if nothing holds it up on its way to the
+    /// socket more than usual.
+    pub fn of_ntp_answer(packet: &NtpPacket, made: Time<Mono>) -> Self {
+        Self { made: Some(made), ..Self::of_ntp(packet) }
+    }
+
+    /// When it was made, where what it tells depends on how soon it is sent.
+    pub const fn made(&self) -> Option<Time<Mono>> {
+        self.made
+    }
+
+    /// It is sent later by so much, or sooner, than was expected when it was made, and tells that time.
+    pub fn leave_later(&mut self, by: Duration) {
+        let place = self.bytes.get_mut(TRANSMIT).and_then(|it| it.first_chunk_mut::<8>());
+        let Some(field) = place else { return };
+        // Of 2^-32 s; less than that is lost.
+        let later = by.as_scaled_nanos() * (1 << 16) / 1_000_000_000;
+        *field = u64::from_be_bytes(*field).wrapping_add_signed(later as i64).to_be_bytes();
     }
 
     /// The same inside of a message of PTP.
@@ -63,7 +91,7 @@ impl Datagram {
         let message = over_ptp::wrap(packet);
         let mut bytes = [0; Self::CAPACITY];
         bytes[..message.len()].copy_from_slice(&message);
-        Self { bytes, length: message.len() as u8 }
+        Self { bytes, length: message.len() as u8, made: None }
     }
 
     /// A message with TLVs behind it.
@@ -73,7 +101,7 @@ impl Datagram {
     pub fn with_tlvs(header: Header, body: Body, tlvs: Tlvs<'_>) -> Result<Self, WireError> {
         let mut bytes = [0; Self::CAPACITY];
         let length = Message { header, body, tlvs }.emit(&mut bytes)?;
-        Ok(Self { bytes, length: length as u8 })
+        Ok(Self { bytes, length: length as u8, made: None })
     }
 }
 
@@ -102,7 +130,24 @@ impl fmt::Debug for Datagram {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ptp_common::wire::{PortIdentity, Timestamp, Tlv, TlvBuilder, TlvType};
+    use ptp_common::{
+        ntp::NtpTimestamp,
+        wire::{PortIdentity, Timestamp, Tlv, TlvBuilder, TlvType},
+    };
+
+    #[test]
+    fn an_answer_that_is_held_up_tells_a_later_time_and_nothing_else_changes() {
+        let packet = NtpPacket::request(NtpTimestamp(0x0102_0304_ffff_ff00), 6);
+        let mut datagram = Datagram::of_ntp_answer(&packet, Time::from_nanos(7));
+        assert_eq!(datagram.made(), Some(Time::from_nanos(7)));
+        // A second, and a quarter of one less.
+        datagram.leave_later(Duration::from_millis(1_000));
+        datagram.leave_later(-Duration::from_millis(250));
+        let (later, _) = NtpPacket::parse(&datagram).unwrap();
+        let transmit = NtpTimestamp(0x0102_0305_bfff_ff00);
+        assert_eq!(later, NtpPacket { transmit, ..packet });
+        assert_eq!(Datagram::of_ntp(&packet).made(), None);
+    }
 
     #[test]
     fn every_message_has_room_for_tlvs_and_no_more_than_that() {

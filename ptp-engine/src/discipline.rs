@@ -5,8 +5,10 @@
 mod council;
 mod driven;
 mod ntp;
+mod pulse;
 mod sample;
 mod servers;
+mod shift;
 mod steering;
 #[cfg(test)]
 mod tests;
@@ -37,12 +39,13 @@ use crate::{
 };
 use council::Council;
 pub use council::{MAX_WITNESS_DOMAINS, Source, Standing};
-pub use ntp::NtpServerStatus;
+pub use ntp::{NtpServerStatus, Shifted};
 use ptp_common::{
     data_set::TimeProperties,
     time::{Duration, Mono, Ptp, Time},
     wire::{ClockIdentity, PortIdentity},
 };
+pub use pulse::{NmeaStatus, PulseStatus};
 pub use sample::Sample;
 
 /// Sync messages that may be missing before the servo goes into holdover, Sync intervals.
@@ -128,6 +131,8 @@ pub struct Discipline<C> {
     sync_at: Option<Time<Mono>>,
     sync_gap: Duration,
     state: ServoState,
+    /// Since when it has been locked without a break.
+    locked_at: Option<Time<Mono>>,
     /// The clock may not follow the reference, and that has been told.
     is_refused: bool,
     /// The clock does not follow at present: nothing is to be measured.
@@ -136,6 +141,8 @@ pub struct Discipline<C> {
     council: Council,
     /// Servers of NTP that are asked.
     ntp: Option<Box<ntp::Servers>>,
+    /// A pulse per second.
+    pulse: Option<Box<pulse::Pulses>>,
     /// When the time that is served was last set, be it the clock or what lies between it and the domain.
     set_at: Option<Time<Mono>>,
     served_offset: Duration,
@@ -204,10 +211,12 @@ impl<C: Clock> Discipline<C> {
             config.strategy
         };
         let council = Council::new(&config, cx);
+        let behind = config.ports.len() + config.ntp.as_ref().map_or(0, |it| it.servers.len());
         let ntp = config
             .ntp
             .take()
             .map(|ntp| Box::new(ntp::Servers::new(&ntp, config.ports.len(), config.seed, cx.now)));
+        let pulse = config.pulse.take().map(|it| Box::new(pulse::Pulses::new(it, behind)));
         let mut said = Commands::default();
         let mut inner = Context { now: cx.now, clock: cx.clock, out: &mut said };
         let node = match config.contention.take() {
@@ -218,6 +227,7 @@ impl<C: Clock> Discipline<C> {
             strategist: Strategist::new(choice),
             node,
             state: servo.state(),
+            locked_at: None,
             servo,
             clock,
             epoch: 0,
@@ -232,6 +242,7 @@ impl<C: Clock> Discipline<C> {
             is_paused: false,
             council,
             ntp,
+            pulse,
             set_at: None,
             served_offset: Duration::ZERO,
             said,
@@ -273,6 +284,8 @@ impl<C: Clock> Discipline<C> {
     /// How the two ways of the path differ, as for [`PortConfig::delay_asymmetry`], of all ports.
     pub fn set_delay_asymmetry(&mut self, asymmetry: Duration) {
         self.node.instance_mut().set_delay_asymmetry(asymmetry);
+        // Which moves the clock.
+        self.forget_usual();
     }
 
     /// How requests are sent and which Sync messages are learnt from.
@@ -367,7 +380,7 @@ impl<C: Clock> Discipline<C> {
     }
 
     fn measured(&mut self, way: &mut Way<'_, '_>, measurement: &Measurement) {
-        if self.follows_ntp() {
+        if self.follows_ntp() || self.follows_pulse() {
             return;
         }
         let now = way.now;

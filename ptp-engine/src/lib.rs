@@ -31,6 +31,7 @@ pub mod limits;
 pub mod link;
 #[cfg(any(test, target_os = "none"))]
 mod math;
+pub mod nmea;
 pub mod node;
 pub mod ntp;
 pub mod observer;
@@ -38,6 +39,7 @@ pub mod origin;
 pub mod outcome;
 pub mod prefix;
 mod prelude;
+pub mod pulse;
 pub mod receiver;
 mod round_trip;
 mod seam;

@@ -39,6 +39,8 @@ pub const CONFIRM_SILENCE: i32 = 2;
 /// Announce messages in a row after which another priority, class or distance of the same sender is
 /// believed.
 pub const CONFIRM_RANK: u8 = 2;
+/// For as many halves of an interval nobody may have said the old one in the sender's name meanwhile.
+pub const CONFIRM_RANK_HALVES: i32 = 3;
 
 /// A received `logMessageInterval`, if it is an interval.
 pub fn log_interval(log: i8) -> Option<i8> {
@@ -130,6 +132,7 @@ mod tests {
             ("confirm-time", CONFIRM_TIME.to_string()),
             ("confirm-silence", CONFIRM_SILENCE.to_string()),
             ("confirm-rank", CONFIRM_RANK.to_string()),
+            ("confirm-rank-silence", (f64::from(CONFIRM_RANK_HALVES) / 2.0).to_string()),
         ];
         for (name, value) in rows {
             let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` |")));

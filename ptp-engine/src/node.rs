@@ -187,11 +187,11 @@ impl Engine for Node {
             }
             Input::Sent { token, stamp } => self.sent(cx, token, stamp),
             Input::Link { on, state } => self.link_state(cx, on, state),
-            // A node has sockets of its own.
-            Input::Passed(_) => {}
+            // A node has sockets of its own, and no pulses.
+            Input::Passed(_) | Input::Pulse(_) | Input::Nmea { .. } => {}
         }
         for instance in &mut self.instances {
-            instance.attend_unicast(cx);
+            instance.attend_partners(cx);
         }
     }
 

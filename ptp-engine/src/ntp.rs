@@ -4,6 +4,7 @@
 //! followed or only watched is decided elsewhere.
 
 mod client;
+pub mod nts;
 mod server;
 mod smear;
 #[cfg(test)]

@@ -16,10 +16,12 @@
 //!
 //! The engine is sans I/O and its memory is bounded whatever arrives.
 
+mod asked;
 mod driven;
 mod figures;
 mod path;
 mod pending;
+mod sample;
 mod seen;
 #[cfg(test)]
 mod tests;
@@ -27,9 +29,10 @@ mod tests;
 use crate::extras;
 use crate::prelude::*;
 use crate::stamp::{Stamp, StampSource};
+use asked::Asked;
 use core::num::NonZeroUsize;
 use lru::LruCache;
-use path::{Link, Path, Point, Taken};
+use path::{Link, Path, Point};
 use pending::{
     CompleteDelay, CompletePdelay, CompleteSync, Duplicate, PdelayRespPart, PeerRequests,
     RequestPart, Requests, ResponsePart, SyncPart, Syncs,
@@ -39,6 +42,8 @@ use ptp_common::{
     time::{Duration, Mono, Ptp, Real, Time},
     wire::{Body, Flags, Header, MessageType, MessageView, PortIdentity, TimeInterval, WireError},
 };
+
+use sample::on_ptp_scale;
 
 pub use crate::seam::ObservedPacket;
 pub use crate::spread::Spread;
@@ -135,6 +140,7 @@ impl Port {
 pub struct Observer {
     ports: LruCache<PortKey, Port>,
     links: LruCache<DomainKey, Link>,
+    asked: Asked,
     refusals: Refusals,
     /// When [`Self::advance`] is to be called again, if anything is waited for.
     due: Option<Time<Mono>>,
@@ -154,6 +160,7 @@ impl Observer {
         Self {
             ports: LruCache::new(PORTS),
             links: LruCache::new(LINKS),
+            asked: Asked::default(),
             refusals: Refusals::default(),
             due: None,
         }
@@ -175,6 +182,7 @@ impl Observer {
         for (_, port) in self.ports.iter_mut() {
             port.expire(now);
         }
+        self.expire_asked(now);
         self.due = (!self.ports.is_empty()).then(|| now + LOOK);
     }
 
@@ -210,6 +218,9 @@ impl Observer {
             port_identity: header.source_port_identity,
         };
         let stamp = packet.stamp.map(|stamp| PacketStamp { stamp, real: packet.real });
+        if let Some(part) = self.part_of_exchange(packet, &header, &body) {
+            return self.exchange(now, key, stamp, part);
+        }
         self.heard(now, key, body.message_type())?;
         match body {
             Body::Sync { origin_timestamp } => {
@@ -355,7 +366,7 @@ impl Observer {
                 }))
             }
             Direction::Ingress => {
-                let sample = port.measure(link_delay, sequence_id, stamp, real, t1)?;
+                let sample = port.measure(link_delay, sequence_id, stamp, real, t1, None)?;
                 Some(Observation::Offset(sample))
             }
         }
@@ -532,53 +543,6 @@ impl Observer {
             delay: Some(delay),
         }))
     }
-}
-
-impl Port {
-    /// Makes a sample of a Sync from outside.
-    fn measure(
-        &mut self,
-        link_delay: Option<Duration>,
-        sequence_id: u16,
-        stamp: Stamp,
-        real: Time<Real>,
-        t1: Time<Ptp>,
-    ) -> Option<OffsetSample> {
-        let path = self.path.get_or_insert_default();
-        let difference = stamp.time.ahead_of(t1);
-        match path.sync(Point { at: stamp.time, difference }) {
-            Taken::Yes => {}
-            Taken::Outlier => self.seen.losses.outlier += 1,
-            Taken::Jump => self.seen.losses.clock_jump += 1,
-        }
-        let there = path.fastest_sync(stamp.time)?;
-        // End to end where there is somebody who measures it, else the delay of the link.
-        let delay = path.delay(stamp.time).or(link_delay);
-        // Before the first Announce nobody knows what the transmitter's time means.
-        let utc_offset = self.seen.announced?.utc_offset();
-        let to_real = real.ahead_of(stamp.time) + utc_offset;
-        let offset = |difference: Duration| difference + to_real - delay.unwrap_or_default();
-        let sample = OffsetSample {
-            domain: self.seen.key.domain,
-            source: self.seen.key.port_identity,
-            sequence_id,
-            at: stamp.time,
-            offset: offset(there),
-            raw_offset: offset(difference),
-            delay,
-            frequency_ppb: path.drift().map(|drift| drift * 1e9),
-            rx_source: stamp.source,
-            tx_source: self.tx_source,
-        };
-        self.seen.offset.record(sample.raw_offset.as_nanos_f64());
-        self.seen.sample = Some(sample);
-        Some(sample)
-    }
-}
-
-/// The host's time on the scale of the domain.
-fn on_ptp_scale(real: Time<Real>, announced: &Announced) -> Time<Ptp> {
-    real.at_offset(announced.utc_offset())
 }
 
 const fn opposite(direction: Direction) -> Direction {

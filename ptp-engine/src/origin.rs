@@ -155,6 +155,7 @@ mod tests {
             interval: Interval { lo: nanos(-3_000), hi: nanos(5_000) },
             basis: Basis::Causality,
             is_clipped: false,
+            growth: Duration::ZERO,
         }
     }
 

@@ -84,6 +84,15 @@ pub enum Input<'a> {
     },
     /// A packet passed a hook, on its way in or out, to or from whomever: what an observer sees, who has no sockets.
     Passed(ObservedPacket<'a>),
+    /// The edge of a pulse per second.
+    Pulse(Stamp),
+    /// Bytes of the serial line of a receiver that says which seconds the pulses are (NMEA 0183).
+    Nmea {
+        /// When they arrived.
+        at: Time<Mono>,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
     /// The link of a port came up or went down. To say what is known already does no harm.
     Link {
         /// Which.
@@ -102,6 +111,8 @@ pub struct ObservedPacket<'a> {
     pub direction: Direction,
     /// VLAN identifier of the outermost tag; 0 (a priority tag) is the same as none.
     pub vlan: Option<u16>,
+    /// From whom to whom, without ports; `None` where that is not known.
+    pub between: Option<(Address, Address)>,
     /// The PTP message or its beginning, as long as header and fixed body are there.
     pub bytes: &'a [u8],
     /// When it passed, on CLOCK_MONOTONIC; `None` where the stamp was lost.

@@ -26,6 +26,10 @@ pub enum SourceId {
     },
     /// A server of NTP.
     Ntp(IpAddr),
+    /// A pulse per second.
+    Pulse,
+    /// The sentences of a receiver, which say which second it is.
+    Nmea,
 }
 
 /// What is done where sources contradict each other (`--on-disagreement`).

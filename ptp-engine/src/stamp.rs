@@ -25,6 +25,12 @@ pub enum StampSource {
     XmitDone,
     /// The driver's software stamp from the socket's error queue.
     DriverSoftware,
+    /// The clock of the network card.
+    Hardware,
+    /// The kernel's stamp of a pulse per second (RFC 2783).
+    Pps,
+    /// The stamp of an edge at a pin of a hardware clock.
+    Extts,
     /// No host at all: drawn by the simulator.
     Simulated,
 }
@@ -41,6 +47,9 @@ impl StampSource {
             Self::StartXmit => "start_xmit",
             Self::XmitDone => "xmit_done",
             Self::DriverSoftware => "driver_software",
+            Self::Hardware => "hardware",
+            Self::Pps => "pps",
+            Self::Extts => "extts",
             Self::Simulated => "simulated",
         }
     }

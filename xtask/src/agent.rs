@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    conformance,
+    asking, conformance,
     package::{self, Built},
     process::{cargo, cargo_program, command, find, is_root, target_directory, workspace},
     truth,
@@ -40,11 +40,23 @@ pub(crate) enum Bench {
     /// How many Delay_Req are answered in a flood, and the honest client's among them: by the kernel, by the agent, by
     /// ptp4l; see docs/answers.md
     Answers(Arguments),
+    /// How near to the truth receive stamps are, of ptp4l, of the agent and of the kernel's answers at TC and by XDP, and the
+    /// client's true error against each; see docs/answers.md
+    Receipt(Arguments),
+    /// How many Delay_Req a second the kernel answers at the most, by XDP and at TC; see docs/answers.md
+    Ceiling(Arguments),
     /// How many exchanges of CSPTP and SPTP are answered whole in a flood, by the kernel and by the agent; see
     /// docs/csptp.md
     Exchanges(Arguments),
+    /// How many clients one server serves by unicast, and how late; see docs/unicast.md
+    Unicast(Arguments),
+    /// How true the time is that is asked for by CSPTP and SPTP, beside end to end in the same run; see docs/csptp.md
+    Asking(asking::Arguments),
     /// What attackers reach, with ptp4l beside the agent: displacement, bound, alarm, recovery
     Attacks(Arguments),
+    /// What authentication costs a message, and whether it changes the error of time: a grandmaster and a follower with
+    /// keys and two without, at once; see docs/authentication.md
+    Authentication(Arguments),
     /// What many hosts cost and can order: `rules` (a Prometheus with 500 simulated agents) or `orders` (this agent,
     /// ptp4l and chrony); see docs/fleet.md
     Fleet(Arguments),
@@ -74,11 +86,24 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
         Bench::Answers(arguments) => {
             with_test_program("answers", &package::binary()?, &arguments.arguments)
         }
+        Bench::Receipt(arguments) => {
+            with_test_program("receipt", &package::binary()?, &arguments.arguments)
+        }
+        Bench::Ceiling(arguments) => {
+            with_test_program("ceiling", &package::binary()?, &arguments.arguments)
+        }
         Bench::Exchanges(arguments) => {
             with_test_program("exchanges", &package::binary()?, &arguments.arguments)
         }
+        Bench::Unicast(arguments) => {
+            with_test_program("unicast", &package::binary()?, &arguments.arguments)
+        }
+        Bench::Asking(arguments) => asking::run(arguments),
         Bench::Attacks(arguments) => {
             with_test_program("attacks", &package::binary()?, &arguments.arguments)
+        }
+        Bench::Authentication(arguments) => {
+            with_test_program("authenticated", &package::binary()?, &arguments.arguments)
         }
         Bench::Faults(arguments) => {
             let run = ["run", "--release", "--package", "ptp-agent", "--example", "faults", "--"];

@@ -43,7 +43,9 @@ const AT_A_TIME: usize = 2;
 /// How long a guest may take on the host's clock.
 const LIMIT: Duration = Duration::from_secs(420);
 /// Modules that the tests need, where they are modules.
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 16] = [
+    // What libcrc32c looks for and does not name.
+    "crc32c_generic",
     "veth",
     "sch_ingress",
     "sch_tbf",
@@ -57,6 +59,8 @@ const MODULES: [&str; 13] = [
     "virtio_net",
     "igb",
     "e1000e",
+    "parport_pc",
+    "pps_parport",
 ];
 /// What the two guests on a wire are called in the filter.
 const WIRE: &str = "wire";
@@ -64,6 +68,10 @@ const WIRE: &str = "wire";
 const SWITCH: &str = "switch";
 /// What the guest with a network card that has a clock is called.
 const CARD: &str = "phc";
+/// What the guest with a pulse per second is called: a parallel port whose interrupt the kernel stamps.
+const PULSE: &str = "pps";
+/// What the guest with two cards that stamp by themselves is called.
+const HARDWARE: &str = "hardware";
 /// What the guest with pairs of network cards that are joined is called: virtual time, one clock at both ends.
 pub(crate) const CARDS: &str = "cards";
 /// Their models, as QEMU calls them.
@@ -136,7 +144,7 @@ pub(crate) fn run(
     let lab = Lab { ready, base: &base, directory: &directory, show: &show };
     let wanted = |name: &str| filter.is_empty() || filter.iter().any(|word| word == name);
     let series = ready.kernels.iter().map(|(series, kernel)| (What::Kernel(*series), kernel));
-    let with_cards = [What::Clock, What::Cards];
+    let with_cards = [What::Clock, What::Pulse, What::Hardware, What::Cards];
     let card =
         ready.card.iter().flat_map(|kernel| with_cards.into_iter().map(move |it| (it, kernel)));
     // The longest first.
@@ -147,7 +155,9 @@ pub(crate) fn run(
             match next {
                 Some((What::Kernel(series), kernel)) => lab.test_kernel(series, kernel, &facts)?,
                 Some((What::Clock, kernel)) => lab.test_card(kernel)?,
-                Some((What::Cards, kernel)) => lab.test_cards(kernel)?,
+                Some((What::Pulse, kernel)) => lab.test_pulse(kernel)?,
+                Some((What::Cards, kernel)) => lab.test_cards(CARDS, &MODELS, kernel)?,
+                Some((What::Hardware, kernel)) => lab.test_cards(HARDWARE, &["igb"], kernel)?,
                 None => return Ok(()),
             }
         }
@@ -174,6 +184,8 @@ pub(crate) fn run(
 enum What {
     Kernel(Series),
     Clock,
+    Pulse,
+    Hardware,
     Cards,
 }
 
@@ -182,6 +194,8 @@ impl What {
         match self {
             Self::Kernel(series) => series.name(),
             Self::Clock => CARD,
+            Self::Pulse => PULSE,
+            Self::Hardware => HARDWARE,
             Self::Cards => CARDS,
         }
     }
@@ -241,10 +255,32 @@ impl Lab<'_> {
         self.boot(&job, &|_| {})
     }
 
-    /// Two cards of each model in one guest, joined by a hub.
-    fn test_cards(&self, kernel: &Kernel) -> Result<()> {
+    /// A parallel port that raises its interrupt when it is told to, and a network card with a clock.
+    fn test_pulse(&self, kernel: &Kernel) -> Result<()> {
+        let devices = [
+            "-device",
+            "igb,romfile=",
+            "-chardev",
+            "null,id=port",
+            "-device",
+            "isa-parallel,chardev=port",
+        ];
+        let stop = AtomicBool::new(false);
+        let job = Job {
+            name: PULSE,
+            kernel,
+            tests: &["pps"],
+            devices: &devices.map(str::to_owned),
+            time: Time::Virtual,
+            stop: &stop,
+        };
+        self.boot(&job, &|_| {})
+    }
+
+    /// Two cards of each model in one guest, joined by a hub; its tests are called as the guest is.
+    fn test_cards(&self, name: &str, models: &[&str], kernel: &Kernel) -> Result<()> {
         let mut devices = Vec::new();
-        for (hub, model) in MODELS.into_iter().enumerate() {
+        for (hub, model) in models.iter().enumerate() {
             for end in 0..2 {
                 let id = format!("hub{hub}end{end}");
                 devices.extend(["-netdev".to_owned(), format!("hubport,id={id},hubid={hub}")]);
@@ -258,9 +294,9 @@ impl Lab<'_> {
         }
         let stop = AtomicBool::new(false);
         let job = Job {
-            name: CARDS,
+            name,
             kernel,
-            tests: &["cards"],
+            tests: &[name],
             devices: &devices,
             time: Time::Virtual,
             stop: &stop,

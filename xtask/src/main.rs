@@ -4,6 +4,7 @@
 
 mod agent;
 mod apt;
+mod asking;
 mod conformance;
 mod ebpf;
 mod fuzz;

@@ -124,7 +124,12 @@ pub(crate) fn binary() -> Result<PathBuf> {
     let arguments = "build --release --package ptp-agent --bin ptp-agent --target";
     let build = cargo(arguments.split(' ').chain([target.as_str()]))
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
-    let build = build.env("RUSTFLAGS", flags.trim());
+    let mut build = build.env("RUSTFLAGS", flags.trim());
+    // The ciphers of TLS (ring) have some C in them, which needs nothing of a C library.
+    let compiler = format!("CC_{}", target.replace('-', "_"));
+    if find("musl-gcc").is_none() && std::env::var_os(&compiler).is_none() {
+        build = build.env(&compiler, "cc");
+    }
     if !build.stream(|_| ())?.success() {
         bail!("the agent could not be built for {target}");
     }

@@ -338,7 +338,7 @@ fn peers(arguments: &Arguments) -> Result<BTreeMap<String, PathBuf>> {
 }
 
 /// Unpacks it, and installs nothing: as a package of the system it would be a service.
-fn get_peer(name: &str, directory: &Path) -> Result<()> {
+pub(crate) fn get_peer(name: &str, directory: &Path) -> Result<()> {
     let root = directory.display().to_string();
     if name == "statime" {
         let version = ["--version", STATIME];

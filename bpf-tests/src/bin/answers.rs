@@ -1,8 +1,8 @@
-//! How many Delay_Req are answered: by the kernel for `ptp-agent serve`, by the agent itself, and by `ptp4l -S`, one
-//! after the other at each rate. `answers [SECONDS [RATE...]]`: how long each flood lasts, and how many a second. Each request is
-//! another identity's, but for an honest client's, which asks 20 times a second: from the flooder's own address first, then
-//! from another host behind the same switch. Answers are counted on that client's socket, as is Sync, which must not
-//! stop. One line of JSON for each. Needs root and linuxptp.
+//! How many Delay_Req are answered: by the kernel for `ptp-agent serve` at TC and by XDP, by the agent itself, by
+//! `ptp4l -S`, and by the kernel for that (`--answer-for ptp4l`), one after the other at each rate. `answers [SECONDS [RATE...]]`: how long each flood lasts, and how many a second. Each request is
+//! another identity's, but for an honest client's, which asks 20 times a second since two seconds before: from the
+//! flooder's own address first, then from another host behind the same switch. Answers are counted on that client's
+//! socket, as is Sync, which must not stop. One line of JSON for each. Needs root and linuxptp.
 
 use std::{
     env,
@@ -13,7 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bpf_tests::{agent::Agent, forge::port, links::Star, ptp4l::Ptp4l, transparent::delay_req};
+use bpf_tests::{
+    agent::Agent,
+    forge::port,
+    links::{Star, output},
+    ptp4l::Ptp4l,
+    transparent::delay_req,
+};
 use ptp_agent::lab::netns::Namespace;
 use ptp_common::classify::{PORT_EVENT, PORT_GENERAL};
 use serde_json::json;
@@ -29,9 +35,16 @@ const BURST: u64 = 32;
 const HONEST: u16 = 0x7777;
 /// Between two of its requests.
 const HONEST_EVERY: Duration = Duration::from_millis(50);
+/// The honest client has asked for so long when the flood begins.
+const BEFORE: Duration = Duration::from_secs(2);
 /// Answers that are still under way when the flood is over.
 const AFTER: Duration = Duration::from_millis(500);
-const SERVERS: [&str; 3] = ["kernel", "agent", "ptp4l"];
+const SERVERS: [&str; 5] = ["kernel", "xdp", "agent", "ptp4l", "kernel for ptp4l"];
+/// Between two Sync; one that comes later than this by more than 10 ms is late.
+const SYNC_EVERY: Duration = Duration::from_millis(125);
+const LATE: Duration = Duration::from_millis(10);
+/// How long it may take until the kernel answers.
+const START: Duration = Duration::from_secs(30);
 
 /// What was counted.
 #[derive(Default)]
@@ -41,6 +54,7 @@ struct Counts {
     honest_sent: AtomicU64,
     honest_answered: AtomicU64,
     syncs: AtomicU64,
+    late_syncs: AtomicU64,
     is_over: AtomicBool,
 }
 
@@ -98,12 +112,46 @@ fn ask(socket: &UdpSocket, seconds: Duration, asked: &AtomicU64) {
     asked.store(sent, Relaxed);
 }
 
-/// Counts messages of a type, and those to the honest client.
-fn count(socket: &UdpSocket, kind: u8, all: &AtomicU64, honest: &AtomicU64, over: &AtomicBool) {
+fn ask_once(socket: &UdpSocket, number: &mut u16) {
+    *number += 1;
+    let mut honest = delay_req(port(2), *number);
+    honest[28..30].copy_from_slice(&HONEST.to_be_bytes());
+    let _ = socket.send_to(&honest, (GROUP, PORT_EVENT));
+}
+
+fn drain(sockets: &[&UdpSocket]) {
+    let mut buffer = [0; 256];
+    for socket in sockets {
+        // Until what is under way has come.
+        thread::sleep(HONEST_EVERY);
+        socket.set_nonblocking(true).expect("a socket");
+        while socket.recv(&mut buffer).is_ok() {}
+        socket.set_nonblocking(false).expect("a socket");
+    }
+}
+
+/// Counts Sync, and those that are late.
+fn count_sync(socket: &UdpSocket, counts: &Counts) {
+    let mut buffer = [0; 256];
+    let mut last: Option<Instant> = None;
+    while !counts.is_over.load(Relaxed) {
+        if socket.recv(&mut buffer).is_err() || buffer[0] & 0x0f != 0 {
+            continue;
+        }
+        let now = Instant::now();
+        counts.syncs.fetch_add(1, Relaxed);
+        let is_late = last.is_some_and(|last| now - last > SYNC_EVERY + LATE);
+        counts.late_syncs.fetch_add(is_late.into(), Relaxed);
+        last = Some(now);
+    }
+}
+
+/// Counts Delay_Resp, and those to the honest client.
+fn count(socket: &UdpSocket, all: &AtomicU64, honest: &AtomicU64, over: &AtomicBool) {
     let mut buffer = [0; 256];
     while !over.load(Relaxed) {
         let Ok(length) = socket.recv(&mut buffer) else { continue };
-        if buffer[0] & 0x0f != kind {
+        if buffer[0] & 0x0f != 9 {
             continue;
         }
         if length >= 54 && buffer[52..54] == HONEST.to_be_bytes() {
@@ -122,26 +170,30 @@ fn measure(
 ) -> Result<serde_json::Value, String> {
     let star = Star::new(3)?;
     let [grandmaster, flooder, other] = &star.leaves[..] else { unreachable!() };
-    let serve = |mode: &str| {
-        let mut arguments = vec!["serve", "-i", "eth0", "--log-sync-interval=-3"];
-        arguments.extend(["--kernel-answers", mode]);
-        let agent = Agent::start(grandmaster, &arguments);
-        if mode == "tc" {
-            agent.wait_for_text(0, Duration::from_secs(10), "answered in the kernel");
-        }
-        agent
+    let start = |arguments: &[&str]| {
+        let arguments = [&["serve", "-i", "eth0"], arguments].concat();
+        Agent::start_only(grandmaster, &arguments)
     };
-    let (mut agent, mut ptp4l) = (None, None);
-    match server {
-        "kernel" => agent = Some(serve("tc")),
-        "agent" => agent = Some(serve("off")),
-        _ => {
-            let options = ["logSyncInterval -3", "summary_interval 1"];
-            ptp4l = Some(Ptp4l::grandmaster(grandmaster, &["eth0"], &options)?);
-        }
+    let serve = |mode: &str| start(&["--log-sync-interval=-3", "--kernel-answers", mode]);
+    let ptp4l = || {
+        let options = ["logSyncInterval -3", "summary_interval 1"];
+        Ptp4l::grandmaster(grandmaster, &["eth0"], &options)
+    };
+    // The other end of a veth takes what XDP sends only with NAPI.
+    if server == "xdp" {
+        output(star.switch.command("ethtool").args(["-K", "port1", "gro", "on"]));
     }
+    let (agent, ptp4l, proof) = match server {
+        "kernel" => (Some(serve("tc")), None, "answered in the kernel"),
+        "xdp" => (Some(serve("xdp")), None, "answered by XDP"),
+        "agent" => (Some(serve("off")), None, "serving"),
+        "ptp4l" => (None, Some(ptp4l()?), ""),
+        _ => {
+            let ptp4l = ptp4l()?;
+            (Some(start(&["--answer-for", "ptp4l"])), Some(ptp4l), "answered in the kernel")
+        }
+    };
     let counts = Counts::default();
-    let none = AtomicU64::new(0);
     let open = |namespace: &Namespace, address| {
         let open = || (socket(PORT_EVENT, address), socket(PORT_GENERAL, address));
         namespace.run(open).map_err(|error| error.to_string())
@@ -150,17 +202,38 @@ fn measure(
     let apart = if place == Place::Other { Some(open(other, OTHER)?) } else { None };
     let (event, honest_general) =
         apart.as_ref().map_or((&flooding, &general), |(event, general)| (event, general));
+    if let Some(agent) = &agent {
+        // Who answers in another's name wants to see one answer of its first.
+        let begin = Instant::now();
+        let mut number = 0;
+        while !agent.lines().iter().any(|line| line.text.contains(proof)) {
+            if begin.elapsed() > START {
+                return Err(format!("not {proof}: {}", agent.last_words()));
+            }
+            ask_once(event, &mut number);
+            thread::sleep(HONEST_EVERY);
+        }
+        // What was answered meanwhile is no part of it.
+        drain(&[event, honest_general]);
+    }
     thread::scope(|scope| {
         let over = &counts.is_over;
         // All are seen by both, since answers are multicast; the honest one counts where it is.
-        scope.spawn(|| count(honest_general, 9, &counts.answered, &counts.honest_answered, over));
-        scope.spawn(|| count(event, 0, &counts.syncs, &none, over));
+        scope.spawn(|| count(honest_general, &counts.answered, &counts.honest_answered, over));
+        scope.spawn(|| count_sync(event, &counts));
+        ask(event, BEFORE, &counts.honest_sent);
+        thread::sleep(AFTER);
+        for counter in
+            [&counts.answered, &counts.honest_answered, &counts.syncs, &counts.late_syncs]
+        {
+            counter.store(0, Relaxed);
+        }
         scope.spawn(|| ask(event, seconds, &counts.honest_sent));
         flood(&flooding, rate, seconds, &counts.sent);
         thread::sleep(AFTER);
         over.store(true, Relaxed);
     });
-    drop((agent.take(), ptp4l.take()));
+    drop((agent, ptp4l));
     let get = |counter: &AtomicU64| counter.load(Relaxed);
     let share = |part: &AtomicU64, whole: &AtomicU64| get(part) as f64 / get(whole).max(1) as f64;
     Ok(json!({
@@ -174,6 +247,7 @@ fn measure(
         "honest_n": get(&counts.honest_sent),
         "sync_per_second": get(&counts.syncs) as f64 / (seconds + AFTER).as_secs_f64(),
         "sync_expected": 8,
+        "sync_late_share": share(&counts.late_syncs, &counts.syncs),
     }))
 }
 

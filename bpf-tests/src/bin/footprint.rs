@@ -13,6 +13,7 @@ use std::{
 use bpf_tests::{
     agent::{Agent, binary, http_get},
     children::Running,
+    clocks::processor_ns,
     links::{Fork, Wire},
     prometheus::AGENT,
     ptp4l::Ptp4l,
@@ -143,13 +144,13 @@ fn beside_ptp4l(log_interval: i8, span: Duration) -> Result<(), String> {
 
     let begin = Instant::now();
     let processes = [("agent", agent.pid()), ("ptp4l", ptp4l.pid())];
-    let before = processes.map(|(_, pid)| processor_time(pid));
+    let before = processes.map(|(_, pid)| processor_ns(pid));
     thread::sleep(span);
     let wall = begin.elapsed().as_secs_f64();
     let used: Vec<f64> = processes
         .iter()
         .zip(before)
-        .map(|((_, pid), before)| (processor_time(*pid) - before) / wall)
+        .map(|((_, pid), before)| (processor_ns(*pid).saturating_sub(before)) as f64 / 1e9 / wall)
         .collect();
     let with = json!({"sync_per_s": 1 << -log_interval, "s": span.as_secs()});
     for ((name, pid), used) in processes.iter().zip(&used) {
@@ -170,17 +171,6 @@ fn beside_ptp4l(log_interval: i8, span: Duration) -> Result<(), String> {
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
     tell("series", "1", series as f64, with);
     Ok(())
-}
-
-/// Time on processors of all threads, user's and kernel's, seconds; to the nanosecond, where ticks
-/// would be too coarse.
-fn processor_time(pid: u32) -> f64 {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let times = threads.filter_map(|thread| {
-        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<f64>().ok()
-    });
-    times.sum::<f64>() / 1e9
 }
 
 /// A figure of /proc/PID/status, which is in kB, in MB.

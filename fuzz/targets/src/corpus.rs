@@ -124,6 +124,24 @@ pub fn tlvs() -> Vec<Vec<u8>> {
     single.into_iter().chain([all]).collect()
 }
 
+/// What a receiver says, line by line and at once.
+pub fn sentences() -> Vec<Vec<u8>> {
+    let bodies = [
+        "GPRMC,123519.00,A,4807.038,N,01131.000,E,022.4,084.4,230326,003.1,W,A",
+        "GNZDA,123520,23,03,2026,00,00",
+        "GPGGA,123520,4807.0,N,01131.0,E,1,08,0.9,545.4,M,46.9,M,,",
+        "GPRMC,123521,V,,,,,,,070806,,,N",
+        "GPZDA,235960,31,12,2026,00,00",
+    ];
+    let line = |body: &str| {
+        let sum = body.bytes().fold(0, |sum, byte| sum ^ byte);
+        format!("${body}*{sum:02X}\r\n")
+    };
+    let lines = bodies.map(line);
+    let all = lines.concat().into_bytes();
+    lines.into_iter().map(String::into_bytes).chain([all]).collect()
+}
+
 /// NTP: requests, answers, a kiss, and one with an extension field and a digest.
 pub fn ntp() -> Vec<Vec<u8>> {
     let request = NtpPacket::request(NtpTimestamp(0x0123_4567_89ab_cdef), 6);
@@ -141,6 +159,28 @@ pub fn ntp() -> Vec<Vec<u8>> {
     long.extend_from_slice(&[0; 24 + 20]);
     let both = [plain[0].clone(), vec![0; 32], plain[1].clone()].concat();
     plain.into_iter().chain([long, both]).collect()
+}
+
+/// NTS: what a client says in a key exchange, what it is answered, and a packet with all of its fields.
+pub fn nts() -> Vec<Vec<u8>> {
+    let cookie = [&[0, 5, 0, 16][..], &[5; 16]].concat();
+    let agreed = [&[0x80, 1, 0, 2, 0, 0, 0x80, 4, 0, 2, 0, 15][..], &cookie].concat();
+    let more = [&agreed[..], b"\0\x06\0\x04host\0\x07\0\x02\0\x7b", &[0x80, 0, 0, 0]].concat();
+    let refused = vec![0x80, 2, 0, 2, 0, 1, 0x80, 0, 0, 0];
+    let mut packet = NtpPacket::request(NtpTimestamp(7), 6).to_bytes().to_vec();
+    for (kind, value) in [(0x0104_u16, &[1; 32][..]), (0x0204, &[2; 16]), (0x0304, &[0; 16])] {
+        packet.extend_from_slice(&kind.to_be_bytes());
+        packet.extend_from_slice(&(value.len() as u16 + 4).to_be_bytes());
+        packet.extend_from_slice(value);
+    }
+    packet.extend_from_slice(&[4, 4, 0, 40, 0, 16, 0, 16]);
+    packet.extend_from_slice(&[3; 32]);
+    let nak = NtpPacket {
+        mode: Mode::Server,
+        reference_id: ReferenceId(*b"NTSN"),
+        ..NtpPacket::request(NtpTimestamp(7), 6)
+    };
+    vec![ptp_engine::ntp::nts::request(), more, refused, packet, nak.to_bytes().to_vec()]
 }
 
 /// Requests and answers of CSPTP and SPTP, each in a piece of its own.

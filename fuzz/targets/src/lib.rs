@@ -9,8 +9,10 @@ pub mod classifier;
 pub mod csptp;
 pub mod esmc;
 pub mod management;
+pub mod nmea;
 pub mod node;
 pub mod ntp;
+pub mod nts;
 pub mod readings;
 pub mod residence;
 pub mod ring_record;
@@ -41,8 +43,10 @@ pub const TARGETS: &[Target] = &[
     ("csptp", csptp::run, corpus::exchanges),
     ("esmc", esmc::run, corpus::slow_frames),
     ("management", management::run, corpus::messages),
+    ("nmea", nmea::run, corpus::sentences),
     ("node", node::run, corpus::recipes),
     ("ntp", ntp::run, corpus::ntp),
+    ("nts", nts::run, corpus::nts),
     ("readings", readings::run, corpus::readings),
     ("residence", residence::run, corpus::frames),
     ("ring_record", ring_record::run, corpus::records),

@@ -112,6 +112,7 @@ mod tests {
             interval: Interval { lo: Duration::from_nanos(-900) - odd, hi: Duration::ZERO + odd },
             basis: Basis::Causality,
             is_clipped: false,
+            growth: Duration::ZERO,
         }
     }
 

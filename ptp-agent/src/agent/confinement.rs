@@ -11,7 +11,16 @@ use crate::{
 };
 
 /// What the kernel, the C library and the administrator tell: read, and nothing else.
-const READ: [&str; 6] = ["/proc", "/sys", "/etc", "/dev", "/usr/lib", "/usr/share/zoneinfo"];
+const READ: [&str; 7] = [
+    "/proc",
+    "/sys",
+    "/etc",
+    "/dev",
+    "/usr/lib",
+    "/usr/share/zoneinfo",
+    // Where links in /etc/ssl/certs lead.
+    "/usr/share/ca-certificates",
+];
 
 /// Where sockets and exports are wont to be: another configuration may put them there while a command runs.
 const RUNTIME: [&str; 2] = ["/run", "/dev/shm"];

@@ -30,6 +30,10 @@ pub trait Outside {
     /// Sends a message.
     fn transmit(&mut self, transmit: &Transmit);
 
+    /// The engine has said all that it has to say for now: what was kept, to be sent together, may go; at the `end` it
+    /// must.
+    fn send_out(&mut self, _end: bool) {}
+
     /// Waits until something may have come, or until `until`. Cancel-safe: nothing that has come is lost.
     fn wait(&mut self, until: Time<Mono>) -> impl Future<Output = ()>;
 }
@@ -151,6 +155,7 @@ impl<E: Engine, O: Outside> Drive<E, O> {
                 self.io.transmit(&transmit);
             }
         }
+        self.io.send_out(true);
     }
 
     /// Does what is due, and carries deliveries in and commands out until neither side has anything.
@@ -179,6 +184,7 @@ impl<E: Engine, O: Outside> Drive<E, O> {
                 }
             }
             host.settled(self);
+            self.io.send_out(false);
             let Some(delivery) = self.io.next_delivery() else { return Ok(()) };
             let now = monotonic();
             host.refresh(self, now, Occasion::Delivery);

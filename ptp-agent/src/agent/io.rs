@@ -2,15 +2,18 @@
 //! them, and the interfaces' coming and going. Upwards it deals in messages with stamps and in
 //! tokens with stamps; engines neither know nor care where those came from.
 
+mod collected;
 mod counts;
 mod crowd;
 mod desk;
 mod guard;
+pub mod hardware;
 mod interface;
 mod lull;
 mod ntp;
 mod outside;
 mod pin;
+pub mod pulse;
 mod reach;
 mod sender;
 
@@ -56,17 +59,20 @@ use crate::{
         wire::{FarEnd, WireTap},
     },
 };
+use collected::{Lane, Outbox};
 use crowd::Crowd;
 use desk::{Found, Side};
 use guard::Guard;
-use interface::{receive_any, rx_selector, tx_selector, wants_driver_stamps};
+use hardware::{Card, HardwareError};
+use interface::{card, receive_any, rx_selector, tx_selector, wants_driver_stamps};
 use lull::Lull;
 use reach::Standby;
 
 pub use counts::IoCounts;
 pub use desk::SideCounts;
 pub(super) use desk::is_event;
-pub use ntp::{NtpIo, NtpIoConfig, NtpIoCounts, NtpPeer};
+pub use ntp::{NtpCarrier, NtpIo, NtpIoConfig, NtpIoCounts, NtpPeer, NtsServer};
+pub use pulse::PulseIo;
 pub use sender::{NotASender, Sender};
 
 /// How long a received event message waits for its stamp. On the hook's side the stamp is there
@@ -80,6 +86,8 @@ const TX_PATIENCE: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(1);
 /// Between two looks into the ring while nothing waits: it fills with other traffic too.
 const DRAIN: Duration = Duration::from_millis(100);
+/// Where messages follow each other so quickly, more are there already when one is read.
+const BUSY: Duration = Duration::from_micros(200);
 /// Between two attempts to open an interface that has come back.
 const REOPEN: Duration = Duration::from_secs(1);
 /// Messages that may wait for stamps at one time.
@@ -121,6 +129,12 @@ pub struct IoConfig {
 }
 
 impl IoConfig {
+    /// Whether servers of NTP are asked from the port of event messages.
+    pub(super) fn shares_event_port(&self) -> bool {
+        let asked = self.ntp.iter().flat_map(|ntp| &ntp.peers);
+        asked.into_iter().any(|peer| peer.carrier == NtpCarrier::Ptp)
+    }
+
     /// What carries the messages of an interface.
     pub fn transport_of(&self, interface: &str) -> TransportKind {
         self.transports.get(interface).copied().unwrap_or(self.transport)
@@ -147,6 +161,17 @@ pub enum IoError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Something that every system has.
+    #[error("cannot {attempt}: {source}")]
+    Os {
+        /// What was attempted.
+        attempt: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No stamps of the card.
+    #[error(transparent)]
+    Hardware(#[from] HardwareError),
     /// No timer.
     #[error("cannot make a timer: {0}")]
     Timer(#[source] io::Error),
@@ -173,6 +198,15 @@ pub enum Delivery {
         /// The stamp, or `None` when it did not come in time or the message could not be sent.
         stamp: Option<Stamp>,
     },
+    /// The edge of a pulse.
+    Pulse(Stamp),
+    /// Bytes of a receiver's line.
+    Nmea {
+        /// When they arrived.
+        at: Time<Mono>,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
     /// The interface went down, came up, vanished or returned.
     Link {
         /// Which.
@@ -190,6 +224,8 @@ impl Delivery {
                 Input::Message { on: *port, from: *source, bytes, stamp: *stamp }
             }
             Self::TxStamp { token, stamp } => Input::Sent { token: *token, stamp: *stamp },
+            Self::Pulse(stamp) => Input::Pulse(*stamp),
+            Self::Nmea { at, bytes } => Input::Nmea { at: *at, bytes },
             Self::Link { port, state } => Input::Link { on: *port, state: *state },
         }
     }
@@ -209,8 +245,12 @@ struct Port {
     primer: Primer,
     /// Around the driver, of messages that were sent in each manner.
     brackets: [Bracket; 2],
+    /// Of messages that were sent together.
+    lane: Lane,
     sending: Sending,
     driver_stamps: bool,
+    /// Where the card's own stamps are wanted.
+    card: Option<Card>,
     standby: Standby,
     /// What passes the hook and is not for this port.
     hearsay: Hearsay,
@@ -241,6 +281,9 @@ pub struct Io {
     waiting_rx: VecDeque<Waiting>,
     waiting_tx: VecDeque<Waiting>,
     ready: VecDeque<Delivery>,
+    outbox: Outbox,
+    /// When a message last came.
+    heard: Time<Mono>,
     drained: Time<Mono>,
     socket_stamps: SocketStamps,
     lost: u64,
@@ -248,6 +291,7 @@ pub struct Io {
     guard: Guard,
     lull: Lull,
     ntp: Option<Box<NtpIo>>,
+    pulse: Option<PulseIo>,
     /// When it was asked, and what was said.
     ring_lost: Cell<(Time<Mono>, Option<u64>)>,
 }
@@ -292,8 +336,14 @@ impl Io {
             hooks.push(attached);
             let transport =
                 Transport::open(config.transport_of(interface), interface, &config.marking)?;
+            if config.shares_event_port() {
+                // Only now: that another program has it must be found.
+                let attempt = "share the port of event messages";
+                transport.share_event_port().map_err(|source| IoError::Os { attempt, source })?;
+            }
             let up = matches!(link_state(interface), LinkState::Up(_));
             let driver_stamps = wants_driver_stamps(config.tx_source, &transport, interface);
+            let card = card([config.rx_source, config.tx_source], &transport, interface)?;
             ports.push(Port {
                 interface: interface.clone(),
                 ifindex: transport.ifindex(),
@@ -309,8 +359,10 @@ impl Io {
                 }),
                 primer: Primer::new(config.prime, interface),
                 brackets: Default::default(),
+                lane: Lane::default(),
                 sending: Sending::Free,
                 driver_stamps,
+                card,
                 standby: Standby::default(),
                 hearsay: Hearsay::default(),
                 wire,
@@ -322,6 +374,7 @@ impl Io {
         Ok(Self {
             config,
             ntp,
+            pulse: None,
             programs,
             hooks,
             watch,
@@ -329,6 +382,8 @@ impl Io {
             waiting_rx: VecDeque::new(),
             waiting_tx: VecDeque::new(),
             ready: VecDeque::new(),
+            outbox: Outbox::default(),
+            heard: Time::ZERO,
             drained: Time::ZERO,
             socket_stamps: SocketStamps::default(),
             lost: 0,
@@ -359,8 +414,21 @@ impl Io {
     pub fn interface(&self, port: PortIndex) -> &str {
         match self.ports.get(usize::from(port.0)) {
             Some(port) => &port.interface,
-            None => self.ntp.as_ref().map_or("?", |ntp| ntp.interface(port).unwrap_or("?")),
+            None => {
+                let ntp = self.ntp.as_ref().and_then(|ntp| ntp.interface(port));
+                ntp.or_else(|| self.pulse.as_ref().map(PulseIo::name)).unwrap_or("?")
+            }
         }
+    }
+
+    /// Takes pulses from there as well.
+    pub fn take_pulses(&mut self, pulse: PulseIo) {
+        self.pulse = Some(pulse);
+    }
+
+    /// Where pulses come from.
+    pub const fn pulse(&self) -> Option<&PulseIo> {
+        self.pulse.as_ref()
     }
 
     /// Where servers of NTP are asked.
@@ -391,6 +459,8 @@ impl Io {
             interrupted: port.tx.interrupted,
             displaced: port.displaced(),
             attached_again: port.attached_again(),
+            hardware: port.card.as_ref().and_then(Card::told),
+            told_again: port.card.as_ref().map_or(0, Card::forgotten),
         })
     }
 
@@ -493,6 +563,11 @@ impl Io {
         }
     }
 
+    /// When the ring was last read: stamps that are delivered now were taken before.
+    pub const fn drained(&self) -> Time<Mono> {
+        self.drained
+    }
+
     fn received(&mut self, now: Time<Mono>, index: PortIndex, received: Received) {
         let port = &mut self.ports[usize::from(index.0)];
         if received.oversized {
@@ -509,7 +584,7 @@ impl Io {
             self.deliver(now, index, bytes, None, source);
             return;
         }
-        port.hold_back(now, source);
+        port.hold_back(now, source, &bytes);
         if self.waiting_rx.len() == WAITING {
             port.counts.overrun += 1;
             port.rx.pairing.give_up();
@@ -554,6 +629,7 @@ impl Io {
                 _ => self.waiting_tx.push_back(waiting),
             }
         }
+        self.serve_lanes(now);
         self.attach_again(now);
     }
 }

@@ -1,6 +1,7 @@
 //! The commands that keep time: engine, servo and clock on one side, sockets and kernel programs on
 //! the other, and a loop between them that only carries.
 
+pub mod answer_for;
 mod bound;
 pub mod confinement;
 pub mod data_sets;
@@ -41,7 +42,7 @@ use crate::{
     engine::{counters::Counters, csptp::Protocol, discipline, ntp::Exchange},
     publish::{
         alarms::Limits,
-        json::{ClockLine, NTP, NtpLine, Output, OutputError, PTP, Sample},
+        json::{ClockLine, NTP, NtpLine, Output, OutputError, PPS, PTP, Sample},
         metrics::{CapturePoint, Direction, PortFigures, StampOutcome},
     },
     recording::{Problem, ReadError, RecordError},
@@ -49,7 +50,7 @@ use crate::{
     transport::{TransportError, interface_mac},
     zones::ZoneError,
 };
-use io::{IoCounts, IoError, SideCounts};
+use io::{IoCounts, IoError, SideCounts, pulse::PulseError};
 use services::Serving;
 use tap::TapError;
 
@@ -68,6 +69,9 @@ pub enum AgentError {
     /// A hardware clock that cannot be used.
     #[error(transparent)]
     Phc(#[from] PhcError),
+    /// A pulse that cannot be taken.
+    #[error(transparent)]
+    Pulse(#[from] PulseError),
     /// A clock that cannot be steered.
     #[error(transparent)]
     Clock(#[from] ClockError),
@@ -122,9 +126,14 @@ impl AgentError {
             Self::Io(IoError::Capture(error)) => error.is_missing_on_host(),
             Self::Io(IoError::Transport(error)) => !matches!(error, TransportError::Socket { .. }),
             Self::Phc(error) => matches!(error, PhcError::Missing(_) | PhcError::ReadOnly(_)),
-            Self::Clock(ClockError::NotPermitted { .. }) | Self::Zones(_) => true,
+            Self::Pulse(_)
+            | Self::Io(IoError::Hardware(_))
+            | Self::Clock(ClockError::NotPermitted { .. })
+            | Self::Zones(_) => true,
             Self::Tap(TapError::Capture(error)) => error.is_missing_on_host(),
-            Self::Io(IoError::Watch(_) | IoError::Wire { .. } | IoError::Timer(_))
+            Self::Io(
+                IoError::Watch(_) | IoError::Wire { .. } | IoError::Os { .. } | IoError::Timer(_),
+            )
             | Self::Tap(TapError::Watch(_) | TapError::StackStamps(_))
             | Self::Output(_)
             | Self::Clock(_)
@@ -248,10 +257,18 @@ fn identity_of(interfaces: &[String], seed: u64) -> ClockIdentity {
 }
 
 fn seed(chosen: Option<u64>) -> u64 {
-    chosen.unwrap_or_else(|| {
+    // Nobody may guess what a request of NTP is known by.
+    chosen.or_else(random).unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         now.as_nanos() as u64 ^ u64::from(std::process::id()) << 32
     })
+}
+
+fn random() -> Option<u64> {
+    let mut bytes = [0; 8];
+    let mut file = std::fs::File::open("/dev/urandom").ok()?;
+    std::io::Read::read_exact(&mut file, &mut bytes).ok()?;
+    Some(u64::from_ne_bytes(bytes))
 }
 
 fn unix_seconds() -> f64 {
@@ -298,9 +315,10 @@ fn sample_line(interface: &str, sample: &discipline::Sample) -> Sample {
         rx_source: Some(sample.rx_source.name().into()),
         tx_source: sample.tx_source.map(|source| source.name().into()),
         strategy: Some(sample.strategy.name().into()),
-        source: Some(match sample.is_of_ntp {
-            true => NTP.into(),
-            false => sample.exchange.map_or(PTP, Protocol::name).into(),
+        source: Some(match (sample.is_of_ntp, sample.is_of_pulse) {
+            (true, _) => NTP.into(),
+            (_, true) => PPS.into(),
+            _ => sample.exchange.map_or(PTP, Protocol::name).into(),
         }),
         grandmaster: sample.grandmaster.map(|identity| identity.to_string()),
     }

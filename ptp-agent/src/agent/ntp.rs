@@ -395,19 +395,26 @@ pub(super) fn asked(
     servers
         .map(|(server, port)| snapshot::NtpServer {
             name: sockets.name(crate::engine::PortIndex(port)).to_owned(),
-            address: server.association.address.ip().to_string(),
+            address: sockets
+                .address(crate::engine::PortIndex(port))
+                .unwrap_or(server.association.address)
+                .ip()
+                .to_string(),
             stratum: server.said.map(|said| said.stratum),
             reference: server.said.map(|said| said.reference_id.to_string()),
             root_distance_ns: server.said.map(|said| said.root_distance.as_nanos()),
             reach: server.association.reach,
             poll: server.association.poll,
             denied: server.association.is_denied,
+            silent: server.association.is_silent,
             requests: server.association.requests,
             exchanges: server.association.exchanges,
             offset_ns: server.offset.map(Duration::as_nanos),
             delay_ns: server.offset.map(|_| server.delay.as_nanos()),
             jitter_ns: server.offset.map(|_| server.jitter.as_nanos()),
+            shift_ns: server.shift.map(Duration::as_nanos),
             leads: server.is_leader,
+            nts: sockets.nts(crate::engine::PortIndex(port)),
         })
         .collect()
 }

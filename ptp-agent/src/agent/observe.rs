@@ -381,7 +381,7 @@ impl Teller {
                     rx_source: Some(sample.rx_source.name().into()),
                     tx_source: sample.tx_source.map(|source| source.name().into()),
                     strategy: None,
-                    source: Some(PTP.into()),
+                    source: Some(sample.protocol.map_or(PTP, |it| it.name()).into()),
                     grandmaster: source.map(|it| it.announce.grandmaster_identity.to_string()),
                 },
                 source_port: sample.source.to_string(),

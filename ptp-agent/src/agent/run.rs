@@ -3,6 +3,7 @@
 
 mod apart;
 mod host;
+mod pulse;
 mod roles;
 mod servers;
 mod sources;
@@ -16,7 +17,7 @@ use super::{
     AgentError, Common, Ending, Reload, clock_identity, clock_line, confinement,
     drive::{Drive, Host, Occasion},
     health::Health,
-    io::Io,
+    io::{Io, PulseIo, pulse::Opened},
     partners::{Partner, Resolver},
     seed,
     services::Services,
@@ -27,7 +28,7 @@ use crate::{
     clock::{ClockError, followed::Followed, policy::Limits},
     engine::{
         Command, Commands, Context, DelayMechanism, Monotonic, PortIndex, PortState, ReadClock,
-        config::{AsCapable, Rules},
+        config::{AsCapable, PulseConfig, Rules},
         contention::Contention,
         discipline::{Discipline, Event, Policy},
         ntp::NtpConfig,
@@ -44,10 +45,11 @@ use crate::{
     recording::{self, Addresses, FollowedClock, Recorder, RecordingFile},
     servo::{Options, Servo},
     synce::SyncE,
-    sys::clock::{host_reading, monotonic, realtime_minus_monotonic},
+    sys::clock::{host_reading, monotonic, realtime_minus_monotonic, tai_offset_seconds},
     transport::{TransportKind, interface_addresses, interface_mac},
 };
 use apart::Apart;
+pub use pulse::PulseRun;
 pub use servers::NamedServer;
 use servers::Servers;
 use telling::Teller;
@@ -147,6 +149,10 @@ pub struct RunConfig {
     pub on_disagreement: Policy,
     /// As for [`ReceiverConfig::ntp`]; the time is filled in.
     pub ntp: Option<NtpConfig>,
+    /// A pulse per second.
+    pub pulse: Option<PulseRun>,
+    /// The same, opened before privileges were given up.
+    pub pulses: Option<Opened>,
     /// These are asked, and nobody else is followed; none: whoever announces itself.
     pub servers: Vec<NamedServer>,
     /// The interval between requests to each, log2 s.
@@ -190,6 +196,8 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         witness_domains,
         on_disagreement,
         ntp,
+        pulse,
+        pulses,
         servers,
         log_request_interval,
         exporting,
@@ -198,7 +206,11 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     let mut ending = Ending::new(common.duration, reload.as_ref())?;
     let publication = Publication::default();
     let services = Services::start(common.serving.clone(), &publication, monotonic());
-    let io = Io::open(common.io.clone())?;
+    let mut io = Io::open(common.io.clone())?;
+    if let Some(pulses) = pulses {
+        tracing::info!(source = %pulses.source(), "taking pulses");
+        io.take_pulses(PulseIo::start(pulses)?);
+    }
     let output = start_output(common.format)?;
     let start = monotonic();
     let seed = seed(common.seed);
@@ -250,6 +262,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         on_disagreement,
         ntp: ntp.map(|ntp| NtpConfig { utc: start.at_offset(host_utc), ..ntp }),
         strategy,
+        pulse: pulse.map(|pulse| PulseConfig { tai_offset_s: tai_to_show(&clock), ..pulse.engine }),
         ..ReceiverConfig::new(identity, seed)
     };
     let real_minus_mono = realtime_minus_monotonic() + host_clock_offset;
@@ -385,6 +398,17 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         tracing::info!(notes = totals.recorded, lost = totals.lost, "recorded");
     }
     Ok(())
+}
+
+/// A hardware clock shows TAI, where the kernel knows how far that is from UTC; all others show UTC.
+fn tai_to_show(clock: &ClockChoice) -> Option<i16> {
+    let ClockChoice::Phc(..) = clock else { return None };
+    let offset = tai_offset_seconds().ok().and_then(|offset| i16::try_from(offset).ok());
+    let offset = offset.filter(|offset| *offset != 0);
+    if offset.is_none() {
+        tracing::warn!("the kernel does not know TAI: with a pulse the hardware clock shows UTC");
+    }
+    offset
 }
 
 /// The host's name; empty where it has none.

@@ -1,7 +1,7 @@
 //! `ptp-agent serve`: a software grandmaster. Its Follow_Up carries the kernel's stamp of its own
 //! Sync, so it is as good as the stamps are, on any interface.
 
-mod answering;
+mod kernel;
 mod zones;
 
 use std::{
@@ -17,10 +17,12 @@ use ptp_common::{
 use serde_json::json;
 
 use super::{
-    AgentError, Common, Ending, Reload, clock_identity, clock_line, confinement, data_sets,
+    AgentError, Common, Ending, Reload,
+    answer_for::{self, AnswerFor},
+    clock_identity, clock_line, confinement, data_sets,
     drive::{Drive, Host, Occasion},
     health::{self, Health},
-    io::{Io, IoConfig, IoError},
+    io::Io,
     ntp::{self, NtpServing, over_ptp::OverPtp},
     seed,
     services::Services,
@@ -33,7 +35,7 @@ use crate::{
     clock::{Clock, served::ServedTime, virtual_clock::VirtualClock},
     engine::{
         Change, Command, Commands, Context, Engine, Input, LinkState, NoEvent, PortIndex,
-        ReadClock, counters::Counters, csptp, instance::Instance, node::Node, receiver::PortConfig,
+        ReadClock, csptp, instance::Instance, node::Node, receiver::PortConfig,
         transmitter::TransmitterConfig, unicast::service::ServiceConfig,
     },
     publish::{
@@ -44,12 +46,10 @@ use crate::{
         metrics::Direction,
         snapshot::{self, NtpServed, Port, Snapshot},
     },
-    stamp::StampSource,
     synce::SyncE,
     sys::clock::{host_reading, monotonic},
     zones::ZoneName,
 };
-use answering::open_answers;
 use zones::LocalTimes;
 
 /// Which time is served.
@@ -103,6 +103,8 @@ pub struct ServeConfig {
     pub exchanges: csptp::Answers,
     /// Time zones whose local times are announced.
     pub time_zones: Vec<ZoneName>,
+    /// In whose name requests are answered, instead of serving.
+    pub answer_for: Option<AnswerFor>,
 }
 
 #[derive(Clone)]
@@ -169,18 +171,16 @@ pub async fn serve(
     config: ServeConfig,
     reload: Option<Reload<ServeConfig>>,
 ) -> Result<(), AgentError> {
+    if config.answer_for.is_some() {
+        return answer_for::answer(config, reload).await;
+    }
     let ServeConfig { common, clock, .. } = &config;
     let mut ending = Ending::new(common.duration, reload.as_ref())?;
     let publication = Publication::default();
     let services = Services::start(common.serving.clone(), &publication, monotonic());
     let local_times = LocalTimes::open(&config.time_zones)?;
-    // Nobody tells a grandmaster when its messages arrived, so there is nothing to compare points by.
-    let io = Io::open(IoConfig {
-        rx_source: common.io.rx_source.or(StampSource::Stack),
-        tx_source: common.io.tx_source.or(StampSource::StartXmit),
-        ..common.io.clone()
-    })?;
-    let answers = open_answers(&config)?;
+    let io = Io::open(kernel::io_config(&config))?;
+    let answers = kernel::open(&config)?;
     let output = start_output(common.format)?;
     let start = monotonic();
     let identity = clock_identity(common, seed(common.seed));
@@ -251,6 +251,7 @@ pub async fn serve(
         .map(|serving| ntp::Service::open(serving, common, served.clone(), publication.clone()))
         .transpose()?;
     let mut around = Around {
+        read_at: Time::ZERO,
         served,
         local_times,
         synce: SyncE::open(&common.io.interfaces, start),
@@ -319,8 +320,13 @@ pub async fn serve(
 
 type Server = Drive<Node>;
 
+/// For so long a reading of the host's clock is one for all that was stamped before it.
+const SAME: Duration = Duration::from_millis(1);
+
 /// What is around a grandmaster.
 struct Around {
+    /// When the served time was last read.
+    read_at: Time<Mono>,
     served: Served,
     local_times: LocalTimes,
     synce: SyncE,
@@ -344,8 +350,14 @@ impl Host<Node> for Around {
         &self.served
     }
 
-    fn refresh(&mut self, server: &mut Server, now: Time<Mono>, _: Occasion) {
-        // What lies between a stamp and its delivery is in the reading.
+    fn refresh(&mut self, server: &mut Server, now: Time<Mono>, occasion: Occasion) {
+        // What lies between a stamp and its delivery is in the reading, also where that was behind another stamp that
+        // was found at the same time.
+        let is_known = self.read_at > server.io.drained() && now - self.read_at < SAME;
+        if occasion == Occasion::Delivery && is_known {
+            return;
+        }
+        self.read_at = now;
         self.served.read(now);
         server.engine.set_time_properties(self.served.time_properties());
         if let Some(answers) = &mut self.answers
@@ -467,14 +479,27 @@ impl Around {
         self.synce.look(now);
         let Self { ports, publication, health, services, answers, synce, .. } = self;
         let (ports_up, ports_down) = health::links(io, ports);
-        let totals = health::totals(io, ports, |port| transmitter.counters(port));
+        let mut totals = health::totals(io, ports, |port| transmitter.counters(port));
+        if let Some(answers) = answers {
+            totals.refused +=
+                ports.iter().map(|port| answers.refused(usize::from(port.0))).sum::<u64>();
+        }
+        let unanswered = answers.as_ref().and_then(Answers::shortfall);
         services.look_after(now);
         let is_unserved = services.is_lacking();
         let is_displaced = io.is_displaced();
         let rest = synce.facts(now);
         let refused = io.last_refused();
-        let facts =
-            Facts { totals, ports_up, ports_down, is_unserved, is_displaced, refused, ..rest };
+        let facts = Facts {
+            totals,
+            ports_up,
+            ports_down,
+            is_unserved,
+            is_displaced,
+            refused,
+            unanswered,
+            ..rest
+        };
         health.check(now, &facts);
         for port in &*ports {
             let counters = transmitter.counters(*port);
@@ -487,7 +512,7 @@ impl Around {
                 }
                 set_drop_figures(figures, counters, io.counts(*port));
                 figures.unicast = unicast::figures(transmitter, *port, now);
-                figures.answers = answer_figures(answers.as_mut(), *port, counters);
+                figures.answers = kernel::figures(answers.as_mut(), *port, counters);
             });
         }
         publication.metrics.set_synce(synce.figures(now));
@@ -530,22 +555,6 @@ impl Around {
             tracing::debug!(%error, "status");
         }
     }
-}
-
-/// Answers by who gave them, or why not.
-fn answer_figures(
-    answers: Option<&mut Answers>,
-    port: PortIndex,
-    counters: &Counters,
-) -> BTreeMap<(&'static str, &'static str), u64> {
-    let mut figures = BTreeMap::new();
-    figures.insert(("agent", "answered"), counters.delay_exchanges + counters.answers);
-    for ((_, outcome), total) in
-        answers.map(|each| each.counts(usize::from(port.0))).unwrap_or_default()
-    {
-        *figures.entry(("kernel", outcome.name())).or_default() += total;
-    }
-    figures
 }
 
 fn losses(io: &Io, transmitter: &Instance, ports: &[PortIndex]) -> BTreeMap<String, u64> {

@@ -5,11 +5,12 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
+    net::{IpAddr, SocketAddr},
 };
 
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimestampns};
 use ptp_common::{
-    classify::Protocol,
+    classify::{Network, Protocol},
     record::{Direction, Hook, Record},
     time::{Duration, Mono, Real, Time},
 };
@@ -22,7 +23,7 @@ use crate::{
         AttachedHooks, CaptureError, Choice, ClockRelation, EgressJoin, Options, Place, Programs,
         Reach, TcPlace, hook_of, stamp_at,
     },
-    engine::{Input, Transmit, observer::ObservedPacket},
+    engine::{Input, Transmit, address::Address, observer::ObservedPacket},
     security::{Associations, Policy, Totals as Authentication},
     stamp::{Stamp, StampSource},
     sys::clock::monotonic,
@@ -88,11 +89,23 @@ impl Packet {
             interface: record.ifindex,
             direction: record.direction,
             vlan: (record.vlan_count > 0).then_some(record.vlan[0] & 0x0fff),
+            between: Some((address(record, &record.source), address(record, &record.destination))),
             bytes: record.message(),
             stamp: *stamp,
             real: *real,
         }
     }
+}
+
+/// One of a record's addresses.
+fn address(record: &Record, octets: &[u8; 16]) -> Address {
+    let [a, b, c, d, e, f, ..] = *octets;
+    let ip: IpAddr = match record.network {
+        Network::Ethernet => return Address::Mac([a, b, c, d, e, f]),
+        Network::Ipv4 => [a, b, c, d].into(),
+        Network::Ipv6 => (*octets).into(),
+    };
+    Address::Socket(SocketAddr::new(ip, 0))
 }
 
 /// Totals of what went wrong here.

@@ -62,6 +62,7 @@ fn service(service: &Service, now: Time<Mono>) -> told::Service {
             .collect(),
         sent,
         late,
+        skipped: service.skipped(),
         of: named.collect(),
     }
 }
@@ -113,7 +114,8 @@ pub(super) fn figures(instance: &Instance, port: PortIndex, now: Time<Mono>) -> 
             service.counts().map(|(verdict, total): (Verdict, u64)| (verdict.name(), total));
         figures.requests = counts.collect();
         let (sent, late) = service.sent();
-        figures.messages = [("in_time", sent - late), ("late", late)].into();
+        let skipped = service.skipped();
+        figures.messages = [("in_time", sent - late), ("late", late), ("skipped", skipped)].into();
     }
     figures
 }

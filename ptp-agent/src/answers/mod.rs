@@ -3,19 +3,19 @@
 //! before anybody relies on it and every so often after that. Whatever is wrong, requests come to the agent
 //! as if there were no such programs.
 
+pub mod beside;
 mod exchanges;
+mod native;
 mod networks;
 mod probe;
 mod programs;
+mod telling;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
-use nix::{ifaddrs::getifaddrs, net::if_::if_nametoindex};
+use nix::net::if_::if_nametoindex;
 use ptp_common::{
-    answer::{
-        BROADCAST, OWN, Outcome, PLAIN_RESPONSE, RESPONSE, flag, interface, rate_of_ppb, slot,
-    },
-    classify::Network,
+    answer::{Outcome, RESPONSE, flag, interface, rate_of_ppb, slot},
     time::{Duration, Mono, Ptp, Time},
     wire::ClockIdentity,
 };
@@ -31,18 +31,21 @@ use crate::{
     stamp::StampSource,
     transport::{TransportKind, interface_mac},
 };
-use networks::ip_of;
+use native::Native;
 use probe::Place;
 
 /// Who answers requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// The kernel at TC where it can, otherwise the agent.
+    /// The kernel at TC where it can, otherwise the agent; by XDP where that may be tried and is measured to be nearer
+    /// to the wire.
     #[default]
     Auto,
     /// The kernel at TC; without it nothing starts.
     Tc,
+    /// The kernel by XDP in the driver; where that does not do, at TC.
+    Xdp,
     /// The agent.
     Off,
 }
@@ -53,6 +56,7 @@ impl Mode {
         match self {
             Self::Auto => "auto",
             Self::Tc => "tc",
+            Self::Xdp => "xdp",
             Self::Off => "off",
         }
     }
@@ -63,6 +67,11 @@ impl Mode {
 pub struct Config {
     /// Who answers.
     pub mode: Mode,
+    /// Whether [`Mode::Auto`] may put a program into the driver to see whether that is better: it resets the queues of
+    /// many cards.
+    pub tries_xdp: bool,
+    /// Whether nobody is answered at TC: another program hears requests before it.
+    pub xdp_alone: bool,
     /// Of each processor, answers per second in all.
     pub per_second: u32,
     /// Of one client, answers per second.
@@ -77,6 +86,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             mode: Mode::Auto,
+            tries_xdp: false,
+            xdp_alone: false,
             per_second: 250_000,
             per_client: 256,
             per_stranger: 1_024,
@@ -150,9 +161,13 @@ struct Port {
     told: Option<[u64; interface::LENGTH]>,
     state: State,
     prove_at: Time<Mono>,
+    /// Others' programs that packets pass first.
+    in_front: Vec<u32>,
     sequence_id: u16,
     /// Why exchanges of two messages are left to the agent.
     no_exchanges: Option<String>,
+    /// How it stands with XDP, in front of all this.
+    native: Native,
 }
 
 /// See the module's paragraph.
@@ -184,6 +199,9 @@ impl Answers {
         exchanges: csptp::Answers,
     ) -> Result<Self, CaptureError> {
         let mut programs = Programs::load()?;
+        let wants_xdp = config.mode == Mode::Xdp || (config.mode == Mode::Auto && config.tries_xdp);
+        let loaded = if wants_xdp { programs.load_native() } else { Ok(()) };
+        let native = Native::new(wants_xdp, loaded);
         let is_wanted = exchanges != csptp::Answers::default();
         if is_wanted && let Err(error) = programs.load_exchanges() {
             tracing::info!(%error, "CSPTP and SPTP are answered by the agent");
@@ -196,8 +214,10 @@ impl Answers {
                 told: None,
                 state: State::Trial,
                 prove_at: Time::ZERO,
+                in_front: Vec::new(),
                 sequence_id: 0,
                 no_exchanges: None,
+                native: native.clone(),
             });
         }
         // Nobody else's: the trials' answers are known by it.
@@ -284,6 +304,7 @@ impl Answers {
         self.programs.detach(port.ifindex);
         (port.ifindex, port.told, port.state) = (ifindex, None, State::Trial);
         port.prove_at = now;
+        port.native.begin(now);
         if ifindex != 0
             && let Err(error) = self.programs.attach(ifindex, &port.interface)
         {
@@ -313,12 +334,17 @@ impl Answers {
             }
             self.ports[index].told = numbers;
         }
-        if let Some(wanted) = wanted
-            && ifindex != 0
-            && self.ports[index].prove_at <= now
-        {
+        let Some(wanted) = wanted.filter(|_| ifindex != 0) else { return };
+        // Whoever has come in front may keep packets.
+        let in_front = self.programs.in_front(ifindex);
+        if in_front != self.ports[index].in_front {
+            self.ports[index].in_front = in_front;
+            self.ports[index].prove_at = now;
+        }
+        if self.ports[index].prove_at <= now {
             self.prove(now, index, &wanted);
         }
+        self.look_after_native(now, index, &wanted);
     }
 
     /// Tries whether an answer goes out, after attaching anew where it did not before.
@@ -389,110 +415,26 @@ impl Answers {
         port.state = state;
     }
 
-    fn numbers(&self, index: usize, wanted: &PortAnswers) -> [u64; interface::LENGTH] {
-        let mut numbers = [0; interface::LENGTH];
-        let network = match self.transport {
-            TransportKind::L2 => Network::Ethernet,
-            TransportKind::Udp4 => Network::Ipv4,
-            TransportKind::Udp6 => Network::Ipv6,
-        };
-        let stack = if self.is_stack { interface::STACK } else { 0 };
-        numbers[interface::FLAGS] = interface::SERVING
-            | stack
-            | (index as u64) << interface::NUMBER_SHIFT
-            | u64::from(network as u8) << interface::NETWORK_SHIFT;
-        numbers[interface::LATENCY] = wanted.latency.as_nanos() as u64;
-        self.set_forms(index, &mut numbers, wanted);
-        let name = &self.ports[index].interface;
-        let mut mac = [0; 8];
-        mac[..6].copy_from_slice(&interface_mac(name).unwrap_or_default());
-        numbers[interface::MAC] = u64::from_ne_bytes(mac);
-        for address in addresses_of(name) {
-            match address {
-                IpAddr::V4(v4) if numbers[interface::IP4] == 0 => {
-                    numbers[interface::IP4] = u32::from_ne_bytes(v4.octets()).into();
-                }
-                IpAddr::V6(v6) => {
-                    let places = if v6.is_unicast_link_local() {
-                        [interface::IP6_LINK, interface::IP6]
-                    } else {
-                        [interface::IP6, interface::IP6]
-                    };
-                    let (first, second) = halves(v6.octets());
-                    for at in places {
-                        let is_free = numbers[at] == 0 || !v6.is_unicast_link_local();
-                        if is_free {
-                            (numbers[at], numbers[at + 1]) = (first, second);
-                        }
-                    }
-                }
-                IpAddr::V4(_) => {}
-            }
-        }
-        debug_assert!(wanted.response.len() >= PLAIN_RESPONSE);
-        let response = &wanted.response[..wanted.response.len().min(RESPONSE)];
-        exchanges::put(&mut numbers, interface::RESPONSE, response);
-        numbers
-    }
-
-    fn own_address(&self, interface: &str) -> Option<IpAddr> {
-        let is_v6 = self.transport == TransportKind::Udp6;
-        addresses_of(interface).into_iter().find(|address| address.is_ipv6() == is_v6)
-    }
-
-    /// Tells the addresses and networks of the interfaces.
-    fn tell_addresses(&mut self) {
-        let Ok(entries) = getifaddrs() else { return };
-        let mut addresses = BTreeMap::new();
-        let mut prefixes: Vec<(Prefix, u32)> = Vec::new();
-        for entry in entries {
-            let Some(port) = self.ports.iter().find(|port| port.interface == entry.interface_name)
-            else {
-                continue;
-            };
-            let Some(address) = entry.address.as_ref().and_then(ip_of) else { continue };
-            addresses.insert((port.ifindex, key(address)), OWN);
-            if let Some(broadcast) = entry.broadcast.as_ref().and_then(ip_of) {
-                addresses.entry((port.ifindex, key(broadcast))).or_insert(BROADCAST);
-            }
-            let netmask = entry.netmask.as_ref().and_then(ip_of);
-            if let Some(prefix) = netmask.and_then(|mask| Prefix::of(address, mask)) {
-                prefixes.push((prefix, flag::TRUSTED));
-            }
-        }
-        for prefix in &self.config.serve_to {
-            prefixes.retain(|(other, _)| other != prefix);
-            prefixes.push((*prefix, flag::TRUSTED | flag::SERVED));
-        }
-        // One of an interface inside one that is served is served too: the longest prefix decides.
-        for (prefix, flags) in &mut prefixes {
-            let (length, bytes) = prefix.mapped();
-            let is_served = self.config.serve_to.iter().any(|served| {
-                let (shorter, _) = served.mapped();
-                let address = std::net::Ipv6Addr::from(bytes);
-                let address = address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4);
-                shorter <= length && served.contains(address)
-            });
-            if is_served {
-                *flags |= flag::SERVED;
-            }
-        }
-        for told in [self.programs.set_addresses(addresses), self.programs.set_prefixes(&prefixes)]
-        {
-            if let Err(error) = told {
-                tracing::debug!(%error, "answers in the kernel");
-            }
-        }
-    }
-
     /// What became of requests of a port, by kind.
     pub fn counts(&mut self, index: usize) -> BTreeMap<(&'static str, Outcome), u64> {
         self.programs.counts(u32::try_from(index).unwrap_or(u32::MAX))
     }
 
+    /// Requests that were dropped on a port because there were too many.
+    pub fn refused(&mut self, index: usize) -> u64 {
+        let counts = self.counts(index);
+        let refused = counts
+            .iter()
+            .filter(|((_, outcome), _)| outcome.is_refused() && *outcome != Outcome::Prefix);
+        refused.map(|(_, total)| total).sum()
+    }
+
     /// Whether the kernel answers on a port.
     pub fn is_proven(&self, index: usize) -> bool {
-        self.ports.get(index).is_some_and(|port| port.state == State::Proven)
+        self.ports.get(index).is_some_and(|port| {
+            let is_enough = !self.config.xdp_alone || port.native.is_proven();
+            port.state == State::Proven && is_enough
+        })
     }
 
     /// For the status of a port.
@@ -503,43 +445,41 @@ impl Answers {
         for ((kind, outcome), total) in counts {
             outcomes.entry(kind.to_string()).or_default().insert(outcome.name().to_owned(), total);
         }
+        let native = port.native.reason().filter(|_| self.config.xdp_alone);
         let (by, reason) = match &port.state {
+            State::Proven if native.is_some() => ("agent", native.as_deref()),
             State::Proven => ("kernel", None),
             State::Trial => ("agent", Some("not tried yet")),
             State::Off(reason) => ("agent", Some(reason.as_str())),
         };
-        let point = if self.is_stack { StampSource::Stack } else { StampSource::TcIngress };
+        let is_native = port.state == State::Proven && port.native.is_proven();
+        let point = match (is_native, self.is_stack) {
+            (true, _) => StampSource::XdpNative,
+            (false, true) => StampSource::Stack,
+            (false, false) => StampSource::TcIngress,
+        };
+        let hook = (by == "kernel").then_some(if is_native { "xdp" } else { "tc" });
         Some(Answering {
             by: by.into(),
+            hook: hook.map(Into::into),
             reason: reason.map(str::to_owned),
+            no_xdp: port.native.reason(),
+            answers_for: None,
             receive_stamp: point.into(),
             requests: outcomes,
         })
     }
-}
 
-fn addresses_of(interface: &str) -> Vec<IpAddr> {
-    let Ok(entries) = getifaddrs() else { return Vec::new() };
-    entries
-        .filter(|entry| entry.interface_name == interface)
-        .filter_map(|entry| ip_of(entry.address.as_ref()?))
-        .collect()
-}
-
-/// An address as the programs have it.
-fn key(address: IpAddr) -> [u32; 4] {
-    let octets = match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    };
-    let mut words = [0; 4];
-    for (word, bytes) in words.iter_mut().zip(octets.as_chunks::<4>().0) {
-        *word = u32::from_ne_bytes(*bytes);
+    /// Why requests are not answered where they were asked to be, if they are not; nobody asked [`Mode::Auto`] for
+    /// anything.
+    pub fn shortfall(&self) -> Option<String> {
+        self.ports.iter().find_map(|port| {
+            let reason = match &port.state {
+                State::Off(reason) if self.config.mode != Mode::Auto => reason.clone(),
+                _ if self.config.mode == Mode::Xdp => port.native.reason()?,
+                _ => return None,
+            };
+            Some(format!("{}: {reason}", port.interface))
+        })
     }
-    words
-}
-
-fn halves(octets: [u8; 16]) -> (u64, u64) {
-    let words = octets.as_chunks::<8>().0;
-    (u64::from_ne_bytes(words[0]), u64::from_ne_bytes(words[1]))
 }

@@ -24,7 +24,7 @@ use ptp_common::{
 use socket2::SockFilter;
 use std::os::fd::AsFd as _;
 
-use super::Programs;
+use super::{Programs, native};
 use crate::{sys::packet, transport::TransportKind};
 
 /// How long an answer may take: it is there when the frame has been let in, unless others keep the processor.
@@ -68,6 +68,11 @@ pub(super) enum ProbeError {
     /// Nothing came out.
     #[error("the trial's answer did not go out")]
     Silent,
+    /// It got no further than the driver.
+    #[error(
+        "the driver does not take the trial's answer; of a veth the other end needs GRO or an XDP program"
+    )]
+    Refused,
     /// Something else came out.
     #[error("the trial's answer is wrong: {0}")]
     Wrong(&'static str),
@@ -89,6 +94,43 @@ pub(super) fn probe(
     let requester = PortIdentity { clock_identity: identity, port_number: 1 };
     let frame = request(place, requester, sequence_id);
     watched(programs, place, &frame, |packet| answer(place, packet, requester, sequence_id))
+}
+
+/// The same by XDP in the driver. Nothing that it sends can be seen on its way, so what it makes of the request is looked
+/// at first, sending nothing; then the driver must take it.
+///
+/// # Errors
+/// [`ProbeError`].
+pub(super) fn probe_native(
+    programs: &mut Programs,
+    place: &Place,
+    identity: ClockIdentity,
+    sequence_id: u16,
+) -> Result<Time<Ptp>, ProbeError> {
+    let requester = PortIdentity { clock_identity: identity, port_number: 1 };
+    let frame = request(place, requester, sequence_id);
+    let inject = |error| ProbeError::Inject(Box::new(error));
+    let mut found = Err(ProbeError::Wrong("it is none"));
+    for _ in 0..native::dry_runs() {
+        let (verdict, made) = programs.dry_run(place.ifindex, &frame).map_err(inject)?;
+        if !native::SENT.contains(&verdict) {
+            found = Err(ProbeError::Wrong("it is none"));
+            continue;
+        }
+        let packet = made.get(14..).unwrap_or_default();
+        found = answer(place, packet, requester, sequence_id)
+            .and_then(|time| time.ok_or(ProbeError::Wrong("it is none")));
+        if found.is_ok() {
+            break;
+        }
+    }
+    let time = found?;
+    let is_taken = programs.live_run(place.ifindex, &frame);
+    if is_taken.map_err(|error| ProbeError::Inject(Box::new(error)))? {
+        Ok(time)
+    } else {
+        Err(ProbeError::Refused)
+    }
 }
 
 /// The same with an exchange of CSPTP, whose second message must tell when the first one left. Returns the time from

@@ -14,8 +14,10 @@ use aya::{
         LinkOrder, ProgramError, RawTracePoint, SchedClassifier, TcAttachType, TestRunAttrs,
         TestRunOptions, Xdp,
         tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, TcHandle},
+        xdp::XdpLinkId,
     },
 };
+use aya_obj::generated::bpf_attach_type::BPF_TCX_INGRESS;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use ptp_common::answer::{COUNTS, KINDS, Outcome, count_index, interface, slot};
 
@@ -23,6 +25,7 @@ use super::Prefix;
 use crate::capture::{
     CLSACT_PRIORITY, CaptureError, Clsact, Features, attach_error, claim_name, map, program,
 };
+use crate::sys::bpf::tcx_programs;
 
 /// The programs as compiled by `cargo xtask ebpf build`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-answers.bpf.o");
@@ -57,9 +60,12 @@ pub struct Programs {
     /// Whether exchanges of two messages are answered.
     has_exchanges: bool,
     attached: BTreeMap<u32, Attachment>,
+    /// The program in the driver.
+    pub(super) native: BTreeMap<u32, XdpLinkId>,
     addresses: BTreeMap<InterfaceAddress, u32>,
     prefixes: BTreeSet<(u32, [u8; 16])>,
     generation: u64,
+    id: Option<u32>,
     /// Tells agents that it is one of theirs.
     _claim: Option<UnixDatagram>,
 }
@@ -84,9 +90,11 @@ impl Programs {
             is_tcx: Features::probe().tcx,
             has_exchanges: false,
             attached: BTreeMap::new(),
+            native: BTreeMap::new(),
             addresses: BTreeMap::new(),
             prefixes: BTreeSet::new(),
             generation: 1,
+            id,
             _claim: id.and_then(|id| claim_name(&format!("ptp-agent/program/{id}")).ok()),
         })
     }
@@ -112,12 +120,12 @@ impl Programs {
         Ok(())
     }
 
-    /// Attaches to an interface in front of all others; again, if it is attached already.
+    /// Attaches to an interface at TC in front of all others; again, if it is attached already.
     ///
     /// # Errors
     /// [`CaptureError::Attach`]; then it is not attached.
     pub fn attach(&mut self, ifindex: u32, interface: &str) -> Result<(), CaptureError> {
-        self.detach(ifindex);
+        self.detach_tc(ifindex);
         let clsact = if self.is_tcx {
             None
         } else {
@@ -153,13 +161,18 @@ impl Programs {
             (attachment.link, attachment.out) = (link, out);
         }
         if result.is_err() {
-            self.detach(ifindex);
+            self.detach_tc(ifindex);
         }
         result
     }
 
-    /// Takes the program off an interface. That it has vanished is no error.
+    /// Takes the programs off an interface. That it has vanished is no error.
     pub fn detach(&mut self, ifindex: u32) {
+        self.detach_native(ifindex);
+        self.detach_tc(ifindex);
+    }
+
+    fn detach_tc(&mut self, ifindex: u32) {
         let Some(attachment) = self.attached.remove(&ifindex) else { return };
         for (name, link) in [(ANSWERS, attachment.link), (OUT, attachment.out)] {
             if let Some(link) = link
@@ -173,6 +186,15 @@ impl Programs {
         {
             tracing::debug!(ifindex, %error, "clsact was not removed");
         }
+    }
+
+    /// The programs at TC ingress that packets pass before this one; none where that cannot be told.
+    pub(super) fn in_front(&self, ifindex: u32) -> Vec<u32> {
+        if !self.is_tcx {
+            return Vec::new();
+        }
+        let all = tcx_programs(ifindex, BPF_TCX_INGRESS).unwrap_or_default();
+        all.into_iter().take_while(|id| Some(*id) != self.id).collect()
     }
 
     /// Tells the numbers of [`slot`], all but the generation.
@@ -278,11 +300,7 @@ impl Programs {
     /// # Errors
     /// What the kernel says; Linux 5.18 is needed.
     pub fn inject(&mut self, ifindex: u32, frame: &[u8]) -> Result<(), ProgramError> {
-        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-        let length = u32::try_from(frame.len()).unwrap_or(0);
-        let mut context = [0_u8; 24];
-        context[4..8].copy_from_slice(&length.to_ne_bytes());
-        context[12..16].copy_from_slice(&ifindex.to_ne_bytes());
+        let context = context(ifindex, frame);
         let options = TestRunOptions {
             data_in: Some(frame),
             ctx_in: Some(&context),
@@ -307,10 +325,21 @@ impl Programs {
     }
 }
 
+/// `struct xdp_md` of a frame that comes in by an interface: data, data_end, data_meta, ingress_ifindex,
+/// rx_queue_index, egress_ifindex.
+pub(super) fn context(ifindex: u32, frame: &[u8]) -> [u8; 24] {
+    let length = u32::try_from(frame.len()).unwrap_or(0);
+    let mut context = [0_u8; 24];
+    context[4..8].copy_from_slice(&length.to_ne_bytes());
+    context[12..16].copy_from_slice(&ifindex.to_ne_bytes());
+    context
+}
+
 impl Drop for Programs {
     /// Links end by themselves; this is for the queueing disciplines, which do not.
     fn drop(&mut self) {
-        for ifindex in self.attached.keys().copied().collect::<Vec<_>>() {
+        let all = self.attached.keys().chain(self.native.keys());
+        for ifindex in all.copied().collect::<BTreeSet<_>>() {
             self.detach(ifindex);
         }
     }

@@ -10,14 +10,20 @@ use super::{AttachedHooks, ClockRelation, XdpHook, mono_stamp, nanos};
 use crate::stamp::{Stamp, StampSource};
 
 /// Points at which a received packet can be stamped.
-const RECEIVE: [StampSource; 4] =
-    [StampSource::Stack, StampSource::TcIngress, StampSource::XdpNative, StampSource::XdpGeneric];
+const RECEIVE: [StampSource; 5] = [
+    StampSource::Stack,
+    StampSource::TcIngress,
+    StampSource::XdpNative,
+    StampSource::XdpGeneric,
+    StampSource::Hardware,
+];
 /// Points at which a sent packet can be stamped.
-const TRANSMIT: [StampSource; 4] = [
+const TRANSMIT: [StampSource; 5] = [
     StampSource::XmitDone,
     StampSource::StartXmit,
     StampSource::TcEgress,
     StampSource::DriverSoftware,
+    StampSource::Hardware,
 ];
 
 /// Which capture point of a direction is wanted.
@@ -42,7 +48,8 @@ impl Choice {
             "auto" => Ok(Self::Auto),
             "xdp" => Ok(Self::AnyXdp),
             _ => one_of(&RECEIVE, text).ok_or_else(|| {
-                "expected stack, tc_ingress, xdp, xdp_native or xdp_generic, or auto".to_owned()
+                "expected stack, tc_ingress, xdp, xdp_native, xdp_generic or hardware, or auto"
+                    .to_owned()
             }),
         }
     }
@@ -55,7 +62,7 @@ impl Choice {
         match text {
             "auto" => Ok(Self::Auto),
             _ => one_of(&TRANSMIT, text).ok_or_else(|| {
-                "expected xmit_done, start_xmit, tc_egress or driver_software, or auto".to_owned()
+                "expected xmit_done, start_xmit, tc_egress, driver_software or hardware, or auto".to_owned()
             }),
         }
     }
@@ -115,7 +122,11 @@ pub const fn hook_of(point: StampSource) -> Option<Hook> {
         StampSource::XdpNative | StampSource::XdpGeneric => Some(Hook::XdpIngress),
         StampSource::TcEgress => Some(Hook::TcEgress),
         StampSource::StartXmit | StampSource::XmitDone => Some(Hook::Xmit),
-        StampSource::DriverSoftware | StampSource::Simulated => None,
+        StampSource::DriverSoftware
+        | StampSource::Hardware
+        | StampSource::Pps
+        | StampSource::Extts
+        | StampSource::Simulated => None,
     }
 }
 

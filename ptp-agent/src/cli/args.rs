@@ -14,8 +14,9 @@ use super::{
     log::LogFormat,
     marking::MarkingArgs,
     ntp::{NtpArgs, NtpServeArgs},
-    phc,
+    phc, pps,
     profile::ProfileName,
+    pulse::PulseArgs,
     roles::RoleArgs,
     security::SecurityArgs,
     servers::ServerArgs,
@@ -23,7 +24,7 @@ use super::{
     unicast::{ServeUnicast, UnicastArgs},
 };
 use crate::{
-    agent::prime::PrimeMode,
+    agent::{answer_for::AnswerFor, prime::PrimeMode},
     answers, bench,
     capture::{Choice as PointChoice, Latency},
     compare, doctor,
@@ -116,6 +117,10 @@ pub(super) enum Command {
     ///
     /// Reading needs read access to the device, setting write access.
     Phc(phc::Args),
+    /// Hold a clock against a pulse per second: how far apart they are, as figures, histogram and plot.
+    ///
+    /// Steers nothing. Needs read access to the device, and write access to a hardware clock whose input it is.
+    Pps(pps::Args),
     /// Is this host fit for precise time, and if not, what to do?
     ///
     /// Changes nothing, and steers no clock. Ends with exit code 3 when something that the agent
@@ -195,11 +200,12 @@ pub(super) struct TapArgs {
     #[arg(short, long, value_name = "IFACE", num_args = 1..)]
     pub(super) interface: Vec<String>,
     /// Receive stamp: auto (default; measures which is best), stack, tc_ingress, xdp_native,
-    /// xdp_generic, or xdp for native where the driver can and generic elsewhere.
+    /// xdp_generic, xdp for native where the driver can and generic elsewhere, or hardware for the card's own
+    /// (`run` and `serve`; switched on while they run).
     #[arg(long, value_name = "SOURCE", value_parser = PointChoice::of_receive)]
     pub(super) rx_source: Option<PointChoice>,
-    /// Transmit stamp: auto (default; measures which is best), xmit_done, start_xmit, tc_egress or
-    /// driver_software (not for `observe`).
+    /// Transmit stamp: auto (default; measures which is best), xmit_done, start_xmit, tc_egress,
+    /// driver_software or hardware for the card's own (both not for `observe`).
     #[arg(long, value_name = "SOURCE", value_parser = PointChoice::of_transmit)]
     pub(super) tx_source: Option<PointChoice>,
     /// Size of the ring buffer, KiB: a power of two.
@@ -312,6 +318,8 @@ pub(super) struct FollowArgs {
     #[command(flatten)]
     pub(super) ntp: NtpArgs,
     #[command(flatten)]
+    pub(super) pulse: PulseArgs,
+    #[command(flatten)]
     pub(super) roles: RoleArgs,
     #[command(flatten)]
     pub(super) unicast: UnicastArgs,
@@ -391,10 +399,15 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "BOOL")]
     pub(super) stamp_brackets: Option<bool>,
     /// Who answers Delay_Req: a program in the kernel at TC, which takes a flood of requests off the agent
-    /// and cannot be kept waiting (auto: where it can and was seen to; tc: or nothing starts), or the agent
-    /// itself (off).
+    /// and cannot be kept waiting (auto: where it can and was seen to; tc: or nothing starts), one in the driver in
+    /// front of it (xdp: faster; where it does not do, tc), or the agent itself (off).
     #[arg(long, value_enum, value_name = "WHO")]
     pub(super) kernel_answers: Option<answers::Mode>,
+    /// Serve nobody, but let the kernel answer Delay_Req in the name of another time transmitter of this host, with its
+    /// identity and the host's clock, while it sends Sync by these interfaces: linuxptp's ptp4l with software time
+    /// stamping.
+    #[arg(long, value_enum, value_name = "WHOM", conflicts_with_all = ["ntp", "unicast", "csptp", "sptp", "contend"])]
+    pub(super) answer_for: Option<AnswerFor>,
     /// Answer only who is in these prefixes (192.0.2.0/24); all others' requests are dropped in the kernel.
     #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
     pub(super) serve_to: Vec<answers::Prefix>,

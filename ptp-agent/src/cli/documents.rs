@@ -16,6 +16,7 @@ use clap_mangen::{
 };
 
 use super::args::Cli;
+use crate::sys::own_file;
 
 /// What is made.
 #[derive(Debug, Subcommand)]
@@ -56,7 +57,7 @@ pub(super) fn generate(what: &Generate) -> anyhow::Result<()> {
 /// The page of a command and those of its subcommands: `ptp-agent-bench-servo.8`.
 fn pages(command: &Command, name: &str, directory: &Path) -> anyhow::Result<()> {
     let path = directory.join(format!("{name}.8"));
-    fs::write(&path, page(command, name))
+    own_file::write(&path, &page(command, name))
         .with_context(|| format!("cannot write {}", path.display()))?;
     for below in command.get_subcommands().filter(|it| !it.is_hide_set()) {
         if below.get_name() != "help" {

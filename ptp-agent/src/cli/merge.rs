@@ -8,7 +8,7 @@ use super::{
     args::{Delay, FollowArgs, ObserveArgs, PortArgs, ServeArgs, ServeClock, TapArgs},
     clock::RunClock,
     config::{Config, ConfigError},
-    ntp::Asking,
+    ntp::{Asking, Follow},
     unicast::service,
 };
 use crate::publish::Format;
@@ -34,7 +34,7 @@ use crate::{
     security::file::KeyFileError,
     servo::{Options, Purpose, Servo, choice},
     stamp::StampSource,
-    transport::TransportKind,
+    transport::{TransportKind, nts::TrustError},
     zones,
 };
 
@@ -91,10 +91,16 @@ pub(super) enum UsageError {
     Keys(#[from] KeyFileError),
     #[error("nothing to follow: name servers of NTP with --ntp")]
     NoNtpServers,
+    #[error("{0} needs a pulse: name its source with --pps")]
+    NoPulse(&'static str),
+    #[error("cannot record pulses: a recording has no place for them")]
+    NotRecordablePulse,
     #[error("cannot find the server {0}: {1}")]
     NoSuchServer(String, #[source] std::io::Error),
     #[error("the server {0} is named twice, or two names are one address")]
     TwiceTheSameServer(String),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("with --follow ntp there is no PTP: {0} has no meaning")]
     OnlyPtp(&'static str),
     #[error("servers are asked over IP: --csptp and --sptp need --transport udp4 or udp6")]
@@ -159,8 +165,12 @@ fn ring_bytes(args: &TapArgs, config: &Config) -> Option<u32> {
 /// one direction only, which minimum filtering removes.
 fn tap(args: &TapArgs, config: &Config) -> Result<TapConfig, UsageError> {
     let (rx_source, tx_source) = sources(args, config)?;
+    if rx_source.is(StampSource::Hardware) {
+        let problem = "hardware is for run and serve".to_owned();
+        return Err(UsageError::OutOfRange("--rx-source", problem));
+    }
     let tx_source = match tx_source {
-        PointChoice::Fixed(StampSource::DriverSoftware) => {
+        PointChoice::Fixed(StampSource::DriverSoftware | StampSource::Hardware) => {
             return Err(UsageError::DriverStampOfOthers);
         }
         PointChoice::Fixed(point) => point,
@@ -181,6 +191,16 @@ fn common(
     format: Format,
     usual_dscp: u8,
 ) -> Result<Common, UsageError> {
+    common_on(interfaces(&args.tap, config)?, args, config, format, usual_dscp)
+}
+
+fn common_on(
+    interfaces: Vec<String>,
+    args: &PortArgs,
+    config: &Config,
+    format: Format,
+    usual_dscp: u8,
+) -> Result<Common, UsageError> {
     let (rx_source, tx_source) = sources(&args.tap, config)?;
     let latencies = |given: &[Latency], file: &Option<Latencies>| {
         let given: Latencies = given.iter().copied().collect();
@@ -190,7 +210,7 @@ fn common(
     let security = args.tap.security.policy(config, &[domain])?;
     Ok(Common {
         io: IoConfig {
-            interfaces: interfaces(&args.tap, config)?,
+            interfaces,
             transport: args.transport.or(config.transport).unwrap_or_default(),
             rx_source,
             tx_source,
@@ -263,7 +283,12 @@ pub(super) fn run_config(
     let profile = args.roles.profile(&config.run);
     args.port.transport = args.port.transport.or(config.transport).or(Some(profile.transport));
     args.port.domain = args.port.domain.or(config.domain).or(Some(profile.domain));
-    let mut common = common(&args.port, &config, format, profile.dscp)?;
+    let follow = args.ntp.follow(&config.run);
+    let interfaces = match interfaces(&args.port.tap, &config) {
+        Err(UsageError::NoInterface) if follow == Follow::Pps => Vec::new(),
+        interfaces => interfaces?,
+    };
+    let mut common = common_on(interfaces, &args.port, &config, format, profile.dscp)?;
     let section = config.run;
     let delay_mechanism =
         args.delay.or(section.delay).map_or(profile.delay_mechanism, Delay::mechanism);
@@ -333,6 +358,11 @@ pub(super) fn run_config(
         }
     }
     let limits = config.clock.limits()?;
+    let earliest_s = limits.earliest.as_nanos() / 1_000_000_000;
+    let pulse = args.pulse.or(&section, follow, earliest_s)?;
+    if record.is_some() && pulse.is_some() {
+        return Err(UsageError::NotRecordablePulse);
+    }
     let may_serve = roles.contention.is_some();
     let (servers, log_request_interval) =
         args.servers.or(&section, common.io.transport, may_serve)?;
@@ -400,6 +430,8 @@ pub(super) fn run_config(
         witness_domains,
         on_disagreement: args.on_disagreement.or(section.on_disagreement).unwrap_or_default(),
         ntp,
+        pulse,
+        pulses: None,
         servers,
         log_request_interval,
         exporting,
@@ -464,6 +496,11 @@ pub(super) fn serve_config(
         },
         ..default
     };
+    let answer_for = args.answer_for.or(section.answer_for);
+    if answer_for.is_some() && answers.mode == answers::Mode::Off {
+        let text = "off, and with --answer-for nobody else answers".to_owned();
+        return Err(UsageError::OutOfRange("--kernel-answers", text));
+    }
     let time_zones = match args.time_zone.is_empty() {
         true => section.time_zone.unwrap_or_default(),
         false => args.time_zone,
@@ -495,6 +532,7 @@ pub(super) fn serve_config(
             sptp: args.sptp.or(section.sptp).unwrap_or(false),
         },
         tells_brackets: args.stamp_brackets.or(section.stamp_brackets).unwrap_or(true),
+        answer_for,
         unicast,
         multicast,
         answers,

@@ -12,7 +12,9 @@ mod marking;
 mod merge;
 mod ntp;
 mod phc;
+mod pps;
 mod profile;
+mod pulse;
 mod reload;
 mod roles;
 mod security;
@@ -29,6 +31,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::publish::Format;
 use crate::{
+    agent::io::pulse::{PulseError, open as open_pulses},
     agent::{
         AgentError,
         confinement::Business,
@@ -107,6 +110,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         return HOST_LACKS;
     }
     if let Some(PhcError::Missing(_) | PhcError::ReadOnly(_)) = error.downcast_ref::<PhcError>() {
+        return HOST_LACKS;
+    }
+    if error.is::<PulseError>() {
         return HOST_LACKS;
     }
     let error = match error.downcast_ref::<TransparentError>() {
@@ -218,6 +224,9 @@ fn run_command(cli: Cli, invocation: Invocation) -> anyhow::Result<ExitCode> {
         Command::Phc(args) => {
             phc::run(&args, format)?;
         }
+        Command::Pps(args) => {
+            pps::run(&args, format)?;
+        }
         Command::Doctor(mut args) => {
             if args.interface.is_empty() {
                 args.interface = config.interface.unwrap_or_default();
@@ -260,8 +269,12 @@ fn follow_grandmaster(
     let build = move |config| run_config(again.clone(), config, None, format);
     let reload = reload::reload(file, invocation, build)?;
     let keys = args.port.tap.security.path(&config);
+    let authorities = args.ntp.authorities(&config);
     let config = run_config(args, config, record, format)?;
     phc::free_to_follow(&config.clock)?;
+    // By the right to pass by permissions, which is given up now, and before files are.
+    let mut config = config;
+    config.pulses = config.pulse.as_ref().map(|it| open_pulses(it.io.clone())).transpose()?;
     privileges::keep_only(&needed_to_follow(&config.clock));
     // Who looks for other programs that have a device open must be able to look into them, which is given up
     // with files.
@@ -271,7 +284,7 @@ fn follow_grandmaster(
             _ => None,
         };
         let business = Business {
-            read: read(file, &keys),
+            read: read(file, &keys).into_iter().chain(authorities.as_deref()).collect(),
             serving: Some(&config.common.serving),
             exporting: Some(&config.exporting),
             // A recording that was never begun is removed again.

@@ -4,6 +4,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
+    path::PathBuf,
     str::FromStr,
 };
 
@@ -11,14 +12,22 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Deserializer, de};
 
 use super::{
-    config::{RunSection, ServeSection},
+    config::{Config, RunSection, ServeSection},
     merge::UsageError,
 };
 use crate::{
-    agent::{io::NtpPeer, ntp::NtpServing},
+    agent::{
+        io::{NtpCarrier, NtpPeer, NtsServer},
+        ntp::NtpServing,
+    },
     engine::ntp::{AssociationConfig, ExchangeKind, NtpConfig, NtpPart, Poll},
+    transport::nts::Trust,
 };
-use ptp_common::{ntp::PORT, time::Time};
+use ptp_common::{
+    classify::PORT_EVENT,
+    ntp::{PORT, nts},
+    time::Time,
+};
 
 /// Servers at the most: more have no place among the sources that are compared.
 const MAX_SERVERS: usize = 16;
@@ -32,6 +41,8 @@ pub(super) enum Follow {
     Ptp,
     /// Servers of NTP; there is no PTP.
     Ntp,
+    /// A pulse per second, whose seconds PTP, servers of NTP or a receiver's sentences number.
+    Pps,
 }
 
 /// `--ntp-mode`.
@@ -45,28 +56,81 @@ pub(super) enum NtpMode {
     Interleaved,
 }
 
-/// A server as it is named: an address or a name, perhaps with a port.
+/// How a server is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Plain,
+    /// `nts:`.
+    Nts,
+    /// `ptp:`.
+    Ptp,
+}
+
+impl Way {
+    /// What stands before a name.
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Nts => "nts:",
+            Self::Ptp => "ptp:",
+        }
+    }
+
+    /// The port where none is named: with NTS that of the key exchange, which names the other one.
+    const fn port(self) -> u16 {
+        match self {
+            Self::Plain => PORT,
+            Self::Nts => nts::PORT,
+            Self::Ptp => PORT_EVENT,
+        }
+    }
+}
+
+/// A server as it is named: an address or a name, perhaps with a port, and before it how it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Host {
+    way: Way,
     name: String,
     port: u16,
+}
+
+impl Host {
+    /// As it is shown.
+    fn shown(&self) -> String {
+        let (prefix, name) = (self.way.prefix(), &self.name);
+        match self.port == self.way.port() {
+            true => format!("{prefix}{name}"),
+            false if name.contains(':') => format!("{prefix}[{name}]:{}", self.port),
+            false => format!("{prefix}{name}:{}", self.port),
+        }
+    }
 }
 
 impl FromStr for Host {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let host = |name: &str, port| Self { name: name.to_owned(), port };
+        let named = [Way::Nts, Way::Ptp].into_iter();
+        let mut named = named.filter_map(|way| Some((way, text.strip_prefix(way.prefix())?)));
+        let (way, text) = named.next().unwrap_or((Way::Plain, text));
+        if way == Way::Ptp
+            && text.parse::<IpAddr>().is_err()
+            && text.contains(':')
+            && !text.ends_with(']')
+        {
+            return Err("messages of PTP have no other port than 319: leave it out".to_owned());
+        }
+        let host = |name: &str, port| Self { way, name: name.to_owned(), port };
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(host(&address.ip().to_string(), address.port()));
         }
         let bare = text.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(text);
         if bare.parse::<IpAddr>().is_ok() {
-            return Ok(host(bare, PORT));
+            return Ok(host(bare, way.port()));
         }
         let (name, port) = match text.split_once(':') {
             Some((name, port)) => (name, port.parse().map_err(|_| EXPECTED.to_owned())?),
-            None => (text, PORT),
+            None => (text, way.port()),
         };
         let is_name = |it: char| it.is_ascii_alphanumeric() || matches!(it, '.' | '-' | '_');
         if name.is_empty() || !name.chars().all(is_name) {
@@ -76,7 +140,8 @@ impl FromStr for Host {
     }
 }
 
-const EXPECTED: &str = "expected an address or a name, perhaps with :PORT behind";
+const EXPECTED: &str =
+    "expected an address or a name, perhaps with :PORT behind, and nts: or ptp: before";
 
 impl<'de> Deserialize<'de> for Host {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -116,9 +181,13 @@ impl<'de> Deserialize<'de> for PollOption {
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct NtpArgs {
     /// Servers of NTP, by address or name, with :PORT where it is not 123: what the time transmitter of PTP is
-    /// held against (see --on-disagreement), or with --follow ntp what the clock follows.
+    /// held against (see --on-disagreement), or with --follow ntp what the clock follows. nts:HOST is asked with
+    /// NTS, and its port is that of the key exchange (TCP 4460); ptp:HOST by messages of PTP (NTP over PTP, UDP 319).
     #[arg(long, value_name = "HOST,...", value_delimiter = ',')]
     ntp: Vec<Host>,
+    /// Authorities that certify the servers with nts: before their names, in PEM (default: those of the system).
+    #[arg(long, value_name = "FILE")]
+    ntp_nts_ca: Option<PathBuf>,
     /// How often they are asked: shortest and longest interval, log2 s (default 6,10: 64 s to 1024 s). A public
     /// server is not to be asked more often.
     #[arg(long, value_name = "MIN,MAX", allow_hyphen_values = true)]
@@ -127,8 +196,9 @@ pub(super) struct NtpArgs {
     /// wire) or basic.
     #[arg(long, value_name = "MODE")]
     ntp_mode: Option<NtpMode>,
-    /// What the clock follows: ptp (default), or ntp, where the servers take the place of PTP. Interfaces are
-    /// then those where packets are stamped.
+    /// What the clock follows: ptp (default); ntp, where the servers take the place of PTP, and interfaces are those
+    /// where packets are stamped; or pps, where a pulse does (see --pps), and PTP, NTP or NMEA say which second it
+    /// is. It needs no interface.
     #[arg(long, value_name = "PROTOCOL")]
     follow: Option<Follow>,
 }
@@ -140,16 +210,26 @@ pub(super) struct Asking {
 }
 
 impl NtpArgs {
+    /// The file with authorities, if one is named.
+    pub(super) fn authorities(&self, config: &Config) -> Option<PathBuf> {
+        self.ntp_nts_ca.clone().or_else(|| config.run.ntp_nts_ca.clone())
+    }
+
+    /// What the clock follows.
+    pub(super) fn follow(&self, section: &RunSection) -> Follow {
+        self.follow.or(section.follow).unwrap_or_default()
+    }
+
     /// With what the file says. `None` where nobody is asked.
     pub(super) fn or(&self, section: &RunSection) -> Result<Option<Asking>, UsageError> {
         let servers = match self.ntp.is_empty() {
             true => section.ntp.clone().unwrap_or_default(),
             false => self.ntp.clone(),
         };
-        let follow = self.follow.or(section.follow).unwrap_or_default();
+        let follow = self.follow(section);
         if servers.is_empty() {
             return match follow {
-                Follow::Ptp => Ok(None),
+                Follow::Ptp | Follow::Pps => Ok(None),
                 Follow::Ntp => Err(UsageError::NoNtpServers),
             };
         }
@@ -162,11 +242,16 @@ impl NtpArgs {
             NtpMode::Basic => ExchangeKind::Basic,
             NtpMode::Interleaved => ExchangeKind::Interleaved,
         };
+        let file = self.ntp_nts_ca.as_ref().or(section.ntp_nts_ca.as_ref());
+        let has_nts = servers.iter().any(|host| host.way == Way::Nts);
+        let trust = has_nts.then(|| Trust::new(file.map(PathBuf::as_path))).transpose()?;
         let mut peers: Vec<NtpPeer> = Vec::new();
         for host in &servers {
             let failed = |error| UsageError::NoSuchServer(host.name.clone(), error);
+            // With NTS the key exchange says which it is in the end.
+            let port = if host.way == Way::Nts { PORT } else { host.port };
             let addresses: Vec<_> =
-                (host.name.as_str(), host.port).to_socket_addrs().map_err(failed)?.collect();
+                (host.name.as_str(), port).to_socket_addrs().map_err(failed)?.collect();
             let is_new = |it: &&SocketAddr| peers.iter().all(|peer| peer.address != **it);
             let Some(address) = addresses.iter().find(is_new) else {
                 if addresses.is_empty() {
@@ -174,19 +259,21 @@ impl NtpArgs {
                 }
                 return Err(UsageError::TwiceTheSameServer(host.name.clone()));
             };
-            let name = if host.port == PORT {
-                host.name.clone()
-            } else {
-                format!("{}:{}", host.name, host.port)
-            };
-            peers.push(NtpPeer { name, host: host.name.clone(), address: *address });
+            let trust = trust.clone().filter(|_| host.way == Way::Nts);
+            peers.push(NtpPeer {
+                name: host.shown(),
+                host: host.name.clone(),
+                address: *address,
+                carrier: if host.way == Way::Ptp { NtpCarrier::Ptp } else { NtpCarrier::Udp },
+                nts: trust.map(|trust| NtsServer { port: host.port, trust }),
+            });
         }
         let servers = peers
             .iter()
             .map(|peer| AssociationConfig { address: peer.address, poll, kind })
             .collect();
         let part = match follow {
-            Follow::Ptp => NtpPart::Witness,
+            Follow::Ptp | Follow::Pps => NtpPart::Witness,
             Follow::Ntp => NtpPart::Source,
         };
         // Filled in when the clocks are read.
@@ -233,13 +320,36 @@ mod tests {
 
     #[test]
     fn servers_are_named_by_address_or_name_with_a_port_or_without() {
-        let host = |name: &str, port| Ok(Host { name: name.to_owned(), port });
+        let host = |name: &str, port| Ok(Host { way: Way::Plain, name: name.to_owned(), port });
         assert_eq!("192.0.2.1".parse(), host("192.0.2.1", 123));
         assert_eq!("192.0.2.1:1123".parse(), host("192.0.2.1", 1123));
         assert_eq!("2001:db8::1".parse(), host("2001:db8::1", 123));
         assert_eq!("[2001:db8::1]:1123".parse(), host("2001:db8::1", 1123));
         assert_eq!("time.example:1123".parse(), host("time.example", 1123));
         for wrong in ["", ":123", "a b", "time.example:", "time.example:70000", "a/b"] {
+            assert!(wrong.parse::<Host>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn before_a_name_stands_how_it_is_asked_and_each_way_has_its_port() {
+        for (text, way, name, port, shown) in [
+            ("nts:time.example", Way::Nts, "time.example", 4460, "nts:time.example"),
+            ("nts:time.example:4461", Way::Nts, "time.example", 4461, "nts:time.example:4461"),
+            ("nts:[2001:db8::1]:4461", Way::Nts, "2001:db8::1", 4461, "nts:[2001:db8::1]:4461"),
+            ("nts:2001:db8::1", Way::Nts, "2001:db8::1", 4460, "nts:2001:db8::1"),
+            ("ptp:192.0.2.1", Way::Ptp, "192.0.2.1", 319, "ptp:192.0.2.1"),
+            ("ptp:[2001:db8::1]", Way::Ptp, "2001:db8::1", 319, "ptp:2001:db8::1"),
+            ("[2001:db8::1]:1123", Way::Plain, "2001:db8::1", 1123, "[2001:db8::1]:1123"),
+        ] {
+            let host: Host = text.parse().unwrap();
+            assert_eq!(host, Host { way, name: name.to_owned(), port });
+            assert_eq!(host.shown(), shown);
+            assert_eq!(host.shown().parse(), Ok(host), "{text}");
+        }
+        for wrong in
+            ["nts:", "ptp:", "nts::4460", "ptp:192.0.2.1:320", "ptp:[2001:db8::1]:319", "nts:nts:a"]
+        {
             assert!(wrong.parse::<Host>().is_err(), "{wrong}");
         }
     }

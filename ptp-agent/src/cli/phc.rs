@@ -1,6 +1,8 @@
 //! `ptp-agent phc`: reads, sets and compares hardware clocks and the system clock. The system clock
 //! itself is only read here; `run --clock system` steers it, with its policy.
 
+mod signals;
+
 use std::{fs, path::PathBuf, thread, time::Duration as StdDuration};
 
 use anyhow::Context as _;
@@ -75,6 +77,46 @@ enum Action {
         /// What is stamped of the packets received.
         #[arg(long, value_name = "FILTER", value_parser = hwtstamp::RX_FILTERS)]
         rx: Option<String>,
+    },
+    /// The pins of a device: what they are called, and what each is for.
+    Pins {
+        /// The device.
+        device: PathBuf,
+    },
+    /// Make a periodic signal, such as a pulse per second, at an output of a device, or end it. It goes on when the
+    /// command has ended.
+    Perout {
+        /// The device.
+        device: PathBuf,
+        /// The channel.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        channel: u32,
+        /// The pin, where it can be chosen.
+        #[arg(long, value_name = "N")]
+        pin: Option<u32>,
+        /// From one rise to the next, seconds; 0 ends it.
+        #[arg(long, value_name = "S", default_value_t = 1.0)]
+        period: f64,
+        /// How long it is high, seconds (default: as the driver has it).
+        #[arg(long, value_name = "S")]
+        width: Option<f64>,
+    },
+    /// Print the edges that a device stamps at an input.
+    Extts {
+        /// The device.
+        device: PathBuf,
+        /// The channel.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        channel: u32,
+        /// The pin, where it can be chosen.
+        #[arg(long, value_name = "N")]
+        pin: Option<u32>,
+        /// Ends after so many.
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        count: u32,
+        /// Or when none has come for so long, seconds.
+        #[arg(long, value_name = "S", default_value = "3", value_parser = super::args::seconds)]
+        patience: StdDuration,
     },
     /// Compare a device with the system clock: device minus CLOCK_REALTIME, and how the two drift.
     Cmp {
@@ -164,10 +206,24 @@ pub(super) fn run(args: &Args, format: Format) -> anyhow::Result<()> {
                     format!("{interface} is set to something without a name; give --tx and --rx")
                 })?;
                 hwtstamp::configure(interface, wanted).with_context(|| {
-                    format!("{interface} cannot be told to stamp tx {tx}, rx {rx}")
+                    let offered = ethtool::timestamping(interface).unwrap_or_default();
+                    format!(
+                        "{interface} cannot be told to stamp tx {tx}, rx {rx}; it offers tx {}, rx {}",
+                        offered.tx_names().join(" "),
+                        offered.rx_names().join(" ")
+                    )
                 })?;
             }
             tell(&nic(interface, before)?)?;
+        }
+        Action::Pins { device } => signals::pins(device, &tell)?,
+        Action::Perout { device, channel, pin, period, width } => {
+            let signal = signals::Wanted { channel: *channel, pin: *pin };
+            signals::perout(device, signal, *period, *width, &tell)?;
+        }
+        Action::Extts { device, channel, pin, count, patience } => {
+            let signal = signals::Wanted { channel: *channel, pin: *pin };
+            signals::extts(device, signal, *count, *patience, &tell)?;
         }
         Action::Cmp { device: path, count, interval } => {
             let device = Device::open(path, Access::Read)?;

@@ -4,6 +4,7 @@
 pub mod followed;
 pub mod frequency;
 pub mod phc;
+pub mod relation;
 pub mod rivals;
 pub mod saved;
 pub mod system;

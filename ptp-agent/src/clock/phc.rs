@@ -136,6 +136,11 @@ impl Device {
         }
     }
 
+    /// For what is asked of its pins.
+    pub const fn file(&self) -> &File {
+        &self.file
+    }
+
     fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> PhcError {
         let path = self.path.clone();
         move |error| PhcError::Os { action, path, error }

@@ -36,6 +36,8 @@ const STDOUT: &str = "/proc/self/fd/1";
 pub const PTP: &str = "ptp";
 /// The same of one that an exchange with a server of NTP has led to.
 pub const NTP: &str = "ntp";
+/// The same of a pulse per second.
+pub const PPS: &str = "pps";
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

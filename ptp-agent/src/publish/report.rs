@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::{
 };
 
 use super::plot::{Ink, Svg};
+use crate::sys::own_file;
 
 /// Everything but the rules for the plots' inks.
 const STYLE: &str = "
@@ -155,9 +156,9 @@ impl Page {
     /// Writes the page to a file.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// When the file cannot be written, or is none of our own.
     pub fn write(self, path: &Path) -> io::Result<()> {
-        fs::write(path, self.finish())
+        own_file::write(path, self.finish().as_bytes())
     }
 }
 

@@ -11,7 +11,8 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use extras::{AlternateTime, AnnouncedExtras, PowerStatus, ZoneDatabase};
-pub use sources::{NtpServed, NtpServer, ServerStatus, SourceStatus, SourcesStatus};
+pub use pulse::{NmeaLine, PhcRelation, Pulse};
+pub use sources::{NtpServed, NtpServer, NtsStatus, ServerStatus, SourceStatus, SourcesStatus};
 pub use synce::{DpllPin, DpllStatus, EsmcStatus};
 
 use super::management::DataSets;
@@ -142,6 +143,9 @@ pub struct Snapshot {
     /// The servers of NTP that are asked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ntp: Vec<NtpServer>,
+    /// A pulse per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pps: Option<Pulse>,
     /// How NTP is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ntp_served: Option<NtpServed>,
@@ -286,10 +290,19 @@ pub struct EitherRole {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Answering {
-    /// `kernel` or `agent`.
+    /// `kernel`, `agent`, or `other` for the one in whose name the kernel is to answer.
     pub by: Cow<'static, str>,
+    /// Of the kernel: `tc` or `xdp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Cow<'static, str>>,
     /// Why not the kernel.
     pub reason: Option<String>,
+    /// Why not by XDP, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_xdp: Option<String>,
+    /// In whose name, where it is another's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers_for: Option<String>,
     /// Capture point of what is answered.
     pub receive_stamp: Named<StampSource>,
     /// By type and outcome.
@@ -444,6 +457,11 @@ pub struct Sources {
     pub displaced: Vec<Cow<'static, str>>,
     /// How often the kernel programs were attached again because of others.
     pub attached_again: u64,
+    /// How the card's clock lies to the host's, where its stamps are wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<PhcRelation>,
+    /// How often the card had to be told to stamp once more.
+    pub told_again: u64,
 }
 
 /// Which way the messages of an observed port go.
@@ -546,6 +564,7 @@ pub struct Residence {
 }
 
 mod extras;
+mod pulse;
 mod sources;
 mod synce;
 #[cfg(test)]

@@ -350,6 +350,8 @@ impl Start {
             acceptable: self.acceptable.clone(),
             witness_domains: self.witness_domains.clone(),
             on_disagreement: self.on_disagreement,
+            // Pulses are not recorded.
+            pulse: None,
             ports: self
                 .ports
                 .iter()

@@ -4,9 +4,8 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, BufWriter, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError},
     thread,
@@ -35,7 +34,7 @@ use super::{
     note::{Note, RecordedStamp, Start},
     servers::ntp_interface,
 };
-use crate::sys::confine;
+use crate::sys::own_file;
 use crate::{
     engine::{Input, PortIndex, SentToken, Transmit},
     transport::TransportKind,
@@ -87,46 +86,15 @@ impl RecordingFile {
     /// [`RecordError::Open`].
     pub fn open(path: &Path) -> Result<Self, RecordError> {
         let failed = |error| RecordError::Open { path: path.to_owned(), error };
-        // A link that somebody else has put there must not choose the file that is overwritten.
-        let mut options = OpenOptions::new();
-        options.write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY);
-        let (file, is_new) = match options.clone().create_new(true).open(path) {
-            Ok(file) => (file, true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                match options.open(path) {
-                    Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-                        (behind_link(path).map_err(failed)?, false)
-                    }
-                    opened => {
-                        let file = opened.map_err(failed)?;
-                        confine::check_own_file(&file).map_err(failed)?;
-                        (file, false)
-                    }
-                }
-            }
-            Err(error) => return Err(failed(error)),
-        };
+        let (file, is_new) = own_file::open(path).map_err(failed)?;
         Ok(Self { path: path.to_owned(), file: Some(file), is_new })
     }
 
     fn begin(mut self) -> io::Result<(PathBuf, File)> {
         let file = self.file.take().ok_or(io::ErrorKind::NotFound)?;
-        // Pipes and terminals cannot be cut, and need not be.
-        if file.metadata()?.is_file() {
-            file.set_len(0)?;
-        }
+        own_file::cut(&file)?;
         Ok((self.path.clone(), file))
     }
-}
-
-/// What a symbolic link leads to, if it is nothing that could be overwritten: `/dev/stdout` is one to a
-/// pipe or a terminal.
-fn behind_link(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).custom_flags(libc::O_NOCTTY).open(path)?;
-    if file.metadata()?.is_file() {
-        return Err(io::Error::other("it is a symbolic link to a file; name the file itself"));
-    }
-    Ok(file)
 }
 
 impl Drop for RecordingFile {
@@ -386,6 +354,8 @@ impl Recorder {
             }
             // A recording is of an engine that has sockets; what passes by is anybody's to capture.
             Input::Passed(_) => {}
+            // With a pulse nothing is recorded, which is refused before.
+            Input::Pulse(_) | Input::Nmea { .. } => {}
         }
     }
 

@@ -5,9 +5,9 @@ use std::fmt::{Display, Write as _};
 use super::model::{Command, Status, Utc, outcomes, stamps};
 use super::unicast;
 use crate::{
-    engine::origin::BoundReference,
+    engine::{ntp::nts::NtsState, origin::BoundReference},
     publish::{
-        snapshot::{Named, NtpServed, NtpServer, ServerStatus},
+        snapshot::{Answering, Named, NtpServed, NtpServer, NtsStatus, ServerStatus},
         text::{nanos, ppb},
     },
     servo::Basis,
@@ -31,6 +31,23 @@ pub(super) fn shown<T: Display>(value: Option<&T>) -> String {
 
 pub(super) fn time(value: Option<i64>) -> String {
     value.map_or("-".into(), |value| nanos(value as f64))
+}
+
+/// Who answers clients, where, in whose name, and why not otherwise.
+fn answering(answers: &Answering) -> String {
+    let mut text = format!("by the {}", answers.by);
+    if let Some(hook) = &answers.hook {
+        let _ = write!(text, " at {hook}");
+    }
+    if let Some(whom) = &answers.answers_for {
+        let _ = write!(text, ", in the name of {whom}");
+    }
+    let all = answers.requests.values().filter_map(|outcomes| outcomes.get("answered"));
+    let _ = write!(text, ", {} in the kernel", all.sum::<u64>());
+    for reason in answers.reason.iter().chain(&answers.no_xdp) {
+        let _ = write!(text, "; {reason}");
+    }
+    text
 }
 
 /// The whole page, lines aligned.
@@ -91,12 +108,21 @@ pub(super) fn page(status: &Status) -> String {
     for server in &status.ntp {
         line("NTP server", ntp_server(server));
     }
+    if let Some(pulse) = &status.pps {
+        line("pulse", pulse_line(pulse));
+    }
     if let Some(served) = &status.ntp_served {
         line("NTP served", ntp_served(served));
     }
     for port in &status.ports {
         let name = port.interface.as_deref().unwrap_or("-");
         match (&port.state, &port.observed.role) {
+            (None, _) if matches!(port.answers, Some(Some(_))) => {
+                line("port", format!("{name}: answers in another's name"));
+                if let Some(Some(answers)) = &port.answers {
+                    line("  answers", answering(answers));
+                }
+            }
             (Some(state), _) if status.is_from(Command::Transparent) => {
                 line("port", format!("{name}: {state}"));
                 for (way, inside) in &port.residence {
@@ -111,6 +137,9 @@ pub(super) fn page(status: &Status) -> String {
                 line("port", format!("{name}: {state}"));
                 line("  received", stamps(port, "rx"));
                 line("  sent", stamps(port, "tx"));
+                if let Some(Some(answers)) = &port.answers {
+                    line("  answers", answering(answers));
+                }
                 for (name, value) in port.unicast.iter().flat_map(unicast::lines) {
                     line(name, value);
                 }
@@ -217,11 +246,57 @@ fn ntp_server(server: &NtpServer) -> String {
             time(server.root_distance_ns)
         );
     }
-    text += match (server.denied, server.leads) {
-        (true, _) => "; it has refused service",
-        (_, true) => "; leads",
+    if let Some(shift) = server.shift_ns {
+        let _ = write!(text, ", {} from where it usually is", time(Some(shift)));
+    }
+    if let Some(nts) = &server.nts {
+        let _ = write!(text, ", {}", protection(nts));
+    }
+    text += match (server.denied, server.silent, server.leads) {
+        (true, ..) => "; it has refused service",
+        (_, true, _) => "; it does not answer",
+        (_, _, true) => "; leads",
         _ => "",
     };
+    text
+}
+
+/// Whether anybody else could be in the place of a server.
+fn protection(nts: &NtsStatus) -> String {
+    let problem = nts.problem.as_deref().unwrap_or("unknown");
+    match nts.state.known() {
+        Some(NtsState::Protected) => format!("NTS with {} cookies", nts.cookies),
+        Some(NtsState::Negotiating) => "NTS: asks for keys".to_owned(),
+        Some(NtsState::Renewing) if nts.problem.is_none() => "NTS: asks for new keys".to_owned(),
+        Some(NtsState::Renewing) => format!("NTS: no new keys: {problem}"),
+        Some(NtsState::Failed) => format!("NTS: no keys: {problem}"),
+        None => "NTS".to_owned(),
+    }
+}
+
+/// A pulse per second, and who says which seconds it is.
+fn pulse_line(pulse: &crate::publish::snapshot::Pulse) -> String {
+    let mut text = format!("{}, {}", pulse.source, pulse.state);
+    if let Some(why) = &pulse.refused {
+        let _ = write!(text, " (the last one refused: {why})");
+    }
+    if pulse.offset_ns.is_some() {
+        let [offset, jitter] = [pulse.offset_ns, Some(pulse.jitter_ns)].map(time);
+        let _ = write!(text, ", clock minus pulse {offset}, jitter {jitter}");
+    }
+    if pulse.wrong_second {
+        text += "; others call it another second";
+    }
+    if let Some(nmea) = &pulse.nmea {
+        let age = nmea.age_s.map_or("never".to_owned(), |age| format!("{} ago", span(age)));
+        let _ = write!(text, "; receiver's fix: {}, last second named {age}", nmea.fix);
+        if nmea.rolled_over {
+            text += ", its weeks have rolled over";
+        }
+    }
+    if pulse.followed {
+        text += "; leads";
+    }
     text
 }
 

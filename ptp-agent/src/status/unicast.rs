@@ -36,11 +36,12 @@ pub(super) fn lines(unicast: &Unicast) -> Vec<(&'static str, String)> {
         lines.push((
             "  unicast",
             format!(
-                "{} clients; granted {}; {} sent, {} of them late",
+                "{} clients; granted {}; {} sent, {} of them late, {} skipped",
                 service.clients,
                 by_type.join(", "),
                 service.sent,
-                service.late
+                service.late,
+                service.skipped
             ),
         ));
         for client in service.of.iter().take(SHOWN) {
@@ -78,7 +79,7 @@ mod tests {
             [
                 "time (192.0.2.1): followed, sync 2^-3 s for 4 min",
                 "unicast",
-                "2 clients; granted 2 sync; 0 sent, 0 of them late"
+                "2 clients; granted 2 sync; 0 sent, 0 of them late, 0 skipped"
             ]
         );
     }

@@ -122,9 +122,17 @@ impl HardwareStamps {
             _ => {}
         }
         let this = Self { socket, interface: interface.to_owned(), before };
-        let wanted = |rx_filter| Config { flags: 0, tx_type: TX_ON, rx_filter };
-        this.set(wanted(FILTER_PTP_V2_EVENT)).or_else(|_| this.set(wanted(FILTER_ALL)))?;
+        this.again()?;
         Ok(this)
+    }
+
+    /// Switches on once more, what somebody has switched off.
+    ///
+    /// # Errors
+    /// As for [`Self::enable`].
+    pub fn again(&self) -> io::Result<()> {
+        let wanted = |rx_filter| Config { flags: 0, tx_type: TX_ON, rx_filter };
+        self.set(wanted(FILTER_PTP_V2_EVENT)).or_else(|_| self.set(wanted(FILTER_ALL)))
     }
 
     fn set(&self, mut config: Config) -> io::Result<()> {

@@ -12,10 +12,15 @@ pub mod ethtool;
 pub mod hwtstamp;
 pub mod ifreq;
 pub mod irq;
+pub mod many;
+pub mod own_file;
 pub mod packet;
 pub mod phc;
+pub mod pins;
+pub mod pps;
 pub(crate) mod privileges;
 pub mod schedule;
+pub mod serial;
 pub mod shared;
 pub mod timer;
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ptp_common::classify::ETHERTYPE_PTP;
-use socket2::{SockFilter, Socket};
+use socket2::{SockAddr, SockFilter, Socket};
 
 fn address(ifindex: u32, ethertype: u16, mac: [u8; 6]) -> io::Result<libc::sockaddr_ll> {
     let index = i32::try_from(ifindex).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -22,6 +22,23 @@ fn address(ifindex: u32, ethertype: u16, mac: [u8; 6]) -> io::Result<libc::socka
         sll_halen: 6,
         sll_addr: bytes,
     })
+}
+
+/// Where frames of PTP to a MAC address go, for [`super::many::send`].
+///
+/// # Errors
+/// InvalidInput for an index that no interface has.
+pub fn address_of(ifindex: u32, mac: [u8; 6]) -> io::Result<SockAddr> {
+    let raw = address(ifindex, ETHERTYPE_PTP, mac)?;
+    // SAFETY: the storage is longer than any address, and as much of it is written as its length says.
+    let ((), address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            storage.cast::<libc::sockaddr_ll>().write(raw);
+            *length = mem::size_of_val(&raw) as libc::socklen_t;
+            Ok(())
+        })
+    }?;
+    Ok(address)
 }
 
 /// What the kernel says of a frame to somebody else (`PACKET_OTHERHOST`). It says the same of a frame in
@@ -177,6 +194,14 @@ pub fn open_frame_sender() -> io::Result<Socket> {
     }
     // SAFETY: a descriptor that was just made and that nobody else has.
     Ok(Socket::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Binds a socket of [`open_frame_sender`] to an interface, so that frames need no address.
+///
+/// # Errors
+/// What the kernel reports.
+pub fn bind_frames(socket: &Socket, ifindex: u32) -> io::Result<()> {
+    bind(socket, ifindex, 0).map(drop)
 }
 
 /// Makes a socket send past the queueing discipline, right to the driver; where that is busy, sending fails.

@@ -16,6 +16,7 @@ use ptp_trace::{
 use serde_json::json;
 
 use super::results::Results;
+use crate::sys::own_file;
 
 /// A file of corrected spans.
 #[derive(Debug)]
@@ -34,10 +35,10 @@ impl Output {
     /// Makes the file.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be made, or is a file that is none of our own.
     pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
         let name = path.display().to_string();
-        let file = File::create(path).with_context(|| format!("cannot make {name}"))?;
+        let file = own_file::create(path).with_context(|| format!("cannot make {name}"))?;
         let is_protobuf = path.extension().is_some_and(|extension| extension == "pb");
         Ok(Self {
             file: BufWriter::with_capacity(1 << 18, file),

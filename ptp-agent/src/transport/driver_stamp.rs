@@ -13,7 +13,7 @@ use nix::sys::{
 };
 use ptp_common::{
     classify::{Protocol, classify, classify_protocol},
-    time::{Duration, Real, Time},
+    time::{Duration, Ptp, Real, Time},
 };
 use socket2::Socket;
 
@@ -29,9 +29,29 @@ pub(crate) fn ask(socket: &Socket, wanted: bool) -> io::Result<()> {
     Ok(setsockopt(socket, sockopt::Timestamping, &flags)?)
 }
 
+/// Asks for the card's own stamps of what the socket sends from now on.
+pub(crate) fn ask_for_hardware(socket: &Socket) -> io::Result<()> {
+    let flags = TimestampingFlag::SOF_TIMESTAMPING_TX_HARDWARE
+        | TimestampingFlag::SOF_TIMESTAMPING_RAW_HARDWARE;
+    Ok(setsockopt(socket, sockopt::Timestamping, &flags)?)
+}
+
+/// As [`next`], of the card's clock.
+pub(super) fn next_of_hardware<'a>(
+    socket: &Socket,
+    buffer: &'a mut [u8; MAX_MESSAGE],
+) -> Option<(&'a [u8], Time<Ptp>)> {
+    loop {
+        let (length, _, stamp) = receive(socket, buffer).ok()?;
+        if let (Some(message), Some(stamp)) = (message(&buffer[..length]), stamp) {
+            return Some((&buffer[message], stamp));
+        }
+    }
+}
+
 /// The next stamp in the error queue of a socket, with the message that it belongs to; what else is
 /// in there is thrown away. `None` when the queue is empty.
-pub(super) fn next<'a>(
+pub(crate) fn next<'a>(
     socket: &Socket,
     buffer: &'a mut [u8; MAX_MESSAGE],
 ) -> Option<(&'a [u8], Time<Real>)> {
@@ -52,7 +72,7 @@ fn next_of<'a>(
     find: fn(&[u8]) -> Option<Range<usize>>,
 ) -> Option<(&'a [u8], Time<Real>)> {
     loop {
-        let (length, stamp) = receive(socket, buffer).ok()?;
+        let (length, stamp, _) = receive(socket, buffer).ok()?;
         if let (Some(message), Some(stamp)) = (find(&buffer[..length]), stamp) {
             return Some((&buffer[message], stamp));
         }
@@ -86,7 +106,7 @@ fn ntp_packet(packet: &[u8]) -> Option<Range<usize>> {
 }
 
 /// A stamp of the kernel as a time; `None` for the zero that stands for none.
-pub(super) fn time(stamp: TimeSpec) -> Option<Time<Real>> {
+pub(crate) fn time(stamp: TimeSpec) -> Option<Time<Real>> {
     Some(Time::from_epoch(Duration::from_nanos(nanos(stamp)?)))
 }
 
@@ -96,10 +116,10 @@ pub(crate) fn nanos(stamp: TimeSpec) -> Option<i64> {
     (nanos != 0).then_some(nanos)
 }
 
-fn receive(
-    socket: &Socket,
-    buffer: &mut [u8; MAX_MESSAGE],
-) -> nix::Result<(usize, Option<Time<Real>>)> {
+/// How long a packet is that came back, the driver's stamp and the card's.
+type Received = (usize, Option<Time<Real>>, Option<Time<Ptp>>);
+
+fn receive(socket: &Socket, buffer: &mut [u8; MAX_MESSAGE]) -> nix::Result<Received> {
     let mut parts = [IoSliceMut::new(buffer)];
     let mut space = nix::cmsg_space!([u8; 256]);
     let received = recvmsg::<SockaddrStorage>(
@@ -108,11 +128,15 @@ fn receive(
         Some(&mut space),
         MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT,
     )?;
-    let stamp = received.cmsgs()?.find_map(|message| match message {
-        ControlMessageOwned::ScmTimestampsns(times) => time(times.system),
+    let stamps = received.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::ScmTimestampsns(times) => {
+            let of_card = nanos(times.hw_raw).map(Time::from_nanos);
+            Some((time(times.system), of_card))
+        }
         _ => None,
     });
-    Ok((received.bytes, stamp))
+    let (stamp, of_card) = stamps.unwrap_or_default();
+    Ok((received.bytes, stamp, of_card))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Senders that send more than anybody can take, told to the kernel: of their packets only one in so many
-//! reaches the socket's queue, so that there is room in it for others. A classic filter on the socket, which
-//! costs a packet some nanoseconds and needs no privilege.
+//! reaches the socket's queue, so that there is room in it for others; of clients that were known before, all do. A
+//! classic filter on the socket, which costs a packet some nanoseconds and needs no privilege.
 
 use std::net::IpAddr;
 
@@ -15,6 +15,7 @@ pub(crate) const MOST: usize = 16;
 const LOAD_WORD: u16 = 0x20;
 const LOAD_HALF: u16 = 0x28;
 const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP: u16 = 0x05;
 const AND: u16 = 0x54;
 const RETURN: u16 = 0x06;
 /// Where a filter finds the network header, the link header and random numbers, whatever the socket.
@@ -22,42 +23,89 @@ const NETWORK: u32 = libc::SKF_NET_OFF as u32;
 const LINK: u32 = libc::SKF_LL_OFF as u32;
 const RANDOM: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
 
-/// A filter that lets pass one in `1 << keep` packets of `senders`, and all of others. `first` is put in
-/// front of it, and must go on behind itself where a packet may pass.
+/// `sourcePortIdentity`.
+pub type Identity = [u8; 10];
+
+/// Identities of a sender that a filter knows at the most: with all senders no more instructions than a filter may
+/// have.
+pub(crate) const REGULARS: usize = 32;
+
+/// The same where everybody else is held back.
+pub(crate) const EVERYBODYS: usize = 512;
+
+const RETURN_ALL: SockFilter = SockFilter::new(RETURN, 0, 0, u32::MAX);
+const RETURN_NONE: SockFilter = SockFilter::new(RETURN, 0, 0, 0);
+
+/// A filter that lets pass one in `1 << keep` packets of `senders`, all of theirs that are of `regulars`, and all of
+/// others. `first` is put in front of it, and must go on behind itself where a packet may pass.
 pub(super) fn filter(
     kind: TransportKind,
     senders: &[Address],
+    regulars: &[(Address, Identity)],
     keep: u32,
     first: Vec<SockFilter>,
 ) -> Vec<SockFilter> {
-    let checks: Vec<Vec<(u16, u32, u32)>> =
-        senders.iter().take(MOST).filter_map(|sender| parts(kind, *sender)).collect();
-    // Each part is a load and a jump; behind them all: pass, then the lot.
-    let total: usize = checks.iter().map(|parts| 2 * parts.len()).sum();
     let mut program = first;
-    let mut left = total;
-    for parts in &checks {
-        let mut to_next = 2 * parts.len();
+    for sender in senders.iter().take(MOST) {
+        let Some(parts) = parts(kind, *sender) else { continue };
+        let own = regulars.iter().filter(|(at, _)| at == sender).take(REGULARS);
+        let mut block: Vec<SockFilter> =
+            own.flat_map(|(_, identity)| passing(kind, *identity)).collect();
+        block.extend(lottery(keep));
+        // Who is somebody else goes to the next sender, which may be too far for a conditional jump.
         for (at, (load, offset, value)) in parts.iter().enumerate() {
+            let further = 3 * (parts.len() - at - 1) + block.len();
             program.push(SockFilter::new(*load, 0, 0, *offset));
-            left -= 2;
-            to_next -= 2;
-            let is_last = at + 1 == parts.len();
-            // Equal: the next part, or the lot behind "pass". Not equal: the next sender.
-            let equal = if is_last { left + 1 } else { 0 };
-            program.push(SockFilter::new(JUMP_IF_EQUAL, equal as u8, to_next as u8, *value));
+            program.push(SockFilter::new(JUMP_IF_EQUAL, 1, 0, *value));
+            program.push(SockFilter::new(JUMP, 0, 0, further as u32));
         }
+        program.extend(block);
     }
+    program.push(RETURN_ALL);
+    program
+}
+
+/// A filter that lets pass one in `1 << keep` packets of all, and all of `regulars`, wherever they are.
+pub(super) fn strict(
+    kind: TransportKind,
+    regulars: &[(Address, Identity)],
+    keep: u32,
+    first: Vec<SockFilter>,
+) -> Vec<SockFilter> {
+    let mut program = first;
+    let own = regulars.iter().take(EVERYBODYS);
+    program.extend(own.flat_map(|(_, identity)| passing(kind, *identity)));
+    program.extend(lottery(keep));
+    program
+}
+
+/// Lets pass one in `1 << keep`.
+fn lottery(keep: u32) -> [SockFilter; 5] {
     let lot = (1_u32 << keep.min(31)) - 1;
-    program.extend([
-        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    [
         SockFilter::new(LOAD_WORD, 0, 0, RANDOM),
         SockFilter::new(AND, 0, 0, lot),
         SockFilter::new(JUMP_IF_EQUAL, 0, 1, 0),
-        SockFilter::new(RETURN, 0, 0, u32::MAX),
-        SockFilter::new(RETURN, 0, 0, 0),
-    ]);
-    program
+        RETURN_ALL,
+        RETURN_NONE,
+    ]
+}
+
+/// Lets a packet of this identity pass; what is of another one goes on behind.
+fn passing(kind: TransportKind, identity: Identity) -> [SockFilter; 7] {
+    // A UDP socket's filter sees the UDP header first, a packet socket's here the message.
+    let at = if kind == TransportKind::L2 { 20 } else { 8 + 20 };
+    let [a, b, c, d, e, f, g, h, i, j] = identity;
+    let words = [u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])];
+    [
+        SockFilter::new(LOAD_WORD, 0, 0, at),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 5, words[0]),
+        SockFilter::new(LOAD_WORD, 0, 0, at + 4),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 3, words[1]),
+        SockFilter::new(LOAD_HALF, 0, 0, at + 8),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, u32::from(u16::from_be_bytes([i, j]))),
+        RETURN_ALL,
+    ]
 }
 
 /// What a packet of a sender has where: load, offset, value.
@@ -122,7 +170,7 @@ mod tests {
     #[test]
     fn one_in_so_many_packets_of_the_heavy_and_all_of_others_pass() {
         let senders = [from(2), from(4)];
-        let filter = filter(TransportKind::Udp4, &senders, 4, Vec::new());
+        let filter = filter(TransportKind::Udp4, &senders, &[], 4, Vec::new());
         let received = received(&filter, &[1, 2, 3, 4], 3200);
         assert_eq!((received[0], received[2]), (3200, 3200));
         for heavy in [received[1], received[3]] {
@@ -132,7 +180,7 @@ mod tests {
 
     #[test]
     fn without_heavy_senders_all_pass() {
-        let filter = filter(TransportKind::Udp4, &[], 10, Vec::new());
+        let filter = filter(TransportKind::Udp4, &[], &[], 10, Vec::new());
         assert_eq!(received(&filter, &[1, 2], 100), [100, 100]);
     }
 
@@ -147,7 +195,46 @@ mod tests {
             };
             let senders: Vec<Address> = (0..MOST as u8).map(sender).collect();
             let socket = Socket::new(domain, Type::DGRAM, None).unwrap();
-            socket.attach_filter(&filter(kind, &senders, 8, Vec::new())).unwrap();
+            let regulars: Vec<(Address, Identity)> = senders
+                .iter()
+                .flat_map(|sender| (0..REGULARS as u8).map(move |n| (*sender, [n; 10])))
+                .collect();
+            let first = crate::sys::packet::own_frames_first;
+            socket.attach_filter(&filter(kind, &senders, &regulars, 8, first())).unwrap();
+            let all: Vec<_> = (0..EVERYBODYS).map(|n| (senders[0], [n as u8; 10])).collect();
+            socket.attach_filter(&strict(kind, &all, 8, first())).unwrap();
         }
+    }
+
+    #[test]
+    fn of_a_heavy_sender_those_who_were_known_pass() {
+        let known = |n: u8| [n, 1, 2, 3, 4, 5, 6, 7, 0, 1];
+        let regulars = [(from(2), known(7)), (from(2), known(8)), (from(3), known(9))];
+        let filter = filter(TransportKind::Udp4, &[from(2), from(3)], &regulars, 10, Vec::new());
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        socket.attach_filter(&filter).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let receiver = UdpSocket::from(socket);
+        let to = receiver.local_addr().unwrap();
+        let passed = |host: u8, identity: Identity| {
+            let sender = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, host), 0)).unwrap();
+            let mut message = [0; 44];
+            message[20..30].copy_from_slice(&identity);
+            let each = (0..64).map(|_| {
+                sender.send_to(&message, to).unwrap();
+                i32::from(receiver.recv(&mut [0; 64]).is_ok())
+            });
+            each.sum::<i32>()
+        };
+        for (host, n) in [(2, 7), (2, 8), (3, 9), (1, 0)] {
+            assert_eq!(passed(host, known(n)), 64, "{host} {n}");
+        }
+        for (host, n) in [(2, 9), (3, 7), (3, 0)] {
+            assert!(passed(host, known(n)) < 8, "{host} {n}");
+        }
+        let mut other_port = known(7);
+        other_port[9] = 2;
+        assert!(passed(2, other_port) < 8);
     }
 }

@@ -8,13 +8,16 @@
 pub(crate) mod driver_stamp;
 mod heavy;
 mod link;
+mod many;
 mod marking;
 pub(crate) mod ntp;
+pub mod nts;
 pub mod resolve;
 mod scope;
 pub mod wire;
 
-pub(crate) use heavy::MOST as HEAVY_SENDERS;
+pub use heavy::Identity;
+pub(crate) use heavy::{EVERYBODYS as EVERYBODYS_REGULARS, MOST as HEAVY_SENDERS, REGULARS};
 pub use link::{LinkState, LinkWatch, interface_addresses, interface_mac, link_state};
 pub use marking::Marking;
 
@@ -28,11 +31,11 @@ use std::{
 
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
-    sockopt::{Ipv6RecvPacketInfo, RcvBufForce, ReceiveTimestampns},
+    sockopt::{Ipv6RecvPacketInfo, RcvBufForce, ReceiveTimestampns, SndBufForce},
 };
 use ptp_common::{
     classify::{ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL},
-    time::{Real, Time},
+    time::{Ptp, Real, Time},
 };
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
@@ -51,8 +54,9 @@ const PEER_MAC: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
 /// No PTP message is longer than an Ethernet frame; what is longer than this is counted and dropped.
 pub const MAX_MESSAGE: usize = 2048;
 
-/// Bytes of messages that may wait in a socket, as the kernel counts them: some thousand messages.
-const QUEUE: usize = 1 << 20;
+/// Bytes of messages that may wait in a socket, either way, as the kernel counts them: some ten thousand messages, the
+/// flood of a tenth of a second while the agent has no processor.
+const QUEUE: usize = 4 << 20;
 
 /// What carries the messages.
 #[derive(
@@ -222,6 +226,14 @@ pub const fn destination(kind: TransportKind, group: Group) -> ([u8; 6], Option<
 }
 
 impl Transport {
+    /// Lets another socket of this process have the port of event messages too, for what comes from one address alone.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn share_event_port(&self) -> io::Result<()> {
+        self.event.get_ref().set_reuse_address(true)
+    }
+
     /// Opens the sockets. Must be called inside a tokio runtime.
     ///
     /// # Errors
@@ -230,6 +242,28 @@ impl Transport {
         kind: TransportKind,
         interface: &str,
         marking: &Marking,
+    ) -> Result<Self, TransportError> {
+        Self::open_as(kind, interface, marking, false)
+    }
+
+    /// The same beside sockets that have the port of event messages already, as
+    /// [`share_event_port`](Self::share_event_port) lets them.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub(crate) fn open_shared(
+        kind: TransportKind,
+        interface: &str,
+        marking: &Marking,
+    ) -> Result<Self, TransportError> {
+        Self::open_as(kind, interface, marking, true)
+    }
+
+    fn open_as(
+        kind: TransportKind,
+        interface: &str,
+        marking: &Marking,
+        is_shared: bool,
     ) -> Result<Self, TransportError> {
         let ifindex = nix::net::if_::if_nametoindex(interface)
             .map_err(|_| TransportError::NoInterface(interface.to_owned()))?;
@@ -254,7 +288,8 @@ impl Transport {
             }
             TransportKind::Udp4 | TransportKind::Udp6 => {
                 let open = |port| {
-                    udp_socket(kind, interface, ifindex, port, marking).map_err(
+                    let is_shared = is_shared && port == PORT_EVENT;
+                    udp_socket(kind, interface, (ifindex, port), marking, is_shared).map_err(
                         |(attempt, error)| {
                             if error.kind() == io::ErrorKind::AddrInUse
                                 && attempt.starts_with("bind")
@@ -273,6 +308,9 @@ impl Transport {
         for socket in [Some(&event), general.as_ref()].into_iter().flatten() {
             if let Err(error) = setsockopt(socket, RcvBufForce, &QUEUE) {
                 tracing::debug!(%error, "receive buffer");
+            }
+            if let Err(error) = setsockopt(socket, SndBufForce, &QUEUE) {
+                tracing::debug!(%error, "send buffer");
             }
         }
         setsockopt(&event, ReceiveTimestampns, &true)
@@ -306,17 +344,25 @@ impl Transport {
             .sum()
     }
 
-    /// Lets only one in `1 << keep` event messages of these senders into the socket's queue; all of everybody
-    /// with none of them.
+    /// Lets only one in `1 << keep` event messages of these senders into the socket's queue, but all of `regulars`;
+    /// all of everybody with none of them. With `None` in their place, one in so many of everybody's.
     ///
     /// # Errors
     /// What the kernel reports.
-    pub fn hold_back(&self, senders: &[Address], keep: u32) -> io::Result<()> {
+    pub fn hold_back(
+        &self,
+        senders: Option<&[Address]>,
+        regulars: &[(Address, Identity)],
+        keep: u32,
+    ) -> io::Result<()> {
         let first = match self.kind {
             TransportKind::L2 => packet::own_frames_first(),
             TransportKind::Udp4 | TransportKind::Udp6 => Vec::new(),
         };
-        let filter = heavy::filter(self.kind, senders, keep, first);
+        let filter = match senders {
+            Some(senders) => heavy::filter(self.kind, senders, regulars, keep, first),
+            None => heavy::strict(self.kind, regulars, keep, first),
+        };
         self.event.get_ref().attach_filter(&filter)
     }
 
@@ -334,6 +380,22 @@ impl Transport {
         buffer: &'a mut [u8; MAX_MESSAGE],
     ) -> Option<(&'a [u8], Time<Real>)> {
         driver_stamp::next(self.event.get_ref(), buffer)
+    }
+
+    /// Asks for the card's stamps of event messages sent from now on.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn ask_for_hardware_stamps(&self) -> io::Result<()> {
+        driver_stamp::ask_for_hardware(self.event.get_ref())
+    }
+
+    /// The next of the card's stamps, by its own clock, and the message it belongs to.
+    pub fn next_hardware_stamp<'a>(
+        &self,
+        buffer: &'a mut [u8; MAX_MESSAGE],
+    ) -> Option<(&'a [u8], Time<Ptp>)> {
+        driver_stamp::next_of_hardware(self.event.get_ref(), buffer)
     }
 
     /// The next message, event messages first.
@@ -392,11 +454,7 @@ impl Transport {
     /// What the kernel reports.
     pub fn send(&self, channel: Channel, group: Group, message: &[u8]) -> io::Result<()> {
         let peer = group == Group::Peer;
-        let event = self.event.get_ref();
-        let (socket, port) = match (channel, &self.general) {
-            (Channel::General, Some(general)) => (general.get_ref(), PORT_GENERAL),
-            _ => (event, PORT_EVENT),
-        };
+        let (socket, port) = self.way(channel);
         match self.kind {
             TransportKind::L2 => {
                 let to = if peer { PEER_MAC } else { PRIMARY_MAC };
@@ -416,16 +474,20 @@ impl Transport {
 }
 
 impl Transport {
+    /// The socket by which messages of a channel are sent, and the port that they go to.
+    fn way(&self, channel: Channel) -> (&Socket, u16) {
+        match (channel, &self.general) {
+            (Channel::General, Some(general)) => (general.get_ref(), PORT_GENERAL),
+            _ => (self.event.get_ref(), PORT_EVENT),
+        }
+    }
+
     /// Sends one message to one address alone, without waiting.
     ///
     /// # Errors
     /// What the kernel reports.
     pub fn send_unicast(&self, channel: Channel, to: Address, message: &[u8]) -> io::Result<()> {
-        let event = self.event.get_ref();
-        let (socket, port) = match (channel, &self.general) {
-            (Channel::General, Some(general)) => (general.get_ref(), PORT_GENERAL),
-            _ => (event, PORT_EVENT),
-        };
+        let (socket, port) = self.way(channel);
         match to {
             Address::Mac(mac) => packet::send(socket, self.ifindex, mac, ETHERTYPE_PTP, message),
             Address::Socket(from) => match from.ip() {
@@ -488,9 +550,9 @@ fn receive(
 fn udp_socket(
     kind: TransportKind,
     interface: &str,
-    ifindex: u32,
-    port: u16,
+    (ifindex, port): (u32, u16),
     marking: &Marking,
+    is_shared: bool,
 ) -> Result<Socket, (&'static str, io::Error)> {
     let step = |attempt| move |error| (attempt, error);
     let v6 = kind == TransportKind::Udp6;
@@ -507,6 +569,7 @@ fn udp_socket(
     } else {
         (Ipv4Addr::UNSPECIFIED, port).into()
     };
+    socket.set_reuse_address(is_shared).map_err(step("open a UDP socket"))?;
     socket.bind(&any.into()).map_err(step("bind to the PTP port"))?;
     marking.apply(&socket, port == PORT_EVENT, v6).map_err(step("mark packets"))?;
     // A multicast message of ours must not come back to us.

@@ -46,9 +46,23 @@ pub(crate) struct Got {
 
 /// A socket that takes packets of `server` alone, and the address that it has here.
 pub(crate) fn connect(server: SocketAddr) -> io::Result<(AsyncFd<Socket>, IpAddr)> {
+    connect_from(0, server)
+}
+
+/// The same from a port of one's own, which may be in use, by PTP: what comes from that server's address and port is
+/// this socket's, because it is connected, and all else is the other's.
+pub(crate) fn connect_from(port: u16, server: SocketAddr) -> io::Result<(AsyncFd<Socket>, IpAddr)> {
     let socket = Socket::new(Domain::for_address(server), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     setsockopt(&socket, ReceiveTimestampns, &true)?;
+    if port != 0 {
+        socket.set_reuse_address(true)?;
+        let any: IpAddr = match server {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        socket.bind(&SocketAddr::new(any, port).into())?;
+    }
     socket.connect(&server.into())?;
     let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
     Ok((sys::register(socket)?, local.ip()))

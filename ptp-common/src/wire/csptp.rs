@@ -1,7 +1,8 @@
 //! What the client-server exchange of IEEE 1588.1 (CSPTP) adds to the wire: a request is a Sync with one TLV, its
-//! answer a Sync with another, and a Follow_Up. Two independent implementations agree on the numbers of the TLVs;
-//! of the values one has what an earlier draft of the standard had, with an organization in front, so both
-//! are read. And what Meta's SPTP adds: one flag and a TLV that says nothing here.
+//! answer a Sync with another, and a Follow_Up. Three independent implementations agree on the numbers of the TLVs;
+//! of the values one has what an earlier draft of the standard had, with an organization in front, and two have the
+//! address of the server's own parent behind its status, so all of it is read. A fourth has another number for the
+//! status, which is read as well. And what Meta's SPTP adds: one flag and a TLV that says nothing here.
 
 use super::{
     ClockAccuracy, ClockIdentity, ClockQuality, Flags, TimeInterval, Timestamp, Tlv, TlvType, Tlvs,
@@ -16,6 +17,8 @@ pub const DOMAINS: RangeInclusive<u8> = 128..=239;
 pub const DEFAULT_DOMAIN: u8 = 128;
 /// Organization and subtype that an earlier draft had in front of two of the values.
 const ORGANIZATION: usize = 6;
+/// Protocol and length of the address of a server's own parent, which may be behind its status.
+const PARENT: usize = 4;
 
 impl TlvType {
     /// CSPTP_REQUEST.
@@ -24,6 +27,8 @@ impl TlvType {
     pub const CSPTP_RESPONSE: Self = Self(0xff01);
     /// CSPTP_STATUS.
     pub const CSPTP_STATUS: Self = Self(0xf002);
+    /// The same as one implementation has it, next to the others.
+    pub const CSPTP_STATUS_OTHERWISE: Self = Self(0xff02);
     /// In requests of SPTP: which of the server's workers is to answer.
     pub const ALTERNATE_RESPONSE_PORT: Self = Self(0x2007);
 }
@@ -130,9 +135,21 @@ impl CsptpStatus {
 
     /// That of a message; `None` where there is none.
     pub fn find(tlvs: &Tlvs<'_>) -> Option<Self> {
-        let value = tlvs.find(TlvType::CSPTP_STATUS)?;
+        let value = tlvs
+            .find(TlvType::CSPTP_STATUS)
+            .or_else(|| tlvs.find(TlvType::CSPTP_STATUS_OTHERWISE))?;
+        // What is behind it, if anything is, says how long it is itself.
+        let is_parent = |from: usize| {
+            let said = value.get(from + Self::LENGTH + 2..from + Self::LENGTH + PARENT);
+            let length = said.map(|said| usize::from(u16::from_be_bytes([said[0], said[1]])));
+            length.is_some_and(|length| {
+                let end = from + Self::LENGTH + PARENT + length;
+                [end, end.next_multiple_of(2)].contains(&value.len())
+            })
+        };
         let value = match value.len() {
             Self::LENGTH => value,
+            _ if is_parent(0) => value,
             length if length >= ORGANIZATION + Self::LENGTH => &value[ORGANIZATION..],
             _ => return None,
         };
@@ -222,6 +239,25 @@ mod tests {
             assert_eq!(CsptpResponse::find(tlvs), Some(told));
             assert_eq!(CsptpStatus::find(tlvs), Some(STATUS));
         });
+    }
+
+    #[test]
+    fn address_of_the_servers_parent_behind_its_status_is_left_alone() {
+        for (protocol, address) in [(1_u16, vec![192, 0, 2, 1]), (2, vec![7; 16]), (3, vec![7; 6])]
+        {
+            for organization in [0, ORGANIZATION] {
+                let mut value = vec![7; organization];
+                value.extend(STATUS.value());
+                value.extend(protocol.to_be_bytes());
+                value.extend((address.len() as u16).to_be_bytes());
+                value.extend(&address);
+                for kind in [TlvType::CSPTP_STATUS, TlvType::CSPTP_STATUS_OTHERWISE] {
+                    with(&[(kind, &value)], |tlvs| {
+                        assert_eq!(CsptpStatus::find(tlvs), Some(STATUS), "{organization}");
+                    });
+                }
+            }
+        }
     }
 
     #[test]

@@ -3,21 +3,27 @@
 //! was. If something holds the clone on its way, the second message is not sent: a time that is not known
 //! is none.
 
-use aya_ebpf::{helpers::generated::bpf_clone_redirect, programs::TcContext};
+use aya_ebpf::{
+    helpers::generated::{bpf_clone_redirect, bpf_skb_load_bytes},
+    programs::TcContext,
+};
 use ptp_common::{
     answer::{
         ANNOUNCE, CSPTP_ANSWER, CSPTP_PLAIN_ANSWER, CSPTP_REQUEST, MARK, Outcome, SPTP_REQUEST,
-        SYNC, flag, interface, served, slot,
+        SYNC, flag, interface,
     },
-    classify::Network,
+    classify::{Network, PORT_EVENT, PORT_GENERAL},
 };
 
 use crate::{
-    Clocks, DROP, MAX_CORRECTION, NEXT, SECOND_NS, UNICAST, arrival,
+    DROP, MAX_CORRECTION, NEXT, SECOND_NS, UNICAST,
     find::find,
-    maps::{ANSWER, Interface, Leaving, Slot, Work, admit, mixed},
-    packet::{Packet, Request},
-    pair, send_back,
+    hook::{AtTc, Hook as _},
+    maps::{ANSWER, BEFORE, Interface, Leaving, Work},
+    packet::{ETHERNET, Ends, IPV4, IPV6, Packet, Request, TRAILER, UDP, message_at},
+    send_back,
+    serving::{Asking, Clocks, Serving, pair},
+    write::head,
 };
 
 /// `majorSdoId` 3 and `messageType` Sync.
@@ -56,11 +62,11 @@ pub fn answer(ctx: &TcContext) -> i32 {
     if matches!(location.network, Network::Ethernet) {
         return NEXT;
     }
-    let Some(packet) = Packet::new(ctx, &location) else { return NEXT };
+    let hook = AtTc(ctx);
+    let Some(packet) = Packet::new(&hook, &location) else { return NEXT };
     let clocks = Clocks::read();
     let Some(request) = packet.request() else { return NEXT };
-    // SAFETY: the program's context; the verifier checks the field access.
-    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    let ifindex = hook.ifindex();
     let Some(own) = Interface::of(ifindex) else { return NEXT };
     let is_csptp = request[0].to_ne_bytes()[0] == CSPTP;
     let (kind, wanted) = match is_csptp {
@@ -71,7 +77,9 @@ pub fn answer(ctx: &TcContext) -> i32 {
     if own.get(interface::FLAGS) & wanted == 0 {
         return NEXT;
     }
-    match exchange(&packet, own, &request, &clocks, is_csptp, ifindex) {
+    let done = Serving::open(own, clocks)
+        .and_then(|serving| exchange(&packet, &serving, &request, is_csptp, kind));
+    match done {
         Ok(outcome) => {
             own.count(kind, outcome);
             send_back(ctx, ifindex)
@@ -84,72 +92,52 @@ pub fn answer(ctx: &TcContext) -> i32 {
     }
 }
 
+type TcPacket<'a> = Packet<'a, AtTc<'a>>;
+
 #[inline(always)]
 fn exchange(
-    packet: &Packet,
-    own: Interface,
+    packet: &TcPacket,
+    serving: &Serving,
     request: &Request,
-    clocks: &Clocks,
     is_csptp: bool,
-    ifindex: u32,
+    kind: u32,
 ) -> Result<Outcome, Outcome> {
-    let flags = own.get(interface::FLAGS);
-    if flags & interface::SERVING == 0 {
-        return Err(Outcome::Passive);
-    }
-    let now_ns = clocks.before_ns;
-    let slot = Slot::now(now_ns).ok_or(Outcome::Stale)?;
-    let generation = slot.get(slot::GENERATION);
+    let own = serving.own;
     let work = Work::area().ok_or(Outcome::Failed)?;
     let length = match is_csptp {
         true => check_csptp(request)?,
         false => check_sptp(request, own)?,
     };
     let tells_status = is_csptp && tlvs(packet, length)?;
-    if !clocks.agree(slot) {
-        return Err(Outcome::ClockSet);
-    }
-    let identity = (pair(request[5], request[6]), request[7]);
-    let is_probe = identity.0 == slot.get(slot::PROBE);
-    let ends = packet.ends(own, slot, true, is_probe, length, 2)?;
-    let latency_ns = own.get(interface::LATENCY) as i64;
-    let time = |mono_ns: i64| {
-        let base_mono = slot.get(slot::BASE_MONO) as i64;
-        let base_time = slot.get(slot::BASE_TIME) as i64;
-        served(mono_ns, base_mono, base_time, slot.get(slot::RATE) as i64)
-            .filter(|time_ns| *time_ns >= 0)
-            .map(|time_ns| time_ns as u64)
-    };
-    let arrived = time(arrival(packet, flags, slot, clocks) - latency_ns).ok_or(Outcome::Stale)?;
+    serving.check_clock()?;
+    let asking = Asking::of(request);
+    let is_probe = serving.is_probe(&asking);
+    let ends = packet.ends(own, serving.slot, true, is_probe, length, 2)?;
+    let arrived = serving.arrival(packet.hook)?;
     if !is_probe {
         // Two messages for one: to strangers that would be more than came from them.
         if ends.trust & flag::TRUSTED == 0 {
             return Err(Outcome::Prefix);
         }
-        let address = ends.hash(slot.get(slot::SEED));
-        let client = mixed(mixed(address, identity.0), u64::from(identity.1 as u16));
-        if admit(slot, now_ns, client)? {
-            own.count(if is_csptp { CSPTP_KIND } else { SPTP_KIND }, Outcome::NewClient);
-        }
+        serving.admit(kind, serving.address(&ends), &asking)?;
     }
-    if !slot.is_still(generation) {
-        return Err(Outcome::Stale);
-    }
+    serving.confirm()?;
     let (first, first_length) = match (is_csptp, tells_status) {
         (true, true) => (interface::CSPTP_ANSWER, CSPTP_ANSWER),
         (true, false) => (interface::CSPTP_ANSWER, CSPTP_PLAIN_ANSWER),
         (false, _) => (interface::SPTP_SYNC, SYNC),
     };
     fill_sync(own, work, request, is_csptp, tells_status, arrived, first);
+    // The lengths are few, so each has code of its own.
     let is_written = match first_length {
-        CSPTP_ANSWER => first_of(packet, own, &ends, work, length, CSPTP_ANSWER),
-        CSPTP_PLAIN_ANSWER => first_of(packet, own, &ends, work, length, CSPTP_PLAIN_ANSWER),
-        _ => first_of(packet, own, &ends, work, length, SYNC),
+        CSPTP_ANSWER => packet.answer_first(own, &ends, work, length, CSPTP_ANSWER),
+        CSPTP_PLAIN_ANSWER => packet.answer_first(own, &ends, work, length, CSPTP_PLAIN_ANSWER),
+        _ => packet.answer_first(own, &ends, work, length, SYNC),
     };
     if !is_written {
         return Err(Outcome::Failed);
     }
-    let skb = packet.skb();
+    let (skb, ifindex) = (packet.hook.skb(), packet.hook.ifindex());
     let left_ns = Leaving::of(|| {
         // SAFETY: the program's context, and a helper that takes numbers and the context.
         unsafe {
@@ -160,7 +148,7 @@ fn exchange(
     });
     let left_ns = left_ns.ok_or(Outcome::NoDeparture)? as i64;
     let latency_ns = own.get(interface::EGRESS_LATENCY) as i64;
-    let left = time(left_ns + latency_ns).ok_or(Outcome::NoDeparture)?;
+    let left = serving.time(left_ns + latency_ns).ok_or(Outcome::NoDeparture)?;
     // What is there now.
     let mut at = 0;
     while at < ANSWER {
@@ -188,19 +176,6 @@ fn exchange(
         return Err(Outcome::NoDeparture);
     }
     Ok(if is_probe { Outcome::Probe } else { Outcome::Answered })
-}
-
-/// The lengths of requests are few, so each has code of its own.
-#[inline(always)]
-fn first_of(
-    packet: &Packet,
-    own: Interface,
-    ends: &crate::packet::Ends,
-    work: &mut Work,
-    request: usize,
-    length: usize,
-) -> bool {
-    packet.answer_first(own, ends, work, request, length)
 }
 
 /// Length of a plain request of CSPTP.
@@ -244,7 +219,7 @@ fn is_correction(request: &Request) -> bool {
 
 /// Whether the status is wanted, of a request that has the TLVs of a plain one.
 #[inline(always)]
-fn tlvs(packet: &Packet, length: usize) -> Result<bool, Outcome> {
+fn tlvs(packet: &TcPacket, length: usize) -> Result<bool, Outcome> {
     let tlv: [u8; 8] = packet.behind(SYNC).ok_or(Outcome::Packet)?;
     let [a, b, c, d, flags, _, _, _] = tlv;
     if [a, b, c, d] != REQUEST_TLV || flags & !WANTS_STATUS != 0 {
@@ -337,4 +312,89 @@ fn put<T>(work: &mut Work, at: usize, value: T) {
     let bytes = work.answer.as_mut_ptr().cast::<u8>();
     // SAFETY: all places are inside of the message and suit what is put there.
     unsafe { core::ptr::write_volatile(bytes.add(at).cast::<T>(), value) };
+}
+
+/// Both messages of an answer, which only TC can send.
+impl Packet<'_, AtTc<'_>> {
+    /// The message's words behind its fixed part.
+    #[inline(always)]
+    fn behind<T: Copy>(&self, offset: usize) -> Option<T> {
+        match self.network {
+            Network::Ethernet => None,
+            Network::Ipv4 => self.hook.load(message_at(Network::Ipv4) + offset),
+            Network::Ipv6 => self.hook.load(message_at(Network::Ipv6) + offset),
+        }
+    }
+
+    /// Reads the datagram of a request, `size` bytes long.
+    #[inline(always)]
+    fn read_datagram(&self, at: usize, work: &mut Work, size: usize) -> bool {
+        work.before = [0; BEFORE];
+        let to = work.before.as_mut_ptr().cast();
+        // The verifier wants to see each length.
+        macro_rules! read {
+            ($($length:literal)*) => {
+                match size {
+                    // SAFETY: the helper writes as many bytes, and there are more.
+                    $($length => unsafe {
+                        bpf_skb_load_bytes(self.hook.skb().cast(), at as u32, to, $length) == 0
+                    },)*
+                    _ => false,
+                }
+            };
+        }
+        // Requests of 44, 50, 52 and 88 octets, and two behind them.
+        read!(52 54 58 60 62 96 98)
+    }
+
+    /// The first message of an answer to a request of `request` bytes, to the event port.
+    #[inline(always)]
+    fn answer_first(
+        &self,
+        own: Interface,
+        ends: &Ends,
+        work: &mut Work,
+        request: usize,
+        length: usize,
+    ) -> bool {
+        let size = UDP + request + ends.trailer;
+        match self.network {
+            Network::Ethernet => false,
+            Network::Ipv4 => {
+                self.read_datagram(ETHERNET + IPV4, work, size) && {
+                    let has_checksum = head(work, PORT_EVENT, UDP + length);
+                    self.write_v4(own, ends, work, length, BEFORE, has_checksum)
+                }
+            }
+            Network::Ipv6 => {
+                self.read_datagram(ETHERNET + IPV6, work, size) && {
+                    head(work, PORT_EVENT, UDP + length + TRAILER);
+                    self.write_v6(own, ends, work, length, BEFORE)
+                }
+            }
+        }
+    }
+
+    /// The second one in place of the first, whose datagram is in `work`, to the general port.
+    #[inline(always)]
+    fn answer_second(&self, own: Interface, ends: &Ends, work: &mut Work, length: usize) -> bool {
+        let at = match self.network {
+            Network::Ethernet => return false,
+            Network::Ipv4 => ETHERNET + IPV4,
+            Network::Ipv6 => ETHERNET + IPV6,
+        };
+        let Some(now) = self.hook.load::<u32>(at + 4) else { return false };
+        work.before[1] = now;
+        match self.network {
+            Network::Ethernet => false,
+            Network::Ipv4 => {
+                let has_checksum = head(work, PORT_GENERAL, UDP + length);
+                self.write_v4(own, ends, work, length, BEFORE, has_checksum)
+            }
+            Network::Ipv6 => {
+                head(work, PORT_GENERAL, UDP + length + TRAILER);
+                self.write_v6(own, ends, work, length, BEFORE)
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The programs that answer for a time transmitter: a Delay_Req (IEEE 1588-2019 11.3) becomes its own Delay_Resp
-//! on the way in, and goes back by the interface that it came from. An object of its own, loaded by `serve` alone:
-//! the programs that only stamp go on changing nothing.
+//! on the way in, and goes back by the interface that it came from; at TC ingress, and in front of it by XDP in the
+//! driver where that is wanted. An object of its own, loaded by `serve` alone: the programs that only stamp go on
+//! changing nothing.
 //!
 //! Unless the agent has told within the last moments that it is there and which time it serves, everything goes
 //! on to it as if this were not here; so does all that is no plain request. Who asks too often is dropped
@@ -18,24 +19,27 @@ mod every;
 mod exchange;
 #[path = "../find.rs"]
 mod find;
+mod hook;
 mod maps;
 mod packet;
+mod serving;
 mod settings;
+mod write;
 
 use aya_ebpf::{
-    bindings::xdp_action::XDP_PASS,
-    helpers::generated::{
-        bpf_clone_redirect, bpf_ktime_get_ns, bpf_ktime_get_tai_ns, bpf_redirect,
-    },
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+    helpers::generated::{bpf_clone_redirect, bpf_redirect},
     macros::{classifier, raw_tracepoint, xdp},
     programs::{RawTracePointContext, TcContext, XdpContext},
 };
 use core::ptr;
-use ptp_common::answer::{Outcome, PLAIN_RESPONSE, RESPONSE, flag, interface, served, slot};
+use ptp_common::answer::{Outcome, PLAIN_RESPONSE, RESPONSE, flag, interface};
 
 use find::find;
-use maps::{Interface, Leaving, Slot, Work, admit, admit_stranger, go_to_exchanges, has, mixed};
+use hook::{AtTc, AtXdp, Hook};
+use maps::{Comparing, Interface, Leaving, Taken, Work, admit_stranger, go_to_exchanges, has};
 use packet::{Packet, REQUEST, Request};
+use serving::{Asking, Clocks, Serving, pair};
 
 /// A message as it is made in the work area.
 type Answer = [u64; maps::ANSWER];
@@ -46,10 +50,6 @@ const NEXT: i32 = -1;
 const DROP: i32 = 2;
 /// Number of Delay_Req among [`ptp_common::answer::KINDS`].
 const DELAY: u32 = 0;
-/// The stack's stamp is taken so long before TC ingress at the most, ns; another one is no stamp of this packet.
-const STACK_NS: i64 = 100_000_000;
-/// Two reads of the clocks agree with what the agent knows of them to within this, ns.
-const AGREE_NS: i64 = 1_000;
 /// What is corrected by more is nothing that happens in a network: ten seconds, in 2^-16 ns.
 const MAX_CORRECTION: i64 = 10_000_000_000 << 16;
 /// `unicastFlag` in the first octet of flagField.
@@ -60,7 +60,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 #[classifier]
 pub fn ptp_answers_tc(ctx: TcContext) -> i32 {
     let Some(location) = find(&ctx) else { return NEXT };
-    let Some(packet) = Packet::new(&ctx, &location) else { return NEXT };
+    let hook = AtTc(&ctx);
+    let Some(packet) = Packet::new(&hook, &location) else { return NEXT };
     let clocks = Clocks::read();
     let Some(request) = packet.request() else { return NEXT };
     if exchange::is_request(&request) {
@@ -69,10 +70,15 @@ pub fn ptp_answers_tc(ctx: TcContext) -> i32 {
     if request[0].to_ne_bytes()[0] & 0x0f != 1 {
         return NEXT;
     }
-    // SAFETY: the program's context; the verifier checks the field access.
-    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    let ifindex = hook.ifindex();
     let Some(own) = Interface::of(ifindex) else { return NEXT };
-    match delay(&packet, own, &request, &clocks) {
+    let done = Serving::open(own, clocks).and_then(|serving| {
+        if own.get(interface::FLAGS) & interface::COMPARE != 0 {
+            Comparing::at_tc(&serving, &request, &hook);
+        }
+        delay(&packet, &serving, &request)
+    });
+    match done {
         Ok(outcome) => {
             own.count(DELAY, outcome);
             send_back(&ctx, ifindex)
@@ -82,6 +88,55 @@ pub fn ptp_answers_tc(ctx: TcContext) -> i32 {
             if outcome.is_refused() { DROP } else { NEXT }
         }
     }
+}
+
+/// XDP in the driver. What is not answered here goes on, to the program at TC first, which counts it.
+#[xdp]
+pub fn ptp_answers_xdp(ctx: XdpContext) -> u32 {
+    let hook = AtXdp(&ctx);
+    let Some(location) = hook.find() else { return XDP_PASS };
+    let Some(packet) = Packet::new(&hook, &location) else { return XDP_PASS };
+    let clocks = Clocks::read();
+    let Some(request) = packet.request() else { return XDP_PASS };
+    if request[0].to_ne_bytes()[0] & 0x0f != 1 || exchange::is_request(&request) {
+        return XDP_PASS;
+    }
+    let ifindex = hook.ifindex();
+    let Some(own) = Interface::of(ifindex) else { return XDP_PASS };
+    let flags = own.get(interface::FLAGS);
+    if flags & interface::COMPARE != 0 {
+        Comparing::at_xdp(&request, clocks.before_ns);
+    }
+    if flags & interface::XDP == 0 {
+        return XDP_PASS;
+    }
+    let done = Serving::open(own, clocks).and_then(|serving| delay(&packet, &serving, &request));
+    match done {
+        Ok(outcome) => {
+            own.count(DELAY, outcome);
+            if matches!(outcome, Outcome::Probe) {
+                Taken::expect();
+            }
+            if flags & interface::REDIRECT == 0 {
+                return XDP_TX;
+            }
+            // SAFETY: a helper that takes numbers.
+            unsafe { bpf_redirect(ifindex, 0) as u32 }
+        }
+        Err(outcome) if outcome.is_refused() => {
+            own.count(DELAY, outcome);
+            XDP_DROP
+        }
+        Err(_) => XDP_PASS,
+    }
+}
+
+/// What a driver has made of frames that were redirected to it. Attached during trials alone.
+#[raw_tracepoint(tracepoint = "xdp_devmap_xmit")]
+pub fn ptp_answers_taken(ctx: RawTracePointContext) -> i32 {
+    // Where from, where to, sent, dropped, error.
+    Taken::sent(ctx.arg::<u64>(2) as u32);
+    0
 }
 
 /// Sends the packet by an interface. Where its sender is on this host, as behind a veth, the packet still
@@ -127,81 +182,32 @@ pub fn ptp_answers_in(_: XdpContext) -> u32 {
     XDP_PASS
 }
 
-/// The clocks, read in this order.
-struct Clocks {
-    before_ns: u64,
-    tai_ns: u64,
-    after_ns: u64,
-}
-
-impl Clocks {
-    #[inline(always)]
-    fn read() -> Self {
-        // SAFETY: helpers without arguments.
-        unsafe {
-            Self {
-                before_ns: bpf_ktime_get_ns(),
-                tai_ns: bpf_ktime_get_tai_ns(),
-                after_ns: bpf_ktime_get_ns(),
-            }
-        }
-    }
-
-    /// Whether nobody has set the host's clock since the agent has read it.
-    #[inline(always)]
-    fn agree(&self, slot: Slot) -> bool {
-        let tai = (self.tai_ns as i64).wrapping_sub(slot.get(slot::TAI_MINUS_MONO) as i64);
-        tai > self.before_ns as i64 - AGREE_NS && tai < self.after_ns as i64 + AGREE_NS
-    }
-}
-
 #[inline(always)]
-fn delay(
-    packet: &Packet,
-    own: Interface,
+fn delay<H: Hook>(
+    packet: &Packet<H>,
+    serving: &Serving,
     request: &Request,
-    clocks: &Clocks,
 ) -> Result<Outcome, Outcome> {
-    let flags = own.get(interface::FLAGS);
-    if flags & interface::SERVING == 0 {
-        return Err(Outcome::Passive);
-    }
-    let now_ns = clocks.before_ns;
-    let slot = Slot::now(now_ns).ok_or(Outcome::Stale)?;
-    let generation = slot.get(slot::GENERATION);
+    let (own, slot) = (serving.own, serving.slot);
     let work = Work::area().ok_or(Outcome::Failed)?;
     template(own, &mut work.answer);
     let is_unicast = check(request, &work.answer)?;
-    if !clocks.agree(slot) {
-        return Err(Outcome::ClockSet);
+    serving.check_clock()?;
+    let asking = Asking::of(request);
+    let is_probe = serving.is_probe(&asking);
+    if !H::IS_FIRST && !is_probe && own.get(interface::FLAGS) & interface::XDP_ALONE != 0 {
+        return Err(Outcome::Passive);
     }
-    let identity = (pair(request[5], request[6]), request[7]);
-    // The agent asks itself now and then, from its own address.
-    let is_probe = identity.0 == slot.get(slot::PROBE);
     let ends = packet.ends(own, slot, is_unicast, is_probe, REQUEST, 0)?;
-    let arrival_ns = arrival(packet, flags, slot, clocks) - own.get(interface::LATENCY) as i64;
-    let time_ns = served(
-        arrival_ns,
-        slot.get(slot::BASE_MONO) as i64,
-        slot.get(slot::BASE_TIME) as i64,
-        slot.get(slot::RATE) as i64,
-    )
-    .filter(|time_ns| *time_ns >= 0)
-    .ok_or(Outcome::Stale)? as u64;
+    let time_ns = serving.arrival(packet.hook)?;
     if !is_probe {
-        let seed = slot.get(slot::SEED);
-        let address = ends.hash(seed);
+        let address = serving.address(&ends);
         if is_unicast && ends.trust & flag::TRUSTED == 0 {
-            admit_stranger(slot, now_ns, address)?;
+            admit_stranger(slot, serving.now_ns, address)?;
         }
-        let client = mixed(mixed(address, identity.0), u64::from(identity.1 as u16));
-        if admit(slot, now_ns, client)? {
-            own.count(DELAY, Outcome::NewClient);
-        }
+        serving.admit(DELAY, address, &asking)?;
     }
-    if !slot.is_still(generation) {
-        return Err(Outcome::Stale);
-    }
+    serving.confirm()?;
     fill(&mut work.answer, request, is_unicast, time_ns);
     // Nobody can be made to send much more to others than was sent to us.
     let is_longer = has(slot, flag::BRACKETS) && (!is_unicast || ends.trust & flag::TRUSTED != 0);
@@ -215,21 +221,6 @@ fn delay(
         return Err(Outcome::Failed);
     }
     Ok(if is_probe { Outcome::Probe } else { Outcome::Answered })
-}
-
-/// When the request arrived, CLOCK_MONOTONIC.
-#[inline(always)]
-fn arrival(packet: &Packet, flags: u64, slot: Slot, clocks: &Clocks) -> i64 {
-    let now_ns = clocks.before_ns as i64;
-    if flags & interface::STACK != 0 {
-        // SAFETY: the program's context; the verifier checks the field access.
-        let stack_ns = unsafe { (*packet.skb()).tstamp } as i64;
-        let mono_ns = stack_ns.wrapping_sub(slot.get(slot::REAL_MINUS_MONO) as i64);
-        if stack_ns != 0 && mono_ns <= now_ns && mono_ns > now_ns - STACK_NS {
-            return mono_ns;
-        }
-    }
-    now_ns
 }
 
 /// The answer as the agent has made it.
@@ -303,10 +294,4 @@ fn shorten(answer: &mut Answer) {
         *bytes.add(2).cast::<u16>() = (PLAIN_RESPONSE as u16).to_be();
         ptr::write_volatile(bytes.add(PLAIN_RESPONSE).cast::<u16>(), 0);
     }
-}
-
-/// Two words as they lie in memory.
-#[inline(always)]
-fn pair(first: u32, second: u32) -> u64 {
-    u64::from(first) | u64::from(second) << 32
 }

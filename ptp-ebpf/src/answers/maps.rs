@@ -10,7 +10,14 @@ use aya_ebpf::{
 };
 use core::ptr;
 use ptp_common::answer::{
-    COUNTS, CSPTP_ANSWER, Outcome, count_index, flag, interface, slot, spend,
+    COUNTS, CSPTP_ANSWER, INTERFACES as NUMBERS, Outcome, compared, count_index, flag, interface,
+    slot, spend,
+};
+
+use crate::{
+    hook::Hook,
+    packet::Request,
+    serving::{Serving, pair},
 };
 
 /// The generation of the numbers that are valid.
@@ -49,6 +56,15 @@ static EXCHANGES: ProgramArray<1> = ProgramArray::new();
 /// The answer that is being sent.
 #[btf_map]
 static LEAVING: PerCpuArray<Leaving, 1> = PerCpuArray::new();
+/// The request that XDP has seen last on this processor: its hash, and when.
+#[btf_map]
+static SEEN: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+/// How the two points stand to each other, by the interface's number; see [`compared`].
+#[btf_map]
+static COMPARED: PerCpuArray<[u64; compared::LENGTH], { NUMBERS as usize }> = PerCpuArray::new();
+/// Of a trial: whether one is under way, and the frames that a driver has taken.
+#[btf_map]
+static TAKEN: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 /// Counts of requests.
 #[btf_map]
 static COUNTS_OF: PerCpuArray<u64, COUNTS> = PerCpuArray::new();
@@ -124,6 +140,72 @@ pub fn go_to_exchanges(ctx: &TcContext) {
     }
 }
 
+/// Which of the two points sees requests earlier, and so nearer to the wire. A request is known again by who asks and by
+/// its number; where another has come between on this processor, it is not compared.
+pub struct Comparing;
+
+impl Comparing {
+    #[inline(always)]
+    fn hash(request: &Request) -> u64 {
+        // Never the zero that stands there at first.
+        mixed(mixed(1, pair(request[5], request[6])), u64::from(request[7])) | 1
+    }
+
+    #[inline(always)]
+    pub fn at_xdp(request: &Request, now_ns: u64) {
+        let Some(seen) = SEEN.get_ptr_mut(0) else { return };
+        // SAFETY: this processor's own words.
+        unsafe { ptr::write_volatile(seen, [Self::hash(request), now_ns]) };
+    }
+
+    #[inline(always)]
+    pub fn at_tc<H: Hook>(serving: &Serving, request: &Request, hook: &H) {
+        let Some(stack_ns) = serving.stack_mono(hook) else { return };
+        let Some(seen) = SEEN.get_ptr_mut(0) else { return };
+        // SAFETY: as above.
+        let [hash, xdp_ns] = unsafe { ptr::read_volatile(seen) };
+        if hash != Self::hash(request) {
+            return;
+        }
+        let number = (serving.own.get(interface::FLAGS) >> interface::NUMBER_SHIFT) as u32;
+        let Some(sums) = COMPARED.get_ptr_mut(number & (NUMBERS - 1)) else { return };
+        let earlier_ns = stack_ns - xdp_ns as i64;
+        // SAFETY: as above.
+        unsafe {
+            (*sums)[compared::COUNT] += 1;
+            (*sums)[compared::XDP_EARLIER] += u64::from(earlier_ns > 0);
+            let sum = (*sums)[compared::SUM_NS];
+            (*sums)[compared::SUM_NS] = sum.wrapping_add(earlier_ns as u64);
+            ptr::write_volatile(seen, [0, 0]);
+        }
+    }
+}
+
+/// Whether a driver takes what XDP sends: what was sent for the trial is the next that a driver is given on this
+/// processor, since the trial's frame is alone.
+pub struct Taken;
+
+impl Taken {
+    #[inline(always)]
+    pub fn expect() {
+        let Some(taken) = TAKEN.get_ptr_mut(0) else { return };
+        // SAFETY: this processor's own words.
+        unsafe { ptr::write_volatile(taken.cast::<u64>(), 1) };
+    }
+
+    #[inline(always)]
+    pub fn sent(frames: u32) {
+        let Some(taken) = TAKEN.get_ptr_mut(0) else { return };
+        // SAFETY: as above.
+        unsafe {
+            let [is_expected, sum] = ptr::read_volatile(taken);
+            if is_expected != 0 {
+                ptr::write_volatile(taken, [0, sum + u64::from(frames)]);
+            }
+        }
+    }
+}
+
 /// What an answer is made of; a program's stack has no room for it.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -153,7 +235,8 @@ impl Work {
     /// This processor's.
     #[inline(always)]
     pub fn area() -> Option<&'static mut Self> {
-        // SAFETY: nobody else uses it while a TC program runs on this processor, and each run takes it once.
+        // SAFETY: nobody else uses it while a program runs on this processor, and each run takes it once. A dry run of
+        // the agent's own may be interrupted by a packet; only its own result suffers, and it is repeated.
         Some(unsafe { &mut *WORK.get_ptr_mut(0)? })
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     instance::{Instance, Synchronization},
     node::Node,
     outcome::{Measurement, Observation, Parent},
+    pulse::Hint,
     seam::{Command, Commands, Context, Engine, Input, NoEvent, Witnessed},
     servers::NtpPart,
     servo::{DelayInput, Interval, PeerDelayInput, SyncInput},
@@ -153,7 +154,7 @@ impl Council {
                 let number = token.instance();
                 self.others.iter().position(|it| it.node.in_flight.instance() == number)
             }
-            Input::Link { .. } | Input::Passed(_) => None,
+            Input::Link { .. } | Input::Passed(_) | Input::Pulse(_) | Input::Nmea { .. } => None,
         }
     }
 
@@ -172,6 +173,25 @@ impl Council {
             is_member: members.contains(&id),
         })
         .collect()
+    }
+
+    /// What all say that name seconds, to a pulse, which names none.
+    pub(super) fn hint(&self, now: Time<Mono>, free: Time<Free>) -> Hint {
+        let mut opinions = self.opinions(now, free);
+        opinions.retain(|it| it.id != SourceId::Pulse);
+        let selection = select(&opinions);
+        match selection.common {
+            None if opinions.is_empty() => Hint::Nothing,
+            Some(common) if selection.is_majority() => {
+                Hint::Within(common, selection.members.len())
+            }
+            _ => Hint::Disputed,
+        }
+    }
+
+    /// Whether anybody says that the day ends with a leap second.
+    pub(super) fn is_leap_announced(&self) -> bool {
+        self.witnesses.iter().any(Witness::announces_leap)
     }
 
     fn opinions(&self, now: Time<Mono>, free: Time<Free>) -> Vec<Opinion> {
@@ -248,6 +268,9 @@ impl<C: Clock> Discipline<C> {
     fn followed_id(&self) -> Option<SourceId> {
         if let Some(ntp) = self.ntp.as_ref().filter(|ntp| ntp.is_followed) {
             return ntp.leader();
+        }
+        if self.follows_pulse() {
+            return Some(SourceId::Pulse);
         }
         let port = self.receiver().parent()?.set.parent_port_identity;
         Some(SourceId::Ptp { domain_number: self.receiver().domain_number(), port })
@@ -384,9 +407,14 @@ impl<C: Clock> Discipline<C> {
             return;
         }
         let contradicts_itself = contradicts_itself();
+        if contradicts_itself {
+            // Whoever is followed has changed his mind: what others say now is better known soon.
+            self.look_closer(now);
+        }
         self.council.looked = Some(now);
         let free = self.clock.free_running(now);
-        self.council.witnesses.retain(|it| now - it.heard <= FORGIVEN);
+        // Who is asked each seventeen minutes has not gone in ten.
+        self.council.witnesses.retain(|it| now - it.heard <= FORGIVEN || it.is_fresh(now));
         let opinions = self.council.opinions(now, free);
         let selection = select(&opinions);
         let seen = match followed {

@@ -6,7 +6,10 @@ impl<C: Clock> Engine for Discipline<C> {
     type Event = Event;
 
     fn handle(&mut self, cx: &mut Context<'_, Event>, input: Input<'_>) {
-        if !self.handled_by_ntp(cx, &input) && !self.handled_by_witness(cx, &input) {
+        if !self.handled_by_ntp(cx, &input)
+            && !self.handled_by_pulse(cx, &input)
+            && !self.handled_by_witness(cx, &input)
+        {
             self.give(cx, |node, cx| node.handle(cx, input));
         }
         self.compare(cx);

@@ -6,18 +6,21 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use super::{Discipline, Event, Way, council::NtpOpinion, witness::free_running};
+mod combine;
+
+use super::{Discipline, Event, Way, council::NtpOpinion, shift::Shift, witness::free_running};
 use crate::prelude::*;
 use crate::{
     PortIndex, SentToken, Transmit,
     clock::Clock,
-    ntp::{AssociationState, Exchange, NtpClient, NtpEvent, ServerState},
+    ntp::{AssociationState, Exchange, ExchangeKind, NtpClient, NtpEvent, ServerState},
     outcome::{Measurement, Observation, Parent, SyncObservation},
     seam::{Command, Commands, Context, Engine, Input},
     servers::{AssociationConfig, NtpConfig, NtpPart},
     servo::{DelayInput, LocalTime, SyncInput},
-    sources::{Policy, SourceId},
+    sources::SourceId,
 };
+use alloc::collections::VecDeque;
 use ptp_common::{
     data_set::{ParentDataSet, TimeProperties},
     ntp::Leap,
@@ -27,14 +30,25 @@ use ptp_common::{
 
 /// Tokens of requests have this bit, and no others have.
 const TOKEN: u64 = 1 << 63;
-/// A leader stays one until another's interval is narrower by this factor, so that the clock does not hop.
-const HOP: i64 = 2;
-/// The cluster algorithm leaves at least so many (RFC 5905's NMIN).
-const FEWEST_SURVIVORS: usize = 3;
 /// What is between the leader and the combined time is followed in so many exchanges.
 const SMOOTHING: f64 = 8.0;
 /// Exchanges over which the jitter is taken.
 const JITTER: i64 = 8;
+/// Exchanges of which the quickest counts (RFC 5905's clock filter).
+const LATEST: usize = 8;
+/// So long after it has locked a clock is where its grandmaster has it.
+const SETTLED: Duration = Duration::from_secs(60);
+/// One server that sees a shift may have shifted itself.
+const FEWEST_SHIFTED: usize = 2;
+
+/// One exchange.
+#[derive(Clone, Copy, Debug)]
+struct Latest {
+    at: Time<Mono>,
+    /// Server minus clock.
+    offset: Duration,
+    delay: Duration,
+}
 
 /// What is known of one server.
 #[derive(Clone, Debug)]
@@ -44,13 +58,38 @@ struct Server {
     offset: Option<Duration>,
     jitter_ns: f64,
     delay: Duration,
+    /// The latest exchanges.
+    latest: VecDeque<Latest>,
+    /// What the clock showed more than the free-running scale when the last two answers came. In interleaved mode an exchange is
+    /// known as late as with the answer after it, and the clock is another one by then.
+    shown: [Option<(Time<Mono>, Duration)>; 2],
+    /// Of basic and of interleaved exchanges, which differ by what the server takes to send.
+    shifts: [Shift; 2],
+    kind: ExchangeKind,
 }
 
 impl Server {
+    fn heard(&mut self, at: Time<Mono>, shown: Duration) {
+        self.shown = [Some((at, shown)), self.shown[0]];
+    }
+
+    /// What the clock showed more than the free-running scale when an answer came at `at`.
+    fn shown_at(&self, at: Time<Mono>) -> Option<Duration> {
+        self.shown.iter().flatten().find(|(heard, _)| *heard == at).map(|(_, shown)| *shown)
+    }
+
+    const fn shift(&self) -> &Shift {
+        &self.shifts[self.kind as usize]
+    }
+
     /// What the latest offset says of the noise.
-    fn learn(&mut self, offset: Duration, delay: Duration) -> Duration {
+    fn learn(&mut self, at: Time<Mono>, offset: Duration, delay: Duration) -> Duration {
         let before = self.offset.replace(offset);
         self.delay = delay;
+        if self.latest.len() == LATEST {
+            self.latest.pop_front();
+        }
+        self.latest.push_back(Latest { at, offset, delay });
         let jitter = Duration::from_nanos_f64(self.jitter_ns);
         if let Some(before) = before {
             let step = (offset - before).as_nanos_f64().abs();
@@ -73,8 +112,21 @@ pub struct NtpServerStatus {
     pub delay: Duration,
     /// Mean difference of two offsets that follow each other.
     pub jitter: Duration,
+    /// How much farther the server is ahead of the clock than usual, where that is sure.
+    pub shift: Option<Duration>,
     /// Whether it is the one by whose exchanges the clock is steered.
     pub is_leader: bool,
+}
+
+/// The clock has moved against servers of NTP; see [`Discipline::shifted`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shifted {
+    /// By so much forwards.
+    pub by: Duration,
+    /// Servers that see it,
+    pub seen_by: usize,
+    /// of so many of which it is known what is usual.
+    pub of: usize,
 }
 
 /// See the module's paragraph.
@@ -107,6 +159,10 @@ impl Servers {
             offset: None,
             jitter_ns: 0.0,
             delay: Duration::ZERO,
+            latest: VecDeque::new(),
+            shown: [None; 2],
+            shifts: Default::default(),
+            kind: config.kind,
         };
         Self {
             client: NtpClient::new(&config.servers, config.utc, key, now),
@@ -154,7 +210,7 @@ fn identity(server: IpAddr) -> ClockIdentity {
 }
 
 /// UTC is told as it is.
-const fn utc(leap: Leap) -> TimeProperties {
+pub(super) const fn utc(leap: Leap) -> TimeProperties {
     let (leap61, leap59) = (matches!(leap, Leap::Positive), matches!(leap, Leap::Negative));
     TimeProperties { leap61, leap59, ..TimeProperties::UNKNOWN }
 }
@@ -169,6 +225,7 @@ impl<C: Clock> Discipline<C> {
     pub fn parent(&self) -> Option<&Parent> {
         match &self.ntp {
             Some(ntp) if ntp.is_followed => ntp.parent.as_ref(),
+            _ if self.follows_pulse() => self.pulse.as_ref()?.parent(),
             _ => self.receiver().parent(),
         }
     }
@@ -188,6 +245,7 @@ impl<C: Clock> Discipline<C> {
                     offset: server.offset,
                     delay: server.delay,
                     jitter: Duration::from_nanos_f64(server.jitter_ns),
+                    shift: server.shift().by(),
                     is_leader: ntp.is_followed && ntp.leader == Some(at),
                 }
             })
@@ -200,16 +258,23 @@ impl<C: Clock> Discipline<C> {
         cx: &mut Context<'_, Event>,
         input: &Input<'_>,
     ) -> bool {
-        let Some(ntp) = &mut self.ntp else { return false };
+        let Some(base) = self.ntp.as_ref().map(|ntp| ntp.base) else { return false };
         let inner = match *input {
-            Input::Message { on: PortIndex(on), from, bytes, stamp } if on >= ntp.base => {
-                Input::Message { on: PortIndex(on - ntp.base), from, bytes, stamp }
+            Input::Message { on: PortIndex(on), from, bytes, stamp } if on >= base => {
+                Input::Message { on: PortIndex(on - base), from, bytes, stamp }
             }
             Input::Sent { token: SentToken(token), stamp } if token & TOKEN != 0 => {
                 Input::Sent { token: SentToken(token & !TOKEN), stamp }
             }
             _ => return false,
         };
+        let shown = self.utc_shown(cx.now);
+        let Some(ntp) = &mut self.ntp else { return false };
+        if let Input::Message { on, stamp: Some(stamp), .. } = &inner
+            && let Some(server) = ntp.of.get_mut(usize::from(on.0))
+        {
+            server.heard(stamp.time, shown);
+        }
         let mut way = Context { now: cx.now, clock: cx.clock, out: &mut ntp.said };
         ntp.client.handle(&mut way, inner);
         self.hear_ntp(cx);
@@ -257,16 +322,30 @@ impl<C: Clock> Discipline<C> {
         let free =
             |stamp: crate::stamp::Stamp| free_running(self.clock.free_running(stamp.time), stamp);
         let (delay, sync) = self.as_ptp(exchange, free, Duration::ZERO);
-        let shown_by_clock = |stamp: crate::stamp::Stamp| self.utc_at(stamp.time);
+        let known = self.ntp.as_ref().and_then(|ntp| ntp.of.get(at)?.shown_at(exchange.t4.time));
+        let shown = known.unwrap_or_else(|| self.utc_shown(way.now));
+        let shown_by_clock = |stamp: crate::stamp::Stamp| {
+            Time::<Real>::from_epoch(self.clock.free_running(stamp.time).since_epoch() + shown)
+        };
         let ahead = |server: Time<Real>, clock: Time<Real>| server - clock;
         let offset = (ahead(exchange.t2, shown_by_clock(exchange.t1))
             + ahead(exchange.t3, shown_by_clock(exchange.t4)))
         .half();
         let round_trip = exchange.delay();
+        let is_settled = self.locked_at.is_some_and(|at| exchange.t1.time - at >= SETTLED);
+        let is_watched = is_settled && self.clock.is_adjustable() && !self.follows_ntp();
         let Some(ntp) = &mut self.ntp else { return };
         let Some(server) = ntp.of.get_mut(at) else { return };
         server.said = Some(exchange.server);
-        let jitter = server.learn(offset, round_trip);
+        server.kind = exchange.kind;
+        if is_watched
+            && ntp.part == NtpPart::Witness
+            && server.shifts[exchange.kind as usize].take(way.now, offset, round_trip)
+        {
+            // Whether the others see it, too, is to be known soon.
+            ntp.client.look_closer(way.now);
+        }
+        let jitter = server.learn(exchange.t4.time, offset, round_trip);
         let server = server.address.ip();
         ntp.client.judge(exchange.with, offset, jitter);
         let properties = utc(exchange.server.leap);
@@ -277,10 +356,46 @@ impl<C: Clock> Discipline<C> {
         }
     }
 
-    /// What the clock shows, in UTC or what stands for it.
-    fn utc_at(&self, mono: Time<Mono>) -> Time<Real> {
-        let free = self.clock.free_running(mono);
-        Time::from_epoch(free.since_epoch() + self.utc_shown(mono))
+    /// Whether the clock, which follows a grandmaster, is not where it usually is against servers of NTP: at least two that
+    /// answer, and more than half of those of which it is known what is usual, see it in the same sense. It finds much
+    /// less than a contradiction of intervals, and proves less: the grandmaster is wrong by so much, or the path to it is not
+    /// what it was.
+    pub fn shifted(&self) -> Option<Shifted> {
+        let ntp = self.ntp.as_ref().filter(|ntp| !ntp.is_followed)?;
+        let answering = ntp.client.states().zip(&ntp.of).filter(|(state, _)| !state.is_silent);
+        let shifts: Vec<&Shift> =
+            answering.map(|(_, server)| server.shift()).filter(|shift| shift.is_known()).collect();
+        let seen = |is_ahead: bool| {
+            let mut seen: Vec<Duration> = shifts
+                .iter()
+                .filter_map(|shift| shift.by().filter(|by| by.is_negative() != is_ahead))
+                .collect();
+            seen.sort_unstable();
+            seen
+        };
+        let [ahead, behind] = [true, false].map(seen);
+        let seen = if ahead.len() > behind.len() { ahead } else { behind };
+        let is_sure = seen.len() >= FEWEST_SHIFTED && 2 * seen.len() > shifts.len();
+        // A server that is farther ahead is one of which the clock has moved back.
+        is_sure.then(|| Shifted {
+            by: -seen[seen.len() / 2],
+            seen_by: seen.len(),
+            of: shifts.len(),
+        })
+    }
+
+    /// Asks the servers of NTP a few times soon, where they are witnesses.
+    pub(super) fn look_closer(&mut self, now: Time<Mono>) {
+        if let Some(ntp) = self.ntp.as_mut().filter(|ntp| ntp.part == NtpPart::Witness) {
+            ntp.client.look_closer(now);
+        }
+    }
+
+    /// What was usual between clock and servers is so no more.
+    pub(super) fn forget_usual(&mut self) {
+        for server in self.ntp.iter_mut().flat_map(|ntp| &mut ntp.of) {
+            server.shifts = Default::default();
+        }
     }
 
     /// An exchange as a servo takes it, the server's times moved by `shift`.
@@ -311,7 +426,7 @@ impl<C: Clock> Discipline<C> {
         let opinions = self.council.ntp_opinions(now, free);
         let policy = self.on_disagreement();
         let Some(ntp) = &mut self.ntp else { return };
-        let found = ntp.combine(&opinions, at, policy);
+        let found = ntp.combine(&opinions, at, policy, self.locked_at);
         let Some((leader, shift)) = found else { return };
         if ntp.leader != Some(leader) {
             (ntp.leader, ntp.shift) = (Some(leader), None);
@@ -383,68 +498,6 @@ fn parent_of(server: SocketAddr, port: PortIndex, exchange: &Exchange, epoch: u6
     };
     let time_properties = utc(exchange.server.leap);
     Parent { port, set, steps_removed: 0, epoch, time_properties }
-}
-
-impl Servers {
-    /// Who leads, and how far the combined time is ahead of the leader's. `None` while there is nobody, or no
-    /// majority and the policy is not to follow all the same.
-    fn combine(
-        &self,
-        opinions: &[NtpOpinion],
-        latest: usize,
-        policy: Policy,
-    ) -> Option<(usize, Duration)> {
-        let place = |opinion: &NtpOpinion| {
-            self.of.iter().position(|server| id(server.address.ip()) == opinion.id)
-        };
-        let mut survivors: Vec<(usize, &NtpOpinion)> = opinions
-            .iter()
-            .filter(|opinion| opinion.is_member)
-            .filter_map(|opinion| Some((place(opinion)?, opinion)))
-            .collect();
-        if survivors.is_empty() {
-            // Two that contradict each other: whom it has followed so far it follows on, or runs on by itself.
-            let leader = self.leader.unwrap_or(latest);
-            return (policy == Policy::Alarm).then_some((leader, Duration::ZERO));
-        }
-        let width = |opinion: &NtpOpinion| opinion.interval.half_width();
-        let (best, narrowest) = survivors.iter().min_by_key(|(_, opinion)| width(opinion))?;
-        let stays = |(at, opinion): &&(usize, &NtpOpinion)| {
-            self.leader == Some(*at)
-                && width(opinion).as_scaled_nanos()
-                    <= width(narrowest).as_scaled_nanos() * i128::from(HOP)
-        };
-        let leader = survivors.iter().find(stays).map_or(*best, |(at, _)| *at);
-        let middle = |opinion: &NtpOpinion| opinion.interval.middle().as_nanos_f64();
-        let origin = survivors.iter().find(|(at, _)| *at == leader).map(|(_, it)| middle(it))?;
-        // The cluster algorithm (11.2.2): who is farthest from all the others goes, until that is no farther than
-        // their own noise.
-        while survivors.len() > FEWEST_SURVIVORS {
-            let spread = |this: &NtpOpinion| {
-                let squares = survivors.iter().map(|(_, other)| middle(this) - middle(other));
-                squares.map(|apart| apart * apart).sum::<f64>() / (survivors.len() - 1) as f64
-            };
-            let worst = survivors
-                .iter()
-                .enumerate()
-                .filter(|(_, (at, _))| *at != leader)
-                .map(|(n, (_, opinion))| (n, spread(opinion)))
-                .max_by(|a, b| a.1.total_cmp(&b.1));
-            let least =
-                survivors.iter().map(|(at, _)| self.of[*at].jitter_ns).fold(f64::MAX, f64::min);
-            match worst {
-                Some((n, spread)) if spread > least * least => drop(survivors.remove(n)),
-                _ => break,
-            }
-        }
-        let weighted = survivors.iter().map(|(_, opinion)| {
-            let weight = 1.0 / width(opinion).as_nanos_f64().max(1.0);
-            (weight, weight * (middle(opinion) - origin))
-        });
-        let (weights, sum) = weighted.fold((0.0, 0.0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
-        // An opinion is of the free-running scale against the source: one that is larger is of a source that is behind.
-        Some((leader, Duration::from_nanos_f64(-sum / weights)))
-    }
 }
 
 #[cfg(test)]

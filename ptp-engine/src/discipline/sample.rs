@@ -50,4 +50,6 @@ pub struct Sample {
     pub strategy: Strategy,
     /// Whether it was a server of NTP, of which the port is counted behind those of PTP.
     pub is_of_ntp: bool,
+    /// Whether it was a pulse per second, of which the port is counted behind all others.
+    pub is_of_pulse: bool,
 }

@@ -59,6 +59,7 @@ impl<C: Clock> Discipline<C> {
         self.node.instance_mut().set_synchronized(way.said, synchronization);
         if old != new {
             self.state = new;
+            self.locked_at = (new == ServoState::Locked).then_some(way.now);
             way.tell(Event::ServoState { old, new });
         }
     }
@@ -91,12 +92,13 @@ impl<C: Clock> Discipline<C> {
             grandmaster: self.origin.parent.map(|parent| parent.set.grandmaster_identity),
             sequence_id,
             exchange: self.receiver().server(from.parent).map(|server| server.protocol),
-            strategy: if self.follows_ntp() {
+            strategy: if self.follows_ntp() || self.follows_pulse() {
                 strategy::Strategy::Plain
             } else {
                 self.strategist.strategy()
             },
             is_of_ntp: self.follows_ntp(),
+            is_of_pulse: !self.follows_ntp() && self.follows_pulse(),
         };
         way.tell(Event::Sample(sample));
     }

@@ -198,6 +198,10 @@ impl Witness {
         self.causal.is_contradicted()
     }
 
+    pub(super) const fn announces_leap(&self) -> bool {
+        self.time_properties.leap61 || self.time_properties.leap59
+    }
+
     /// So long a request bounds something.
     fn patience(&self) -> Duration {
         ANSWERED.max(self.interval * FRESH_INTERVALS)

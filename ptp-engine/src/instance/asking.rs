@@ -113,6 +113,16 @@ impl Said {
     }
 }
 
+/// What a server of CSPTP says of its time, as an Announce would say it.
+pub(crate) fn announce_of(
+    status: Option<&CsptpStatus>,
+    identity: ClockIdentity,
+    flags: Flags,
+) -> Announce {
+    let nothing = Said::nothing(identity, flags);
+    status.map_or(nothing, |status| nothing.with(status)).announce
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Departure {
     Awaited,

@@ -278,8 +278,19 @@ impl Instance {
         }
     }
 
-    /// Does what is due of unicast, and asks whoever is followed now for what is needed to follow.
+    /// Does what is due of unicast: what has been granted to others is sent, as much as goes at once, so that whoever drives
+    /// this hears what comes in meanwhile.
     pub(crate) fn attend_unicast(&mut self, cx: &mut Cx<'_>) {
+        self.attend_partners(cx);
+        for _ in 0..AT_ONCE {
+            let due = self.service.as_mut().and_then(|service| service.pop_due(cx.now));
+            let Some(outgoing) = due else { break };
+            self.send_granted(cx, outgoing);
+        }
+    }
+
+    /// Asks whoever is followed now for what is needed to follow, and others for what is due.
+    pub(crate) fn attend_partners(&mut self, cx: &mut Cx<'_>) {
         for index in 0..self.ports.len() {
             let parent = self.parent_on(index);
             let Some(partners) = &mut self.ports[index].partners else { continue };
@@ -295,11 +306,6 @@ impl Instance {
             if let Some(partners) = &mut self.ports[index].partners {
                 partners.follow(cx.now, parent);
             }
-        }
-        for _ in 0..AT_ONCE {
-            let due = self.service.as_mut().and_then(|service| service.pop_due(cx.now));
-            let Some(outgoing) = due else { break };
-            self.send_granted(cx, outgoing);
         }
     }
 

@@ -36,6 +36,10 @@ const STAMP_DOUBT: Duration = Duration::from_micros(10);
 const POLL_HYSTERESIS: i32 = 30;
 /// An offset that is within so many jitters is none (RFC 5905's PGATE).
 const POLL_GATE: i64 = 4;
+/// A server is silent when none of these of the last eight requests was answered: the latest may still be, and four before it.
+const SILENT: u8 = 0b1_1111;
+/// All servers are not asked quickly to look closer again before so much time has passed.
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
 
 /// What a server says of its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +135,8 @@ pub struct AssociationState {
     pub poll: i8,
     /// It has refused service, and is not asked any more.
     pub is_denied: bool,
+    /// The last four requests and more were not answered.
+    pub is_silent: bool,
     /// Requests sent.
     pub requests: u64,
     /// Exchanges completed.
@@ -209,7 +215,9 @@ impl Association {
 
     /// The time to the next request, in a random phase so that clients do not fall into step.
     fn interval(&self, rng: &mut ChaCha8Rng) -> Duration {
-        let usual = Duration::from_log_interval(self.poll);
+        // Whether one that does not answer is there is found out sooner; once it is known, there is no hurry any more.
+        let is_missed = self.requests > 1 && self.reach & 0b10 == 0 && self.reach != 0;
+        let usual = Duration::from_log_interval(if is_missed { self.floor } else { self.poll });
         let base = if self.burst > 0 { usual.min(BURST_INTERVAL) } else { usual };
         let part = rng.random_range(-0.02..=0.02);
         base + Duration::from_nanos_f64(base.as_nanos_f64() * part)
@@ -222,6 +230,8 @@ pub struct NtpClient {
     associations: Vec<Association>,
     timers: Timers<u16>,
     rng: ChaCha8Rng,
+    /// When it was last asked to look closer.
+    looked: Option<Time<Mono>>,
     /// UTC when the monotonic clock was zero, to some decades: which era of NTP it is.
     epoch: Time<Real>,
 }
@@ -243,7 +253,7 @@ impl NtpClient {
             // The first ones within a fifth of a second of each other.
             timers.set(index, now + Duration::from_micros(rng.random_range(0..200_000)));
         }
-        Self { associations, timers, rng, epoch: utc - now.since_epoch() }
+        Self { associations, timers, rng, looked: None, epoch: utc - now.since_epoch() }
     }
 
     /// How it is with each server.
@@ -253,6 +263,7 @@ impl NtpClient {
             reach: this.reach,
             poll: this.poll,
             is_denied: this.is_denied,
+            is_silent: this.requests > u64::from(SILENT.count_ones()) && this.reach & SILENT == 0,
             requests: this.requests,
             exchanges: this.exchanges,
         })
@@ -277,6 +288,24 @@ impl NtpClient {
             this.set_poll(this.poll.saturating_add(1));
         } else if this.trust <= -POLL_HYSTERESIS {
             this.set_poll(this.poll.saturating_sub(1));
+        }
+    }
+
+    /// Something is to be found out soon: all servers that answer are asked a few times, as at the start. Not those that have asked
+    /// for less, and not twice in ten minutes.
+    pub fn look_closer(&mut self, now: Time<Mono>) {
+        if self.looked.is_some_and(|at| now - at < LOOK_AGAIN) {
+            return;
+        }
+        self.looked = Some(now);
+        for (index, this) in (0..).zip(&mut self.associations) {
+            let is_patient = this.is_denied || this.reach == 0 || this.floor > this.config.poll.min;
+            if is_patient || Duration::from_log_interval(this.poll) <= BURST_INTERVAL {
+                continue;
+            }
+            this.burst = BURST;
+            let soon = now + Duration::from_millis(self.rng.random_range(1_000..2_000));
+            self.timers.set(index, soon);
         }
     }
 
@@ -467,7 +496,7 @@ impl Engine for NtpClient {
         let event = match input {
             Input::Message { on, from, bytes, stamp } => self.answered(on, from, bytes, stamp),
             Input::Sent { token, stamp } => self.sent(token, stamp),
-            Input::Link { .. } | Input::Passed(_) => None,
+            Input::Link { .. } | Input::Passed(_) | Input::Pulse(_) | Input::Nmea { .. } => None,
         };
         if let Some(event) = event {
             cx.out.push(Command::Event(event));

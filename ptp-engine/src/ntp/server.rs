@@ -29,6 +29,8 @@ const REMEMBERED: usize = 1 << 14;
 const KISS_EVERY: u32 = 8;
 /// Answers of which the median says how long it takes to send one, and the quickest how far that may be wrong.
 const LATENCIES: usize = 32;
+/// Of so many answers what they say is learnt anew.
+const LEARNT_EVERY: usize = 8;
 /// No answer is believed to take longer to send, whatever its stamp says.
 const MAX_LATENCY: Duration = Duration::from_millis(1);
 
@@ -116,6 +118,8 @@ pub struct NtpServer {
     key: (u64, u64),
     latencies: [Duration; LATENCIES],
     latest: usize,
+    /// What they say: to sort them for each answer would take as long as to make it.
+    latency: (Duration, Duration),
     rng: ChaCha8Rng,
 }
 
@@ -131,6 +135,7 @@ impl NtpServer {
             key: (rng.random(), rng.random()),
             latencies: [Duration::ZERO; LATENCIES],
             latest: 0,
+            latency: (Duration::ZERO, Duration::ZERO),
             rng,
         }
     }
@@ -147,7 +152,7 @@ impl NtpServer {
 
     /// Between the making of an answer and its departure: what is usual, and how much sooner some have left, by which
     /// the time of intention may be later than the departure.
-    fn latency(&self) -> (Duration, Duration) {
+    fn learnt(&self) -> (Duration, Duration) {
         let mut known = self.latencies;
         let known = &mut known[..self.latest.min(LATENCIES)];
         known.sort_unstable();
@@ -214,7 +219,8 @@ impl NtpServer {
                     transmit: asked.transmit,
                     ..asked
                 };
-                self.send(cx, from, at, NtpPacket { stratum: 0, ..kiss }, None);
+                let kiss = Datagram::of_ntp(&NtpPacket { stratum: 0, ..kiss });
+                self.send(cx, from, at, kiss, None);
             }
             return;
         }
@@ -222,7 +228,7 @@ impl NtpServer {
             self.counters.no_stamp += 1;
             return;
         };
-        let (latency, doubt) = self.latency();
+        let (latency, doubt) = self.latency;
         let sent_at = cx.now + latency;
         let times = (cx.clock.at(stamp.time), cx.clock.at(sent_at), cx.clock.at(serving.reference));
         let (Some(received), Some(leaves), reference) = times else {
@@ -240,7 +246,8 @@ impl NtpServer {
             Some(before) => (asked.receive, before),
             None => (asked.transmit, told(leaves)),
         };
-        if origin == asked.transmit {
+        let is_basic = origin == asked.transmit;
+        if is_basic {
             self.counters.basic += 1;
         } else {
             self.counters.interleaved += 1;
@@ -262,7 +269,11 @@ impl NtpServer {
         };
         let place = self.place(receive);
         self.answers[place] = Some(Answer { receive, at: cx.now, transmit: None });
-        self.send(cx, from, at, answer, Some(SentToken(receive.0)));
+        let message = match is_basic {
+            true => Datagram::of_ntp_answer(&answer, cx.now),
+            false => Datagram::of_ntp(&answer),
+        };
+        self.send(cx, from, at, message, Some(SentToken(receive.0)));
     }
 
     fn send(
@@ -270,10 +281,10 @@ impl NtpServer {
         cx: &mut Context<'_, NtpServerEvent>,
         to: Address,
         at: &Where,
-        packet: NtpPacket,
+        message: Datagram,
         token: Option<SentToken>,
     ) {
-        let (on, message) = (at.on, Datagram::of_ntp(&packet));
+        let on = at.on;
         cx.out.push(Command::Send(Transmit { on, to: Destination::Unicast(to), message, token }));
     }
 
@@ -292,6 +303,9 @@ impl NtpServer {
         self.latencies[self.latest % LATENCIES] = latency.clamp(Duration::ZERO, MAX_LATENCY);
         // Wraps far behind the number of places, and stays there.
         self.latest = self.latest.checked_add(1).unwrap_or(LATENCIES);
+        if self.latest <= LATENCIES || self.latest.is_multiple_of(LEARNT_EVERY) {
+            self.latency = self.learnt();
+        }
     }
 }
 
@@ -333,7 +347,7 @@ impl Engine for NtpServer {
             }
             Input::Sent { token, stamp } => self.sent(cx, token, stamp),
             Input::Message { from: None, .. } => self.counters.malformed += 1,
-            Input::Link { .. } | Input::Passed(_) => (),
+            Input::Link { .. } | Input::Passed(_) | Input::Pulse(_) | Input::Nmea { .. } => (),
         }
     }
 

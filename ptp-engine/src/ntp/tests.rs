@@ -65,15 +65,21 @@ struct World {
 
 impl World {
     fn new(kind: ExchangeKind) -> Self {
-        let asked = AssociationConfig { address: SERVER, poll: Poll::new(0, 4), kind };
-        let client = NtpClient::new(&[asked], utc(Time::ZERO), [1; 32], Time::ZERO);
+        Self::at(kind, BEGIN, Poll::new(0, 4))
+    }
+
+    /// One that begins at another time, TAI.
+    fn at(kind: ExchangeKind, begin: Duration, poll: Poll) -> Self {
+        let asked = AssociationConfig { address: SERVER, poll, kind };
+        let utc = Time::from_epoch(begin - Duration::from_secs(37));
+        let client = NtpClient::new(&[asked], utc, [1; 32], Time::ZERO);
         let config = NtpServerConfig { answers_per_second: 100, seed: [2; 32] };
         let mut server = NtpServer::new(&config, Time::ZERO);
         server.set_serving(Some(serving()));
         Self {
             client: Driven::new_with(client, Commands::default()),
             server: Driven::new_with(server, Commands::default()),
-            clock: Monotonic(BEGIN),
+            clock: Monotonic(begin),
             now: Time::ZERO,
             events: Vec::new(),
             loses: false,
@@ -362,6 +368,177 @@ fn one_that_asks_too_often_is_told_so_now_and_then() {
     let counters = *world.server.counters();
     assert_eq!(counters.basic + counters.kisses, answers);
     assert!(counters.basic <= 101 && (150..320).contains(&counters.kisses), "{counters:?}");
+}
+
+#[test]
+fn exchanges_go_on_through_the_era_that_begins_in_2036() {
+    for kind in [ExchangeKind::Basic, ExchangeKind::Interleaved] {
+        // 2036-02-07 06:28:16 UTC is 2^32 s after the beginning of 1900.
+        const ROLLOVER: Duration = Duration::from_secs(2_085_978_496);
+        let begin = ROLLOVER + Duration::from_secs(37 - 20);
+        let mut world = World::at(kind, begin, Poll::new(0, 0));
+        while world.now < seconds(40) {
+            world.exchange();
+        }
+        let exchanges = world.exchanges();
+        assert!(exchanges.len() > 30, "{}", exchanges.len());
+        let truth = |mono: Time<Mono>| mono.at_offset::<Real>(begin - Duration::from_secs(37));
+        let mut eras = [0, 0];
+        for exchange in &exchanges {
+            let there = exchange.t2 - truth(exchange.t1.time);
+            assert!(near(there, WAY), "{there:?}");
+            eras[usize::from(exchange.t2 >= Time::from_epoch(ROLLOVER))] += 1;
+        }
+        assert!(eras.iter().all(|count| *count > 10), "{eras:?}");
+        assert!(world.events.iter().all(|it| matches!(it, NtpEvent::Exchange(_))));
+    }
+}
+
+#[test]
+fn every_field_of_an_answer_may_be_at_its_extremes() {
+    type Change = fn(&mut NtpPacket, u64);
+    let fields: [Change; 11] = [
+        |packet, to| packet.version = to as u8 & 7,
+        |packet, to| packet.stratum = to as u8,
+        |packet, to| packet.poll = to as i8,
+        |packet, to| packet.precision = to as i8,
+        |packet, to| packet.root_delay.0 = to as u32,
+        |packet, to| packet.root_dispersion.0 = to as u32,
+        |packet, to| packet.reference_id.0 = (to as u32).to_be_bytes(),
+        |packet, to| packet.reference = NtpTimestamp(to),
+        |packet, to| packet.origin = NtpTimestamp(to),
+        |packet, to| packet.receive = NtpTimestamp(to),
+        |packet, to| packet.transmit = NtpTimestamp(to),
+    ];
+    let extremes = [0, 1, 0x7f, 0x80, 0x7fff_ffff, 0x8000_0000, i64::MAX as u64, 1 << 63, u64::MAX];
+    for (at, field) in fields.iter().enumerate() {
+        for to in extremes {
+            let (mut world, event) = changed(|packet| field(packet, to));
+            // It is used, refused, or a kiss: whatever it is, times that are used are possible ones.
+            if let NtpEvent::Exchange(exchange) = event {
+                assert!(!(exchange.t3 - exchange.t2).is_negative(), "{at} {to:x}");
+                assert!(exchange.delay() > -Duration::from_micros(11), "{at} {to:x}");
+                assert!(exchange.server.root_distance <= Duration::from_millis(1_500));
+            }
+            // And the next one is as any other.
+            world.events.clear();
+            if world.client.states().next().is_some_and(|it| !it.is_denied) {
+                world.exchange();
+                assert_eq!(world.exchanges().len(), 1, "{at} {to:x}: {:?}", world.events);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_field_of_a_request_may_be_at_its_extremes_and_the_answer_is_the_servers_own() {
+    let mut world = World::new(ExchangeKind::Basic);
+    let (request, _) = world.request();
+    for place in 1..48 {
+        for to in [0, 1, 0x7f, 0x80, 0xff] {
+            let mut asked = request.clone();
+            asked[place] = to;
+            world.now += Duration::from_secs(1);
+            let Some((answer, _)) = world.answer(&asked) else { panic!("{place} {to}") };
+            let (answer, trailer) = NtpPacket::parse(&answer).unwrap();
+            assert!(trailer.is_empty());
+            assert_eq!((answer.mode, answer.stratum), (Mode::Server, 1));
+            assert_eq!(answer.origin.0.to_be_bytes(), asked[40..48], "{place} {to}");
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_kisses_counts_once_for_each_request_and_only_where_it_knows_the_origin() {
+    let mut world = World::new(ExchangeKind::Basic);
+    for expected in (1..=17).chain([17; 3]) {
+        let (request, token) = world.request();
+        let now = world.now;
+        world.client.handle_tx_stamp(now, token, Some(stamp(now)));
+        let asked = NtpPacket::parse(&request).unwrap().0;
+        let kiss = NtpPacket {
+            mode: Mode::Server,
+            stratum: 0,
+            reference_id: ReferenceId::RATE,
+            origin: asked.transmit,
+            ..asked
+        };
+        world.events.clear();
+        let forged = |n: u64| NtpPacket { origin: NtpTimestamp(kiss.origin.0 ^ (n + 1)), ..kiss };
+        let deny = ReferenceId::DENY;
+        for n in 0..100 {
+            world.give(&NtpPacket { reference_id: deny, ..forged(n) }.to_bytes(), now, SERVER);
+        }
+        assert!(world.events.iter().all(|it| matches!(it, NtpEvent::Refused { .. })));
+        world.events.clear();
+        for _ in 0..100 {
+            world.give(&kiss.to_bytes(), now, SERVER);
+        }
+        let kisses = world.events.iter().filter(|it| matches!(it, NtpEvent::Kiss { .. })).count();
+        let state = world.client.states().next().unwrap();
+        assert_eq!((kisses, state.poll, state.is_denied), (1, expected, false));
+    }
+}
+
+#[test]
+fn a_server_that_misses_a_request_is_asked_soon_and_one_that_misses_four_is_silent() {
+    let mut world = World::at(ExchangeKind::Basic, BEGIN, Poll::new(6, 10));
+    for _ in 0..8 {
+        world.exchange();
+    }
+    for _ in 0..400 {
+        world.client.judge(WITH, Duration::ZERO, Duration::from_micros(1));
+    }
+    world.exchange();
+    let state = |world: &World| world.client.states().next().unwrap();
+    assert_eq!((state(&world).poll, state(&world).is_silent), (10, false));
+    world.loses = true;
+    let mut gaps = Vec::new();
+    for _ in 0..6 {
+        let before = world.now;
+        world.exchange();
+        gaps.push((world.now - before).as_secs_f64() as i64);
+    }
+    // The usual interval, once more the usual one, since nobody knew yet, and then the shortest.
+    assert!(gaps[..2].iter().all(|gap| (1_000..1_046).contains(gap)), "{gaps:?}");
+    assert!(gaps[2..].iter().all(|gap| (62..67).contains(gap)), "{gaps:?}");
+    assert!(state(&world).is_silent);
+    world.loses = false;
+    world.exchange();
+    assert!(!state(&world).is_silent);
+}
+
+#[test]
+fn who_looks_closer_asks_a_few_times_soon_and_not_again_for_ten_minutes_nor_who_asked_for_less() {
+    let mut world = World::at(ExchangeKind::Basic, BEGIN, Poll::new(6, 10));
+    for _ in 0..6 {
+        world.exchange();
+    }
+    let requests = |world: &World| world.client.states().next().unwrap().requests;
+    let asked = |world: &mut World| {
+        let (before, end) = (requests(world), world.now + Duration::from_secs(20));
+        while world.client.next_wakeup().is_some_and(|at| at < end) {
+            world.exchange();
+        }
+        requests(world) - before
+    };
+    let now = world.now;
+    world.client.look_closer(now);
+    assert_eq!(asked(&mut world), 4);
+    let now = world.now;
+    world.client.look_closer(now);
+    assert_eq!(asked(&mut world), 0);
+    world.client.look_closer(now + Duration::from_secs(700));
+    assert_eq!(
+        world.client.next_wakeup().map(|at| at > now + Duration::from_secs(700)),
+        Some(true)
+    );
+    let (mut world, _) = changed(|packet| {
+        (packet.stratum, packet.reference_id) = (0, ReferenceId::RATE);
+    });
+    let (now, next) = (world.now, world.client.next_wakeup());
+    world.client.look_closer(now);
+    assert_eq!(world.client.next_wakeup(), next);
 }
 
 /// A clock that is being set.

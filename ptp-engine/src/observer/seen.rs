@@ -1,9 +1,9 @@
 //! What the observer is given and what it tells: packets, ports, samples, and the summary of a port.
 
 use super::figures::{Exchanges, Losses};
-use crate::extras::Extras;
 use crate::spread::Spread;
 use crate::stamp::StampSource;
+use crate::{csptp::Protocol, extras::Extras};
 use ptp_common::{
     data_set::TimeProperties,
     record::Direction,
@@ -62,6 +62,8 @@ pub struct OffsetSample {
     pub rx_source: StampSource,
     /// Where the request of the latest delay exchange was stamped.
     pub tx_source: Option<StampSource>,
+    /// By which exchange, where it was asked for; `None` of a Sync that came by itself.
+    pub protocol: Option<Protocol>,
 }
 
 /// The delay of the path to a time transmitter, from one exchange.

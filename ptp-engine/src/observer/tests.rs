@@ -2,9 +2,11 @@
 //! whose clock is known to be wrong, of which the observer sees only packets and stamps.
 
 mod anything;
+mod asked;
 mod peers;
 
 use super::*;
+use crate::address::Address;
 use crate::prelude::*;
 use crate::{Command, Commands, Context, Engine as _, Input, Monotonic};
 use proptest::{collection::vec, prelude::*};
@@ -48,6 +50,7 @@ struct World {
     scale: i64,
     interface: u32,
     domain: u8,
+    between: Option<(Address, Address)>,
 }
 
 impl World {
@@ -60,6 +63,7 @@ impl World {
             scale: 0,
             interface: INTERFACE,
             domain: 0,
+            between: None,
         }
     }
 
@@ -88,8 +92,15 @@ impl World {
         };
         let stamp = stamp.then_some(Stamp::new(self.mono(), source));
         let real = Time::from_nanos(START + self.now + self.true_offset());
-        let packet =
-            ObservedPacket { interface: self.interface, direction, vlan: None, bytes, stamp, real };
+        let packet = ObservedPacket {
+            interface: self.interface,
+            direction,
+            vlan: None,
+            between: self.between,
+            bytes,
+            stamp,
+            real,
+        };
         let mut out = Commands::default();
         let mut cx = Context { now: self.mono(), clock: &Monotonic::default(), out: &mut out };
         self.observer.handle(&mut cx, Input::Passed(packet));

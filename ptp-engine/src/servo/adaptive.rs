@@ -165,7 +165,7 @@ impl AdaptiveServo {
         if change.is_of_time() {
             let pace = self.pace();
             if let Some(estimator) = &self.estimator {
-                self.causal.forget_contradicting(estimator.offset(at), at, pace);
+                self.causal.forget_contradicting(estimator.offset(at), change.at, at, pace);
             }
             self.is_stepped = true;
         }
@@ -203,6 +203,9 @@ impl AdaptiveServo {
             width - error
         } else {
             self.outside = 0;
+            if estimator.suspected().is_none() {
+                self.causal.is_calm(width);
+            }
             return;
         };
         self.outside += 1;
@@ -214,6 +217,9 @@ impl AdaptiveServo {
             }
             if by.abs() > width || self.outside >= 4 * REFUTED {
                 tracing::debug!(?by, "an estimate is refuted");
+                // So is its rate, with which the clock runs on and samples are carried along.
+                let by_ppb = by.as_nanos_f64().abs() / RATES_KEPT.as_secs_f64();
+                self.clipped_ppb = self.clipped_ppb.max(by_ppb);
                 self.left_behind = self.estimator.take();
                 self.is_stepped = true;
                 self.begin_anew();
@@ -447,13 +453,20 @@ impl Servo for AdaptiveServo {
             return None;
         }
         let estimator = self.known()?;
-        let doubted = self.estimator.as_ref().and_then(Estimator::suspected);
-        let offset = self.causal.interval(now, self.pace(), doubted)?;
+        let doubted = self.estimator.as_ref().map(Estimator::doubted).into_iter().flatten();
+        let pace = self.pace();
+        let offset = self.causal.interval(now, pace, doubted)?;
         let interval = Interval { lo: offset.lo + shown, hi: offset.hi + shown };
         let error_ns = estimator.error_ns(now, shown);
         let precision_ns = BOUND_SIGMAS * estimator.sigma_ns(now) + error_ns.abs();
         let [error, precision] = [error_ns, precision_ns].map(Duration::from_nanos_f64);
-        Some(trust(interval, error, precision, self.is_clipped, &self.options))
+        // A clock that is only watched is none of ours to run away.
+        let frequency_ppb = match self.options.purpose {
+            Purpose::Steer => self.frequency_ppb,
+            Purpose::Watch => -pace.rate_ppb,
+        };
+        let trust = trust(interval, error, precision, self.is_clipped, &self.options);
+        Some(Trust { growth: pace.growth(frequency_ppb), ..trust })
     }
 }
 

@@ -335,6 +335,7 @@ impl<C: Controller> Servo for Classic<C> {
         let interval = Interval { lo: offset.lo + shown, hi: offset.hi + shown };
         let noise = Duration::from_nanos_f64(4.0 * self.variance_ns2.sqrt());
         let error = self.last_offset;
-        Some(trust(interval, error, noise + error.abs(), false, &self.options))
+        let trust = trust(interval, error, noise + error.abs(), false, &self.options);
+        Some(Trust { growth: self.pace().growth(self.frequency_ppb), ..trust })
     }
 }

@@ -83,4 +83,8 @@ pub struct Trust {
     pub basis: Basis,
     /// The estimate left the causal interval and was set to its end.
     pub is_clipped: bool,
+    /// By how much either end of the interval may be farther out each second from now on, as the clock runs now:
+    /// what the rate may be wrong by, and the slew by which an error is being removed, which goes on beyond its end if
+    /// nobody ends it.
+    pub growth: Duration,
 }

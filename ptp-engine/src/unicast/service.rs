@@ -156,6 +156,7 @@ pub struct Service {
     counts: [u64; Verdict::ALL.len()],
     sent: u64,
     late: u64,
+    skipped: u64,
     /// For strangers and newcomers.
     saved: f64,
     refilled: Time<Mono>,
@@ -189,6 +190,7 @@ impl Service {
             counts: [0; _],
             sent: 0,
             late: 0,
+            skipped: 0,
             saved,
             refilled: now,
             sequence_id: 0,
@@ -219,6 +221,11 @@ impl Service {
     /// after their time.
     pub const fn sent(&self) -> (u64, u64) {
         (self.sent, self.late)
+    }
+
+    /// Messages that had been granted and were not sent, since the next one of the same client was due already.
+    pub const fn skipped(&self) -> u64 {
+        self.skipped
     }
 
     /// The first `most` clients.
@@ -418,23 +425,16 @@ impl Service {
         self.grants[kind as usize] += 1;
         let promise = &mut client.promises[kind as usize];
         let until = now + Duration::from_secs(duration_s.into());
-        let is_same = promise.generation != 0 && promise.log_interval == log_interval;
-        let was_live = promise.until > now && is_same;
+        let is_same = promise.log_interval == log_interval;
+        let is_running = promise.generation != 0 && promise.until > now;
         (promise.until, promise.log_interval, promise.is_live) = (until, log_interval, true);
-        if was_live {
-            // It goes on as it was.
-            return;
-        }
-        self.generation = self.generation.wrapping_add(1).max(1);
-        (promise.generation, promise.since) = (self.generation, now);
-        (promise.saved, promise.refilled) = (BURST, now);
         let interval = Duration::from_log_interval(log_interval);
-        promise.due = match kind {
+        let due = match kind {
             Granted::DelayResp => until,
             // At a place of the interval that no two clients are likely to share.
             Granted::Announce | Granted::Sync => {
                 let hash = (u64::from(at) << 2 | kind as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                let part = (interval.as_nanos().max(1) as u64 >> 8).saturating_mul(hash >> 56);
+                let part = (interval.as_nanos().max(1) as u64 >> 16).saturating_mul(hash >> 48);
                 let first = Duration::from_nanos(part as i64);
                 // The first Announce is waited for.
                 if kind == Granted::Announce {
@@ -444,6 +444,14 @@ impl Service {
                 }
             }
         };
+        // It goes on as it was, at the new interval from the next message on: to ask for ever other ones must not set ever
+        // more timers.
+        if is_running && (is_same || kind == Granted::DelayResp || promise.due <= due) {
+            return;
+        }
+        self.generation = self.generation.wrapping_add(1).max(1);
+        (promise.generation, promise.since, promise.due) = (self.generation, now, due);
+        (promise.saved, promise.refilled) = (BURST, now);
         let due = Due { client: at, kind: kind as u8, generation: self.generation };
         self.wheel.set(now, promise.due, due);
     }
@@ -541,8 +549,11 @@ impl Service {
                 self.late += 1;
             }
             let interval = Duration::from_log_interval(promise.log_interval);
-            let next = promise.due + interval;
-            promise.due = if next > now { next } else { now + interval };
+            // At its own place of the interval still, where the server could not do what it has granted: all of them
+            // at once is what it could do even less.
+            let missed = (now - promise.due).as_nanos() / interval.as_nanos().max(1);
+            promise.due = promise.due + interval * i32::try_from(missed + 1).unwrap_or(i32::MAX);
+            self.skipped += missed.max(0) as u64;
             let at = promise.due;
             let sequence_id = promise.sequence_id;
             promise.sequence_id = sequence_id.wrapping_add(1);
@@ -552,6 +563,12 @@ impl Service {
             return Some(outgoing);
         }
         None
+    }
+
+    /// How many timers are set, for the test that they are bounded.
+    #[cfg(test)]
+    pub(crate) const fn timers(&self) -> usize {
+        self.wheel.len()
     }
 
     /// When [`Self::pop_due`] has something to do.

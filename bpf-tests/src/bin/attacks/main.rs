@@ -20,14 +20,12 @@ use std::{
 use bpf_tests::{
     agent::Agent,
     children::Line,
+    clocks::{Look, processor_ns},
     links::Star,
     ptp4l::{Ptp4l, authenticating},
 };
-use ptp_agent::{
-    lab::netns::Namespace,
-    sys::clock::{monotonic, realtime_minus_monotonic},
-};
-use ptp_clock_reader::{PtpClock, PtpTime};
+use ptp_agent::lab::netns::Namespace;
+use ptp_clock_reader::PtpClock;
 use serde_json::{Map, Value, json};
 
 mod frame;
@@ -154,19 +152,15 @@ struct Seen {
 impl Seen {
     /// The agent's clock against the host's.
     fn look(&mut self, page: &PtpClock, quiet_ns: i64) {
-        // Both clocks at one instant.
-        let mono = monotonic();
-        let time = page.course().map(|course| course.at(mono.as_nanos() as i64));
-        let Ok(PtpTime { ptp_ns, bound_ns: Some(bound), .. }) = time else {
+        let Some(look) = Look::at(page) else {
             self.last_bad = Some(Instant::now());
             return;
         };
-        let real = (mono.since_epoch() + realtime_minus_monotonic()).as_nanos() as i64;
-        let error = ptp_ns - real;
+        let error = look.error_ns;
         self.looks += 1;
         self.squares += (error as f64) * (error as f64);
         self.worst_ns = if error.abs() > self.worst_ns.abs() { error } else { self.worst_ns };
-        self.out_of_bound += u64::from(error.unsigned_abs() > bound);
+        self.out_of_bound += u64::from(!look.is_within());
         if error.abs() > quiet_ns + NOISE_NS {
             self.last_bad = Some(Instant::now());
         }
@@ -277,7 +271,7 @@ fn measure(attack: &Attack, span: Duration) -> Result<Value, String> {
         thread::sleep(LOOK);
         quiet.look(&page, i64::MAX / 2);
     }
-    let (measured, cpu_before) = (Instant::now(), cpu_ns(nodes.agent.pid()));
+    let (measured, cpu_before) = (Instant::now(), processor_ns(nodes.agent.pid()));
     let (mark, before) = (nodes.agent.mark(), nodes.ptp4l.offsets().len());
     let injector = Injector::new(&star.leaves[3], ATTACKER)?;
     let is_over = AtomicBool::new(false);
@@ -337,7 +331,7 @@ fn measure(attack: &Attack, span: Duration) -> Result<Value, String> {
         "quiet_ns": quiet.worst_ns,
         "displacement_ns": worst,
         "rms_ns": (squares / looks.max(1) as f64).sqrt(),
-        "cpu_ns_per_s": (cpu_ns(nodes.agent.pid()).saturating_sub(cpu_before)) as f64 / measured.elapsed().as_secs_f64(),
+        "cpu_ns_per_s": (processor_ns(nodes.agent.pid()).saturating_sub(cpu_before)) as f64 / measured.elapsed().as_secs_f64(),
         "looks": looks,
         "outside_bound": during.out_of_bound + after.out_of_bound,
         "alarm": first.map(|(name, _)| name),
@@ -350,16 +344,6 @@ fn measure(attack: &Attack, span: Duration) -> Result<Value, String> {
     nodes.agent.finish();
     nodes.servers.iter_mut().for_each(|server| drop(server.finish()));
     Ok(row)
-}
-
-/// Processor time of all threads of a process.
-fn cpu_ns(pid: u32) -> u64 {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
-    let spent = |path: &Path| {
-        let text = fs::read_to_string(path.join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
-    };
-    threads.flatten().filter_map(|thread| spent(&thread.path())).sum()
 }
 
 fn name_of(line: &str) -> String {

@@ -23,7 +23,7 @@ const DURATION_S: u64 = 60;
 /// Rms over ptp4l's at the most.
 const TRUER: f64 = 0.5;
 /// 2040, seconds since 1970.
-const LATER_S: i64 = 2_208_988_800;
+pub(crate) const LATER_S: i64 = 2_208_988_800;
 
 pub(crate) fn trials() -> Vec<Trial> {
     DRIVERS
@@ -35,7 +35,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// The interfaces of a driver, in the order of their names.
-fn interfaces(driver: &str) -> Vec<String> {
+pub(crate) fn interfaces(driver: &str) -> Vec<String> {
     let entries = fs::read_dir("/sys/class/net").expect("a guest has a network");
     let mut names: Vec<String> = entries
         .filter_map(|entry| {

@@ -11,7 +11,9 @@ mod cards;
 mod clock;
 mod follow;
 mod grandmaster;
+mod hardware;
 mod phc;
+mod pps;
 mod report;
 mod switch;
 mod system;
@@ -65,7 +67,9 @@ fn group(name: &str) -> Option<Vec<Trial>> {
         "follow" => follow::trials(),
         "clock" => clock::trials(),
         "phc" => phc::trials(),
+        "pps" => pps::trials(),
         "cards" => cards::trials(),
+        "hardware" => hardware::trials(),
         "serve_on_wire" => wire::server(),
         "follow_on_wire" => wire::client(),
         "grandmaster_of_switch" => switch::grandmaster(),

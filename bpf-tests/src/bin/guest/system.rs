@@ -47,8 +47,17 @@ pub(crate) fn be_a_guest() -> Result<(), String> {
 
 fn load_module(name: &str) -> std::io::Result<()> {
     let file = fs::File::open(format!("{MODULES}/{name}.ko"))?;
-    finit_module(&file, &CString::default(), ModuleInitFlags::empty())?;
+    finit_module(&file, &parameters(name), ModuleInitFlags::empty())?;
     Ok(())
+}
+
+/// What a module is told.
+fn parameters(name: &str) -> CString {
+    match name {
+        // To stamp one edge and not to wait for the other.
+        "pps_parport" => c"clear_wait=0".to_owned(),
+        _ => CString::default(),
+    }
 }
 
 /// Release of the running kernel.

@@ -1,16 +1,28 @@
 //! Who sends more than can be taken: event messages counted by sender, in short turns, and what the kernel has
 //! dropped meanwhile. When more come than a server answers, or than this host takes, those that send most of them are
 //! held back by the kernel (one in so many of theirs passes), so that the queue of the socket has room for
-//! others. Bounded: a flood of senders that each send little is nobody's.
+//! others. Who has asked before from the same address under another identity still passes: an address may be
+//! shared, or be used by somebody who wants its owner held back. A flood of senders that each send little is
+//! nobody's: then everybody is held back who has not asked before.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+};
 
 use ptp_common::time::{Duration, Mono, Time};
 
-use crate::{engine::address::Address, transport::HEAVY_SENDERS};
+use crate::{
+    engine::address::Address,
+    transport::{EVERYBODYS_REGULARS as EVERYBODYS, HEAVY_SENDERS, Identity, REGULARS},
+};
 
-/// A turn.
+/// A turn; with so many messages it is over sooner, for a queue has no room for a flood of a tenth of a second.
 const TURN: Duration = Duration::from_millis(100);
+const MANY: u32 = 1_500;
+/// But no sooner than this: what has waited while this program had no processor comes all at once.
+const SHORTEST: Duration = Duration::from_millis(5);
 /// More messages per second than this are a crowd, even where none is dropped; a server answers fewer.
 const CROWD: f64 = 12_000.0;
 /// What is left of each who is held back, messages per second, about.
@@ -19,6 +31,16 @@ const LEFT: f64 = 500.0;
 const HELD: Duration = Duration::from_secs(2);
 /// Senders that are counted in a turn.
 const SENDERS: usize = 4096;
+
+/// Identities that were heard once, and how long one must have been known to be a regular: a flood that cycles
+/// through some is not so old when it is found to be one.
+const NEWCOMERS: usize = 4096;
+const KNOWN: Duration = Duration::from_secs(1);
+/// Regulars of all addresses, and for how long one is remembered who is silent.
+const ALL_REGULARS: usize = 1024;
+const REMEMBERED: Duration = Duration::from_secs(64);
+/// Of who is held back no more than this come through, or the regulars are the flood, messages per second.
+const TOO_MANY: f64 = 4.0 * LEFT;
 
 /// Fewer in a turn are no crowd, whatever was dropped before.
 const FEW: u32 = 64;
@@ -29,6 +51,77 @@ pub(super) struct HeldBack {
     pub(super) senders: Vec<Address>,
     /// One in `1 << keep` of their messages passes.
     pub(super) keep: u32,
+    /// But all of these identities, at those addresses.
+    pub(super) regulars: Vec<(Address, Identity)>,
+    /// All others are held back, whoever they are.
+    pub(super) is_everybody: bool,
+}
+
+/// An identity at an address that has been heard before.
+#[derive(Clone, Copy, Debug)]
+struct Regular {
+    since: Time<Mono>,
+    heard: Time<Mono>,
+}
+
+/// Who has been heard before. In a flood nobody new gets in: of who is held back nobody is counted here.
+#[derive(Debug, Default)]
+struct Regulars {
+    known: HashMap<(Address, Identity), Regular>,
+    /// Empty until somebody is heard.
+    newcomers: Vec<Option<(u64, Time<Mono>)>>,
+    key: RandomState,
+}
+
+impl Regulars {
+    fn hear(&mut self, now: Time<Mono>, who: (Address, Identity)) {
+        if let Some(known) = self.known.get_mut(&who) {
+            known.heard = now;
+            return;
+        }
+        if self.newcomers.is_empty() {
+            self.newcomers = vec![None; NEWCOMERS];
+        }
+        let hash = self.key.hash_one(who);
+        let place = &mut self.newcomers[hash as usize % NEWCOMERS];
+        match *place {
+            Some((known, since)) if known == hash && now - since <= REMEMBERED => {
+                if self.known.len() == ALL_REGULARS {
+                    self.known.retain(|_, regular| now - regular.heard <= REMEMBERED);
+                }
+                if self.known.len() < ALL_REGULARS {
+                    self.known.insert(who, Regular { since, heard: now });
+                }
+                *place = None;
+            }
+            _ => *place = Some((hash, now)),
+        }
+    }
+
+    /// Those at an address, or at all, the latest first where there are more than `most`.
+    fn of(
+        &self,
+        now: Time<Mono>,
+        address: Option<Address>,
+        most: usize,
+    ) -> Vec<(Address, Identity)> {
+        let here = self.known.iter().filter(|((at, _), regular)| {
+            address.is_none_or(|address| *at == address)
+                && now - regular.since >= KNOWN
+                && now - regular.heard <= REMEMBERED
+        });
+        let mut here: Vec<(Time<Mono>, (Address, Identity))> =
+            here.map(|(who, regular)| (regular.heard, *who)).collect();
+        here.sort_unstable_by(|one, other| other.cmp(one));
+        here.truncate(most);
+        let mut here: Vec<(Address, Identity)> = here.into_iter().map(|(_, who)| who).collect();
+        here.sort_unstable();
+        here
+    }
+
+    fn forget(&mut self, address: Address) {
+        self.known.retain(|(at, _), _| *at != address);
+    }
 }
 
 /// See the module's paragraph.
@@ -40,44 +133,54 @@ pub(super) struct Crowd {
     dropped: u64,
     held: HeldBack,
     since: HashMap<Address, Time<Mono>>,
+    /// When everybody was last too many.
+    all_since: Option<Time<Mono>>,
+    regulars: Regulars,
 }
 
 impl Crowd {
-    /// Counts a message. `dropped` is asked at the end of a turn for the total of messages that the kernel has
-    /// dropped. Then: whom to hold back from now on, if that has changed.
+    /// Counts a message of an identity. `dropped` is asked at the end of a turn for the total of messages that the
+    /// kernel has dropped. Then: whom to hold back from now on, if that has changed.
     pub(super) fn count(
         &mut self,
         now: Time<Mono>,
         from: Option<Address>,
+        identity: Option<Identity>,
         dropped: impl FnOnce() -> u64,
     ) -> Option<&HeldBack> {
         let begun = *self.begun.get_or_insert(now);
         self.total = self.total.saturating_add(1);
         // Ports are the senders' own.
         let from = from.map(without_port);
+        if let (Some(from), Some(identity)) = (from, identity)
+            && !self.held.senders.contains(&from)
+        {
+            self.regulars.hear(now, (from, identity));
+        }
         if let Some(from) = from
             && (self.counts.len() < SENDERS || self.counts.contains_key(&from))
         {
             *self.counts.entry(from).or_default() += 1;
         }
-        if now - begun < TURN {
+        let passed = now - begun;
+        if passed < TURN && (self.total < MANY || passed < SHORTEST) {
             return None;
         }
-        if self.total < FEW && self.held.senders.is_empty() {
+        if self.total < FEW && self.held == HeldBack::default() {
             // No queue overflows by so few, so the kernel need not be asked.
             self.begun = Some(now);
             self.counts.clear();
             self.total = 0;
             return None;
         }
-        self.judge(now, (now - begun).as_secs_f64(), dropped())
+        self.judge(now, passed.as_secs_f64(), dropped())
     }
 
     fn judge(&mut self, now: Time<Mono>, seconds: f64, dropped: u64) -> Option<&HeldBack> {
         let lost = dropped.saturating_sub(self.dropped) as f64;
         self.dropped = dropped;
         let all = (f64::from(self.total) + lost) / seconds;
-        let is_held = |who: &Address| self.held.senders.contains(who);
+        let is_held = |who: &Address| self.held.is_everybody || self.held.senders.contains(who);
         let of_held: u32 =
             self.counts.iter().filter(|(who, _)| is_held(who)).map(|(_, count)| count).sum();
         // What is dropped is dropped of those who are held back; of all alike while nobody is.
@@ -91,9 +194,11 @@ impl Crowd {
         };
         let mut rates: Vec<(Address, f64)> = self.counts.iter().map(rate).collect();
         rates.sort_by(|one, other| other.1.total_cmp(&one.1));
-        let is_crowd = all > CROWD || (lost > 0.0 && self.held.senders.is_empty());
+        let is_free = self.held.senders.is_empty() && !self.held.is_everybody;
+        let is_crowd = all > CROWD || (lost > 0.0 && is_free);
+        let was_heavy = |who: &Address| self.held.senders.contains(who);
         let heavy = rates.iter().filter(|(who, rate)| {
-            (is_crowd && *rate > all / 4.0) || (is_held(who) && *rate > 2.0 * LEFT)
+            (is_crowd && *rate > all / 4.0) || (was_heavy(who) && *rate > 2.0 * LEFT)
         });
         for (who, _) in heavy.take(HEAVY_SENDERS) {
             self.since.insert(*who, now);
@@ -102,16 +207,51 @@ impl Crowd {
         let mut senders: Vec<Address> = self.since.keys().copied().collect();
         senders.sort_unstable();
         senders.truncate(HEAVY_SENDERS);
-        let most = rates.first().map_or(0.0, |(_, rate)| *rate);
-        let keep = match senders.is_empty() {
+        let mut most = rates.first().map_or(0.0, |(_, rate)| *rate);
+        // Of nobody in particular: then those count who have been heard before.
+        let is_too_much = all > CROWD;
+        let strangers = match senders.is_empty() && (is_too_much || self.all_since.is_some()) {
+            true => self.regulars.of(now, None, EVERYBODYS),
+            false => Vec::new(),
+        };
+        if is_too_much && !strangers.is_empty() {
+            self.all_since = Some(now);
+        }
+        self.all_since = self.all_since.filter(|last| now - *last <= HELD && senders.is_empty());
+        let is_everybody = self.all_since.is_some() && !strangers.is_empty();
+        if is_everybody {
+            most = all * LEFT / (CROWD / 4.0);
+        }
+        let keep = match senders.is_empty() && !is_everybody {
             true => 0,
             // Not less for a while: an estimate of few is a rough one.
             false => ((most / LEFT).max(1.0).log2().ceil() as u32).max(self.held.keep).min(10),
         };
+        // Whose regulars come in floods has invented them.
+        for (who, count) in &self.counts {
+            if self.held.senders.contains(who) && f64::from(*count) / seconds > TOO_MANY {
+                self.regulars.forget(*who);
+            }
+        }
+        let mut regulars = strangers;
+        if !is_everybody {
+            regulars.clear();
+        }
+        for sender in &senders {
+            // Nobody new is heard of who is held back, so these are those of before.
+            match self.held.senders.contains(sender) {
+                true => {
+                    let known = |who: &&(Address, Identity)| self.regulars.known.contains_key(*who);
+                    let kept = self.held.regulars.iter().filter(|who| who.0 == *sender);
+                    regulars.extend(kept.filter(known));
+                }
+                false => regulars.extend(self.regulars.of(now, Some(*sender), REGULARS)),
+            }
+        }
         self.begun = Some(now);
         self.counts.clear();
         self.total = 0;
-        let new = HeldBack { senders, keep };
+        let new = HeldBack { senders, keep, regulars, is_everybody };
         if new == self.held {
             return None;
         }
@@ -152,7 +292,7 @@ mod tests {
             if n * micros % 5_000 < micros {
                 for number in 1..=10 {
                     passed[1] += 1;
-                    crowd.count(now, Some(host(number)), || dropped);
+                    crowd.count(now, Some(host(number)), None, || dropped);
                 }
             }
             let from = flooder(n);
@@ -160,7 +300,7 @@ mod tests {
                 dropped += 1;
             } else {
                 passed[0] += 1;
-                crowd.count(now, Some(from), || dropped);
+                crowd.count(now, Some(from), None, || dropped);
             }
         }
         (crowd.held, passed)
@@ -170,7 +310,7 @@ mod tests {
     fn one_flooder_is_held_back_within_a_turn_and_nobody_else_is() {
         let (held, [flooder, others]) = flooded(10, 3, |_| host(99));
         assert_eq!(held.senders, [without_port(host(99))]);
-        assert!((11_000..14_000).contains(&flooder), "{flooder} of 300000");
+        assert!((1_500..4_000).contains(&flooder), "{flooder} of 300000");
         assert_eq!(others, 6_000);
     }
 
@@ -182,7 +322,7 @@ mod tests {
             dropped += 30;
             let now = Time::ZERO + Duration::from_nanos(n * 333_000);
             let from = if n % 10 == 0 { host(n as u32) } else { host(99) };
-            crowd.count(now, Some(from), || dropped);
+            crowd.count(now, Some(from), None, || dropped);
         }
         assert_eq!(crowd.held.senders, [without_port(host(99))]);
         assert!(crowd.held.keep >= 7, "{crowd:?}");
@@ -205,12 +345,98 @@ mod tests {
         let mut crowd = Crowd::default();
         let at = |millis| Time::ZERO + Duration::from_millis(millis);
         for n in 0..20_000 {
-            crowd.count(at(n / 100), Some(host(99)), || 0);
+            crowd.count(at(n / 100), Some(host(99)), None, || 0);
         }
         assert_eq!(crowd.held.senders.len(), 1);
         for n in 0..40 {
-            crowd.count(at(300 + 100 * n), Some(host(1)), || 0);
+            crowd.count(at(300 + 100 * n), Some(host(1)), None, || 0);
         }
         assert_eq!(crowd.held, HeldBack::default());
+    }
+
+    /// Three clients at an address ask ten times a second; after two seconds somebody floods from there, as another
+    /// identity each time, or as one of so many. Who still passes.
+    fn shared(cycle: u32) -> HeldBack {
+        let mut crowd = Crowd::default();
+        let invented = |n: u32| {
+            let [a, b, c, d] = n.to_be_bytes();
+            [9, 9, 9, 9, a, b, c, d, 0, 1]
+        };
+        let mut flooded = 0;
+        for n in 0..400_000_i64 {
+            let now = Time::ZERO + Duration::from_nanos(n * 10_000);
+            if n % 10_000 == 0 {
+                for client in 1..=3 {
+                    crowd.count(now, Some(host(7)), Some([client; 10]), || 0);
+                }
+            }
+            let is_held = crowd.held.senders.contains(&without_port(host(7)));
+            if n >= 200_000 {
+                let identity = invented(flooded % cycle);
+                flooded += 1;
+                let passes = crowd.held.regulars.iter().any(|(_, it)| *it == identity);
+                if !is_held || passes || flooded % (1 << crowd.held.keep) == 0 {
+                    crowd.count(now, Some(host(7)), Some(identity), || 0);
+                }
+            }
+        }
+        crowd.held
+    }
+
+    #[test]
+    fn who_asked_before_from_the_flooders_address_still_passes() {
+        for cycle in [u32::MAX, 100, 1] {
+            let held = shared(cycle);
+            assert_eq!(held.senders, [without_port(host(7))], "{cycle}");
+            let mut regulars: Vec<u8> = held.regulars.iter().map(|(_, it)| it[0]).collect();
+            regulars.sort_unstable();
+            assert_eq!(regulars, [1, 2, 3], "{cycle}");
+        }
+    }
+
+    #[test]
+    fn in_a_flood_of_ever_other_senders_those_pass_who_asked_before() {
+        let mut crowd = Crowd::default();
+        let (mut dropped, mut honest, mut others) = (0, [0, 0], 0);
+        for n in 0..600_000_i64 {
+            let now = Time::ZERO + Duration::from_nanos(n * 10_000);
+            let is_flood = (200_000..500_000).contains(&n);
+            if n % 5_000 == 0 {
+                // It is a regular where the kernel has been told so, and else one of all.
+                let who = (without_port(host(7)), [1; 10]);
+                honest[1] += i32::from(is_flood);
+                if !crowd.held.is_everybody || crowd.held.regulars.contains(&who) {
+                    honest[0] += i32::from(is_flood);
+                    crowd.count(now, Some(host(7)), Some([1; 10]), || dropped);
+                }
+            }
+            if is_flood {
+                let [a, b, c, d] = (n as u32).to_be_bytes();
+                let identity = [9, 9, 9, 9, a, b, c, d, 0, 1];
+                if crowd.held.is_everybody && n % (1 << crowd.held.keep) != 0 {
+                    dropped += 1;
+                } else {
+                    others += 1;
+                    crowd.count(now, Some(host(1_000 + n as u32)), Some(identity), || dropped);
+                }
+            }
+        }
+        assert_eq!(honest[0], honest[1]);
+        assert!(others < 30_000, "{others} of 300000");
+        assert_eq!(crowd.held, HeldBack::default(), "when it is over");
+    }
+
+    #[test]
+    fn memory_of_who_was_heard_is_bounded() {
+        let mut regulars = Regulars::default();
+        for n in 0..50_000_u32 {
+            let [a, b, c, d] = (n / 2).to_be_bytes();
+            let now = Time::ZERO + Duration::from_millis(i64::from(n));
+            regulars.hear(now, (without_port(host(7)), [a, b, c, d, 0, 0, 0, 0, 0, 1]));
+        }
+        assert!(regulars.known.len() <= ALL_REGULARS);
+        assert!(
+            regulars.of(Time::ZERO + Duration::from_secs(50), None, EVERYBODYS).len() <= EVERYBODYS
+        );
     }
 }

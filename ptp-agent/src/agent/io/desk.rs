@@ -38,6 +38,55 @@ impl Side {
         }
     }
 
+    /// The stamp of a packet out of those that its points have taken, moved to the reference.
+    fn choose(
+        &mut self,
+        stamps: &Candidates,
+        direction: Direction,
+        manner: Manner,
+    ) -> Option<Stamp> {
+        let mut stamp = self.selector.choose(stamps)?;
+        *self.matched.entry(stamp.source).or_default() += 1;
+        // What was used, against all that was seen: the moving to the reference included.
+        stamp.doubt = stamps.doubt(stamp.time, direction);
+        stamp.manner = manner;
+        Some(stamp)
+    }
+
+    fn received(
+        &mut self,
+        stamps: &Candidates,
+        manner: Manner,
+        latency: &Latencies,
+    ) -> Option<Stamp> {
+        self.compare(stamps);
+        let mut stamp = self.choose(stamps, Direction::Ingress, manner)?;
+        stamp.late = Duration::ZERO;
+        stamp.time = stamp.time - latency.of(self.selector.reference());
+        Some(stamp)
+    }
+
+    /// When a message left; `None` where something came between its stamps.
+    pub(super) fn sent(
+        &mut self,
+        stamps: &Candidates,
+        bracket: &mut Bracket,
+        manner: Manner,
+        latency: &Latencies,
+    ) -> Option<Stamp> {
+        self.compare(stamps);
+        if !bracket.is_sound_around(stamps) {
+            self.interrupted += 1;
+            return None;
+        }
+        let mut stamp = self.choose(stamps, Direction::Egress, manner)?;
+        let time = stamp.time;
+        let left = stamps.time(StampSource::XmitDone);
+        stamp.late = left.map_or(Duration::ZERO, |left| (left - time).max(Duration::ZERO));
+        stamp.time = time + latency.of(self.selector.reference());
+        Some(stamp)
+    }
+
     pub(super) fn counts(&self) -> SideCounts {
         let reference = self.selector.reference();
         SideCounts {
@@ -95,7 +144,6 @@ impl Io {
     pub(super) fn find(&mut self, waiting: &Waiting, now: Time<Mono>) -> Found {
         let port = &mut self.ports[usize::from(waiting.port.0)];
         let sent = waiting.token.is_some();
-        let direction = if sent { Direction::Egress } else { Direction::Ingress };
         let (side, patience) =
             if sent { (&mut port.tx, TX_PATIENCE) } else { (&mut port.rx, RX_PATIENCE) };
         // A message is looked for once on arrival; whatever comes later is a retry. When patience is
@@ -132,36 +180,17 @@ impl Io {
             Outcome::NotYet => {}
         }
         match outcome {
+            Outcome::Matched(stamps) if sent => {
+                port.primer.after_event(&stamps);
+                let bracket = &mut port.brackets[waiting.manner as usize];
+                let latency = &self.config.egress_latency;
+                let stamp = side.sent(&stamps, bracket, waiting.manner, latency);
+                Found::Stamp(doubted(stamp, port.card.as_ref()))
+            }
             Outcome::Matched(stamps) => {
-                side.compare(&stamps);
-                if sent {
-                    port.primer.after_event(&stamps);
-                    let bracket = &mut port.brackets[waiting.manner as usize];
-                    if !bracket.is_sound_around(&stamps) {
-                        side.interrupted += 1;
-                        return Found::Stamp(None);
-                    }
-                }
-                let stamp = side.selector.choose(&stamps);
-                if let Some(stamp) = stamp {
-                    *side.matched.entry(stamp.source).or_default() += 1;
-                }
-                let reference = side.selector.reference();
-                Found::Stamp(stamp.map(|mut stamp| {
-                    // What was used, against all that was seen: the moving to the reference included.
-                    stamp.doubt = stamps.doubt(stamp.time, direction);
-                    stamp.manner = waiting.manner;
-                    let time = stamp.time;
-                    let left = stamps.time(StampSource::XmitDone).filter(|_| sent);
-                    stamp.late =
-                        left.map_or(Duration::ZERO, |left| (left - time).max(Duration::ZERO));
-                    stamp.time = if sent {
-                        time + self.config.egress_latency.of(reference)
-                    } else {
-                        time - self.config.ingress_latency.of(reference)
-                    };
-                    stamp
-                }))
+                let latency = &self.config.ingress_latency;
+                let stamp = side.received(&stamps, waiting.manner, latency);
+                Found::Stamp(doubted(stamp, port.card.as_ref()))
             }
             Outcome::NotYet if given_up => {
                 side.pairing.give_up();
@@ -180,7 +209,10 @@ impl Io {
                 // Knows its packet by the serial alone.
                 for point in [StampSource::XmitDone, StampSource::StartXmit] {
                     if let Some(stamp) = stamp_at(&record, point, &relation) {
-                        ports.iter_mut().any(|port| port.tx.pairing.amend(record.serial, stamp));
+                        ports.iter_mut().any(|Port { lane, tx, .. }| {
+                            lane.amend(record.serial, stamp)
+                                || tx.pairing.amend(record.serial, stamp)
+                        });
                     }
                 }
                 return;
@@ -198,6 +230,9 @@ impl Io {
                 if let Some(stamp) = stamp_at(&record, StampSource::TcEgress, &relation) {
                     stamps.add(stamp);
                 }
+                if port.lane.claim(&record, stamps) {
+                    return;
+                }
                 let (message, serial) = (record.message(), record.serial);
                 port.tx.pairing.push(now, port.ifindex, message, serial, stamps);
                 return;
@@ -212,13 +247,31 @@ impl Io {
                     None => port.counts.without_stamp += 1,
                 }
             }
+            if let Some(card) = port.card.as_ref().filter(|_| record.hardware_ns != 0) {
+                let of_card = i64::try_from(record.hardware_ns).ok().map(Time::from_nanos);
+                of_card.and_then(|time| card.stamp(time)).into_iter().for_each(|it| stamps.add(it));
+            }
             port.rx.pairing.push(now, port.ifindex, record.message(), 0, stamps);
         });
         for port in ports {
+            if let Some(card) = &mut port.card {
+                card.look(now);
+            }
             port.rx.pairing.expire(now);
             port.tx.pairing.expire(now);
         }
     }
+}
+
+/// A stamp with what is not known of the card's clock, where it is the card's.
+fn doubted(stamp: Option<Stamp>, card: Option<&Card>) -> Option<Stamp> {
+    let mut stamp = stamp?;
+    if let Some(bound) = card.and_then(Card::bound)
+        && stamp.source == StampSource::Hardware
+    {
+        stamp.doubt += bound;
+    }
+    Some(stamp)
 }
 
 /// Event messages have types below 8 (IEEE 1588-2019 table 36); only they are worth a stamp. What is

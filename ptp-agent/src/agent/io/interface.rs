@@ -23,11 +23,25 @@ impl Io {
             port.reopen_at = None;
             if wanted && port.transport.is_none() {
                 let kind = self.config.transport_of(&port.interface);
-                match reopen(&mut self.programs, kind, &port.interface, &self.config.marking) {
+                let is_shared = self.config.shares_event_port();
+                match reopen(
+                    &mut self.programs,
+                    kind,
+                    &port.interface,
+                    is_shared,
+                    &self.config.marking,
+                ) {
                     Ok((transport, hooks)) => {
                         port.ifindex = transport.ifindex();
                         port.driver_stamps =
                             wants_driver_stamps(self.config.tx_source, &transport, &port.interface);
+                        let wanted = [self.config.rx_source, self.config.tx_source];
+                        // The card may be another one; the one before is told what it was told before.
+                        port.card = None;
+                        port.card = card(wanted, &transport, &port.interface)
+                            .inspect_err(|error| tracing::warn!(%error, "hardware stamps"))
+                            .ok()
+                            .flatten();
                         port.transport = Some(transport);
                         self.hooks[index] = hooks;
                         port.last_problem = None;
@@ -58,11 +72,12 @@ impl Io {
 }
 
 pub(super) fn rx_selector(wanted: Choice, hooks: AttachedHooks) -> Selector {
-    use StampSource::{Stack, TcIngress};
+    use StampSource::{Hardware, Stack, TcIngress};
     match wanted.received_at(hooks) {
         None => Selector::automatic(&[Stack, TcIngress]),
         Some(Stack) => Selector::fixed(&[Stack, TcIngress]),
         Some(TcIngress) => Selector::fixed(&[TcIngress, Stack]),
+        Some(Hardware) => Selector::fixed(&[Hardware, Stack, TcIngress]),
         Some(xdp) => Selector::fixed(&[xdp, Stack, TcIngress]),
     }
 }
@@ -81,11 +96,12 @@ pub(super) fn wants_driver_stamps(wanted: Choice, transport: &Transport, interfa
 }
 
 pub(super) fn tx_selector(wanted: Choice) -> Selector {
-    use StampSource::{DriverSoftware, StartXmit, TcEgress, XmitDone};
+    use StampSource::{DriverSoftware, Hardware, StartXmit, TcEgress, XmitDone};
     match wanted {
         Choice::Fixed(DriverSoftware) => {
             Selector::fixed(&[DriverSoftware, XmitDone, StartXmit, TcEgress])
         }
+        Choice::Fixed(Hardware) => Selector::fixed(&[Hardware, StartXmit, XmitDone, TcEgress]),
         Choice::Fixed(XmitDone) => {
             Selector::fixed(&[XmitDone, StartXmit, TcEgress, DriverSoftware])
         }
@@ -100,13 +116,36 @@ pub(super) fn tx_selector(wanted: Choice) -> Selector {
     }
 }
 
+/// Asks the card of an interface for its stamps, where these are wanted.
+///
+/// # Errors
+/// [`HardwareError`].
+pub(super) fn card(
+    [rx, tx]: [Choice; 2],
+    transport: &Transport,
+    interface: &str,
+) -> Result<Option<Card>, HardwareError> {
+    if !rx.is(StampSource::Hardware) && !tx.is(StampSource::Hardware) {
+        return Ok(None);
+    }
+    let card = Card::open(interface, monotonic())?;
+    if tx.is(StampSource::Hardware)
+        && let Err(error) = transport.ask_for_hardware_stamps()
+    {
+        return Err(HardwareError::Refused { interface: interface.to_owned(), error });
+    }
+    Ok(Some(card))
+}
+
 impl Port {
     /// Counts an event message, and tells the kernel to hold back who sends too many.
-    pub(super) fn hold_back(&mut self, now: Time<Mono>, source: Option<Address>) {
+    pub(super) fn hold_back(&mut self, now: Time<Mono>, source: Option<Address>, bytes: &[u8]) {
+        let identity = bytes.get(20..30).and_then(|identity| identity.try_into().ok());
         let Some(transport) = &self.transport else { return };
         let dropped = || transport.overflowed();
-        let Some(held) = self.crowd.count(now, source, dropped) else { return };
-        match transport.hold_back(&held.senders, held.keep) {
+        let Some(held) = self.crowd.count(now, source, identity, dropped) else { return };
+        let senders = (!held.is_everybody).then_some(&held.senders[..]);
+        match transport.hold_back(senders, &held.regulars, held.keep) {
             Ok(()) => tracing::debug!(interface = self.interface, ?held, "senders held back"),
             Err(error) => tracing::debug!(interface = self.interface, %error, "senders"),
         }
@@ -140,6 +179,14 @@ impl Port {
                 let stamp = Stamp::new(relation.mono_at(real), StampSource::Stack);
                 self.tx.pairing.amend_message(self.ifindex, &message[..said], stamp);
             }
+        }
+        if let (Some(card), Some(transport)) = (&self.card, &self.transport) {
+            while let Some((message, time)) = transport.next_hardware_stamp(&mut self.buffer) {
+                if let Some(stamp) = card.stamp(time) {
+                    self.tx.pairing.amend_message(self.ifindex, message, stamp);
+                }
+            }
+            return;
         }
         let Some(transport) = self.transport.as_ref().filter(|_| self.driver_stamps) else {
             return;
@@ -176,10 +223,13 @@ fn reopen(
     programs: &mut Programs,
     kind: TransportKind,
     interface: &str,
+    is_shared: bool,
     marking: &Marking,
 ) -> Result<(Transport, AttachedHooks), IoError> {
     let hooks = programs.attach_beside_xdp(interface)?;
-    Ok((Transport::open(kind, interface, marking)?, hooks))
+    // Nobody else is to have the port, but the own client of NTP may have it by now.
+    let open = if is_shared { Transport::open_shared } else { Transport::open };
+    Ok((open(kind, interface, marking)?, hooks))
 }
 
 pub(super) async fn receive_any(ports: &mut [Port]) -> (PortIndex, io::Result<Received>) {

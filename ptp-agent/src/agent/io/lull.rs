@@ -85,8 +85,7 @@ impl Io {
                 () = std::future::ready(()) => {}
             }
         } else if now >= wake && self.ready.is_empty() {
-            let is_waited_for = !self.waiting_rx.is_empty() || !self.waiting_tx.is_empty();
-            if is_waited_for || now >= self.drained + DRAIN {
+            if self.is_waited_for() || now >= self.drained + DRAIN {
                 self.look(now);
             }
         }
@@ -96,12 +95,16 @@ impl Io {
     fn read_all(&mut self, now: Time<Mono>) {
         self.lull.reads = self.lull.reads.saturating_add(1);
         for number in 0..self.ports.len() {
-            let index = PortIndex(u16::try_from(number).unwrap_or(u16::MAX));
-            for channel in [Channel::Event, Channel::General] {
-                self.read(now, index, channel);
-            }
+            self.read_on(now, PortIndex(u16::try_from(number).unwrap_or(u16::MAX)));
         }
         self.look(now);
+    }
+
+    /// Reads what is there, event messages first.
+    pub(super) fn read_on(&mut self, now: Time<Mono>, index: PortIndex) {
+        for channel in [Channel::Event, Channel::General] {
+            self.read(now, index, channel);
+        }
     }
 
     fn read(&mut self, now: Time<Mono>, index: PortIndex, channel: Channel) {

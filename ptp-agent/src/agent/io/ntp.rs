@@ -3,42 +3,42 @@
 //! programs, the kernel's stamps stand in: the stack's on the way in, the driver's on the way out.
 //!
 //! Each request leaves by a socket of its own, so that its source port is one that nobody can guess (RFC 9109), and
-//! that takes packets of that server only.
+//! that takes packets of that server only. What carries its packets, and what protects them, is the peer's: the engine
+//! sees headers of NTP.
 
+mod held;
 mod outside;
+mod peer;
+mod protection;
 
 use std::{
-    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    net::{IpAddr, SocketAddr},
     sync::mpsc,
-    thread,
 };
 
-use ptp_common::classify::Protocol;
+use held::Held;
+use ptp_common::{classify::Protocol, ntp::over_ptp};
 use socket2::Socket;
 use tokio::io::unix::AsyncFd;
 
 use super::{desk::Side, interface::rx_selector, interface::tx_selector, *};
 use crate::{
     capture::Asked,
-    engine::ntp::{Exchange, NtpEvent},
+    engine::{
+        Datagram,
+        ntp::{Exchange, NtpEvent},
+    },
     transport::{driver_stamp, ntp as socket},
 };
+use peer::{Found, Peer};
+use protection::Given;
+
+pub use peer::{NtpCarrier, NtpPeer, NtsServer};
 
 /// Requests that are taken from the sockets in one go.
 const AT_ONCE: usize = 64;
 /// Stamps of the driver that nobody has asked for yet.
 const STRAYS: usize = 64;
-
-/// A server that is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NtpPeer {
-    /// As it was named.
-    pub name: String,
-    /// The same without its port, to be looked up again when it goes away.
-    pub host: String,
-    /// Where it is.
-    pub address: SocketAddr,
-}
 
 /// How to open.
 #[derive(Clone, Debug, Default)]
@@ -68,26 +68,13 @@ pub struct NtpIoConfig {
 /// An interface where packets are stamped.
 #[derive(Debug)]
 struct Place {
+    protocol: Protocol,
     interface: String,
     ifindex: u32,
     rx: Side,
     tx: Side,
     primer: Primer,
     brackets: [Bracket; 2],
-}
-
-#[derive(Debug)]
-struct Peer {
-    name: String,
-    host: String,
-    /// As the engine knows it.
-    known: SocketAddr,
-    /// Where it is by now.
-    address: SocketAddr,
-    socket: Option<AsyncFd<Socket>>,
-    /// Which interface its packets pass, if it is one with programs.
-    place: Option<usize>,
-    last_problem: Option<String>,
 }
 
 #[derive(Debug)]
@@ -102,9 +89,6 @@ struct Waiting {
     token: Option<SentToken>,
     manner: Manner,
 }
-
-/// Which server, and where it is by now.
-type Found = (usize, SocketAddr);
 
 /// What went wrong. Totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,7 +108,7 @@ pub struct NtpIoCounts {
 /// See the module's paragraphs.
 pub struct NtpIo {
     config: NtpIoConfig,
-    programs: Option<Programs>,
+    programs: Vec<(Protocol, Programs)>,
     places: Vec<Place>,
     peers: Vec<Peer>,
     /// Those that are served, and which interface they are on.
@@ -135,6 +119,7 @@ pub struct NtpIo {
     /// To which address the request came that was delivered last.
     local: Option<IpAddr>,
     strays: VecDeque<(Vec<u8>, Stamp)>,
+    held: Held,
     drained: Time<Mono>,
     socket_stamps: SocketStamps,
     timer: Timer,
@@ -142,6 +127,8 @@ pub struct NtpIo {
     counts: NtpIoCounts,
     /// Addresses of names that were looked up again.
     found: (mpsc::Sender<Found>, mpsc::Receiver<Found>),
+    /// Keys of NTS that were asked for.
+    given: (mpsc::Sender<Given>, mpsc::Receiver<Given>),
 }
 
 impl NtpIo {
@@ -150,56 +137,54 @@ impl NtpIo {
     /// # Errors
     /// [`IoError`], each naming what is missing. That packets cannot be stamped by programs is none for who only asks.
     pub fn open(config: NtpIoConfig) -> Result<Self, IoError> {
-        let loaded = Programs::load(Options {
-            protocol: Protocol::Ntp,
-            ring_bytes: config.ring_bytes,
-            xmit: !config.tx_source.is(StampSource::TcEgress),
-            place: TcPlace::InFront,
-            ..Options::default()
-        });
-        let mut programs = match loaded {
-            Ok(programs) => Some(programs),
-            Err(error) if config.serves => return Err(error.into()),
-            Err(error) => {
-                tracing::warn!(%error, "packets of NTP are stamped by the kernel alone");
-                None
-            }
-        };
+        let mut programs = Vec::new();
         let mut places = Vec::new();
         let mut listeners = Vec::new();
-        for interface in &config.interfaces {
-            let Some(programs) = &mut programs else { break };
-            let hooks = programs.attach(interface)?;
-            let ifindex = nix::net::if_::if_nametoindex(interface.as_str()).unwrap_or(0);
-            places.push(Place {
-                interface: interface.clone(),
-                ifindex,
-                rx: Side::new(rx_selector(without_xdp(config.rx_source), hooks)),
-                tx: Side::new(tx_selector(config.tx_source)),
-                primer: Primer::new(config.prime, interface),
-                brackets: Default::default(),
+        for protocol in [Protocol::Ntp, Protocol::Ptp] {
+            let is_asked_so = config.peers.iter().any(|peer| peer.carrier.protocol() == protocol);
+            let is_needed = is_asked_so || config.serves && protocol == Protocol::Ntp;
+            if !is_needed {
+                continue;
+            }
+            let loaded = Programs::load(Options {
+                protocol,
+                ring_bytes: config.ring_bytes,
+                xmit: !config.tx_source.is(StampSource::TcEgress),
+                place: TcPlace::InFront,
+                ..Options::default()
             });
-            if config.serves {
-                for socket in socket::listen(interface)? {
-                    listeners.push((places.len() - 1, socket));
+            let mut loaded = match loaded {
+                Ok(loaded) => loaded,
+                Err(error) if config.serves => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(%error, "packets of NTP are stamped by the kernel alone");
+                    continue;
+                }
+            };
+            for interface in &config.interfaces {
+                let hooks = loaded.attach(interface)?;
+                let ifindex = nix::net::if_::if_nametoindex(interface.as_str()).unwrap_or(0);
+                places.push(Place {
+                    protocol,
+                    interface: interface.clone(),
+                    ifindex,
+                    rx: Side::new(rx_selector(without_xdp(config.rx_source), hooks)),
+                    tx: Side::new(tx_selector(config.tx_source)),
+                    primer: Primer::new(config.prime, interface),
+                    brackets: Default::default(),
+                });
+                if config.serves {
+                    for socket in socket::listen(interface)? {
+                        listeners.push((places.len() - 1, socket));
+                    }
                 }
             }
+            programs.push((protocol, loaded));
         }
-        // Where packets will pass, for whoever wants to know it before the first one.
-        let place = |address| {
-            let ifindex = socket::interface_of(socket::connect(address).ok()?.1)?;
-            places.iter().position(|place: &Place| place.ifindex == ifindex)
-        };
-        let peer = |peer: &NtpPeer| Peer {
-            name: peer.name.clone(),
-            host: peer.host.clone(),
-            known: peer.address,
-            address: peer.address,
-            socket: None,
-            place: place(peer.address),
-            last_problem: None,
-        };
-        let peers = config.peers.iter().map(peer).collect();
+        let peers = config.peers.iter().map(|peer| Peer::new(peer, &places));
+        let attempt = "read random numbers";
+        let peers = peers.collect::<io::Result<_>>();
+        let peers = peers.map_err(|source| IoError::Os { attempt, source })?;
         Ok(Self {
             config,
             programs,
@@ -211,12 +196,14 @@ impl NtpIo {
             ready: VecDeque::new(),
             local: None,
             strays: VecDeque::new(),
+            held: Held::default(),
             drained: Time::ZERO,
             socket_stamps: SocketStamps::default(),
             timer: Timer::new().map_err(IoError::Timer)?,
             buffer: Box::new([0; MAX_MESSAGE]),
             counts: NtpIoCounts::default(),
             found: mpsc::channel(),
+            given: mpsc::channel(),
         })
     }
 
@@ -257,7 +244,7 @@ impl NtpIo {
 
     /// Records lost in the kernel because the ring was full.
     pub fn ring_lost(&self) -> u64 {
-        self.programs.as_ref().map_or(0, Programs::lost)
+        self.programs.iter().map(|(_, programs)| programs.lost()).sum()
     }
 
     /// Totals of the receive and transmit stamps of an interface.
@@ -265,43 +252,6 @@ impl NtpIo {
         self.places
             .iter()
             .map(|place| (place.interface.as_str(), place.rx.counts(), place.tx.counts()))
-    }
-
-    /// Looks a name up again, in a thread of its own.
-    fn find_again(&self, at: usize) {
-        let Some(peer) = self.peers.get(at) else { return };
-        if peer.host.parse::<IpAddr>().is_ok() {
-            return;
-        }
-        let (host, now, found) = (peer.host.clone(), peer.address, self.found.0.clone());
-        let spawned = thread::Builder::new().name("ntp-name".into()).spawn(move || {
-            match (host.as_str(), now.port()).to_socket_addrs() {
-                Ok(all) => {
-                    // Of several another one than that which does not answer.
-                    let all: Vec<_> = all.collect();
-                    let other = all.iter().find(|it| **it != now).or(all.first());
-                    // Nobody waiting is fine: the agent ends.
-                    if let Some(other) = other {
-                        let _ = found.send((at, *other));
-                    }
-                }
-                Err(error) => tracing::warn!(server = host, %error, "cannot find the server"),
-            }
-        });
-        if let Err(error) = spawned {
-            tracing::debug!(%error, "no thread");
-        }
-    }
-
-    /// Asks servers elsewhere whose names lead elsewhere now; the engine goes on to know them by their first
-    /// addresses.
-    fn move_peers(&mut self) {
-        while let Ok((at, address)) = self.found.1.try_recv() {
-            let taken = self.peers.iter().any(|peer| peer.address == address);
-            let Some(peer) = self.peers.get_mut(at).filter(|_| !taken) else { continue };
-            tracing::info!(server = peer.name, from = %peer.address, to = %address, "NTP server");
-            (peer.address, peer.socket) = (address, None);
-        }
     }
 
     /// The other end has told when it received and sent: now the noise of the capture points can be compared. Or it
@@ -336,9 +286,8 @@ impl NtpIo {
         self.move_peers();
         let peer = &mut self.peers[at];
         peer.socket = None;
-        let (opened, local) = socket::connect(peer.address)?;
-        let ifindex = socket::interface_of(local);
-        peer.place = self.places.iter().position(|place| Some(place.ifindex) == ifindex);
+        let (opened, local) = peer.connect()?;
+        peer.place = peer.place_in(&self.places, local);
         if peer.place.is_none() {
             // Nobody else stamps it.
             if let Err(error) = driver_stamp::ask(opened.get_ref(), true) {
@@ -351,7 +300,12 @@ impl NtpIo {
         Ok(if primed { Manner::Primed } else { Manner::Plain })
     }
 
-    fn answer(&mut self, port: PortIndex, to: Address, message: &[u8]) -> io::Result<Manner> {
+    fn answer(
+        &mut self,
+        port: PortIndex,
+        to: Address,
+        message: &mut Datagram,
+    ) -> io::Result<Manner> {
         let Address::Socket(to) = to else { return Err(io::ErrorKind::AddrNotAvailable.into()) };
         let at = usize::from(port.0);
         let listener = self
@@ -360,6 +314,10 @@ impl NtpIo {
             .find(|(place, listener)| *place == at && socket::is_of_family(listener.get_ref(), to));
         let Some((_, listener)) = listener else { return Err(io::ErrorKind::NotConnected.into()) };
         let primed = self.places[at].primer.before_event();
+        if let Some(made) = message.made() {
+            // What has held it up since it was made it tells as well.
+            message.leave_later(self.held.unusual(monotonic() - made));
+        }
         socket::send_from(listener.get_ref(), self.local, to, message)?;
         Ok(if primed { Manner::Primed } else { Manner::Plain })
     }
@@ -435,12 +393,14 @@ impl NtpIo {
 
     /// Reads the ring and serves those who wait.
     fn look(&mut self, now: Time<Mono>) {
+        self.take_keys(now);
         self.drain(now);
         for _ in 0..self.waiting_rx.len() {
             let Some(waiting) = self.waiting_rx.pop_front() else { break };
             match self.find(&waiting, now) {
                 Some(stamp) => {
                     let Waiting { port, bytes, source, local, .. } = waiting;
+                    let Some(bytes) = self.unwrapped(port, bytes) else { continue };
                     let source = source.map(Address::Socket);
                     self.ready.push_back((Delivery::Message { port, bytes, stamp, source }, local));
                 }
@@ -462,19 +422,27 @@ impl NtpIo {
         self.drained = now;
         let relation = ClockRelation::now();
         let places = &mut self.places;
-        if let Some(programs) = &mut self.programs {
+        for (protocol, programs) in &mut self.programs {
             programs.drain(|record| {
+                let mut places = places.iter_mut().filter(|it| it.protocol == *protocol);
                 if record.hook == Hook::Xmit {
-                    for point in [StampSource::XmitDone, StampSource::StartXmit] {
-                        if let Some(stamp) = stamp_at(&record, point, &relation) {
-                            places.iter_mut().any(|it| it.tx.pairing.amend(record.serial, stamp));
-                        }
-                    }
+                    let points = [StampSource::XmitDone, StampSource::StartXmit];
+                    let stamps = points.map(|point| stamp_at(&record, point, &relation));
+                    places.any(|it| {
+                        let pairing = &mut it.tx.pairing;
+                        let stamps = stamps.into_iter().flatten();
+                        stamps.fold(false, |is_its, stamp| {
+                            pairing.amend(record.serial, stamp) | is_its
+                        })
+                    });
                     return;
                 }
-                let Some(place) = places.iter_mut().find(|it| it.ifindex == record.ifindex) else {
+                // PTP itself is somebody else's.
+                if *protocol == Protocol::Ptp && record.message().get(4) != Some(&over_ptp::DOMAIN)
+                {
                     return;
-                };
+                }
+                let Some(place) = places.find(|it| it.ifindex == record.ifindex) else { return };
                 let mut stamps = Candidates::default();
                 let (points, side): (&[_], _) = match record.direction {
                     Direction::Egress => (&[StampSource::TcEgress], &mut place.tx),
@@ -497,9 +465,11 @@ impl NtpIo {
             let Some(socket) = peer.socket.as_ref().filter(|_| peer.place.is_none()) else {
                 continue;
             };
-            while let Some((message, real)) =
-                driver_stamp::next_ntp(socket.get_ref(), &mut self.buffer)
-            {
+            let next = match peer.carrier {
+                NtpCarrier::Udp => driver_stamp::next_ntp,
+                NtpCarrier::Ptp => driver_stamp::next,
+            };
+            while let Some((message, real)) = next(socket.get_ref(), &mut self.buffer) {
                 let stamp = Stamp::new(relation.mono_at(real), StampSource::DriverSoftware);
                 if self.strays.len() == STRAYS {
                     self.strays.pop_front();
@@ -568,20 +538,6 @@ impl NtpIo {
             stamp.time - self.config.ingress_latency.of(reference)
         };
         Some(Some(stamp))
-    }
-
-    /// Says a problem once, until it is another or has gone away.
-    fn report(&mut self, at: Option<usize>, error: &io::Error) {
-        self.counts.send_errors += 1;
-        let Some(peer) = at.map(|at| &mut self.peers[at]) else {
-            tracing::debug!(%error, "an answer of NTP");
-            return;
-        };
-        let problem = error.to_string();
-        if peer.last_problem.as_ref() != Some(&problem) {
-            tracing::warn!(server = peer.name, address = %peer.address, error = problem, "cannot ask");
-            peer.last_problem = Some(problem);
-        }
     }
 }
 

@@ -10,7 +10,10 @@ impl Outside for Io {
     }
 
     fn next_delivery(&mut self) -> Option<Delivery> {
-        self.ready.pop_front().or_else(|| self.ntp.as_mut()?.next_delivery())
+        self.ready
+            .pop_front()
+            .or_else(|| self.pulse.as_mut()?.next_delivery())
+            .or_else(|| self.ntp.as_mut()?.next_delivery())
     }
 
     /// Sends a message. The stamp of an event message comes as a [`Delivery::TxStamp`], mostly at once.
@@ -29,33 +32,18 @@ impl Outside for Io {
             }
             return;
         };
-        let Some(token) = *token else {
-            self.send(*port, Channel::General, *to, message);
-            return;
-        };
-        let failed = Delivery::TxStamp { token, stamp: None };
-        let manner = self.ports.get_mut(usize::from(port.0)).map(Port::prepare);
-        let manner = manner.unwrap_or_default();
-        if !self.send(*port, Channel::Event, *to, message) {
-            self.ready.push_back(failed);
-            return;
+        match (*to, *token) {
+            // Perhaps one of many.
+            (Destination::Unicast(to), token) => self.outbox.put(*port, to, token, message),
+            (to, None) => {
+                self.send(*port, Channel::General, to, message);
+            }
+            (to, Some(token)) => self.send_event(*port, to, token, message),
         }
-        let now = monotonic();
-        if self.waiting_tx.len() == WAITING {
-            self.ports[usize::from(port.0)].counts.overrun += 1;
-            self.ready.push_back(failed);
-            return;
-        }
-        self.waiting_tx.push_back(Waiting {
-            until: now + TX_PATIENCE,
-            port: *port,
-            bytes: message.to_vec(),
-            source: None,
-            stack: None,
-            token: Some(token),
-            manner,
-        });
-        self.look(now);
+    }
+
+    fn send_out(&mut self, is_end: bool) {
+        self.send_collected(is_end);
     }
 
     async fn wait(&mut self, until: Time<Mono>) {
@@ -64,7 +52,7 @@ impl Outside for Io {
         }
         let now = monotonic();
         let mut wake = until.min(self.drained + DRAIN);
-        if !self.waiting_rx.is_empty() || !self.waiting_tx.is_empty() {
+        if self.is_waited_for() {
             wake = wake.min(now + RETRY);
         }
         for reopen in self.ports.iter().filter_map(|port| port.reopen_at) {
@@ -73,7 +61,7 @@ impl Outside for Io {
         if self.rest(now, wake).await {
             return;
         }
-        let ntp = &mut self.ntp;
+        let (ntp, pulse) = (&mut self.ntp, &mut self.pulse);
         let event = tokio::select! {
             biased;
             received = receive_any(&mut self.ports) => Some(received),
@@ -84,6 +72,12 @@ impl Outside for Io {
                     None => pending().await,
                 }
             } => return self.look(monotonic()),
+            () = async {
+                match pulse {
+                    Some(pulse) => pulse.wait().await,
+                    None => pending().await,
+                }
+            } => return,
             over = self.timer.until(wake) => {
                 if let Err(error) = over {
                     // Cannot be; and to go round without a pause would be worse than to be late.
@@ -100,7 +94,14 @@ impl Outside for Io {
         };
         let now = monotonic();
         match event {
-            Some((port, Ok(received))) => self.received(now, port, received),
+            Some((port, Ok(received))) => {
+                let is_busy = now - std::mem::replace(&mut self.heard, now) < BUSY;
+                self.received(now, port, received);
+                if is_busy {
+                    // More have come meanwhile: one look into the ring for all of them.
+                    self.read_on(now, port);
+                }
+            }
             Some((port, Err(error))) => {
                 self.ports[usize::from(port.0)].counts.receive_errors += 1;
                 tracing::debug!(interface = self.interface(port), %error, "receive");
@@ -108,6 +109,41 @@ impl Outside for Io {
             }
             None => self.check_links(now),
         }
+        self.look(now);
+    }
+}
+
+impl Io {
+    /// Sends an event message by itself, on a way that was prepared for it.
+    pub(super) fn send_event(
+        &mut self,
+        port: PortIndex,
+        to: Destination,
+        token: SentToken,
+        message: &[u8],
+    ) {
+        let failed = Delivery::TxStamp { token, stamp: None };
+        let manner = self.ports.get_mut(usize::from(port.0)).map(Port::prepare);
+        let manner = manner.unwrap_or_default();
+        if !self.send(port, Channel::Event, to, message) {
+            self.ready.push_back(failed);
+            return;
+        }
+        let now = monotonic();
+        if self.waiting_tx.len() == WAITING {
+            self.ports[usize::from(port.0)].counts.overrun += 1;
+            self.ready.push_back(failed);
+            return;
+        }
+        self.waiting_tx.push_back(Waiting {
+            until: now + TX_PATIENCE,
+            port,
+            bytes: message.to_vec(),
+            source: None,
+            stack: None,
+            token: Some(token),
+            manner,
+        });
         self.look(now);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         sources::SourceId,
     },
     publish::{
-        metrics::{NtpFigures, SourceFigures},
+        metrics::{NtpFigures, NtsFigures, SourceFigures},
         snapshot::{NtpServer, SourceStatus, SourcesStatus},
     },
 };
@@ -34,6 +34,8 @@ fn name(engine: &Discipline<Followed>, id: SourceId) -> String {
     match id {
         SourceId::Ptp { domain_number, port } => format!("{port} in domain {domain_number}"),
         SourceId::Ntp(server) => format!("NTP server {server}"),
+        SourceId::Pulse => "the pulse".to_owned(),
+        SourceId::Nmea => "the receiver's sentences".to_owned(),
     }
 }
 
@@ -47,6 +49,8 @@ pub(super) fn status(engine: &Discipline<Followed>, now: Time<Mono>) -> SourcesS
                 None => ("ptp", Some(domain_number)),
             },
             SourceId::Ntp(_) => ("ntp", None),
+            SourceId::Pulse => ("pps", None),
+            SourceId::Nmea => ("nmea", None),
         };
         SourceStatus {
             kind: kind.into(),
@@ -84,8 +88,9 @@ pub(super) fn figures(engine: &Discipline<Followed>, now: Time<Mono>) -> SourceF
     for server in receiver.servers(now) {
         figures.servers[usize::from(!server.is_answering)] += 1;
     }
-    if engine.follows_ntp() {
-        figures.followed = engine.parent().map(|_| ("ntp", 0));
+    if engine.follows_ntp() || engine.follows_pulse() {
+        let source = if engine.follows_ntp() { "ntp" } else { "pps" };
+        figures.followed = engine.parent().map(|_| (source, 0));
     }
     figures
 }
@@ -103,10 +108,46 @@ pub(super) fn ntp_figures(servers: &[NtpServer]) -> BTreeMap<String, NtpFigures>
                 stratum: server.stratum,
                 requests: server.requests,
                 exchanges: server.exchanges,
+                nts: server.nts.as_ref().map(|nts| NtsFigures {
+                    state: nts.state.known().unwrap_or_default(),
+                    key_exchanges: nts.key_exchanges,
+                    failures: nts.failures,
+                    naks: nts.naks,
+                    refused: nts.refused,
+                }),
+                is_answering: Some(!(server.silent || server.denied)),
             };
             (server.name.clone(), figures)
         })
         .collect()
+}
+
+/// How far the clock has moved against servers of NTP, in words; `None` where it has not.
+pub(super) fn shifted(engine: &Discipline<Followed>) -> Option<String> {
+    let shifted = engine.shifted()?;
+    let way = if shifted.by.is_negative() { "back" } else { "forward" };
+    Some(format!(
+        "{way} by {:.7} s, seen by {} of {} servers",
+        shifted.by.abs().as_secs_f64(),
+        shifted.seen_by,
+        shifted.of
+    ))
+}
+
+/// Which servers of NTP do not answer, in words; `None` while all do.
+pub(super) fn silent(servers: &[NtpServer]) -> Option<String> {
+    let told = |server: &NtpServer| match server.denied {
+        true => format!("{} has refused service", server.name),
+        false => format!("{} does not answer", server.name),
+    };
+    let silent: Vec<String> =
+        servers.iter().filter(|server| server.silent || server.denied).map(told).collect();
+    let left = servers.len() - silent.len();
+    let rest = if silent.len() > NAMED { "; ..." } else { "" };
+    (!silent.is_empty()).then(|| {
+        let named = silent[..silent.len().min(NAMED)].join("; ");
+        format!("{named}{rest}; {left} of {} answer", servers.len())
+    })
 }
 
 /// Which sources contradict each other, in words; `None` while none do.
@@ -132,4 +173,27 @@ pub(super) fn contradicted(engine: &Discipline<Followed>, now: Time<Mono>) -> Op
     let known = engine.sources(now).filter(|source| source.interval.is_some());
     let all: Vec<String> = known.take(NAMED).map(|source| told(&source)).collect();
     Some(format!("{done}: {}", all.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_answer_is_named_and_who_does_is_counted() {
+        let server = |name: &str, silent, denied| NtpServer {
+            name: name.to_owned(),
+            silent,
+            denied,
+            ..NtpServer::default()
+        };
+        assert_eq!(silent(&[]), None);
+        assert_eq!(silent(&[server("a", false, false)]), None);
+        let told =
+            silent(&[server("a", true, false), server("b", true, true), server("c", false, false)]);
+        let told = told.expect("two are silent");
+        assert_eq!(told, "a does not answer; b has refused service; 1 of 3 answer");
+        let many: Vec<_> = (0..6).map(|_| server("x", true, false)).collect();
+        assert!(silent(&many).is_some_and(|told| told.ends_with("; ...; 0 of 6 answer")));
+    }
 }

@@ -22,7 +22,7 @@ use super::{
         snapshot::{own_port, timestamps},
         unicast, unix_seconds,
     },
-    Runner, host, roles,
+    Runner, host, pulse, roles,
     servers::Servers,
 };
 use super::{apart::Apart, sources};
@@ -268,6 +268,12 @@ impl Teller {
             true => Totals { syncs: exchanges().sum(), delays: exchanges().sum(), ..totals },
             false => totals,
         };
+        // A pulse is all three.
+        let pulses = runner.engine.pulse(now).filter(|pulse| pulse.is_followed);
+        let totals = match pulses.map(|pulse| pulse.counters.used) {
+            Some(used) => Totals { syncs: used, delays: used, ..totals },
+            None => totals,
+        };
         let polls = runner.engine.ntp_servers().filter(|server| server.is_leader);
         let poll = polls.map(|server| Duration::from_log_interval(server.association.poll)).max();
         let interval = self.sync_interval.max(delay_interval).max(poll);
@@ -279,7 +285,8 @@ impl Teller {
                 ..totals
             },
             // That no server answers is told as that no time transmitter is heard.
-            ports_up: ports_up + usize::from(runner.engine.follows_ntp()),
+            ports_up: ports_up
+                + usize::from(runner.engine.follows_ntp() || runner.engine.follows_pulse()),
             ports_down,
             grandmaster: parent.map(|parent| parent.set.grandmaster_identity),
             interval,
@@ -300,7 +307,10 @@ impl Teller {
             refused: runner.io.last_refused(),
             raw_apart: self.apart.least(),
             contradicted: sources::contradicted(&runner.engine, now),
+            shifted: sources::shifted(&runner.engine),
+            silent: sources::silent(&ntp::asked(&runner.engine, &runner.io)),
             hints: health::hints(&runner.io, receiver, now),
+            pulse: pulse::facts(runner, now),
             ..self.synce.facts(now)
         }
     }
@@ -355,6 +365,7 @@ impl Teller {
         let asked = ntp::asked(&runner.engine, &runner.io);
         self.publication.metrics.set_ntp_servers(sources::ntp_figures(&asked));
         self.publication.metrics.set_synce(self.synce.figures(now));
+        self.publication.metrics.set_pulse(pulse::figures(runner, now));
         self.publication.metrics.set_ring_lost(runner.io.ring_lost());
         let snapshot = self.snapshot(now, runner, &view, facts.withheld);
         if let Err(error) = self.publication.publish(snapshot) {
@@ -426,6 +437,7 @@ impl Teller {
             synce: self.synce.status(now),
             dplls: self.synce.dplls().to_vec(),
             ntp: ntp::asked(client, &runner.io),
+            pps: pulse::status(runner, now),
             servers: self.servers.as_ref().map(|it| it.status(client, now)).unwrap_or_default(),
             ..Snapshot::default()
         };
@@ -527,6 +539,7 @@ mod tests {
             exchange: None,
             strategy: Strategy::Plain,
             is_of_ntp: false,
+            is_of_pulse: false,
         };
         assert_eq!(
             ptp4l_line(&sample),

@@ -3,6 +3,7 @@
 
 use crate::{
     doctor::{check::Check, facts::Agent},
+    engine::ntp::nts::NtsState,
     publish::snapshot::{Command, Snapshot},
 };
 
@@ -28,7 +29,41 @@ const TOLERATED: u64 = 100;
 const NOBODY: &str = "no agent that runs in this network namespace tells of itself";
 
 pub(super) fn checks(agents: &[Agent]) -> Vec<Check> {
-    vec![grandmaster(agents), time_scale(agents), alarms(agents), losses(agents)]
+    let mut checks = vec![
+        grandmaster(agents),
+        time_scale(agents),
+        answers(agents),
+        alarms(agents),
+        losses(agents),
+    ];
+    checks.extend(nts(agents));
+    checks
+}
+
+/// Of agents that ask servers with NTS: whether they have keys.
+fn nts(agents: &[Agent]) -> Option<Check> {
+    const NAME: &str = "nts";
+    let servers = of(agents, Command::Run).flat_map(|agent| &agent.status.ntp);
+    let protected = servers.filter_map(|server| Some((server, server.nts.as_ref()?)));
+    let mut count = 0;
+    for (server, nts) in protected {
+        count += 1;
+        if let Some(problem) = nts.problem.as_ref().filter(|_| nts.state != NtsState::Protected) {
+            return Some(Check::warn(
+                NAME,
+                format!("{} gives no keys: {problem}", server.name),
+                "TCP port 4460 must be reachable, the host's clock right to about a day, the certificate of that name and by an authority of --ntp-nts-ca or of the system",
+            ));
+        }
+        if nts.state != NtsState::Protected {
+            return Some(Check::warn(
+                NAME,
+                format!("{} has given no keys yet", server.name),
+                "look again in some seconds",
+            ));
+        }
+    }
+    (count > 0).then(|| Check::ok(NAME, format!("{count} servers of NTP are asked with keys")))
 }
 
 fn of(agents: &[Agent], command: Command) -> impl Iterator<Item = &Agent> {
@@ -93,6 +128,38 @@ fn time_scale(agents: &[Agent]) -> Check {
         );
     }
     Check::ok(NAME, scale)
+}
+
+/// Who answers the clients of a server: in a flood only the kernel can.
+fn answers(agents: &[Agent]) -> Check {
+    const NAME: &str = "kernel_answers";
+    let mut seen = Vec::new();
+    for agent in of(agents, Command::Serve) {
+        for port in &agent.status.ports {
+            let (Some(interface), Some(Some(answers))) = (&port.interface, &port.answers) else {
+                continue;
+            };
+            let whom = answers.answers_for.as_ref().map(|whom| format!(", in the name of {whom}"));
+            let whom = whom.unwrap_or_default();
+            if answers.by != "kernel" {
+                let reason = answers.reason.as_deref().unwrap_or("no reason is told");
+                return Check::warn(
+                    NAME,
+                    format!(
+                        "{interface}: not the kernel but the {} answers{whom}: {reason}",
+                        answers.by
+                    ),
+                    "docs/answers.md says what it takes; until then a flood of requests reaches the daemon",
+                );
+            }
+            let hook = answers.hook.as_deref().unwrap_or("tc");
+            seen.push(format!("{interface} by {hook}{whom}"));
+        }
+    }
+    if seen.is_empty() {
+        return Check::skip(NAME, "no running `serve` leaves answers to the kernel");
+    }
+    Check::ok(NAME, format!("requests are answered in the kernel: {}", seen.join("; ")))
 }
 
 fn alarms(agents: &[Agent]) -> Check {
@@ -203,6 +270,19 @@ mod tests {
             status[key] = value;
             assert_eq!(status_of(status, name), Status::Warn, "{key}");
         }
+    }
+
+    #[test]
+    fn server_whose_requests_reach_the_daemon_is_a_warning_and_one_that_left_them_to_the_kernel_is_fine()
+     {
+        let serve = |answers: Value| {
+            let ports = json!([{"interface": "eth0", "answers": answers}]);
+            status_of(json!({"command": "serve", "ports": ports}), "kernel_answers")
+        };
+        assert_eq!(serve(json!({"by": "kernel", "hook": "xdp"})), Status::Ok);
+        assert_eq!(serve(json!({"by": "agent", "reason": "the trial was silent"})), Status::Warn);
+        assert_eq!(serve(json!({"by": "other", "answers_for": "aa-1"})), Status::Warn);
+        assert_eq!(serve(json!(null)), Status::Skip, "nobody asked for it");
     }
 
     #[test]

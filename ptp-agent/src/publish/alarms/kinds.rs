@@ -167,6 +167,15 @@ alarms! {
     /// agree; `on-disagreement` says what is done.
     GrandmasterContradicted = "grandmaster_contradicted", "grandmasters contradict each other",
         [Receiver], raise 0 s, clear 5 s;
+    /// The clock is not where it usually is against servers of NTP, by more than their round trips explain, and two or more
+    /// see it alike: the grandmaster is wrong by so much, or the path to it is not what it was.
+    /// Less than this contradicts nothing yet; the detail says how far and by how many.
+    GrandmasterShifted = "grandmaster_shifted", "the clock has moved against servers of NTP",
+        [Receiver], raise 0 s, clear 10 s;
+    /// A server of NTP that is to be asked has not answered four requests in a row, or has refused service.
+    /// While witnesses are silent, a grandmaster that lies may go unseen. The detail says which and how many are left.
+    WitnessSilent = "witness_silent", "a server of NTP does not answer",
+        [Receiver], raise 0 s, clear 5 s;
     /// More clocks announce themselves than there is room for; the best are kept.
     /// No network has so many time transmitters: somebody invents them, or many clocks run as masters.
     TablePressure = "table_pressure", "too many clocks announce themselves",
@@ -180,6 +189,10 @@ alarms! {
     /// Somebody floods, or there are more clients than one server can have.
     RequestFlood = "request_flood", "more delay requests than are answered",
         [Transmitter], raise 5 s, clear 30 s;
+    /// Requests are to be answered in the kernel, or there in another time transmitter's name, and are not: the detail
+    /// says why. They are answered by the agent or by the other, as far as that can keep up.
+    NoKernelAnswers = "no_kernel_answers", "the kernel does not answer as it was asked to",
+        [Transmitter], raise 5 s, clear 2 s;
     /// For sixteen samples no single exchange has been near the filtered offset: the servo takes what is
     /// measured for noise. Stamps may be wrong, or somebody moves time where the servo does not believe it.
     RawOffsetFar = "raw_offset_far", "what is measured is far from what is believed",
@@ -189,6 +202,22 @@ alarms! {
     /// the last one came.
     AuthenticationFailed = "authentication_failed", "messages are not authentic",
         [Receiver Transmitter Observer], raise 0 s, clear 60 s;
+    /// No pulse per second comes, or none any more: its line, its receiver or its device is gone.
+    /// Where the clock follows it, it runs on with what was learnt.
+    PulseLost = "pulse_lost", "no pulse per second",
+        [Receiver], raise 3 s, clear 5 s;
+    /// More than a quarter of the latest edges of a pulse were not where a second begins (doubled, jittering, half
+    /// a second off), or others call the pulses another second. None of the wrong edges was used.
+    PulseRefused = "pulse_refused", "the pulse per second is wrong",
+        [Receiver], raise 5 s, clear 30 s;
+    /// A pulse per second comes, and nobody says which second it is: it is not used. PTP, servers of NTP or a
+    /// receiver's sentences (`--nmea`) must know the time to better than half a second, and agree.
+    PulseUnnumbered = "pulse_unnumbered", "nobody numbers the pulses",
+        [Receiver], raise 15 s, clear 2 s;
+    /// The date that a receiver tells is 1024 weeks or more in the past: its firmware has lost count of GPS's weeks.
+    /// The date was brought forward, which is right for 19 years from the program's build.
+    WeekRollover = "week_rollover", "the receiver's date is 1024 weeks old",
+        [Receiver], raise 0 s, clear 60 s;
     /// Metrics, the status socket, the management socket or an export for other programs cannot be had; the
     /// log says which and why. Time is kept all the same, and the agent tries again every ten seconds.
     EndpointUnavailable = "endpoint_unavailable", "metrics, a socket or an export cannot be served",

@@ -171,12 +171,33 @@ pub struct Facts {
     pub quality_lowered: Option<String>,
     /// Where ESMC has stopped.
     pub esmc_lost: Option<String>,
+    /// A pulse per second.
+    pub pulse: PulseFacts,
+    /// How far the clock has moved against servers of NTP, and how many see it.
+    pub shifted: Option<String>,
+    /// Servers of NTP that do not answer, and how many do.
+    pub silent: Option<String>,
     /// Of a transparent clock: why many messages leave without a correction.
     pub uncorrected: Option<String>,
     /// The same: whether a program of this host relays as well.
     pub is_relayed: bool,
     /// The same: ports of a switch in hardware.
     pub switched: Option<String>,
+    /// Of a server: why the kernel does not answer as it was asked to.
+    pub unanswered: Option<String>,
+}
+
+/// What is known of a pulse per second.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PulseFacts {
+    /// None comes.
+    pub is_lost: bool,
+    /// What is wrong with it, in words.
+    pub refused: Option<String>,
+    /// Why nobody says which second it is.
+    pub unnumbered: Option<String>,
+    /// The receiver's date is of another age.
+    pub rolled_over: Option<String>,
 }
 
 /// What is tolerated.
@@ -320,6 +341,8 @@ impl Alarms {
                     recent.as_ref().is_some_and(|recent| recent.are_odd(is_raised))
                 }
                 Alarm::GrandmasterContradicted => facts.contradicted.is_some(),
+                Alarm::GrandmasterShifted => facts.shifted.is_some(),
+                Alarm::WitnessSilent => facts.silent.is_some(),
                 Alarm::TablePressure => recent.as_ref().is_some_and(|recent| recent.table_full > 0),
                 Alarm::DelayAttackSuspected => {
                     facts.round_trip.is_some_and(|trend| trend.has_changed)
@@ -331,6 +354,11 @@ impl Alarms {
                 Alarm::RequestFlood => recent.as_ref().is_some_and(|recent| recent.refused > 0),
                 Alarm::QualityLevelLowered => facts.quality_lowered.is_some(),
                 Alarm::EsmcLost => facts.esmc_lost.is_some(),
+                Alarm::NoKernelAnswers => facts.unanswered.is_some(),
+                Alarm::PulseLost => facts.pulse.is_lost,
+                Alarm::PulseRefused => facts.pulse.refused.is_some(),
+                Alarm::PulseUnnumbered => facts.pulse.unnumbered.is_some(),
+                Alarm::WeekRollover => facts.pulse.rolled_over.is_some(),
                 Alarm::CorrectionsMissing => facts.uncorrected.is_some(),
                 Alarm::DoubleCorrection => facts.is_relayed,
                 Alarm::HardwareForwarding => facts.switched.is_some(),
@@ -429,6 +457,8 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
             counts + &last.unwrap_or_default()
         }
         Alarm::GrandmasterContradicted => facts.contradicted.clone().unwrap_or_default(),
+        Alarm::GrandmasterShifted => facts.shifted.clone().unwrap_or_default(),
+        Alarm::WitnessSilent => facts.silent.clone().unwrap_or_default(),
         Alarm::TablePressure => format!("{} in all", facts.totals.table_full),
         Alarm::DelayAttackSuspected => facts
             .round_trip
@@ -450,6 +480,10 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
         Alarm::RequestFlood => format!("{} not answered in all", facts.totals.refused),
         Alarm::QualityLevelLowered => facts.quality_lowered.clone().unwrap_or_default(),
         Alarm::EsmcLost => facts.esmc_lost.clone().unwrap_or_default(),
+        Alarm::NoKernelAnswers => facts.unanswered.clone().unwrap_or_default(),
+        Alarm::PulseRefused => facts.pulse.refused.clone().unwrap_or_default(),
+        Alarm::PulseUnnumbered => facts.pulse.unnumbered.clone().unwrap_or_default(),
+        Alarm::WeekRollover => facts.pulse.rolled_over.clone().unwrap_or_default(),
         Alarm::CorrectionsMissing => facts.uncorrected.clone().unwrap_or_default(),
         Alarm::HardwareForwarding => facts.switched.clone().unwrap_or_default(),
         _ => String::new(),

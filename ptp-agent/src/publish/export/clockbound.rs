@@ -58,7 +58,7 @@ impl ClockBound {
         let mut this = Self { segment, generation, is_known: generation != 0 };
         if this.is_known {
             // What the last writer said need not be true any more.
-            this.write(Time::ZERO, Duration::ZERO, 0);
+            this.write(Time::ZERO, Duration::ZERO, 0, MAX_DRIFT_PPB);
         }
         Ok(this)
     }
@@ -85,10 +85,12 @@ impl ClockBound {
         }
         self.is_known = true;
         // Its clients read the coarse clock, and to them a bound of the future is a fault.
-        self.write(monotonic_coarse().min(view.now), bound.unwrap_or(Duration::ZERO), status);
+        let drift_ppb = MAX_DRIFT_PPB.max(view.growth_ppb().ceil() as u32);
+        let now = monotonic_coarse().min(view.now);
+        self.write(now, bound.unwrap_or(Duration::ZERO), status, drift_ppb);
     }
 
-    fn write(&mut self, now: Time<Mono>, bound: Duration, status: u32) {
+    fn write(&mut self, now: Time<Mono>, bound: Duration, status: u32, drift_ppb: u32) {
         let writing = self.generation | 1;
         let word = |n: usize, value: u32| self.words()[n].store(value, Ordering::Relaxed);
         word(GENERATION, join(VERSION, writing));
@@ -112,7 +114,7 @@ impl ClockBound {
         // Rounded up: a bound is never too small.
         long(12, bound.as_nanos().saturating_add(1));
         long(14, 0);
-        word(16, MAX_DRIFT_PPB);
+        word(16, drift_ppb);
         word(17, status);
         word(18, 0);
         word(19, 0);
@@ -130,7 +132,7 @@ impl Drop for ClockBound {
     /// The file stays, for those who have it mapped; nothing in it is to be believed any more.
     fn drop(&mut self) {
         if self.is_known {
-            self.write(Time::ZERO, Duration::ZERO, 0);
+            self.write(Time::ZERO, Duration::ZERO, 0, MAX_DRIFT_PPB);
         }
     }
 }

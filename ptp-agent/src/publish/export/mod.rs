@@ -72,6 +72,18 @@ pub struct View<'a> {
     pub steps: u64,
 }
 
+/// By how much a bound grows until the next change at the least, parts per billion: more than a clock that was
+/// just followed drifts away.
+const LEAST_GROWTH_PPB: f64 = 1_000.0;
+
+impl View<'_> {
+    /// By how much the bound grows until the next change, parts per billion.
+    fn growth_ppb(&self) -> f64 {
+        let growth_ppb = self.trust.map_or(0.0, |trust| trust.growth.as_nanos_f64());
+        growth_ppb.max(self.rate_error_ppb).max(LEAST_GROWTH_PPB)
+    }
+}
+
 /// All exports of a command.
 #[derive(Debug)]
 pub struct Exports {

@@ -13,10 +13,6 @@ use crate::{
 
 /// How long the page may be believed after its last change. The agent writes once a second.
 const VALID: Duration = Duration::from_secs(10);
-/// By how much the bound grows until the next change at the least, parts per billion: more than a clock
-/// that was just followed drifts away.
-const GROWTH_PPB: f64 = 1_000.0;
-
 /// The page.
 #[derive(Debug)]
 pub struct Page(Segment);
@@ -51,7 +47,7 @@ impl Page {
             fraction: (scaled.rem_euclid(1 << 16) as u64) << 48,
             rate: software.rate(),
             bound_ns: bound.map_or(NO_BOUND, |bound| bound as u64),
-            growth_ppb: view.rate_error_ppb.max(GROWTH_PPB).ceil() as u64,
+            growth_ppb: view.growth_ppb().ceil() as u64,
             void_ns: (view.now + VALID).as_nanos(),
             state: match view.state {
                 ServoState::Unlocked | ServoState::Jump => 0,

@@ -39,6 +39,7 @@ fn view(software: Option<&VirtualClock>) -> View<'_> {
             interval: Interval { lo: Duration::from_nanos(-300), hi: Duration::from_nanos(200) },
             basis: Basis::Causality,
             is_clipped: false,
+            growth: Duration::ZERO,
         }),
         rate_error_ppb: 1_000.0,
         reference: BoundReference::Grandmaster,
@@ -81,6 +82,24 @@ fn the_page_shows_the_software_clock_and_is_void_without_its_writer() {
     }
     drop(exports);
     assert_eq!(reader.now().unwrap().state, State::Unknown);
+}
+
+#[test]
+fn bound_of_a_clock_that_removes_an_error_grows_as_fast_as_it_does_that() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("page");
+    let now = monotonic();
+    let clock = VirtualClock::new(now, Time::from_seconds_nanos(1_900_000_000, 0), 1e6);
+    let mut exports = exports(Exporting { page: Some(path.clone()), ..Exporting::default() });
+    let mut view = view(Some(&clock));
+    for (growth, least) in [(Duration::ZERO, 1_000), (Duration::from_micros(400), 400_000)] {
+        view.trust = view.trust.map(|trust| Trust { growth, ..trust });
+        exports.tick(&view);
+        let course = PtpClock::open(&path).unwrap().course().unwrap();
+        // Who is held up for two seconds has gone on beyond the end of it.
+        let bound = course.at(view.now.as_nanos() + 2_000_000_000).bound_ns.unwrap();
+        assert!((2 * least + 300..2 * least + 310).contains(&bound), "{growth:?}: {bound}");
+    }
 }
 
 #[test]

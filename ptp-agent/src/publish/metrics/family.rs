@@ -45,7 +45,7 @@ families! {
     UNICAST_REQUESTS = COUNTER "ptp_unicast_requests_total"
         "Requests of clients for unicast messages, and ends of grants, by what became of them.";
     UNICAST_MESSAGES = COUNTER "ptp_unicast_messages_total"
-        "Announce and Sync sent as granted, by whether they were late (10 ms).";
+        "Announce and Sync that had been granted: sent in time, late (10 ms), or skipped.";
     PRECISION = GAUGE "ptp_clock_precision_seconds"
         "To within what the local clock repeats; no claim about the asymmetry of the path.";
     CAUSAL_INTERVAL = GAUGE "ptp_causal_interval_seconds"
@@ -94,8 +94,14 @@ families! {
     NTP_ROOT_DISTANCE = GAUGE "ptp_ntp_root_distance_seconds"
         "How far a server of NTP is from its source at the most, by its own words.";
     NTP_STRATUM = GAUGE "ptp_ntp_stratum" "Stratum of a server of NTP.";
+    NTP_ANSWERING = GAUGE "ptp_ntp_answering"
+        "1 while a server of NTP answers; 0 after four requests in a row without an answer, or where it refuses.";
     NTP_EXCHANGES = COUNTER "ptp_ntp_exchanges_total"
         "Requests sent to a server of NTP, and those whose exchange was completed.";
+    NTP_NTS_STATE = GAUGE "ptp_ntp_nts_state"
+        "1 for how a server of NTP that is asked with NTS is protected, 0 otherwise.";
+    NTP_NTS = COUNTER "ptp_ntp_nts_total"
+        "Key exchanges with a server of NTP, its refusals of cookies, and answers that were not authentic.";
     NTP_REQUESTS = COUNTER "ptp_ntp_requests_total"
         "Requests of NTP that came here, by what became of them.";
     SYNCE_QUALITY = GAUGE "ptp_synce_quality_info"
@@ -106,6 +112,17 @@ families! {
         "Frames of ESMC that came in by an interface, by what became of them.";
     DPLL_LOCK = GAUGE "ptp_dpll_lock_status"
         "1 for the state that a DPLL of the kernel is in, 0 for the others.";
+    PPS_OFFSET = GAUGE "ptp_pps_offset_seconds"
+        "Clock minus pulse per second at the latest pulse that was given its second.";
+    PPS_JITTER = GAUGE "ptp_pps_jitter_seconds"
+        "Mean distance of a pulse from where those before made it expected.";
+    PPS_STATE = GAUGE "ptp_pps_state"
+        "1 for how it stands with the pulse per second, 0 for the other states.";
+    PPS_PULSES = COUNTER "ptp_pps_pulses_total"
+        "Edges of a pulse per second by what became of them, and pulses that did not come.";
+    NMEA_SENTENCES = COUNTER "ptp_nmea_sentences_total"
+        "Sentences of a receiver by what became of them.";
+    NMEA_FIX = GAUGE "ptp_nmea_fix" "1 while a receiver says that it knows the time.";
     ALARM = GAUGE "ptp_alarm" "1 while the alarm is raised, 0 otherwise.";
 }
 

@@ -9,6 +9,8 @@
 mod family;
 mod figures;
 mod histogram;
+mod ntp;
+mod pulse;
 mod synce;
 mod transparent;
 mod unicast;
@@ -30,6 +32,8 @@ pub use figures::{
     SERVO_STATES, STRATEGIES, StampOutcome, UnicastFigures, message_type_name,
 };
 pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
+pub use ntp::{NtpFigures, NtsFigures};
+pub use pulse::PulseFigures;
 pub use synce::SyncEFigures;
 pub use transparent::{Forwarding, Way};
 
@@ -40,10 +44,10 @@ use crate::{
 };
 use family::{
     ALARM, ANSWERS, BUILD_INFO, CAUSAL_INTERVAL, ERROR_BOUND, EXCHANGES, FREQUENCY, Families,
-    HOST_OFFSET, HOST_OFFSET_BOUND, HOST_READ_AT, LAST_SAMPLE, MESSAGES, NTP_DELAY, NTP_EXCHANGES,
-    NTP_OFFSET, NTP_REQUESTS, NTP_ROOT_DISTANCE, NTP_STRATUM, OFFSET, PARENT, PATH_DELAY,
-    PORT_STATE, PRECISION, PRIMING, RING_LOST, SERVERS, SERVO_STATE, SOURCE_SELECTED, SOURCES,
-    STEPS, STRATEGY, TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE, TIMESTAMP_SOURCE, TIMESTAMPS,
+    HOST_OFFSET, HOST_OFFSET_BOUND, HOST_READ_AT, LAST_SAMPLE, MESSAGES, NTP_REQUESTS, OFFSET,
+    PARENT, PATH_DELAY, PORT_STATE, PRECISION, PRIMING, RING_LOST, SERVERS, SERVO_STATE,
+    SOURCE_SELECTED, SOURCES, STEPS, STRATEGY, TIMESTAMP_DIFFERENCE, TIMESTAMP_NOISE,
+    TIMESTAMP_SOURCE, TIMESTAMPS,
 };
 
 /// Ports (interface and domain) shown at the most.
@@ -152,6 +156,11 @@ impl Metrics {
         self.figures.lock().synce = figures;
     }
 
+    /// Sets what is known of a pulse per second.
+    pub fn set_pulse(&self, pulse: Option<PulseFigures>) {
+        self.figures.lock().pulse = pulse;
+    }
+
     /// Sets what a transparent clock has done on its ports, by interface. Those beyond [`MAX_PORTS`] are not
     /// shown.
     pub fn set_forwarding(&self, forwarding: BTreeMap<String, Forwarding>) {
@@ -191,23 +200,6 @@ pub struct SourceFigures {
     pub servers: [u64; 2],
 }
 
-/// What is known of a server of NTP.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct NtpFigures {
-    /// Server minus clock at the latest exchange.
-    pub offset_seconds: Option<f64>,
-    /// Round trip of the latest exchange.
-    pub delay_seconds: Option<f64>,
-    /// How far it is from its source at the most, by its own words.
-    pub root_distance_seconds: Option<f64>,
-    /// Its stratum.
-    pub stratum: Option<u8>,
-    /// Requests sent.
-    pub requests: u64,
-    /// Exchanges completed.
-    pub exchanges: u64,
-}
-
 #[derive(Default)]
 struct State {
     ports: BTreeMap<String, BTreeMap<u8, PortFigures>>,
@@ -218,6 +210,7 @@ struct State {
     ntp_requests: BTreeMap<&'static str, u64>,
     ntp_servers: BTreeMap<String, NtpFigures>,
     synce: SyncEFigures,
+    pulse: Option<PulseFigures>,
 }
 
 #[derive(Clone)]
@@ -283,21 +276,11 @@ impl Collector for Figures {
         for (outcome, total) in &state.ntp_requests {
             families.add(&NTP_REQUESTS, &[("outcome", outcome)], *total as f64);
         }
-        for (server, figures) in state.ntp_servers.iter().take(MAX_PORTS) {
-            let label = [("server", server.as_str())];
-            for (family, value) in [
-                (&NTP_OFFSET, figures.offset_seconds),
-                (&NTP_DELAY, figures.delay_seconds),
-                (&NTP_ROOT_DISTANCE, figures.root_distance_seconds),
-                (&NTP_STRATUM, figures.stratum.map(f64::from)),
-            ] {
-                value.into_iter().for_each(|value| families.add(family, &label, value));
-            }
-            for (what, total) in [("sent", figures.requests), ("answered", figures.exchanges)] {
-                families.add(&NTP_EXCHANGES, &[label[0], ("outcome", what)], total as f64);
-            }
-        }
+        ntp::add(&mut families, state.ntp_servers.iter().take(MAX_PORTS));
         state.synce.add(&mut families);
+        if let Some(pulse) = &state.pulse {
+            pulse.add(&mut families);
+        }
         for (alarm, raised) in &state.alarms {
             families.add(&ALARM, &[("alarm", alarm)], f64::from(*raised));
         }
@@ -458,7 +441,16 @@ mod tests {
             stratum: Some(2),
             requests: 9,
             exchanges: 8,
+            nts: Some(NtsFigures::default()),
+            is_answering: Some(true),
         };
+        metrics.set_pulse(Some(PulseFigures {
+            offset_seconds: Some(1e-6),
+            pulses: [("used", 3)].into(),
+            sentences: [("named", 3)].into(),
+            fix: Some(true),
+            ..PulseFigures::default()
+        }));
         metrics.set_ntp_servers([("time.example".to_owned(), server)].into());
         metrics.set_synce(synce::tests::example());
         metrics.set_forwarding([("tap0".to_owned(), transparent::tests::example())].into());

@@ -5,6 +5,9 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::Named;
+use crate::engine::ntp::nts::NtsState;
+
 /// A server of NTP that is asked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -25,6 +28,8 @@ pub struct NtpServer {
     pub poll: i8,
     /// It has refused service, and is not asked any more.
     pub denied: bool,
+    /// It has not answered four requests in a row.
+    pub silent: bool,
     /// Requests sent.
     pub requests: u64,
     /// Exchanges completed.
@@ -35,8 +40,34 @@ pub struct NtpServer {
     pub delay_ns: Option<i64>,
     /// Mean difference of two offsets that follow each other.
     pub jitter_ns: Option<i64>,
+    /// How much farther it is ahead of the clock than usual; `null` where that is not sure.
+    pub shift_ns: Option<i64>,
     /// Whether the clock is steered by its exchanges.
     pub leads: bool,
+    /// How it is protected; `null` where it is asked without NTS.
+    pub nts: Option<NtsStatus>,
+}
+
+/// How a server of NTP is protected (RFC 8915).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NtsStatus {
+    /// Whether there are keys: `negotiating`, `protected`, `renewing` or `failed`.
+    pub state: Named<NtsState>,
+    /// Cookies in stock, 8 at the most: each request takes one, each answer brings what is missing.
+    pub cookies: u64,
+    /// Key exchanges that gave keys.
+    pub key_exchanges: u64,
+    /// Key exchanges that gave none.
+    pub failures: u64,
+    /// Answers that were authentic.
+    pub authentic: u64,
+    /// Refusals of cookies.
+    pub naks: u64,
+    /// Answers that were not used because they were not authentic or not to what was asked.
+    pub refused: u64,
+    /// Why there were no keys last time.
+    pub problem: Option<String>,
 }
 
 /// How NTP is served.

@@ -63,6 +63,8 @@ pub struct Service {
     pub sent: u64,
     /// Those of them that were sent more than 10 ms after their time.
     pub late: u64,
+    /// Messages that were granted and not sent, since the next one of the same client was due already.
+    pub skipped: u64,
     /// The first of the clients.
     pub of: Vec<Client>,
 }

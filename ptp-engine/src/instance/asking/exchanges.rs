@@ -329,7 +329,7 @@ impl Instance {
 }
 
 /// What stands for a server that does not say who it is: its address.
-fn identity_of(address: IpAddr) -> PortIdentity {
+pub(crate) fn identity_of(address: IpAddr) -> PortIdentity {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
             let [a, b, c, d] = v4.octets();

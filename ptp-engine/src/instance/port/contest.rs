@@ -2,14 +2,15 @@
 //! are then two Sync, which say different things. Nobody can know which is the true one. So from the first such pair
 //! on every Sync waits until the next one is there, and one that was contradicted meanwhile is not used. Who
 //! disturbs so can keep time from being told, which holdover and an alarm answer, but cannot tell another one.
+//! The same for two answers to one request.
 //!
-//! The same for what a sender never changes: whether its Sync has a Follow_Up.
+//! And what a sender never changes is held fast: whether its Sync has a Follow_Up.
 
 use alloc::collections::VecDeque;
 
 use ptp_common::time::{Duration, Mono, Ptp, Time};
 
-use crate::outcome::SyncObservation;
+use crate::outcome::{DelayObservation, SyncObservation};
 
 /// Sync that are remembered: a forger may be so many numbers ahead.
 const TAKEN: usize = 32;
@@ -29,14 +30,26 @@ pub(super) enum Steps {
     Two,
 }
 
-/// See the module's paragraph.
+/// What has a number.
+pub(super) trait Numbered: Copy {
+    fn sequence_id(&self) -> u16;
+}
+
+impl Numbered for SyncObservation {
+    fn sequence_id(&self) -> u16 {
+        self.sequence_id
+    }
+}
+
+impl Numbered for DelayObservation {
+    fn sequence_id(&self) -> u16 {
+        self.sequence_id
+    }
+}
+
+/// Whether the Sync of a sender have a Follow_Up. See the module's paragraph.
 #[derive(Debug, Default)]
-pub(super) struct Contest {
-    /// Numbers that were used, and what they said.
-    taken: VecDeque<(u16, Time<Ptp>)>,
-    alert: Option<Time<Mono>>,
-    accidents: u8,
-    held: Option<SyncObservation>,
+pub(super) struct Habit {
     steps: Option<Steps>,
     /// When the last of the usual kind came.
     usual: Option<Time<Mono>>,
@@ -44,7 +57,23 @@ pub(super) struct Contest {
     others: u8,
 }
 
-impl Contest {
+/// See the module's paragraph.
+#[derive(Debug)]
+pub(super) struct Contest<T> {
+    /// Numbers that something was said of, and what.
+    taken: VecDeque<(u16, Time<Ptp>)>,
+    alert: Option<Time<Mono>>,
+    accidents: u8,
+    held: Option<T>,
+}
+
+impl<T> Default for Contest<T> {
+    fn default() -> Self {
+        Self { taken: VecDeque::new(), alert: None, accidents: 0, held: None }
+    }
+}
+
+impl Habit {
     /// Whether a Sync of this kind is to be believed.
     pub(super) fn is_usual(&mut self, now: Time<Mono>, steps: Steps) -> bool {
         let usual = *self.steps.get_or_insert(steps);
@@ -60,8 +89,10 @@ impl Contest {
         (self.steps, self.usual, self.others) = (Some(steps), Some(now), 0);
         true
     }
+}
 
-    /// The time of departure of a Sync is told. Whether it contradicts what was said of the same one before.
+impl<T: Numbered> Contest<T> {
+    /// The time of a message is told. Whether it contradicts what was said of the same one before.
     pub(super) fn is_contradiction(
         &mut self,
         now: Time<Mono>,
@@ -74,7 +105,7 @@ impl Contest {
         }
         self.accidents = if self.is_alert(now) { self.accidents.saturating_add(1) } else { 0 };
         self.alert = Some(now + ALERT);
-        if self.held.is_some_and(|held| held.sequence_id == sequence_id) {
+        if self.held.is_some_and(|held| held.sequence_id() == sequence_id) {
             self.held = None;
         }
         true
@@ -84,23 +115,23 @@ impl Contest {
         self.alert.is_some_and(|until| now < until)
     }
 
-    /// A Sync is complete. What can be used now: another one that has waited, and this one, if it need not wait.
-    pub(super) fn complete(
-        &mut self,
-        now: Time<Mono>,
-        origin: Time<Ptp>,
-        sync: SyncObservation,
-    ) -> [Option<SyncObservation>; 2] {
+    /// What was said of a number first, to be compared with what may yet be said of it.
+    pub(super) fn note(&mut self, sequence_id: u16, origin: Time<Ptp>) {
         if self.taken.len() == TAKEN {
             self.taken.pop_front();
         }
-        self.taken.push_back((sync.sequence_id, origin));
+        self.taken.push_back((sequence_id, origin));
+    }
+
+    /// Half of an exchange is complete. What can be used now: another one that has waited, and this one, if it need
+    /// not wait.
+    pub(super) fn complete(&mut self, now: Time<Mono>, new: T) -> [Option<T>; 2] {
         let before = self.held.take();
         if self.is_alert(now) && self.accidents >= ACCIDENTS {
-            self.held = Some(sync);
+            self.held = Some(new);
             return [before, None];
         }
-        [before, Some(sync)]
+        [before, Some(new)]
     }
 
     /// Nothing that waits is of the present any more.
@@ -135,6 +166,17 @@ mod tests {
         }
     }
 
+    /// A Sync whose time is told is complete.
+    fn complete(
+        contest: &mut Contest<SyncObservation>,
+        now: Time<Mono>,
+        origin: Time<Ptp>,
+        sync: SyncObservation,
+    ) -> [Option<SyncObservation>; 2] {
+        contest.note(sync.sequence_id, origin);
+        contest.complete(now, sync)
+    }
+
     fn numbers(done: [Option<SyncObservation>; 2]) -> Vec<u16> {
         done.into_iter().flatten().map(|sync| sync.sequence_id).collect()
     }
@@ -142,21 +184,21 @@ mod tests {
     #[test]
     fn of_two_that_contradict_each_other_neither_is_used_once_somebody_forges() {
         let mut contest = Contest::default();
-        assert_eq!(numbers(contest.complete(at(0), said(0), sync(0))), [0]);
+        assert_eq!(numbers(complete(&mut contest, at(0), said(0), sync(0))), [0]);
         // The first pair shows that there is somebody, the second that it was no accident.
         assert!(contest.is_contradiction(at(10), 0, said(1)));
-        assert_eq!(numbers(contest.complete(at(100), said(2), sync(1))), [1]);
+        assert_eq!(numbers(complete(&mut contest, at(100), said(2), sync(1))), [1]);
         assert!(contest.is_contradiction(at(110), 1, said(1)));
         for n in 2..20_u16 {
             let now = 100 * i64::from(n);
-            assert_eq!(numbers(contest.complete(at(now), said(9), sync(n))), [0_u16; 0]);
+            assert_eq!(numbers(complete(&mut contest, at(now), said(9), sync(n))), [0_u16; 0]);
             assert!(contest.is_contradiction(at(now + 10), n, said(1)));
         }
         // He is gone: each is used when the next one is there, and soon at once.
-        assert_eq!(numbers(contest.complete(at(2_000), said(2), sync(20))), [0_u16; 0]);
-        assert_eq!(numbers(contest.complete(at(2_100), said(2), sync(21))), [20]);
-        assert_eq!(numbers(contest.complete(at(40_000), said(40), sync(22))), [21, 22]);
-        assert_eq!(numbers(contest.complete(at(40_100), said(40), sync(23))), [23]);
+        assert_eq!(numbers(complete(&mut contest, at(2_000), said(2), sync(20))), [0_u16; 0]);
+        assert_eq!(numbers(complete(&mut contest, at(2_100), said(2), sync(21))), [20]);
+        assert_eq!(numbers(complete(&mut contest, at(40_000), said(40), sync(22))), [21, 22]);
+        assert_eq!(numbers(complete(&mut contest, at(40_100), said(40), sync(23))), [23]);
     }
 
     #[test]
@@ -164,7 +206,7 @@ mod tests {
         let mut contest = Contest::default();
         for n in 0..100_u16 {
             let now = at(100 * i64::from(n));
-            assert_eq!(numbers(contest.complete(now, said(i64::from(n)), sync(n))), [n]);
+            assert_eq!(numbers(complete(&mut contest, now, said(i64::from(n)), sync(n))), [n]);
             assert!(!contest.is_contradiction(now, n, said(i64::from(n))));
             assert!(!contest.is_contradiction(now, n.wrapping_sub(1), said(i64::from(n) - 1)));
         }
@@ -173,14 +215,14 @@ mod tests {
 
     #[test]
     fn sync_without_a_follow_up_is_not_believed_of_who_always_sends_one() {
-        let mut contest = Contest::default();
+        let mut habit = Habit::default();
         for n in 0..100 {
-            assert!(contest.is_usual(at(125 * n), Steps::Two));
-            assert!(!contest.is_usual(at(125 * n + 1), Steps::One));
+            assert!(habit.is_usual(at(125 * n), Steps::Two));
+            assert!(!habit.is_usual(at(125 * n + 1), Steps::One));
         }
         // But who has changed for good is followed.
-        let believed = (100..400).find(|n| contest.is_usual(at(125 * n), Steps::One));
+        let believed = (100..400).find(|n| habit.is_usual(at(125 * n), Steps::One));
         assert_eq!(believed, Some(179));
-        assert!(!contest.is_usual(at(60_000), Steps::Two));
+        assert!(!habit.is_usual(at(60_000), Steps::Two));
     }
 }

@@ -110,8 +110,9 @@ pub(crate) struct Foreign {
     contradictions: u8,
     agreed: Time<Mono>,
     configured: i8,
-    /// What it claims, within its limits.
+    /// What it claims, within its limits, and when it last claimed no less.
     log_interval: i8,
+    claimed: Time<Mono>,
     sequence: SequenceGuard,
     /// When the last Announce messages came, latest first.
     heard: [Option<Time<Mono>>; HEARD],
@@ -167,7 +168,9 @@ impl Foreign {
         said: Announced,
         belief: Belief,
     ) -> Heard {
-        match self.sequence.check(now, sequence_id, self.claimed_interval()) {
+        let verdict = self.sequence.check(now, sequence_id, self.claimed_interval());
+        self.claim(now, log);
+        match verdict {
             Verdict::Fresh => self.sequence.accept(now, sequence_id),
             verdict => {
                 // Whose numbers are the right ones is open then, so the sender may well not have gone
@@ -178,7 +181,6 @@ impl Foreign {
                 return if verdict == Verdict::Duplicate { Heard::Duplicate } else { Heard::Stale };
             }
         }
-        self.log_interval = log;
         self.heard.rotate_right(1);
         self.heard[0] = Some(now);
         let is_other_time = said.time_side() != self.believed.time_side();
@@ -189,9 +191,13 @@ impl Foreign {
             return Heard::Believed;
         }
         self.contradictions = self.contradictions.saturating_add(1);
-        let needed = if is_other_time { limits::CONFIRM_TIME } else { limits::CONFIRM_RANK };
-        let silence = self.claimed_interval() * limits::CONFIRM_SILENCE;
-        if self.contradictions < needed || (is_other_time && now - self.agreed < silence) {
+        let (needed, silence) = if is_other_time {
+            (limits::CONFIRM_TIME, self.claimed_interval() * limits::CONFIRM_SILENCE)
+        } else {
+            // Between two true ones there is time for any number of false ones.
+            (limits::CONFIRM_RANK, (self.claimed_interval() * limits::CONFIRM_RANK_HALVES).half())
+        };
+        if self.contradictions < needed || now - self.agreed < silence {
             return Heard::Unconfirmed;
         }
         self.agree(now);
@@ -202,6 +208,14 @@ impl Foreign {
     fn agree(&mut self, now: Time<Mono>) {
         self.contradictions = 0;
         self.agreed = now;
+    }
+
+    /// A longer interval is believed at once, a shorter one when nobody has claimed the longer one for a while: by
+    /// the interval the silence is measured that lets a false Announce be believed.
+    fn claim(&mut self, now: Time<Mono>, log: i8) {
+        if log >= self.log_interval || now - self.claimed >= self.claimed_interval() * 2 {
+            (self.log_interval, self.claimed) = (log, now);
+        }
     }
 }
 
@@ -321,6 +335,7 @@ impl ForeignTable {
             agreed: now,
             configured,
             log_interval: log,
+            claimed: now,
             sequence,
             heard,
             is_silent: false,

@@ -21,7 +21,7 @@ use crate::{
     outcome::{DelayObservation, Observation, SyncObservation},
     port::{
         Port, PortTimer, Role,
-        contest::{Contest, Steps},
+        contest::{Contest, Habit, Steps},
         grain::Grain,
         rhythm::Rhythm,
     },
@@ -90,7 +90,10 @@ pub(crate) struct Following {
     pub(crate) log_delay_req_interval: i8,
     rhythm: Rhythm,
     grain: Grain,
-    contest: Contest,
+    habit: Habit,
+    /// Who else speaks in the parent's name: of Sync, and of answers.
+    syncs_told: Contest<SyncObservation>,
+    answers_told: Contest<DelayObservation>,
 }
 
 impl Following {
@@ -105,7 +108,9 @@ impl Following {
             log_delay_req_interval: config.log_min_delay_req_interval,
             rhythm: Rhythm::default(),
             grain: Grain::default(),
-            contest: Contest::default(),
+            habit: Habit::default(),
+            syncs_told: Contest::default(),
+            answers_told: Contest::default(),
         }
     }
 
@@ -120,7 +125,8 @@ impl Following {
     pub(crate) fn forget_halves(&mut self) {
         self.syncs.clear();
         self.delays.clear();
-        self.contest.forget();
+        self.syncs_told.forget();
+        self.answers_told.forget();
     }
 
     #[cfg(test)]
@@ -174,7 +180,7 @@ impl Instance {
         let (following, port) = self.following(index)?;
         let correction: Duration = header.correction.into();
         let steps = if is_one_step { Steps::One } else { Steps::Two };
-        if !following.contest.is_usual(cx.now, steps) {
+        if !following.habit.is_usual(cx.now, steps) {
             return Err(Drop::Unconfirmed);
         }
         if is_one_step {
@@ -186,7 +192,7 @@ impl Instance {
             let t1 = Time::<Ptp>::from(origin) + correction;
             let two_step = false;
             let sync = SyncObservation { t1, t2, sequence_id, log_interval, two_step, correction };
-            return self.finish_sync(cx, index, origin.into(), sync);
+            return self.finish_sync(cx, index, t1, sync);
         }
         let half = match rx {
             Some(t2) => SyncHalf::Stamped { t2, correction, log_interval },
@@ -251,7 +257,8 @@ impl Instance {
         if self.parent_on(index) == Some(header.source_port_identity)
             && let Ok((following, _)) = self.following(index)
         {
-            following.contest.is_contradiction(now, header.sequence_id, origin.into());
+            let told = Time::<Ptp>::from(origin) + header.correction.into();
+            following.syncs_told.is_contradiction(now, header.sequence_id, told);
         }
     }
 
@@ -308,21 +315,21 @@ impl Instance {
                 following.syncs.remove(at);
                 // At which end it arises makes no difference.
                 t2.doubt += doubt;
-                let correction = correction + more;
+                let (told, correction) = (origin + more, correction + more);
                 let (t1, two_step) = (origin + correction, true);
                 let sync =
                     SyncObservation { t1, t2, sequence_id, log_interval, two_step, correction };
-                self.finish_sync(cx, index, origin, sync)
+                self.finish_sync(cx, index, told, sync)
             }
         }
     }
 
-    /// `delayAsymmetry` is still to be added to `t1`. `origin` is what the time transmitter said, without corrections.
+    /// `delayAsymmetry` is still to be added to `t1`. `told` is what the message said that told the time.
     fn finish_sync(
         &mut self,
         cx: &mut Cx<'_>,
         index: usize,
-        origin: Time<Ptp>,
+        told: Time<Ptp>,
         sync: SyncObservation,
     ) -> Result<(), Drop> {
         let sequence_id = sync.sequence_id;
@@ -338,7 +345,8 @@ impl Instance {
                 count_half(port.counters, &old);
             }
         }
-        for mut sync in following.contest.complete(cx.now, origin, sync).into_iter().flatten() {
+        following.syncs_told.note(sequence_id, told);
+        for mut sync in following.syncs_told.complete(cx.now, sync).into_iter().flatten() {
             let (following, port) = self.following(index)?;
             port.counters.sync_exchanges += 1;
             let half = following.grain.half();
@@ -456,6 +464,16 @@ impl Instance {
         }
         let (following, mut port) = self.following(index)?;
         let sequence_id = header.sequence_id;
+        let correction: Duration = header.correction.into();
+        let told = Time::<Ptp>::from(receive) - correction;
+        if following.answers_told.is_contradiction(cx.now, sequence_id, told)
+            && let Some(at) = following.delays.iter().position(|it| it.sequence_id == sequence_id)
+        {
+            // Of two answers nobody knows which is the true one.
+            following.delays.remove(at);
+            following.last_answered = Some(sequence_id);
+            return Err(Drop::Duplicate);
+        }
         let Some(at) = following.delays.iter().position(|each| each.sequence_id == sequence_id)
         else {
             return Err(if following.last_answered == Some(sequence_id) {
@@ -467,10 +485,9 @@ impl Instance {
         if following.delays[at].t4.is_some() {
             return Err(Drop::Duplicate);
         }
-        let correction: Duration = header.correction.into();
-        following.grain.arrived(Time::<Ptp>::from(receive) - correction);
+        following.grain.arrived(told);
         let half = following.grain.half();
-        let t4 = Time::<Ptp>::from(receive) - correction + port.config.delay_asymmetry + half;
+        let t4 = told + port.config.delay_asymmetry + half;
         if is_aiming {
             following.rhythm.aimed_arrived(t4);
         }
@@ -479,6 +496,7 @@ impl Instance {
         let current = following.log_delay_req_interval;
         let claimed = limits::delay_req_interval(configured, current, header.log_message_interval);
         following.delays[at].t4 = Some((t4, correction, doubt));
+        following.answers_told.note(sequence_id, told);
         if let Some(Clamped { log, is_clamped }) = claimed {
             following.log_delay_req_interval = log;
             *port.granted = Some((header.source_port_identity, log));
@@ -510,9 +528,11 @@ impl Instance {
             port.counters.count_drop(Drop::ImplausibleDelay);
             return;
         }
-        port.counters.delay_exchanges += 1;
         let delay = DelayObservation { t3, t4, sequence_id, correction };
-        self.measured(cx, index, Observation::Delay(delay));
+        for delay in following.answers_told.complete(cx.now, delay).into_iter().flatten() {
+            self.ports[index].counters.delay_exchanges += 1;
+            self.measured(cx, index, Observation::Delay(delay));
+        }
     }
 }
 

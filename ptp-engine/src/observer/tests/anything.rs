@@ -131,6 +131,8 @@ fn collision() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+const HOSTS: [Address; 2] = [Address::Mac([2; 6]), Address::Mac([3; 6])];
+
 proptest! {
     #[test]
     fn nothing_that_arrives_makes_it_panic_or_grow(
@@ -157,11 +159,13 @@ proptest! {
                 interface: 1,
                 direction: if egress { Direction::Egress } else { Direction::Ingress },
                 vlan: None,
+                between: Some(if egress { (HOSTS[0], HOSTS[1]) } else { (HOSTS[1], HOSTS[0]) }),
                 bytes: &bytes,
                 stamp: stamp.map(|(mono, _)| Stamp::new(Time::from_nanos(mono), StampSource::TcIngress)),
                 real: Time::from_nanos(stamp.map_or(0, |(_, real)| real)),
             };
             observer.packet(Time::from_nanos(now), &packet);
+            prop_assert!(observer.asked.len() <= 1_024);
             for (_, port) in observer.ports.iter() {
                 prop_assert!(port.syncs.is_bounded());
                 prop_assert!(port.requests.is_bounded());

@@ -17,6 +17,7 @@ fn interfaces_vlans_and_profiles_are_kept_apart() {
         interface: INTERFACE,
         direction: Direction::Ingress,
         vlan: Some(5),
+        between: None,
         bytes: &sync,
         stamp: None,
         real: Time::ZERO,

@@ -114,6 +114,8 @@ pub(super) struct Estimator {
     is_first: bool,
     /// The latest packet of each direction, where it was one that nothing explains.
     doubted: [Option<Time<Free>>; 2],
+    /// Since when something was in question last.
+    questioned: Option<Time<Free>>,
 }
 
 impl Estimator {
@@ -144,6 +146,7 @@ impl Estimator {
             settled: 0,
             is_first: true,
             doubted: [None; 2],
+            questioned: None,
         }
     }
 
@@ -191,10 +194,19 @@ impl Estimator {
 
     /// Since when something may be different that has not been judged yet.
     pub(super) fn suspected(&self) -> Option<Time<Free>> {
-        let suspicion = self.suspicion.and_then(|suspicion| {
-            self.history.since(suspicion.since).next().map(|observation| observation.at)
-        });
-        self.doubted.into_iter().chain([suspicion]).flatten().min()
+        self.doubted.into_iter().chain([self.in_question()]).flatten().min()
+    }
+
+    fn in_question(&self) -> Option<Time<Free>> {
+        let suspicion = self.suspicion?;
+        self.history.since(suspicion.since).next().map(|observation| observation.at)
+    }
+
+    /// Each instant since which something may be different, or was taken for possible lately: a judgement may be wrong
+    /// too, and what was seen before it be of another time; and while one change is in question another one may come.
+    pub(super) fn doubted(&self) -> impl Iterator<Item = Time<Free>> + use<> {
+        let [forward, backward] = self.doubted;
+        [forward, backward, self.in_question(), self.questioned].into_iter().flatten()
     }
 
     /// The estimate was impossible by `by` nanoseconds.
@@ -377,7 +389,10 @@ impl Estimator {
     }
 
     fn dismiss(&mut self) {
-        self.suspicion = None;
+        if let Some(suspicion) = self.suspicion.take() {
+            let since = self.history.since(suspicion.since).next();
+            self.questioned = since.map(|observation| observation.at).or(self.questioned);
+        }
         self.detector = Detector::default();
         self.bank.is_in_question = false;
     }

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Between two looks while keys are asked for.
+const KEYS: Duration = Duration::from_millis(10);
+
 impl Outside for NtpIo {
     type Delivery = Delivery;
 
@@ -16,49 +19,9 @@ impl Outside for NtpIo {
     }
 
     fn transmit(&mut self, transmit: &Transmit) {
-        let Transmit { on, to, message, token } = transmit;
-        let peer = self.peer(*on);
-        let sent = match (peer, to) {
-            (Some(at), _) => self.request(at, message),
-            (None, Destination::Unicast(to)) => self.answer(*on, *to, message),
-            (None, Destination::Multicast(_)) => return,
-        };
-        let now = monotonic();
-        let failed = token.map(|token| (Delivery::TxStamp { token, stamp: None }, None));
-        let manner = match sent {
-            Ok(manner) => manner,
-            Err(error) => {
-                self.report(peer, &error);
-                self.ready.extend(failed);
-                return;
-            }
-        };
-        let Some(token) = *token else { return };
-        if self.waiting_tx.len() == WAITING {
-            self.counts.overrun += 1;
-            self.ready.extend(failed);
-            return;
-        }
-        let place = match peer {
-            Some(at) => self.peers[at].place,
-            None => Some(usize::from(on.0)),
-        };
-        let waiting = Waiting {
-            until: now + TX_PATIENCE,
-            port: *on,
-            place,
-            bytes: message.to_vec(),
-            source: None,
-            local: None,
-            stack: None,
-            token: Some(token),
-            manner,
-        };
-        // Those that wait already are looked for where time is not short.
-        self.drain(now);
-        match self.find(&waiting, now) {
-            Some(stamp) => self.ready.push_back((Delivery::TxStamp { token, stamp }, None)),
-            None => self.waiting_tx.push_back(waiting),
+        match self.peer(transmit.on) {
+            Some(at) if self.is_held(at, transmit) => {}
+            _ => self.dispatch(transmit),
         }
     }
 
@@ -69,6 +32,9 @@ impl Outside for NtpIo {
         let mut wake = until.min(self.drained + DRAIN);
         if !self.waiting_rx.is_empty() || !self.waiting_tx.is_empty() {
             wake = wake.min(monotonic() + RETRY);
+        }
+        if self.is_exchanging() {
+            wake = wake.min(monotonic() + KEYS);
         }
         let readable = {
             let sockets = self.peers.iter().filter_map(|peer| peer.socket.as_ref());
@@ -99,5 +65,57 @@ impl Outside for NtpIo {
             self.read();
         }
         self.look(monotonic());
+    }
+}
+
+impl NtpIo {
+    /// Sends it now, if it may leave.
+    pub(super) fn dispatch(&mut self, transmit: &Transmit) {
+        let Transmit { on, to, mut message, token } = *transmit;
+        let peer = self.peer(on);
+        let (sent, bytes) = match (peer, to) {
+            (Some(at), _) => {
+                let Some(message) = self.wrapped(at, &message) else { return self.fail(token) };
+                (self.request(at, &message), message.into_owned())
+            }
+            (None, Destination::Unicast(to)) => {
+                (self.answer(on, to, &mut message), message.to_vec())
+            }
+            (None, Destination::Multicast(_)) => return,
+        };
+        let now = monotonic();
+        let manner = match sent {
+            Ok(manner) => manner,
+            Err(error) => {
+                self.report(peer, &error);
+                return self.fail(token);
+            }
+        };
+        let Some(token) = token else { return };
+        if self.waiting_tx.len() == WAITING {
+            self.counts.overrun += 1;
+            return self.fail(Some(token));
+        }
+        let place = match peer {
+            Some(at) => self.peers[at].place,
+            None => Some(usize::from(on.0)),
+        };
+        let waiting = Waiting {
+            until: now + TX_PATIENCE,
+            port: on,
+            place,
+            bytes,
+            source: None,
+            local: None,
+            stack: None,
+            token: Some(token),
+            manner,
+        };
+        // Those that wait already are looked for where time is not short.
+        self.drain(now);
+        match self.find(&waiting, now) {
+            Some(stamp) => self.ready.push_back((Delivery::TxStamp { token, stamp }, None)),
+            None => self.waiting_tx.push_back(waiting),
+        }
     }
 }
