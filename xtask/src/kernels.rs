@@ -45,7 +45,9 @@ const AT_A_TIME: usize = 2;
 /// How long a guest may take on the host's clock.
 const LIMIT: Duration = Duration::from_secs(420);
 /// Modules that the tests need, where they are modules.
-const MODULES: [&str; 15] = [
+const MODULES: [&str; 16] = [
+    // What libcrc32c looks for and does not name.
+    "crc32c_generic",
     "veth",
     "sch_ingress",
     "sch_tbf",

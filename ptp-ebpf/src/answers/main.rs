@@ -197,6 +197,9 @@ fn delay<H: Hook>(
     serving.check_clock()?;
     let asking = Asking::of(request);
     let is_probe = serving.is_probe(&asking);
+    if !H::IS_FIRST && !is_probe && own.get(interface::FLAGS) & interface::XDP_ALONE != 0 {
+        return Err(Outcome::Passive);
+    }
     let ends = packet.ends(own, slot, is_unicast, is_probe, REQUEST, 0)?;
     let time_ns = serving.arrival(packet.hook)?;
     if !is_probe {

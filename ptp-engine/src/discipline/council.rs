@@ -407,9 +407,14 @@ impl<C: Clock> Discipline<C> {
             return;
         }
         let contradicts_itself = contradicts_itself();
+        if contradicts_itself {
+            // Whoever is followed has changed his mind: what others say now is better known soon.
+            self.look_closer(now);
+        }
         self.council.looked = Some(now);
         let free = self.clock.free_running(now);
-        self.council.witnesses.retain(|it| now - it.heard <= FORGIVEN);
+        // Who is asked each seventeen minutes has not gone in ten.
+        self.council.witnesses.retain(|it| now - it.heard <= FORGIVEN || it.is_fresh(now));
         let opinions = self.council.opinions(now, free);
         let selection = select(&opinions);
         let seen = match followed {

@@ -6,6 +6,8 @@
 
 use core::net::{IpAddr, SocketAddr};
 
+mod combine;
+
 use super::{Discipline, Event, Way, council::NtpOpinion, shift::Shift, witness::free_running};
 use crate::prelude::*;
 use crate::{
@@ -16,8 +18,9 @@ use crate::{
     seam::{Command, Commands, Context, Engine, Input},
     servers::{AssociationConfig, NtpConfig, NtpPart},
     servo::{DelayInput, LocalTime, SyncInput},
-    sources::{Policy, SourceId},
+    sources::SourceId,
 };
+use alloc::collections::VecDeque;
 use ptp_common::{
     data_set::{ParentDataSet, TimeProperties},
     ntp::Leap,
@@ -27,18 +30,25 @@ use ptp_common::{
 
 /// Tokens of requests have this bit, and no others have.
 const TOKEN: u64 = 1 << 63;
-/// A leader stays one until another's interval is narrower by this factor, so that the clock does not hop.
-const HOP: i64 = 2;
-/// The cluster algorithm leaves at least so many (RFC 5905's NMIN).
-const FEWEST_SURVIVORS: usize = 3;
 /// What is between the leader and the combined time is followed in so many exchanges.
 const SMOOTHING: f64 = 8.0;
 /// Exchanges over which the jitter is taken.
 const JITTER: i64 = 8;
+/// Exchanges of which the quickest counts (RFC 5905's clock filter).
+const LATEST: usize = 8;
 /// So long after it has locked a clock is where its grandmaster has it.
 const SETTLED: Duration = Duration::from_secs(60);
 /// One server that sees a shift may have shifted itself.
 const FEWEST_SHIFTED: usize = 2;
+
+/// One exchange.
+#[derive(Clone, Copy, Debug)]
+struct Latest {
+    at: Time<Mono>,
+    /// Server minus clock.
+    offset: Duration,
+    delay: Duration,
+}
 
 /// What is known of one server.
 #[derive(Clone, Debug)]
@@ -48,6 +58,8 @@ struct Server {
     offset: Option<Duration>,
     jitter_ns: f64,
     delay: Duration,
+    /// The latest exchanges.
+    latest: VecDeque<Latest>,
     /// What the clock showed more than the free-running scale when the last two answers came. In interleaved mode an exchange is
     /// known as late as with the answer after it, and the clock is another one by then.
     shown: [Option<(Time<Mono>, Duration)>; 2],
@@ -71,9 +83,13 @@ impl Server {
     }
 
     /// What the latest offset says of the noise.
-    fn learn(&mut self, offset: Duration, delay: Duration) -> Duration {
+    fn learn(&mut self, at: Time<Mono>, offset: Duration, delay: Duration) -> Duration {
         let before = self.offset.replace(offset);
         self.delay = delay;
+        if self.latest.len() == LATEST {
+            self.latest.pop_front();
+        }
+        self.latest.push_back(Latest { at, offset, delay });
         let jitter = Duration::from_nanos_f64(self.jitter_ns);
         if let Some(before) = before {
             let step = (offset - before).as_nanos_f64().abs();
@@ -143,6 +159,7 @@ impl Servers {
             offset: None,
             jitter_ns: 0.0,
             delay: Duration::ZERO,
+            latest: VecDeque::new(),
             shown: [None; 2],
             shifts: Default::default(),
             kind: config.kind,
@@ -328,7 +345,7 @@ impl<C: Clock> Discipline<C> {
             // Whether the others see it, too, is to be known soon.
             ntp.client.look_closer(way.now);
         }
-        let jitter = server.learn(offset, round_trip);
+        let jitter = server.learn(exchange.t4.time, offset, round_trip);
         let server = server.address.ip();
         ntp.client.judge(exchange.with, offset, jitter);
         let properties = utc(exchange.server.leap);
@@ -367,6 +384,13 @@ impl<C: Clock> Discipline<C> {
         })
     }
 
+    /// Asks the servers of NTP a few times soon, where they are witnesses.
+    pub(super) fn look_closer(&mut self, now: Time<Mono>) {
+        if let Some(ntp) = self.ntp.as_mut().filter(|ntp| ntp.part == NtpPart::Witness) {
+            ntp.client.look_closer(now);
+        }
+    }
+
     /// What was usual between clock and servers is so no more.
     pub(super) fn forget_usual(&mut self) {
         for server in self.ntp.iter_mut().flat_map(|ntp| &mut ntp.of) {
@@ -402,7 +426,7 @@ impl<C: Clock> Discipline<C> {
         let opinions = self.council.ntp_opinions(now, free);
         let policy = self.on_disagreement();
         let Some(ntp) = &mut self.ntp else { return };
-        let found = ntp.combine(&opinions, at, policy);
+        let found = ntp.combine(&opinions, at, policy, self.locked_at);
         let Some((leader, shift)) = found else { return };
         if ntp.leader != Some(leader) {
             (ntp.leader, ntp.shift) = (Some(leader), None);
@@ -474,68 +498,6 @@ fn parent_of(server: SocketAddr, port: PortIndex, exchange: &Exchange, epoch: u6
     };
     let time_properties = utc(exchange.server.leap);
     Parent { port, set, steps_removed: 0, epoch, time_properties }
-}
-
-impl Servers {
-    /// Who leads, and how far the combined time is ahead of the leader's. `None` while there is nobody, or no
-    /// majority and the policy is not to follow all the same.
-    fn combine(
-        &self,
-        opinions: &[NtpOpinion],
-        latest: usize,
-        policy: Policy,
-    ) -> Option<(usize, Duration)> {
-        let place = |opinion: &NtpOpinion| {
-            self.of.iter().position(|server| id(server.address.ip()) == opinion.id)
-        };
-        let mut survivors: Vec<(usize, &NtpOpinion)> = opinions
-            .iter()
-            .filter(|opinion| opinion.is_member)
-            .filter_map(|opinion| Some((place(opinion)?, opinion)))
-            .collect();
-        if survivors.is_empty() {
-            // Two that contradict each other: whom it has followed so far it follows on, or runs on by itself.
-            let leader = self.leader.unwrap_or(latest);
-            return (policy == Policy::Alarm).then_some((leader, Duration::ZERO));
-        }
-        let width = |opinion: &NtpOpinion| opinion.interval.half_width();
-        let (best, narrowest) = survivors.iter().min_by_key(|(_, opinion)| width(opinion))?;
-        let stays = |(at, opinion): &&(usize, &NtpOpinion)| {
-            self.leader == Some(*at)
-                && width(opinion).as_scaled_nanos()
-                    <= width(narrowest).as_scaled_nanos() * i128::from(HOP)
-        };
-        let leader = survivors.iter().find(stays).map_or(*best, |(at, _)| *at);
-        let middle = |opinion: &NtpOpinion| opinion.interval.middle().as_nanos_f64();
-        let origin = survivors.iter().find(|(at, _)| *at == leader).map(|(_, it)| middle(it))?;
-        // The cluster algorithm (11.2.2): who is farthest from all the others goes, until that is no farther than
-        // their own noise.
-        while survivors.len() > FEWEST_SURVIVORS {
-            let spread = |this: &NtpOpinion| {
-                let squares = survivors.iter().map(|(_, other)| middle(this) - middle(other));
-                squares.map(|apart| apart * apart).sum::<f64>() / (survivors.len() - 1) as f64
-            };
-            let worst = survivors
-                .iter()
-                .enumerate()
-                .filter(|(_, (at, _))| *at != leader)
-                .map(|(n, (_, opinion))| (n, spread(opinion)))
-                .max_by(|a, b| a.1.total_cmp(&b.1));
-            let least =
-                survivors.iter().map(|(at, _)| self.of[*at].jitter_ns).fold(f64::MAX, f64::min);
-            match worst {
-                Some((n, spread)) if spread > least * least => drop(survivors.remove(n)),
-                _ => break,
-            }
-        }
-        let weighted = survivors.iter().map(|(_, opinion)| {
-            let weight = 1.0 / width(opinion).as_nanos_f64().max(1.0);
-            (weight, weight * (middle(opinion) - origin))
-        });
-        let (weights, sum) = weighted.fold((0.0, 0.0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
-        // An opinion is of the free-running scale against the source: one that is larger is of a source that is behind.
-        Some((leader, Duration::from_nanos_f64(-sum / weights)))
-    }
 }
 
 #[cfg(test)]
