@@ -2,6 +2,7 @@
 //! namespaces share one clock, so whatever offset it finds is its error.
 
 use std::{
+    ffi::OsString,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::Path,
@@ -12,7 +13,7 @@ use std::{
 
 use ptp_agent::lab::netns::Namespace;
 
-use crate::{children::Running, program};
+use crate::{children::Running, newer, program};
 
 /// A running chronyd, with a directory of its own.
 pub struct Chronyd {
@@ -30,6 +31,18 @@ impl Chronyd {
     /// If its files cannot be written.
     pub fn server(namespace: &Namespace) -> Result<Self, String> {
         Self::start(namespace, "local stratum 1\nallow all\n")
+    }
+
+    /// A server of chrony 4.9 or later that speaks NTP over PTP too.
+    ///
+    /// # Errors
+    /// What is missing.
+    ///
+    /// # Panics
+    /// If its files cannot be written.
+    pub fn ptp_server(namespace: &Namespace) -> Result<Self, String> {
+        let lines = "local stratum 1\nallow all\nptpport 319\n";
+        Self::start_by(namespace, &newer("chrony", "sbin/chronyd")?, lines)
     }
 
     /// The same with NTS besides, by files with a key and a certificate. What it enciphers cookies with it keeps to
@@ -60,7 +73,10 @@ impl Chronyd {
     }
 
     fn start(namespace: &Namespace, lines: &str) -> Result<Self, String> {
-        let chronyd = program("chronyd")?;
+        Self::start_by(namespace, &[program("chronyd")?.into_os_string()], lines)
+    }
+
+    fn start_by(namespace: &Namespace, chronyd: &[OsString], lines: &str) -> Result<Self, String> {
         let setpriv = program("setpriv")?;
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         // It makes its command socket nowhere else.
@@ -77,7 +93,7 @@ impl Chronyd {
         fs::write(&file, configuration).map_err(|error| error.to_string())?;
         let mut command = namespace.command(setpriv);
         command.args(["--bounding-set", "-sys_time", "--inh-caps", "-sys_time", "--"]);
-        command.arg(chronyd).args(["-x", "-d", "-f"]).arg(file);
+        command.args(chronyd).args(["-x", "-d", "-f"]).arg(file);
         let running = Running::start("chronyd", &mut command);
         Ok(Self { running, directory })
     }

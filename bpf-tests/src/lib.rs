@@ -11,10 +11,13 @@ pub mod clocks;
 pub mod forge;
 pub mod frames;
 pub mod hooks;
+#[cfg(feature = "host")]
 pub mod libbpf;
 pub mod links;
 pub mod load;
+#[cfg(feature = "host")]
 pub mod metadata;
+#[cfg(feature = "host")]
 pub mod neighbour;
 pub mod objects;
 pub mod prometheus;
@@ -27,8 +30,9 @@ pub mod transparent;
 
 use std::{
     env,
+    ffi::OsString,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -64,6 +68,32 @@ pub fn program(name: &str) -> Result<PathBuf, String> {
         .map(|directory| directory.join(name))
         .find(|file| file.is_file())
         .ok_or_else(|| format!("{name} is not installed (cargo xtask setup installs it)"))
+}
+
+/// How a program of a newer peer than the system may have is started: by the loader of its own C library, which
+/// `cargo xtask setup --peers` unpacks with it below the target directory.
+///
+/// # Errors
+/// The reason to skip: it is not there.
+pub fn newer(package: &str, program: &str) -> Result<Vec<OsString>, String> {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    let root = target.join("peers").join(package).join("usr");
+    let loader = root.join("lib64/ld-linux-x86-64.so.2");
+    if !loader.is_file() {
+        return Err(format!(
+            "no {package} of the newest Debian (cargo xtask setup --peers unpacks one)"
+        ));
+    }
+    let name = program.rsplit('/').next().unwrap_or(program);
+    Ok([
+        loader.into_os_string(),
+        "--argv0".into(),
+        name.into(),
+        "--library-path".into(),
+        root.join("lib/x86_64-linux-gnu").into_os_string(),
+        root.join(program).into_os_string(),
+    ]
+    .into())
 }
 
 static MACHINE: RwLock<()> = RwLock::new(());

@@ -1,12 +1,12 @@
 //! ptp4l (linuxptp) as a peer. It never touches the host's clock: as a grandmaster it has no reason
 //! to, and as a client it runs with `free_running`; both always have it set.
 
-use std::{fs, ops::Deref, path::Path, process::Command, time::Duration};
+use std::{fs, ops::Deref, process::Command, time::Duration};
 
 use ptp_agent::lab::netns::Namespace;
 use tempfile::TempDir;
 
-use crate::{children::Running, program};
+use crate::{children::Running, newer, program};
 
 /// Names of the transports as the agent has them, and as ptp4l has them.
 pub const TRANSPORTS: [(&str, &str); 3] = [("udp4", "UDPv4"), ("udp6", "UDPv6"), ("l2", "L2")];
@@ -23,18 +23,10 @@ pub const CLIENT: &str = "slaveOnly 1\nlogSyncInterval -4\nlogAnnounceInterval 0
 /// # Errors
 /// The reason to skip: it is not there.
 pub fn authenticating(namespace: &Namespace, name: &str) -> Result<Command, String> {
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-    let root = target.join("peers/linuxptp/usr");
-    let loader = root.join("lib64/ld-linux-x86-64.so.2");
-    if !loader.is_file() {
-        return Err(format!(
-            "no {name} that authenticates (cargo xtask setup --peers unpacks one)"
-        ));
-    }
+    let words = newer("linuxptp", &format!("sbin/{name}"))?;
+    let (loader, more) = words.split_first().ok_or("no words")?;
     let mut command = namespace.command(loader);
-    command.args(["--argv0", name, "--library-path"]);
-    command.arg(root.join("lib/x86_64-linux-gnu"));
-    command.arg(root.join("sbin").join(name));
+    command.args(more);
     Ok(command)
 }
 

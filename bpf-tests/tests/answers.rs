@@ -13,11 +13,11 @@ use bpf_tests::{
     neighbour::{Act, Neighbour},
     objects::kernel_programs,
     program,
-    raw::{FrameListener, FrameSocket},
-    transparent::{Carrier, PATIENCE, delay_req, ptp, sum_header, udp_sum},
+    raw::{FrameListener, FrameSocket, Tap},
+    transparent::{Carrier, PATIENCE, delay_req, in_the_name_of, ptp, sum_header, udp_sum},
 };
 use nix::sys::signal::Signal;
-use ptp_agent::capture::Features;
+use ptp_agent::{capture::Features, lab::netns::Namespace};
 use ptp_common::{
     time::{Ptp, Time},
     wire::{Body, Bracket, Flags, Message, TimeInterval},
@@ -129,18 +129,6 @@ fn napi(wire: &Wire) -> Needed<()> {
     Ok(())
 }
 
-/// A frame over IPv4 in the client's name; others as they are.
-fn from_client(mut frame: Vec<u8>) -> Vec<u8> {
-    if frame[12..14] == [0x08, 0x00] {
-        frame[26..30].copy_from_slice(&CLIENT);
-        sum_header(&mut frame);
-        frame[40..42].fill(0);
-        let sum = !udp_sum(&frame).unwrap_or_default();
-        frame[40..42].copy_from_slice(&sum.to_be_bytes());
-    }
-    frame
-}
-
 fn time_of(message: &[u8]) -> Time<Ptp> {
     let Body::DelayResp { receive_timestamp, .. } = Message::parse(message).unwrap().body else {
         panic!("no Delay_Resp")
@@ -171,7 +159,7 @@ fn answer_is_right_whatever_carries_the_request_and_the_agent_need_not_run() {
         let begin: Time<Ptp> = now().into();
         let mut request = delay_req(port(3), 77);
         request[8..16].copy_from_slice(&(5_i64 << 16).to_be_bytes());
-        let frame = from_client(carrier.frame(&request));
+        let frame = in_the_name_of(CLIENT, carrier.frame(&request));
         let (message, frame) =
             asking.ask(&frame, PATIENCE).unwrap_or_else(|| panic!("{transport}: no answer"));
         asking.signal(Signal::SIGCONT);
@@ -184,7 +172,7 @@ fn answer_is_right_whatever_carries_the_request_and_the_agent_need_not_run() {
         assert!(udp_sum(&frame).is_none_or(|sum| sum == 0xffff), "{transport}: checksum");
         assert_eq!(frame[6..12], asking.server_mac, "{transport}");
         // The packet of a request that follows is the daemon's or the kernel's: never lost.
-        let next = from_client(carrier.frame(&delay_req(port(4), 78)));
+        let next = in_the_name_of(CLIENT, carrier.frame(&delay_req(port(4), 78)));
         assert!(asking.ask(&next, PATIENCE).is_some());
     }
 }
@@ -368,28 +356,43 @@ fn where_xdp_cannot_be_had_or_its_answers_get_no_further_tc_answers_and_that_is_
 }
 
 #[test]
-fn auto_leaves_answers_to_tc_where_the_stack_stamps_sooner_than_xdp_sees_a_request() {
-    // As on every veth, whose stack stamps inside the sender's call.
-    let wire = need!(Wire::new());
-    need!(napi(&wire));
-    let asking = need!(Asking::start_on(
-        wire,
-        "l2",
-        "auto",
-        "XDP is compared",
-        &["--rx-source", "xdp_native"]
-    ));
-    let begin = Instant::now();
+fn auto_has_xdp_answer_where_it_sees_requests_before_the_stack_stamps_them() {
+    need!(kernel_programs());
+    let host = Namespace::new().unwrap();
+    let tap = match host.run(|| Tap::open("eth0")).unwrap() {
+        Ok(tap) => tap,
+        Err(error) => return eprintln!("skipped: no tap: {error}"),
+    };
+    host.set_up("eth0").unwrap();
+    let arguments = ["serve", "-i", "eth0", "--transport", "l2", "--rx-source", "xdp_native"];
+    let agent = Agent::start_only(&host, &arguments);
+    agent.wait_for_text(0, PATIENCE, "XDP is compared with the stack's stamp");
     let mut number = 0;
-    while !asking.agent.lines().iter().any(|line| line.text.contains("stamp is nearer to the wire"))
-    {
+    let mut is_answered = |patience| {
         number += 1;
-        assert!(begin.elapsed() < 2 * PATIENCE, "{number} requests");
-        // One may be lost as the program is taken off.
-        asking.ask(&Carrier::Ethernet.frame(&delay_req(port(3), number)), SOON);
+        let request = delay_req(port(3), number);
+        tap.send(&Carrier::Ethernet.frame(&request)).unwrap();
+        let answer = |frame: &[u8]| {
+            let message = ptp(frame)?;
+            (message.len() >= 54 && message[30..32] == request[30..32]).then_some(())
+        };
+        tap.hear(patience, answer).is_some()
+    };
+    let begin = Instant::now();
+    while !agent.lines().iter().any(|line| line.text.contains("requests are answered by XDP")) {
+        assert!(begin.elapsed() < 2 * PATIENCE, "{}", agent.last_words());
+        is_answered(SOON);
     }
-    asking.signal(Signal::SIGSTOP);
-    let frame = Carrier::Ethernet.frame(&delay_req(port(3), number + 1));
-    assert!(asking.ask(&frame, PATIENCE).is_some(), "by the kernel all the same");
-    asking.signal(Signal::SIGCONT);
+    agent.signal(Signal::SIGSTOP);
+    assert!(is_answered(PATIENCE), "by the kernel");
+    agent.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn auto_never_puts_xdp_on_a_veth_which_makes_its_stamps_worse() {
+    let wire = need!(Wire::new());
+    let (proof, source) = ("XDP does not answer, TC does", ["--rx-source", "xdp_native"]);
+    let asking = need!(Asking::start_on(wire, "l2", "auto", proof, &source));
+    let told = asking.agent.lines();
+    assert!(told.iter().any(|line| line.text.contains("XDP makes the stamps of a veth worse")));
 }

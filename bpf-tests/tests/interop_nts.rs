@@ -18,7 +18,7 @@ use bpf_tests::{
     chrony::Chronyd,
     in_company,
     links::{Wire, ip},
-    need, program,
+    need, newer, program,
 };
 use ptp_agent::publish::local::read_status;
 use serde_json::Value;
@@ -147,6 +147,49 @@ fn messages_of_ptp_carry_ntp_beside_ptp_on_the_same_port_and_without() {
     assert!(interleaved(&client) > 0);
     client.finish();
     server.finish();
+}
+
+#[test]
+fn chronyd_4_9_answers_what_messages_of_ptp_carry() {
+    let _machine = alone();
+    let wire = need!(Wire::new());
+    let mut server = need!(Chronyd::ptp_server(&wire.grandmaster));
+    let mut client = Agent::start_only(&wire.client, &follow("ptp:192.0.2.1", &[]));
+    locked(&client, 0);
+    client.finish();
+    assert!(interleaved(&client) > 0);
+    server.running().stop();
+}
+
+/// Without a source it never touches the host's clock, and without CAP_SYS_TIME it could not.
+#[test]
+fn time_and_keys_come_from_ntpd_rs() {
+    let _machine = alone();
+    let wire = need!(Wire::new());
+    let daemon = need!(newer("ntpd-rs", "bin/ntp-daemon"));
+    let setpriv = need!(program("setpriv"));
+    let authority = Authority::new();
+    let [key, certificate] = authority.certify("192.0.2.1");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ntp.toml");
+    let plain = "[synchronization]\nlocal-stratum = 1\n[[server]]\nlisten = \"192.0.2.1:123\"\n";
+    let nts = format!(
+        "[[nts-ke-server]]\nlisten = \"192.0.2.1:4460\"\ncertificate-chain-path = \"{certificate}\"\nprivate-key-path = \"{key}\"\n"
+    );
+    fs::write(&file, format!("{plain}{nts}")).unwrap();
+    let mut command = wire.grandmaster.command(setpriv);
+    command.args(["--bounding-set", "-sys_time", "--inh-caps", "-sys_time", "--"]);
+    command.args(daemon).arg("--config").arg(file);
+    let mut server = Running::start("ntp-daemon", &mut command);
+    let mut client = Agent::start_only(&wire.client, &follow("192.0.2.1", &[]));
+    locked(&client, 0);
+    client.finish();
+    let ca = authority.file();
+    let mut client =
+        Agent::start_only(&wire.client, &follow("nts:192.0.2.1", &["--ntp-nts-ca", &ca]));
+    locked(&client, 0);
+    client.finish();
+    server.stop();
 }
 
 #[test]

@@ -201,6 +201,9 @@ pub mod interface {
     /// What XDP answers goes out by a redirect to the same interface, and not by `XDP_TX`: a veth hands that on only where
     /// the other end has a program of its own, and loses it silently otherwise.
     pub const REDIRECT: u64 = 32;
+    /// TC answers nothing but the agent's own trials: whoever listens with a packet socket has heard a request before TC, and
+    /// answers as well.
+    pub const XDP_ALONE: u64 = 128;
     /// XDP and TC see which of them is nearer to the wire.
     pub const COMPARE: u64 = 64;
     /// Where the interface's number is among the flags.

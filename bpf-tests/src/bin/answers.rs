@@ -122,7 +122,11 @@ fn ask_once(socket: &UdpSocket, number: &mut u16) {
 fn drain(sockets: &[&UdpSocket]) {
     let mut buffer = [0; 256];
     for socket in sockets {
-        while socket.recv(&mut buffer).is_ok_and(|_| buffer[0] & 0x0f == 9) {}
+        // Until what is under way has come.
+        thread::sleep(HONEST_EVERY);
+        socket.set_nonblocking(true).expect("a socket");
+        while socket.recv(&mut buffer).is_ok() {}
+        socket.set_nonblocking(false).expect("a socket");
     }
 }
 

@@ -3,7 +3,10 @@
 //! message between few ports with few sequence numbers, so that exchanges meet; a message may be
 //! damaged in one byte.
 use ptp_agent::{
-    engine::observer::{MAX_PORTS, ObservedPacket, Observer},
+    engine::{
+        address::Address,
+        observer::{MAX_PORTS, ObservedPacket, Observer},
+    },
     stamp::{Stamp, StampSource},
 };
 use ptp_common::{record::Direction, time::Time};
@@ -29,6 +32,7 @@ pub fn run(input: &[u8]) {
             interface: 1,
             direction: if kind & 0x10 == 0 { Direction::Ingress } else { Direction::Egress },
             vlan: None,
+            between: (kind & 0x40 == 0).then(|| (host(ports), host(ports >> 4))),
             bytes: &bytes,
             stamp: (kind & 0x20 == 0).then_some(stamp),
             real: Time::from_nanos(now),
@@ -46,6 +50,11 @@ pub fn run(input: &[u8]) {
 
 /// A well-formed message by offsets (IEEE 1588-2019 13.3 and following), so that the target does not
 /// lean on the writer.
+/// One of four hosts.
+fn host(which: u8) -> Address {
+    Address::Socket((std::net::Ipv4Addr::new(192, 0, 2, which & 0x03), 319).into())
+}
+
 fn message(kind: u8, ports: u8, sequence_id: u8, nanos: u8, correction: u8) -> [u8; 64] {
     let mut bytes = [0; 64];
     bytes[0] = kind & 0x0f;

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     answers::{
-        self, Answers, PortAnswers,
+        self, Answers, Mode, PortAnswers,
         beside::{Known, Neighbour, Obstacle},
     },
     capture::Choice,
@@ -39,7 +39,7 @@ use crate::{
         clock::{host_reading, monotonic},
         hwtstamp,
     },
-    transport::{LinkState, link_state},
+    transport::{LinkState, TransportKind, link_state},
 };
 use tap::Tap;
 
@@ -222,8 +222,13 @@ struct Beside {
 }
 
 impl Beside {
-    fn open(common: &Common, wanted: answers::Config) -> Result<Self, AgentError> {
+    fn open(common: &Common, mut wanted: answers::Config) -> Result<Self, AgentError> {
         let io = &common.io;
+        // Over Ethernet the other listens with a packet socket, which stands in front of TC.
+        if io.transport == TransportKind::L2 {
+            tracing::info!("over Ethernet requests can be answered for another by XDP alone");
+            (wanted.mode, wanted.xdp_alone) = (Mode::Xdp, true);
+        }
         let is_stack = io.rx_source != Choice::Fixed(StampSource::TcIngress);
         // The standard library's, which nobody can know.
         let key = RandomState::new().build_hasher().finish();
@@ -317,10 +322,10 @@ impl Beside {
             Err(reason) if reason.is_for_want_of_requests => None,
             Err(reason) => Some(format!("{}: {}", side.interface, reason.text)),
             Ok(_) if !self.answers.is_proven(index) => {
-                let why = if self.is_over_one_time {
-                    "the kernel does not answer, the log says why"
-                } else {
-                    "it serves another time than the one of the first interface"
+                let why = match self.answers.shortfall() {
+                    Some(why) => return Some(why),
+                    None if self.is_over_one_time => "the kernel does not answer, the log says why",
+                    None => "it serves another time than the one of the first interface",
                 };
                 Some(format!("{}: {why}", side.interface))
             }

@@ -70,6 +70,8 @@ pub struct Config {
     /// Whether [`Mode::Auto`] may put a program into the driver to see whether that is better: it resets the queues of
     /// many cards.
     pub tries_xdp: bool,
+    /// Whether nobody is answered at TC: another program hears requests before it.
+    pub xdp_alone: bool,
     /// Of each processor, answers per second in all.
     pub per_second: u32,
     /// Of one client, answers per second.
@@ -85,6 +87,7 @@ impl Default for Config {
         Self {
             mode: Mode::Auto,
             tries_xdp: false,
+            xdp_alone: false,
             per_second: 250_000,
             per_client: 256,
             per_stranger: 1_024,
@@ -428,7 +431,10 @@ impl Answers {
 
     /// Whether the kernel answers on a port.
     pub fn is_proven(&self, index: usize) -> bool {
-        self.ports.get(index).is_some_and(|port| port.state == State::Proven)
+        self.ports.get(index).is_some_and(|port| {
+            let is_enough = !self.config.xdp_alone || port.native.is_proven();
+            port.state == State::Proven && is_enough
+        })
     }
 
     /// For the status of a port.
@@ -439,7 +445,9 @@ impl Answers {
         for ((kind, outcome), total) in counts {
             outcomes.entry(kind.to_string()).or_default().insert(outcome.name().to_owned(), total);
         }
+        let native = port.native.reason().filter(|_| self.config.xdp_alone);
         let (by, reason) = match &port.state {
+            State::Proven if native.is_some() => ("agent", native.as_deref()),
             State::Proven => ("kernel", None),
             State::Trial => ("agent", Some("not tried yet")),
             State::Off(reason) => ("agent", Some(reason.as_str())),
@@ -450,7 +458,7 @@ impl Answers {
             (false, true) => StampSource::Stack,
             (false, false) => StampSource::TcIngress,
         };
-        let hook = (port.state == State::Proven).then_some(if is_native { "xdp" } else { "tc" });
+        let hook = (by == "kernel").then_some(if is_native { "xdp" } else { "tc" });
         Some(Answering {
             by: by.into(),
             hook: hook.map(Into::into),

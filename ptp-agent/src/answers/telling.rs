@@ -25,7 +25,8 @@ impl Answers {
             | stack
             | (index as u64) << interface::NUMBER_SHIFT
             | u64::from(network as u8) << interface::NETWORK_SHIFT
-            | self.ports[index].native.flags();
+            | self.ports[index].native.flags()
+            | if self.config.xdp_alone { interface::XDP_ALONE } else { 0 };
         numbers[interface::LATENCY] = wanted.latency.as_nanos() as u64;
         self.set_forms(index, &mut numbers, wanted);
         let name = &self.ports[index].interface;

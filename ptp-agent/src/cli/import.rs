@@ -138,10 +138,10 @@ mod tests {
 
     #[test]
     fn result_can_be_used_and_says_what_is_missing() {
-        let text = "[global]\nclock_type BC\nuserDescription a\u{1b}b\ndomainNumber 4\n[eth0]\n";
+        let text = "[global]\nuser nobody\nuserDescription a\u{1b}b\ndomainNumber 4\n[eth0]\n";
         let file = file("ptp4l.conf", &translate(text));
         check_configuration(&file).unwrap();
-        assert!(file.contains("# line 2: [global] clock_type BC: there are ordinary clocks only"));
+        assert!(file.contains("# line 2: [global] user nobody: the service manager starts it"));
         assert!(file.contains("a\\u{1b}b"), "{file}");
         assert!(file.contains("domain = 4\n"));
     }

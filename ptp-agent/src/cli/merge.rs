@@ -496,6 +496,11 @@ pub(super) fn serve_config(
         },
         ..default
     };
+    let answer_for = args.answer_for.or(section.answer_for);
+    if answer_for.is_some() && answers.mode == answers::Mode::Off {
+        let text = "off, and with --answer-for nobody else answers".to_owned();
+        return Err(UsageError::OutOfRange("--kernel-answers", text));
+    }
     let time_zones = match args.time_zone.is_empty() {
         true => section.time_zone.unwrap_or_default(),
         false => args.time_zone,
@@ -527,7 +532,7 @@ pub(super) fn serve_config(
             sptp: args.sptp.or(section.sptp).unwrap_or(false),
         },
         tells_brackets: args.stamp_brackets.or(section.stamp_brackets).unwrap_or(true),
-        answer_for: args.answer_for.or(section.answer_for),
+        answer_for,
         unicast,
         multicast,
         answers,

@@ -206,7 +206,12 @@ pub(super) fn run(args: &Args, format: Format) -> anyhow::Result<()> {
                     format!("{interface} is set to something without a name; give --tx and --rx")
                 })?;
                 hwtstamp::configure(interface, wanted).with_context(|| {
-                    format!("{interface} cannot be told to stamp tx {tx}, rx {rx}")
+                    let offered = ethtool::timestamping(interface).unwrap_or_default();
+                    format!(
+                        "{interface} cannot be told to stamp tx {tx}, rx {rx}; it offers tx {}, rx {}",
+                        offered.tx_names().join(" "),
+                        offered.rx_names().join(" ")
+                    )
                 })?;
             }
             tell(&nic(interface, before)?)?;

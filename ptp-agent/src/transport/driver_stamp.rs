@@ -116,10 +116,10 @@ pub(crate) fn nanos(stamp: TimeSpec) -> Option<i64> {
     (nanos != 0).then_some(nanos)
 }
 
-fn receive(
-    socket: &Socket,
-    buffer: &mut [u8; MAX_MESSAGE],
-) -> nix::Result<(usize, Option<Time<Real>>, Option<Time<Ptp>>)> {
+/// How long a packet is that came back, the driver's stamp and the card's.
+type Received = (usize, Option<Time<Real>>, Option<Time<Ptp>>);
+
+fn receive(socket: &Socket, buffer: &mut [u8; MAX_MESSAGE]) -> nix::Result<Received> {
     let mut parts = [IoSliceMut::new(buffer)];
     let mut space = nix::cmsg_space!([u8; 256]);
     let received = recvmsg::<SockaddrStorage>(

@@ -363,7 +363,12 @@ impl Transport {
             Some(senders) => heavy::filter(self.kind, senders, regulars, keep, first),
             None => heavy::strict(self.kind, regulars, keep, first),
         };
-        self.event.get_ref().attach_filter(&filter)
+        let socket = self.event.get_ref();
+        // Both at once may be more than the memory that the kernel gives a socket.
+        socket.attach_filter(&filter).or_else(|_| {
+            socket.detach_filter()?;
+            socket.attach_filter(&filter)
+        })
     }
 
     /// Asks for the driver's stamps of event messages sent from now on, or no longer.

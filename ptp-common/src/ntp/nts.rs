@@ -229,7 +229,8 @@ impl<'a> Parts<'a> {
             let field = field.map_err(|at| NtsError::Field(HEADER_LENGTH + at))?;
             match field.kind {
                 field::UNIQUE_IDENTIFIER => {
-                    if identifier.replace(field.value).is_some() {
+                    let before = identifier.replace(field.value);
+                    if before.is_some() {
                         return Err(NtsError::TwoIdentifiers);
                     }
                 }

@@ -26,6 +26,9 @@ const PROTOCOL: u16 = 17;
 
 /// What programs ask a packet, and do to it, where they meet it.
 pub trait Hook {
+    /// Whether nobody has heard of the packet before.
+    const IS_FIRST: bool;
+
     /// The interface by which it came.
     fn ifindex(&self) -> u32;
 
@@ -70,6 +73,8 @@ impl AtTc<'_> {
 }
 
 impl Hook for AtTc<'_> {
+    const IS_FIRST: bool = false;
+
     #[inline(always)]
     fn ifindex(&self) -> u32 {
         // SAFETY: the program's context; the verifier checks the field access.
@@ -184,6 +189,8 @@ impl AtXdp<'_> {
 }
 
 impl Hook for AtXdp<'_> {
+    const IS_FIRST: bool = true;
+
     #[inline(always)]
     fn ifindex(&self) -> u32 {
         self.0.ingress_ifindex() as u32

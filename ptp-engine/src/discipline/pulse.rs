@@ -204,7 +204,7 @@ impl<C: Clock> Discipline<C> {
             let utc = free.since_epoch() - interval.middle();
             let second = i64::try_from(utc.as_scaled_nanos() / PERIOD.as_scaled_nanos());
             let of_day = second.unwrap_or(0).rem_euclid(DAY);
-            if of_day < LEAP_AFTER || of_day >= DAY - LEAP_BEFORE {
+            if !(LEAP_AFTER..DAY - LEAP_BEFORE).contains(&of_day) {
                 return Hint::Leap;
             }
         }

@@ -165,7 +165,7 @@ impl AdaptiveServo {
         if change.is_of_time() {
             let pace = self.pace();
             if let Some(estimator) = &self.estimator {
-                self.causal.forget_contradicting(estimator.offset(at), at, pace);
+                self.causal.forget_contradicting(estimator.offset(at), change.at, at, pace);
             }
             self.is_stepped = true;
         }
@@ -203,6 +203,9 @@ impl AdaptiveServo {
             width - error
         } else {
             self.outside = 0;
+            if estimator.suspected().is_none() {
+                self.causal.is_calm(width);
+            }
             return;
         };
         self.outside += 1;

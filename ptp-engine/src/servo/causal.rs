@@ -164,8 +164,10 @@ pub(crate) struct Causal {
     origin: Option<Duration>,
     forward: Side,
     backward: Side,
-    /// Upper minus lower bound when time stepped last.
+    /// Upper minus lower bound when time stepped last ...
     width_ns: Option<f64>,
+    /// ... and when nothing was in doubt last.
+    usual_width_ns: f64,
     peer_delays: Vec<f64>,
     next_peer: usize,
     contradictions: u64,
@@ -181,6 +183,7 @@ impl Causal {
             forward: Side::new(1.0),
             backward: Side::new(-1.0),
             width_ns: None,
+            usual_width_ns: 0.0,
             peer_delays: Vec::new(),
             next_peer: 0,
             contradictions: 0,
@@ -307,21 +310,34 @@ impl Causal {
         }
     }
 
-    /// The offset is known to be `offset` at `now`, though time has stepped: what contradicts that is of
-    /// before.
-    pub(super) fn forget_contradicting(&mut self, offset: Duration, now: Time<Free>, pace: Pace) {
+    /// Time has stepped at `since`, and is believed to be `offset` at `now`: what is of before and contradicts that
+    /// bounds it no more. What is of since then and contradicts it may be right all the same.
+    pub(super) fn forget_contradicting(
+        &mut self,
+        offset: Duration,
+        since: Time<Free>,
+        now: Time<Free>,
+        pace: Pace,
+    ) {
         let Some(origin) = self.origin else { return };
         let ns = (offset - origin).as_nanos_f64();
         self.remember_width(now, pace);
         for side in [&mut self.forward, &mut self.backward] {
             side.append_contradicting();
             let sign = side.sign;
-            let mut samples = core::mem::take(&mut side.samples);
-            samples.retain(|sample| {
-                side.tightest([sample], now, pace).is_some_and(|bound| bound >= sign * ns)
-            });
-            side.samples = samples;
+            for sample in core::mem::take(&mut side.samples) {
+                if side.tightest([&sample], now, pace).is_some_and(|bound| bound >= sign * ns) {
+                    side.samples.push_back(sample);
+                } else if sample.at >= since {
+                    side.contradicting.push(sample);
+                }
+            }
         }
+    }
+
+    /// Nothing is in doubt, and the interval is so wide.
+    pub(super) fn is_calm(&mut self, width: Duration) {
+        self.usual_width_ns = width.as_nanos_f64();
     }
 
     fn remember_width(&mut self, now: Time<Free>, pace: Pace) {
@@ -373,7 +389,8 @@ impl Causal {
             let width = self.width_ns.unwrap_or(0.0);
             (lo, hi) = (hi - width, lo + width);
         }
-        let width = hi - lo;
+        // Where one way alone tells of a step, it also makes the interval narrower than any round trip is.
+        let width = (hi - lo).max(self.usual_width_ns);
         let sides = [&self.forward, &self.backward];
         let contradicting = sides.map(|side| side.contradiction(now, pace));
         let since =
@@ -417,156 +434,4 @@ pub(super) fn trust(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{servo::LocalTime, stamp::StampSource};
-    use ptp_common::time::Ptp;
-
-    const PACE: Pace = Pace { rate_ppb: 0.0, error_ppb: 1_000.0, least_error_ppb: 1_000.0 };
-
-    /// A link whose truth is known: the local scale is `offset` ahead.
-    struct Bench {
-        causal: Causal,
-        now: i64,
-        offset: i64,
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            let causal = Causal::new(&Options::default());
-            Self { causal, now: 1_000_000_000_000, offset: 5_000_000_000 }
-        }
-
-        fn local(&self) -> LocalTime {
-            let mono = Time::from_nanos(self.now);
-            let source = StampSource::Simulated;
-            LocalTime { mono, clock: Time::ZERO, source, doubt: Duration::ZERO }
-        }
-
-        fn truth(&self) -> Time<Ptp> {
-            Time::from_nanos(self.now - self.offset)
-        }
-
-        fn sync(&mut self, delay: i64) {
-            self.now += 100_000_000;
-            let (t1, t2) = (self.truth() - Duration::from_nanos(delay), self.local());
-            let (sequence_id, log_interval) = (0, None);
-            let correction = Duration::ZERO;
-            let input = SyncInput { t1, t2, sequence_id, log_interval, correction };
-            self.causal.sync(&input, PACE);
-        }
-
-        fn delay(&mut self, delay: i64) {
-            self.now += 100_000_000;
-            let (t4, t3) = (self.truth() + Duration::from_nanos(delay), self.local());
-            let input = DelayInput { t3, t4, sequence_id: 0, correction: Duration::ZERO };
-            self.causal.delay(&input, PACE);
-        }
-
-        fn interval(&self) -> Interval {
-            self.causal.interval(Time::from_nanos(self.now), PACE, None).unwrap()
-        }
-
-        fn holds(&self) -> bool {
-            self.interval().contains(Duration::from_nanos(self.offset))
-        }
-    }
-
-    #[test]
-    fn width_is_the_fastest_packet_of_either_way() {
-        let mut bench = Bench::new();
-        for (forward, backward) in [(30_000, 50_000), (10_000, 70_000), (40_000, 20_000)] {
-            bench.sync(forward);
-            bench.delay(backward);
-        }
-        let Interval { lo, hi } = bench.interval();
-        assert!(bench.holds());
-        let width = (hi - lo).as_nanos();
-        assert!((30_000..31_000).contains(&width), "{width}");
-    }
-
-    #[test]
-    fn nothing_is_said_before_both_ways_are_known() {
-        let mut bench = Bench::new();
-        bench.sync(10_000);
-        assert_eq!(bench.causal.interval(Time::from_nanos(bench.now), PACE, None), None);
-    }
-
-    #[test]
-    fn interval_widens_with_age_on_both_sides() {
-        let mut bench = Bench::new();
-        bench.sync(10_000);
-        bench.delay(10_000);
-        let width = |bench: &Bench| (bench.interval().half_width()).as_nanos();
-        let before = width(&bench);
-        bench.now += 10_000_000_000;
-        assert_eq!(width(&bench) - before, 10_000);
-    }
-
-    #[test]
-    fn a_lying_stamp_is_counted_and_forgotten_with_the_next_honest_one() {
-        let mut bench = Bench::new();
-        for _ in 0..4 {
-            bench.sync(10_000);
-            bench.delay(10_000);
-        }
-        bench.sync(-1_000_000_000);
-        assert!(bench.holds() && bench.causal.is_contradicted());
-        assert!(bench.interval().half_width() > Duration::from_millis(400));
-        bench.sync(10_000);
-        assert!(bench.holds() && !bench.causal.is_contradicted());
-        assert!(bench.interval().half_width() < Duration::from_micros(11));
-        assert_eq!(bench.causal.contradictions(), 1);
-    }
-
-    #[test]
-    fn a_step_of_any_size_beyond_the_path_is_inside_at_once_and_then_the_rule() {
-        for by in [25_000, 1_000_000, -1_000_000, 1_000_000_000, -100_000_000_000] {
-            let mut bench = Bench::new();
-            for _ in 0..100 {
-                bench.sync(10_000);
-                bench.delay(10_000);
-            }
-            bench.offset += by;
-            for n in 0..24 {
-                bench.sync(10_000);
-                bench.delay(10_000);
-                assert!(bench.holds(), "{by}, {n}: {:?}", bench.interval());
-            }
-            assert!(bench.interval().half_width() < Duration::from_micros(20), "{by}");
-        }
-    }
-
-    #[test]
-    fn a_link_delay_stands_for_the_way_back() {
-        let mut bench = Bench::new();
-        for _ in 0..4 {
-            bench.sync(12_000);
-        }
-        bench.causal.peer_delay(&PeerDelayInput {
-            mono: Time::from_nanos(bench.now),
-            mean_link_delay: Duration::from_nanos(11_000),
-            neighbor_rate_ratio: None,
-        });
-        assert!(bench.holds());
-        assert!((11_000..11_500).contains(&bench.interval().half_width().as_nanos()));
-    }
-
-    #[test]
-    fn a_promise_of_symmetry_tightens_the_bound_and_is_named() {
-        let interval =
-            Interval { lo: Duration::from_nanos(-5_000), hi: Duration::from_nanos(5_000) };
-        let (error, precision) = (Duration::from_nanos(10), Duration::from_nanos(50));
-        let mut options = Options::default();
-        let plain = trust(interval, error, precision, false, &options);
-        assert_eq!((plain.bound.as_nanos(), plain.basis), (5_000, Basis::Causality));
-        options.asymmetry_limit = Some(Duration::from_nanos(300));
-        let promised = trust(interval, error, precision, false, &options);
-        assert_eq!((promised.bound.as_nanos(), promised.basis), (350, Basis::AsymmetryLimit));
-        // An estimate that causality has refuted promises nothing.
-        let refuted = trust(interval, error, precision, true, &options);
-        assert_eq!(refuted.basis, Basis::Causality);
-        options.asymmetry_limit = Some(Duration::from_millis(1));
-        assert_eq!(trust(interval, error, precision, false, &options).basis, Basis::Causality);
-    }
-}
+mod tests;

@@ -126,8 +126,15 @@ fn nic() {
     assert!(filters.contains(&json!("none")) && filters.len() > 1, "{before}");
     let off = json!({"tx": "off", "rx": "none"});
     assert_eq!((&before["now"], before["tx_hardware"].as_bool()), (&off, Some(true)), "{before}");
-    let on = one(&["--tx", "on", "--rx", "all"]);
-    assert_eq!((&on["before"], &on["now"]), (&off, &json!({"tx": "on", "rx": "all"})), "{on}");
+    // This card stamps messages of PTP and nothing else.
+    assert!(
+        filters.contains(&json!("ptpv2-event")) && !filters.contains(&json!("all")),
+        "{before}"
+    );
+    refuses(command(&["phc", "nic", interface, "--rx", "all"]), &[interface, "ptpv2-event"]);
+    let on = one(&["--tx", "on", "--rx", "ptpv2-event"]);
+    let told = json!({"tx": "on", "rx": "ptpv2-event"});
+    assert_eq!((&on["before"], &on["now"]), (&off, &told), "{on}");
     // What it cannot do is refused and changes nothing, and what is not named stays as it is.
     refuses(
         command(&["phc", "nic", interface, "--tx", "onestep-p2p"]),

@@ -45,6 +45,9 @@ const CONTROL: u64 = 0x37a;
 const RAISE: u8 = 0x1c;
 /// Later than the agent was built.
 const LATER: i64 = 2_208_988_800 * SECOND;
+/// What is known of these pulses: the emulated processor wakes up, writes and takes the interrupt in 77 to 98 us.
+const KNOWN: [&str; 6] =
+    ["--pps-delay", "70000", "--pps-lateness", "40000", "--pps-jitter", "1000000"];
 const PATIENCE: Duration = Duration::from_secs(90);
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -306,7 +309,7 @@ fn follow(clock: &str, nmea: Option<&str>, more: &[&str]) -> Agent {
     if let Some(nmea) = nmea {
         arguments.extend(["--nmea", nmea]);
     }
-    arguments.extend(["--pps-lateness", "300000", "--pps-jitter", "1000000"]);
+    arguments.extend(KNOWN);
     arguments.extend(more);
     let mut command = agent_command(&arguments);
     Agent::from_running(Running::start("agent", &mut command))
@@ -345,7 +348,8 @@ fn follows() {
     );
     assert_eq!((&sample["source"], &sample["rx_source"]), (&json!("pps"), &json!("pps")));
     let mean = summary["offset_ns"]["mean"].as_f64().expect("a mean");
-    assert!(mean.abs() < 300_000.0 && lock_s < 60.0, "{summary}");
+    // The clock shows what the interrupt takes, beside the second at which it is raised.
+    assert!((60_000.0..130_000.0).contains(&mean) && lock_s < 60.0, "{summary}");
 }
 
 /// The pulse is of a clock that nobody steers, and the system's begins 1.4 s behind it and 30 ppm slow.
@@ -377,7 +381,7 @@ fn steers() {
         json!({"time_to_lock_s": lock_s, "n": errors.len(), "mean_ns": mean,
         "sd_ns": sd, "max_abs_ns": errors.iter().map(|it| it.abs()).max(), "status": kernel.status}),
     );
-    assert!(mean.abs() < 300_000.0, "{errors:?}");
+    assert!(mean.abs() < 40_000.0, "{errors:?}");
     assert_eq!(kernel.status & libc::STA_UNSYNC, 0, "{kernel:?}");
 }
 
@@ -409,22 +413,10 @@ fn numbered_by_ptp() {
     let file = "/tmp/pps-ptp.toml";
     fs::write(file, "[clock]\nearliest = 2020-01-01\n").expect("a file in /tmp");
     let arguments = [
-        "--config",
-        file,
-        "run",
-        "-i",
-        "ptp0",
-        "--follow",
-        "pps",
-        "--pps",
-        DEVICE,
-        "--clock",
+        "--config", file, "run", "-i", "ptp0", "--follow", "pps", "--pps", DEVICE, "--clock",
         "virtual",
-        "--pps-lateness",
-        "300000",
-        "--pps-jitter",
-        "1000000",
     ];
+    let arguments = [&arguments[..], &KNOWN].concat();
     let mut agent = Agent::start_only(&world.wire.client, &arguments);
     let lock_s = time_to_lock(&agent);
     let samples = agent.wait_for_samples(agent.mark(), PATIENCE, 20);
@@ -452,7 +444,7 @@ fn hardware() {
     let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let offsets: Vec<i64> = lines.filter_map(|line| line["offset_ns"].as_i64()).collect();
     figure("pps_follow_phc", json!({"time_to_lock_s": lock_s, "offsets_ns": offsets}));
-    assert!(offsets.len() == 20 && offsets.iter().all(|it| it.abs() < 500_000), "{offsets:?}");
+    assert!(offsets.len() == 20 && offsets.iter().all(|it| it.abs() < 60_000), "{offsets:?}");
 }
 
 fn refused() {

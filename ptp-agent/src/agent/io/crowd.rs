@@ -398,7 +398,7 @@ mod tests {
     fn in_a_flood_of_ever_other_senders_those_pass_who_asked_before() {
         let mut crowd = Crowd::default();
         let (mut dropped, mut honest, mut others) = (0, [0, 0], 0);
-        for n in 0..600_000_i64 {
+        for n in 0..900_000_i64 {
             let now = Time::ZERO + Duration::from_nanos(n * 10_000);
             let is_flood = (200_000..500_000).contains(&n);
             if n % 5_000 == 0 {

@@ -142,7 +142,8 @@ impl NtpIo {
         let mut listeners = Vec::new();
         for protocol in [Protocol::Ntp, Protocol::Ptp] {
             let is_asked_so = config.peers.iter().any(|peer| peer.carrier.protocol() == protocol);
-            if !is_asked_so && !(config.serves && protocol == Protocol::Ntp) {
+            let is_needed = is_asked_so || config.serves && protocol == Protocol::Ntp;
+            if !is_needed {
                 continue;
             }
             let loaded = Programs::load(Options {

@@ -244,6 +244,11 @@ impl PulseIo {
         &self.config
     }
 
+    /// Its device, as samples name it where others name an interface.
+    pub fn name(&self) -> &str {
+        self.config.source.path().to_str().unwrap_or("?")
+    }
+
     /// Totals.
     pub fn counts(&self) -> PulseIoCounts {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);

@@ -11,6 +11,7 @@ use super::{
     noise::Noise,
     routes::Routes,
 };
+use crate::math;
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
 use crate::prelude::*;
@@ -194,16 +195,19 @@ impl Estimator {
 
     /// Since when something may be different that has not been judged yet.
     pub(super) fn suspected(&self) -> Option<Time<Free>> {
-        let suspicion = self.suspicion.and_then(|suspicion| {
-            self.history.since(suspicion.since).next().map(|observation| observation.at)
-        });
-        self.doubted.into_iter().chain([suspicion]).flatten().min()
+        self.doubted.into_iter().chain([self.in_question()]).flatten().min()
     }
 
-    /// Since when something may be different, or was taken for possible lately: a judgement may be wrong too, and what
-    /// was seen before it be of another time.
+    fn in_question(&self) -> Option<Time<Free>> {
+        let suspicion = self.suspicion?;
+        self.history.since(suspicion.since).next().map(|observation| observation.at)
+    }
+
+    /// Each instant since which something may be different, or was taken for possible lately: a judgement may be wrong
+    /// too, and what was seen before it be of another time; and while one change is in question another one may come.
     pub(super) fn doubted(&self) -> impl Iterator<Item = Time<Free>> + use<> {
-        [self.suspected(), self.questioned].into_iter().flatten()
+        let [forward, backward] = self.doubted;
+        [forward, backward, self.in_question(), self.questioned].into_iter().flatten()
     }
 
     /// The estimate was impossible by `by` nanoseconds.
@@ -252,7 +256,7 @@ impl Estimator {
         if self.suspicion.is_none()
             && let Some(since) = since
         {
-            let run = (LN_BY_CHANCE / self.wild_share.ln()).ceil() as u64;
+            let run = (LN_BY_CHANCE / math::ln(self.wild_share)).ceil() as u64;
             let (opened, again) = (number, number);
             self.suspicion = Some(Suspicion { since, opened, again, is_calm: false, run });
             self.bank.is_in_question = true;
