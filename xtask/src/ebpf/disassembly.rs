@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     fn text(bytes: [u8; INSTRUCTION]) -> String {
-        Instruction::parse(&bytes).expect("the length is right").to_string()
+        Instruction::parse(&bytes, true).expect("the length is right").to_string()
     }
 
     // The bytes and their meaning are what llvm-objdump shows of compiled programs.
@@ -300,5 +300,17 @@ mod tests {
     fn what_is_no_object_is_refused() {
         assert!(describe(b"").is_err());
         assert!(describe(&[0x7f; 200]).is_err());
+    }
+
+    #[test]
+    fn the_same_instruction_has_its_fields_in_either_byte_order() {
+        // r2 = 0x01020304, r1 += r2 with an offset that is not used.
+        let little = [[0xb7, 0x02, 0, 0, 4, 3, 2, 1], [0x0f, 0x21, 2, 1, 0, 0, 0, 0]];
+        let big = [[0xb7, 0x20, 0, 0, 1, 2, 3, 4], [0x0f, 0x12, 1, 2, 0, 0, 0, 0]];
+        for (little, big) in little.iter().zip(&big) {
+            let [one, other] = [Instruction::parse(little, true), Instruction::parse(big, false)]
+                .map(|it| it.expect("the length is right").to_string());
+            assert_eq!(one, other);
+        }
     }
 }

@@ -184,7 +184,8 @@ fn base_image(machine: Machine, programs: &Programs, root: &Path) -> Result<Vec<
         count += 1;
     }
     ensure!(count > 0, "no recordings in {RECORDINGS}");
-    for directory in image::MOUNTED {
+    // Where ptp4l has a socket that only tells, since linuxptp 4.0.
+    for directory in image::MOUNTED.into_iter().chain(["/var/run"]) {
         image.add_directory(directory);
     }
     let mut bytes = Vec::new();
