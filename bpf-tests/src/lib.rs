@@ -11,10 +11,13 @@ pub mod clocks;
 pub mod forge;
 pub mod frames;
 pub mod hooks;
+#[cfg(feature = "host")]
 pub mod libbpf;
 pub mod links;
 pub mod load;
+#[cfg(feature = "host")]
 pub mod metadata;
+#[cfg(feature = "host")]
 pub mod neighbour;
 pub mod objects;
 pub mod prometheus;

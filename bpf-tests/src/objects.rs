@@ -2,7 +2,6 @@
 
 use std::{env, fs, path::PathBuf, sync::OnceLock};
 
-use aya::include_bytes_aligned;
 use nix::unistd::geteuid;
 use ptp_agent::capture::{self, CaptureError, Options, Programs};
 
@@ -30,7 +29,7 @@ pub fn objects() -> Vec<Object> {
 }
 
 /// The committed object for measurements.
-pub static BENCH_OBJECT: &[u8] = include_bytes_aligned!("../../ptp-agent/bpf/ptp-bench.bpf.o");
+pub use ptp_agent::bench::OBJECT as BENCH_OBJECT;
 
 /// Whether kernel programs can be loaded here.
 ///

@@ -187,7 +187,7 @@ impl Tap {
         // SAFETY: a plain structure for which zero is a valid value.
         let mut request: libc::ifreq = unsafe { mem::zeroed() };
         for (to, from) in request.ifr_name[..15].iter_mut().zip(name.bytes()) {
-            *to = from.cast_signed();
+            *to = from as libc::c_char;
         }
         request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as i16;
         // SAFETY: pointer to a structure that lives through the call, as the request wants it.

@@ -6,6 +6,18 @@
 //! inputs and returns actions.
 #![deny(unsafe_code)]
 
+// Clocks, stamps and the kernel's time structures are taken in words of 64 bits, and stamps go from one processor to
+// another in such words without a lock (see `in_flight` of the kernel programs): on a 32-bit machine a stamp could be
+// put together of two. A bound that may be false is worse than no agent.
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!(
+    "ptp-agent is for 64-bit machines: on 32-bit ones a stamp that another processor is writing may be read half, \
+     and the error bound would not hold"
+);
+
+#[macro_use]
+mod object;
+
 pub mod agent;
 pub mod answers;
 pub mod bench;

@@ -204,7 +204,8 @@ impl<C: Clock> Discipline<C> {
             servo.limit_frequency(clock.max_frequency_ppb());
         }
         let is_peer = |port: &PortConfig| port.delay_mechanism != DelayMechanism::E2e;
-        // A server answers at once, so there is no Sync to be aimed at, and its path is as warm as the own one.
+        // A server answers at once, so there is no Sync to be aimed at, and its path is nearly as warm as a primed one:
+        // the error is 0.05 us with primed requests and 1.1 us with others (veth, 16 a second).
         let choice = if config.ports.iter().any(is_peer) || !config.servers.is_empty() {
             strategy::Choice::Plain
         } else {

@@ -29,7 +29,6 @@ mod fair;
 pub mod instance;
 pub mod limits;
 pub mod link;
-#[cfg(any(test, target_os = "none"))]
 mod math;
 pub mod nmea;
 pub mod node;

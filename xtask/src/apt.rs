@@ -62,12 +62,24 @@ pub(crate) struct Candidate {
 #[derive(Debug)]
 pub(crate) struct Apt {
     directory: PathBuf,
+    /// Debian's name of another architecture than this machine's, whose packages these are. Nothing is taken to be
+    /// installed then.
+    architecture: Option<&'static str>,
 }
 
 impl Apt {
     /// Gets the lists of packages of `suites`, unless they are recent. Where a mirror no longer has a
     /// suite, the others are used.
     pub(crate) fn open(directory: &Path, suites: &[&str]) -> Result<Self> {
+        Self::open_for(directory, suites, None)
+    }
+
+    /// The same, of packages of another architecture.
+    pub(crate) fn open_for(
+        directory: &Path,
+        suites: &[&str],
+        architecture: Option<&'static str>,
+    ) -> Result<Self> {
         for program in ["apt-get", "apt-cache", "dpkg-deb"] {
             if find(program).is_none() {
                 bail!("there is no {program} here; Debian's kernels are downloaded with it");
@@ -77,7 +89,10 @@ impl Apt {
             fs::create_dir_all(directory.join(part))
                 .with_context(|| format!("cannot make {}", directory.display()))?;
         }
-        let this = Self { directory: directory.to_owned() };
+        if architecture.is_some() {
+            fs::write(directory.join("status"), "").context("cannot write to the cache")?;
+        }
+        let this = Self { directory: directory.to_owned(), architecture };
         let sources = sources(&Mirrors::of_this_machine(), suites);
         let file = directory.join("sources.list");
         let stamp = directory.join("updated");
@@ -157,6 +172,13 @@ impl Apt {
 
     fn options(&self) -> Vec<OsString> {
         let directory = self.directory.display();
+        let other = self.architecture.map_or_else(Vec::new, |architecture| {
+            vec![
+                format!("APT::Architecture={architecture}"),
+                format!("APT::Architectures={architecture}"),
+                format!("Dir::State::status={directory}/status"),
+            ]
+        });
         [
             format!("Dir::Etc::sourcelist={directory}/sources.list"),
             format!("Dir::Etc::sourceparts={directory}/sources.list.d"),
@@ -170,6 +192,7 @@ impl Apt {
             "Acquire::Retries=3".to_owned(),
         ]
         .into_iter()
+        .chain(other)
         .flat_map(|option| ["-o".into(), option.into()])
         .chain(["-q".into()])
         .collect()

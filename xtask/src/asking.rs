@@ -3,7 +3,7 @@
 //! all of them alike; one line of JSON for each run, and a table of the medians with their ratio to end to end.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitCode, Stdio},
 };
 
@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     /// Exchanges per second, log2
     #[arg(long, value_name = "LOG", value_delimiter = ',', allow_negative_numbers = true, default_values_t = [-7, -4, 0])]
     rate: Vec<i8>,
-    /// Only these ways: e2e, csptp, csptp-agent, sptp, sptp-agent, csptp-cold, sptp-cold
+    /// Only these ways: e2e, csptp, csptp-agent, sptp, sptp-agent
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
     /// This agent, instead of one that is built first
@@ -35,15 +35,13 @@ pub(crate) struct Arguments {
 }
 
 /// A way, and what the laboratory is told for it. The first is what the others are held against. `-agent`: the agent
-/// answers instead of the kernel; `-cold`: requests are as unprepared as the kernel's answers.
-const WAYS: [(&str, &[&str]); 7] = [
+/// answers instead of the kernel.
+const WAYS: [(&str, &[&str]); 5] = [
     ("e2e", &[]),
     ("csptp", &["--ask", "csptp"]),
     ("csptp-agent", &["--ask", "csptp", "--kernel-answers", "off"]),
-    ("csptp-cold", &["--ask", "csptp", "--strategy", "cold"]),
     ("sptp", &["--ask", "sptp"]),
     ("sptp-agent", &["--ask", "sptp", "--kernel-answers", "off"]),
-    ("sptp-cold", &["--ask", "sptp", "--strategy", "cold"]),
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -87,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// The root of the mean square of the true error without the outermost, ns; `None` where there was none.
-fn one(agent: &PathBuf, rate: i8, seconds: u32, options: &[&str]) -> Result<Option<f64>> {
+fn one(agent: &Path, rate: i8, seconds: u32, options: &[&str]) -> Result<Option<f64>> {
     let mut command = mortal(agent);
     command.args(["lab", "--json", "--no-html", "--no-tui", "--duration", &seconds.to_string()]);
     command.args([&format!("--log-sync-interval={rate}"), "--drift=0", "--offset=0"]);

@@ -42,9 +42,36 @@ const TRANSPARENT: &str = "ptp-transparent";
 /// Makes answers of requests.
 const ANSWERS: &str = "ptp-answers";
 
+/// The byte order of the machines that objects are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Little,
+    Big,
+}
+
+impl Order {
+    const ALL: [Self; 2] = [Self::Little, Self::Big];
+
+    /// As the compiler calls it.
+    const fn target(self) -> &'static str {
+        match self {
+            Self::Little => "bpfel-unknown-none",
+            Self::Big => "bpfeb-unknown-none",
+        }
+    }
+
+    /// Where its objects are, in a directory of objects.
+    const fn directory(self) -> &'static str {
+        match self {
+            Self::Little => "",
+            Self::Big => "big-endian/",
+        }
+    }
+}
+
 /// Where the object of a binary is committed, below the workspace.
-fn committed(binary: &str) -> String {
-    format!("ptp-agent/bpf/{binary}.bpf.o")
+fn committed(order: Order, binary: &str) -> String {
+    format!("ptp-agent/bpf/{}{binary}.bpf.o", order.directory())
 }
 
 #[derive(clap::Subcommand)]
@@ -59,15 +86,23 @@ pub(crate) fn run(command: &Command) -> Result<ExitCode> {
     let toolchain = ready()?;
     match command {
         Command::Build => {
-            build(&toolchain)?;
-            for binary in OBJECTS {
-                let committed = committed(binary);
-                fs::copy(fresh(binary), workspace().join(&committed))
-                    .with_context(|| format!("cannot write {committed}"))?;
-                println!("wrote {committed}");
+            for order in Order::ALL {
+                build(&toolchain, order)?;
+                for binary in OBJECTS {
+                    let committed = committed(order, binary);
+                    let directory = workspace().join("ptp-agent/bpf").join(order.directory());
+                    fs::create_dir_all(directory)?;
+                    fs::copy(fresh(order, binary), workspace().join(&committed))
+                        .with_context(|| format!("cannot write {committed}"))?;
+                    println!("wrote {committed}");
+                }
             }
         }
-        Command::Check => check(&toolchain).map(drop)?,
+        Command::Check => {
+            for order in Order::ALL {
+                check_order(&toolchain, order)?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -82,25 +117,29 @@ pub(crate) fn ready() -> Result<Toolchain> {
     Ok(toolchain)
 }
 
-/// Rebuild the objects and compare them with the committed ones. Returns where the new object of the
-/// programs that stamp packets is.
+/// Rebuild the objects for machines like this one and compare them with the committed ones. Returns where the new
+/// object of the programs that stamp packets is. Those for the other byte order are of the same source, and made by the
+/// same command; `ebpf check` rebuilds them too.
 pub(crate) fn check(toolchain: &Toolchain) -> Result<PathBuf> {
-    build(toolchain)?;
-    for binary in OBJECTS {
-        compare(binary)?;
-    }
-    Ok(fresh(AGENT))
+    let order = if cfg!(target_endian = "little") { Order::Little } else { Order::Big };
+    check_order(toolchain, order)?;
+    Ok(fresh(order, AGENT))
+}
+
+fn check_order(toolchain: &Toolchain, order: Order) -> Result<()> {
+    build(toolchain, order)?;
+    OBJECTS.iter().try_for_each(|binary| compare(order, binary))
 }
 
 /// Compare the freshly built object of a binary with the committed one.
-fn compare(binary: &str) -> Result<()> {
-    let committed = committed(binary);
+fn compare(order: Order, binary: &str) -> Result<()> {
+    let committed = committed(order, binary);
     let describe = |path: &Path| -> Result<String> {
         let object = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         disassembly::describe(&object)
             .with_context(|| format!("cannot understand {}", path.display()))
     };
-    let (old, new) = (describe(&workspace().join(&committed))?, describe(&fresh(binary))?);
+    let (old, new) = (describe(&workspace().join(&committed))?, describe(&fresh(order, binary))?);
     if old != new {
         let difference = TextDiff::from_lines(&old, &new);
         print!(
@@ -123,12 +162,12 @@ fn compare(binary: &str) -> Result<()> {
 }
 
 /// Where the freshly built object of a binary is.
-fn fresh(binary: &str) -> PathBuf {
-    target_directory().join("ebpf").join(format!("{binary}.bpf.o"))
+fn fresh(order: Order, binary: &str) -> PathBuf {
+    target_directory().join("ebpf").join(order.directory()).join(format!("{binary}.bpf.o"))
 }
 
 /// Build the kernel programs, each binary's object to where [`fresh`] says.
-fn build(toolchain: &Toolchain) -> Result<()> {
+fn build(toolchain: &Toolchain, order: Order) -> Result<()> {
     println!("compiler: {}; linker: bpf-linker {LINKER_VERSION}", toolchain.describe());
     let source = workspace().join("ptp-ebpf");
     let target = target_directory().join("ebpf");
@@ -142,15 +181,18 @@ fn build(toolchain: &Toolchain) -> Result<()> {
         "--locked".to_owned(),
         "--target-dir".to_owned(),
         target.display().to_string(),
+        "--target".to_owned(),
+        order.target().to_owned(),
         "--config".to_owned(),
-        format!("target.bpfel-unknown-none.rustflags=[{}]", flags.join(",")),
+        format!("target.{}.rustflags=[{}]", order.target(), flags.join(",")),
     ];
     // The one with the log first: what is linked in the end is what everything else reads.
     let take = |binary: &str, object: &str| {
-        let linked = target.join("bpfel-unknown-none/release").join(binary);
+        let linked = target.join(order.target()).join("release").join(binary);
         let bytes =
             fs::read(&linked).with_context(|| format!("cannot read {}", linked.display()))?;
-        let stripped = fresh(object);
+        let stripped = fresh(order, object);
+        fs::create_dir_all(stripped.parent().context("a file in a directory")?)?;
         fs::write(&stripped, strip::without_debug_information(&bytes)?)
             .with_context(|| format!("cannot write {}", stripped.display()))
     };
@@ -195,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_committed_objects_name_no_directory_of_the_machine_that_built_them() -> Result<()> {
-        for object in OBJECTS.map(committed) {
+        for object in Order::ALL.iter().flat_map(|order| OBJECTS.map(|it| committed(*order, it))) {
             let bytes = fs::read(workspace().join(&object))?;
             let text = String::from_utf8_lossy(&bytes);
             let here = workspace().display().to_string();
@@ -210,13 +252,35 @@ mod tests {
     #[test]
     fn the_committed_objects_have_programs_and_maps_and_no_debug_information() -> Result<()> {
         for binary in OBJECTS {
-            let object = committed(binary);
-            let bytes = fs::read(workspace().join(&object))?;
-            let description = disassembly::describe(&bytes)?;
-            assert!(description.contains("\nprogram "), "{object}: {description}");
-            let has_maps = description.contains("\nmap ");
-            assert_eq!(has_maps, ![HINTS, PROBE].contains(&binary), "{object}: {description}");
-            assert!(!String::from_utf8_lossy(&bytes).contains(".debug_"), "{object}");
+            for order in Order::ALL {
+                let object = committed(order, binary);
+                let bytes = fs::read(workspace().join(&object))?;
+                let description = disassembly::describe(&bytes)?;
+                assert!(description.contains("\nprogram "), "{object}: {description}");
+                if order == Order::Little {
+                    let has_maps = description.contains("\nmap ");
+                    assert_eq!(
+                        has_maps,
+                        ![HINTS, PROBE].contains(&binary),
+                        "{object}: {description}"
+                    );
+                }
+                assert!(!String::from_utf8_lossy(&bytes).contains(".debug_"), "{object}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn objects_of_both_byte_orders_have_the_same_programs() -> Result<()> {
+        for binary in OBJECTS {
+            let [little, big] = Order::ALL.map(|order| -> Result<Vec<String>> {
+                let bytes = fs::read(workspace().join(committed(order, binary)))?;
+                let description = disassembly::describe(&bytes)?;
+                let is_one = |line: &&str| line.starts_with("program ");
+                Ok(description.lines().filter(is_one).map(str::to_owned).collect())
+            });
+            assert_eq!(little?, big?, "{binary}");
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! emulator are downloaded as Debian packages and unpacked in the user's cache. What the guests say
 //! about their kernels is compared with the table in the documents.
 
+pub(crate) mod foreign;
 mod image;
 mod kernel;
 mod qemu;
@@ -31,10 +32,11 @@ use self::{
     image::Image,
     kernel::{Build, Kernel, SUITES, Series},
     qemu::{Ended, Guest, Qemu, Time},
-    table::Facts,
+    table::{Facts, Table},
 };
 use crate::{
     apt::Apt,
+    machine::Machine,
     process::{cargo, target_directory},
 };
 
@@ -106,7 +108,7 @@ pub(crate) fn prepare() -> Result<Ready> {
     let lock = File::create(cache.join("lock")).context("cannot write to the cache")?;
     lock.lock().context("cannot lock the cache")?;
     let apt = Apt::open(&cache.join("apt-kernels"), &SUITES)?;
-    let qemu = Qemu::get(&cache).context("no emulator")?;
+    let qemu = Qemu::get(&cache, Machine::X86).context("no emulator")?;
     println!("  QEMU {}", qemu.version);
     let mut kernels = Vec::new();
     let mut missing = Vec::new();
@@ -141,7 +143,7 @@ pub(crate) fn run(
         let mut on_line = on_line.lock().unwrap_or_else(PoisonError::into_inner);
         (*on_line)(&with_name(guest, line));
     };
-    let lab = Lab { ready, base: &base, directory: &directory, show: &show };
+    let lab = Lab { ready, base: &base, directory: &directory, show: &show, limit: LIMIT };
     let wanted = |name: &str| filter.is_empty() || filter.iter().any(|word| word == name);
     let series = ready.kernels.iter().map(|(series, kernel)| (What::Kernel(*series), kernel));
     let with_cards = [What::Clock, What::Pulse, What::Hardware, What::Cards];
@@ -176,7 +178,7 @@ pub(crate) fn run(
         lab.test_switch()?;
     }
     let facts = facts.into_inner().unwrap_or_else(PoisonError::into_inner);
-    table::check(&facts, update)
+    table::check(&Table::of_kernels(), &facts, update)
 }
 
 /// What a guest is for.
@@ -210,6 +212,8 @@ struct Lab<'a> {
     directory: &'a Path,
     /// Shows a line of a guest.
     show: &'a (dyn Fn(&str, &str) + Sync),
+    /// How long a guest may take on the host's clock.
+    limit: Duration,
 }
 
 /// One guest.
@@ -415,7 +419,7 @@ impl Lab<'_> {
             tests: job.tests,
             devices: job.devices,
             time: job.time,
-            limit: LIMIT,
+            limit: self.limit,
             stop: job.stop,
             log: &log,
         };
@@ -427,7 +431,7 @@ impl Lab<'_> {
         let how = match ended {
             Ended::Well | Ended::Stopped => return Ok(()),
             Ended::Early => "ended before its end".to_owned(),
-            Ended::TooLate => format!("did not end within {} s", LIMIT.as_secs()),
+            Ended::TooLate => format!("did not end within {} s", self.limit.as_secs()),
         };
         println!("  {name}: {how}; everything that it said is in {}", log.display());
         (self.show)(name, "test guest_comes_to_its_end ... FAILED");
@@ -462,7 +466,7 @@ struct Programs {
 
 #[derive(Deserialize)]
 struct Artifact {
-    target: Target,
+    target: Crate,
     profile: Profile,
     executable: Option<PathBuf>,
 }
@@ -474,7 +478,7 @@ struct Profile {
 }
 
 #[derive(Deserialize)]
-struct Target {
+struct Crate {
     name: String,
     kind: Vec<String>,
 }
@@ -489,19 +493,8 @@ fn programs() -> Result<Programs> {
     cargo(arguments.iter().copied()).quietly("build of the programs for the guests")?;
     arguments.extend(["--quiet", "--message-format", "json"]);
     let messages = cargo(arguments).output().context("the programs for the guests do not build")?;
-    let built: Vec<Artifact> =
-        messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let find = |kind: &str, name: &str| {
-        let is_it = |artifact: &&Artifact| {
-            let with_harness = artifact.profile.test == (kind == "test");
-            with_harness
-                && artifact.target.name == name
-                && artifact.target.kind.iter().any(|it| it == kind)
-        };
-        let executable =
-            built.iter().filter(is_it).find_map(|artifact| artifact.executable.clone());
-        executable.with_context(|| format!("cargo has built no {kind} {name}"))
-    };
+    let built = artifacts(&messages);
+    let find = |kind: &str, name: &str| find_artifact(&built, kind, name);
     let tests = TESTS.iter().map(|name| Ok(((*name).to_owned(), find("test", name)?)));
     Ok(Programs {
         agent: find("bin", "ptp-agent")?,
@@ -509,6 +502,22 @@ fn programs() -> Result<Programs> {
         helper: find("bin", "attach")?,
         tests: tests.collect::<Result<_>>()?,
     })
+}
+
+/// What cargo says that it has built.
+fn artifacts(messages: &str) -> Vec<Artifact> {
+    messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+fn find_artifact(built: &[Artifact], kind: &str, name: &str) -> Result<PathBuf> {
+    let is_it = |artifact: &&Artifact| {
+        let with_harness = artifact.profile.test == (kind == "test");
+        with_harness
+            && artifact.target.name == name
+            && artifact.target.kind.iter().any(|it| it == kind)
+    };
+    let executable = built.iter().filter(is_it).find_map(|artifact| artifact.executable.clone());
+    executable.with_context(|| format!("cargo has built no {kind} {name}"))
 }
 
 fn base_image(programs: &Programs) -> Result<Vec<u8>> {

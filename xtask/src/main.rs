@@ -9,6 +9,7 @@ mod conformance;
 mod ebpf;
 mod fuzz;
 mod kernels;
+mod machine;
 mod package;
 mod process;
 mod setup;

@@ -17,7 +17,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use self::stage::Stage;
-use crate::process::{cargo, command, command_in, find, target_directory, workspace};
+use crate::{
+    kernels::foreign,
+    machine::{Machine, Target},
+    process::{cargo, command, command_in, find, target_directory, workspace},
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -27,6 +31,10 @@ pub(crate) struct Arguments {
     /// Build a second time, from a clone in another directory, and compare the packages byte by byte
     #[arg(long)]
     twice: bool,
+    /// For another machine, by the compiler's name of it (aarch64-unknown-linux-musl, riscv64gc-unknown-linux-musl,
+    /// s390x-unknown-linux-gnu ...)
+    #[arg(long, conflicts_with_all = ["twice", "crates"])]
+    target: Option<String>,
     /// The crates instead, as they would be published, each built from its own package
     #[arg(long)]
     crates: bool,
@@ -47,8 +55,12 @@ pub(crate) struct Built {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let target = match &arguments.target {
+        Some(name) => Target::parse(name)?,
+        None => Target::of(Machine::own()?),
+    };
     if arguments.binary_only {
-        let binary = binary()?;
+        let binary = binary_for(&target)?;
         println!("{} ({})", binary.display(), size(&binary)?);
         return Ok(ExitCode::SUCCESS);
     }
@@ -58,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("{} in {}", CRATES.join(", "), target_directory().join("package").display());
         return Ok(ExitCode::SUCCESS);
     }
-    let built = build()?;
+    let built = build_for(&target)?;
     for file in [&built.package, &built.rpm, &built.binary] {
         println!("{} ({})", file.display(), size(file)?);
     }
@@ -100,40 +112,19 @@ fn size(file: &Path) -> Result<String> {
     Ok(format!("{:.2} MB", fs::metadata(file)?.len() as f64 / 1e6))
 }
 
-/// The agent without symbols and without need of any library. With musl where rustup has it,
-/// otherwise with glibc, which is larger and looks names up in its own way only.
+/// The agent for this machine, without symbols and without need of any library.
 pub(crate) fn binary() -> Result<PathBuf> {
-    let architecture = std::env::consts::ARCH;
-    let musl = format!("{architecture}-unknown-linux-musl");
-    let is_there = |target: &str| {
-        let libraries = command("rustc", ["--print", "target-libdir", "--target", target]).output();
-        libraries.is_some_and(|path| Path::new(path.trim()).is_dir())
-    };
-    if !is_there(&musl) && find("rustup").is_some() {
-        // Without a network this fails, and the other way remains.
-        let _ = command("rustup", ["target", "add", &musl]).quietly("rustup target add");
-    }
-    let (target, flags) = if is_there(&musl) {
-        (musl, "")
-    } else {
-        println!("  the target {musl} is not to be had: linking glibc statically");
-        (format!("{architecture}-unknown-linux-gnu"), "-C target-feature=+crt-static")
-    };
+    binary_for(&Target::of(Machine::own()?))
+}
+
+fn binary_for(target: &Target) -> Result<PathBuf> {
+    let arguments = ["build", "--release", "--package", "ptp-agent", "--bin", "ptp-agent"];
     // Where it was built is in no message of the program.
-    let flags = format!("{flags} {}", remapped_paths()?);
-    let arguments = "build --release --package ptp-agent --bin ptp-agent --target";
-    let build = cargo(arguments.split(' ').chain([target.as_str()]))
-        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
-    let mut build = build.env("RUSTFLAGS", flags.trim());
-    // The ciphers of TLS (ring) have some C in them, which needs nothing of a C library.
-    let compiler = format!("CC_{}", target.replace('-', "_"));
-    if find("musl-gcc").is_none() && std::env::var_os(&compiler).is_none() {
-        build = build.env(&compiler, "cc");
+    let build = target.cargo(&arguments, &remapped_paths()?)?;
+    if !build.env("CARGO_PROFILE_RELEASE_STRIP", "symbols").stream(|_| ())?.success() {
+        bail!("the agent could not be built for {}", target.name);
     }
-    if !build.stream(|_| ())?.success() {
-        bail!("the agent could not be built for {target}");
-    }
-    Ok(target_directory().join(target).join("release/ptp-agent"))
+    Ok(target_directory().join(&target.name).join("release/ptp-agent"))
 }
 
 /// Names of directories that are the same wherever it is built.
@@ -156,18 +147,22 @@ fn remapped_paths() -> Result<String> {
     Ok(flags.join(" "))
 }
 
-/// Builds the package.
+/// Builds the package for this machine.
 pub(crate) fn build() -> Result<Built> {
+    build_for(&Target::of(Machine::own()?))
+}
+
+fn build_for(target: &Target) -> Result<Built> {
     for (program, package) in [("dpkg-deb", "dpkg"), ("gzip", "gzip")] {
         if find(program).is_none() {
             bail!("{program} is needed to build the package (Debian's {package})");
         }
     }
-    let binary = binary()?;
+    let binary = binary_for(target)?;
     let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
     let stage = Stage::new(directory.path().join("ptp-agent"));
-    let (version, architecture) = (env!("CARGO_PKG_VERSION"), architecture()?);
-    lay_out(&stage, &binary, version)?;
+    let (version, architecture) = (env!("CARGO_PKG_VERSION"), target.machine.debian());
+    lay_out(&stage, target, &binary, version)?;
     stage.finish(version, architecture)?;
     let output = target_directory().join("package");
     fs::create_dir_all(&output)?;
@@ -178,7 +173,7 @@ pub(crate) fn build() -> Result<Built> {
     command("dpkg-deb", options.into_iter().chain(paths))
         .env("SOURCE_DATE_EPOCH", date.to_string())
         .quietly("dpkg-deb")?;
-    let rpm = rpm::build(&stage, version, date, &output)?;
+    let rpm = rpm::build(&stage, version, target.machine.name(), date, &output)?;
     Ok(Built { package, rpm, binary })
 }
 
@@ -188,26 +183,28 @@ fn source_date() -> u32 {
     date.and_then(|date| date.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Debian's name of this machine's architecture.
-fn architecture() -> Result<&'static str> {
-    match std::env::consts::ARCH {
-        "x86_64" => Ok("amd64"),
-        "aarch64" => Ok("arm64"),
-        "riscv64" => Ok("riscv64"),
-        other => bail!("no Debian architecture is known for {other}"),
-    }
-}
-
 /// Everything that is installed.
-fn lay_out(stage: &Stage, binary: &Path, version: &str) -> Result<()> {
+fn lay_out(stage: &Stage, target: &Target, binary: &Path, version: &str) -> Result<()> {
     let root = workspace();
     let deploy = root.join("docs/deploy");
     stage.program("usr/bin/ptp-agent", binary)?;
     stage.file("etc/ptp-agent.toml", fs::read(root.join("docs/ptp-agent.toml"))?)?;
     let unit = fs::read(deploy.join("ptp-agent.service"))?;
     stage.file("usr/lib/systemd/system/ptp-agent.service", unit)?;
+    // Another machine's program, run by an emulator of its processor.
+    let own = Machine::own()?;
+    let emulator =
+        (target.machine != own).then(|| foreign::emulator(target.machine)).transpose()?;
     let generate = |arguments: &[&str]| {
-        let said = command(binary, [&["generate"], arguments].concat()).output();
+        let arguments = [&["generate"], arguments].concat();
+        let said = match &emulator {
+            Some(emulator) => {
+                let program = std::iter::once(binary.as_os_str().to_owned());
+                command(emulator, program.chain(arguments.iter().map(OsString::from))).output()
+            }
+            None => command(binary, &arguments).output(),
+        };
+        let arguments = &arguments[1..];
         said.with_context(|| format!("ptp-agent generate {} failed", arguments.join(" ")))
     };
     for (shell, path) in [
@@ -229,7 +226,7 @@ fn lay_out(stage: &Stage, binary: &Path, version: &str) -> Result<()> {
     stage.file(&format!("{documents}/README.md"), fs::read(root.join("README.md"))?)?;
     stage.tree(&format!("{documents}/docs"), &root.join("docs"))?;
     stage.file(&format!("{documents}/copyright"), copyright(&root)?)?;
-    let linked = bill::linked()?;
+    let linked = bill::linked(&target.name)?;
     stage.file(&format!("{documents}/third-party"), bill::list(&linked))?;
     stage.file(&format!("{documents}/sbom.cdx.json"), bill::bill(&linked, version)?)?;
     stage.compressed(&format!("{documents}/changelog"), changelog(version))?;

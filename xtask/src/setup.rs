@@ -16,6 +16,7 @@ use self::packages::Package;
 use crate::{
     ebpf::toolchain::{self, LINKER_VERSION, Toolchain},
     kernels,
+    machine::Target,
     process::{cargo, command, find, is_root},
 };
 
@@ -36,6 +37,9 @@ pub(crate) struct Arguments {
     /// Also download what only the tests on other kernels need; it is not installed
     #[arg(long, conflicts_with = "check")]
     kernels: bool,
+    /// Also what building for another machine needs, by the compiler's name of it
+    #[arg(long, conflicts_with = "check")]
+    target: Option<String>,
     /// Also download newer peers of some tests than the system has; they are not installed
     #[arg(long, conflicts_with = "check")]
     peers: bool,
@@ -90,6 +94,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     if arguments.peers {
         peers::prepare()?;
+    }
+    if let Some(name) = &arguments.target {
+        let target = Target::parse(name)?;
+        target.add()?;
+        let packages = target.packages();
+        if packages.iter().any(|(_, program)| find(program).is_none()) {
+            let names: Vec<&str> = packages.iter().map(|(name, _)| name.as_str()).collect();
+            install_packages(&names, &format!("sudo apt-get install {}", names.join(" ")))?;
+        }
     }
     let plan = Plan::inspect(arguments);
     if plan.is_empty() {

@@ -21,6 +21,7 @@ use self::{
 };
 use crate::{
     ebpf, fuzz, kernels,
+    machine::Machine,
     package::{
         self,
         trial::{self, Verdict},
@@ -45,6 +46,9 @@ const TIME_LIMIT: Duration = Duration::from_secs(15 * 60);
 pub(crate) struct Arguments {
     /// What to run; everything but `kernels` and `package` if nothing is named
     groups: Vec<Group>,
+    /// Only guests of these architectures, with kernels of their own (for kernels)
+    #[arg(long, value_enum, value_name = "ARCH")]
+    arch: Vec<Machine>,
     /// Write what the guests say about their kernels into the documents (for kernels)
     #[arg(long)]
     update: bool,
@@ -146,7 +150,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         suite.step("fuzz targets", fuzz);
     }
     if arguments.groups.contains(&Group::Kernels) {
-        suite.step("kernels in guests", || guests(arguments.update, filter));
+        if arguments.arch.is_empty() {
+            suite.step("kernels in guests", || guests(arguments.update, filter));
+        }
+        for machine in &arguments.arch {
+            let name = format!("guest of {}", machine.name());
+            suite.step(&name, || foreign_guest(*machine, arguments.update));
+        }
     }
     if arguments.groups.contains(&Group::Package) {
         suite.step("package in a system", package_trial);
@@ -265,6 +275,19 @@ fn guests(update: bool, filter: &[OsString]) -> Result<Outcome> {
         tally.skip(reason);
     }
     let compared = kernels::run(&ready, filter, update, |line| {
+        println!("{line}");
+        tally.read(line);
+    });
+    if let Err(error) = &compared {
+        println!("{error:#}");
+    }
+    tally.count_one(compared.is_ok());
+    Ok(Outcome::Ran { tally })
+}
+
+fn foreign_guest(machine: Machine, update: bool) -> Result<Outcome> {
+    let mut tally = Tally::default();
+    let compared = kernels::foreign::run(machine, update, |line| {
         println!("{line}");
         tally.read(line);
     });

@@ -46,8 +46,9 @@ fn flood(socket: &impl AsRawFd, frame: &[u8], rate: u64, seconds: Duration) -> u
     let begin = Instant::now();
     let mut sent = 0_u64;
     while begin.elapsed() < seconds {
-        if rate > 0 {
-            let due = begin + Duration::from_nanos(sent * 1_000_000_000 / rate);
+        // Without a rate nothing is waited for.
+        if let Some(due_ns) = (sent * 1_000_000_000).checked_div(rate) {
+            let due = begin + Duration::from_nanos(due_ns);
             while Instant::now() < due {
                 std::hint::spin_loop();
             }

@@ -89,7 +89,10 @@ impl Packet {
             interface: record.ifindex,
             direction: record.direction,
             vlan: (record.vlan_count > 0).then_some(record.vlan[0] & 0x0fff),
-            between: Some((address(record, &record.source), address(record, &record.destination))),
+            between: Some((
+                address_of(record, &record.source),
+                address_of(record, &record.destination),
+            )),
             bytes: record.message(),
             stamp: *stamp,
             real: *real,
@@ -98,7 +101,7 @@ impl Packet {
 }
 
 /// One of a record's addresses.
-fn address(record: &Record, octets: &[u8; 16]) -> Address {
+pub(super) fn address_of(record: &Record, octets: &[u8; 16]) -> Address {
     let [a, b, c, d, e, f, ..] = *octets;
     let ip: IpAddr = match record.network {
         Network::Ethernet => return Address::Mac([a, b, c, d, e, f]),

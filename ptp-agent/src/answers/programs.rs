@@ -28,7 +28,7 @@ use crate::capture::{
 use crate::sys::bpf::tcx_programs;
 
 /// The programs as compiled by `cargo xtask ebpf build`.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-answers.bpf.o");
+pub static OBJECT: &[u8] = kernel_programs!("ptp-answers");
 
 /// The program at TC ingress.
 pub const ANSWERS: &str = "ptp_answers_tc";

@@ -25,7 +25,7 @@ use crate::capture::{CaptureError, Features};
 use crate::publish::Format;
 
 /// The programs of `ptp-ebpf/src/bench.rs` as compiled by `cargo xtask ebpf build`.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-bench.bpf.o");
+pub static OBJECT: &[u8] = kernel_programs!("ptp-bench");
 
 /// Arguments of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]

@@ -18,11 +18,19 @@ use super::programs::{CaptureError, kernel_release};
 use crate::sys::bpf::{INSTRUCTION, link_native_xdp, load_device_bound_xdp};
 
 /// The object as compiled by `cargo xtask ebpf build`.
-pub static HINTS_OBJECT: &[u8] = include_bytes!("../../bpf/ptp-hints.bpf.o");
+pub static HINTS_OBJECT: &[u8] = kernel_programs!("ptp-hints");
 
 const PROGRAM: &str = "ptp_xdp_hints";
 /// Opcode of calls (RFC 9669 section 4.3).
 const CALL: u8 = 0x85;
+
+/// Its registers where it calls a function of the kernel: none as destination, and as source the number that says so.
+/// Which of them is in which half of the byte depends on the machine's byte order (RFC 9669 section 3.1).
+const KFUNC: u8 = if cfg!(target_endian = "little") {
+    (BPF_PSEUDO_KFUNC_CALL as u8) << 4
+} else {
+    BPF_PSEUDO_KFUNC_CALL as u8
+};
 
 /// Why there are no hints. Everything else works without them.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +146,7 @@ impl Program {
             // `parse` has checked that an instruction is there. Register 0 as destination, no offset:
             // the function is the kernel's own, not a module's.
             let instruction = &mut self.code[*offset..*offset + INSTRUCTION];
-            instruction[1] = (BPF_PSEUDO_KFUNC_CALL as u8) << 4;
+            instruction[1] = KFUNC;
             instruction[2..4].fill(0);
             instruction[4..].copy_from_slice(&id.to_ne_bytes());
         }
@@ -199,7 +207,7 @@ mod tests {
         let mut linked = parse(HINTS_OBJECT).unwrap();
         linked.link(|name| (name == FUNCTION).then_some(0x0102_0304)).unwrap();
         let at = linked.calls[0].0;
-        assert_eq!(linked.code[at..at + 4], [CALL, 0x20, 0, 0]);
+        assert_eq!(linked.code[at..at + 4], [CALL, KFUNC, 0, 0]);
         assert_eq!(linked.code[at + 4..at + 8], 0x0102_0304_i32.to_ne_bytes());
         linked.code[at..at + 8].copy_from_slice(&unlinked.code[at..at + 8]);
         assert_eq!(linked, unlinked);

@@ -21,7 +21,7 @@ use super::{
 use crate::sys::{ethtool::Moderation, irq};
 
 /// The programs as compiled by `cargo xtask ebpf build`.
-pub static INTERRUPTS_OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-interrupts.bpf.o");
+pub static INTERRUPTS_OBJECT: &[u8] = kernel_programs!("ptp-interrupts");
 /// The raw tracepoint programs and where they belong.
 pub(crate) const TRACEPOINTS: [(&str, &str); 2] =
     [("ptp_interrupt", "irq_handler_entry"), ("ptp_poll", "napi_poll")];

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The programs as compiled by `cargo xtask ebpf build`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-probe.bpf.o");
+static OBJECT: &[u8] = kernel_programs!("ptp-probe");
 const TURN: &str = "ptp_probe_turn";
 const END: &str = "ptp_probe_end";
 /// Room for a few hundred records.

@@ -37,7 +37,7 @@ pub(crate) use log::TARGET as KERNEL_LOG;
 pub use place::TcPlace;
 
 /// The kernel programs as compiled by `cargo xtask ebpf build`.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-agent.bpf.o");
+pub static OBJECT: &[u8] = kernel_programs!("ptp-agent");
 
 /// Our filters on a clsact queueing discipline, so that ones left behind can be told from others'.
 pub(crate) const CLSACT_PRIORITY: u16 = 0x5054;

@@ -24,7 +24,7 @@ impl File {
         let is_on = |said: Option<(usize, i64)>| said.is_some_and(|(_, value)| value == 1);
         let masters = self.masters();
         let is_client = is_on(self.integer("slaveOnly"));
-        let is_capable = !self.integer("gmCapable").is_some_and(|(_, value)| value == 0);
+        let is_capable = self.integer("gmCapable").is_none_or(|(_, value)| value != 0);
         let kind = self.text("clock_type");
         if let Some((line, kind)) = kind.as_ref().filter(|(_, kind)| kind.ends_with("_TC")) {
             let why = "a transparent clock is a command of its own, without a file: `ptp-agent transparent -i IFACE...`";

@@ -29,7 +29,7 @@ use crate::capture::{
 };
 
 /// The programs as compiled by `cargo xtask ebpf build`.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/ptp-transparent.bpf.o");
+pub static OBJECT: &[u8] = kernel_programs!("ptp-transparent");
 
 /// Our programs on TC, and the hooks that they belong to.
 pub(crate) const HOOKS: [(&str, TcAttachType); 2] =

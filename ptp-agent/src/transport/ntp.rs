@@ -57,6 +57,9 @@ pub(crate) fn connect_from(port: u16, server: SocketAddr) -> io::Result<(AsyncFd
     setsockopt(&socket, ReceiveTimestampns, &true)?;
     if port != 0 {
         socket.set_reuse_address(true)?;
+        if server.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
         let any: IpAddr = match server {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

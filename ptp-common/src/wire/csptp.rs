@@ -243,16 +243,16 @@ mod tests {
 
     #[test]
     fn address_of_the_servers_parent_behind_its_status_is_left_alone() {
-        for (protocol, address) in [(1_u16, vec![192, 0, 2, 1]), (2, vec![7; 16]), (3, vec![7; 6])]
-        {
+        // IPv4, IPv6 and Ethernet.
+        for (protocol, length) in [(1_u8, 4_u8), (2, 16), (3, 6)] {
             for organization in [0, ORGANIZATION] {
-                let mut value = vec![7; organization];
-                value.extend(STATUS.value());
-                value.extend(protocol.to_be_bytes());
-                value.extend((address.len() as u16).to_be_bytes());
-                value.extend(&address);
+                let mut value = [7; 64];
+                let parent = organization + CsptpStatus::LENGTH;
+                value[organization..parent].copy_from_slice(&STATUS.value());
+                value[parent..parent + PARENT].copy_from_slice(&[0, protocol, 0, length]);
+                let value = &value[..parent + PARENT + usize::from(length)];
                 for kind in [TlvType::CSPTP_STATUS, TlvType::CSPTP_STATUS_OTHERWISE] {
-                    with(&[(kind, &value)], |tlvs| {
+                    with(&[(kind, value)], |tlvs| {
                         assert_eq!(CsptpStatus::find(tlvs), Some(STATUS), "{organization}");
                     });
                 }

@@ -20,9 +20,10 @@ use crate::{
     find::find,
     hook::{AtTc, Hook as _},
     maps::{ANSWER, BEFORE, Interface, Leaving, Work},
+    memory::{last_half, pair, unpair},
     packet::{ETHERNET, Ends, IPV4, IPV6, Packet, Request, TRAILER, UDP, message_at},
     send_back,
-    serving::{Asking, Clocks, Serving, pair},
+    serving::{Asking, Clocks, Serving},
     write::head,
 };
 
@@ -152,9 +153,9 @@ fn exchange(
     // What is there now.
     let mut at = 0;
     while at < ANSWER {
-        let word = work.answer[at];
-        work.before[2 + 2 * at] = word as u32;
-        work.before[3 + 2 * at] = (word >> 32) as u32;
+        let [first, second] = unpair(work.answer[at]);
+        work.before[2 + 2 * at] = first;
+        work.before[3 + 2 * at] = second;
         at += 1;
     }
     work.before[0] = work.summed_udp[0];
@@ -289,7 +290,7 @@ fn name(work: &mut Work, request: &Request, is_csptp: bool) {
     if is_csptp {
         put(work, 4, request[1].to_ne_bytes()[0]);
     }
-    put(work, 30, (request[7] >> 16) as u16);
+    put(work, 30, last_half(request[7]));
 }
 
 #[inline(always)]

@@ -21,6 +21,7 @@ mod exchange;
 mod find;
 mod hook;
 mod maps;
+mod memory;
 mod packet;
 mod serving;
 mod settings;
@@ -38,8 +39,9 @@ use ptp_common::answer::{Outcome, PLAIN_RESPONSE, RESPONSE, flag, interface};
 use find::find;
 use hook::{AtTc, AtXdp, Hook};
 use maps::{Comparing, Interface, Leaving, Taken, Work, admit_stranger, go_to_exchanges, has};
+use memory::{between, first_half, last_half, pair};
 use packet::{Packet, REQUEST, Request};
-use serving::{Asking, Clocks, Serving, pair};
+use serving::{Asking, Clocks, Serving};
 
 /// A message as it is made in the work area.
 type Answer = [u64; maps::ANSWER];
@@ -254,8 +256,7 @@ fn check(request: &Request, template: &Answer) -> Result<bool, Outcome> {
         return Err(Outcome::Foreign);
     }
     // sourcePortIdentity of the template, which begins in the middle of a word.
-    let own_identity = (template[2] >> 32) | (template[3] << 32);
-    if pair(request[5], request[6]) == own_identity {
+    if pair(request[5], request[6]) == between(template[2], template[3]) {
         return Err(Outcome::Foreign);
     }
     Ok(flags & UNICAST != 0)
@@ -275,13 +276,13 @@ fn fill(answer: &mut Answer, request: &Request, is_unicast: bool, time_ns: u64) 
             *bytes.add(33) = 0x7f;
         }
         *bytes.add(8).cast::<u64>() = pair(request[2], request[3]);
-        *bytes.add(30).cast::<u16>() = (request[7] >> 16) as u16;
+        *bytes.add(30).cast::<u16>() = last_half(request[7]);
         *bytes.add(34).cast::<u16>() = ((seconds >> 32) as u16).to_be();
         *bytes.add(36).cast::<u32>() = (seconds as u32).to_be();
         *bytes.add(40).cast::<u32>() = nanoseconds.to_be();
         *bytes.add(44).cast::<u32>() = request[5];
         *bytes.add(48).cast::<u32>() = request[6];
-        *bytes.add(52).cast::<u16>() = request[7] as u16;
+        *bytes.add(52).cast::<u16>() = first_half(request[7]);
     }
 }
 

@@ -14,11 +14,7 @@ use ptp_common::answer::{
     slot, spend,
 };
 
-use crate::{
-    hook::Hook,
-    packet::Request,
-    serving::{Serving, pair},
-};
+use crate::{hook::Hook, memory::pair, packet::Request, serving::Serving};
 
 /// The generation of the numbers that are valid.
 #[btf_map]

@@ -8,6 +8,7 @@ use ptp_common::{
 use crate::{
     hook::Hook,
     maps::{Interface, LINK, Slot, has, kind_of, mixed, prefix_of},
+    memory::six,
 };
 
 /// Length of an Ethernet header.
@@ -100,12 +101,12 @@ impl<'a, H: Hook> Packet<'a, H> {
         let mac: [u16; 6] = self.load(0).ok_or(Outcome::Packet)?;
         let own_mac = own.get(interface::MAC);
         let group_bit = u16::from_ne_bytes([1, 0]);
-        if !self.hook.is_for_us(mac[0] & group_bit != 0, words(mac[0], mac[1], mac[2]) == own_mac)
+        if !self.hook.is_for_us(mac[0] & group_bit != 0, six(mac[0], mac[1], mac[2]) == own_mac)
             || mac[3] & group_bit != 0
         {
             return Err(Outcome::Address);
         }
-        if words(mac[3], mac[4], mac[5]) == own_mac && !is_probe {
+        if six(mac[3], mac[4], mac[5]) == own_mac && !is_probe {
             return Err(Outcome::Address);
         }
         let mut ends = Ends {
@@ -121,7 +122,7 @@ impl<'a, H: Hook> Packet<'a, H> {
                 if size < ETHERNET + length {
                     return Err(Outcome::Packet);
                 }
-                let to = words(mac[0], mac[1], mac[2]);
+                let to = six(mac[0], mac[1], mac[2]);
                 let [a, b, c, d, e, f] = PRIMARY_MAC;
                 let group = u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]);
                 if to != (if is_unicast { own_mac } else { group }) {
@@ -217,10 +218,4 @@ impl Ends {
         let hash = mixed(seed, u64::from(words[0]) << 32 | u64::from(words[1]));
         mixed(hash, u64::from(words[2]) << 32 | u64::from(words[3]))
     }
-}
-
-/// Six bytes as they lie in memory.
-#[inline(always)]
-fn words(a: u16, b: u16, c: u16) -> u64 {
-    u64::from(a) | u64::from(b) << 16 | u64::from(c) << 32
 }

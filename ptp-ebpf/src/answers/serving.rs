@@ -7,6 +7,7 @@ use ptp_common::answer::{Outcome, interface, served, slot};
 use crate::{
     hook::Hook,
     maps::{Interface, Slot, admit, mixed},
+    memory::{first_half, pair},
     packet::{Ends, Request},
 };
 
@@ -42,7 +43,7 @@ pub struct Asking(u64, u16);
 impl Asking {
     #[inline(always)]
     pub fn of(request: &Request) -> Self {
-        Self(pair(request[5], request[6]), request[7] as u16)
+        Self(pair(request[5], request[6]), first_half(request[7]))
     }
 }
 
@@ -134,10 +135,4 @@ impl Serving {
     pub fn confirm(&self) -> Result<(), Outcome> {
         if self.slot.is_still(self.generation) { Ok(()) } else { Err(Outcome::Stale) }
     }
-}
-
-/// Two words as they lie in memory.
-#[inline(always)]
-pub fn pair(first: u32, second: u32) -> u64 {
-    u64::from(first) | u64::from(second) << 32
 }

@@ -11,6 +11,7 @@ use ptp_common::{
 use crate::{
     hook::Hook,
     maps::{DATAGRAM, Interface, Work},
+    memory::{unpair, unsix},
     packet::{ETHERNET, Ends, IPV4, IPV6, Packet, TRAILER, UDP},
 };
 
@@ -162,8 +163,7 @@ impl<H: Hook> Packet<'_, H> {
     /// The whole header, since the packet may begin elsewhere than before.
     #[inline(always)]
     fn store_link(&self, own: Interface, ends: &Ends) -> bool {
-        let own = own.get(interface::MAC);
-        let own = [own as u16, (own >> 16) as u16, (own >> 32) as u16];
+        let own = unsix(own.get(interface::MAC));
         let to = &ends.mac;
         let to = if ends.is_unicast { [to[3], to[4], to[5]] } else { [to[0], to[1], to[2]] };
         let kind = match self.network {
@@ -191,7 +191,8 @@ pub fn head(work: &mut Work, port: u16, payload: usize) -> bool {
 
 #[inline(always)]
 fn halves(first: u64, second: u64) -> [u32; 4] {
-    [first as u32, (first >> 32) as u32, second as u32, (second >> 32) as u32]
+    let ([a, b], [c, d]) = (unpair(first), unpair(second));
+    [a, b, c, d]
 }
 
 /// The sum of sixteen-bit words of a sum of thirty-two-bit words.

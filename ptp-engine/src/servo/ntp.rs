@@ -3,6 +3,7 @@
 //! frequency-locked one at long intervals, with a time constant that follows the noise. Constants
 //! and names are those of appendix A.
 
+use crate::math;
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
 use alloc::collections::VecDeque;
@@ -78,7 +79,7 @@ impl Ntp {
     }
 
     fn minpoll(point: &Point) -> i32 {
-        (point.interval_s.log2().ceil() as i32 + 3).clamp(-4, MAXPOLL)
+        (math::log2(point.interval_s).ceil() as i32 + 3).clamp(-4, MAXPOLL)
     }
 }
 
@@ -107,7 +108,7 @@ impl Controller for Ntp {
         let constant_s = PLL * 2_f64.powi(self.poll);
         // What the clock has been moved by since; the stages hold offsets of the steered clock.
         let since_s = self.last.map_or(0.0, |last| (point.at - last).as_secs_f64().max(0.0));
-        let moved = self.residual_ns * (1.0 - (-since_s / constant_s).exp());
+        let moved = self.residual_ns * (1.0 - math::exp(-since_s / constant_s));
         self.residual_ns -= moved;
         for stage in &mut self.stages {
             stage.0 -= moved;
@@ -117,7 +118,7 @@ impl Controller for Ntp {
         if let Some((offset_ns, at)) = self.filter(&point) {
             let mu = self.used.map_or(point.interval_s, |used| (at - used).as_secs_f64());
             // A.5.5.6, frequency: PLL below the Allan intercept, FLL beyond.
-            let allan_s = 2_f64.powf(ALLAN);
+            let allan_s = math::powf(2.0, ALLAN);
             if 2_f64.powi(self.poll) > allan_s / 2.0 {
                 let weight = FLL - f64::from(self.poll);
                 let rate = (offset_ns - self.last_offset_ns) / mu.max(allan_s);

@@ -4,8 +4,7 @@
 //! would take minutes to remove what two noisy points get wrong.
 
 use super::classic::{Controller, Point};
-#[cfg(target_os = "none")]
-use crate::math::Float as _;
+use crate::math;
 
 /// A gain, as linuxptp documents it: `min(scale * sync^exponent, norm_max / sync)`, with `sync` the
 /// Sync interval in seconds, unless `constant` is above zero.
@@ -26,7 +25,7 @@ impl Gain {
         if self.constant > 0.0 {
             return self.constant;
         }
-        (self.scale * interval_s.powf(self.exponent)).min(self.norm_max / interval_s)
+        (self.scale * math::powf(interval_s, self.exponent)).min(self.norm_max / interval_s)
     }
 }
 

@@ -2,6 +2,7 @@
 //! asked for; if a request changes nothing, ranks are uniform, and the logarithms of their inverses have
 //! mean and variance one. A grandmaster with stamps in hardware, or one that primes itself, is not changed.
 
+use crate::math;
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
 use alloc::collections::VecDeque;
@@ -40,7 +41,7 @@ impl Evidence {
         }
         self.ranks.push_back((faster as f64 + 0.5) / (count as f64 + 1.0));
         let n = self.ranks.len() as f64;
-        let sum: f64 = self.ranks.iter().map(|rank| -rank.ln()).sum();
+        let sum: f64 = self.ranks.iter().map(|rank| -math::ln(*rank)).sum();
         let deviation = (sum - n) / n.sqrt();
         self.verdict = match deviation {
             CERTAIN.. if self.ranks.len() >= LEAST => Some(true),

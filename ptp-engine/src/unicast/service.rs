@@ -552,7 +552,7 @@ impl Service {
             // At its own place of the interval still, where the server could not do what it has granted: all of them
             // at once is what it could do even less.
             let missed = (now - promise.due).as_nanos() / interval.as_nanos().max(1);
-            promise.due = promise.due + interval * i32::try_from(missed + 1).unwrap_or(i32::MAX);
+            promise.due += interval * i32::try_from(missed + 1).unwrap_or(i32::MAX);
             self.skipped += missed.max(0) as u64;
             let at = promise.due;
             let sequence_id = promise.sequence_id;

@@ -17,6 +17,26 @@ const INSTRUCTION: usize = 8;
 /// Everything in the object that decides what the kernel will do.
 pub(super) fn describe(data: &[u8]) -> Result<String> {
     let mut text = String::new();
+    let file = ElfFile64::<object::Endianness>::parse(data).context("not an ELF file")?;
+    // The loader is for the machine that it runs on: it reads no object of the other byte order.
+    if file.is_little_endian() == cfg!(target_endian = "little") {
+        describe_maps(&mut text, data)?;
+    }
+    for section in file.sections().filter(is_data) {
+        let name = section.name()?;
+        writeln!(text, "data {name}: {} bytes {:02x?}", section.size(), section.data()?)?;
+        for (offset, name, size) in symbols(&file, &section)? {
+            let name = without_crate_hash(name);
+            writeln!(text, "  {offset:4}: {name}, {size} bytes")?;
+        }
+    }
+    for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
+        describe_code(&mut text, &file, &section)?;
+    }
+    Ok(text)
+}
+
+fn describe_maps(text: &mut String, data: &[u8]) -> Result<()> {
     let loaded = aya_obj::Object::parse(data).context("the loader refuses it")?;
     writeln!(text, "license {}", loaded.license.to_string_lossy())?;
     for (name, map) in loaded.maps.iter().collect::<BTreeMap<_, _>>() {
@@ -31,19 +51,7 @@ pub(super) fn describe(data: &[u8]) -> Result<String> {
             map.pinning(),
         )?;
     }
-    let file = ElfFile64::<object::Endianness>::parse(data).context("not an ELF file")?;
-    for section in file.sections().filter(is_data) {
-        let name = section.name()?;
-        writeln!(text, "data {name}: {} bytes {:02x?}", section.size(), section.data()?)?;
-        for (offset, name, size) in symbols(&file, &section)? {
-            let name = without_crate_hash(name);
-            writeln!(text, "  {offset:4}: {name}, {size} bytes")?;
-        }
-    }
-    for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
-        describe_code(&mut text, &file, &section)?;
-    }
-    Ok(text)
+    Ok(())
 }
 
 /// Whether this is a section of global variables.
@@ -116,7 +124,8 @@ fn describe_code<'data>(
             let name = without_crate_hash(name);
             writeln!(text, "\nprogram {name} in section {}", section.name()?)?;
         }
-        let instruction = Instruction::parse(bytes).context("code ends within an instruction")?;
+        let instruction = Instruction::parse(bytes, file.is_little_endian())
+            .context("code ends within an instruction")?;
         let meaning = if wide { "(continued)".to_owned() } else { instruction.to_string() };
         wide = !wide && instruction.opcode == LD_IMM64;
         let raw = bytes.iter().fold(String::new(), |raw, byte| raw + &format!("{byte:02x}"));
@@ -143,14 +152,17 @@ struct Instruction {
 }
 
 impl Instruction {
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    /// Fields have the byte order of the machine, and so have the two registers in their byte.
+    fn parse(bytes: &[u8], is_little: bool) -> Option<Self> {
         let &[opcode, registers, o0, o1, i0, i1, i2, i3] = bytes else { return None };
-        Some(Self {
-            opcode,
-            dst: registers & 0x0f,
-            src: registers >> 4,
-            offset: i16::from_le_bytes([o0, o1]),
-            imm: i32::from_le_bytes([i0, i1, i2, i3]),
+        let (low, high) = (registers & 0x0f, registers >> 4);
+        let (offset, imm) = ([o0, o1], [i0, i1, i2, i3]);
+        Some(if is_little {
+            let (offset, imm) = (i16::from_le_bytes(offset), i32::from_le_bytes(imm));
+            Self { opcode, dst: low, src: high, offset, imm }
+        } else {
+            let (offset, imm) = (i16::from_be_bytes(offset), i32::from_be_bytes(imm));
+            Self { opcode, dst: high, src: low, offset, imm }
         })
     }
 
@@ -252,7 +264,7 @@ mod tests {
     use super::*;
 
     fn text(bytes: [u8; INSTRUCTION]) -> String {
-        Instruction::parse(&bytes).expect("the length is right").to_string()
+        Instruction::parse(&bytes, true).expect("the length is right").to_string()
     }
 
     // The bytes and their meaning are what llvm-objdump shows of compiled programs.
@@ -288,5 +300,17 @@ mod tests {
     fn what_is_no_object_is_refused() {
         assert!(describe(b"").is_err());
         assert!(describe(&[0x7f; 200]).is_err());
+    }
+
+    #[test]
+    fn the_same_instruction_has_its_fields_in_either_byte_order() {
+        // r2 = 0x01020304, r1 += r2 with an offset that is not used.
+        let little = [[0xb7, 0x02, 0, 0, 4, 3, 2, 1], [0x0f, 0x21, 2, 1, 0, 0, 0, 0]];
+        let big = [[0xb7, 0x20, 0, 0, 1, 2, 3, 4], [0x0f, 0x12, 1, 2, 0, 0, 0, 0]];
+        for (little, big) in little.iter().zip(&big) {
+            let [one, other] = [Instruction::parse(little, true), Instruction::parse(big, false)]
+                .map(|it| it.expect("the length is right").to_string());
+            assert_eq!(one, other);
+        }
     }
 }

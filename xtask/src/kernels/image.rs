@@ -1,6 +1,6 @@
 //! What is in a guest: an initial file system in memory with the agent, its tests, the programs that
-//! they start, and their libraries, all taken from this machine. A second archive behind the first
-//! holds the modules of the kernel.
+//! they start, and their libraries, all taken from this machine; or, for a guest of another architecture, from
+//! Debian's packages that were unpacked somewhere. A second archive behind the first holds the modules of the kernel.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,6 +61,58 @@ impl Image {
         }
     }
 
+    /// Adds a program of another architecture, found below `root`, where Debian's packages were unpacked, with its
+    /// libraries and its loader.
+    pub(super) fn add_foreign_tool(
+        &mut self,
+        root: &Path,
+        triplet: &str,
+        name: &str,
+    ) -> Result<()> {
+        let places = ["usr/sbin", "usr/bin", "sbin", "bin"];
+        let found = places.iter().map(|place| root.join(place).join(name)).find(|it| it.exists());
+        let program = found.with_context(|| format!("no {name} in {}", root.display()))?;
+        let bytes = read(&program)?;
+        let (needed, loader) = needs(&bytes).with_context(|| format!("{}", program.display()))?;
+        self.add(format!("/usr/sbin/{name}"), bytes);
+        self.add_foreign_libraries(root, triplet, needed)?;
+        if let Some(loader) = loader {
+            let relative = loader.trim_start_matches('/');
+            let places = [root.join(relative), root.join("usr").join(relative)];
+            let file = places.iter().find(|it| it.exists());
+            let file = file.with_context(|| format!("no {loader} in {}", root.display()))?;
+            self.add(&loader, read(file)?);
+        }
+        Ok(())
+    }
+
+    fn add_foreign_libraries(
+        &mut self,
+        root: &Path,
+        triplet: &str,
+        mut wanted: Vec<String>,
+    ) -> Result<()> {
+        while let Some(name) = wanted.pop() {
+            let path = format!("/usr/lib/{triplet}/{name}");
+            if self.files.contains_key(Path::new(&path)) {
+                continue;
+            }
+            let places = [
+                format!("usr/lib/{triplet}"),
+                format!("lib/{triplet}"),
+                "usr/lib".into(),
+                "lib".into(),
+            ];
+            let file =
+                places.iter().map(|place| root.join(place).join(&name)).find(|it| it.exists());
+            let file = file.with_context(|| format!("no library {name} in {}", root.display()))?;
+            let bytes = read(&file)?;
+            wanted.extend(needs(&bytes).with_context(|| format!("{}", file.display()))?.0);
+            self.add(path, bytes);
+        }
+        Ok(())
+    }
+
     /// Adds modules, with their order in a file beside them.
     pub(super) fn add_modules(&mut self, modules: Vec<Module>) {
         let mut order = String::new();
@@ -102,6 +154,31 @@ impl Image {
         cpio::newc::trailer(out).context("cannot write the archive")?;
         Ok(())
     }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// The libraries that an ELF file names, and its loader.
+fn needs(bytes: &[u8]) -> Result<(Vec<String>, Option<String>)> {
+    use object::read::elf::{FileHeader as _, ProgramHeader as _};
+    type Elf = object::elf::FileHeader64<object::Endianness>;
+    let header = Elf::parse(bytes)?;
+    let endian = header.endian()?;
+    let sections = header.sections(endian, bytes)?;
+    let table = sections.dynamic_table(endian, bytes)?;
+    let mut needed = Vec::new();
+    for entry in table.iter().filter(|entry| entry.tag == object::elf::DT_NEEDED) {
+        needed.push(String::from_utf8_lossy(table.string(entry)?).into_owned());
+    }
+    let mut loader = None;
+    for segment in header.program_headers(endian, bytes)? {
+        if let Some(path) = segment.interpreter(endian, bytes)? {
+            loader = Some(String::from_utf8_lossy(path).into_owned());
+        }
+    }
+    Ok((needed, loader))
 }
 
 /// A program without debug information; as it is where there is no objcopy.
@@ -165,6 +242,14 @@ mod tests {
         image.add("/tmp/checkout/target/attach", Vec::new());
         let error = image.write(&mut Vec::new()).unwrap_err().to_string();
         assert!(error.contains("/tmp/checkout/target/attach would be hidden"), "{error}");
+    }
+
+    #[test]
+    fn libraries_and_loader_are_read_from_the_file_itself() -> Result<()> {
+        let (needed, loader) = needs(&read(&find("sh").context("a shell")?)?)?;
+        assert!(needed.iter().any(|name| name.starts_with("libc.")), "{needed:?}");
+        assert!(loader.is_some_and(|loader| loader.contains("ld-")));
+        Ok(())
     }
 
     #[test]

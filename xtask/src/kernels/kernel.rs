@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use object::{Object as _, ObjectSection as _};
 
 use super::vmlinux;
-use crate::apt::Apt;
+use crate::{apt::Apt, machine::Machine};
 
 /// Where the kernels are: 5.10 in the first, 6.1 in the second, 6.12 in the third, the newest in one
 /// of the others.
@@ -24,6 +24,8 @@ pub(super) enum Build {
     Cloud,
     /// With drivers of network cards.
     Full,
+    /// The smallest that there is for another machine.
+    Of(Machine),
 }
 
 impl Build {
@@ -32,6 +34,10 @@ impl Build {
         match self {
             Self::Cloud => "linux-image-cloud-amd64",
             Self::Full => "linux-image-amd64",
+            Self::Of(Machine::X86) => "linux-image-cloud-amd64",
+            Self::Of(Machine::Arm) => "linux-image-cloud-arm64",
+            Self::Of(Machine::Riscv) => "linux-image-riscv64",
+            Self::Of(Machine::S390) => "linux-image-s390x",
         }
     }
 }
@@ -71,7 +77,7 @@ impl Series {
 pub(super) struct Kernel {
     /// As `uname -r` says.
     pub(super) release: String,
-    /// ELF file.
+    /// What the emulator loads: on x86-64 an ELF file.
     pub(super) vmlinux: PathBuf,
     modules: PathBuf,
 }
@@ -95,7 +101,8 @@ impl Kernel {
             let packages = if is_split { split.to_vec() } else { vec![image] };
             apt.unpack(&packages, &directory)?;
         }
-        Self::open(&directory, release)
+        let is_elf = !matches!(build, Build::Of(machine) if machine != Machine::X86);
+        Self::open(&directory, release, is_elf)
     }
 
     /// None, for tests that boot nothing.
@@ -104,7 +111,7 @@ impl Kernel {
         Self { release: String::new(), vmlinux: PathBuf::new(), modules: PathBuf::new() }
     }
 
-    fn open(directory: &Path, release: String) -> Result<Self> {
+    fn open(directory: &Path, release: String, is_elf: bool) -> Result<Self> {
         let modules = ["lib/modules", "usr/lib/modules"]
             .map(|path| directory.join(path).join(&release))
             .into_iter()
@@ -114,12 +121,14 @@ impl Kernel {
         if !vmlinux.exists() {
             let images = [
                 directory.join(format!("boot/vmlinuz-{release}")),
+                directory.join(format!("boot/vmlinux-{release}")),
                 directory.join(format!("usr/lib/modules/{release}/vmlinuz")),
             ];
             let image = images.iter().find(|path| path.exists());
             let image = image.with_context(|| format!("no kernel in {}", directory.display()))?;
-            let kernel = vmlinux::extract(&fs::read(image)?)
-                .with_context(|| format!("cannot unpack {}", image.display()))?;
+            let packed = fs::read(image)?;
+            let kernel = if is_elf { vmlinux::extract(&packed) } else { vmlinux::unpack(packed) };
+            let kernel = kernel.with_context(|| format!("cannot unpack {}", image.display()))?;
             // Complete or not at all.
             let partial = vmlinux.with_extension("part");
             fs::write(&partial, kernel)?;

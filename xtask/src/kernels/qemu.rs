@@ -17,12 +17,17 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::kernel::Kernel;
-use crate::apt::Apt;
-use crate::process::{find, mortal};
+use crate::{
+    apt::Apt,
+    machine::Machine,
+    process::{find, mortal},
+};
 
-const PROGRAM: &str = "qemu-system-x86_64";
 /// The first version whose `-netdev stream` and whose igb are good enough.
 const WANTED: u32 = 8;
+
+/// How long a guest that has come to its end may take to switch itself off.
+const SWITCH_OFF: Duration = Duration::from_secs(10);
 
 /// Between two looks whether a guest is to be stopped.
 const LOOK: Duration = Duration::from_millis(200);
@@ -34,6 +39,8 @@ pub(super) const END: &str = "guest: end";
 #[derive(Clone, Debug)]
 pub(super) struct Qemu {
     program: PathBuf,
+    /// What it emulates.
+    machine: Machine,
     /// What it was unpacked from, unless it is installed.
     root: Option<PathBuf>,
     /// As it calls itself.
@@ -84,39 +91,74 @@ pub(super) enum Ended {
     Stopped,
 }
 
+/// Debian's package of the emulator of a whole machine, and the directory in the cache for it.
+const fn package(machine: Machine) -> (&'static str, &'static str) {
+    match machine {
+        Machine::X86 => ("qemu-system-x86", "qemu"),
+        Machine::Arm => ("qemu-system-arm", "qemu-arm"),
+        Machine::Riscv => ("qemu-system-riscv", "qemu-riscv"),
+        Machine::S390 => ("qemu-system-s390x", "qemu-s390x"),
+    }
+}
+
+/// Unpacks the newest version of one of QEMU's packages, and what it needs, into `root`.
+fn unpack(cache: &Path, package: &str, root: &Path) -> Result<()> {
+    let codename = codename().context("/etc/os-release names no Debian release")?;
+    let backports = format!("{codename}-backports");
+    let security = format!("{codename}-security");
+    let has_new = !matches!(codename.as_str(), "bullseye" | "bookworm");
+    let mut suites = vec![codename.as_str()];
+    if has_new {
+        suites.push(&security);
+    } else {
+        suites.extend([security.as_str(), backports.as_str()]);
+    }
+    let apt = Apt::open(&cache.join("apt-qemu"), &suites)?;
+    let release = if has_new { &codename } else { &backports };
+    let packages = apt.to_install(package, release)?;
+    apt.unpack(&packages, root)
+}
+
+/// The emulator of a machine's programs, which runs those of other machines beside this one's. Installed, or else
+/// Debian's static one, unpacked in `cache`.
+pub(super) fn user_emulator(cache: &Path, machine: Machine) -> Result<PathBuf> {
+    let name = format!("qemu-{}-static", machine.name());
+    let installed = find(&name).or_else(|| find(&format!("qemu-{}", machine.name())));
+    if let Some(program) = installed {
+        return Ok(program);
+    }
+    let root = cache.join("qemu-user");
+    let names = [&name, name.trim_end_matches("-static")];
+    let program =
+        || names.map(|name| root.join("usr/bin").join(name)).into_iter().find(|it| it.exists());
+    if program().is_none() {
+        unpack(cache, "qemu-user-static", &root)?;
+    }
+    program().with_context(|| format!("no {name} in {}", root.display()))
+}
+
 impl Qemu {
     /// The installed emulator, or else Debian's for this machine, downloaded into `cache` and
     /// unpacked there.
-    pub(super) fn get(cache: &Path) -> Result<Self> {
-        if let Some(program) = find(PROGRAM)
-            && let Ok(installed) = Self::open(program, None)
+    pub(super) fn get(cache: &Path, machine: Machine) -> Result<Self> {
+        let name = format!("qemu-system-{}", machine.name());
+        if let Some(program) = find(&name)
+            && let Ok(installed) = Self::open(program, machine, None)
             && installed.major() >= Some(WANTED)
         {
             return Ok(installed);
         }
-        let root = cache.join("qemu");
-        let program = root.join("usr/bin").join(PROGRAM);
+        let (package, directory) = package(machine);
+        let root = cache.join(directory);
+        let program = root.join("usr/bin").join(name);
         if !program.exists() {
-            let codename = codename().context("/etc/os-release names no Debian release")?;
-            let backports = format!("{codename}-backports");
-            let security = format!("{codename}-security");
-            let has_new = !matches!(codename.as_str(), "bullseye" | "bookworm");
-            let mut suites = vec![codename.as_str()];
-            if has_new {
-                suites.push(&security);
-            } else {
-                suites.extend([security.as_str(), backports.as_str()]);
-            }
-            let apt = Apt::open(&cache.join("apt-qemu"), &suites)?;
-            let release = if has_new { &codename } else { &backports };
-            let packages = apt.to_install("qemu-system-x86", release)?;
-            apt.unpack(&packages, &root)?;
+            unpack(cache, package, &root)?;
         }
-        Self::open(program, Some(root))
+        Self::open(program, machine, Some(root))
     }
 
-    fn open(program: PathBuf, root: Option<PathBuf>) -> Result<Self> {
-        let mut this = Self { program, root, version: String::new() };
+    fn open(program: PathBuf, machine: Machine, root: Option<PathBuf>) -> Result<Self> {
+        let mut this = Self { program, machine, root, version: String::new() };
         let output = this.command().arg("--version").output();
         let output = output.with_context(|| format!("cannot start {}", this.program.display()))?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -152,7 +194,14 @@ impl Qemu {
     /// Boots a guest and shows every line that it writes to `on_line`.
     pub(super) fn run(&self, guest: &Guest<'_>, mut on_line: impl FnMut(&str)) -> Result<Ended> {
         let mut command = self.command();
-        command.args(["-accel", "tcg", "-M", "q35", "-m", "768", "-smp", "1", "-seed", "7"]);
+        command.args(["-accel", "tcg", "-m", "768", "-smp", "1", "-seed", "7"]);
+        let (model, console): (&[&str], &str) = match self.machine {
+            Machine::X86 => (&["-M", "q35"], "ttyS0"),
+            Machine::Arm => (&["-M", "virt", "-cpu", "cortex-a72"], "ttyAMA0"),
+            Machine::Riscv => (&["-M", "virt"], "ttyS0"),
+            Machine::S390 => (&["-M", "s390-ccw-virtio"], "ttysclp0"),
+        };
+        command.args(model);
         let (clock, source) = match guest.time {
             Time::Virtual => {
                 command.args(["-icount", "shift=3,sleep=off"]);
@@ -165,7 +214,7 @@ impl Qemu {
         command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
         command.arg("-kernel").arg(&guest.kernel.vmlinux).arg("-initrd").arg(guest.initrd);
         let line = format!(
-            "console=ttyS0 quiet loglevel=3 panic=-1 nokaslr norandmaps random.trust_cpu=off \
+            "console={console} quiet loglevel=3 panic=-1 nokaslr norandmaps random.trust_cpu=off \
              mitigations=off cryptomgr.notests PATH=/usr/sbin:/usr/bin:/sbin:/bin PTP_AGENT_BINARY=/usr/bin/ptp-agent PTP_ATTACH_BINARY=/usr/bin/attach PTP_GUEST_TESTS={}{source}",
             guest.tests.join(",")
         );
@@ -173,7 +222,8 @@ impl Qemu {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut log = fs::File::create(guest.log)
             .with_context(|| format!("cannot write {}", guest.log.display()))?;
-        let child = command.spawn().with_context(|| format!("cannot start {PROGRAM}"))?;
+        let child =
+            command.spawn().with_context(|| format!("cannot start {}", self.program.display()))?;
         let mut child = Running { child };
         let (sender, lines) = mpsc::channel();
         if let Some(output) = child.child.stdout.take() {
@@ -183,7 +233,7 @@ impl Qemu {
         if let Some(errors) = child.child.stderr.take() {
             std::thread::spawn(move || forward(errors, &sender));
         }
-        let deadline = Instant::now() + guest.limit;
+        let mut deadline = Instant::now() + guest.limit;
         let mut ended = Ended::Early;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -192,6 +242,8 @@ impl Qemu {
                     writeln!(log, "{line}").context("cannot write the guest's log")?;
                     if line == END {
                         ended = Ended::Well;
+                        // Some machines do not switch themselves off.
+                        deadline = deadline.min(Instant::now() + SWITCH_OFF);
                     }
                     on_line(&line);
                     // A guest that never stops talking is no excuse.
@@ -205,6 +257,9 @@ impl Qemu {
                 Err(RecvTimeoutError::Disconnected) => return Ok(ended),
                 Err(RecvTimeoutError::Timeout) if guest.stop.load(Ordering::Relaxed) => {
                     return Ok(Ended::Stopped);
+                }
+                Err(RecvTimeoutError::Timeout) if left.is_zero() && ended == Ended::Well => {
+                    return Ok(ended);
                 }
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => return Ok(Ended::TooLate),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -258,7 +313,8 @@ mod tests {
         let write = r#"printf '#!/bin/sh\n%s\n' "$1" > "$0" && chmod +x "$0""#;
         let arguments = ["-c".as_ref(), write.as_ref(), program.as_os_str(), script.as_ref()];
         command("sh", arguments).output().context("cannot write the script")?;
-        let qemu = Qemu { program, root: None, version: String::new() };
+        let machine = Machine::X86;
+        let qemu = Qemu { program, machine, root: None, version: String::new() };
         let guest = Guest {
             kernel: &Kernel::none(),
             initrd: directory.path(),

@@ -17,11 +17,11 @@ pub(super) struct Linked {
     licence: String,
 }
 
-/// All of them, sorted, without those of the workspace.
-pub(super) fn linked() -> Result<Vec<Linked>> {
+/// All of them in a program for a target, sorted, without those of the workspace.
+pub(super) fn linked(target: &str) -> Result<Vec<Linked>> {
     let arguments =
         "tree --locked --package ptp-agent --edges normal --prefix none --no-dedupe --format";
-    let tree = cargo(arguments.split(' ').chain(["{p}\t{l}"])).output();
+    let tree = cargo(arguments.split(' ').chain(["{p}\t{l}", "--target", target])).output();
     Ok(parse(&tree.context("cargo tree failed")?))
 }
 

@@ -16,9 +16,14 @@ use crate::process::workspace;
 /// Of the compression.
 const LEVEL: u32 = 9;
 
-/// Builds it into a directory. `date`: of the source, seconds since 1970, so that the same source gives the same bytes.
-pub(super) fn build(stage: &Stage, version: &str, date: u32, directory: &Path) -> Result<PathBuf> {
-    let architecture = std::env::consts::ARCH;
+/// Builds it into a directory. `architecture`: as RPM calls it. `date`: of the source, seconds since 1970, so that the same source gives the same bytes.
+pub(super) fn build(
+    stage: &Stage,
+    version: &str,
+    architecture: &str,
+    date: u32,
+    directory: &Path,
+) -> Result<PathBuf> {
     let (summary, description) = descriptions()?;
     let script = |name: &str| {
         let path = workspace().join("docs/deploy/rpm").join(name);
@@ -80,10 +85,11 @@ mod tests {
         for name in ["one", "two"] {
             let to = directory.path().join(name);
             fs::create_dir(&to)?;
-            bytes.push(fs::read(build(&stage, "1.2.3", 1_700_000_000, &to)?)?);
+            bytes.push(fs::read(build(&stage, "1.2.3", "aarch64", 1_700_000_000, &to)?)?);
         }
         assert_eq!(bytes[0], bytes[1]);
         let package = rpm::Package::parse(&mut bytes[0].as_slice())?;
+        assert_eq!(package.metadata.get_arch()?, "aarch64");
         let files = package.metadata.get_file_entries()?;
         let names: Vec<_> = files.iter().map(|file| file.path().display().to_string()).collect();
         assert_eq!(names, ["/etc/ptp-agent.toml", "/usr/share/doc/ptp-agent/README.md"]);

@@ -12,6 +12,7 @@ mod clock;
 mod follow;
 mod grandmaster;
 mod hardware;
+mod machine;
 mod phc;
 mod pps;
 mod report;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     for name in wanted.split(',').filter(|name| !name.is_empty()) {
         if name.starts_with('/') {
             run_program(name);
+            report::tell();
             continue;
         }
         match group(name) {
@@ -66,6 +68,7 @@ fn group(name: &str) -> Option<Vec<Trial>> {
         "capture" => capture::trials(),
         "follow" => follow::trials(),
         "clock" => clock::trials(),
+        "machine" => machine::trials(),
         "phc" => phc::trials(),
         "pps" => pps::trials(),
         "cards" => cards::trials(),
@@ -93,7 +96,10 @@ fn run_program(name: &str) {
     let status = Command::new(program).args(["--test-threads=1"]).args(words).status();
     match status {
         // Its tests that failed are in its output.
-        Ok(status) if status.code() == Some(0) || status.code() == Some(101) => {}
+        Ok(status) if status.code() == Some(0) || status.code() == Some(101) => {
+            let name = program.rsplit('/').next().unwrap_or_default();
+            report::fact(name, if status.success() { "yes" } else { "no" });
+        }
         other => println!(
             "test {program} ... FAILED\ntest result: FAILED. 0 passed; 1 failed; {other:?}"
         ),

@@ -7,7 +7,6 @@
 
 use super::*;
 use crate::engine::unicast;
-use ptp_common::{classify::Network, record::Record};
 use std::collections::HashMap;
 
 /// No more event messages than these are sent one by one.
@@ -86,16 +85,8 @@ struct Slot {
 }
 
 impl Slot {
-    fn is(&self, record: &Record) -> bool {
-        let is_to_it = match (self.to, record.network) {
-            (Address::Mac(mac), Network::Ethernet) => record.destination[..6] == mac,
-            (Address::Socket(to), Network::Ipv4 | Network::Ipv6) => match to.ip() {
-                std::net::IpAddr::V4(ip) => record.destination[..4] == ip.octets(),
-                std::net::IpAddr::V6(ip) => record.destination == ip.octets(),
-            },
-            _ => false,
-        };
-        is_to_it && record.message().get(..KEYED) == Some(&self.begins)
+    fn is(&self, to: Address, message: &[u8]) -> bool {
+        self.to == to && message.get(..KEYED) == Some(&self.begins)
     }
 }
 
@@ -151,15 +142,21 @@ impl Lane {
         self.slot(name)?.token.take()
     }
 
-    /// The record of a message that has passed the hook: whether it is one of these. Those before it have not
-    /// passed the hook, and no record of theirs comes any more.
-    pub(super) fn claim(&mut self, record: &Record, stamps: Candidates) -> bool {
+    /// A message to `to` has passed the hook, the packet with this serial: whether it is one of these. Those before it have
+    /// not passed the hook, and no record of theirs comes any more.
+    pub(super) fn claim(
+        &mut self,
+        to: Address,
+        message: &[u8],
+        serial: u64,
+        stamps: Candidates,
+    ) -> bool {
         let from = self.next.max(self.first);
         for name in from..self.first + self.slots.len() as u64 {
             let Some(slot) = self.slot(name) else { return false };
-            if slot.token.is_some() && slot.is(record) {
-                (slot.serial, slot.stamps) = (Some(record.serial), stamps);
-                self.by_serial.insert(record.serial, name);
+            if slot.token.is_some() && slot.is(to, message) {
+                (slot.serial, slot.stamps) = (Some(serial), stamps);
+                self.by_serial.insert(serial, name);
                 self.next = name + 1;
                 return true;
             }
@@ -314,5 +311,99 @@ impl Port {
             Some(error) => self.report(format!("cannot send on {}: {error}", self.interface)),
             None => self.last_problem = None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(last: u8) -> Address {
+        Address::Socket(([192, 0, 2, last], 0).into())
+    }
+
+    fn at(nanos: i64) -> Time<Mono> {
+        Time::from_nanos(nanos)
+    }
+
+    fn passed(nanos: i64) -> Candidates {
+        Candidates::one(Stamp::new(at(nanos), StampSource::TcEgress))
+    }
+
+    fn start(nanos: i64) -> Stamp {
+        Stamp::new(at(nanos), StampSource::StartXmit)
+    }
+
+    /// Messages to these hosts with equal bytes, which wait until 100.
+    fn lane(hosts: &[u8]) -> Lane {
+        let mut lane = Lane::default();
+        for (n, last) in hosts.iter().enumerate() {
+            let token = SentToken(n as u64);
+            assert_eq!(
+                lane.put(at(100), host(*last), token, &[7; 44], Manner::Plain),
+                Some(n as u64)
+            );
+        }
+        lane
+    }
+
+    /// Tokens and times of those that are finished.
+    fn finished(lane: &mut Lane, now: i64) -> Vec<(u64, Option<i64>)> {
+        let all = lane.finished(at(now), StampSource::StartXmit).into_iter();
+        all.map(|(token, stamps, _)| {
+            let time = stamps.time(StampSource::StartXmit);
+            (token.0, time.map(|time| time.as_nanos()))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn equal_messages_are_told_apart_by_address_and_order() {
+        // Two clients behind one address have the same numbers.
+        let mut lane = lane(&[1, 2, 2, 3]);
+        for (serial, last) in [(10, 1), (11, 2), (12, 2), (13, 3)] {
+            assert!(lane.claim(host(last), &[7; 46], serial, passed(1)));
+        }
+        for serial in [12, 10, 13, 11] {
+            assert!(lane.amend(serial, start(serial as i64)));
+        }
+        let expected = [(0, Some(10)), (1, Some(11)), (2, Some(12)), (3, Some(13))];
+        assert_eq!(finished(&mut lane, 5), expected);
+        assert!(lane.is_empty() && lane.by_serial.is_empty());
+        assert!(!lane.amend(10, start(1)));
+    }
+
+    #[test]
+    fn message_that_has_not_passed_the_hook_is_given_up_after_its_patience_and_moves_no_other_stamp()
+     {
+        let mut lane = lane(&[1, 2, 3]);
+        assert!(lane.claim(host(1), &[7; 44], 10, passed(1)));
+        assert!(lane.claim(host(3), &[7; 44], 12, passed(3)));
+        assert!(!lane.claim(host(2), &[7; 44], 11, passed(2)), "it is passed over");
+        assert!(lane.amend(10, start(1)) && lane.amend(12, start(3)));
+        assert_eq!(finished(&mut lane, 5), [(0, Some(1)), (2, Some(3))]);
+        assert_eq!(finished(&mut lane, 99), []);
+        assert_eq!(finished(&mut lane, 100), [(1, None)]);
+        assert!(lane.is_empty());
+        // And goes on.
+        assert_eq!(lane.put(at(200), host(1), SentToken(9), &[7; 44], Manner::Plain), Some(3));
+        assert!(lane.claim(host(1), &[7; 44], 13, passed(4)));
+    }
+
+    #[test]
+    fn others_messages_and_such_as_could_not_be_sent_are_none_of_these() {
+        let mut lane = lane(&[1, 2]);
+        assert_eq!(lane.fail(0), Some(SentToken(0)));
+        assert_eq!(lane.fail(0), None);
+        assert!(!lane.claim(host(1), &[7; 44], 10, passed(1)));
+        assert!(!lane.claim(host(2), &[8; 44], 11, passed(1)));
+        assert!(!lane.claim(host(2), &[7; 40], 12, passed(1)));
+        assert!(lane.claim(host(2), &[7; 44], 13, passed(1)));
+    }
+
+    #[test]
+    fn no_more_wait_than_there_are_places() {
+        let mut lane = lane(&[1; LANE]);
+        assert_eq!(lane.put(at(100), host(1), SentToken(0), &[7; 44], Manner::Plain), None);
     }
 }

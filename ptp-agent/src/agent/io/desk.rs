@@ -2,7 +2,10 @@
 //! stamp of a packet is used.
 
 use super::*;
-use crate::capture::{Asked, XdpHook};
+use crate::{
+    agent::tap::address_of,
+    capture::{Asked, XdpHook},
+};
 
 /// One direction of a port.
 #[derive(Debug)]
@@ -230,7 +233,8 @@ impl Io {
                 if let Some(stamp) = stamp_at(&record, StampSource::TcEgress, &relation) {
                     stamps.add(stamp);
                 }
-                if port.lane.claim(&record, stamps) {
+                let to = address_of(&record, &record.destination);
+                if port.lane.claim(to, record.message(), record.serial, stamps) {
                     return;
                 }
                 let (message, serial) = (record.message(), record.serial);

@@ -84,10 +84,11 @@ impl Io {
                 () = self.watch.changed() => self.check_links(now),
                 () = std::future::ready(()) => {}
             }
-        } else if now >= wake && self.ready.is_empty() {
-            if self.is_waited_for() || now >= self.drained + DRAIN {
-                self.look(now);
-            }
+        } else if now >= wake
+            && self.ready.is_empty()
+            && (self.is_waited_for() || now >= self.drained + DRAIN)
+        {
+            self.look(now);
         }
         true
     }

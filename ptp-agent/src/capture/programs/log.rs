@@ -10,7 +10,7 @@ use log::{Log, Metadata, Record};
 pub(crate) const TARGET: &str = "ptp_agent::kernel";
 
 /// The programs with the log, as compiled by `cargo xtask ebpf build`.
-pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/ptp-agent-debug.bpf.o");
+pub(super) static OBJECT: &[u8] = kernel_programs!("ptp-agent-debug");
 
 /// Whether somebody wants to read it.
 pub(super) fn is_wanted() -> bool {

@@ -256,6 +256,21 @@ mod tests {
     }
 
     #[test]
+    fn servers_without_keys_are_told_and_none_are_asked_after_where_nts_is_not_wanted() {
+        let asked = |nts: Value| {
+            let mut status = good();
+            status["ntp"] = json!([{"name": "nts:time.example", "nts": nts}]);
+            let agents = [Agent::new(7, &status)];
+            checks(&agents).into_iter().find(|check| check.name == "nts").map(|it| it.status)
+        };
+        assert_eq!(asked(Value::Null), None);
+        assert_eq!(asked(json!({"state": "protected", "cookies": 8})), Some(Status::Ok));
+        assert_eq!(asked(json!({"state": "negotiating"})), Some(Status::Warn));
+        let failed = json!({"state": "failed", "problem": "expired"});
+        assert_eq!(asked(failed), Some(Status::Warn));
+    }
+
+    #[test]
     fn each_trouble_is_a_warning() {
         for (key, value, name) in [
             ("grandmaster", json!(null), "grandmaster"),

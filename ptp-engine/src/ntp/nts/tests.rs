@@ -78,7 +78,7 @@ fn after(seconds: i64) -> Time<Mono> {
 
 #[test]
 fn the_vectors_of_rfc_5297_come_out() {
-    // Appendix A.2, of which the third header is the nonce, is the same construction with one header more; A.1 has no nonce.
+    // Appendix A.1: a header and no nonce, which is a header too (section 3).
     let key: [u8; KEY_LENGTH] =
         core::array::from_fn(|n| if n < 16 { 0xff - n as u8 } else { 0xe0 + n as u8 });
     let mut siv = <aes_siv::siv::Aes128Siv as aes_siv::KeyInit>::new((&key).into());

@@ -7,6 +7,7 @@ use super::{
     filter::{Filter, Observation, Seen, Vector, WAYS, Way},
     noise::Noise,
 };
+use crate::math;
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
 use crate::prelude::*;
@@ -182,7 +183,7 @@ impl Bank {
     fn weigh(&mut self) {
         let scores = [0, 1, 2].map(|i| self.filters[i].score);
         let top = scores.into_iter().fold(f64::MIN, f64::max);
-        let weights = scores.map(|score| (score - top).exp());
+        let weights = scores.map(|score| math::exp(score - top));
         let sum: f64 = weights.iter().sum();
         self.weights = weights.map(|weight| weight / sum);
     }

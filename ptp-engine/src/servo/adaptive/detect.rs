@@ -7,6 +7,7 @@ use super::{
     filter::{Seen, Way},
     noise::Noise,
 };
+use crate::math;
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
 
@@ -87,8 +88,8 @@ impl Oddity {
         let before = noise.early_share().clamp(EARLY_BEFORE.0, EARLY_BEFORE.1);
         match (self.is_early, self.is_wild) {
             (true, true) => WILD,
-            (true, false) => (EARLY_AFTER / before).ln(),
-            (false, _) => ((1.0 - EARLY_AFTER) / (1.0 - before)).ln(),
+            (true, false) => math::ln(EARLY_AFTER / before),
+            (false, _) => math::ln((1.0 - EARLY_AFTER) / (1.0 - before)),
         }
     }
 

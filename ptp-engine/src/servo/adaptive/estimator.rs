@@ -11,6 +11,7 @@ use super::{
     noise::Noise,
     routes::Routes,
 };
+use crate::math;
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
 use crate::prelude::*;
@@ -255,7 +256,7 @@ impl Estimator {
         if self.suspicion.is_none()
             && let Some(since) = since
         {
-            let run = (LN_BY_CHANCE / self.wild_share.ln()).ceil() as u64;
+            let run = (LN_BY_CHANCE / math::ln(self.wild_share)).ceil() as u64;
             let (opened, again) = (number, number);
             self.suspicion = Some(Suspicion { since, opened, again, is_calm: false, run });
             self.bank.is_in_question = true;

@@ -3,6 +3,7 @@
 //! approximations for the error function, Math. Comp. 23 (1969) 631], where the error function and
 //! the density apart would take four exponentials: judging what has changed asks for thousands in a row.
 
+use crate::math;
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
 use core::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
@@ -86,7 +87,7 @@ fn quotient<const N: usize>((above, below): &([f64; N], [f64; N]), x: f64) -> f6
 /// between -7 and 7; farther out the share is 0 or 1.
 pub(super) fn below(z: f64) -> (f64, f64) {
     let x = z.abs() * FRAC_1_SQRT_2;
-    let density = (-0.5 * z * z).exp();
+    let density = math::exp(-0.5 * z * z);
     if x <= SMALL {
         let below = 0.5 + 0.5 * z * FRAC_1_SQRT_2 * quotient(&ERF, x * x);
         return (below, 0.5 * SQRT_2_OVER_PI * density / below);

@@ -4,6 +4,7 @@
 //! the moments of a Gaussian belief after one such packet, in closed form.
 
 use super::mills;
+use crate::math;
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
 use core::f64::consts::{FRAC_1_SQRT_2, LN_2};
@@ -220,7 +221,7 @@ impl Noise {
             return;
         }
         let spread = |noise: &Self| noise.fast_ns * noise.fast_ns + noise.variance_ns2;
-        let apart = (spread(self) / spread(other)).ln().abs();
+        let apart = math::ln(spread(self) / spread(other)).abs();
         let pull = RECONCILE * (1.0 - apart / SAME_SPREAD).max(0.0);
         let fast_sum = 0.5 * (self.fast_sum + other.fast_sum);
         let early_sum = 0.5 * (self.early_sum + other.early_sum);
@@ -236,9 +237,9 @@ impl Noise {
 
     /// Log probability that a packet is later than `excess`.
     pub(super) fn ln_later(&self, excess: f64) -> f64 {
-        let fast = (1.0 - self.slow_share) * (-excess / self.fast_ns).exp();
+        let fast = (1.0 - self.slow_share) * math::exp(-excess / self.fast_ns);
         let beyond = (excess - self.slow_from_ns).max(0.0);
-        (fast + self.slow_share * (-beyond / self.slow_ns).exp()).max(1e-300).ln().min(0.0)
+        math::ln((fast + self.slow_share * math::exp(-beyond / self.slow_ns)).max(1e-300)).min(0.0)
     }
 
     /// Learns from a packet; `mean` and `variance` as for [`Self::posterior`].
@@ -332,7 +333,7 @@ impl Prior {
             if *exponent == top {
                 *weight = factor;
             } else if exponent - top > LN_NOTHING {
-                *weight = factor * (exponent - top).exp();
+                *weight = factor * math::exp(exponent - top);
             }
         }
         let sum: f64 = weights.iter().sum();
@@ -340,7 +341,7 @@ impl Prior {
         let m = wf * fast.mean + ws * slow.mean + we * early.mean + ww * mean;
         let spread = |w: f64, mean: f64, variance: f64| w * (variance + (mean - m).powi(2));
         Posterior {
-            ln_evidence: top + sum.ln(),
+            ln_evidence: top + math::ln(sum),
             mean: m,
             variance: spread(wf, fast.mean, fast.variance)
                 + spread(ws, slow.mean, slow.variance)
@@ -419,7 +420,7 @@ fn mirrored(value: f64, edge: &Edge, tail: &Tail) -> Truncated {
 
 /// Log probability that a standard normal value is below `z`.
 pub(super) fn ln_normal_below(z: f64) -> f64 {
-    (0.5 * libm::erfc(-z * FRAC_1_SQRT_2)).max(1e-300).ln()
+    math::ln((0.5 * libm::erfc(-z * FRAC_1_SQRT_2)).max(1e-300))
 }
 
 #[cfg(test)]
@@ -461,7 +462,7 @@ mod tests {
             let edge = Edge { mean, variance, sd: variance.sqrt() };
             let got = truncated(value, &edge, &tail);
             let (ln, first, second) = integrated(value, mean, variance, scale);
-            let ln_evidence = got.exponent + got.factor.ln();
+            let ln_evidence = got.exponent + math::ln(got.factor);
             assert!((ln_evidence - ln).abs() < 5e-3, "{value}: {ln_evidence} {ln}");
             assert!((got.mean - first).abs() < 5e-3 * (1.0 + first.abs()), "{} {first}", got.mean);
             assert!((got.variance / second - 1.0).abs() < 0.03, "{} {second}", got.variance);

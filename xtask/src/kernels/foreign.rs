@@ -1,0 +1,194 @@
+//! Guests of other architectures, `cargo xtask test kernels --arch ARCH`: a Debian kernel of that architecture in an
+//! emulated machine, the agent and its tests built for it and linked statically, `ptp4l` and `ip` of Debian's packages
+//! of that architecture. What they say goes into the table of `docs/architectures.md`. The recordings of this directory
+//! are replayed here and there, and the lines must be the same.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError, atomic::AtomicBool},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    Job, Lab, Ready, artifacts, cache, find_artifact,
+    image::{self, Image},
+    kernel::{Build, Kernel, Series},
+    qemu::{Qemu, Time, user_emulator},
+    table::{self, Facts, Table},
+    with_name,
+};
+use crate::{
+    apt::Apt,
+    machine::{Machine, Target},
+    process::{Command, cargo, command, target_directory, workspace},
+};
+
+/// Where kernels, `ptp4l` and their libraries are taken from: the first Debian with all of these architectures.
+const SUITE: &str = "trixie";
+const SERIES: Series = Series::LongTerm("6.12");
+/// What is unpacked for the guest, with all that it depends on.
+const PACKAGES: [&str; 2] = ["linuxptp", "iproute2"];
+const TOOLS: [&str; 3] = ["ptp4l", "ip", "tc"];
+/// Test programs of this workspace that are also run there.
+const TESTS: [&str; 2] = ["answers", "transparent"];
+/// Groups of tests of the guest's first process.
+const GROUPS: [&str; 4] = ["capture", "follow", "clock", "machine"];
+/// How long a guest may take on the host's clock: another architecture's instructions take longer to emulate.
+const LIMIT: Duration = Duration::from_secs(1_500);
+/// Below the workspace.
+const RECORDINGS: &str = "bpf-tests/recordings";
+/// Where the guest finds the recordings, and what their replay gives here.
+const REPLAYS: &str = "/replays";
+
+/// An emulator that runs programs of this machine beside those of this one, for what is made by the program itself.
+pub(crate) fn emulator(machine: Machine) -> Result<PathBuf> {
+    let cache = cache()?;
+    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+    user_emulator(&cache, machine)
+}
+
+/// Boots a guest of a machine and shows what it prints to `on_line`. Returns whether the documents' table is as it
+/// says; with `update`, it is then.
+pub(crate) fn run(machine: Machine, update: bool, on_line: impl FnMut(&str) + Send) -> Result<()> {
+    let name = machine.name();
+    let cache = cache()?;
+    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+    let (qemu, kernel, root) = {
+        let lock = fs::File::create(cache.join("lock")).context("cannot write to the cache")?;
+        lock.lock().context("cannot lock the cache")?;
+        let qemu = Qemu::get(&cache, machine).context("no emulator")?;
+        println!("  QEMU {}", qemu.version);
+        let debian = machine.debian();
+        let apt = Apt::open_for(&cache.join(format!("apt-{debian}")), &[SUITE], Some(debian))?;
+        let kernel = Kernel::get(&apt, &cache, SERIES, Build::Of(machine))?;
+        let root = cache.join(format!("root-{debian}"));
+        if !root.is_dir() {
+            let mut packages = Vec::new();
+            for package in PACKAGES {
+                packages.extend(apt.to_install(package, SUITE)?);
+            }
+            packages.sort();
+            packages.dedup();
+            apt.unpack(&packages, &root)?;
+        }
+        (qemu, kernel, root)
+    };
+    let programs = build(machine)?;
+    let directory = target_directory().join("kernels");
+    fs::create_dir_all(&directory).context("cannot make a directory in the target directory")?;
+    let base = base_image(machine, &programs, &root)?;
+    let facts: Mutex<Facts> = Mutex::default();
+    let tell = |fact: &str, value: String| {
+        let mut facts = facts.lock().unwrap_or_else(PoisonError::into_inner);
+        facts.insert((name, fact.to_owned()), value);
+    };
+    let on_line = Mutex::new(on_line);
+    let show = |guest: &str, line: &str| {
+        let mut on_line = on_line.lock().unwrap_or_else(PoisonError::into_inner);
+        (*on_line)(&with_name(guest, line));
+    };
+    let ready = Ready { kernels: Vec::new(), card: None, missing: Vec::new(), qemu };
+    let lab = Lab { ready: &ready, base: &base, directory: &directory, show: &show, limit: LIMIT };
+    let mut tests: Vec<String> = GROUPS.map(str::to_owned).to_vec();
+    tests.extend(TESTS.map(|test| format!("/tests/{test}")));
+    let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
+    let passed = Mutex::new((0_u32, 0_u32));
+    let job = Job {
+        name,
+        kernel: &kernel,
+        tests: &tests,
+        devices: &[],
+        time: Time::Virtual,
+        stop: &AtomicBool::new(false),
+    };
+    lab.boot(&job, &|line| {
+        if let Some((fact, value)) = table::fact(line) {
+            tell(&fact, value);
+        }
+        if line.starts_with("test ") && !line.starts_with("test result: ") {
+            let mut passed = passed.lock().unwrap_or_else(PoisonError::into_inner);
+            passed.0 += u32::from(line.ends_with("... ok"));
+            passed.1 += u32::from(line.ends_with("... ok") || line.contains("... FAILED"));
+        }
+    })?;
+    let (good, all) = *passed.lock().unwrap_or_else(PoisonError::into_inner);
+    tell("tests", format!("{good} of {all}"));
+    let facts = facts.into_inner().unwrap_or_else(PoisonError::into_inner);
+    table::check(&Table::of_machines(), &facts, update)
+}
+
+struct Programs {
+    agent: PathBuf,
+    guest: PathBuf,
+    tests: Vec<(&'static str, PathBuf)>,
+    /// The agent of this machine.
+    native: PathBuf,
+}
+
+/// Builds the programs, optimised: an emulated processor is slow.
+fn build(machine: Machine) -> Result<Programs> {
+    let target = Target::of(machine);
+    // Without what needs a C compiler for that machine.
+    let mut arguments = vec!["build", "--profile", "guests", "--no-default-features"];
+    arguments.extend(["--package", "ptp-agent", "--package", "bpf-tests"]);
+    arguments.extend(["--bin", "ptp-agent", "--bin", "guest"]);
+    arguments.extend(TESTS.iter().flat_map(|name| ["--test", name]));
+    let cargo_for_it = |arguments: &[&str]| -> Result<Command> {
+        Ok(target.cargo(arguments, "")?.env("CARGO_PROFILE_GUESTS_STRIP", "symbols"))
+    };
+    cargo_for_it(&arguments)?.quietly(&format!("build of the programs for {}", target.name))?;
+    arguments.extend(["--quiet", "--message-format", "json"]);
+    let messages = cargo_for_it(&arguments)?.output();
+    let built = artifacts(&messages.context("the programs for the guest do not build")?);
+    cargo(["build", "--package", "ptp-agent"]).quietly("build of this machine's agent")?;
+    let mut tests = Vec::new();
+    for name in TESTS {
+        tests.push((name, find_artifact(&built, "test", name)?));
+    }
+    Ok(Programs {
+        agent: find_artifact(&built, "bin", "ptp-agent")?,
+        guest: find_artifact(&built, "bin", "guest")?,
+        tests,
+        native: target_directory().join("debug/ptp-agent"),
+    })
+}
+
+fn base_image(machine: Machine, programs: &Programs, root: &Path) -> Result<Vec<u8>> {
+    let mut image = Image::default();
+    let read = |program: &Path| {
+        fs::read(program).with_context(|| format!("cannot read {}", program.display()))
+    };
+    image.add("/init", read(&programs.guest)?);
+    image.add("/usr/bin/ptp-agent", read(&programs.agent)?);
+    for (name, program) in &programs.tests {
+        image.add(format!("/tests/{name}"), read(program)?);
+    }
+    for tool in TOOLS {
+        image.add_foreign_tool(root, machine.triplet(), tool)?;
+    }
+    let mut count = 0;
+    for entry in fs::read_dir(workspace().join(RECORDINGS)).context("no recordings")? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "pcapng") {
+            continue;
+        }
+        let arguments = ["--json".into(), "replay".into(), path.clone().into_os_string()];
+        let replayed = command(&programs.native, arguments).output();
+        let replayed = replayed.with_context(|| format!("cannot replay {}", path.display()))?;
+        let name = path.file_stem().context("a name")?.to_string_lossy().into_owned();
+        image.add(format!("{REPLAYS}/{name}.pcapng"), fs::read(&path)?);
+        image.add(format!("{REPLAYS}/{name}.json"), replayed.into_bytes());
+        count += 1;
+    }
+    ensure!(count > 0, "no recordings in {RECORDINGS}");
+    // Where ptp4l has a socket that only tells, since linuxptp 4.0.
+    for directory in image::MOUNTED.into_iter().chain(["/var/run"]) {
+        image.add_directory(directory);
+    }
+    let mut bytes = Vec::new();
+    image.write(&mut bytes)?;
+    Ok(bytes)
+}
