@@ -112,7 +112,11 @@ fn answers_for_ptp4l(transport: &str, carrier: Carrier, proof: &str) {
     let mark = agent.mark();
     ptp4l.kill();
     agent.wait_for_text(mark, PATIENCE, "it does not serve now");
-    assert!(asking.answers(SOON).is_empty(), "nobody is answered for one that is gone");
+    // The programs are told in the same turn, which on a busy machine takes its time.
+    let begin = Instant::now();
+    while !asking.answers(SOON).is_empty() {
+        assert!(begin.elapsed() < PATIENCE, "nobody is answered for one that is gone");
+    }
     if transport == "udp4" {
         agent.wait_for_text(mark, 2 * PATIENCE, "no_kernel_answers");
     }
