@@ -1,3 +1,5 @@
+//! Each option is there once, with a default of its own kind, and what is missing says why.
+
 use super::*;
 
 #[test]

@@ -7,6 +7,10 @@ use ptp_common::time::Duration;
 use crate::engine::{Datagram, PortIndex, SentToken};
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all that happens is the arrival of a message"
+)]
 pub(super) enum Happening {
     /// A message is there; `on` is the port.
     Arrives { to: usize, on: PortIndex, stamp: Option<ReceiveStamp>, bytes: Datagram },
