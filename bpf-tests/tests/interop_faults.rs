@@ -8,7 +8,7 @@ mod start_and_end;
 use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::Command,
     thread,
@@ -18,8 +18,7 @@ use std::{
 use aya::programs::{SchedClassifier, TcAttachType};
 use bpf_tests::{
     agent::{Agent, SERVE, START, binary, field, http_get, run_to_end, series},
-    children::{Running, Stream},
-    clocks::processor_ns,
+    children::Running,
     forge::{Party, announce, message, now, port},
     in_company,
     links::{Star, Wire, ip, output},

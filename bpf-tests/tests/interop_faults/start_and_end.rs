@@ -265,55 +265,6 @@ fn grandmaster_serves_again_when_its_interface_comes_back() {
     grandmaster.finish();
 }
 
-/// May a process have no more than `files` open; all that it has already stay open.
-fn limit_files(pid: u32, files: u64) {
-    let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
-    // SAFETY: a pointer to a structure that lives through the call, and none for what was.
-    let result = unsafe {
-        libc::prlimit(pid as i32, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())
-    };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-}
-
-#[test]
-fn agent_that_may_open_no_more_files_keeps_time_and_does_not_spin_and_recovers() {
-    let _machine = in_company();
-    let wire = need!(Wire::new());
-    let mut server = Agent::start(&wire.grandmaster, &server_arguments("gm0", &[]));
-    let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("status");
-    let mut run = vec!["run", "-i", "ptp0", "--clock", "virtual", "--metrics-address", METRICS];
-    run.extend(["--status-socket", socket.to_str().unwrap()]);
-    let mut agent = Agent::start(&wire.client, &run);
-    assert_follows(&agent, 0);
-    limit_files(agent.pid(), 3);
-    let (mark, before, begun) = (agent.mark(), processor_ns(agent.pid()), Instant::now());
-    // Each waits in a queue, and there is no descriptor to accept it with.
-    let http = || std::net::TcpStream::connect(METRICS);
-    let waiting: Vec<_> = (0..20).map(|_| wire.client.run(http).unwrap().unwrap()).collect();
-    let local: Vec<_> = (0..20).map(|_| UnixStream::connect(&socket).unwrap()).collect();
-    let samples = agent.wait_for_samples(mark, PATIENCE, 32);
-    assert!(median_offset(&samples) < TRUE, "{samples:?}");
-    // An interface that goes and comes back takes new sockets, which there cannot be.
-    server.finish();
-    wire.client.delete("ptp0").unwrap();
-    agent.wait_for_state(mark, PATIENCE, "disabled");
-    need!(wire.connect());
-    let mut server = Agent::start(&wire.grandmaster, &server_arguments("gm0", &[]));
-    thread::sleep(Duration::from_secs(2));
-    let lines = agent.lines()[mark..].iter().filter(|line| line.stream == Stream::Log).count();
-    let spent = (processor_ns(agent.pid()) - before) as f64 / begun.elapsed().as_nanos() as f64;
-    println!("{lines} lines, {:.1} % of a processor", 100.0 * spent);
-    assert!(lines < 40 && spent < 0.3, "{lines} lines, {spent}: {}", agent.last_words());
-    let mark = agent.mark();
-    drop((waiting, local));
-    limit_files(agent.pid(), 1024);
-    assert_follows(&agent, mark);
-    assert!(outcomes(&wire.client).contains("ptp_offset_from_master_seconds"));
-    agent.finish();
-    server.finish();
-}
-
 /// A copy of the agent that every user may run.
 fn copy_for_all() -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();

@@ -2,12 +2,14 @@
 //! believes is what it reads afresh, so a lost notification costs a delay at the worst.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{Ipv4Addr, Ipv6Addr},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrLike};
+use nix::{errno::Errno, ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrLike};
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use tokio::{task::JoinHandle, time::interval};
 
@@ -23,17 +25,37 @@ pub enum LinkState {
     Up(u32),
 }
 
-/// Reads the state of an interface.
+/// Reads the state of an interface. To read it takes a descriptor; while this process may open no more, what was read
+/// last holds, for a link does not go down by that.
 pub fn link_state(interface: &str) -> LinkState {
-    let Ok(ifindex) = nix::net::if_::if_nametoindex(interface) else {
-        return LinkState::Missing;
-    };
+    static LAST: Mutex<BTreeMap<String, LinkState>> = Mutex::new(BTreeMap::new());
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     let needed = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
-    let up = getifaddrs().is_ok_and(|mut addresses| {
-        addresses
-            .any(|address| address.interface_name == interface && address.flags.contains(needed))
-    });
-    if up { LinkState::Up(ifindex) } else { LinkState::Down }
+    let is_up = || {
+        let mut addresses = getifaddrs()?;
+        Ok(addresses
+            .any(|address| address.interface_name == interface && address.flags.contains(needed)))
+    };
+    let state = state_of(nix::net::if_::if_nametoindex(interface), is_up);
+    let state = state.or_else(|| last.get(interface).copied()).unwrap_or(LinkState::Missing);
+    last.insert(interface.to_owned(), state);
+    state
+}
+
+/// What the kernel's answers mean; `None` where it was too short of something to answer.
+fn state_of(
+    index: nix::Result<u32>,
+    is_up: impl FnOnce() -> nix::Result<bool>,
+) -> Option<LinkState> {
+    let is_short = |error: Errno| {
+        matches!(error, Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+    };
+    match index.map(|ifindex| (ifindex, is_up())) {
+        Ok((ifindex, Ok(true))) => Some(LinkState::Up(ifindex)),
+        Ok((_, Err(error))) | Err(error) if is_short(error) => None,
+        Ok((_, Ok(false) | Err(_))) => Some(LinkState::Down),
+        Err(_) => Some(LinkState::Missing),
+    }
 }
 
 /// The MAC address of an interface; `None` where it is missing or has none.
@@ -119,5 +141,23 @@ impl LinkWatch {
 impl Drop for LinkWatch {
     fn drop(&mut self) {
         self.connection.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_is_not_down_because_no_descriptor_is_left_to_look_at_it() {
+        for short in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM] {
+            assert_eq!(state_of(Err(short), || Ok(true)), None);
+            assert_eq!(state_of(Ok(3), || Err(short)), None);
+        }
+        assert_eq!(state_of(Err(Errno::ENODEV), || Ok(true)), Some(LinkState::Missing));
+        assert_eq!(state_of(Ok(3), || Ok(false)), Some(LinkState::Down));
+        assert_eq!(state_of(Ok(3), || Ok(true)), Some(LinkState::Up(3)));
+        assert!(matches!(link_state("lo"), LinkState::Up(1..) | LinkState::Down));
+        assert_eq!(link_state("not-there0"), LinkState::Missing);
     }
 }
