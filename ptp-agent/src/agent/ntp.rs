@@ -208,7 +208,8 @@ fn secret(common: &Common) -> Result<[u8; 32], AgentError> {
     match common.seed {
         Some(_) => secret[..8].copy_from_slice(&seed(common.seed).to_be_bytes()),
         None => {
-            let failed = |source| IoError::Watch(source);
+            let attempt = "read random numbers";
+            let failed = |source| IoError::Os { attempt, source };
             std::fs::File::open("/dev/urandom")
                 .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut secret))
                 .map_err(failed)?;
