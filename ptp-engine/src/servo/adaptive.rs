@@ -49,6 +49,8 @@ const RATE_SIGMAS: f64 = 4.0;
 const RATES_KEPT: Duration = Duration::from_secs(16);
 /// What a clipped estimate says of the rate fades with this time constant, seconds.
 const CLIPPED_FOR_S: f64 = 64.0;
+/// What was moved is taken to have been seen for so long at the least, seconds.
+const LEAST_SPAN_S: f64 = 1.0;
 const RATES_EVERY: Duration = Duration::from_secs(2);
 /// For so long after a change of the rate was judged the one of before may have been right.
 const JUDGED_FOR: Duration = Duration::from_secs(64);
@@ -81,6 +83,8 @@ pub struct AdaptiveServo {
     outside: u32,
     /// Rate error that would explain why estimates were clipped lately, parts per billion.
     clipped_ppb: f64,
+    /// How far observations were moved lately.
+    moved: Moved,
     /// The rates that were believed lately, parts per billion.
     rates: VecDeque<(Time<Free>, f64)>,
     /// When the rate was last judged to have changed, and what it was before, parts per billion.
@@ -93,6 +97,35 @@ struct Latest {
     forward: Option<(Time<Free>, Duration)>,
     backward: Option<(Time<Free>, Duration)>,
     peer: Option<Duration>,
+}
+
+/// Sync that are moved to where a line through few requests has them all agree on its slope, however wrong that is:
+/// no residual tells. What they were moved by, over the time in which the slope was learnt, is what it may be wrong by.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moved {
+    /// The first observation.
+    since: Option<Time<Free>>,
+    latest: Option<Time<Free>>,
+    /// The most of lately, nanoseconds.
+    ns: f64,
+}
+
+impl Moved {
+    fn note(&mut self, at: Time<Free>, by: Duration, interval_s: f64) {
+        self.since = self.since.or(Some(at));
+        self.latest = Some(at);
+        let kept = 1.0 - interval_s.min(1.0) / CLIPPED_FOR_S;
+        self.ns = (self.ns * kept).max(by.as_nanos_f64());
+    }
+
+    /// By how much the rate may be wrong for it, parts per billion.
+    fn rate_error_ppb(&self) -> f64 {
+        let span = self
+            .latest
+            .zip(self.since)
+            .map_or(0.0, |(latest, since)| (latest - since).as_secs_f64());
+        self.ns / span.clamp(LEAST_SPAN_S, CLIPPED_FOR_S)
+    }
 }
 
 impl AdaptiveServo {
@@ -115,6 +148,7 @@ impl AdaptiveServo {
             is_clipped: false,
             outside: 0,
             clipped_ppb: 0.0,
+            moved: Moved::default(),
             rates: VecDeque::new(),
             judged_rate: None,
         }
@@ -151,6 +185,7 @@ impl AdaptiveServo {
         self.estimator = None;
         self.acquisition = Acquisition::default();
         self.confirmation = Confirmation::default();
+        self.moved = Moved::default();
         self.outside = 0;
     }
 
@@ -287,6 +322,7 @@ impl AdaptiveServo {
                 let error_ppb = least_error_ppb
                     + RATE_SIGMAS * estimator.rate_sigma_ppb()
                     + apart.fold(0.0, f64::max)
+                    + self.moved.rate_error_ppb()
                     + self.clipped_ppb;
                 Pace { rate_ppb, error_ppb, least_error_ppb }
             }
@@ -324,6 +360,7 @@ impl Servo for AdaptiveServo {
 
     fn sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
         self.interval.learn(&input);
+        self.moved.note(input.t2.mono, input.t2.doubt, self.interval.seconds());
         self.causal.sync(&input, self.pace());
         let SyncInput { t1, t2, .. } = input;
         let forward = one_way(t2.mono, t1);
@@ -399,6 +436,7 @@ impl Servo for AdaptiveServo {
         self.confirmation = anew.confirmation;
         self.causal = anew.causal;
         self.latest = anew.latest;
+        self.moved = anew.moved;
         true
     }
 

@@ -245,3 +245,32 @@ fn a_link_measured_peer_to_peer_biases_the_clock_neither_with_symmetric_nor_with
         assert!(symmetric.abs() < 25.0 && one_sided.abs() < 25.0, "{symmetric} {one_sided}");
     }
 }
+
+/// Sync messages that were moved onto a line through requests agree with each other on its slope, and no residual says
+/// that it is wrong.
+#[test]
+fn sync_moved_onto_a_line_with_a_wrong_slope_leave_the_truth_in_the_interval() {
+    let options = Options { purpose: Purpose::Watch, ..Options::default() };
+    let choice = Choice { method: Method::Adaptive, ..Choice::default() };
+    let mut servo = build(&choice, &options);
+    let mut looks = 0;
+    for n in 0_i64..72 {
+        let now = Time::from_nanos(1_000_000_000 + n * 62_500_000);
+        // Each Sync takes 40 us, and is moved to where a line that falls by 15 us in a second has it; requests are
+        // later and later. But for the first ones, which were fast.
+        let fallen = n * 62_500 * 15 / 1_000;
+        let (late, by) = if n < 4 { (2_000, 0) } else { (40_000, 4_000 + fallen.min(36_000)) };
+        let t2 = local(now + Duration::from_nanos(late - by), by);
+        let (sequence_id, log_interval, correction) = (n as u16, Some(-4), Duration::ZERO);
+        let told =
+            servo.sync(SyncInput { t1: ptp(now, 0), t2, sequence_id, log_interval, correction });
+        if let Some(trust) = told.and_then(|told| told.trust) {
+            assert!(trust.interval.contains(Duration::ZERO), "{n}: {trust:?}");
+            looks += 1;
+        }
+        let (sequence_id, correction) = (n as u16, Duration::ZERO);
+        let (t3, t4) = (local(now, 0), ptp(now, 2_000 + fallen));
+        servo.delay(DelayInput { t3, t4, sequence_id, correction });
+    }
+    assert!(looks > 16, "{looks}");
+}
