@@ -203,20 +203,21 @@ impl Initiator {
         Ok((self.finish(at, parent), multiple))
     }
 
-    /// A Pdelay_Resp_Follow_Up for this port.
+    /// A Pdelay_Resp_Follow_Up for this port, which may be there before what it follows; says whether somebody else has
+    /// answered before.
     pub(crate) fn follow_up(
         &mut self,
         header: &Header,
         response_origin: Time<Ptp>,
         parent: Option<PortIdentity>,
-    ) -> Result<Option<PeerDelay>, Drop> {
-        let (at, n, _) = self.entry(header, parent)?;
+    ) -> Result<(Option<PeerDelay>, bool), Drop> {
+        let (at, n, is_of_many) = self.entry(header, parent)?;
         let response = &mut self.requests[at].responses[n];
         if response.follow_up.is_some() {
             return Err(Drop::Duplicate);
         }
         response.follow_up = Some((response_origin, header.correction.into()));
-        Ok(self.finish(at, parent))
+        Ok((self.finish(at, parent), is_of_many))
     }
 
     /// Finds or makes the place for an answer; says whether somebody else has answered before.

@@ -130,7 +130,7 @@ impl Node {
         let header = &message.header;
         let parent = self.parent_on(index);
         let link = self.links.get_mut(index).ok_or(Drop::PortDisabled)?;
-        let done = match message.body {
+        let (done, is_of_many) = match message.body {
             Body::PdelayReq { .. } => {
                 if link.delay_mechanism() == DelayMechanism::Auto {
                     link.go_over_to_peer_delay(cx.now);
@@ -143,17 +143,16 @@ impl Node {
             Body::PdelayResp { request_receipt_timestamp, .. } => {
                 let t4 = stamp.ok_or(Drop::MissingRxStamp)?;
                 let receipt = request_receipt_timestamp.into();
-                let (done, is_of_many) = link.initiator.response(header, receipt, t4, parent)?;
-                if is_of_many {
-                    self.instances[which].count_drop(index, Drop::MultipleResponders);
-                }
-                done
+                link.initiator.response(header, receipt, t4, parent)?
             }
             Body::PdelayRespFollowUp { response_origin_timestamp, .. } => {
                 link.initiator.follow_up(header, response_origin_timestamp.into(), parent)?
             }
             _ => return Err(Drop::NotForRole),
         };
+        if is_of_many {
+            self.instances[which].count_drop(index, Drop::MultipleResponders);
+        }
         self.finish(cx, index, done);
         Ok(())
     }
