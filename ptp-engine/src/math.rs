@@ -6,6 +6,8 @@
 //! they are built for, and this is why. `sqrt`, `ceil`, `round` and whole powers are exact, or the same sequence of
 //! multiplications; for them `std` is good enough where there is one, and the trait stands in for it elsewhere.
 
+use crate::prelude::*;
+
 /// The exponential function.
 #[inline]
 pub(crate) fn exp(x: f64) -> f64 {
@@ -28,6 +30,12 @@ pub(crate) fn log2(x: f64) -> f64 {
 #[inline]
 pub(crate) fn powf(x: f64, exponent: f64) -> f64 {
     libm::pow(x, exponent)
+}
+
+/// The middle one, of an even number the later of both; 0 of none.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 /// For targets without an operating system. Each method is what `std` documents under its name.

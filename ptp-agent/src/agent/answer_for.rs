@@ -7,7 +7,6 @@ mod tap;
 
 use std::{
     collections::BTreeMap,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
     mem::{self, Discriminant},
     time::{Duration as StdDuration, Instant},
 };
@@ -230,10 +229,8 @@ impl Beside {
             (wanted.mode, wanted.xdp_alone) = (Mode::Xdp, true);
         }
         let is_stack = io.rx_source != Choice::Fixed(StampSource::TcIngress);
-        // The standard library's, which nobody can know.
-        let key = RandomState::new().build_hasher().finish();
         let none = csptp::Answers::default();
-        let answers = Answers::open(wanted, &io.interfaces, io.transport, is_stack, key, none)
+        let answers = Answers::open(wanted, &io.interfaces, io.transport, is_stack, none)
             .map_err(IoError::Capture)?;
         let sides = io.interfaces.iter().map(|interface| Side {
             interface: interface.clone(),

@@ -46,7 +46,7 @@ use crate::{
         metrics::{CapturePoint, Direction, PortFigures, StampOutcome},
     },
     recording::{Problem, ReadError, RecordError},
-    sys::clock,
+    sys::{clock, random},
     transport::{TransportError, interface_mac},
     zones::ZoneError,
 };
@@ -258,17 +258,10 @@ fn identity_of(interfaces: &[String], seed: u64) -> ClockIdentity {
 
 fn seed(chosen: Option<u64>) -> u64 {
     // Nobody may guess what a request of NTP is known by.
-    chosen.or_else(random).unwrap_or_else(|| {
+    chosen.or_else(|| random::bytes().ok().map(u64::from_ne_bytes)).unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         now.as_nanos() as u64 ^ u64::from(std::process::id()) << 32
     })
-}
-
-fn random() -> Option<u64> {
-    let mut bytes = [0; 8];
-    let mut file = std::fs::File::open("/dev/urandom").ok()?;
-    std::io::Read::read_exact(&mut file, &mut bytes).ok()?;
-    Some(u64::from_ne_bytes(bytes))
 }
 
 fn unix_seconds() -> f64 {

@@ -21,7 +21,6 @@ use super::{
     AgentError, Common, Ending,
     drive::{Drive, Host, Occasion},
     io::{IoError, NtpIo, NtpIoConfig},
-    seed,
     serve::Served,
 };
 use over_ptp::{OverPtp, Told};
@@ -37,7 +36,10 @@ use crate::{
         local,
         snapshot::{self, NtpServed, Snapshot},
     },
-    sys::clock::{kernel_clock, monotonic},
+    sys::{
+        clock::{kernel_clock, monotonic},
+        random,
+    },
 };
 
 /// Between two looks at what agents on this host say.
@@ -204,17 +206,12 @@ impl Service {
 
 /// For numbers that nobody may guess; from the seed where tests want the same ones again.
 fn secret(common: &Common) -> Result<[u8; 32], AgentError> {
+    let Some(seed) = common.seed else {
+        let attempt = "read random numbers";
+        return random::bytes().map_err(|source| IoError::Os { attempt, source }.into());
+    };
     let mut secret = [0; 32];
-    match common.seed {
-        Some(_) => secret[..8].copy_from_slice(&seed(common.seed).to_be_bytes()),
-        None => {
-            let attempt = "read random numbers";
-            let failed = |source| IoError::Os { attempt, source };
-            std::fs::File::open("/dev/urandom")
-                .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut secret))
-                .map_err(failed)?;
-        }
-    }
+    secret[..8].copy_from_slice(&seed.to_be_bytes());
     Ok(secret)
 }
 

@@ -11,7 +11,10 @@ mod probe;
 mod programs;
 mod telling;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+};
 
 use nix::net::if_::if_nametoindex;
 use ptp_common::{
@@ -195,7 +198,6 @@ impl Answers {
         interfaces: &[String],
         transport: TransportKind,
         is_stack: bool,
-        seed: u64,
         exchanges: csptp::Answers,
     ) -> Result<Self, CaptureError> {
         let mut programs = Programs::load()?;
@@ -220,7 +222,8 @@ impl Answers {
                 native: native.clone(),
             });
         }
-        // Nobody else's: the trials' answers are known by it.
+        // The standard library's, which nobody can know: the trials' answers are known by it.
+        let seed = RandomState::new().build_hasher().finish();
         let mix = |word: u64| (seed ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let probe = ClockIdentity((mix(1) ^ mix(2) >> 31).to_be_bytes());
         let seed = mix(3) ^ mix(4) >> 29;

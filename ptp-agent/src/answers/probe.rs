@@ -25,7 +25,13 @@ use socket2::SockFilter;
 use std::os::fd::AsFd as _;
 
 use super::{Programs, native};
-use crate::{sys::packet, transport::TransportKind};
+use crate::{
+    sys::{
+        classic::{IF_EQUAL, LOAD_WORD, RETURN},
+        packet,
+    },
+    transport::TransportKind,
+};
 
 /// How long an answer may take: it is there when the frame has been let in, unless others keep the processor.
 const PATIENCE: StdDuration = StdDuration::from_millis(200);
@@ -34,12 +40,10 @@ const ALL: u16 = 3;
 
 /// Outgoing frames only, copied as a whole.
 const OUTGOING: [SockFilter; 4] = [
-    // ld [SKF_AD_OFF + SKF_AD_PKTTYPE]
-    SockFilter::new(0x20, 0, 0, (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32),
-    // jeq PACKET_OUTGOING
-    SockFilter::new(0x15, 0, 1, libc::PACKET_OUTGOING as u32),
-    SockFilter::new(0x06, 0, 0, u32::MAX),
-    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(LOAD_WORD, 0, 0, (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32),
+    SockFilter::new(IF_EQUAL, 0, 1, libc::PACKET_OUTGOING as u32),
+    SockFilter::new(RETURN, 0, 0, u32::MAX),
+    SockFilter::new(RETURN, 0, 0, 0),
 ];
 
 /// Where a trial happens.

@@ -29,7 +29,13 @@ use super::{join::Sighting, point::Point};
 use crate::{
     agent::prime::Throwaway,
     capture::ClockRelation,
-    sys::packet,
+    sys::{
+        classic::{
+            AND, IF_BITS, IF_EQUAL, IF_GREATER, LOAD_BYTE, LOAD_HALF, LOAD_HALF_INDEXED,
+            LOAD_INDEX_IHL, RETURN,
+        },
+        packet,
+    },
     transport::{TransportKind, driver_stamp::nanos},
 };
 
@@ -47,17 +53,6 @@ const WAITING: usize = 64;
 const PACKET_OUTGOING: u32 = 4;
 /// `SKF_AD_OFF` of linux/filter.h, with `SKF_AD_PROTOCOL` 0 and `SKF_AD_PKTTYPE` 4 behind it.
 const ANCILLARY: u32 = 0xffff_f000;
-
-// Instructions of classic BPF (linux/filter.h, linux/bpf_common.h).
-const LOAD_BYTE: u16 = 0x30;
-const LOAD_HALF: u16 = 0x28;
-const LOAD_HALF_INDEXED: u16 = 0x48;
-const LOAD_INDEX_IHL: u16 = 0xb1;
-const AND: u16 = 0x54;
-const IF_EQUAL: u16 = 0x15;
-const IF_GREATER: u16 = 0x25;
-const IF_BITS: u16 = 0x45;
-const RETURN: u16 = 0x06;
 
 /// Which of the packets that a socket is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,7 +24,10 @@ use crate::{
         metrics::SyncEFigures,
         snapshot::{DpllStatus, EsmcStatus},
     },
-    sys::{dropped_by_kernel, packet},
+    sys::{
+        classic::{IF_EQUAL, LOAD_BYTE, RETURN},
+        dropped_by_kernel, packet,
+    },
     transport::{LinkState, link_state},
 };
 pub use words::{dpll_text, esmc_text};
@@ -153,13 +156,10 @@ impl SyncE {
 fn filter() -> Vec<SockFilter> {
     let mut filter = packet::own_frames_first();
     filter.extend([
-        // ldb [0]
-        SockFilter::new(0x30, 0, 0, 0),
-        // jeq SUBTYPE
-        SockFilter::new(0x15, 0, 1, SUBTYPE.into()),
-        // ret all, ret 0
-        SockFilter::new(0x06, 0, 0, u32::MAX),
-        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(LOAD_BYTE, 0, 0, 0),
+        SockFilter::new(IF_EQUAL, 0, 1, SUBTYPE.into()),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
     ]);
     filter
 }

@@ -6,6 +6,7 @@
 pub mod adjust;
 pub mod bpf;
 pub mod child;
+pub(crate) mod classic;
 pub mod clock;
 pub mod confine;
 pub mod ethtool;
@@ -19,6 +20,7 @@ pub mod phc;
 pub mod pins;
 pub mod pps;
 pub(crate) mod privileges;
+pub(crate) mod random;
 pub mod schedule;
 pub mod serial;
 pub mod shared;

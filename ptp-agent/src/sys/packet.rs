@@ -9,6 +9,8 @@ use std::{
 use ptp_common::classify::ETHERTYPE_PTP;
 use socket2::{SockAddr, SockFilter, Socket};
 
+use super::classic::{IF_EQUAL, LOAD_WORD, RETURN};
+
 fn address(ifindex: u32, ethertype: u16, mac: [u8; 6]) -> io::Result<libc::sockaddr_ll> {
     let index = i32::try_from(ifindex).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut bytes = [0; 8];
@@ -49,21 +51,18 @@ const OTHER_HOST: u32 = libc::PACKET_OTHERHOST as u32;
 /// Lets pass what is this host's, in this VLAN: on a trunk a socket would otherwise receive the frames of
 /// all VLANs, and could tell none of them from its own.
 const OWN_FRAMES: [SockFilter; 4] = [
-    // ld [SKF_AD_OFF + SKF_AD_PKTTYPE]
-    SockFilter::new(0x20, 0, 0, (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32),
-    // jeq OTHER_HOST
-    SockFilter::new(0x15, 0, 1, OTHER_HOST),
-    // ret 0, ret all
-    SockFilter::new(0x06, 0, 0, 0),
-    SockFilter::new(0x06, 0, 0, u32::MAX),
+    SockFilter::new(LOAD_WORD, 0, 0, (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32),
+    SockFilter::new(IF_EQUAL, 0, 1, OTHER_HOST),
+    SockFilter::new(RETURN, 0, 0, 0),
+    SockFilter::new(RETURN, 0, 0, u32::MAX),
 ];
 
 /// The same, in front of a filter that goes on behind it.
 pub(crate) fn own_frames_first() -> Vec<SockFilter> {
     vec![
-        SockFilter::new(0x20, 0, 0, (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32),
-        SockFilter::new(0x15, 0, 1, OTHER_HOST),
-        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(LOAD_WORD, 0, 0, (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32),
+        SockFilter::new(IF_EQUAL, 0, 1, OTHER_HOST),
+        SockFilter::new(RETURN, 0, 0, 0),
     ]
 }
 

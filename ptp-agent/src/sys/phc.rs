@@ -23,6 +23,13 @@ pub struct DeviceTime {
 }
 
 impl DeviceTime {
+    /// A time since the epoch, or a span; not below zero.
+    pub(super) fn of(time: Duration) -> Self {
+        let nanos = time.as_nanos().max(0);
+        let nanos_of = u32::try_from(nanos % 1_000_000_000).unwrap_or(0);
+        Self { seconds: nanos / 1_000_000_000, nanos: nanos_of, reserved: 0 }
+    }
+
     fn time<S>(self) -> Time<S> {
         Time::from_epoch(
             Duration::from_secs(self.seconds) + Duration::from_nanos(i64::from(self.nanos)),

@@ -12,6 +12,8 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ptp_common::time::{Duration, Ptp, Time};
 
+use super::phc::DeviceTime;
+
 /// Bits of requests for external timestamps: on, the edge, and that a driver that cannot says so.
 const ENABLE: u32 = 1;
 const RISING: u32 = 1 << 1;
@@ -29,32 +31,15 @@ struct ExttsRequest {
     reserved: [u32; 2],
 }
 
-/// `struct ptp_clock_time`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-struct ClockTime {
-    seconds: i64,
-    nanos: u32,
-    reserved: u32,
-}
-
-impl ClockTime {
-    fn of(time: Duration) -> Self {
-        let nanos = time.as_nanos().max(0);
-        let nanos_of = u32::try_from(nanos % 1_000_000_000).unwrap_or(0);
-        Self { seconds: nanos / 1_000_000_000, nanos: nanos_of, reserved: 0 }
-    }
-}
-
 /// `struct ptp_perout_request`; its last words are `on` where [`DUTY_CYCLE`] says so.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 struct PeroutRequest {
-    start: ClockTime,
-    period: ClockTime,
+    start: DeviceTime,
+    period: DeviceTime,
     index: u32,
     flags: u32,
-    on: ClockTime,
+    on: DeviceTime,
 }
 
 /// `struct ptp_pin_desc`.
@@ -72,7 +57,7 @@ struct PinDescription {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 struct ExttsEvent {
-    time: ClockTime,
+    time: DeviceTime,
     index: u32,
     flags: u32,
     reserved: [u32; 2],
@@ -226,11 +211,11 @@ pub struct Signal {
 /// As for [`set_extts`].
 pub fn set_perout(device: &File, channel: u32, signal: Signal) -> io::Result<()> {
     let request = PeroutRequest {
-        start: ClockTime::of(signal.start.since_epoch()),
-        period: ClockTime::of(signal.period),
+        start: DeviceTime::of(signal.start.since_epoch()),
+        period: DeviceTime::of(signal.period),
         index: channel,
         flags: if signal.width.is_some() { DUTY_CYCLE } else { 0 },
-        on: signal.width.map(ClockTime::of).unwrap_or_default(),
+        on: signal.width.map(DeviceTime::of).unwrap_or_default(),
     };
     // SAFETY: as above.
     let new = unsafe { request::perout2(device.as_raw_fd(), &raw const request) };

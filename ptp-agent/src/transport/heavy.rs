@@ -7,22 +7,16 @@ use std::net::IpAddr;
 use socket2::SockFilter;
 
 use super::TransportKind;
-use crate::engine::address::Address;
+use crate::{
+    engine::address::Address,
+    sys::classic::{AND, IF_EQUAL, JUMP, LOAD_HALF, LOAD_WORD, MULTIPLY, RETURN, TO_X, XOR_X},
+};
 
 /// Senders that a filter knows at the most.
 pub(crate) const MOST: usize = 16;
 
-const LOAD_WORD: u16 = 0x20;
-const LOAD_HALF: u16 = 0x28;
-const JUMP_IF_EQUAL: u16 = 0x15;
-const JUMP: u16 = 0x05;
-const TO_X: u16 = 0x07;
-const XOR_X: u16 = 0xac;
-const MULTIPLY: u16 = 0x24;
 /// So that words that are alike do not take each other out.
 const SPREAD: u32 = 0x9e37_79b1;
-const AND: u16 = 0x54;
-const RETURN: u16 = 0x06;
 /// Where a filter finds the network header, the link header and random numbers, whatever the socket.
 const NETWORK: u32 = libc::SKF_NET_OFF as u32;
 const LINK: u32 = libc::SKF_LL_OFF as u32;
@@ -57,7 +51,7 @@ pub(super) fn filter(
         for (at, (load, offset, value)) in parts.iter().enumerate() {
             let further = 3 * (parts.len() - at - 1) + block.len();
             program.push(SockFilter::new(*load, 0, 0, *offset));
-            program.push(SockFilter::new(JUMP_IF_EQUAL, 1, 0, *value));
+            program.push(SockFilter::new(IF_EQUAL, 1, 0, *value));
             program.push(SockFilter::new(JUMP, 0, 0, further as u32));
         }
         program.extend(block);
@@ -89,7 +83,7 @@ fn all_of(
     let lottery = [
         SockFilter::new(LOAD_WORD, 0, 0, RANDOM),
         SockFilter::new(AND, 0, 0, lot),
-        SockFilter::new(JUMP_IF_EQUAL, 1, 0, 0),
+        SockFilter::new(IF_EQUAL, 1, 0, 0),
         RETURN_NONE,
         RETURN_ALL,
     ];
@@ -110,7 +104,7 @@ fn all_of(
     }
     for (n, value) in known.iter().enumerate() {
         let to_end = known.len() - n - 1 + lottery.len() - 1;
-        program.push(SockFilter::new(JUMP_IF_EQUAL, to_end as u8, 0, *value));
+        program.push(SockFilter::new(IF_EQUAL, to_end as u8, 0, *value));
     }
     program.extend(lottery);
     program

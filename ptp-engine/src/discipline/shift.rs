@@ -9,7 +9,7 @@
 //! That is evidence and no proof: another route may be as long as the old one and differ in its two ways. It takes two
 //! servers that see the same ([`Discipline::shifted`](super::Discipline::shifted)), and nothing but an alarm comes of it.
 
-use crate::prelude::*;
+use crate::{math::median, prelude::*};
 use alloc::collections::VecDeque;
 use ptp_common::time::{Duration, Mono, Time};
 
@@ -83,11 +83,6 @@ pub(super) struct Shift {
     /// The span that lasts, and its quickest exchange so far.
     present: Option<(Time<Mono>, Point)>,
     unusual: Option<Unusual>,
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 impl Shift {

@@ -18,7 +18,10 @@ use ptp_common::{
 use socket2::{SockFilter, Socket};
 
 use crate::{
-    sys::packet,
+    sys::{
+        classic::{AND, IF_EQUAL, JUMP, LOAD_BYTE, LOAD_HALF, LOAD_WORD, RETURN},
+        packet,
+    },
     transport::{MAX_MESSAGE, TransportKind, driver_stamp},
 };
 
@@ -28,14 +31,6 @@ const ETHERNET_HEADER: usize = 14;
 /// Messages in one look: whoever floods does not keep the loop.
 const MOST: usize = 4096;
 
-// Instructions of the classic filter (linux/bpf_common.h).
-const LD_WORD: u16 = 0x20;
-const LD_HALF: u16 = 0x28;
-const LD_BYTE: u16 = 0x30;
-const JUMP: u16 = 0x05;
-const EQUAL: u16 = 0x15;
-const AND: u16 = 0x54;
-const RETURN: u16 = 0x06;
 /// Where the filter below ends.
 const TAKE: u8 = 23;
 const LEAVE: u8 = 24;
@@ -114,34 +109,34 @@ fn filter(skips_answers: bool) -> [SockFilter; 25] {
     let load = |code, k| SockFilter::new(code, 0, 0, k);
     // Where it stands, what is compared, and where to go on.
     let equal = |at: u8, value: u32, then: u8, otherwise: u8| {
-        SockFilter::new(EQUAL, then - at - 1, otherwise - at - 1, value)
+        SockFilter::new(IF_EQUAL, then - at - 1, otherwise - at - 1, value)
     };
     let of_answers = if skips_answers { LEAVE } else { TAKE };
     [
-        load(LD_WORD, special(libc::SKF_AD_PKTTYPE)),
+        load(LOAD_WORD, special(libc::SKF_AD_PKTTYPE)),
         equal(1, u32::from(libc::PACKET_OUTGOING), 2, LEAVE),
-        load(LD_WORD, special(libc::SKF_AD_PROTOCOL)),
+        load(LOAD_WORD, special(libc::SKF_AD_PROTOCOL)),
         equal(3, ETHERTYPE_PTP.into(), 16, 4),
         equal(4, ETHERTYPE_IPV4.into(), 6, 5),
         equal(5, ETHERTYPE_IPV6.into(), 11, LEAVE),
         // IPv4: protocol, and the port behind a header of 20 bytes.
-        load(LD_BYTE, 9),
+        load(LOAD_BYTE, 9),
         equal(7, 17, 8, LEAVE),
-        load(LD_HALF, 22),
+        load(LOAD_HALF, 22),
         equal(9, PORT_EVENT.into(), 18, 10),
         equal(10, PORT_GENERAL.into(), 18, LEAVE),
         // IPv6.
-        load(LD_BYTE, 6),
+        load(LOAD_BYTE, 6),
         equal(12, 17, 13, LEAVE),
-        load(LD_HALF, 42),
+        load(LOAD_HALF, 42),
         equal(14, PORT_EVENT.into(), 20, 15),
         equal(15, PORT_GENERAL.into(), 20, LEAVE),
         // The message's type, wherever it is.
-        load(LD_BYTE, 0),
+        load(LOAD_BYTE, 0),
         load(JUMP, 3),
-        load(LD_BYTE, 28),
+        load(LOAD_BYTE, 28),
         load(JUMP, 1),
-        load(LD_BYTE, 48),
+        load(LOAD_BYTE, 48),
         load(AND, 0x0f),
         equal(22, DELAY_RESP, of_answers, TAKE),
         load(RETURN, u32::MAX),

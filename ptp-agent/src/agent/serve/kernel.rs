@@ -1,9 +1,6 @@
 //! The kernel's part of a grandmaster's answers: whether it can be had, and at which hook, and what its figures are.
 
-use std::{
-    collections::BTreeMap,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
-};
+use std::collections::BTreeMap;
 
 use super::ServeConfig;
 use crate::{
@@ -67,14 +64,11 @@ pub(super) fn open(config: &ServeConfig) -> Result<Option<Answers>, AgentError> 
         return Ok(None);
     }
     let is_stack = io.rx_source != Choice::Fixed(StampSource::TcIngress);
-    // The standard library's, which nobody can know.
-    let key = RandomState::new().build_hasher().finish();
     let opened = Answers::open(
         answers::Config { tries_xdp: io.rx_source.xdp().is_some(), ..config.answers.clone() },
         &io.interfaces,
         io.transport,
         is_stack,
-        key,
         config.exchanges,
     );
     match opened {

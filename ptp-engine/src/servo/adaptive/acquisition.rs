@@ -9,7 +9,7 @@ use super::{
 };
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
-use crate::prelude::*;
+use crate::{math::median, prelude::*};
 use ptp_common::time::{Duration, Free, Time};
 
 /// Packets of each direction that are needed.
@@ -131,11 +131,6 @@ fn median_slope(forward: &[(f64, f64)], backward: &[(f64, f64)]) -> (f64, f64) {
     let middle = part(2);
     let is_far = middle.abs() > RATE_LIMIT_PPB && part(3) - part(1) < NARROW * middle.abs();
     (middle, if is_far { middle } else { 0.0 })
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 /// The points without those that are before all others by far more than these spread: stamps that lie.

@@ -4,8 +4,6 @@
 //! the density apart would take four exponentials: judging what has changed asks for thousands in a row.
 
 use crate::math;
-#[cfg(target_os = "none")]
-use crate::math::Float as _;
 use core::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 /// Square root of 2 over pi.

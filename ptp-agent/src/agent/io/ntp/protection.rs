@@ -2,7 +2,7 @@
 //! the server has made it. Keys are asked for in a thread of their own, so that nothing here ever waits; the request
 //! that is due meanwhile leaves when they have come, or have not.
 
-use std::{borrow::Cow, fs::File, io::Read as _, thread};
+use std::{borrow::Cow, thread};
 
 use ptp_common::ntp::HEADER_LENGTH;
 
@@ -13,6 +13,7 @@ use super::{
 use crate::{
     engine::ntp::nts::{NtsAssociation, NtsRefused},
     publish::snapshot::NtsStatus,
+    sys::random,
     transport::nts::{Agreed, NtsError, Trust, exchange},
 };
 
@@ -34,10 +35,8 @@ pub(super) struct Protection {
 
 impl Protection {
     pub(super) fn new(host: &str, server: &NtsServer) -> io::Result<Self> {
-        let mut seed = [0; 32];
-        File::open("/dev/urandom")?.read_exact(&mut seed)?;
         Ok(Self {
-            association: NtsAssociation::new(seed),
+            association: NtsAssociation::new(random::bytes()?),
             trust: server.trust.clone(),
             host: host.to_owned(),
             port: server.port,
