@@ -4,7 +4,7 @@
 
 use std::{path::Path, thread, time::Duration};
 
-use bpf_tests::{agent::Agent, ptp4l::Ptp4l};
+use bpf_tests::{agent::Agent, children::Running, ptp4l::Ptp4l};
 use nix::time::{ClockId, clock_gettime};
 use ptp_agent::lab::netns::Namespace;
 use serde_json::json;
@@ -51,6 +51,12 @@ fn offsets(client: &Ptp4l, from: usize) -> Vec<f64> {
     client.offsets().get(from..).unwrap_or_default().iter().map(|each| *each as f64).collect()
 }
 
+/// Lines behind a mark that contain a text.
+fn told(running: &Running, mark: usize, text: &str) -> usize {
+    let lines = running.lines();
+    lines.iter().skip(mark).filter(|line| line.text.contains(text)).count()
+}
+
 /// The interfaces of the clock with a number.
 fn interfaces(n: usize) -> [String; 2] {
     [format!("up{n}"), format!("down{n}")]
@@ -94,7 +100,13 @@ pub(crate) fn measure(options: &Options) -> Measured {
         }
         thread::sleep(WARM_UP);
         let marks = clients.each_ref().map(|client| client.offsets().len());
+        let lines = clients.each_ref().map(|client| client.mark());
+        let clocks: Vec<usize> = ours.iter().map(|clock| clock.mark()).collect();
         thread::sleep(options.seconds);
+        // What makes measurements fewer than one a second.
+        let faults = [0, 1].map(|at| told(&clients[at], lines[at], " to FAULTY"));
+        let changes: usize =
+            ours.iter().zip(&clocks).map(|(clock, mark)| told(clock, *mark, "port state")).sum();
         let [ours, theirs] = [0, 1].map(|at| figures(offsets(&clients[at], marks[at])));
         let mut ratio = [f64::NAN; 2];
         for (at, name) in ["rms", "trimmed_rms"].iter().enumerate() {
@@ -106,7 +118,8 @@ pub(crate) fn measure(options: &Options) -> Measured {
         }
         tell(&json!({ "event": "round", "name": "chain", "round": round, "clocks": options.clocks,
                       "ours_ns": ours, "ptp4l_ns": theirs, "ratio": ratio[0],
-                      "trimmed_ratio": ratio[1] }));
+                      "trimmed_ratio": ratio[1], "client_faults": faults,
+                      "our_port_changes": changes }));
     }
     let moved = real_minus_monotonic_ns() - before;
     if moved.abs() > UNTOUCHED_NS {
