@@ -228,20 +228,20 @@ impl Ring {
             let page = pages.path().join(format!("page{at}"));
             nodes.push(Node { namespace: namespace()?, contender: None, priority1, page });
         }
-        for at in 0..NODES {
+        for (at, node) in nodes.iter().enumerate() {
             let next = (at + 1) % NODES;
             let ([_, right], [left, _]) = (interfaces(at), interfaces(next));
-            let ends = ((&nodes[at].namespace, &*right), (&nodes[next].namespace, &*left));
+            let ends = ((&node.namespace, &*right), (&nodes[next].namespace, &*left));
             wire(ends.0, ends.1, [NET, at as u8])?;
         }
         let (log, stop) = (Log::default(), Arc::new(AtomicBool::new(false)));
         let mut listeners = Vec::new();
-        for at in 0..NODES {
+        for (at, node) in nodes.iter().enumerate() {
             let [left, right] = interfaces(at);
             for (interface, from, right) in
                 [(left, (at + NODES - 1) % NODES, true), (right, (at + 1) % NODES, false)]
             {
-                let opened = nodes[at].namespace.run(|| FrameListener::open(&interface));
+                let opened = node.namespace.run(|| FrameListener::open(&interface));
                 let opened = opened.map_err(|error| error.to_string())?;
                 let listener = opened.map_err(|error| error.to_string())?;
                 let (log, stop) = (log.clone(), Arc::clone(&stop));
@@ -322,7 +322,7 @@ impl Ring {
                 change.worst_ns = change.worst_ns.max(look.error_ns.abs());
             }
             turn += 1;
-            if turn % JUDGE != 0 {
+            if !turn.is_multiple_of(JUDGE) {
                 continue;
             }
             let heard = self.log.since(since);
