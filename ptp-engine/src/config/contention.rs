@@ -6,6 +6,7 @@
 use crate::config::PortConfig;
 use crate::config::TransmitterConfig;
 use ptp_common::time::Duration;
+use serde::{Deserialize, Serialize};
 
 /// See the module's paragraph.
 #[derive(Clone, Debug)]
@@ -44,7 +45,8 @@ impl Contention {
 
 /// What a relay of IEEE 802.1AS passes on. Either way the Follow_Up has the grandmaster's `preciseOriginTimestamp`, and
 /// `correctionField` is what has passed since, in the grandmaster's time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum RelayTime {
     /// By what the last Sync has taken: correction, delay of the link and residence, each by its rate (11.2.14). So the time is
     /// there from the first Sync on, and each relay adds the noise of two stamps.
