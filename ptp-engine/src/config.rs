@@ -121,6 +121,8 @@ pub struct ReceiverConfig {
     pub ports: Vec<PortConfig>,
     /// Who may be followed (`acceptableMasterTable`, 17.5); nobody in it: everybody may.
     pub acceptable: Vec<Acceptable>,
+    /// Grandmasters of a higher `clockClass` are not followed; 255: any is.
+    pub max_clock_class: u8,
     /// How requests are sent and which Sync messages are learnt from. Where a port measures its link by
     /// the peer-to-peer mechanism it is [`strategy::Choice::Plain`] whatever this says.
     pub strategy: strategy::Choice,
@@ -150,6 +152,7 @@ impl ReceiverConfig {
             minor_version: 1,
             ports: vec![PortConfig::default()],
             acceptable: Vec::new(),
+            max_clock_class: u8::MAX,
             strategy: strategy::Choice::Plain,
             witness_domains: Vec::new(),
             on_disagreement: sources::Policy::Alarm,

@@ -102,6 +102,8 @@ pub struct Instance {
     pub(crate) sdo_id: u16,
     minor_version: u8,
     pub(crate) acceptable: Vec<Acceptable>,
+    /// Highest `clockClass` of a grandmaster that is followed.
+    pub(crate) max_clock_class: u8,
     pub(crate) ports: Vec<Port>,
     pub(crate) timers: Timers<(u16, PortTimer)>,
     /// When the first foreign time transmitter of a port is forgotten.
@@ -153,6 +155,7 @@ impl Instance {
             config.minor_version,
             config.acceptable,
         );
+        instance.max_clock_class = config.max_clock_class;
         instance.start_asking(cx, &config.servers);
         instance.start(cx);
         instance
@@ -194,6 +197,7 @@ impl Instance {
             sdo_id: served.sdo_id & 0xfff,
             minor_version,
             acceptable,
+            max_clock_class: u8::MAX,
             ports,
             timers: Timers::default(),
             expiries: Timers::default(),

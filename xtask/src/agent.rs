@@ -57,6 +57,9 @@ pub(crate) enum Bench {
     /// What authentication costs a message, and whether it changes the error of time: a grandmaster and a follower with
     /// keys and two without, at once; see docs/authentication.md
     Authentication(Arguments),
+    /// What clocks are worth that pass the time on: a chain of boundary clocks beside ptp4l's, grandmasters killed in a ring,
+    /// processor time by the number of ports, statime as second opinion; see docs/roles.md
+    Roles(Arguments),
     /// What many hosts cost and can order: `rules` (a Prometheus with 500 simulated agents) or `orders` (this agent,
     /// ptp4l and chrony); see docs/fleet.md
     Fleet(Arguments),
@@ -115,6 +118,14 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
             Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Bench::Servo(arguments) => run(&["bench", "servo"], arguments),
+        Bench::Roles(arguments) => {
+            // What the program looks for beside itself.
+            let library = cargo(["build", "--package", "bpf-tests", "--example", "own_clock"]);
+            if !library.stream(|_| ())?.success() {
+                bail!("the example own_clock could not be built");
+            }
+            with_test_program("roles", &package::binary()?, &arguments.arguments)
+        }
         Bench::Fleet(arguments) => {
             with_test_program("fleet", &package::binary()?, &arguments.arguments)
         }

@@ -149,6 +149,8 @@ pub struct RunConfig {
     pub assume_two_step: bool,
     /// As for [`ReceiverConfig::acceptable`].
     pub acceptable_masters: Vec<Acceptable>,
+    /// As for [`ReceiverConfig::max_clock_class`].
+    pub max_clock_class: u8,
     /// As for [`ReceiverConfig::witness_domains`].
     pub witness_domains: Vec<u8>,
     /// As for [`ReceiverConfig::on_disagreement`].
@@ -200,6 +202,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         limits,
         assume_two_step,
         acceptable_masters,
+        max_clock_class,
         witness_domains,
         on_disagreement,
         ntp,
@@ -266,6 +269,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
             .collect(),
         contention,
         acceptable: acceptable_masters,
+        max_clock_class,
         witness_domains,
         on_disagreement,
         ntp: ntp.map(|ntp| NtpConfig { utc: start.at_offset(host_utc), ..ntp }),

@@ -439,6 +439,7 @@ pub(super) fn run_config(
         limits,
         assume_two_step: section.assume_two_step.unwrap_or(false),
         acceptable_masters: section.acceptable_masters.unwrap_or_default(),
+        max_clock_class: section.max_clock_class.unwrap_or(u8::MAX),
         witness_domains,
         on_disagreement: args.on_disagreement.or(section.on_disagreement).unwrap_or_default(),
         ntp,

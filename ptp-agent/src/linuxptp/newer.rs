@@ -216,6 +216,7 @@ impl File {
         for (option, key) in [
             ("syncReceiptTimeout", "sync-receipt-timeout"),
             ("maxStepsRemoved", "max-steps-removed"),
+            ("clock_class_threshold", "max-clock-class"),
         ] {
             if let Some((_, value)) = self.integer(option) {
                 run.insert(key.into(), value.into());

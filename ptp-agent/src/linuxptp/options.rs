@@ -448,14 +448,7 @@ const KNOWN: &[Known] = &[
     port("cmlds.domainNumber", Integer(0, 255), "0", Needless(CMLDS)),
     port("cmlds.majorSdoId", Integer(0, 15), "2", Needless(CMLDS)),
     port("cmlds.port", Integer(0, 65_535), "0", Needless(CMLDS)),
-    global(
-        "clock_class_threshold",
-        Integer(6, 255),
-        "248",
-        Missing(
-            "whoever is best is followed, whatever its class; `acceptable-masters` names those who may be",
-        ),
-    ),
+    global("clock_class_threshold", Integer(6, 255), "248", Translated("`[run] max-clock-class`")),
     global("user", Text, "", Missing("the service manager starts it as another user")),
 ];
 

@@ -204,6 +204,9 @@ pub struct Start {
     /// Who may be followed, where not everybody may.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub acceptable: Vec<Acceptable>,
+    /// Up to which class grandmasters may be followed, where not of any.
+    #[serde(default = "any_class", skip_serializing_if = "is_any_class")]
+    pub max_clock_class: u8,
     /// Domains that were asked beside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub witness_domains: Vec<u8>,
@@ -305,6 +308,7 @@ impl Start {
             limits: None,
             strategy: receiver.strategy,
             acceptable: receiver.acceptable.clone(),
+            max_clock_class: receiver.max_clock_class,
             witness_domains: receiver.witness_domains.clone(),
             on_disagreement: receiver.on_disagreement,
             servers: receiver.servers.clone(),
@@ -358,6 +362,7 @@ impl Start {
             minor_version: self.minor_version,
             strategy: self.strategy,
             acceptable: self.acceptable.clone(),
+            max_clock_class: self.max_clock_class,
             witness_domains: self.witness_domains.clone(),
             on_disagreement: self.on_disagreement,
             // Pulses are not recorded.
@@ -407,6 +412,15 @@ impl Start {
             None
         }
     }
+}
+
+const fn any_class() -> u8 {
+    u8::MAX
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_any_class(class: &u8) -> bool {
+    *class == u8::MAX
 }
 
 /// 16 hexadecimal digits.

@@ -14,12 +14,14 @@ pub(crate) mod ntp;
 pub mod nts;
 pub mod resolve;
 mod scope;
+mod shards;
 pub mod wire;
 
 pub use heavy::Identity;
 pub(crate) use heavy::{EVERYBODYS as EVERYBODYS_REGULARS, MOST as HEAVY_SENDERS, REGULARS};
 pub use link::{LinkState, LinkWatch, interface_addresses, interface_mac, link_state};
 pub use marking::Marking;
+pub use shards::{Batch, Shards};
 
 use std::{
     fmt,

@@ -43,12 +43,11 @@ impl Instance {
         }
         self.is_fit_to_follow(index, &announce, tlvs.find(TlvType::PATH_TRACE))?;
         let source = header.source_port_identity;
-        if !self.acceptable.is_empty()
-            && !self
-                .acceptable
-                .iter()
-                .any(|each| each.accepts(source, announce.grandmaster_identity))
-        {
+        let mut acceptable = self.acceptable.iter();
+        let is_acceptable = (acceptable.len() == 0
+            || acceptable.any(|each| each.accepts(source, announce.grandmaster_identity)))
+            && announce.grandmaster_clock_quality.clock_class <= self.max_clock_class;
+        if !is_acceptable {
             self.overheard.hear(now, Hint::NotAcceptable { source });
             return Err(Drop::NotAcceptable);
         }

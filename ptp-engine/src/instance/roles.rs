@@ -42,6 +42,7 @@ impl Instance {
         let participation = Participation::Either;
         let mut instance =
             Self::new(participation, config.ports, served, minor_version, config.acceptable);
+        instance.max_clock_class = config.max_clock_class;
         instance.contend(contention, cx);
         instance
     }

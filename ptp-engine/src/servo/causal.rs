@@ -28,6 +28,10 @@ const CONTRADICTIONS: usize = 8;
 /// Rate error of a transparent clock over what it adds to a correction field (IEEE 1588-2019, 7.3.4.3:
 /// a free oscillator is within 100 ppm).
 const CORRECTION_ERROR: f64 = 100e-6;
+/// And by so much, nanoseconds: a residence is one stamp minus another, and a card that counts at 125 MHz stamps to
+/// 8 ns. Transparent clocks that correct a little too much made each way look shorter than it can be: both bounds
+/// contradicted each other, and the estimate was held to the one that had been there first.
+const CORRECTION_GRAIN_NS: f64 = 16.0;
 /// Link delays of which the largest counts.
 const PEER_DELAYS: usize = 16;
 /// Values are kept as floating point from an origin: farther away they are counted anew.
@@ -464,7 +468,8 @@ impl Causal {
 }
 
 fn doubt_of(correction: Duration) -> f64 {
-    CORRECTION_ERROR * correction.as_nanos_f64().abs()
+    let ns = correction.as_nanos_f64().abs();
+    CORRECTION_ERROR * ns + ns.min(CORRECTION_GRAIN_NS)
 }
 
 /// What may be said of a clock whose error is in `interval`, is estimated as `error`, and repeats within

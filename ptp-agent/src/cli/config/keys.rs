@@ -173,6 +173,11 @@ const SECTIONS: [Section; 5] = [
                  default: anybody.",
             ),
             alone(
+                "max-clock-class",
+                Default("255"),
+                "A grandmaster of a higher clockClass is not followed (clock_class_threshold of linuxptp).",
+            ),
+            alone(
                 "acceptable-senders",
                 Example("[\"192.0.2.1\", \"00:11:22:33:44:55\", \"key:2\"]"),
                 "Only from these a time transmitter's messages are taken: IP addresses, MAC addresses (l2), or \

@@ -109,6 +109,7 @@ pub(super) struct RunSection {
     pub(super) assume_two_step: Option<bool>,
     pub(super) pin_parent: Option<bool>,
     pub(super) acceptable_masters: Option<Vec<Acceptable>>,
+    pub(super) max_clock_class: Option<u8>,
     pub(super) acceptable_senders: Option<Vec<Sender>>,
     pub(super) witness_domains: Option<Vec<u8>>,
     pub(super) on_disagreement: Option<Policy>,

@@ -73,6 +73,26 @@ fn width_is_the_fastest_packet_of_either_way() {
 }
 
 #[test]
+fn ways_that_are_corrected_by_a_stamps_grain_too_much_do_not_contradict_each_other() {
+    let mut bench = Bench::new();
+    // Transparent clocks say 500 ns of each way that takes 490: what is left is less than nothing.
+    let correction = Duration::from_nanos(500);
+    for _ in 0..20 {
+        bench.now += 100_000_000;
+        let (t1, t2) = (bench.truth() + Duration::from_nanos(10), bench.local());
+        let input = SyncInput { t1, t2, sequence_id: 0, log_interval: None, correction };
+        bench.causal.sync(&input, PACE);
+        let (t4, t3) = (bench.truth() - Duration::from_nanos(10), bench.local());
+        bench.causal.delay(&DelayInput { t3, t4, sequence_id: 0, correction }, PACE);
+    }
+    assert_eq!(bench.causal.contradictions(), 0);
+    assert!(bench.holds());
+    // Nobody can be wrong by more than what was said.
+    assert_eq!(doubt_of(Duration::ZERO), 0.0);
+    assert!(doubt_of(Duration::from_nanos(1)) < 1.001);
+}
+
+#[test]
 fn nothing_is_said_before_both_ways_are_known() {
     let mut bench = Bench::new();
     bench.sync(10_000);
