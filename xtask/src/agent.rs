@@ -63,6 +63,9 @@ pub(crate) enum Bench {
     /// What many hosts cost and can order: `rules` (a Prometheus with 500 simulated agents) or `orders` (this agent,
     /// ptp4l and chrony); see docs/fleet.md
     Fleet(Arguments),
+    /// gPTP three relays deep behind ptp4l with its gPTP.cfg, by both ways of passing the time on: errors of each hop, and how
+    /// often links have ceased to be capable, in so many seconds (600); see docs/gptp.md
+    Gptp(Arguments),
     /// NTP beside chronyd: `clients`, `servers`, `witness` or `rate`, or all of them; see docs/ntp.md
     Ntp(Arguments),
     /// A million spans through `ptp-agent trace`, and the laboratory for traces; see docs/traces.md
@@ -125,6 +128,9 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
         }
         Bench::Fleet(arguments) => {
             with_test_program("fleet", &package::binary()?, &arguments.arguments)
+        }
+        Bench::Gptp(arguments) => {
+            with_test_program("gptp", &package::binary()?, &arguments.arguments)
         }
         Bench::Ntp(arguments) => {
             with_test_program("ntp", &package::binary()?, &arguments.arguments)

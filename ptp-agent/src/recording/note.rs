@@ -17,7 +17,7 @@ use super::{
 use crate::{
     engine::{
         DelayMechanism, PortIndex,
-        config::{AsCapable, Rules},
+        config::{AsCapable, LinkDelayService, LockedIntervals, Rules},
         csptp::ServerConfig,
         discipline::Policy,
         receiver::{Acceptable, PortConfig, ReceiverConfig},
@@ -266,6 +266,12 @@ pub struct PortNote {
     /// `neighborPropDelayThresh` in nanoseconds, and `allowedLostResponses`; absent where nobody asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_capable: Option<(i64, u8)>,
+    /// In whose name the link was measured.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub link_delay: LinkDelayService,
+    /// Intervals of Sync and Pdelay_Req that were asked for while the clock was locked, log2 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_locked: Option<(i8, i8)>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -322,6 +328,10 @@ impl Start {
                         let nanos = asked.neighbor_prop_delay_threshold.as_nanos();
                         (nanos, asked.allowed_lost_responses)
                     }),
+                    link_delay: port.link_delay,
+                    when_locked: port
+                        .when_locked
+                        .map(|asked| (asked.log_sync_interval, asked.log_pdelay_req_interval)),
                 })
                 .collect(),
             ntp: receiver.ntp.as_ref().map(NtpNote::of),
@@ -373,6 +383,11 @@ impl Start {
                     as_capable: port.as_capable.map(|(nanos, lost)| AsCapable {
                         neighbor_prop_delay_threshold: Duration::from_nanos(nanos),
                         allowed_lost_responses: lost,
+                    }),
+                    link_delay: port.link_delay,
+                    when_locked: port.when_locked.map(|(sync, pdelay_req)| LockedIntervals {
+                        log_sync_interval: sync,
+                        log_pdelay_req_interval: pdelay_req,
                     }),
                     ..PortConfig::default()
                 })

@@ -126,7 +126,9 @@ impl Instance {
 
     /// The state decision: E_best over all ports (9.3.2.2), and what follows from it.
     pub(super) fn decide(&mut self, cx: &mut Cx<'_>, reason: StateReason) {
-        if self.asking.is_some() {
+        if self.is_fixed() {
+            self.decide_fixed(cx, reason);
+        } else if self.asking.is_some() {
             self.decide_as_asker(cx, reason);
         } else if self.standing.is_some() {
             self.decide_roles(cx, reason);
@@ -178,13 +180,24 @@ impl Instance {
     pub(super) fn follow(&mut self, cx: &mut Cx<'_>, index: usize, n: usize, reason: StateReason) {
         let Some(foreign) = self.ports[index].foreign.get(n) else { return };
         let announce = &foreign.believed.announce;
-        let mut new = Parent {
+        let new = Parent {
             port: PortIndex(index as u16),
             set: ParentDataSet::of(announce, foreign.source),
             steps_removed: announce.steps_removed,
             epoch: self.epoch,
             time_properties: TimeProperties::new(foreign.believed.flags, announce),
         };
+        self.follow_parent(cx, index, new, reason);
+    }
+
+    /// Follows `new`, whom port `index` has heard.
+    pub(super) fn follow_parent(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        mut new: Parent,
+        reason: StateReason,
+    ) {
         let old = self.parent;
         let same_port = old.is_some_and(|old| old.port == new.port);
         let same_parent = same_port

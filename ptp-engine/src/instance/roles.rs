@@ -131,6 +131,10 @@ impl Instance {
     /// The parent announces itself, but its Sync messages have stopped. It does not count until they come again.
     pub(super) fn sync_receipt_due(&mut self, cx: &mut Cx<'_>, index: usize) {
         let Some(parent) = self.parent_on(index) else { return };
+        if self.is_fixed() {
+            self.forsake(cx, index, StateReason::SyncTimeout);
+            return;
+        }
         self.ports[index].foreign.set_silent(parent, true);
         self.decide(cx, StateReason::SyncTimeout);
     }
@@ -326,7 +330,9 @@ impl Instance {
                     self.enter(cx, index, Role::PreTransmitter, StateReason::PassesOn);
                     let interval = Duration::from_log_interval(self.served.log_announce_interval);
                     let steps = i32::from(self.steps_removed()) + 1;
-                    let at = cx.now + interval * steps;
+                    // IEEE 802.1AS knows no PRE_MASTER (10.3).
+                    let is_at_once = self.ports[index].config.rules.are_gptp();
+                    let at = if is_at_once { cx.now } else { cx.now + interval * steps };
                     self.timers.set((index as u16, PortTimer::Qualification), at);
                 }
             },
@@ -348,6 +354,7 @@ impl Instance {
     pub(super) fn may_serve(&self) -> bool {
         let Some(standing) = &self.standing else { return true };
         self.parent.is_none()
+            || self.passes_on_unlocked()
             || standing.has_locked
             || standing.contention.before_lock == BeforeLock::Uncertain
     }
