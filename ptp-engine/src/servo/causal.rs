@@ -157,6 +157,16 @@ impl Pace {
     }
 }
 
+/// How the local scale may have moved, by one bound before another, parts per billion: no line through both ways'
+/// bounds is steeper than from the earlier to the later of a pair.
+fn steepest(earlier: &Side, later: &Side) -> Option<f64> {
+    let pairs = earlier.samples.iter().flat_map(|from| {
+        let after = later.samples.iter().filter(|to| to.at > from.at);
+        after.map(|to| (to.ns + from.ns) / (to.at_s - from.at_s))
+    });
+    pairs.reduce(f64::min)
+}
+
 /// The interval. See the module's documentation.
 #[derive(Clone, Debug)]
 pub(crate) struct Causal {
@@ -356,6 +366,25 @@ impl Causal {
                 Some(2.0 * delay.max(0.0) - upper)
             }
         }
+    }
+
+    /// `pace` without the rates that no clock can have had that kept between all bounds, but for `wander_ppb`: what a
+    /// filter takes for its error is a guess about a distribution, above all while it has seen little.
+    pub(crate) fn possible(&self, pace: Pace, wander_ppb: f64) -> Pace {
+        if self.is_contradicted() {
+            return pace;
+        }
+        let (mut lo, mut hi) = (pace.rate_ppb - pace.error_ppb, pace.rate_ppb + pace.error_ppb);
+        if let Some(rise) = steepest(&self.backward, &self.forward) {
+            hi = hi.min(rise + wander_ppb);
+        }
+        if let Some(fall) = steepest(&self.forward, &self.backward) {
+            lo = lo.max(-fall - wander_ppb);
+        }
+        if lo > hi {
+            return pace;
+        }
+        Pace { rate_ppb: lo.midpoint(hi), error_ppb: 0.5 * (hi - lo), ..pace }
     }
 
     /// The most that free-running minus PTP time can be at `now`, of Sync alone.

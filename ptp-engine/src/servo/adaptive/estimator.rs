@@ -222,7 +222,7 @@ impl Estimator {
 
     /// Each instant since which something may be different, or was taken for possible lately: a judgement may be wrong
     /// too, and what was seen before it be of another time; and while one change is in question another one may come.
-    pub(super) fn doubted(&self) -> impl Iterator<Item = Time<Free>> + use<> {
+    pub(super) fn doubted(&self) -> impl Iterator<Item = Time<Free>> + Clone + use<> {
         let [forward, backward] = self.doubted;
         [forward, backward, self.in_question(), self.questioned].into_iter().flatten()
     }
