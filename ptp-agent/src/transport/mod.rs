@@ -18,7 +18,7 @@ mod shards;
 pub mod wire;
 
 pub use heavy::Identity;
-pub(crate) use heavy::{EVERYBODYS as EVERYBODYS_REGULARS, MOST as HEAVY_SENDERS, REGULARS};
+pub(crate) use heavy::{MOST as HEAVY_SENDERS, REGULARS, regulars_of_each};
 pub use link::{LinkState, LinkWatch, interface_addresses, interface_mac, link_state};
 pub use marking::Marking;
 pub use shards::{Batch, Shards};
@@ -53,6 +53,8 @@ const PEER_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 107);
 const PEER_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x6b);
 const PRIMARY_MAC: [u8; 6] = [0x01, 0x1b, 0x19, 0x00, 0x00, 0x00];
 const PEER_MAC: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
+/// To which messages are sent on Ethernet (E.2, F.3); no other groups are listened to.
+const GROUP_MACS: [[u8; 6]; 2] = [PRIMARY_MAC, PEER_MAC];
 /// No PTP message is longer than an Ethernet frame; what is longer than this is counted and dropped.
 pub const MAX_MESSAGE: usize = 2048;
 
@@ -284,7 +286,7 @@ impl Transport {
         };
         let (event, general) = match kind {
             TransportKind::L2 => {
-                let socket = packet::open(ifindex, &[PRIMARY_MAC, PEER_MAC])
+                let socket = packet::open(ifindex, &GROUP_MACS)
                     .map_err(|error| failed("open a packet socket", error))?;
                 (socket, None)
             }
@@ -335,6 +337,11 @@ impl Transport {
         self.ifindex
     }
 
+    /// Whether the interface is there and up, by a socket that is open: no descriptor is needed for it.
+    pub fn link_state(&self, interface: &str) -> LinkState {
+        link::state_by(self.event.get_ref(), interface)
+    }
+
     /// Messages that came faster than they were received, and that the kernel dropped.
     pub fn overflowed(&self) -> u64 {
         let general = self.general.as_ref().map(AsyncFd::get_ref);
@@ -358,7 +365,7 @@ impl Transport {
         keep: u32,
     ) -> io::Result<()> {
         let first = match self.kind {
-            TransportKind::L2 => packet::own_frames_first(),
+            TransportKind::L2 => packet::own_frames_first(&GROUP_MACS),
             TransportKind::Udp4 | TransportKind::Udp6 => Vec::new(),
         };
         let filter = match senders {
@@ -579,9 +586,13 @@ fn udp_socket(
     socket.set_reuse_address(is_shared).map_err(step("open a UDP socket"))?;
     socket.bind(&any.into()).map_err(step("bind to the PTP port"))?;
     marking.apply(&socket, port == PORT_EVENT, v6).map_err(step("mark packets"))?;
-    // A multicast message of ours must not come back to us.
+    // A multicast message of ours must not come back to us, nor what is for groups that others of this host have
+    // joined; kernels that do not know the latter for IPv6 (before 4.20) have no such choice.
     let groups = "join the PTP multicast groups";
     if v6 {
+        if let Err(error) = socket.set_multicast_all_v6(false) {
+            tracing::debug!(%error, "groups of others");
+        }
         socket.set_multicast_loop_v6(false).map_err(step(groups))?;
         socket.set_multicast_if_v6(ifindex).map_err(step(groups))?;
         for scope in Scope::ALL {
@@ -591,6 +602,7 @@ fn udp_socket(
             .map_err(|error| ("ask for destination addresses", error.into()))?;
         socket.join_multicast_v6(&PEER_V6, ifindex).map_err(step(groups))?;
     } else {
+        socket.set_multicast_all_v4(false).map_err(step(groups))?;
         socket.set_multicast_loop_v4(false).map_err(step(groups))?;
         let index = InterfaceIndexOrAddress::Index(ifindex);
         socket.join_multicast_v4_n(&PRIMARY_V4, &index).map_err(step(groups))?;

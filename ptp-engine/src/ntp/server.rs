@@ -207,7 +207,7 @@ impl NtpServer {
             self.counters.unsynchronized += 1;
             return;
         };
-        if !self.fair.admit(cx.now, &at.who) {
+        if !self.fair.admit(cx.now, &at.who, &at.who) {
             self.counters.rate += 1;
             if self.rng.random_range(0..KISS_EVERY) == 0 {
                 self.counters.kisses += 1;

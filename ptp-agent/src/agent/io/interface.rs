@@ -8,7 +8,10 @@ impl Io {
     pub(super) fn check_links(&mut self, now: Time<Mono>) {
         for (index, port) in self.ports.iter_mut().enumerate() {
             let number = PortIndex(u16::try_from(index).unwrap_or(u16::MAX));
-            let state = link_state(&port.interface);
+            let state = match &port.transport {
+                Some(transport) => transport.link_state(&port.interface),
+                None => link_state(&port.interface),
+            };
             let gone = match state {
                 LinkState::Missing => true,
                 LinkState::Up(ifindex) => ifindex != port.ifindex,
