@@ -26,7 +26,7 @@ use crate::{
     capture::Asked,
     engine::{
         Datagram,
-        ntp::{Exchange, NtpEvent},
+        ntp::{Exchange, NtpEvent, WARM},
     },
     transport::{driver_stamp, ntp as socket},
 };
@@ -75,6 +75,15 @@ struct Place {
     tx: Side,
     primer: Primer,
     brackets: [Bracket; 2],
+    /// When the latest answer was sent there.
+    answered: Option<Time<Mono>>,
+}
+
+impl Place {
+    /// Whether the stack's stamp, which the socket has, is all that is wanted of what is received.
+    fn is_content_with_sockets(&self) -> bool {
+        self.rx.selector.chosen() == StampSource::Stack
+    }
 }
 
 #[derive(Debug)]
@@ -87,7 +96,29 @@ struct Waiting {
     local: Option<IpAddr>,
     stack: Option<Stamp>,
     token: Option<SentToken>,
+    sending: Sending,
+}
+
+/// How a packet was sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sending {
     manner: Manner,
+    /// The primer is to see what that was worth.
+    is_trial: bool,
+    /// When a request was handed to the kernel.
+    handed: Option<Time<Mono>>,
+}
+
+impl Sending {
+    /// In which manner it was as if it had been sent: behind another one as behind a throwaway frame.
+    const fn path(&self) -> Manner {
+        if self.is_trial { self.manner } else { Manner::Primed }
+    }
+
+    const fn primed(primed: bool) -> Self {
+        let manner = if primed { Manner::Primed } else { Manner::Plain };
+        Self { manner, is_trial: true, handed: None }
+    }
 }
 
 /// What went wrong. Totals.
@@ -172,6 +203,7 @@ impl NtpIo {
                     tx: Side::new(tx_selector(config.tx_source)),
                     primer: Primer::new(config.prime, interface),
                     brackets: Default::default(),
+                    answered: None,
                 });
                 if config.serves {
                     for socket in socket::listen(interface)? {
@@ -282,7 +314,7 @@ impl NtpIo {
     }
 
     /// Sends a request by a socket of its own.
-    fn request(&mut self, at: usize, message: &[u8]) -> io::Result<Manner> {
+    fn request(&mut self, at: usize, message: &[u8]) -> io::Result<Sending> {
         self.move_peers();
         let peer = &mut self.peers[at];
         peer.socket = None;
@@ -295,9 +327,10 @@ impl NtpIo {
             }
         }
         let primed = peer.place.is_some_and(|place| self.places[place].primer.before_event());
+        let handed = Some(monotonic());
         opened.get_ref().send(message)?;
         peer.socket = Some(opened);
-        Ok(if primed { Manner::Primed } else { Manner::Plain })
+        Ok(Sending { handed, ..Sending::primed(primed) })
     }
 
     fn answer(
@@ -305,7 +338,7 @@ impl NtpIo {
         port: PortIndex,
         to: Address,
         message: &mut Datagram,
-    ) -> io::Result<Manner> {
+    ) -> io::Result<Sending> {
         let Address::Socket(to) = to else { return Err(io::ErrorKind::AddrNotAvailable.into()) };
         let at = usize::from(port.0);
         let listener = self
@@ -313,33 +346,52 @@ impl NtpIo {
             .iter()
             .find(|(place, listener)| *place == at && socket::is_of_family(listener.get_ref(), to));
         let Some((_, listener)) = listener else { return Err(io::ErrorKind::NotConnected.into()) };
-        let primed = self.places[at].primer.before_event();
+        let now = monotonic();
+        let place = &mut self.places[at];
+        // Behind another answer its path is warm.
+        let is_warm = place.answered.replace(now).is_some_and(|before| now - before < WARM);
+        let sending = match is_warm {
+            true => Sending::default(),
+            false => Sending::primed(place.primer.before_event()),
+        };
         if let Some(made) = message.made() {
             // What has held it up since it was made it tells as well.
-            message.leave_later(self.held.unusual(monotonic() - made));
+            message.leave_later(self.held.unusual(made, monotonic()));
         }
         socket::send_from(listener.get_ref(), self.local, to, message)?;
-        Ok(if primed { Manner::Primed } else { Manner::Plain })
+        Ok(sending)
     }
 
     fn received(
         &mut self,
         now: Time<Mono>,
-        port: PortIndex,
-        place: Option<usize>,
+        relation: &ClockRelation,
+        (port, place): (PortIndex, Option<usize>),
         got: socket::Got,
     ) {
         if got.length > MAX_MESSAGE {
             self.counts.oversized += 1;
             return;
         }
-        let relation = ClockRelation::now();
-        let stack = self.socket_stamps.stamp(now, &relation, got.stack);
+        let stack = self.socket_stamps.stamp(now, relation, got.stack);
         let source = match self.peer(port) {
             // The engine knows it by another address where it has moved.
             Some(at) if got.source == Some(self.peers[at].address) => Some(self.peers[at].known),
             _ => got.source,
         };
+        if self.peer(port).is_none()
+            && let Some(stack) = stack
+            && let Some(place) = place.and_then(|at| self.places.get_mut(at))
+            && place.is_content_with_sockets()
+        {
+            // No record of the programs says more.
+            *place.rx.matched.entry(StampSource::Stack).or_default() += 1;
+            let latency = self.config.ingress_latency.of(place.rx.selector.reference());
+            let stamp = Some(Stamp { time: stack.time - latency, ..stack });
+            let (bytes, source) = (self.buffer[..got.length].to_vec(), source.map(Address::Socket));
+            self.ready.push_back((Delivery::Message { port, bytes, stamp, source }, got.local));
+            return;
+        }
         if self.waiting_rx.len() == WAITING {
             self.counts.overrun += 1;
             return;
@@ -353,18 +405,19 @@ impl NtpIo {
             local: got.local,
             stack,
             token: None,
-            manner: Manner::Plain,
+            sending: Sending::default(),
         });
     }
 
     /// Takes what is in the sockets.
     fn read(&mut self) {
         let now = monotonic();
+        let relation = ClockRelation::now();
         for at in 0..self.peers.len() {
             let port = PortIndex(self.config.base.saturating_add(at as u16));
             while let Some(socket) = &self.peers[at].socket {
                 match socket::receive(socket, &mut self.buffer) {
-                    Ok(got) => self.received(now, port, self.peers[at].place, got),
+                    Ok(got) => self.received(now, &relation, (port, self.peers[at].place), got),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => {
                         self.counts.receive_errors += 1;
@@ -379,7 +432,10 @@ impl NtpIo {
                 let (place, listener) = &self.listeners[at];
                 let place = *place;
                 match socket::receive(listener, &mut self.buffer) {
-                    Ok(got) => self.received(now, PortIndex(place as u16), Some(place), got),
+                    Ok(got) => {
+                        let at = (PortIndex(place as u16), Some(place));
+                        self.received(now, &relation, at, got);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => {
                         self.counts.receive_errors += 1;
@@ -421,6 +477,7 @@ impl NtpIo {
     fn drain(&mut self, now: Time<Mono>) {
         self.drained = now;
         let relation = ClockRelation::now();
+        let is_asking = !self.peers.is_empty();
         let places = &mut self.places;
         for (protocol, programs) in &mut self.programs {
             programs.drain(|record| {
@@ -443,6 +500,10 @@ impl NtpIo {
                     return;
                 }
                 let Some(place) = places.find(|it| it.ifindex == record.ifindex) else { return };
+                let is_asked = is_asking || record.direction == Direction::Egress;
+                if !is_asked && place.is_content_with_sockets() {
+                    return;
+                }
                 let mut stamps = Candidates::default();
                 let (points, side): (&[_], _) = match record.direction {
                     Direction::Egress => (&[StampSource::TcEgress], &mut place.tx),
@@ -521,8 +582,10 @@ impl NtpIo {
             Outcome::NotYet => return None,
         };
         if sent {
-            place.primer.after_event(&stamps);
-            if !place.brackets[waiting.manner as usize].is_sound_around(&stamps) {
+            if waiting.sending.is_trial {
+                place.primer.after_event(&stamps);
+            }
+            if !place.brackets[waiting.sending.path() as usize].is_sound_around(&stamps) {
                 side.interrupted += 1;
                 return Some(None);
             }
@@ -531,8 +594,10 @@ impl NtpIo {
         *side.matched.entry(stamp.source).or_default() += 1;
         let reference = side.selector.reference();
         stamp.doubt = stamps.doubt(stamp.time, direction);
-        stamp.manner = waiting.manner;
+        stamp.manner = waiting.sending.manner;
         stamp.time = if sent {
+            let handed = waiting.sending.handed.map(|handed| stamp.time - handed);
+            stamp.handed = handed.unwrap_or_default().max(Duration::ZERO);
             stamp.time + self.config.egress_latency.of(reference)
         } else {
             stamp.time - self.config.ingress_latency.of(reference)

@@ -41,6 +41,7 @@ impl Bench {
             address: address(n),
             poll: Poll::new(0, 2),
             kind: ExchangeKind::Basic,
+            repeats: false,
         });
         let utc = Time::from_nanos(EPOCH * 1_000_000_000);
         let ntp = NtpConfig { servers: servers.collect(), part: NtpPart::Source, utc };
