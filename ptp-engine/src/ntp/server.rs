@@ -29,6 +29,8 @@ const REMEMBERED: usize = 1 << 14;
 const KISS_EVERY: u32 = 8;
 /// Answers of which the median says how long it takes to send one, and the quickest how far that may be wrong.
 const LATENCIES: usize = 32;
+/// Of fewer nothing is learnt: the very first find nothing where it will be, and take many times as long.
+const FEWEST_LATENCIES: usize = 8;
 /// Of so many answers what they say is learnt anew.
 const LEARNT_EVERY: usize = 8;
 /// An answer that is made so shortly after another one leaves on a warm path.
@@ -310,7 +312,8 @@ impl Latencies {
         self.known[self.latest % LATENCIES] = latency.clamp(Duration::ZERO, MAX_LATENCY);
         // Wraps far behind the number of places, and stays there.
         self.latest = self.latest.checked_add(1).unwrap_or(LATENCIES);
-        if self.latest > LATENCIES && !self.latest.is_multiple_of(LEARNT_EVERY) {
+        let is_due = self.latest <= LATENCIES || self.latest.is_multiple_of(LEARNT_EVERY);
+        if self.latest < FEWEST_LATENCIES || !is_due {
             return;
         }
         let mut known = self.known;

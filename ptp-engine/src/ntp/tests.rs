@@ -17,6 +17,8 @@ use crate::{
 };
 use std::vec::Vec;
 
+mod pairs;
+
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 123);
 const CLIENT: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 40_000);

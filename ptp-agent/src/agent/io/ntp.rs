@@ -10,6 +10,7 @@ mod held;
 mod outside;
 mod peer;
 mod protection;
+mod sending;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -26,12 +27,13 @@ use crate::{
     capture::Asked,
     engine::{
         Datagram,
-        ntp::{Exchange, NtpEvent, WARM},
+        ntp::{Exchange, NtpEvent},
     },
     transport::{driver_stamp, ntp as socket},
 };
 use peer::{Found, Peer};
 use protection::Given;
+use sending::Sending;
 
 pub use peer::{NtpCarrier, NtpPeer, NtsServer};
 
@@ -97,28 +99,6 @@ struct Waiting {
     stack: Option<Stamp>,
     token: Option<SentToken>,
     sending: Sending,
-}
-
-/// How a packet was sent.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sending {
-    manner: Manner,
-    /// The primer is to see what that was worth.
-    is_trial: bool,
-    /// When a request was handed to the kernel.
-    handed: Option<Time<Mono>>,
-}
-
-impl Sending {
-    /// In which manner it was as if it had been sent: behind another one as behind a throwaway frame.
-    const fn path(&self) -> Manner {
-        if self.is_trial { self.manner } else { Manner::Primed }
-    }
-
-    const fn primed(primed: bool) -> Self {
-        let manner = if primed { Manner::Primed } else { Manner::Plain };
-        Self { manner, is_trial: true, handed: None }
-    }
 }
 
 /// What went wrong. Totals.
@@ -311,55 +291,6 @@ impl NtpIo {
     fn peer(&self, port: PortIndex) -> Option<usize> {
         let at = usize::from(port.0.checked_sub(self.config.base)?);
         (at < self.peers.len()).then_some(at)
-    }
-
-    /// Sends a request by a socket of its own.
-    fn request(&mut self, at: usize, message: &[u8]) -> io::Result<Sending> {
-        self.move_peers();
-        let peer = &mut self.peers[at];
-        peer.socket = None;
-        let (opened, local) = peer.connect()?;
-        peer.place = peer.place_in(&self.places, local);
-        if peer.place.is_none() {
-            // Nobody else stamps it.
-            if let Err(error) = driver_stamp::ask(opened.get_ref(), true) {
-                tracing::debug!(server = peer.name, %error, "driver's stamps");
-            }
-        }
-        let primed = peer.place.is_some_and(|place| self.places[place].primer.before_event());
-        let handed = Some(monotonic());
-        opened.get_ref().send(message)?;
-        peer.socket = Some(opened);
-        Ok(Sending { handed, ..Sending::primed(primed) })
-    }
-
-    fn answer(
-        &mut self,
-        port: PortIndex,
-        to: Address,
-        message: &mut Datagram,
-    ) -> io::Result<Sending> {
-        let Address::Socket(to) = to else { return Err(io::ErrorKind::AddrNotAvailable.into()) };
-        let at = usize::from(port.0);
-        let listener = self
-            .listeners
-            .iter()
-            .find(|(place, listener)| *place == at && socket::is_of_family(listener.get_ref(), to));
-        let Some((_, listener)) = listener else { return Err(io::ErrorKind::NotConnected.into()) };
-        let now = monotonic();
-        let place = &mut self.places[at];
-        // Behind another answer its path is warm.
-        let is_warm = place.answered.replace(now).is_some_and(|before| now - before < WARM);
-        let sending = match is_warm {
-            true => Sending::default(),
-            false => Sending::primed(place.primer.before_event()),
-        };
-        if let Some(made) = message.made() {
-            // What has held it up since it was made it tells as well.
-            message.leave_later(self.held.unusual(made, monotonic()));
-        }
-        socket::send_from(listener.get_ref(), self.local, to, message)?;
-        Ok(sending)
     }
 
     fn received(
