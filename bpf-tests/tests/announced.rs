@@ -10,6 +10,7 @@ use std::{
 
 use bpf_tests::{
     agent::{Agent, http_get},
+    children::Running,
     forge::{Party, announce, port},
     in_company,
     links::{Wire, output},
@@ -50,6 +51,21 @@ fn times(of: &Value) -> Option<Vec<(String, String)>> {
     Some(times.iter().map(|time| (text(time, "name"), text(time, "text"))).collect())
 }
 
+/// The local times of an Announce, and how far the time is ahead of UTC that they are counted from, seconds.
+fn heard(listener: &FrameListener) -> (Vec<AlternateTimeOffset>, i64) {
+    let (announced, properties) = listener
+        .hear(PATIENCE, |frame| {
+            let message = MessageView::from_prefix(frame.get(42..)?).ok()?;
+            let Ok(Body::Announce(announce)) = message.body() else { return None };
+            let tlvs = message.tlvs().ok()?;
+            let all: Vec<_> = AlternateTimeOffset::all(&tlvs).collect();
+            (!all.is_empty()).then(|| (all, TimeProperties::new(message.header().flags, &announce)))
+        })
+        .expect("an Announce with local times");
+    let ahead = properties.utc_offset().best().as_nanos() / 1_000_000_000;
+    (announced, i64::try_from(ahead).unwrap())
+}
+
 #[test]
 fn local_times_of_serve_are_on_the_wire_and_shown_by_who_follows_and_who_watches() {
     let _machine = in_company();
@@ -62,16 +78,7 @@ fn local_times_of_serve_are_on_the_wire_and_shown_by_who_follows_and_who_watches
     let zones = "Asia/Tokyo,America/New_York";
     let serve = ["serve", "-i", "gm0", "--log-announce-interval", "-2", "--time-zone", zones];
     let _server = Agent::start(&wire.grandmaster, &serve);
-    let (announced, properties) = listener
-        .hear(PATIENCE, |frame| {
-            let message = MessageView::from_prefix(frame.get(42..)?).ok()?;
-            let Ok(Body::Announce(announce)) = message.body() else { return None };
-            let tlvs = message.tlvs().ok()?;
-            let all: Vec<_> = AlternateTimeOffset::all(&tlvs).collect();
-            (!all.is_empty()).then(|| (all, TimeProperties::new(message.header().flags, &announce)))
-        })
-        .expect("an Announce with local times");
-    let ahead = properties.utc_offset().best().as_nanos() / 1_000_000_000;
+    let (announced, ahead) = heard(&listener);
     assert_eq!(announced[0].name.to_string(), "JST");
     assert_eq!(i64::from(announced[0].current_offset_s), 9 * 3_600 - ahead);
     assert_eq!((announced[0].jump_s, announced[0].next_jump_s), (0, 0), "no daylight saving there");
@@ -94,6 +101,61 @@ fn local_times_of_serve_are_on_the_wire_and_shown_by_who_follows_and_who_watches
         ports.filter_map(times).find(|it| it.len() == 2)
     });
     assert_eq!(seen, told);
+}
+
+#[test]
+fn who_takes_either_role_announces_local_times_while_it_is_the_grandmaster() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    if !Path::new("/usr/share/zoneinfo/Asia/Tokyo").exists() {
+        bpf_tests::skipped("no time zone database (package tzdata)");
+        return;
+    }
+    let listener = wire.client.run(|| FrameListener::open("ptp0")).unwrap().unwrap();
+    let auto = ["run", "-i", "gm0", "--role", "auto", "--log-announce-interval", "-2"];
+    let arguments = [&auto[..], &["--time-zone", "Asia/Tokyo", "--metrics-address", METRICS]];
+    let _clock = Agent::start(&wire.grandmaster, &arguments.concat());
+    let (announced, ahead) = heard(&listener);
+    assert_eq!(announced[0].name.to_string(), "JST");
+    assert_eq!(i64::from(announced[0].current_offset_s), 9 * 3_600 - ahead);
+    let told = status(&wire.grandmaster, "its own", |it| times(it).filter(|it| !it.is_empty()));
+    assert_eq!(told[0].0, "JST");
+}
+
+/// tz2alt sets, by management messages to ptp4l, what `serve` finds out by itself.
+#[test]
+fn serve_announces_what_tz2alt_makes_ptp4l_announce() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let zone = "Europe/Berlin";
+    if !Path::new("/usr/share/zoneinfo").join(zone).exists() {
+        bpf_tests::skipped("no time zone database (package tzdata)");
+        return;
+    }
+    let mut tz2alt = need!(authenticating(&wire.grandmaster, "tz2alt"));
+    let listener = wire.client.run(|| FrameListener::open("ptp0")).unwrap().unwrap();
+    let (theirs, their_ahead) = {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("ptp4l");
+        let socket = socket.to_str().unwrap();
+        let options = [GRANDMASTER, &format!("uds_address {socket}\n")];
+        let _ptp4l = need!(Ptp4l::start_authenticating(&wire.grandmaster, &["gm0"], &options));
+        // It looks as far ahead as the next jump is.
+        tz2alt.args(["-z", zone, "-p", "1", "-w", "31536000", "--uds_address", socket]);
+        let _tz2alt = Running::start("tz2alt", &mut tz2alt);
+        heard(&listener)
+    };
+    let serve = ["serve", "-i", "gm0", "--log-announce-interval", "-2", "--time-zone", zone];
+    let _server = Agent::start(&wire.grandmaster, &serve);
+    let (ours, our_ahead) = heard(&listener);
+    println!("tz2alt: {theirs:?}, {their_ahead} s; serve: {ours:?}, {our_ahead} s");
+    let utc = |it: &AlternateTimeOffset, ahead: i64| {
+        let offset_s = i64::from(it.current_offset_s) + ahead;
+        (it.name.to_string(), offset_s, it.jump_s)
+    };
+    assert_eq!(utc(&ours[0], our_ahead), utc(&theirs[0], their_ahead));
+    let next = |it: &AlternateTimeOffset, ahead: i64| it.next_jump_s as i64 - ahead;
+    assert_eq!(next(&ours[0], our_ahead), next(&theirs[0], their_ahead));
 }
 
 #[test]
