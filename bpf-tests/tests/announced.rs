@@ -132,6 +132,11 @@ fn serve_announces_what_tz2alt_makes_ptp4l_announce() {
         bpf_tests::skipped("no time zone database (package tzdata)");
         return;
     }
+    let leap_seconds = "/usr/share/zoneinfo/leap-seconds.list";
+    if !Path::new(leap_seconds).exists() {
+        bpf_tests::skipped("no list of leap seconds (package tzdata)");
+        return;
+    }
     let mut tz2alt = need!(authenticating(&wire.grandmaster, "tz2alt"));
     let listener = wire.client.run(|| FrameListener::open("ptp0")).unwrap().unwrap();
     let (theirs, their_ahead) = {
@@ -142,6 +147,7 @@ fn serve_announces_what_tz2alt_makes_ptp4l_announce() {
         let _ptp4l = need!(Ptp4l::start_authenticating(&wire.grandmaster, &["gm0"], &options));
         // It looks as far ahead as the next jump is.
         tz2alt.args(["-z", zone, "-p", "1", "-w", "31536000", "--uds_address", socket]);
+        tz2alt.args(["--leapfile", leap_seconds]);
         let _tz2alt = Running::start("tz2alt", &mut tz2alt);
         heard(&listener)
     };
@@ -149,10 +155,11 @@ fn serve_announces_what_tz2alt_makes_ptp4l_announce() {
     let _server = Agent::start(&wire.grandmaster, &serve);
     let (ours, our_ahead) = heard(&listener);
     println!("tz2alt: {theirs:?}, {their_ahead} s; serve: {ours:?}, {our_ahead} s");
-    let utc = |it: &AlternateTimeOffset, ahead: i64| {
-        let offset_s = i64::from(it.current_offset_s) + ahead;
-        (it.name.to_string(), offset_s, it.jump_s)
-    };
+    // It has the place for a name, and we what clocks there call their time.
+    assert_eq!((theirs[0].name.to_string().as_str(), zone), ("Berlin", "Europe/Berlin"));
+    assert!(["CET", "CEST"].contains(&ours[0].name.to_string().as_str()), "{ours:?}");
+    let utc =
+        |it: &AlternateTimeOffset, ahead: i64| (i64::from(it.current_offset_s) + ahead, it.jump_s);
     assert_eq!(utc(&ours[0], our_ahead), utc(&theirs[0], their_ahead));
     let next = |it: &AlternateTimeOffset, ahead: i64| it.next_jump_s as i64 - ahead;
     assert_eq!(next(&ours[0], our_ahead), next(&theirs[0], their_ahead));

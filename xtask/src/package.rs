@@ -4,6 +4,7 @@
 
 mod bill;
 mod rpm;
+mod rpm_trial;
 mod stage;
 pub(crate) mod trial;
 
@@ -106,6 +107,12 @@ fn build_again(first: &Built) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The RPM of the same build, beside a Debian package.
+pub(crate) fn rpm_beside(package: &Path) -> Result<PathBuf> {
+    let (version, machine) = (env!("CARGO_PKG_VERSION"), Machine::own()?);
+    Ok(package.with_file_name(format!("ptp-agent-{version}-1.{}.rpm", machine.name())))
 }
 
 fn size(file: &Path) -> Result<String> {
