@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bpf_tests::{
@@ -145,22 +145,24 @@ fn serve_announces_what_tz2alt_makes_ptp4l_announce() {
     }
     let mut tz2alt = need!(authenticating(&wire.grandmaster, "tz2alt"));
     let listener = wire.client.run(|| FrameListener::open("ptp0")).unwrap().unwrap();
-    let theirs = {
-        let directory = tempfile::tempdir().unwrap();
-        let socket = directory.path().join("ptp4l");
-        let socket = socket.to_str().unwrap();
-        let options = [GRANDMASTER, &format!("uds_address {socket}\n")];
-        let _ptp4l = need!(Ptp4l::start_authenticating(&wire.grandmaster, &["gm0"], &options));
-        // It looks as far ahead as the next jump is.
-        tz2alt.args(["-z", zone, "-p", "1", "-w", "31536000", "--uds_address", socket]);
-        tz2alt.args(["--leapfile", leap_seconds]);
-        let _tz2alt = Running::start("tz2alt", &mut tz2alt);
-        // It tells the offset first and the jump later.
-        heard(&listener, |time| time.jump_s != 0).0
+    let (ours, our_ahead) = {
+        let serve = ["serve", "-i", "gm0", "--log-announce-interval", "-2", "--time-zone", zone];
+        let _server = Agent::start(&wire.grandmaster, &serve);
+        heard(&listener, |time| time.jump_s != 0)
     };
-    let serve = ["serve", "-i", "gm0", "--log-announce-interval", "-2", "--time-zone", zone];
-    let _server = Agent::start(&wire.grandmaster, &serve);
-    let (ours, our_ahead) = heard(&listener, |time| time.jump_s != 0);
+    // It looks for another offset at the end of a window, and not within it: a day behind the next jump.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let window = (ours[0].next_jump_s + 86_400).saturating_sub(now).to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("ptp4l");
+    let socket = socket.to_str().unwrap();
+    let options = [GRANDMASTER, &format!("uds_address {socket}\n")];
+    let _ptp4l = need!(Ptp4l::start_authenticating(&wire.grandmaster, &["gm0"], &options));
+    tz2alt.args(["-z", zone, "-p", "1", "-w", &window, "--uds_address", socket]);
+    tz2alt.args(["--leapfile", leap_seconds]);
+    let _tz2alt = Running::start("tz2alt", &mut tz2alt);
+    // Announced by another clock, and with the jump once that is set too.
+    let theirs = heard(&listener, |time| time.jump_s != 0 && time.name != ours[0].name).0;
     println!("tz2alt: {theirs:?}; serve: {ours:?}, {our_ahead} s");
     // It counts from TAI, whatever ptp4l announces.
     let their_ahead = 37;
