@@ -23,6 +23,7 @@ use super::{
 use crate::{
     apt::Apt,
     machine::{Machine, Target},
+    package,
     process::{Command, cargo, command, target_directory, workspace},
 };
 
@@ -117,6 +118,9 @@ pub(crate) fn run(machine: Machine, update: bool, on_line: impl FnMut(&str) + Se
     })?;
     let (good, all) = *passed.lock().unwrap_or_else(PoisonError::into_inner);
     tell("tests", format!("{good} of {all}"));
+    for (fact, value) in package::sizes(machine) {
+        tell(fact, value);
+    }
     let facts = facts.into_inner().unwrap_or_else(PoisonError::into_inner);
     table::check(&Table::of_machines(), &facts, update)
 }
