@@ -9,6 +9,7 @@ pub mod drive;
 mod export;
 pub(crate) mod health;
 pub mod io;
+mod local_times;
 pub mod ntp;
 pub mod observe;
 pub mod partners;
