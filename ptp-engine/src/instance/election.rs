@@ -20,7 +20,7 @@ use crate::{
 use ptp_common::{
     data_set::{ParentDataSet, TimeProperties},
     time::{Mono, Time},
-    wire::{Announce, Flags, Header, PortIdentity, TlvType, Tlvs},
+    wire::{Announce, ClockIdentity, Flags, Header, PortIdentity, TlvType, Tlvs},
 };
 
 /// Who may be followed.
@@ -39,11 +39,14 @@ impl Followable {
         Self { clocks, max_clock_class }
     }
 
+    /// Whether this one, and the grandmaster that it names, are among them.
+    pub(super) fn names(&self, source: PortIdentity, grandmaster: ClockIdentity) -> bool {
+        self.clocks.is_empty() || self.clocks.iter().any(|each| each.accepts(source, grandmaster))
+    }
+
     pub(super) fn accepts(&self, source: PortIdentity, announce: &Announce) -> bool {
-        let grandmaster = announce.grandmaster_identity;
-        let is_named = self.clocks.is_empty()
-            || self.clocks.iter().any(|each| each.accepts(source, grandmaster));
-        is_named && announce.grandmaster_clock_quality.clock_class <= self.max_clock_class
+        self.names(source, announce.grandmaster_identity)
+            && announce.grandmaster_clock_quality.clock_class <= self.max_clock_class
     }
 }
 
