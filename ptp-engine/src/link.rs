@@ -6,7 +6,6 @@ mod pdelay;
 
 use alloc::collections::VecDeque;
 
-use crate::prelude::*;
 use crate::{
     Datagram, DelayMechanism, LinkState, SentToken,
     config::{AsCapable, PortConfig},
@@ -37,15 +36,16 @@ pub struct Link {
     capability: Capability,
 }
 
-/// Delays whose shortest is held against the threshold: what a packet waits in a queue is not the length of the wire. And whose
-/// median is what a message usually takes.
+/// Delays whose shortest is held against the threshold: what a packet waits in a queue is not the length of the wire.
 const DELAYS: usize = 8;
 
 /// What an instance passes time on by.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct LinkFigures {
-    /// What a message usually takes: the median of late, on the local monotonic scale.
-    pub(crate) usual_delay: Option<Duration>,
+    /// `meanLinkDelay`, the shortest of late, on the local monotonic scale: a time that is passed on is never later than it can
+    /// have been, so that causality holds behind it. With the usual one it was tens of microseconds later while a machine was
+    /// busy, for a Sync that was fast.
+    pub(crate) delay: Option<Duration>,
     /// `neighborRateRatio`.
     pub(crate) neighbor_rate_ratio: Option<f64>,
 }
@@ -82,11 +82,11 @@ impl Capability {
 
     fn measured(&mut self, delay: Duration, ratio: Option<f64>) {
         self.lost = 0;
+        let Some(asked) = self.asked else { return };
         if self.delays.len() >= DELAYS {
             self.delays.pop_front();
         }
         self.delays.push_back(delay);
-        let Some(asked) = self.asked else { return };
         let shortest = self.delays.iter().min().copied().unwrap_or(delay);
         let threshold = asked.neighbor_prop_delay_threshold;
         // Who is at the threshold does not go to and fro.
@@ -203,12 +203,7 @@ impl Link {
 
     /// What instances pass time on by.
     pub(crate) fn figures(&self) -> LinkFigures {
-        let mut delays: Vec<Duration> = self.capability.delays.iter().copied().collect();
-        delays.sort_unstable();
-        LinkFigures {
-            usual_delay: delays.get(delays.len() / 2).copied(),
-            neighbor_rate_ratio: self.neighbor_rate_ratio,
-        }
+        LinkFigures { delay: self.mean_link_delay(), neighbor_rate_ratio: self.neighbor_rate_ratio }
     }
 
     /// `neighborRateRatio`: the neighbour's rate over that of the monotonic clock; `None` while it is not known.

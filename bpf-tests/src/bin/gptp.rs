@@ -195,7 +195,12 @@ fn all(span: Duration) -> Result<(), String> {
         let changes = lines[mark..].iter().filter(|it| {
             it.text.contains("setting asCapable") || it.text.contains("resetting asCapable")
         });
-        line["as_capable_changes"] = changes.count().into();
+        line["as_capable_changes"] = changes.clone().count().into();
+        let reasons = changes.filter_map(|it| it.text.split_once("port 1"));
+        let reasons: Vec<&str> = reasons.map(|(_, reason)| reason).take(8).collect();
+        line["first_reasons"] = reasons.into();
+        let faults = lines[mark..].iter().filter(|it| it.text.contains("FAULTY")).count();
+        line["faults"] = faults.into();
         println!("{line}");
     }
     for station in &mut stations {

@@ -124,7 +124,7 @@ impl Instance {
         }
         let rate_ratio =
             said.information.rate_ratio() * port.link.neighbor_rate_ratio.unwrap_or(1.0);
-        let delay = port.link.usual_delay.unwrap_or(Duration::ZERO);
+        let delay = port.link.delay.unwrap_or(Duration::ZERO);
         let log_interval = log_interval.unwrap_or(self.served.log_sync_interval);
         let patience = match port.config.sync_receipt_timeout {
             0 => SYNC_RECEIPT_TIMEOUT,
