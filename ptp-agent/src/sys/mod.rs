@@ -10,6 +10,7 @@ pub(crate) mod classic;
 pub mod clock;
 pub mod confine;
 pub mod ethtool;
+pub(crate) mod genl;
 pub mod hwtstamp;
 pub mod ifreq;
 pub mod irq;

@@ -14,6 +14,7 @@ pub(crate) mod ntp;
 pub mod nts;
 pub mod resolve;
 mod scope;
+mod shards;
 mod udp;
 pub mod wire;
 
@@ -21,6 +22,7 @@ pub use heavy::Identity;
 pub(crate) use heavy::{MOST as HEAVY_SENDERS, REGULARS, regulars_of_each};
 pub use link::{LinkState, LinkWatch, interface_addresses, interface_mac, link_state};
 pub use marking::Marking;
+pub use shards::{Batch, Shards};
 
 use std::{
     fmt,
