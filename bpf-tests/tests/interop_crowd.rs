@@ -79,7 +79,7 @@ fn honest_clients_keep_their_answers_while_one_host_floods() {
     let _machine = alone();
     let star = need!(Star::new(3));
     let [server, client, attacker] = &star.leaves[..] else { unreachable!() };
-    let mut agent = Agent::start(server, &["serve", "-i", "eth0"]);
+    let mut agent = Agent::start(server, &["serve", "-i", "eth0", "--kernel-answers", "off"]);
     let is_over = AtomicBool::new(false);
     let sent = AtomicU64::new(0);
     let (others, same) = thread::scope(|scope| {

@@ -141,17 +141,25 @@ pub(super) fn card(
 }
 
 impl Port {
-    /// Counts an event message, and tells the kernel to hold back who sends too many.
-    pub(super) fn hold_back(&mut self, now: Time<Mono>, source: Option<Address>, bytes: &[u8]) {
+    /// Counts an event message, and tells the kernel to hold back who sends too many. Whether this one is too many itself.
+    pub(super) fn hold_back(
+        &mut self,
+        now: Time<Mono>,
+        source: Option<Address>,
+        bytes: &[u8],
+    ) -> bool {
         let identity = bytes.get(20..30).and_then(|identity| identity.try_into().ok());
-        let Some(transport) = &self.transport else { return };
+        let Some(transport) = &self.transport else { return false };
         let dropped = || transport.overflowed();
-        let Some(held) = self.crowd.count(now, source, identity, dropped) else { return };
+        let Some(held) = self.crowd.count(now, source, identity, dropped) else {
+            return self.crowd.is_excess(source, identity);
+        };
         let senders = (!held.is_everybody).then_some(&held.senders[..]);
         match transport.hold_back(senders, &held.regulars, held.keep) {
             Ok(()) => tracing::debug!(interface = self.interface, ?held, "senders held back"),
             Err(error) => tracing::debug!(interface = self.interface, %error, "senders"),
         }
+        self.crowd.is_excess(source, identity)
     }
 
     pub(super) fn counts(&self) -> IoCounts {

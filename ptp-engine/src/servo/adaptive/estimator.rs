@@ -342,7 +342,8 @@ impl Estimator {
             _ => EACH,
         };
         // Where stamps lie, others agree with what was believed before.
-        let is_chance = best.kind.is_of_time() && suspicion.longest.since(best.since) < run;
+        let row = self.row().since(best.since).max(suspicion.longest.since(best.since));
+        let is_chance = best.kind.is_of_time() && row < run;
         if (lead < needed || is_chance || self.fewest_since(best.since) < each) && !is_final {
             let again = number + 1 + age / AGAIN;
             let since = self.second_change(since, run).unwrap_or(since);
