@@ -14,7 +14,7 @@ use bpf_tests::{
     forge::{Party, announce, port},
     in_company,
     links::{Wire, output},
-    need,
+    need, program,
     ptp4l::{GRANDMASTER, Ptp4l, authenticating},
     raw::FrameListener,
 };
@@ -143,7 +143,10 @@ fn serve_announces_what_tz2alt_makes_ptp4l_announce() {
         bpf_tests::skipped("no list of leap seconds (package tzdata)");
         return;
     }
-    let mut tz2alt = need!(authenticating(&wire.grandmaster, "tz2alt"));
+    let mut tz2alt = match program("tz2alt") {
+        Ok(installed) => wire.grandmaster.command(installed),
+        Err(_) => need!(authenticating(&wire.grandmaster, "tz2alt")),
+    };
     let listener = wire.client.run(|| FrameListener::open("ptp0")).unwrap().unwrap();
     let (ours, our_ahead) = {
         let serve = ["serve", "-i", "gm0", "--log-announce-interval", "-2", "--time-zone", zone];
@@ -160,19 +163,30 @@ fn serve_announces_what_tz2alt_makes_ptp4l_announce() {
     let _ptp4l = need!(Ptp4l::start_authenticating(&wire.grandmaster, &["gm0"], &options));
     tz2alt.args(["-z", zone, "-p", "1", "-w", &window, "--uds_address", socket]);
     tz2alt.args(["--leapfile", leap_seconds]);
-    let _tz2alt = Running::start("tz2alt", &mut tz2alt);
+    let tz2alt = Running::start("tz2alt", &mut tz2alt);
+    let sees_jump = tz2alt.wait_for(0, PATIENCE, "word on the jump", |line| {
+        let is_none = line.text.contains("no discontinuity");
+        (is_none || line.text.contains("next discontinuity")).then_some(!is_none)
+    });
     // Announced by another clock, and with the jump once that is set too.
-    let theirs = heard(&listener, |time| time.jump_s != 0 && time.name != ours[0].name).0;
+    let is_theirs =
+        |time: &AlternateTimeOffset| time.name != ours[0].name && (time.jump_s != 0 || !sees_jump);
+    let theirs = heard(&listener, is_theirs).0;
     println!("tz2alt: {theirs:?}; serve: {ours:?}, {our_ahead} s");
     // It counts from TAI, whatever ptp4l announces.
     let their_ahead = 37;
     // It has the place for a name, and we what clocks there call their time.
     assert_eq!((theirs[0].name.to_string().as_str(), zone), ("Berlin", "Europe/Berlin"));
     assert!(["CET", "CEST"].contains(&ours[0].name.to_string().as_str()), "{ours:?}");
-    let utc =
-        |it: &AlternateTimeOffset, ahead: i64| (i64::from(it.current_offset_s) + ahead, it.jump_s);
-    assert_eq!(utc(&ours[0], our_ahead), utc(&theirs[0], their_ahead));
-    let next = |it: &AlternateTimeOffset, ahead: i64| it.next_jump_s as i64 - ahead;
+    let offset = |it: &AlternateTimeOffset, ahead: i64| i64::from(it.current_offset_s) + ahead;
+    assert_eq!(offset(&ours[0], our_ahead), offset(&theirs[0], their_ahead));
+    if !sees_jump {
+        // Its `mktime` of a summer's time in UTC is an hour off where the C library guesses there.
+        println!("tz2alt sees no jump: not compared");
+        return;
+    }
+    assert_eq!(ours[0].jump_s, theirs[0].jump_s);
+    let next = |it: &AlternateTimeOffset, ahead: i64| it.next_jump_s.cast_signed() - ahead;
     assert_eq!(next(&ours[0], our_ahead), next(&theirs[0], their_ahead));
 }
 
