@@ -30,7 +30,10 @@ pub(crate) const REGULARS: usize = 128;
 
 /// As many are of each of so many senders.
 pub(crate) const fn regulars_of_each(senders: usize) -> usize {
-    if senders == 0 { REGULARS } else { REGULARS / senders }
+    match REGULARS.checked_div(senders) {
+        Some(each) => each,
+        None => REGULARS,
+    }
 }
 
 const RETURN_ALL: SockFilter = SockFilter::new(RETURN, 0, 0, u32::MAX);

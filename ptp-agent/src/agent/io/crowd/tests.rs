@@ -147,7 +147,7 @@ fn shared(
 #[test]
 fn who_asked_before_from_the_flooders_address_still_passes() {
     for cycle in [u64::MAX, 100, 1] {
-        let (regulars, share) = shared(|n| invented(n % cycle | 1 << 60), |_| None);
+        let (regulars, share) = shared(|n| invented((n % cycle) | 1 << 60), |_| None);
         assert_eq!(regulars, [[1; 10], [2; 10], [3; 10]], "{cycle}");
         assert!(share >= 0.99, "{cycle}: {share}");
     }
@@ -165,7 +165,7 @@ fn so_they_do_where_identities_are_forged_at_random() {
 fn so_they_do_where_the_flooder_has_made_himself_known_in_many_names() {
     // Each of fifty names asks twice a second, and then they flood; a request or two of each are lost until it is known
     // that it is they.
-    let name = |n: u64| invented(n % 50 | 1 << 60);
+    let name = |n: u64| invented((n % 50) | 1 << 60);
     let (regulars, share) = shared(name, |n| Some(name(n)));
     assert_eq!(regulars, [[1; 10], [2; 10], [3; 10]]);
     assert!(share >= 0.9, "{share}");
