@@ -7,6 +7,7 @@ mod csptp;
 mod links;
 mod node;
 mod peer_delay;
+mod relay;
 mod roles;
 mod server;
 

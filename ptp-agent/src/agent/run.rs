@@ -3,6 +3,7 @@
 
 mod apart;
 mod host;
+mod links;
 mod pulse;
 mod roles;
 mod servers;
@@ -29,7 +30,7 @@ use crate::{
     clock::{ClockError, followed::Followed, policy::Limits},
     engine::{
         Command, Commands, Context, DelayMechanism, Monotonic, PortIndex, PortState, ReadClock,
-        config::{AsCapable, PulseConfig, Rules},
+        config::{AsCapable, LinkDelayService, PulseConfig, Rules},
         contention::Contention,
         discipline::{Discipline, Event, Policy},
         ntp::NtpConfig,
@@ -51,6 +52,7 @@ use crate::{
     zones::ZoneName,
 };
 use apart::Apart;
+pub use links::LinkSettings;
 pub use pulse::PulseRun;
 pub use servers::NamedServer;
 use servers::Servers;
@@ -89,6 +91,8 @@ pub struct PortSettings {
     pub delay_mechanism: Option<DelayMechanism>,
     /// Which roles it may take.
     pub part: PortPart,
+    /// In whose name its link is measured.
+    pub link_delay: Option<LinkDelayService>,
 }
 
 /// What `run` is told.
@@ -119,6 +123,8 @@ pub struct RunConfig {
     pub rules: Rules,
     /// As for [`PortConfig::as_capable`].
     pub as_capable: Option<AsCapable>,
+    /// How links are measured.
+    pub links: LinkSettings,
     /// Whom it asks for time by unicast; nobody in it: multicast is followed.
     pub partners: Vec<Partner>,
     /// And for what.
@@ -147,6 +153,8 @@ pub struct RunConfig {
     pub assume_two_step: bool,
     /// As for [`ReceiverConfig::acceptable`].
     pub acceptable_masters: Vec<Acceptable>,
+    /// As for [`ReceiverConfig::max_clock_class`].
+    pub max_clock_class: u8,
     /// As for [`ReceiverConfig::witness_domains`].
     pub witness_domains: Vec<u8>,
     /// As for [`ReceiverConfig::on_disagreement`].
@@ -184,6 +192,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         sdo_id,
         rules,
         as_capable,
+        links,
         partners,
         unicast,
         hybrid,
@@ -198,6 +207,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         limits,
         assume_two_step,
         acceptable_masters,
+        max_clock_class,
         witness_domains,
         on_disagreement,
         ntp,
@@ -240,7 +250,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
                 let own = port_settings.get(io.interface(*port)).copied().unwrap_or_default();
                 let serving = contention.as_ref().map(|contention| &contention.transmitter);
                 let default = PortConfig::default();
-                PortConfig {
+                let port = PortConfig {
                     delay_mechanism: own.delay_mechanism.unwrap_or(delay_mechanism),
                     delay_asymmetry,
                     assume_two_step,
@@ -259,11 +269,13 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
                     log_announce_interval: serving
                         .map_or(log_announce_interval, |serving| serving.log_announce_interval),
                     ..default
-                }
+                };
+                links.on(own.link_delay, port)
             })
             .collect(),
         contention,
         acceptable: acceptable_masters,
+        max_clock_class,
         witness_domains,
         on_disagreement,
         ntp: ntp.map(|ntp| NtpConfig { utc: start.at_offset(host_utc), ..ntp }),
@@ -357,6 +369,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         steps: 0,
         last: None,
         apart: Apart::default(),
+        capable: links::Told::default(),
         log_ptp4l,
         host_clock_offset,
         host_name: host_name(),

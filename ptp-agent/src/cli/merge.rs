@@ -8,6 +8,7 @@ use super::{
     args::{Delay, FollowArgs, ObserveArgs, PortArgs, ServeArgs, ServeClock, TapArgs},
     clock::RunClock,
     config::{Config, ConfigError},
+    links,
     ntp::{Asking, Follow},
     roles::time_zones,
     unicast::service,
@@ -75,6 +76,8 @@ pub(super) enum UsageError {
     OnlyAuto(&'static str),
     #[error("profile {0}: {1}")]
     AgainstProfile(&'static str, String),
+    #[error("{0} is measured end to end: the common service measures links, with delay p2p")]
+    CommonServiceEndToEnd(String),
     #[error("--port names {0}, which is none of the interfaces")]
     NoSuchPort(String),
     #[error("{0} cannot be asked by {1}")]
@@ -314,6 +317,14 @@ pub(super) fn run_config(
     let knowledge = args.knowledge.or(&section);
     let is_negotiating = args.unicast.is_negotiating(&section);
     let roles = args.roles.or(&section, &common.io.interfaces, is_negotiating)?;
+    let ports = common
+        .io
+        .interfaces
+        .iter()
+        .map(|name| (name.as_str(), roles.ports.get(name).copied().unwrap_or_default()));
+    let ports: Vec<_> = ports.collect();
+    let is_auto = roles.contention.is_some();
+    let links = links::settings(&section, &profile, is_auto, delay_mechanism, &ports)?;
     let log_intervals = match is_negotiating {
         true => args.roles.log_intervals(&section),
         false => profile.log_intervals,
@@ -407,6 +418,7 @@ pub(super) fn run_config(
         sdo_id: profile.sdo_id,
         rules: profile.rules,
         as_capable: roles.as_capable,
+        links,
         log_intervals,
         partners: unicast.partners,
         unicast: unicast.client,
@@ -428,6 +440,7 @@ pub(super) fn run_config(
         limits,
         assume_two_step: section.assume_two_step.unwrap_or(false),
         acceptable_masters: section.acceptable_masters.unwrap_or_default(),
+        max_clock_class: section.max_clock_class.unwrap_or(u8::MAX),
         witness_domains,
         on_disagreement: args.on_disagreement.or(section.on_disagreement).unwrap_or_default(),
         ntp,

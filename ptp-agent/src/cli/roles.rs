@@ -14,8 +14,8 @@ use super::{
 use crate::{
     agent::run::PortSettings,
     engine::{
-        config::AsCapable,
-        contention::{BeforeLock, Contention, PathTrace},
+        config::{AsCapable, LinkDelayService},
+        contention::{BeforeLock, Contention, PathTrace, RelayTime},
         receiver::PortPart,
         transmitter::TransmitterConfig,
     },
@@ -46,8 +46,8 @@ pub(super) struct RoleArgs {
     /// contradicts it is refused.
     #[arg(long, value_name = "NAME")]
     pub(super) profile: Option<ProfileName>,
-    /// Of one interface something else: udp4, udp6 or l2; e2e, p2p or auto; transmitter or receiver, where it may take
-    /// that role alone. Several are allowed.
+    /// Of one interface something else: udp4, udp6 or l2; e2e, p2p or auto; cmlds, where its link is measured in the name of
+    /// the common service; transmitter or receiver, where it may take that role alone. Several are allowed.
     #[arg(long, value_name = "IFACE=WORD[,WORD]")]
     pub(super) port: Vec<PortOption>,
     /// With --role auto or --unicast: interval of Sync, log2 s (default 0).
@@ -96,13 +96,15 @@ impl FromStr for PortOption {
                 settings.transport = Some(transport);
             } else if let Ok(delay) = <Delay as ValueEnum>::from_str(word, false) {
                 settings.delay_mechanism = Some(delay.mechanism());
+            } else if word == "cmlds" {
+                settings.link_delay = Some(LinkDelayService::Common);
             } else {
                 settings.part = match word {
                     "transmitter" => PortPart::Transmitter,
                     "receiver" => PortPart::Receiver,
                     _ => {
                         return Err(format!(
-                            "{word:?} is none of udp4, udp6, l2, e2e, p2p, auto, transmitter, receiver"
+                            "{word:?} is none of udp4, udp6, l2, e2e, p2p, auto, cmlds, transmitter, receiver"
                         ));
                     }
                 };
@@ -252,6 +254,7 @@ impl RoleArgs {
                 _ => BeforeLock::Silent,
             },
             holdover: profile.holdover,
+            relay: section.relay.unwrap_or(RelayTime::Clock),
             local_priority,
             ..Contention::new(transmitter)
         });

@@ -23,7 +23,7 @@ use super::{
         snapshot::{own_port, timestamps},
         unicast, unix_seconds,
     },
-    Runner, host, pulse, roles,
+    Runner, host, links, pulse, roles,
     servers::Servers,
 };
 use super::{apart::Apart, sources};
@@ -70,6 +70,8 @@ pub(super) struct Teller {
     pub(super) steps: u64,
     pub(super) last: Option<Sample>,
     pub(super) apart: Apart,
+    /// What the log was told of links.
+    pub(super) capable: links::Told,
     pub(super) log_ptp4l: bool,
     pub(super) host_clock_offset: Duration,
     pub(super) host_name: String,
@@ -343,12 +345,14 @@ impl Teller {
         let domain = receiver.domain_number();
         for port in &self.ports {
             let interface = runner.io.interface(*port);
+            self.capable.tell(interface, *port, runner.engine.link(*port));
             let counters = receiver.counters(*port);
             self.publication.metrics.update(interface, domain, |figures| {
                 figures.clock_steps = self.steps;
                 figures.host_clock = host_clock;
                 bound::set_figures(figures, view.trust.as_ref(), runner.engine.origin());
                 figures.unicast = unicast::figures(receiver, *port, now);
+                figures.link = links::figures(runner.engine.link(*port));
                 set_message_figures(figures, counters);
                 if let Some((rx, tx)) = runner.io.stamp_counts(*port) {
                     set_stamp_figures(figures, Direction::Rx, &rx);
@@ -421,6 +425,7 @@ impl Teller {
                 unicast: unicast::status(receiver, *port, &self.partners, now),
                 link_delay_ns: Some(delay.map(Duration::as_nanos)),
                 as_capable: link.and_then(Link::is_capable),
+                link: links::status(receiver, *port, link),
                 ..own_port(&runner.io, *port, receiver.port_state(*port))
             }
         });
@@ -439,6 +444,7 @@ impl Teller {
             data_sets: Some(data_sets::of_client(client, last, self.sync_interval)),
             sources: Some(sources::status(client, now)),
             extras,
+            gptp: links::gptp(receiver),
             time_zone_database,
             synce: self.synce.status(now),
             dplls: self.synce.dplls().to_vec(),

@@ -173,6 +173,11 @@ const SECTIONS: [Section; 5] = [
                  default: anybody.",
             ),
             alone(
+                "max-clock-class",
+                Default("255"),
+                "A grandmaster of a higher clockClass is not followed (clock_class_threshold of linuxptp).",
+            ),
+            alone(
                 "acceptable-senders",
                 Example("[\"192.0.2.1\", \"00:11:22:33:44:55\", \"key:2\"]"),
                 "Only from these a time transmitter's messages are taken: IP addresses, MAC addresses (l2), or \
@@ -247,6 +252,32 @@ const SECTIONS: [Section; 5] = [
                  asCapable: nobody there is followed, and nobody served. Default: whatever its length; with profile \
                  gptp 100000.",
             ),
+            alone(
+                "link-delay",
+                Default("\"instance\""),
+                "With delay p2p: in whose name links are measured: that of the instance, or with \"common\" that of the \
+                 Common Mean Link Delay Service (sdoId 0x200); of one port \"eth1=cmlds\". Who asks in the name of the \
+                 instance is answered all the same.",
+            ),
+            alone(
+                "log-min-pdelay-req-interval",
+                Default("0"),
+                "With delay p2p: interval of Pdelay_Req, log2 s.",
+            ),
+            alone(
+                "relay",
+                Default("\"clock\""),
+                "With profile gptp or automotive and several ports: by what the grandmaster's time is passed on: \"clock\", \
+                 what the clock that follows shows when a Sync leaves; \"residence\", what the last Sync has taken until \
+                 then, from the first one on.",
+            ),
+            alone(
+                "oper-log-sync-interval",
+                Example("0"),
+                "With profile gptp or automotive: the interval of Sync that the neighbour is asked for while the clock is \
+                 locked, log2 s. Default: with profile automotive 0, otherwise none is asked for.",
+            ),
+            alone("oper-log-pdelay-req-interval", Example("0"), "The same of the own Pdelay_Req."),
             option("unicast", Example("[\"192.0.2.1\", \"time.example.net\"]")),
             option("hybrid", Default("false")),
             alone(
