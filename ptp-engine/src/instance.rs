@@ -21,7 +21,7 @@ use crate::prelude::*;
 use crate::{
     PortIndex, PortState, SentToken,
     address::Address,
-    config::{Acceptable, LinkDelayService, PortConfig, ReceiverConfig, TransmitterConfig},
+    config::{LinkDelayService, PortConfig, ReceiverConfig, TransmitterConfig},
     counters::{Counters, Drop},
     extras,
     fair::FairShare,
@@ -38,6 +38,7 @@ use crate::{
 use answering::Answering;
 use asking::Asking;
 use bystanders::Bystanders;
+use election::Followable;
 use overheard::{Hint, Overheard};
 use ptp_common::{
     time::{Mono, Time},
@@ -101,9 +102,7 @@ pub struct Instance {
     pub(crate) domain_number: u8,
     pub(crate) sdo_id: u16,
     minor_version: u8,
-    pub(crate) acceptable: Vec<Acceptable>,
-    /// Highest `clockClass` of a grandmaster that is followed.
-    pub(crate) max_clock_class: u8,
+    acceptable: Followable,
     pub(crate) ports: Vec<Port>,
     pub(crate) timers: Timers<(u16, PortTimer)>,
     /// When the first foreign time transmitter of a port is forgotten.
@@ -153,9 +152,8 @@ impl Instance {
             config.ports,
             served,
             config.minor_version,
-            config.acceptable,
+            Followable::new(config.acceptable, config.max_clock_class),
         );
-        instance.max_clock_class = config.max_clock_class;
         instance.start_asking(cx, &config.servers);
         instance.start(cx);
         instance
@@ -164,9 +162,8 @@ impl Instance {
     /// A clock that serves. Its ports begin to send at `cx.now`.
     pub fn server_only(config: TransmitterConfig, cx: &mut Cx<'_>) -> Self {
         let ports = (0..config.ports).map(|_| PortConfig::default()).collect();
-        let minor_version = config.minor_version;
-        let mut instance =
-            Self::new(Participation::ServerOnly, ports, config, minor_version, Vec::new());
+        let (version, anybody) = (config.minor_version, Followable::ANY);
+        let mut instance = Self::new(Participation::ServerOnly, ports, config, version, anybody);
         let TransmitterConfig { max_requests_per_second, seed, .. } = instance.served;
         instance.requests = Some(FairShare::new(max_requests_per_second, seed, cx.now));
         instance.start(cx);
@@ -178,7 +175,7 @@ impl Instance {
         ports: Vec<PortConfig>,
         served: TransmitterConfig,
         minor_version: u8,
-        acceptable: Vec<Acceptable>,
+        acceptable: Followable,
     ) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(served.seed);
         let clock_identity = served.clock_identity;
@@ -197,7 +194,6 @@ impl Instance {
             sdo_id: served.sdo_id & 0xfff,
             minor_version,
             acceptable,
-            max_clock_class: u8::MAX,
             ports,
             timers: Timers::default(),
             expiries: Timers::default(),

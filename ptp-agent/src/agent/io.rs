@@ -507,7 +507,10 @@ impl Io {
             self.deliver(now, index, bytes, None, source);
             return;
         }
-        port.hold_back(now, source, &bytes);
+        if port.hold_back(now, source, &bytes) {
+            port.counts.overrun += 1;
+            return;
+        }
         if self.waiting_rx.len() == WAITING {
             port.counts.overrun += 1;
             port.rx.pairing.give_up();

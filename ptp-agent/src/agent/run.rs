@@ -19,6 +19,7 @@ use super::{
     drive::{Drive, Host, Occasion},
     health::Health,
     io::{Io, PulseIo, pulse::Opened},
+    local_times::LocalTimes,
     partners::{Partner, Resolver},
     seed,
     services::Services,
@@ -48,6 +49,7 @@ use crate::{
     synce::SyncE,
     sys::clock::{host_reading, monotonic, realtime_minus_monotonic, tai_offset_seconds},
     transport::{TransportKind, interface_addresses, interface_mac},
+    zones::ZoneName,
 };
 use apart::Apart;
 pub use links::LinkSettings;
@@ -105,6 +107,8 @@ pub struct RunConfig {
     pub delay_mechanism: DelayMechanism,
     /// Where the clock may serve as well: how. Identity, domain and ports are filled in.
     pub contention: Option<Contention>,
+    /// Where it may serve: the zones whose local time it announces while it is the grandmaster.
+    pub time_zones: Vec<ZoneName>,
     /// What is other on some interfaces.
     pub ports: BTreeMap<String, PortSettings>,
     /// As for [`PortConfig::sync_receipt_timeout`].
@@ -180,6 +184,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         host_clock_offset,
         delay_mechanism,
         contention,
+        time_zones,
         ports: port_settings,
         sync_receipt_timeout,
         local_priority,
@@ -216,6 +221,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     let mut ending = Ending::new(common.duration, reload.as_ref())?;
     let publication = Publication::default();
     let services = Services::start(common.serving.clone(), &publication, monotonic());
+    let local_times = LocalTimes::open(&time_zones)?;
     let mut io = Io::open(common.io.clone())?;
     if let Some(pulses) = pulses {
         tracing::info!(source = %pulses.source(), "taking pulses");
@@ -376,6 +382,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         limits: common.limits,
         servers,
         synce: SyncE::open(&common.io.interfaces, start),
+        local_times,
     };
     let resolver = match partners.is_empty() {
         true => None,
@@ -508,6 +515,7 @@ impl Host<Discipline<Followed>> for Around {
         if let Some(servers) = &mut self.teller.servers {
             runner.hand(|engine, out| servers.look(engine, now, out));
         }
+        roles::announce_local_times(&mut self.teller.local_times, &mut runner.engine, now);
         self.teller.is_stepped_elsewhere = steer::keep(&mut runner.engine, now, accuracy)?;
         self.teller.housekeep(runner)
     }
@@ -525,6 +533,7 @@ impl Host<Discipline<Followed>> for Around {
             limits,
             exporting,
             on_disagreement,
+            time_zones,
             ..
         } = config;
         runner.io.set_latencies(common.io.ingress_latency, common.io.egress_latency);
@@ -541,6 +550,7 @@ impl Host<Discipline<Followed>> for Around {
         }
         teller.grandmaster_accuracy = config.grandmaster_accuracy;
         teller.limits = common.limits;
+        teller.local_times.change(&time_zones);
         teller.health.set_limits(common.limits);
         teller.services.change(common.serving, monotonic());
         teller.exports.change(exporting, limits, monotonic());

@@ -23,6 +23,7 @@ use super::{
     drive::{Drive, Host, Occasion},
     health::{self, Health},
     io::Io,
+    local_times::LocalTimes,
     ntp::{self, NtpServing, over_ptp::OverPtp},
     seed,
     services::Services,
@@ -50,7 +51,6 @@ use crate::{
     sys::clock::{host_reading, monotonic},
     zones::ZoneName,
 };
-use zones::LocalTimes;
 
 /// Which time is served.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

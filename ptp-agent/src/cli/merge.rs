@@ -10,6 +10,7 @@ use super::{
     config::{Config, ConfigError},
     links,
     ntp::{Asking, Follow},
+    roles::time_zones,
     unicast::service,
 };
 use crate::publish::Format;
@@ -36,7 +37,6 @@ use crate::{
     servo::{Options, Purpose, Servo, choice},
     stamp::StampSource,
     transport::{TransportKind, nts::TrustError},
-    zones,
 };
 
 /// What stands between the command line and a working command.
@@ -424,6 +424,7 @@ pub(super) fn run_config(
         unicast: unicast.client,
         hybrid: unicast.hybrid,
         contention: roles.contention,
+        time_zones: roles.time_zones,
         ports: roles.ports,
         sync_receipt_timeout: roles.sync_receipt_timeout,
         strategy: args.strategy.or(section.strategy).unwrap_or_default(),
@@ -514,14 +515,7 @@ pub(super) fn serve_config(
         let text = "off, and with --answer-for nobody else answers".to_owned();
         return Err(UsageError::OutOfRange("--kernel-answers", text));
     }
-    let time_zones = match args.time_zone.is_empty() {
-        true => section.time_zone.unwrap_or_default(),
-        false => args.time_zone,
-    };
-    if time_zones.len() > zones::MOST {
-        let too_many = format!("{}, at most {}", time_zones.len(), zones::MOST);
-        return Err(UsageError::OutOfRange("--time-zone", too_many));
-    }
+    let time_zones = time_zones(&args.time_zone, section.time_zone.as_deref())?;
     Ok(ServeConfig {
         common,
         ntp,

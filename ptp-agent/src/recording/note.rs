@@ -129,6 +129,9 @@ pub struct RecordedStamp {
     /// [`Stamp::doubt`], where there is any.
     #[serde(default, skip_serializing_if = "is_zero", with = "exact::span")]
     pub doubt_ns: Duration,
+    /// [`Stamp::handed`], where it is known.
+    #[serde(default, skip_serializing_if = "is_zero", with = "exact::span")]
+    pub handed_ns: Duration,
     /// [`Stamp::manner`], where it is not plain.
     #[serde(default, skip_serializing_if = "is_plain")]
     pub manner: Manner,
@@ -151,14 +154,14 @@ fn is_zero(duration: &Duration) -> bool {
 }
 
 impl From<Stamp> for RecordedStamp {
-    fn from(Stamp { time, source, doubt, manner, late: _, packet: _ }: Stamp) -> Self {
-        Self { mono_ns: time, source, doubt_ns: doubt, manner }
+    fn from(Stamp { time, source, doubt, handed, manner, late: _, packet: _ }: Stamp) -> Self {
+        Self { mono_ns: time, source, doubt_ns: doubt, handed_ns: handed, manner }
     }
 }
 
 impl From<RecordedStamp> for Stamp {
-    fn from(RecordedStamp { mono_ns, source, doubt_ns, manner }: RecordedStamp) -> Self {
-        Self { doubt: doubt_ns, manner, ..Self::new(mono_ns, source) }
+    fn from(RecordedStamp { mono_ns, source, doubt_ns, handed_ns, manner }: RecordedStamp) -> Self {
+        Self { doubt: doubt_ns, handed: handed_ns, manner, ..Self::new(mono_ns, source) }
     }
 }
 

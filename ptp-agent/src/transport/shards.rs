@@ -77,11 +77,21 @@ impl<T: Copy> Batch<T> {
     }
 }
 
+/// A message that could not be sent, and why.
+type Failure<T> = (T, io::Error);
+
+/// A thread, and how it is handed something.
+#[derive(Debug)]
+struct Shard<T> {
+    hand: SyncSender<Batch<T>>,
+    thread: JoinHandle<()>,
+}
+
 /// The threads. They end with this, after what they have been handed.
 #[derive(Debug)]
 pub struct Shards<T> {
-    threads: Vec<Option<(SyncSender<Batch<T>>, JoinHandle<()>)>>,
-    failures: Receiver<(T, io::Error)>,
+    threads: Vec<Shard<T>>,
+    failures: Receiver<Failure<T>>,
 }
 
 impl<T: Copy + Send + 'static> Shards<T> {
@@ -100,7 +110,7 @@ impl<T: Copy + Send + 'static> Shards<T> {
     }
 
     /// How many there are.
-    pub const fn len(&self) -> usize {
+    pub const fn count(&self) -> usize {
         self.threads.len()
     }
 
@@ -109,21 +119,19 @@ impl<T: Copy + Send + 'static> Shards<T> {
         if batch.parts.is_empty() {
             return;
         }
-        if let Some(Some((hand, _))) = self.threads.get(shard) {
+        if let Some(shard) = self.threads.get(shard) {
             // It ends when `hand` does, no sooner.
-            let _ = hand.send(batch);
+            let _ = shard.hand.send(batch);
         }
     }
 
     /// Messages that could not be sent since this was asked last, and why.
-    pub fn failures(&self) -> impl Iterator<Item = (T, io::Error)> {
+    pub fn failures(&self) -> impl Iterator<Item = Failure<T>> {
         self.failures.try_iter()
     }
 }
 
-fn begin<T: Copy + Send + 'static>(
-    failed: Sender<(T, io::Error)>,
-) -> io::Result<Option<(SyncSender<Batch<T>>, JoinHandle<()>)>> {
+fn begin<T: Copy + Send + 'static>(failed: Sender<Failure<T>>) -> io::Result<Shard<T>> {
     let (hand, taken) = sync_channel::<Batch<T>>(WAITING);
     let run = move || {
         for batch in taken {
@@ -131,12 +139,12 @@ fn begin<T: Copy + Send + 'static>(
             batch.send(|name, error| drop(failed.send((name, error))));
         }
     };
-    Ok(Some((hand, thread::Builder::new().name("send".into()).spawn(run)?)))
+    Ok(Shard { hand, thread: thread::Builder::new().name("send".into()).spawn(run)? })
 }
 
 impl<T> Drop for Shards<T> {
     fn drop(&mut self) {
-        for (hand, thread) in self.threads.iter_mut().filter_map(Option::take) {
+        for Shard { hand, thread } in self.threads.drain(..) {
             drop(hand);
             // It says nothing but that it has ended.
             let _ = thread.join();

@@ -5,6 +5,7 @@ use crate::prelude::*;
 use crate::{
     PortIndex,
     bmca::DataSet,
+    config::Acceptable,
     counters::Drop,
     extras::Extras,
     limits,
@@ -19,8 +20,35 @@ use crate::{
 use ptp_common::{
     data_set::{ParentDataSet, TimeProperties},
     time::{Mono, Time},
-    wire::{Announce, Flags, Header, PortIdentity, TlvType, Tlvs},
+    wire::{Announce, ClockIdentity, Flags, Header, PortIdentity, TlvType, Tlvs},
 };
+
+/// Who may be followed.
+#[derive(Debug)]
+pub(super) struct Followable {
+    /// Nobody in it: everybody.
+    clocks: Vec<Acceptable>,
+    max_clock_class: u8,
+}
+
+impl Followable {
+    /// Whoever there is.
+    pub(super) const ANY: Self = Self { clocks: Vec::new(), max_clock_class: u8::MAX };
+
+    pub(super) const fn new(clocks: Vec<Acceptable>, max_clock_class: u8) -> Self {
+        Self { clocks, max_clock_class }
+    }
+
+    /// Whether this one, and the grandmaster that it names, are among them.
+    pub(super) fn names(&self, source: PortIdentity, grandmaster: ClockIdentity) -> bool {
+        self.clocks.is_empty() || self.clocks.iter().any(|each| each.accepts(source, grandmaster))
+    }
+
+    pub(super) fn accepts(&self, source: PortIdentity, announce: &Announce) -> bool {
+        self.names(source, announce.grandmaster_identity)
+            && announce.grandmaster_clock_quality.clock_class <= self.max_clock_class
+    }
+}
 
 impl Instance {
     pub(super) fn take_announce(
@@ -43,11 +71,7 @@ impl Instance {
         }
         self.is_fit_to_follow(index, &announce, tlvs.find(TlvType::PATH_TRACE))?;
         let source = header.source_port_identity;
-        let mut acceptable = self.acceptable.iter();
-        let is_acceptable = (acceptable.len() == 0
-            || acceptable.any(|each| each.accepts(source, announce.grandmaster_identity)))
-            && announce.grandmaster_clock_quality.clock_class <= self.max_clock_class;
-        if !is_acceptable {
+        if !self.acceptable.accepts(source, &announce) {
             self.overheard.hear(now, Hint::NotAcceptable { source });
             return Err(Drop::NotAcceptable);
         }

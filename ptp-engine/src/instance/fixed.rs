@@ -73,9 +73,7 @@ impl Instance {
             return;
         }
         if self.parent.is_none() && matches!(port.role, Role::Listening) {
-            let is_acceptable =
-                |it: &crate::config::Acceptable| it.accepts(source, source.clock_identity);
-            if !self.acceptable.is_empty() && !self.acceptable.iter().any(is_acceptable) {
+            if !self.acceptable.names(source, source.clock_identity) {
                 return;
             }
             let parent = self.unannounced(index, source);

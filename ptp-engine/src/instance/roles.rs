@@ -1,7 +1,7 @@
 //! Which roles the ports of a clock take that may serve: the state decision of all of them together (9.3.3), and
 //! the machine of figure 30 that carries it out. A clock that is a client only decides in `election.rs`.
 
-use super::{Cx, Instance, Participation, Received, standing::Standing};
+use super::{Cx, Instance, Participation, Received, election::Followable, standing::Standing};
 use crate::prelude::*;
 use crate::{
     DelayMechanism, PortIndex,
@@ -40,9 +40,9 @@ impl Instance {
             ..contention.transmitter.clone()
         };
         let participation = Participation::Either;
+        let acceptable = Followable::new(config.acceptable, config.max_clock_class);
         let mut instance =
-            Self::new(participation, config.ports, served, minor_version, config.acceptable);
-        instance.max_clock_class = config.max_clock_class;
+            Self::new(participation, config.ports, served, minor_version, acceptable);
         instance.contend(contention, cx);
         instance
     }
@@ -56,7 +56,7 @@ impl Instance {
         let contention = Contention::new(config.clone());
         let minor_version = config.minor_version;
         let participation = Participation::Yielding;
-        let mut instance = Self::new(participation, ports, config, minor_version, Vec::new());
+        let mut instance = Self::new(participation, ports, config, minor_version, Followable::ANY);
         instance.contend(contention, cx);
         instance
     }

@@ -26,6 +26,9 @@ struct Letter {
     bytes: (usize, usize),
 }
 
+/// What one thread is to send: general messages and event messages.
+type OfShard<'a> = [Vec<(Address, &'a [u8], Handed)>; 2];
+
 /// What is to be sent when the engine has said all that it has to say.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -107,8 +110,8 @@ impl Io {
             let shards = Shards::new()
                 .inspect_err(|error| tracing::info!(%error, "one thread sends for many clients"))
                 .ok()?;
-            tracing::info!(threads = shards.len(), "several threads send for many clients");
-            ports.iter_mut().for_each(|port| port.lanes.widen(shards.len()));
+            tracing::info!(threads = shards.count(), "several threads send for many clients");
+            ports.iter_mut().for_each(|port| port.lanes.widen(shards.count()));
             Some(shards)
         });
     }
@@ -142,8 +145,8 @@ impl Io {
         let is_few = events.len() <= FEW;
         let manner = if is_few { Manner::Plain } else { port.prepare() };
         let until = monotonic() + TX_PATIENCE;
-        let mut of_shards: Vec<[Vec<(Address, &[u8], Handed)>; 2]> = Vec::new();
-        of_shards.resize_with(shards.len(), Default::default);
+        let mut of_shards: Vec<OfShard> = Vec::new();
+        of_shards.resize_with(shards.count(), Default::default);
         for (to, _, message) in outbox.of(on, false) {
             of_shards[port.lanes.of(to)][0].push((to, message, (on, None)));
         }

@@ -16,6 +16,7 @@ use super::{
         export::{self, Known},
         health::{self, Health},
         io::SideCounts,
+        local_times::LocalTimes,
         ntp, ntp_line, print, sample_line, sample_text,
         services::Services,
         set_drop_figures, set_message_figures, set_stamp_figures,
@@ -87,6 +88,8 @@ pub(super) struct Teller {
     /// Who is asked.
     pub(super) servers: Option<Servers>,
     pub(super) synce: SyncE,
+    /// What it announces while it is the grandmaster.
+    pub(super) local_times: LocalTimes,
 }
 
 impl Teller {
@@ -426,6 +429,8 @@ impl Teller {
                 ..own_port(&runner.io, *port, receiver.port_state(*port))
             }
         });
+        let (own, time_zone_database) = self.local_times.status();
+        let extras = if roles::is_grandmaster(receiver) { own } else { roles::extras(receiver) };
         let mut snapshot = Snapshot {
             command: Some(snapshot::Command::Run.into()),
             uptime_s: Some((now - self.start).as_secs_f64()),
@@ -438,8 +443,9 @@ impl Teller {
             alarms: self.health.status(now),
             data_sets: Some(data_sets::of_client(client, last, self.sync_interval)),
             sources: Some(sources::status(client, now)),
-            extras: roles::extras(receiver),
+            extras,
             gptp: links::gptp(receiver),
+            time_zone_database,
             synce: self.synce.status(now),
             dplls: self.synce.dplls().to_vec(),
             ntp: ntp::asked(client, &runner.io),

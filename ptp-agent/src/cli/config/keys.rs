@@ -215,6 +215,7 @@ const SECTIONS: [Section; 5] = [
             option("priority1", Default("128")),
             option("priority2", Default("128")),
             option("clock-class", Default("248")),
+            live(option("time-zone", Example("[\"Europe/Berlin\"]"))),
             alone(
                 "stamp-brackets",
                 Default("true"),

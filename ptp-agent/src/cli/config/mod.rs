@@ -136,6 +136,7 @@ pub(super) struct RunSection {
     pub(super) priority1: Option<u8>,
     pub(super) priority2: Option<u8>,
     pub(super) clock_class: Option<u8>,
+    pub(super) time_zone: Option<Vec<ZoneName>>,
     pub(super) stamp_brackets: Option<bool>,
     pub(super) path_trace: Option<bool>,
     pub(super) silent_until_locked: Option<bool>,

@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt;
 use super::{
     http::Publication,
     management::{Access, Answer, answer},
-    service::{ServiceThread, serve_clients},
+    service::{Pace, ServiceThread, serve_clients},
 };
 use crate::security::{Associations, MAX_SEALED, Policy, Trust};
 pub use file::{DIRECTORY, SocketError};
@@ -176,7 +176,9 @@ async fn answer_management(
         }
     };
     let mut request = [0; MAX_REQUEST];
+    let mut pace = Pace::new();
     loop {
+        pace.next().await;
         let Ok((length, from)) = socket.recv_from(&mut request).await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;

@@ -153,8 +153,9 @@ impl Instance {
         received: &Received<'_>,
         header: &Header,
     ) -> Result<(), Drop> {
-        let who = (header.source_port_identity, received.from.map(address));
-        if self.requests.as_mut().is_some_and(|requests| !requests.admit(now, &who)) {
+        let host = received.from.map(address);
+        let who = (header.source_port_identity, host);
+        if self.requests.as_mut().is_some_and(|requests| !requests.admit(now, &host, &who)) {
             return Err(Drop::RateLimited);
         }
         Ok(())
