@@ -6,6 +6,8 @@ pub(crate) mod answering;
 pub(crate) mod asking;
 mod bystanders;
 mod election;
+pub(crate) mod managed;
+mod monitor;
 pub(crate) mod overheard;
 mod peer_delay;
 pub(crate) mod port;
@@ -36,6 +38,8 @@ use crate::{
 use answering::Answering;
 use asking::Asking;
 use bystanders::Bystanders;
+use managed::Managed;
+use monitor::Monitored;
 use overheard::{Hint, Overheard};
 use ptp_common::{
     time::{Mono, Time},
@@ -129,6 +133,9 @@ pub struct Instance {
     extras: Option<(PortIdentity, extras::Extras)>,
     /// Alternate times that are announced while it is the grandmaster.
     alternates: Vec<ptp_common::wire::AlternateTimeOffset>,
+    managed: Managed,
+    /// Of a clock that may be asked by monitors.
+    monitored: Option<Box<Monitored>>,
     /// When it was last given anything.
     last_now: Time<Mono>,
 }
@@ -209,6 +216,8 @@ impl Instance {
             answering: Answering::default(),
             extras: None,
             alternates: Vec::new(),
+            managed: Managed::default(),
+            monitored: None,
             last_now: Time::ZERO,
         }
     }
@@ -311,20 +320,26 @@ impl Instance {
         }
     }
 
-    /// The link of a port came up or went down.
-    pub(crate) fn link(&mut self, cx: &mut Cx<'_>, on: PortIndex, state: LinkState) {
+    /// A port can be used from now on, or cannot, for one of these reasons: the first one where it cannot.
+    pub(crate) fn link_usable(
+        &mut self,
+        cx: &mut Cx<'_>,
+        on: PortIndex,
+        state: LinkState,
+        [down, up]: [StateReason; 2],
+    ) {
         self.last_now = cx.now;
         let index = usize::from(on.0);
         let Some(port) = self.ports.get_mut(index) else { return };
         match (state, matches!(port.role, Role::Disabled)) {
-            (LinkState::Up, true) => self.start_port(cx, index, StateReason::LinkUp),
+            (LinkState::Up, true) => self.start_port(cx, index, up),
             (LinkState::Down, false) => {
                 port.foreign.clear();
                 if let Some(partners) = &mut port.partners {
                     partners.forget_all(cx.now);
                 }
                 port.shadowed_until = None;
-                self.enter(cx, index, Role::Disabled, StateReason::LinkDown);
+                self.enter(cx, index, Role::Disabled, down);
                 self.decide(cx, StateReason::LinkDown);
             }
             (LinkState::Up, false) | (LinkState::Down, true) => {}
@@ -426,6 +441,9 @@ impl Instance {
         }
         if matches!(message.body, Body::Signaling { .. }) && port.config.rules.are_gptp() {
             return self.take_interval_request(cx.now, received.index, message);
+        }
+        if let Some(answered) = self.monitor_request(cx, received, message) {
+            return answered;
         }
         let Some(message) = self.negotiate(cx, received, *message)? else { return Ok(()) };
         let message = &message;
@@ -576,6 +594,7 @@ impl Instance {
         due.sort_unstable();
         for ((port, timer), at) in due {
             let index = usize::from(port);
+            self.ports[index].counters.timeouts.count(timer);
             match timer {
                 PortTimer::Announce => self.announce_due(cx, index, at),
                 PortTimer::Sync => self.sync_due(cx, index, at),

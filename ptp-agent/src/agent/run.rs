@@ -18,9 +18,11 @@ use super::{
     drive::{Drive, Host, Occasion},
     health::Health,
     io::{Io, PulseIo, pulse::Opened},
+    managing::{Managing, Monitoring, Rest, phc_index},
     partners::{Partner, Resolver},
     seed,
     services::Services,
+    slave_events::SlaveEvents,
     start_output,
     steer::{self, Steering},
 };
@@ -159,6 +161,8 @@ pub struct RunConfig {
     pub log_request_interval: i8,
     /// What other programs are given.
     pub exporting: Exporting,
+    /// Who may watch it.
+    pub monitoring: Monitoring,
 }
 
 /// Runs until it is told to end; takes over what `reload` makes when it is told to (SIGHUP).
@@ -201,6 +205,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         servers,
         log_request_interval,
         exporting,
+        monitoring,
     } = config;
     let exports = Exports::start(exporting, limits, monotonic());
     let mut ending = Ending::new(common.duration, reload.as_ref())?;
@@ -275,6 +280,10 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     };
     followed.set_limits(limits);
     let steering = clock.steering().cloned();
+    let steering_device = match &clock {
+        ClockChoice::Phc(device, _) => Some(device.clone()),
+        _ => None,
+    };
     let recorder = match record {
         Some(file) => {
             let clock = match clock {
@@ -335,7 +344,18 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     let mut cx = Context { now: start, clock: read, out: &mut commands };
     let mut client = Discipline::new(receiver, servo, followed, &mut cx);
     client.set_boundary_clock_error(servo_options.boundary_clock_error);
+    let slave_events = monitoring.slave_events.clone().map(SlaveEvents::open).transpose();
+    let slave_events =
+        slave_events.map_err(|source| AgentError::Os { attempt: "open a socket", source })?;
+    let index = match &steering_device {
+        Some(device) => phc_index(device),
+        None => None,
+    };
+    let mut managing = Managing::new(&common.io, index, &monitoring, &publication);
+    managing.look(start, &io, client.instance_mut());
     let teller = Teller {
+        managing,
+        slave_events,
         output,
         health: Health::new(Role::Receiver, common.limits, publication.clone(), start),
         publication,
@@ -434,6 +454,36 @@ struct Around {
     resolver: Option<Resolver>,
 }
 
+impl Around {
+    /// Does what has been set by management.
+    fn manage(&mut self, runner: &mut Runner, now: Time<Mono>) {
+        let managing = &mut self.teller.managing;
+        managing.look(now, &runner.io, runner.engine.instance_mut());
+        for each in managing.carry_out(now, &mut runner.io, runner.engine.instance_mut()) {
+            match each {
+                // Done already.
+                Rest::Latencies { .. } => {}
+                Rest::Enable(port, is_enabled) => {
+                    runner.with(now, &self.clock, |client, cx| {
+                        client.enable_port(cx, port, is_enabled);
+                    });
+                }
+                Rest::Threshold(port, threshold) => {
+                    runner.engine.set_neighbor_threshold(port, threshold);
+                }
+                Rest::PdelayInterval(port, log) => {
+                    runner.with(now, &self.clock, |client, cx| {
+                        client.set_log_pdelay_req_interval(cx, port, log);
+                    });
+                }
+                Rest::Asymmetry(port, asymmetry) => {
+                    runner.engine.set_port_delay_asymmetry(port, asymmetry);
+                }
+            }
+        }
+    }
+}
+
 impl Host<Discipline<Followed>> for Around {
     fn clock(&self) -> &dyn ReadClock {
         &self.clock
@@ -467,7 +517,7 @@ impl Host<Discipline<Followed>> for Around {
     fn told(&mut self, runner: &mut Runner, command: Command<Event>) -> Result<(), AgentError> {
         if let Command::Measured(measurement) = &command {
             runner.io.learn(measurement);
-            self.teller.measured(measurement);
+            self.teller.measured(measurement, runner);
             return Ok(());
         }
         if let Command::Event(Event::Ntp(event)) = &command
@@ -475,7 +525,12 @@ impl Host<Discipline<Followed>> for Around {
         {
             ntp.heard(event);
         }
-        self.teller.tell(&command, runner)
+        self.teller.tell(&command, runner)?;
+        if let Command::Event(Event::Sample(sample)) = &command {
+            let at = runner.engine.domain_time(sample.mono);
+            runner.engine.instance_mut().note_measured(sample.offset, sample.delay, at);
+        }
+        Ok(())
     }
 
     fn settled(&mut self, runner: &mut Runner) {
@@ -491,6 +546,7 @@ impl Host<Discipline<Followed>> for Around {
     }
 
     fn housekeep(&mut self, runner: &mut Runner, now: Time<Mono>) -> Result<(), AgentError> {
+        self.manage(runner, now);
         let accuracy = self.teller.grandmaster_accuracy;
         if let Some(servers) = &mut self.teller.servers {
             runner.hand(|engine, out| servers.look(engine, now, out));

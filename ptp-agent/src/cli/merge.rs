@@ -8,6 +8,7 @@ use super::{
     args::{Delay, FollowArgs, ObserveArgs, PortArgs, ServeArgs, ServeClock, TapArgs},
     clock::RunClock,
     config::{Config, ConfigError},
+    management,
     ntp::{Asking, Follow},
     unicast::service,
 };
@@ -16,6 +17,7 @@ use crate::{
     agent::{
         Common,
         io::{IoConfig, NtpIoConfig, Sender},
+        managing::Monitoring,
         observe::ObserveConfig,
         run::{ClockChoice, RunConfig},
         serve::{ServeConfig, ServedClock},
@@ -28,7 +30,6 @@ use crate::{
     engine::{csptp, discipline::MAX_WITNESS_DOMAINS, ntp::NtpPart},
     publish::{
         alarms::{DEFAULT_OFFSET_LIMIT, Limits},
-        management::Access,
     },
     recording::{RecordError, RecordingFile},
     security::file::KeyFileError,
@@ -289,6 +290,7 @@ pub(super) fn run_config(
         interfaces => interfaces?,
     };
     let mut common = common_on(interfaces, &args.port, &config, format, profile.dscp)?;
+    let monitoring = args.port.monitoring.monitoring(&config);
     let section = config.run;
     let delay_mechanism =
         args.delay.or(section.delay).map_or(profile.delay_mechanism, Delay::mechanism);
@@ -374,6 +376,12 @@ pub(super) fn run_config(
     if may_serve && record.is_some() {
         return Err(UsageError::NotRecordableRole);
     }
+    let permitted = args.management.management_set.or(section.management_set);
+    management::permit(&mut common.serving, permitted);
+    let monitoring = Monitoring {
+        slave_events: args.management.slave_event_monitor.or(section.slave_event_monitor),
+        ..monitoring
+    };
     let exporting = args.export.exporting(config.export, &clock).map_err(UsageError::Export)?;
     let (clock, options) = match clock {
         RunClock::None => (ClockChoice::None, choice::Options::default()),
@@ -435,6 +443,7 @@ pub(super) fn run_config(
         servers,
         log_request_interval,
         exporting,
+        monitoring,
     })
 }
 
@@ -456,11 +465,10 @@ pub(super) fn serve_config(
     // To enter the namespace at the other end of a wire takes more than a server needs.
     common.is_confined &= args.wire.is_empty();
     common.io.wire = args.wire;
+    let monitoring = args.port.monitoring.monitoring(&config);
     let section = config.serve;
     let (unicast, multicast) = service(args.unicast, &section);
-    if args.management_set.or(section.management_set).unwrap_or(false) {
-        common.serving.management_access = Access::SetPriorities;
-    }
+    management::permit(&mut common.serving, args.management_set.or(section.management_set));
     let offset = args.offset.or(section.offset);
     let drift = args.drift.or(section.drift).unwrap_or(0.0);
     let default =
@@ -536,5 +544,6 @@ pub(super) fn serve_config(
         unicast,
         multicast,
         answers,
+        monitoring,
     })
 }

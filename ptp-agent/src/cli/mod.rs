@@ -8,6 +8,7 @@ mod documents;
 mod import;
 mod knowledge;
 mod log;
+mod management;
 mod marking;
 mod merge;
 mod ntp;

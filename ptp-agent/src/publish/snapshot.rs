@@ -10,6 +10,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use management::ManagementStatus;
 pub use extras::{AlternateTime, AnnouncedExtras, PowerStatus, ZoneDatabase};
 pub use pulse::{NmeaLine, PhcRelation, Pulse};
 pub use sources::{NtpServed, NtpServer, NtsStatus, ServerStatus, SourceStatus, SourcesStatus};
@@ -146,6 +147,9 @@ pub struct Snapshot {
     /// A pulse per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pps: Option<Pulse>,
+    /// What became of management messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub management: Option<ManagementStatus>,
     /// How NTP is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ntp_served: Option<NtpServed>,
@@ -564,6 +568,7 @@ pub struct Residence {
 }
 
 mod extras;
+mod management;
 mod pulse;
 mod sources;
 mod synce;

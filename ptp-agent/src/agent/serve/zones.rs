@@ -58,12 +58,18 @@ impl Around {
             return;
         };
         let Some(zones) = zones else {
-            if !server.engine.alternate_offsets().is_empty() {
-                server.engine.set_alternate_offsets(Vec::new());
-                *told = AnnouncedExtras::default();
+            // Those that management has set, if any.
+            self.managing.about.are_alternates_fixed = false;
+            let alternates = self.managing.about.alternates.announced();
+            if server.engine.alternate_offsets() != alternates {
+                let ahead_s = ahead.as_nanos().div_euclid(1_000_000_000);
+                let extras = Extras { alternates: alternates.clone(), power: None };
+                *told = AnnouncedExtras::new(&extras, Some(ahead_s));
+                server.engine.set_alternate_offsets(alternates);
             }
             return;
         };
+        self.managing.about.are_alternates_fixed = true;
         let whole = |span: Duration| span.as_nanos().div_euclid(1_000_000_000);
         let ahead_s = i32::try_from(whole(ahead)).unwrap_or(0);
         let alternates = zones.alternates(whole(utc), ahead_s);

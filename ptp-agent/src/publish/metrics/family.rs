@@ -46,6 +46,14 @@ families! {
         "Requests of clients for unicast messages, and ends of grants, by what became of them.";
     UNICAST_MESSAGES = COUNTER "ptp_unicast_messages_total"
         "Announce and Sync that had been granted: sent in time, late (10 ms), or skipped.";
+    MANAGEMENT_REQUESTS = COUNTER "ptp_management_requests_total"
+        "Management messages that came here, by what became of them.";
+    MANAGEMENT_SUBSCRIBERS = GAUGE "ptp_management_subscribers"
+        "Programs that have subscribed to events of management.";
+    MANAGEMENT_EVENTS = COUNTER "ptp_management_events_total"
+        "Events that those were told of, or could not be.";
+    SLAVE_EVENTS = COUNTER "ptp_slave_events_total"
+        "Messages of slave event monitoring that were sent, or that nobody took.";
     PRECISION = GAUGE "ptp_clock_precision_seconds"
         "To within what the local clock repeats; no claim about the asymmetry of the path.";
     CAUSAL_INTERVAL = GAUGE "ptp_causal_interval_seconds"

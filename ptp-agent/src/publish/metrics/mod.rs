@@ -9,6 +9,7 @@
 mod family;
 mod figures;
 mod histogram;
+mod management;
 mod ntp;
 mod pulse;
 mod synce;
@@ -37,7 +38,10 @@ pub use pulse::PulseFigures;
 pub use synce::SyncEFigures;
 pub use transparent::{Forwarding, Way};
 
-use super::snapshot::{Following, Named, Snapshot};
+use super::{
+    management::ManagementFigures,
+    snapshot::{Following, Named, Snapshot},
+};
 use crate::{
     engine::{PortState, strategy::Strategy},
     servo::ServoState,
@@ -156,6 +160,11 @@ impl Metrics {
         self.figures.lock().synce = figures;
     }
 
+    /// Sets what has become of management messages.
+    pub fn set_management(&self, figures: ManagementFigures) {
+        self.figures.lock().management = Some(figures);
+    }
+
     /// Sets what is known of a pulse per second.
     pub fn set_pulse(&self, pulse: Option<PulseFigures>) {
         self.figures.lock().pulse = pulse;
@@ -211,6 +220,7 @@ struct State {
     ntp_servers: BTreeMap<String, NtpFigures>,
     synce: SyncEFigures,
     pulse: Option<PulseFigures>,
+    management: Option<ManagementFigures>,
 }
 
 #[derive(Clone)]
@@ -280,6 +290,9 @@ impl Collector for Figures {
         state.synce.add(&mut families);
         if let Some(pulse) = &state.pulse {
             pulse.add(&mut families);
+        }
+        if let Some(figures) = &state.management {
+            management::add(&mut families, figures);
         }
         for (alarm, raised) in &state.alarms {
             families.add(&ALARM, &[("alarm", alarm)], f64::from(*raised));

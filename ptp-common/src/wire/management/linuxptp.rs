@@ -246,7 +246,7 @@ impl PowerProfileSettings {
         version: 0,
         grandmaster_id: 0,
         grandmaster_time_inaccuracy_ns: u32::MAX,
-        network_time_inaccuracy_ns: 0,
+        network_time_inaccuracy_ns: u32::MAX,
         total_time_inaccuracy_ns: u32::MAX,
     };
 

@@ -1,0 +1,17 @@
+//! Metrics of management messages: what became of requests, and who is told what happens.
+
+use super::family::{Families, MANAGEMENT_EVENTS, MANAGEMENT_REQUESTS, MANAGEMENT_SUBSCRIBERS, SLAVE_EVENTS};
+use crate::publish::management::ManagementFigures;
+
+pub(super) fn add(families: &mut Families, figures: &ManagementFigures) {
+    for (outcome, total) in &figures.requests {
+        families.add(&MANAGEMENT_REQUESTS, &[("outcome", outcome)], *total as f64);
+    }
+    families.add(&MANAGEMENT_SUBSCRIBERS, &[], figures.subscribers as f64);
+    for (outcome, total) in [("told", figures.told), ("untold", figures.untold)] {
+        families.add(&MANAGEMENT_EVENTS, &[("outcome", outcome)], total as f64);
+    }
+    for (outcome, total) in [("sent", figures.sent), ("unsent", figures.unsent)] {
+        families.add(&SLAVE_EVENTS, &[("outcome", outcome)], total as f64);
+    }
+}
