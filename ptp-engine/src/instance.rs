@@ -29,7 +29,7 @@ use crate::{
     outcome::{Measurement, Observation, Parent, StateReason},
     port::{Port, PortTimer, Role, transmitter::Serving},
     round_trip::RoundTripTrend,
-    seam::{Change, Command, Commands, Context, LinkState, NoEvent},
+    seam::{Change, Command, Commands, Context, NoEvent},
     sent::{InFlight, Sent},
     stamp::Stamp,
     timers::Timers,
@@ -317,32 +317,6 @@ impl Instance {
         }
         if sync == Synchronization::Locked {
             self.locked();
-        }
-    }
-
-    /// A port can be used from now on, or cannot, for one of these reasons: the first one where it cannot.
-    pub(crate) fn link_usable(
-        &mut self,
-        cx: &mut Cx<'_>,
-        on: PortIndex,
-        state: LinkState,
-        [down, up]: [StateReason; 2],
-    ) {
-        self.last_now = cx.now;
-        let index = usize::from(on.0);
-        let Some(port) = self.ports.get_mut(index) else { return };
-        match (state, matches!(port.role, Role::Disabled)) {
-            (LinkState::Up, true) => self.start_port(cx, index, up),
-            (LinkState::Down, false) => {
-                port.foreign.clear();
-                if let Some(partners) = &mut port.partners {
-                    partners.forget_all(cx.now);
-                }
-                port.shadowed_until = None;
-                self.enter(cx, index, Role::Disabled, down);
-                self.decide(cx, StateReason::LinkDown);
-            }
-            (LinkState::Up, false) | (LinkState::Down, true) => {}
         }
     }
 

@@ -1,7 +1,7 @@
 //! Slave event monitoring: what a time receiver has measured of each Sync and each Delay_Req, sent to a local socket as
 //! Signaling, as linuxptp's ptp4l does. Whoever listens there has all four stamps of an exchange. Nobody waits for it.
 
-use std::{io, os::unix::net::UnixDatagram, path::PathBuf};
+use std::{collections::BTreeMap, io, os::unix::net::UnixDatagram, path::PathBuf};
 
 use ptp_common::{
     time::{Duration, Ptp, Time},
@@ -21,7 +21,7 @@ pub(super) struct SlaveEvents {
     /// Of Sync, and of Delay_Req.
     sequence_ids: [u16; 2],
     /// Messages that were sent, and those that nobody took.
-    pub(super) counts: (u64, u64),
+    counts: (u64, u64),
 }
 
 impl SlaveEvents {
@@ -33,6 +33,11 @@ impl SlaveEvents {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
         Ok(Self { socket, path, sequence_ids: [0; 2], counts: (0, 0) })
+    }
+
+    /// By outcome.
+    pub(super) fn counts(&self) -> BTreeMap<&'static str, u64> {
+        BTreeMap::from([("sent", self.counts.0), ("unsent", self.counts.1)])
     }
 
     /// Sends what was measured, if it is of a Sync or a Delay_Req. `port` is the own one, `clock` says what the clock

@@ -361,6 +361,10 @@ pub(super) struct ReplayArgs {
 pub(super) struct ObserveArgs {
     #[command(flatten)]
     pub(super) tap: TapArgs,
+    /// Show what time receivers of this host tell at the local datagram socket here, which is made for it: ptp4l with
+    /// slave_event_monitor, or `run` with --slave-event-monitor.
+    #[arg(long, value_name = "PATH")]
+    pub(super) slave_event_monitor: Option<PathBuf>,
     /// Show exchanges of NTP (UDP port 123) too, of chronyd, ntpd-rs and the like: of a client the offset of its
     /// clock, of a server what it claims against when packets really came and left.
     #[arg(long)]

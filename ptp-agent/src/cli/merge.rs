@@ -265,6 +265,7 @@ pub(super) fn observe_config(
     Ok(ObserveConfig {
         tap: tap(&args.tap, config)?,
         ntp: args.ntp,
+        slave_events: args.slave_event_monitor,
         security: args.tap.security.policy(config, &[])?,
         duration: args.tap.duration,
         serving: serving(&args.tap, config),

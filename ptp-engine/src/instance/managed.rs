@@ -1,11 +1,13 @@
 //! What an instance is told by management (IEEE 1588-2019 clause 15) while it runs, and what has happened on its ports
 //! that management asks for. Whether a value can be is for whoever takes the request to see: `crate::limits`.
 
-use super::{Instance, Participation};
+use super::{Cx, Instance, Participation};
 use crate::{
     PortIndex,
     contention::PathTrace,
-    port::{Port, PortTimer},
+    outcome::StateReason,
+    port::{Port, PortTimer, Role},
+    seam::LinkState,
     unicast::NO_INTERVAL,
 };
 use ptp_common::{
@@ -97,6 +99,32 @@ impl Instance {
     /// The same.
     pub fn power_profile(&self, on: PortIndex) -> Option<&PowerProfile> {
         self.port(on)?.power.as_ref()
+    }
+
+    /// A port can be used from now on, or cannot, for one of these reasons: the first one where it cannot.
+    pub(crate) fn link_usable(
+        &mut self,
+        cx: &mut Cx<'_>,
+        on: PortIndex,
+        state: LinkState,
+        [down, up]: [StateReason; 2],
+    ) {
+        self.last_now = cx.now;
+        let index = usize::from(on.0);
+        let Some(port) = self.ports.get_mut(index) else { return };
+        match (state, matches!(port.role, Role::Disabled)) {
+            (LinkState::Up, true) => self.start_port(cx, index, up),
+            (LinkState::Down, false) => {
+                port.foreign.clear();
+                if let Some(partners) = &mut port.partners {
+                    partners.forget_all(cx.now);
+                }
+                port.shadowed_until = None;
+                self.enter(cx, index, Role::Disabled, down);
+                self.decide(cx, StateReason::LinkDown);
+            }
+            (LinkState::Up, false) | (LinkState::Down, true) => {}
+        }
     }
 
     /// The interval of Announce on a port from now on, log2 s; of a port that follows, what it assumes of a time

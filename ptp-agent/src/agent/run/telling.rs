@@ -231,7 +231,6 @@ impl Teller {
             let asymmetry = config.map_or(Duration::ZERO, |config| config.delay_asymmetry);
             let header = engine.receiver().header_of_port(port);
             events.measured(&header, measurement, asymmetry, |mono| engine.domain_time(mono));
-            self.publication.management.set_slave_events(events.counts.0, events.counts.1);
         }
         if let Observation::Sync(sync) = measurement.observation {
             self.sync_interval = sync.log_interval.map(Duration::from_log_interval);
@@ -343,6 +342,9 @@ impl Teller {
 
     pub(super) fn housekeep(&mut self, runner: &Runner) -> Result<(), AgentError> {
         let now = monotonic();
+        if let Some(events) = &self.slave_events {
+            self.publication.management.set_slave_events(events.counts());
+        }
         self.services.look_after(now);
         self.synce.look(now);
         let view = export::view(&runner.engine, now, &self.known());

@@ -141,6 +141,32 @@ impl ManagementServer {
     }
 }
 
+/// A local datagram socket that others send to; its file vanishes when this is dropped.
+#[derive(Debug)]
+pub struct Mailbox {
+    socket: UnixDatagram,
+    _file: SocketFile,
+}
+
+impl Mailbox {
+    /// At `path`; everybody on the host may send. Nothing is waited for longer than `patience`.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn open(path: &Path, patience: Duration) -> Result<Self, SocketError> {
+        let (socket, file) = SocketFile::datagrams(path, Access::ReadOnly)?;
+        let failed =
+            |source| SocketError::Failed { what: "slave event", path: path.to_owned(), source };
+        socket.set_read_timeout(Some(patience)).map_err(failed)?;
+        Ok(Self { socket, _file: file })
+    }
+
+    /// The length of the next message; `None` where none comes in time.
+    pub fn receive(&self, bytes: &mut [u8]) -> Option<usize> {
+        self.socket.recv(bytes).ok()
+    }
+}
+
 async fn tell_status(listener: UnixListener, publication: Publication) {
     let listener = match tokio::net::UnixListener::from_std(listener) {
         Ok(listener) => listener,

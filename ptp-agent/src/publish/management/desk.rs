@@ -50,10 +50,9 @@ pub struct ManagementFigures {
     pub told: u64,
     /// See above.
     pub untold: u64,
-    /// Messages of slave event monitoring that were sent, and those that nobody took.
-    pub sent: u64,
-    /// See above.
-    pub unsent: u64,
+    /// Messages of slave event monitoring, by outcome: `sent`, or `unsent` since nobody took them; `received`, `malformed`
+    /// and `dropped` by who listens.
+    pub slave_events: BTreeMap<&'static str, u64>,
 }
 
 impl Desk {
@@ -144,11 +143,9 @@ impl Desk {
         *count += 1;
     }
 
-    /// Says how many messages of slave event monitoring were sent, and how many nobody took.
-    pub fn set_slave_events(&self, sent: u64, unsent: u64) {
-        let mut shared = self.lock();
-        let figures = shared.figures.get_or_insert_default();
-        (figures.sent, figures.unsent) = (sent, unsent);
+    /// Says what has become of messages of slave event monitoring.
+    pub fn set_slave_events(&self, by_outcome: BTreeMap<&'static str, u64>) {
+        self.lock().figures.get_or_insert_default().slave_events = by_outcome;
     }
 
     /// The figures, where anything is answered.

@@ -91,7 +91,7 @@ fn request_with(
     target: PortIdentity,
     payload: &[u8],
 ) -> Vec<u8> {
-    let mut room = [0; 16];
+    let mut room = [0; 128];
     let length = ManagementTlv::Data { id, payload }.emit(&mut room).unwrap();
     let from = PortIdentity { clock_identity: ClockIdentity([7; 8]), port_number: 4242 };
     let message = Message {
@@ -104,7 +104,7 @@ fn request_with(
         }),
         tlvs: Tlvs::new(&room[..length]).unwrap(),
     };
-    let mut bytes = vec![0; 128];
+    let mut bytes = vec![0; 256];
     let length = message.emit(&mut bytes).unwrap();
     bytes.truncate(length);
     bytes

@@ -1,7 +1,15 @@
 //! Metrics of management messages: what became of requests, and who is told what happens.
 
 use super::family::{Families, MANAGEMENT_EVENTS, MANAGEMENT_REQUESTS, MANAGEMENT_SUBSCRIBERS, SLAVE_EVENTS};
+use super::Metrics;
 use crate::publish::management::ManagementFigures;
+
+impl Metrics {
+    /// Sets what has become of management messages.
+    pub fn set_management(&self, figures: ManagementFigures) {
+        self.figures.lock().management = Some(figures);
+    }
+}
 
 pub(super) fn add(families: &mut Families, figures: &ManagementFigures) {
     for (outcome, total) in &figures.requests {
@@ -11,7 +19,7 @@ pub(super) fn add(families: &mut Families, figures: &ManagementFigures) {
     for (outcome, total) in [("told", figures.told), ("untold", figures.untold)] {
         families.add(&MANAGEMENT_EVENTS, &[("outcome", outcome)], total as f64);
     }
-    for (outcome, total) in [("sent", figures.sent), ("unsent", figures.unsent)] {
-        families.add(&SLAVE_EVENTS, &[("outcome", outcome)], total as f64);
+    for (outcome, total) in &figures.slave_events {
+        families.add(&SLAVE_EVENTS, &[("outcome", outcome)], *total as f64);
     }
 }

@@ -160,11 +160,6 @@ impl Metrics {
         self.figures.lock().synce = figures;
     }
 
-    /// Sets what has become of management messages.
-    pub fn set_management(&self, figures: ManagementFigures) {
-        self.figures.lock().management = Some(figures);
-    }
-
     /// Sets what is known of a pulse per second.
     pub fn set_pulse(&self, pulse: Option<PulseFigures>) {
         self.figures.lock().pulse = pulse;
@@ -466,6 +461,11 @@ mod tests {
         }));
         metrics.set_ntp_servers([("time.example".to_owned(), server)].into());
         metrics.set_synce(synce::tests::example());
+        metrics.set_management(ManagementFigures {
+            requests: [("answered", 1)].into(),
+            slave_events: [("sent", 1)].into(),
+            ..ManagementFigures::default()
+        });
         metrics.set_forwarding([("tap0".to_owned(), transparent::tests::example())].into());
         metrics
     }

@@ -18,22 +18,21 @@ pub struct ManagementStatus {
     pub events_told: u64,
     /// And those that could not be.
     pub events_untold: u64,
-    /// Messages of slave event monitoring that were sent.
-    pub slave_events: u64,
-    /// And those that nobody took.
-    pub slave_events_unsent: u64,
+    /// Messages of slave event monitoring, by outcome.
+    pub slave_events: BTreeMap<String, u64>,
 }
 
 impl From<&ManagementFigures> for ManagementStatus {
     fn from(figures: &ManagementFigures) -> Self {
-        let requests = figures.requests.iter().map(|(name, n)| ((*name).to_owned(), *n));
+        let named = |counts: &BTreeMap<&'static str, u64>| {
+            counts.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect()
+        };
         Self {
-            requests: requests.collect(),
+            requests: named(&figures.requests),
             subscribers: figures.subscribers,
             events_told: figures.told,
             events_untold: figures.untold,
-            slave_events: figures.sent,
-            slave_events_unsent: figures.unsent,
+            slave_events: named(&figures.slave_events),
         }
     }
 }
