@@ -7,21 +7,22 @@ use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
     time::{Duration, Instant},
 };
 
 use bpf_tests::{
     agent::Agent,
     in_company,
-    links::Star,
+    links::{Star, output},
     need,
     ptp4l::{Ptp4l, authenticating},
 };
 use ptp_agent::lab::netns::Namespace;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const RATES: &str = "logAnnounceInterval -2\nlogSyncInterval -3\nlogMinDelayReqInterval -3\n";
+const RATES: &str = "logSyncInterval -3\nlogMinDelayReqInterval -3\n";
 
 /// Fields that differ, and why.
 const DIFFERENT: &[(&str, &str)] = &[
@@ -56,52 +57,67 @@ impl Network {
     /// What pmc prints for some requests, one after the other, to the socket at `to`. By its standard input, for it
     /// waits after each request of its command line.
     fn pmc(&self, to: &str, requests: &[String]) -> String {
-        let mut pmc = self.program("pmc");
-        pmc.args(["-u", "-b", "0", "-i", &self.path("pmc"), "-s", to]);
-        let mut child =
-            pmc.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut pmc = Pmc::start(self, &self.path("pmc"), to);
         let mut text = String::new();
         // What belongs to the last one has been printed when the next one is answered.
         let last = "GET NULL_MANAGEMENT".to_owned();
         for request in requests.iter().chain([&last]) {
-            writeln!(stdin, "{request}").unwrap();
-            loop {
-                let at = text.len();
-                assert!(stdout.read_line(&mut text).unwrap() > 0, "{request}\n{text}");
-                if text[at..].contains("RESPONSE") {
-                    break;
-                }
-            }
+            pmc.say(request);
+            text += &pmc.until("RESPONSE");
         }
-        drop(stdin);
-        let _ = child.wait();
         text
     }
 
     fn program(&self, name: &str) -> Command {
         authenticating(&self.star.leaves[2], name).expect("it was there before")
     }
+}
 
-    /// pmc that listens for a while at `own`, and asks `to` first.
-    fn listening_pmc(&self, own: &str, to: &str, first: &str, enough: &str) -> String {
-        let mut pmc = self.program("pmc");
+/// A pmc that runs until this is dropped.
+struct Pmc {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Pmc {
+    fn start(network: &Network, own: &str, to: &str) -> Self {
+        let mut pmc = network.program("pmc");
         pmc.args(["-u", "-b", "0", "-i", own, "-s", to]);
         let mut child =
             pmc.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        writeln!(stdin, "{first}").unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            // Ends with the program, or with who reads.
+            stdout.lines().map_while(Result::ok).all(|line| sender.send(line).is_ok())
+        });
+        Self { child, lines }
+    }
+
+    fn say(&mut self, request: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{request}").unwrap();
+    }
+
+    /// What it prints until a line has this in it.
+    fn until(&self, enough: &str) -> String {
         let (mut text, deadline) = (String::new(), Instant::now() + PATIENCE);
-        while !text.contains(enough) && Instant::now() < deadline {
-            if stdout.read_line(&mut text).unwrap() == 0 {
-                break;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left);
+            let line = line.unwrap_or_else(|error| panic!("no {enough}: {error}\n{text}"));
+            text += &line;
+            text.push('\n');
+            if line.contains(enough) {
+                return text;
             }
         }
-        let _ = child.kill();
-        let _ = child.wait();
-        text
+    }
+}
+
+impl Drop for Pmc {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -145,7 +161,7 @@ fn pmc_gets_of_an_agent_what_it_gets_of_ptp4l_field_by_field() {
     need!(authenticating(&star.leaves[0], "pmc"));
     let network = Network { star, directory: tempfile::tempdir().unwrap() };
     let [first, second, third] = hosts(&network.star);
-    let options = [RATES, "clockClass 6\npriority1 100\nserverOnly 1\n"];
+    let options = [RATES, "logAnnounceInterval -2\nclockClass 6\npriority1 100\nserverOnly 1\n"];
     let (theirs, theirs_events) = (network.path("theirs"), network.path("theirs-events"));
     let _grandmaster = need!(Ptp4l::start_authenticating(first, &["eth0"], &options));
     let client = format!(
@@ -157,8 +173,17 @@ fn pmc_gets_of_an_agent_what_it_gets_of_ptp4l_field_by_field() {
     let agent = Agent::start(
         third,
         &[
-            "run", "-i", "eth0", "--clock", "virtual", "--log-announce-interval=-2", "--management-socket", &ours,
-            "--management-set", "--net-sync-monitor", "--slave-event-monitor", &events,
+            "run",
+            "-i",
+            "eth0",
+            "--clock",
+            "virtual",
+            "--management-socket",
+            &ours,
+            "--management-set",
+            "--net-sync-monitor",
+            "--slave-event-monitor",
+            &events,
         ],
     );
     agent.wait_for_state(0, PATIENCE, "locked");
@@ -173,8 +198,9 @@ fn pmc_gets_of_an_agent_what_it_gets_of_ptp4l_field_by_field() {
 }
 
 fn fields_are_equal(network: &Network, theirs: &str, ours: &str) {
-    let own = network.path("helped");
-    let help = network.listening_pmc(&own, theirs, "help", "TARGET *");
+    let mut pmc = network.program("pmc");
+    pmc.args(["-u", "-i", &network.path("helped"), "-s", theirs, "help"]);
+    let help = output(&mut pmc);
     let ids = identifiers(&help);
     assert!(ids.len() > 30, "{help}");
     let requests: Vec<String> = ids.iter().map(|id| format!("GET {id}")).collect();
@@ -223,8 +249,9 @@ fn differences(theirs: &Sets, ours: &Sets) -> Vec<String> {
 
 fn subscribers_are_told(network: &Network, ours: &str) {
     let subscribe = "SET SUBSCRIBE_EVENTS_NP duration 5 NOTIFY_PORT_STATE on NOTIFY_TIME_SYNC on";
-    let own = network.path("subscriber");
-    let told = network.listening_pmc(&own, ours, subscribe, "seq 2 RESPONSE MANAGEMENT TIME_STATUS_NP");
+    let mut pmc = Pmc::start(network, &network.path("subscriber"), ours);
+    pmc.say(subscribe);
+    let told = pmc.until("seq 2 RESPONSE MANAGEMENT TIME_STATUS_NP");
     assert!(told.contains("NOTIFY_TIME_SYNC       on"), "{told}");
     for sequence_id in 0..3 {
         let line = format!("seq {sequence_id} RESPONSE MANAGEMENT TIME_STATUS_NP");
@@ -234,7 +261,7 @@ fn subscribers_are_told(network: &Network, ours: &str) {
 
 fn slave_events_are_told(network: &Network, of: [(&str, &str); 2]) {
     for (events, asked) in of {
-        let told = network.listening_pmc(events, asked, "GET PRIORITY1", "delayResponseTimestamp");
+        let told = Pmc::start(network, events, asked).until("delayResponseTimestamp");
         assert!(told.contains("SLAVE_DELAY_TIMING_DATA_NP N 1"), "{told}");
     }
     for (events, _) in of {
@@ -258,7 +285,8 @@ fn slave_events_are_told(network: &Network, of: [(&str, &str); 2]) {
 
 fn monitors_are_answered(network: &Network) {
     let config = network.path("nsm.cfg");
-    std::fs::write(&config, "[global]\ntime_stamping software\ntx_timestamp_timeout 500\n").unwrap();
+    std::fs::write(&config, "[global]\ntime_stamping software\ntx_timestamp_timeout 500\n")
+        .unwrap();
     let mut nsm = authenticating(&network.star.leaves[0], "nsm").expect("pmc was there");
     let deadline = Instant::now() + PATIENCE;
     nsm.args(["-f", &config, "-i", "eth0"]);

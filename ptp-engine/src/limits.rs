@@ -136,7 +136,11 @@ mod tests {
             ("witness-path", seconds(WITNESS_PATH)),
             (
                 "announce-receipt-timeout",
-                format!("{} to {}", ANNOUNCE_RECEIPT_TIMEOUT.start(), ANNOUNCE_RECEIPT_TIMEOUT.end()),
+                format!(
+                    "{} to {}",
+                    ANNOUNCE_RECEIPT_TIMEOUT.start(),
+                    ANNOUNCE_RECEIPT_TIMEOUT.end()
+                ),
             ),
             ("latency", seconds(LATENCY)),
             ("confirm-time", CONFIRM_TIME.to_string()),

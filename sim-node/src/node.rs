@@ -203,7 +203,11 @@ fn about(settings: &Settings, whereabouts: Whereabouts) -> About {
     About {
         places: settings.interfaces.iter().map(place).collect(),
         // As ptp4l describes itself where nobody has said anything.
-        description: Description { product: ";;".into(), revision: ";;".into(), user: String::new() },
+        description: Description {
+            product: ";;".into(),
+            revision: ";;".into(),
+            user: String::new(),
+        },
         ..About::default()
     }
 }

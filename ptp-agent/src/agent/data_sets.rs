@@ -81,8 +81,7 @@ pub fn of_client<C: Clock>(
             port.data.log_sync_interval = log_sync_interval;
         }
     }
-    sets.current.offset_from_master =
-        sample.map_or(TimeInterval(0), |sample| sample.offset.into());
+    sets.current.offset_from_master = sample.map_or(TimeInterval(0), |sample| sample.offset.into());
     sets.current.mean_path_delay = sample.map_or(TimeInterval(0), |sample| sample.delay.into());
     sets.time_status = time_status(client, sample);
     sets
@@ -163,10 +162,7 @@ fn of_instance<'a>(
         },
         parent: parent_of(instance, now),
         time_properties: instance.time_properties(),
-        time_status: TimeStatus {
-            gm_identity: instance.clock_identity(),
-            ..TimeStatus::default()
-        },
+        time_status: TimeStatus { gm_identity: instance.clock_identity(), ..TimeStatus::default() },
         grandmaster: GrandmasterSettings {
             clock_quality: quality(instance, now),
             time_properties: config.time_properties,

@@ -85,8 +85,10 @@ impl Managing {
         monitoring: &Monitoring,
         publication: &Publication,
     ) -> Self {
-        let about =
-            About { description: crate::publish::management::Description::own(), ..About::default() };
+        let about = About {
+            description: crate::publish::management::Description::own(),
+            ..About::default()
+        };
         let desk = publication.management.clone();
         let is_monitored = monitoring.net_sync;
         Self { about, io: io.clone(), phc_index, is_monitored, looked_at: None, desk }
@@ -261,12 +263,8 @@ fn place(interface: &str, transport: TransportKind, phc_index: Option<i32>) -> P
     let mac = interface_mac(interface);
     let (ipv4, ipv6) = interface_addresses(interface);
     let (protocol, protocol_address) = match transport {
-        TransportKind::Udp4 => {
-            (NetworkProtocol::UDP_IPV4, ipv4.map(|it| it.octets().to_vec()))
-        }
-        TransportKind::Udp6 => {
-            (NetworkProtocol::UDP_IPV6, ipv6.map(|it| it.octets().to_vec()))
-        }
+        TransportKind::Udp4 => (NetworkProtocol::UDP_IPV4, ipv4.map(|it| it.octets().to_vec())),
+        TransportKind::Udp6 => (NetworkProtocol::UDP_IPV6, ipv6.map(|it| it.octets().to_vec())),
         TransportKind::L2 => (NetworkProtocol::IEEE_802_3, mac.map(|mac| mac.to_vec())),
     };
     Place {

@@ -439,7 +439,8 @@ impl Around {
         for each in self.managing.carry_out(now, &mut server.io, engine) {
             match each {
                 Rest::Enable(port, is_enabled) => {
-                    server.with(now, &self.served, |node, cx| node.enable_port(cx, port, is_enabled));
+                    server
+                        .with(now, &self.served, |node, cx| node.enable_port(cx, port, is_enabled));
                 }
                 Rest::Threshold(port, threshold) => {
                     server.engine.set_neighbor_threshold(port, threshold);

@@ -28,9 +28,7 @@ use crate::{
     capture::{Choice as PointChoice, Latencies, Latency},
     compare,
     engine::{csptp, discipline::MAX_WITNESS_DOMAINS, ntp::NtpPart},
-    publish::{
-        alarms::{DEFAULT_OFFSET_LIMIT, Limits},
-    },
+    publish::alarms::{DEFAULT_OFFSET_LIMIT, Limits},
     recording::{RecordError, RecordingFile},
     security::file::KeyFileError,
     servo::{Options, Purpose, Servo, choice},

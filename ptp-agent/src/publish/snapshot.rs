@@ -10,8 +10,8 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use management::ManagementStatus;
 pub use extras::{AlternateTime, AnnouncedExtras, PowerStatus, ZoneDatabase};
+pub use management::ManagementStatus;
 pub use pulse::{NmeaLine, PhcRelation, Pulse};
 pub use sources::{NtpServed, NtpServer, NtsStatus, ServerStatus, SourceStatus, SourcesStatus};
 pub use synce::{DpllPin, DpllStatus, EsmcStatus};

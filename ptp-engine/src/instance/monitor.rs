@@ -174,8 +174,7 @@ impl Instance {
         let measured = measured.filter(|_| self.parent.is_some());
         let (offset, delay) =
             measured.map_or((Duration::ZERO, Duration::ZERO), |(offset, delay, _)| (offset, delay));
-        let last_sync =
-            measured.map_or(Timestamp::ZERO, |(_, _, at)| Timestamp::from_time(at).0);
+        let last_sync = measured.map_or(Timestamp::ZERO, |(_, _, at)| Timestamp::from_time(at).0);
         let response = NetSyncResponse {
             port_state: self.ports[index].role.state().number(),
             parent_address,

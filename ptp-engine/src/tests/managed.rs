@@ -2,14 +2,8 @@
 
 use super::*;
 use crate::{
-    Context, Engine, Input, Monotonic,
-    address::Address,
-    contention::Contention,
-    instance::Instance,
-    node::Node,
-    prefix::Prefix,
-    prelude::*,
-    seam::Commands,
+    Context, Engine, Input, Monotonic, address::Address, contention::Contention,
+    instance::Instance, node::Node, prefix::Prefix, prelude::*, seam::Commands,
 };
 use core::net::IpAddr;
 use ptp_common::wire::{NetSyncResponse, Tlv, TlvBuilder, TlvType};
@@ -193,7 +187,10 @@ fn a_monitor_is_answered_by_a_clock_in_any_role_with_three_messages() {
         assert_eq!(sent.len(), 2);
         assert!(sent.iter().all(|each| each.to == Destination::Unicast(from)));
         let answer = Message::parse(&sent[0].message).unwrap();
-        assert_eq!((answer.message_type(), answer.header.sequence_id), (MessageType::DelayResp, 77));
+        assert_eq!(
+            (answer.message_type(), answer.header.sequence_id),
+            (MessageType::DelayResp, 77)
+        );
         assert!(answer.header.flags.contains(Flags::UNICAST));
         let value = answer.tlvs.find(TlvType::PTPMON_RESP).unwrap();
         let response = NetSyncResponse::read(value).unwrap();

@@ -65,7 +65,8 @@ impl SlaveEventsHeard {
     /// Listens at `path`.
     pub(super) fn open(path: PathBuf) -> Result<Self, AgentError> {
         let failed = |source| AgentError::Os { attempt: "listen to slave events", source };
-        let mailbox = Mailbox::open(&path, LOOK).map_err(|error| failed(std::io::Error::other(error)))?;
+        let mailbox =
+            Mailbox::open(&path, LOOK).map_err(|error| failed(std::io::Error::other(error)))?;
         let (sender, records) = sync_channel(MAX_WAITING);
         let (counts, stop) = (Arc::<Counts>::default(), Arc::<AtomicBool>::default());
         let (counting, stopping) = (Arc::clone(&counts), Arc::clone(&stop));
@@ -84,11 +85,7 @@ impl SlaveEventsHeard {
     }
 
     /// Tells what was heard since the last time.
-    pub(super) fn tell(
-        &mut self,
-        output: Option<&Output>,
-        desk: &Desk,
-    ) -> Result<(), AgentError> {
+    pub(super) fn tell(&mut self, output: Option<&Output>, desk: &Desk) -> Result<(), AgentError> {
         for record in self.records.try_iter() {
             let line = line(&record);
             match output {

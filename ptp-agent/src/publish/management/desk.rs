@@ -185,9 +185,8 @@ mod tests {
     #[test]
     fn settings_are_bounded() {
         let desk = Desk::default();
-        let kept = (0..1_000).filter(|port| {
-            desk.add_setting(Setting::Port(*port, PortSetting::Enabled(true)))
-        });
+        let kept = (0..1_000)
+            .filter(|port| desk.add_setting(Setting::Port(*port, PortSetting::Enabled(true))));
         assert_eq!(kept.count(), MAX_SETTINGS);
     }
 

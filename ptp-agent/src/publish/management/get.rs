@@ -159,9 +159,8 @@ fn of_ports(
         .iter()
         .filter(|port| is_meant(port.data.port_identity.port_number))
         .take(MAX_PORTS);
-    let replies: Vec<_> = meant
-        .map(|port| (port.data.port_identity.port_number, of_port(id, port, sets)))
-        .collect();
+    let replies: Vec<_> =
+        meant.map(|port| (port.data.port_identity.port_number, of_port(id, port, sets))).collect();
     if replies.is_empty() {
         // What the standard's interpretation 21 suggests for ports that do not exist.
         return vec![(own, Reply::Error(ManagementErrorId::WRONG_VALUE, id))];
@@ -199,12 +198,10 @@ fn of_port<'a>(id: ManagementId, port: &'a PortSets, sets: &'a DataSets) -> Repl
         ManagementId::PORT_SERVICE_STATS_NP => {
             Reply::Data(ManagementData::PortServiceStats(port.service))
         }
-        ManagementId::UNICAST_MASTER_TABLE_NP => {
-            match UnicastMasters::new(&port.unicast_masters) {
-                Some(table) => Reply::Data(ManagementData::UnicastMasters(table)),
-                None => Reply::Error(ManagementErrorId::GENERAL_ERROR, id),
-            }
-        }
+        ManagementId::UNICAST_MASTER_TABLE_NP => match UnicastMasters::new(&port.unicast_masters) {
+            Some(table) => Reply::Data(ManagementData::UnicastMasters(table)),
+            None => Reply::Error(ManagementErrorId::GENERAL_ERROR, id),
+        },
         ManagementId::PORT_HWCLOCK_NP => Reply::Data(ManagementData::Hwclock(PortHwclock {
             port_identity,
             phc_index: port.place.phc_index.unwrap_or(-1),

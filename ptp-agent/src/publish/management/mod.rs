@@ -267,8 +267,8 @@ impl<A: Clone> Responder<A> {
             return Err(ManagementErrorId::NO_SUCH_ID);
         }
         if self.access != Access::ReadWrite || !settings::is_settable(id) {
-            let is_known = ManagementData::length(id).is_some()
-                || ManagementData::is_of_any_length(id);
+            let is_known =
+                ManagementData::length(id).is_some() || ManagementData::is_of_any_length(id);
             return Err(match is_known {
                 true => ManagementErrorId::NOT_SETABLE,
                 false => ManagementErrorId::NOT_SUPPORTED,

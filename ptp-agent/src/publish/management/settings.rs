@@ -187,10 +187,9 @@ pub(super) fn setting(
         }
         ManagementData::Corrections(it) => {
             let latencies = [it.egress_latency, it.ingress_latency];
-            let is_plausible = latencies
-                .iter()
-                .all(|each| Duration::from(*each).abs() <= limits::LATENCY)
-                && limits::is_correction(it.delay_asymmetry.into());
+            let is_plausible =
+                latencies.iter().all(|each| Duration::from(*each).abs() <= limits::LATENCY)
+                    && limits::is_correction(it.delay_asymmetry.into());
             let is_one = sets.ports.len() < 2 || port_number == PortIdentity::ALL.port_number;
             let [egress, ingress] = latencies;
             let is_other = sets.ports.iter().any(|port| {

@@ -90,8 +90,8 @@ impl<A: Clone> Subscribers<A> {
             return SubscribeEvents::none();
         };
         let left = subscriber.until.map(|until| (until - now).as_nanos() / 1_000_000_000);
-        let duration_s = left
-            .map_or(SubscribeEvents::FOR_EVER, |left| u16::try_from(left.max(0)).unwrap_or(0));
+        let duration_s =
+            left.map_or(SubscribeEvents::FOR_EVER, |left| u16::try_from(left.max(0)).unwrap_or(0));
         SubscribeEvents { duration_s, ..subscriber.events }
     }
 

@@ -85,12 +85,7 @@ fn request(action: Action, id: ManagementId, target: PortIdentity) -> Vec<u8> {
     request_with(action, id, target, &[])
 }
 
-fn request_with(
-    action: Action,
-    id: ManagementId,
-    target: PortIdentity,
-    payload: &[u8],
-) -> Vec<u8> {
+fn request_with(action: Action, id: ManagementId, target: PortIdentity, payload: &[u8]) -> Vec<u8> {
     let mut room = [0; 128];
     let length = ManagementTlv::Data { id, payload }.emit(&mut room).unwrap();
     let from = PortIdentity { clock_identity: ClockIdentity([7; 8]), port_number: 4242 };
@@ -334,7 +329,10 @@ fn ports_are_switched_by_command_where_that_is_permitted() {
 fn local_times_are_set_key_by_key() {
     let mut sets = serving();
     for (id, payload) in [
-        (ManagementId::ALTERNATE_TIME_OFFSET_NAME, payload(ManagementData::AlternateName(3, b"CET"))),
+        (
+            ManagementId::ALTERNATE_TIME_OFFSET_NAME,
+            payload(ManagementData::AlternateName(3, b"CET")),
+        ),
         (ManagementId::ALTERNATE_TIME_OFFSET_ENABLE, vec![3, 1]),
     ] {
         let setting = set(id, &payload, &sets).setting.unwrap();
@@ -371,8 +369,7 @@ fn who_has_subscribed_is_told_until_that_is_over() {
     let sets = data_sets();
     let mut responder = Responder::new(Access::ReadOnly, 0);
     for (port, bits, duration_s) in [(1, 0b001, 10), (2, 0b010, u16::MAX)] {
-        let answer =
-            responder.answer(at(0), &subscription(port, bits, duration_s), &port, &sets);
+        let answer = responder.answer(at(0), &subscription(port, bits, duration_s), &port, &sets);
         assert_eq!((answer.outcome, answer.setting), (Outcome::Set, None));
     }
     assert_eq!((responder.subscribers(), responder.wanted(at(1))), (2, 0b011));
@@ -414,8 +411,11 @@ fn flood_is_answered_in_part_and_counted() {
     let sets = data_sets();
     let mut responder = Responder::new(Access::ReadOnly, 0);
     let get = request(Action::GET, ManagementId::PRIORITY1, PortIdentity::ALL);
-    let mut answers =
-        |seconds| (0..10_000).filter(|_| !responder.answer(at(seconds), &get, &(), &sets).messages.is_empty()).count();
+    let mut answers = |seconds| {
+        (0..10_000)
+            .filter(|_| !responder.answer(at(seconds), &get, &(), &sets).messages.is_empty())
+            .count()
+    };
     assert_eq!(answers(0), 4_000);
     assert_eq!(answers(1), 4_000);
 }

@@ -1,7 +1,9 @@
 //! Metrics of management messages: what became of requests, and who is told what happens.
 
-use super::family::{Families, MANAGEMENT_EVENTS, MANAGEMENT_REQUESTS, MANAGEMENT_SUBSCRIBERS, SLAVE_EVENTS};
 use super::Metrics;
+use super::family::{
+    Families, MANAGEMENT_EVENTS, MANAGEMENT_REQUESTS, MANAGEMENT_SUBSCRIBERS, SLAVE_EVENTS,
+};
 use crate::publish::management::ManagementFigures;
 
 impl Metrics {

@@ -67,11 +67,7 @@ pub struct PortStats {
 
 impl PortStats {
     pub(super) fn read(from: &mut Reader<'_>) -> Option<Self> {
-        Some(Self {
-            port_identity: from.port()?,
-            received: from.counts()?,
-            sent: from.counts()?,
-        })
+        Some(Self { port_identity: from.port()?, received: from.counts()?, sent: from.counts()? })
     }
 
     pub(super) fn write(&self, to: &mut Writer<'_>) {
