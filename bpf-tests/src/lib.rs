@@ -19,6 +19,7 @@ pub mod load;
 pub mod metadata;
 #[cfg(feature = "host")]
 pub mod neighbour;
+pub mod ntpd_rs;
 pub mod objects;
 pub mod prometheus;
 pub mod ptp4l;

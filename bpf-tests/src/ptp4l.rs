@@ -1,7 +1,7 @@
 //! ptp4l (linuxptp) as a peer. It never touches the host's clock: as a grandmaster it has no reason
 //! to, and as a client it runs with `free_running`; both always have it set.
 
-use std::{fs, ops::Deref, process::Command, time::Duration};
+use std::{fs, ops::Deref, path::Path, process::Command, time::Duration};
 
 use ptp_agent::lab::netns::Namespace;
 use tempfile::TempDir;
@@ -67,6 +67,24 @@ impl Ptp4l {
         options: &[&str],
     ) -> Result<Self, String> {
         Self::start_program(authenticating(namespace, "ptp4l")?, interfaces, options)
+    }
+
+    /// Starts one that steers what it takes for the system clock: a clock of its own that the library brings
+    /// (`examples/own_clock.rs`). It may change no other, with the library or without.
+    ///
+    /// # Errors
+    /// As [`Ptp4l::start`].
+    pub fn on_own_clock(
+        namespace: &Namespace,
+        library: &Path,
+        interfaces: &[&str],
+        options: &[&str],
+    ) -> Result<Self, String> {
+        let mut command = namespace.command(program("setpriv")?);
+        command.args(["--bounding-set=-sys_time", "--inh-caps=-sys_time"]);
+        command.arg(program("ptp4l")?).env("LD_PRELOAD", library);
+        let options: Vec<&str> = ["free_running 0"].iter().chain(options).copied().collect();
+        Self::start_program(command, interfaces, &options)
     }
 
     fn start_program(

@@ -5,15 +5,16 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bpf_tests::{
     agent::{Agent, http_get},
+    children::Running,
     forge::{Party, announce, port},
     in_company,
     links::{Wire, output},
-    need,
+    need, program,
     ptp4l::{GRANDMASTER, Ptp4l, authenticating},
     raw::FrameListener,
 };
@@ -50,6 +51,27 @@ fn times(of: &Value) -> Option<Vec<(String, String)>> {
     Some(times.iter().map(|time| (text(time, "name"), text(time, "text"))).collect())
 }
 
+/// The local times of an Announce whose first one is as `wanted`, and how far the time is ahead of UTC that it
+/// announces, seconds.
+fn heard(
+    listener: &FrameListener,
+    wanted: impl Fn(&AlternateTimeOffset) -> bool,
+) -> (Vec<AlternateTimeOffset>, i64) {
+    let (announced, properties) = listener
+        .hear(PATIENCE, |frame| {
+            let message = MessageView::from_prefix(frame.get(42..)?).ok()?;
+            let Ok(Body::Announce(announce)) = message.body() else { return None };
+            let tlvs = message.tlvs().ok()?;
+            let all: Vec<_> = AlternateTimeOffset::all(&tlvs).collect();
+            all.first()
+                .is_some_and(&wanted)
+                .then(|| (all, TimeProperties::new(message.header().flags, &announce)))
+        })
+        .expect("an Announce with local times");
+    let ahead = properties.utc_offset().best().as_nanos() / 1_000_000_000;
+    (announced, ahead)
+}
+
 #[test]
 fn local_times_of_serve_are_on_the_wire_and_shown_by_who_follows_and_who_watches() {
     let _machine = in_company();
@@ -62,16 +84,7 @@ fn local_times_of_serve_are_on_the_wire_and_shown_by_who_follows_and_who_watches
     let zones = "Asia/Tokyo,America/New_York";
     let serve = ["serve", "-i", "gm0", "--log-announce-interval", "-2", "--time-zone", zones];
     let _server = Agent::start(&wire.grandmaster, &serve);
-    let (announced, properties) = listener
-        .hear(PATIENCE, |frame| {
-            let message = MessageView::from_prefix(frame.get(42..)?).ok()?;
-            let Ok(Body::Announce(announce)) = message.body() else { return None };
-            let tlvs = message.tlvs().ok()?;
-            let all: Vec<_> = AlternateTimeOffset::all(&tlvs).collect();
-            (!all.is_empty()).then(|| (all, TimeProperties::new(message.header().flags, &announce)))
-        })
-        .expect("an Announce with local times");
-    let ahead = properties.utc_offset().best().as_nanos() / 1_000_000_000;
+    let (announced, ahead) = heard(&listener, |_| true);
     assert_eq!(announced[0].name.to_string(), "JST");
     assert_eq!(i64::from(announced[0].current_offset_s), 9 * 3_600 - ahead);
     assert_eq!((announced[0].jump_s, announced[0].next_jump_s), (0, 0), "no daylight saving there");
@@ -94,6 +107,87 @@ fn local_times_of_serve_are_on_the_wire_and_shown_by_who_follows_and_who_watches
         ports.filter_map(times).find(|it| it.len() == 2)
     });
     assert_eq!(seen, told);
+}
+
+#[test]
+fn who_takes_either_role_announces_local_times_while_it_is_the_grandmaster() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    if !Path::new("/usr/share/zoneinfo/Asia/Tokyo").exists() {
+        bpf_tests::skipped("no time zone database (package tzdata)");
+        return;
+    }
+    let listener = wire.client.run(|| FrameListener::open("ptp0")).unwrap().unwrap();
+    let auto = ["run", "-i", "gm0", "--role", "auto", "--log-announce-interval", "-2"];
+    let arguments = [&auto[..], &["--time-zone", "Asia/Tokyo", "--metrics-address", METRICS]];
+    let _clock = Agent::start(&wire.grandmaster, &arguments.concat());
+    let (announced, ahead) = heard(&listener, |_| true);
+    assert_eq!(announced[0].name.to_string(), "JST");
+    assert_eq!(i64::from(announced[0].current_offset_s), 9 * 3_600 - ahead);
+    let told = status(&wire.grandmaster, "its own", |it| times(it).filter(|it| !it.is_empty()));
+    assert_eq!(told[0].0, "JST");
+}
+
+/// tz2alt sets, by management messages to ptp4l, what `serve` finds out by itself.
+#[test]
+fn serve_announces_what_tz2alt_makes_ptp4l_announce() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let zone = "Europe/Berlin";
+    if !Path::new("/usr/share/zoneinfo").join(zone).exists() {
+        bpf_tests::skipped("no time zone database (package tzdata)");
+        return;
+    }
+    let leap_seconds = "/usr/share/zoneinfo/leap-seconds.list";
+    if !Path::new(leap_seconds).exists() {
+        bpf_tests::skipped("no list of leap seconds (package tzdata)");
+        return;
+    }
+    let mut tz2alt = match program("tz2alt") {
+        Ok(installed) => wire.grandmaster.command(installed),
+        Err(_) => need!(authenticating(&wire.grandmaster, "tz2alt")),
+    };
+    let listener = wire.client.run(|| FrameListener::open("ptp0")).unwrap().unwrap();
+    let (ours, our_ahead) = {
+        let serve = ["serve", "-i", "gm0", "--log-announce-interval", "-2", "--time-zone", zone];
+        let _server = Agent::start(&wire.grandmaster, &serve);
+        heard(&listener, |time| time.jump_s != 0)
+    };
+    // It looks for another offset at the end of a window, and not within it: a day behind the next jump.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let window = (ours[0].next_jump_s + 86_400).saturating_sub(now).to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("ptp4l");
+    let socket = socket.to_str().unwrap();
+    let options = [GRANDMASTER, &format!("uds_address {socket}\n")];
+    let _ptp4l = need!(Ptp4l::start_authenticating(&wire.grandmaster, &["gm0"], &options));
+    tz2alt.args(["-z", zone, "-p", "1", "-w", &window, "--uds_address", socket]);
+    tz2alt.args(["--leapfile", leap_seconds]);
+    let tz2alt = Running::start("tz2alt", &mut tz2alt);
+    let sees_jump = tz2alt.wait_for(0, PATIENCE, "word on the jump", |line| {
+        let is_none = line.text.contains("no discontinuity");
+        (is_none || line.text.contains("next discontinuity")).then_some(!is_none)
+    });
+    // Announced by another clock, and with the jump once that is set too.
+    let is_theirs =
+        |time: &AlternateTimeOffset| time.name != ours[0].name && (time.jump_s != 0 || !sees_jump);
+    let theirs = heard(&listener, is_theirs).0;
+    println!("tz2alt: {theirs:?}; serve: {ours:?}, {our_ahead} s");
+    // It counts from TAI, whatever ptp4l announces.
+    let their_ahead = 37;
+    // It has the place for a name, and we what clocks there call their time.
+    assert_eq!((theirs[0].name.to_string().as_str(), zone), ("Berlin", "Europe/Berlin"));
+    assert!(["CET", "CEST"].contains(&ours[0].name.to_string().as_str()), "{ours:?}");
+    let offset = |it: &AlternateTimeOffset, ahead: i64| i64::from(it.current_offset_s) + ahead;
+    assert_eq!(offset(&ours[0], our_ahead), offset(&theirs[0], their_ahead));
+    if !sees_jump {
+        // Its `mktime` of a summer's time in UTC is an hour off where the C library guesses there.
+        println!("tz2alt sees no jump: not compared");
+        return;
+    }
+    assert_eq!(ours[0].jump_s, theirs[0].jump_s);
+    let next = |it: &AlternateTimeOffset, ahead: i64| it.next_jump_s.cast_signed() - ahead;
+    assert_eq!(next(&ours[0], our_ahead), next(&theirs[0], their_ahead));
 }
 
 #[test]

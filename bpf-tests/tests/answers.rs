@@ -4,20 +4,25 @@
 
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "host")]
 use aya::programs::TcAttachType;
 use bpf_tests::{
     agent::Agent,
     forge::{now, port},
     links::{Needed, Wire, mac, output},
     need,
-    neighbour::{Act, Neighbour},
     objects::kernel_programs,
     program,
     raw::{FrameListener, FrameSocket, Tap},
     transparent::{Carrier, PATIENCE, delay_req, in_the_name_of, ptp, sum_header, udp_sum},
 };
+// It wants a C compiler of the machine that it is for.
+#[cfg(feature = "host")]
+use bpf_tests::neighbour::{Act, Neighbour};
 use nix::sys::signal::Signal;
-use ptp_agent::{capture::Features, lab::netns::Namespace};
+#[cfg(feature = "host")]
+use ptp_agent::capture::Features;
+use ptp_agent::lab::netns::Namespace;
 use ptp_common::{
     time::{Ptp, Time},
     wire::{Body, Bracket, Flags, Message, TimeInterval},
@@ -310,6 +315,7 @@ fn no_more_is_answered_than_all_may_have_together() {
     }
 }
 
+#[cfg(feature = "host")]
 #[test]
 fn program_that_keeps_packets_in_front_is_found_out_and_the_agent_answers_until_it_is_past_it() {
     if !Features::probe().tcx {
@@ -334,6 +340,7 @@ fn program_that_keeps_packets_in_front_is_found_out_and_the_agent_answers_until_
     asking.signal(Signal::SIGCONT);
 }
 
+#[cfg(feature = "host")]
 #[test]
 fn where_xdp_cannot_be_had_or_its_answers_get_no_further_tc_answers_and_that_is_said() {
     let attach = || Neighbour::attach_in_driver("gm0", Act::Accept);

@@ -68,3 +68,61 @@ fn ptp4ls_end_station_follows_through_a_clock_of_ours() {
     println!("behind a clock of ours: median |offset| {offset} ns");
     assert!(offset < TRUE, "{offset} ns");
 }
+
+/// linuxptp's automotive-master.cfg and automotive-slave.cfg by their values, beside those of gPTP.cfg.
+const AUTOMOTIVE: &str = "BMCA noop\ninhibit_announce 1\nasCapable true\n";
+const MASTER: &str = "masterOnly 1\ninhibit_delay_req 1\n";
+const SLAVE: &str = "slaveOnly 1\nignore_source_id 1\nstep_threshold 1\noperLogSyncInterval 0\n\
+    operLogPdelayReqInterval 2\nmsg_interval_request 1\nservo_offset_threshold 30\nservo_num_offset_values 10\n";
+
+/// The median of |offset| of four measurements of ptp4l.
+fn measured(client: &Ptp4l) -> i64 {
+    let mut count = 0;
+    client.wait_for(0, PATIENCE, "4 measurements", |line| {
+        count += usize::from(line.text.contains("master offset"));
+        (count >= 4).then_some(())
+    });
+    median(client.offsets().iter().map(|offset| offset.abs()).collect())
+}
+
+#[test]
+fn where_roles_are_fixed_time_goes_from_ptp4ls_master_through_ours_to_its_slave() {
+    let _machine = alone();
+    let nodes = need!(line(3));
+    let _master = need!(Ptp4l::start(&nodes[0], &["down1"], &[GPTP, AUTOMOTIVE, MASTER]));
+    let arguments = "run --role auto --profile automotive -i up1 down2 --port down2=transmitter";
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    let agent = Agent::start_only(&nodes[1], &arguments);
+    let slave = need!(Ptp4l::start(&nodes[2], &["up2"], &[GPTP, AUTOMOTIVE, SLAVE]));
+    agent.wait_for_state(0, PATIENCE, "time_receiver");
+    // Once locked it asks for one Sync a second, and has them: two samples that are so far apart.
+    let (mark, mut last) = (agent.mark(), None);
+    agent.wait_for(mark, PATIENCE, "one Sync a second", |line| {
+        let sample: serde_json::Value = serde_json::from_str(&line.text).ok()?;
+        let now = sample["mono_ns"].as_i64().filter(|_| sample["event"] == "sample")?;
+        let before = last.replace(now)?;
+        (now - before > 900_000_000).then_some(())
+    });
+    let offset = measured(&slave);
+    println!("behind ours with fixed roles: median |offset| {offset} ns");
+    assert!(offset < TRUE, "{offset} ns");
+}
+
+/// ptp4l as the service of its links alone: what linuxptp 4 calls CMLDS is a port that asks with majorSdoId 2.
+const CMLDS: &str = "slaveOnly 1\nclockIdentity C37D50.0000.000000\ntransportSpecific 0x2\nnetwork_transport L2\n\
+    delay_mechanism P2P\nptp_dst_mac 01:80:C2:00:00:0E\nfree_running 1\nlogging_level 7\n";
+
+#[test]
+fn a_link_is_measured_in_the_name_of_the_common_service_by_both_ends() {
+    let _machine = alone();
+    let nodes = need!(line(2));
+    let service = need!(Ptp4l::start(&nodes[0], &["down1"], &[CMLDS]));
+    let arguments = "run -i up1 --profile gptp --clock virtual --port up1=cmlds";
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    let mut agent = Agent::start(&nodes[1], &arguments);
+    // Theirs of ours; and ours of theirs, which needs two exchanges to be capable.
+    service.wait_for_text(0, PATIENCE, "delay   filtered");
+    agent.wait_for_text(0, PATIENCE, "link is asCapable");
+    let summary = agent.finish();
+    assert_eq!(summary["lost"]["wrong_sdo_id"].as_u64(), None, "{summary}");
+}

@@ -116,14 +116,16 @@ fn frame_to_another_host_is_no_message_to_this_one() {
         Recipe { destination_mac, message, ..Recipe::sync_on_ethernet() }.frame()
     };
     let mark = follower.mark();
-    for sequence_id in 0..16 {
-        socket.send(&best(sequence_id, [2, 0, 0, 0, 0, 0x77])).unwrap();
+    for sequence_id in 0..32 {
+        // Nor what is for a group that this port has not joined, but of which promiscuous mode shows it the messages.
+        let others = [[2, 0, 0, 0, 0, 0x77], [0x01, 0x1b, 0x19, 0, 0, 0x77]];
+        socket.send(&best(sequence_id, others[usize::from(sequence_id % 2)])).unwrap();
         follower.wait_for_samples(follower.mark(), PATIENCE, 1);
     }
     let is_followed = |line: &Line| line.text.contains("following grandmaster=666666");
     assert!(!follower.lines()[mark..].iter().any(is_followed), "{}", follower.last_words());
     // To this host it is one, or the test would show nothing.
-    for sequence_id in 16..32 {
+    for sequence_id in 32..48 {
         socket.send(&best(sequence_id, own)).unwrap();
         follower.wait_for_samples(follower.mark(), PATIENCE, 1);
         if follower.lines()[mark..].iter().any(is_followed) {

@@ -111,7 +111,8 @@ fn chronyd_takes_interleaved_time_from_the_agent_and_nobody_is_answered_without_
 }
 
 #[test]
-fn one_server_of_ntp_is_enough_to_find_a_grandmaster_that_is_a_day_off() {
+fn one_server_of_ntp_is_enough_to_find_a_grandmaster_that_is_a_day_off_and_is_missed_when_it_is_gone()
+ {
     let _machine = alone();
     let wire = need!(Wire::new());
     let mut witness = need!(Chronyd::server(&wire.grandmaster));
@@ -123,9 +124,12 @@ fn one_server_of_ntp_is_enough_to_find_a_grandmaster_that_is_a_day_off() {
     let mut client = Agent::start(&wire.client, &[&run[..], &more[..]].concat());
     client.wait_for_text(0, PATIENCE, "sources of time from=\"agreed\" to=\"open\"");
     client.wait_for_text(0, PATIENCE, "alarm=\"grandmaster_contradicted\"");
+    // A witness that is gone is missed, too.
+    let mark = client.mark();
+    witness.running().stop();
+    client.wait_for_text(mark, PATIENCE, "alarm raised alarm=\"witness_silent\"");
     client.finish();
     grandmaster.finish();
-    witness.running().stop();
     // Nobody followed it: it would have been a step of a day.
     assert!(
         !client

@@ -70,6 +70,8 @@ const EMPTY_PANELS: &[&str] = &[
     "Unicast: requests and late messages",
     "Quality of frequency",
     "ESMC frames",
+    "Links: delay",
+    "Links: neighbours and asCapable",
 ];
 
 /// Every panel of the dashboard has something to show of this agent, and no query is refused.

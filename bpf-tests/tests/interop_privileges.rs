@@ -6,6 +6,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -102,6 +103,52 @@ fn running_agents_keep_what_they_need_and_nothing_else() {
     for socket in [served, followed, observed] {
         assert!(!Path::new(&socket).exists(), "{socket} is left");
     }
+}
+
+/// Lets a process have files up to this number open; what is open stays so.
+fn limit_files(pid: u32, most: &str) {
+    let arguments = ["--pid", &pid.to_string(), &format!("--nofile={most}")];
+    let status = Command::new("prlimit").args(arguments).status().expect("util-linux");
+    assert!(status.success());
+}
+
+#[test]
+fn agent_whose_descriptors_run_out_keeps_time_says_so_and_recovers_by_itself() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    let serve = "serve -i gm0 --log-sync-interval -3 --log-announce-interval -2 --log-min-delay-req-interval -3";
+    let _server = Agent::start(&wire.grandmaster, &serve.split(' ').collect::<Vec<_>>());
+    let mut agent = Agent::start(&wire.client, &["run", "-i", "ptp0", "--clock", "virtual"]);
+    agent.wait_for_samples(0, PATIENCE, 4);
+
+    // None that is new is below this.
+    limit_files(agent.pid(), "3:4096");
+    let mark = agent.mark();
+    agent.wait_for_text(mark, PATIENCE, "as many files are open as this process may have");
+    agent.wait_for_samples(agent.mark(), PATIENCE, 4);
+    // A link that goes and comes is seen all the same, and followed again.
+    let mark = agent.mark();
+    ip(&wire.client, "link set ptp0 down");
+    agent.wait_for_state(mark, PATIENCE, "disabled");
+    let mark = agent.mark();
+    ip(&wire.client, "link set ptp0 up");
+    agent.wait_for_state(mark, PATIENCE, "time_receiver");
+    // One that is another now cannot be opened, which is said, ...
+    let mark = agent.mark();
+    ip(&wire.client, "link del ptp0");
+    agent.wait_for_state(mark, PATIENCE, "disabled");
+    need!(wire.connect());
+    for (namespace, interface) in [(&wire.client, "ptp0"), (&wire.grandmaster, "gm0")] {
+        ip(namespace, &format!("link set {interface} up"));
+    }
+    agent.wait_for_text(mark, PATIENCE, "link_down");
+    // ... and is as soon as there is room.
+    let mark = agent.mark();
+    limit_files(agent.pid(), "1024:4096");
+    agent.wait_for_state(mark, PATIENCE, "time_receiver");
+    let is_cleared = |line: &str| line.contains("cleared") && line.contains("endpoint_unavailable");
+    agent.wait_for(0, PATIENCE, "alarm cleared", |line| is_cleared(&line.text).then_some(()));
+    agent.finish();
 }
 
 #[test]

@@ -16,9 +16,9 @@ use ptp_agent::{
         alarms::Alarm,
         management::{ManagementFigures, Outcome as ManagementOutcome},
         metrics::{
-            CapturePoint, Direction, FAMILIES, Forwarding, Histogram, HostClock, Metrics,
-            NtpFigures, NtsFigures, PulseFigures, SourceFigures, StampOutcome, SyncEFigures,
-            UnicastFigures, Way,
+            CapturePoint, Direction, FAMILIES, Forwarding, Histogram, HostClock, LinkMetrics,
+            Metrics, NtpFigures, NtsFigures, PulseFigures, SourceFigures, StampOutcome,
+            SyncEFigures, UnicastFigures, Way,
         },
         snapshot::{DpllStatus, EsmcStatus},
     },
@@ -137,6 +137,12 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
                 figures.timestamp_differences.insert((direction, source), Histogram::default());
             }
             figures.answers.insert(("kernel", "answered"), 1);
+            figures.link = LinkMetrics {
+                delay_seconds: Some(0.0),
+                neighbor_rate_ratio: Some(0.0),
+                is_capable: Some(true),
+                capable_changes: Some(0),
+            };
             figures.unicast = UnicastFigures {
                 clients: Some(1),
                 servers: [("followed", 1), ("announced", 1), ("unanswered", 1)].into(),

@@ -486,6 +486,23 @@ fn only_acceptable_masters_are_followed() {
 }
 
 #[test]
+fn grandmasters_of_too_high_a_class_are_not_followed() {
+    for (class, expected) in [(7, true), (8, false)] {
+        let mut config = config();
+        config.max_clock_class = 7;
+        let mut bench = Bench::new(config);
+        let mut told = Says::good(sender(0x11));
+        told.body.grandmaster_clock_quality.clock_class = class;
+        for n in 0..3 {
+            bench.go(i64::from(n) * 1_000);
+            bench.put(&told.bytes(n));
+        }
+        assert_eq!(bench.parent().is_some(), expected, "class {class}");
+        assert_eq!(bench.dropped(Drop::NotAcceptable), if expected { 0 } else { 3 });
+    }
+}
+
+#[test]
 fn what_is_heard_and_cannot_be_followed_is_told_for_a_minute() {
     let mut bench = Bench::new(config());
     let other_domain = Says { domain: 24, ..Says::good(GM) };

@@ -6,7 +6,7 @@ mod link;
 mod pulse;
 pub mod servers;
 
-pub use link::{AsCapable, Rules};
+pub use link::{AsCapable, LinkDelayService, LockedIntervals, Rules};
 pub use pulse::{PulseConfig, PulsePart};
 
 use crate::prelude::*;
@@ -58,6 +58,10 @@ pub struct PortConfig {
     pub as_capable: Option<AsCapable>,
     /// Whose rules it keeps.
     pub rules: Rules,
+    /// In whose name its link is measured.
+    pub link_delay: LinkDelayService,
+    /// What it asks its neighbour for while the clock is locked, with the rules of IEEE 802.1AS.
+    pub when_locked: Option<LockedIntervals>,
     /// Whom it asks for time by unicast negotiation (16.1): nobody else is heard there.
     pub unicast: Option<ClientConfig>,
     /// Whether Delay_Req goes to the time transmitter's address alone (16.9).
@@ -94,6 +98,8 @@ impl Default for PortConfig {
             local_priority: None,
             as_capable: None,
             rules: Rules::Ieee1588,
+            link_delay: LinkDelayService::Instance,
+            when_locked: None,
             unicast: None,
             hybrid: false,
         }
@@ -115,6 +121,8 @@ pub struct ReceiverConfig {
     pub ports: Vec<PortConfig>,
     /// Who may be followed (`acceptableMasterTable`, 17.5); nobody in it: everybody may.
     pub acceptable: Vec<Acceptable>,
+    /// Grandmasters of a higher `clockClass` are not followed; 255: any is.
+    pub max_clock_class: u8,
     /// How requests are sent and which Sync messages are learnt from. Where a port measures its link by
     /// the peer-to-peer mechanism it is [`strategy::Choice::Plain`] whatever this says.
     pub strategy: strategy::Choice,
@@ -144,6 +152,7 @@ impl ReceiverConfig {
             minor_version: 1,
             ports: vec![PortConfig::default()],
             acceptable: Vec::new(),
+            max_clock_class: u8::MAX,
             strategy: strategy::Choice::Plain,
             witness_domains: Vec::new(),
             on_disagreement: sources::Policy::Alarm,

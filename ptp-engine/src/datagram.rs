@@ -47,13 +47,11 @@ impl Datagram {
         told.unwrap_or_else(|_| Self::new(header, body))
     }
 
-    /// A Follow_Up as IEEE 802.1AS wants it. The time that it tells is that of the sender's clock, so that the rate to
-    /// the grandmaster is in it already, as with a boundary clock.
-    pub(crate) fn with_information(header: Header, body: Body) -> Self {
-        let value = FollowUpInformation::default().value();
+    /// A message with a TLV of IEEE 802.1, whose value is no longer than that of [`FollowUpInformation`].
+    pub(crate) fn with_gptp(header: Header, body: Body, value: &[u8]) -> Self {
         let mut buffer = [0; FollowUpInformation::LENGTH + 4];
         let mut tlvs = TlvBuilder::new(&mut buffer);
-        let pushed = tlvs.push(gptp::tlv(&value));
+        let pushed = tlvs.push(gptp::tlv(value));
         // Cannot fail: there is room for it.
         let told = pushed.and_then(|()| Self::with_tlvs(header, body, tlvs.finish()));
         told.unwrap_or_else(|_| Self::new(header, body))

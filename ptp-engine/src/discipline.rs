@@ -44,7 +44,7 @@ pub use ntp::{NtpServerStatus, Shifted};
 use ptp_common::{
     data_set::TimeProperties,
     time::{Duration, Mono, Ptp, Time},
-    wire::{ClockIdentity, PortIdentity},
+    wire::{AlternateTimeOffset, ClockIdentity, PortIdentity},
 };
 pub use pulse::{NmeaStatus, PulseStatus};
 pub use sample::Sample;
@@ -534,6 +534,11 @@ impl<C: Clock> Discipline<C> {
     /// What it tells of its time while it follows nobody and has followed nobody yet.
     pub fn set_time_properties(&mut self, properties: TimeProperties) {
         self.node.instance_mut().set_time_properties(properties);
+    }
+
+    /// As for [`Instance::set_alternate_offsets`].
+    pub fn set_alternate_offsets(&mut self, alternates: Vec<AlternateTimeOffset>) {
+        self.node.instance_mut().set_alternate_offsets(alternates);
     }
 
     /// As for [`Instance::set_priorities`].

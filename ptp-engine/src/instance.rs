@@ -8,9 +8,11 @@ mod bystanders;
 mod election;
 pub(crate) mod managed;
 mod monitor;
+pub(crate) mod fixed;
 pub(crate) mod overheard;
 mod peer_delay;
 pub(crate) mod port;
+pub(crate) mod relay;
 mod roles;
 mod sending;
 mod standing;
@@ -21,7 +23,7 @@ use crate::prelude::*;
 use crate::{
     PortIndex, PortState, SentToken,
     address::Address,
-    config::{Acceptable, PortConfig, ReceiverConfig, TransmitterConfig},
+    config::{LinkDelayService, PortConfig, ReceiverConfig, TransmitterConfig},
     counters::{Counters, Drop},
     extras,
     fair::FairShare,
@@ -40,6 +42,7 @@ use asking::Asking;
 use bystanders::Bystanders;
 use managed::Managed;
 use monitor::Monitored;
+use election::Followable;
 use overheard::{Hint, Overheard};
 use ptp_common::{
     time::{Mono, Time},
@@ -103,7 +106,7 @@ pub struct Instance {
     pub(crate) domain_number: u8,
     pub(crate) sdo_id: u16,
     minor_version: u8,
-    pub(crate) acceptable: Vec<Acceptable>,
+    acceptable: Followable,
     pub(crate) ports: Vec<Port>,
     pub(crate) timers: Timers<(u16, PortTimer)>,
     /// When the first foreign time transmitter of a port is forgotten.
@@ -131,6 +134,8 @@ pub struct Instance {
     pub(crate) answering: Answering,
     /// What else the parent announces, and who that was.
     extras: Option<(PortIdentity, extras::Extras)>,
+    /// What is passed on of the parent's time.
+    relay: relay::Relay,
     /// Alternate times that are announced while it is the grandmaster.
     alternates: Vec<ptp_common::wire::AlternateTimeOffset>,
     managed: Managed,
@@ -154,7 +159,7 @@ impl Instance {
             config.ports,
             served,
             config.minor_version,
-            config.acceptable,
+            Followable::new(config.acceptable, config.max_clock_class),
         );
         instance.start_asking(cx, &config.servers);
         instance.start(cx);
@@ -164,9 +169,8 @@ impl Instance {
     /// A clock that serves. Its ports begin to send at `cx.now`.
     pub fn server_only(config: TransmitterConfig, cx: &mut Cx<'_>) -> Self {
         let ports = (0..config.ports).map(|_| PortConfig::default()).collect();
-        let minor_version = config.minor_version;
-        let mut instance =
-            Self::new(Participation::ServerOnly, ports, config, minor_version, Vec::new());
+        let (version, anybody) = (config.minor_version, Followable::ANY);
+        let mut instance = Self::new(Participation::ServerOnly, ports, config, version, anybody);
         let TransmitterConfig { max_requests_per_second, seed, .. } = instance.served;
         instance.requests = Some(FairShare::new(max_requests_per_second, seed, cx.now));
         instance.start(cx);
@@ -178,7 +182,7 @@ impl Instance {
         ports: Vec<PortConfig>,
         served: TransmitterConfig,
         minor_version: u8,
-        acceptable: Vec<Acceptable>,
+        acceptable: Followable,
     ) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(served.seed);
         let clock_identity = served.clock_identity;
@@ -215,6 +219,7 @@ impl Instance {
             asking: None,
             answering: Answering::default(),
             extras: None,
+            relay: relay::Relay::default(),
             alternates: Vec::new(),
             managed: Managed::default(),
             monitored: None,
@@ -318,6 +323,7 @@ impl Instance {
         if sync == Synchronization::Locked {
             self.locked();
         }
+        self.ask_when_locked(out, sync == Synchronization::Locked);
     }
 
     /// The stamp of an event message of a port, or the news that there is none.
@@ -367,14 +373,15 @@ impl Instance {
         if matches!(port.role, Role::Disabled) {
             return Err(Drop::PortDisabled);
         }
-        if header.domain_number != self.domain_number {
+        let is_of_link = is_of_link(port.config.link_delay, kind, &header);
+        if header.domain_number != self.domain_number && !is_of_link {
             if kind == MessageType::Announce {
                 let domain_number = header.domain_number;
                 self.overheard.hear(now, Hint::OtherDomain { domain_number, source });
             }
             return Err(Drop::WrongDomain);
         }
-        if header.sdo_id != self.sdo_id {
+        if header.sdo_id != self.sdo_id && !is_of_link {
             if kind == MessageType::Announce {
                 self.overheard.hear(now, Hint::OtherSdoId { sdo_id: header.sdo_id, source });
             }
@@ -413,6 +420,10 @@ impl Instance {
         if tells_time && !port.is_capable {
             return Err(Drop::NotCapable);
         }
+        if matches!(message.body, Body::Announce(_)) {
+            self.refuse_announce()?;
+        }
+        let port = &self.ports[received.index];
         if matches!(message.body, Body::Signaling { .. }) && port.config.rules.are_gptp() {
             return self.take_interval_request(cx.now, received.index, message);
         }
@@ -511,6 +522,10 @@ impl Instance {
     }
 
     fn start_port(&mut self, cx: &mut Cx<'_>, index: usize, reason: StateReason) {
+        if self.is_fixed() {
+            self.start_fixed(cx, index, reason);
+            return;
+        }
         match self.participation {
             Participation::ClientOnly => {
                 self.enter(cx, index, Role::Listening, reason);
@@ -551,6 +566,16 @@ impl Instance {
             .map_or(&mut self.stray, |port| &mut port.counters)
             .count_drop(cause);
     }
+}
+
+/// Whether a message is one of the common service for the delay of links (16.6). Peers answer by whichever `sdoId` they have, so
+/// that an answer is known by what it answers.
+fn is_of_link(service: LinkDelayService, kind: MessageType, header: &Header) -> bool {
+    let is_answer = matches!(kind, MessageType::PdelayResp | MessageType::PdelayRespFollowUp);
+    let is_asked = kind == MessageType::PdelayReq && header.sdo_id == LinkDelayService::SDO_ID;
+    service.is_common()
+        && header.domain_number == LinkDelayService::DOMAIN_NUMBER
+        && (is_answer || is_asked)
 }
 
 /// What a node asks of an instance.

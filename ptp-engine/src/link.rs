@@ -43,6 +43,17 @@ pub struct Link {
 /// Delays whose shortest is held against the threshold: what a packet waits in a queue is not the length of the wire.
 const DELAYS: usize = 8;
 
+/// What an instance passes time on by.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct LinkFigures {
+    /// `meanLinkDelay`, the shortest of late, on the local monotonic scale: a time that is passed on is never later than it can
+    /// have been, so that causality holds behind it. With the usual one it was tens of microseconds later while a machine was
+    /// busy, for a Sync that was fast.
+    pub(crate) delay: Option<Duration>,
+    /// `neighborRateRatio`.
+    pub(crate) neighbor_rate_ratio: Option<f64>,
+}
+
 /// Whether a link is `asCapable` (IEEE 802.1AS-2020, 11.2.2), where anybody asks.
 #[derive(Debug, Default)]
 struct Capability {
@@ -52,6 +63,8 @@ struct Capability {
     lost: u8,
     /// The latest delays, the last one last.
     delays: VecDeque<Duration>,
+    /// How often it has become another.
+    changes: u64,
 }
 
 impl Capability {
@@ -61,9 +74,14 @@ impl Capability {
             .asked
             .is_some_and(|asked| self.lost > asked.allowed_lost_responses.saturating_add(1))
         {
-            self.is_capable = false;
+            self.set(false);
             self.delays.clear();
         }
+    }
+
+    const fn set(&mut self, is_capable: bool) {
+        self.changes += (self.is_capable != is_capable) as u64;
+        self.is_capable = is_capable;
     }
 
     fn measured(&mut self, delay: Duration, ratio: Option<f64>) {
@@ -77,7 +95,7 @@ impl Capability {
         let threshold = asked.neighbor_prop_delay_threshold;
         // Who is at the threshold does not go to and fro.
         let threshold = if self.is_capable { threshold + threshold.half() } else { threshold };
-        self.is_capable = shortest <= threshold && (self.is_capable || ratio.is_some());
+        self.set(shortest <= threshold && (self.is_capable || ratio.is_some()));
     }
 }
 
@@ -139,7 +157,9 @@ impl Link {
             self.round_trip.clear();
             self.request_at = None;
             self.neighbor_rate_ratio = None;
-            self.capability = Capability { asked: self.capability.asked, ..Capability::default() };
+            let Capability { asked, is_capable, changes, .. } = self.capability;
+            let changes = changes + u64::from(is_capable);
+            self.capability = Capability { asked, changes, ..Capability::default() };
         }
         is_news
     }
@@ -202,6 +222,16 @@ impl Link {
     /// `asCapable`; `None` where nobody asks.
     pub fn is_capable(&self) -> Option<bool> {
         self.capability.asked.map(|_| self.capability.is_capable)
+    }
+
+    /// How often [`Self::is_capable`] has changed.
+    pub const fn capability_changes(&self) -> u64 {
+        self.capability.changes
+    }
+
+    /// What instances pass time on by.
+    pub(crate) fn figures(&self) -> LinkFigures {
+        LinkFigures { delay: self.mean_link_delay(), neighbor_rate_ratio: self.neighbor_rate_ratio }
     }
 
     /// `neighborRateRatio`: the neighbour's rate over that of the monotonic clock; `None` while it is not known.

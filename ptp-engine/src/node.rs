@@ -188,12 +188,14 @@ impl Engine for Node {
         for instance in &mut self.instances {
             instance.attend_partners(cx);
         }
+        self.attend_links(cx.now);
     }
 
     fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
         for instance in &mut self.instances {
             instance.handle_timeout(cx);
         }
+        self.attend_links(cx.now);
         self.requests_due(cx);
     }
 

@@ -12,8 +12,8 @@ mod tests;
 mod watch;
 
 pub use client::{AssociationState, Exchange, NtpClient, NtpEvent, Refused, ServerState};
-pub use server::{NtpServer, NtpServerConfig, NtpServerCounters, NtpServerEvent, Serving};
+pub use server::{NtpServer, NtpServerConfig, NtpServerCounters, NtpServerEvent, Serving, WARM};
 pub use smear::LeapSmear;
 pub use watch::{NtpAnswered, NtpAsked, NtpSeen, NtpWatch, NtpWatchCounts, Passing};
 
-pub use crate::servers::{AssociationConfig, ExchangeKind, NtpConfig, NtpPart, Poll};
+pub use crate::servers::{AssociationConfig, ExchangeKind, NtpConfig, NtpPart, Poll, Turn};

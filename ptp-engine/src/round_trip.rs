@@ -23,6 +23,9 @@ const RATE_BASE: Duration = Duration::from_secs(16);
 const LEAST: Duration = Duration::from_micros(20);
 /// As many times the spread of the floors is none either.
 const SPREADS: i32 = 4;
+/// A change that was too slow to be told from the floors of the last minutes is told for so long, when it has become as
+/// large as one that is told at once.
+const TOLD: Duration = Duration::from_secs(600);
 
 /// The round trip as it used to be, and as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,9 @@ pub(crate) struct RoundTrip {
     since: Option<Time<Mono>>,
     floor: Duration,
     exchanges: u32,
+    /// What was usual when it was last looked at for slow changes, and since when it is another now.
+    before: Option<Duration>,
+    drifted: Option<Time<Mono>>,
 }
 
 impl RoundTrip {
@@ -94,6 +100,7 @@ impl RoundTrip {
             self.floors.push_back(self.floor);
             self.since = Some(now);
             self.exchanges = 0;
+            self.look_for_drift(now);
         }
         self.floor = if self.exchanges == 0 { round_trip } else { self.floor.min(round_trip) };
         self.exchanges += 1;
@@ -105,6 +112,30 @@ impl RoundTrip {
         *self = Self::default();
     }
 
+    /// Who adds a little every minute makes it the usual one, and its spread a large one: so what was usual is kept until
+    /// it is another by more than the noise from one floor to the next.
+    fn look_for_drift(&mut self, now: Time<Mono>) {
+        if self.floors.len() < BUCKETS / 2 {
+            return;
+        }
+        let mut known: Vec<Duration> = self.floors.iter().copied().collect();
+        known.sort_unstable();
+        let usual = known[known.len() / 2];
+        let before = *self.before.get_or_insert(usual);
+        let pairs = self.floors.iter().zip(self.floors.iter().skip(1));
+        let mut steps: Vec<Duration> = pairs.map(|(one, next)| (*next - *one).abs()).collect();
+        steps.sort_unstable();
+        let steps = steps[steps.len() * 9 / 10] * SPREADS;
+        match self.drifted {
+            None if (usual - before).abs() > noise(before, usual).max(steps) => {
+                self.drifted = Some(now);
+            }
+            // From now on it is the usual one.
+            Some(since) if now - since >= TOLD => (self.before, self.drifted) = (Some(usual), None),
+            _ => {}
+        }
+    }
+
     /// What has become of the floor; `None` while too little is known.
     pub(crate) fn trend(&self) -> Option<RoundTripTrend> {
         let past = self.floors.len().checked_sub(PRESENT).filter(|past| *past >= PAST)?;
@@ -114,11 +145,17 @@ impl RoundTrip {
         let usual = of(5);
         let present = self.floors.iter().skip(past).copied();
         let present = present.min_by_key(|floor| (*floor - usual).abs())?;
-        // It can double, and it can fall by half, before that is no noise any more.
-        let share = if present < usual { usual.half().abs() } else { usual.abs() };
-        let noise = LEAST.max(share).max((of(9) - of(1)) * SPREADS);
+        if let Some(before) = self.before.filter(|_| self.drifted.is_some()) {
+            return Some(RoundTripTrend { usual: before, present: usual, has_changed: true });
+        }
+        let noise = noise(usual, present).max((of(9) - of(1)) * SPREADS);
         Some(RoundTripTrend { usual, present, has_changed: (present - usual).abs() > noise })
     }
+}
+
+/// By how much the round trip may be another without a reason: it can double, and it can fall by half.
+fn noise(usual: Duration, present: Duration) -> Duration {
+    LEAST.max(if present < usual { usual.half().abs() } else { usual.abs() })
 }
 
 #[cfg(test)]
@@ -136,7 +173,7 @@ mod tests {
         let there = |mono: f64| Time::<Ptp>::from_nanos((mono * 1.000_05) as i64);
         let here = |mono: f64| Time::<Mono>::from_nanos(mono as i64);
         let mut first = None;
-        for n in 0..4 * 600 {
+        for n in 0..4 * 3_600 {
             let second = f64::from(n) / 4.0;
             let sent = 1e12 + second * 1e9;
             let mut path = || 20_000.0 + 30_000.0 * rng.random::<f64>().powi(2);
@@ -168,6 +205,22 @@ mod tests {
         let ramp = |second: f64| 3_000.0 * (second - 200.0).clamp(0.0, 90.0);
         let at = told(|_| 0.0, ramp);
         assert!(at.is_some_and(|at| (200..270).contains(&at)), "{at:?}");
+    }
+
+    #[test]
+    fn delay_that_grows_too_slowly_to_be_seen_at_once_is_told_when_it_has_grown() {
+        // A tenth of a microsecond a second: after an hour the clock would be 160 us off.
+        for sign in [1.0, -0.5] {
+            let ramp = |second: f64| sign * 100.0 * (second - 400.0).max(0.0);
+            let at = told(|second| ramp(second).max(0.0), |second| -ramp(second).min(0.0));
+            assert!(at.is_some_and(|at| (400..1_900).contains(&at)), "{sign}: {at:?}");
+        }
+    }
+
+    #[test]
+    fn queues_that_grow_and_shrink_in_the_course_of_an_hour_are_left_alone() {
+        let tide = |second: f64| 15_000.0 * (second / 3_600.0 * core::f64::consts::TAU).sin();
+        assert_eq!(told(|second| 15_000.0 + tide(second), |_| 0.0), None);
     }
 
     #[test]

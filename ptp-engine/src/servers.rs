@@ -45,6 +45,19 @@ pub enum ExchangeKind {
     Interleaved,
 }
 
+/// Whether an exchange is one of two that follow each other at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Turn {
+    /// It is not.
+    #[default]
+    Alone,
+    /// The server has been woken by it, and is asked again: it bounds the time, and tells nothing else.
+    First,
+    /// Both ends were warm.
+    Second,
+}
+
 /// What to ask a server for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AssociationConfig {
@@ -54,6 +67,9 @@ pub struct AssociationConfig {
     pub poll: Poll,
     /// Interleaved where the server can.
     pub kind: ExchangeKind,
+    /// Whether a server nearby that answers in basic mode is asked a second time at once, so that its answer leaves on a
+    /// path that is warm.
+    pub repeats: bool,
 }
 
 /// What servers of NTP are for.

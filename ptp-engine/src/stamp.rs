@@ -73,6 +73,9 @@ pub struct Stamp {
     /// Of a message that was sent: how much later than the stamp it may have left, at the most; zero where
     /// that is not known.
     pub late: Duration,
+    /// Of a request of NTP that was sent: how long before the stamp the program had read the clock to send it, which is when
+    /// one without stamps would have had it leave; zero where that is not known.
+    pub handed: Duration,
     /// Of a message that was sent: in which manner.
     pub manner: Manner,
     /// Which packet it was.
@@ -93,7 +96,7 @@ pub enum Manner {
 impl Stamp {
     /// A stamp that is on its side of the wire for certain.
     pub const fn new(time: Time<Mono>, source: StampSource) -> Self {
-        let (doubt, late, manner) = (Duration::ZERO, Duration::ZERO, Manner::Plain);
-        Self { time, source, doubt, late, manner, packet: None }
+        let (none, manner) = (Duration::ZERO, Manner::Plain);
+        Self { time, source, doubt: none, late: none, handed: none, manner, packet: None }
     }
 }

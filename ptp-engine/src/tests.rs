@@ -8,6 +8,7 @@ mod links;
 mod managed;
 mod node;
 mod peer_delay;
+mod relay;
 mod roles;
 mod server;
 

@@ -19,6 +19,7 @@ use ptp_engine::{
 
 use crate::{
     clock::Shared,
+    keys::Keys,
     relay::Relay,
     settings::Stamping,
     simulator::{ALL_NODES, Packet, Wake},
@@ -107,6 +108,8 @@ pub(crate) struct Network {
     pub(crate) stamps: VecDeque<(SentToken, Stamp)>,
     /// Where the node is a transparent clock as well.
     pub(crate) relay: Option<Relay>,
+    /// Where messages are signed.
+    pub(crate) keys: Option<Keys>,
 }
 
 impl Network {
@@ -118,7 +121,7 @@ impl Network {
             Destination::Unicast(Address::Socket(address)) => node_of(address),
             Destination::Unicast(Address::Mac(_)) => return Ok(()),
         };
-        let data = transmit.message.to_vec();
+        let data = self.sealed(Some(transmit.on.0), transmit.message.to_vec());
         let world = self.shared.world();
         world.simulator.send(&Packet { subnet, node, src_port: port, dst_port: port, data })?;
         if let Some(token) = transmit.token {
@@ -127,13 +130,41 @@ impl Network {
         Ok(())
     }
 
+    fn sealed(&self, port: Option<u16>, data: Vec<u8>) -> Vec<u8> {
+        match &self.keys {
+            Some(keys) => keys.seal(port, &data),
+            None => data,
+        }
+    }
+
+    /// A message that may pass, without its signature.
+    fn opened(&mut self, port: Option<u16>, data: &[u8]) -> Option<Vec<u8>> {
+        let now = self.shared.world().now();
+        match (&mut self.keys, port) {
+            (Some(keys), Some(port)) => keys.open(now, port, data),
+            (Some(keys), None) => keys.open_local(data),
+            (None, _) => Some(data.to_vec()),
+        }
+    }
+
     /// Sends by the other ports what has come by one.
-    fn forward(&mut self, came: u16, packet: &Packet, stamp: Option<Stamp>) -> io::Result<()> {
+    fn forward(
+        &mut self,
+        came: u16,
+        packet: &Packet,
+        bytes: &[u8],
+        stamp: Option<Stamp>,
+    ) -> io::Result<()> {
         let Some(relay) = &mut self.relay else { return Ok(()) };
-        let world = self.shared.world();
+        let now = self.shared.world().now();
         let arrival = stamp.map(|stamp| stamp.time);
-        for (went, data) in relay.forward(world.now(), came, &packet.data, arrival) {
+        for (went, data) in relay.forward(now, came, bytes, arrival) {
             let Some(&subnet) = self.subnets.get(usize::from(went)) else { continue };
+            let data = match &self.keys {
+                Some(keys) => keys.seal(Some(went), &data),
+                None => data,
+            };
+            let world = self.shared.world();
             let (src_port, dst_port) = (packet.dst_port, packet.dst_port);
             world.simulator.send(&Packet { subnet, node: ALL_NODES, src_port, dst_port, data })?;
         }
@@ -254,11 +285,11 @@ impl<E: Engine> Drive<E> {
     }
 
     fn receive(&mut self, host: &mut impl Host<E>, packet: &Packet) -> io::Result<()> {
-        let bytes = &packet.data[..];
         if Some(packet.subnet) == self.network.unix_subnet {
+            let Some(bytes) = self.network.opened(None, &packet.data) else { return Ok(()) };
             let asker = Asker::of(packet, Door::Unix(packet.dst_port), packet.node);
             let cx = (self.now(), &mut self.commands);
-            let answers = host.manage(&mut self.engine, cx, bytes, asker);
+            let answers = host.manage(&mut self.engine, cx, &bytes, asker);
             return self.answer(asker, answers);
         }
         // What is sent to all reaches nodes that share another subnet with the sender, too.
@@ -266,31 +297,38 @@ impl<E: Engine> Drive<E> {
         let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else { return Ok(()) };
         let stamp = match packet.dst_port {
             EVENT => {
-                let at = self.network.received_at(bytes.len());
+                let at = self.network.received_at(packet.data.len());
                 Some(Stamp::new(at, StampSource::Simulated))
             }
             GENERAL => None,
             _ => return Ok(()),
         };
+        let Some(bytes) = self.network.opened(Some(port), &packet.data) else { return Ok(()) };
+        let bytes = &bytes[..];
         if stamp.is_none() && bytes.first().is_some_and(|first| first & 0xf == MANAGEMENT) {
             let asker = Asker::of(packet, Door::Port(PortIndex(port)), ALL_NODES);
             let cx = (self.now(), &mut self.commands);
             let answers = host.manage(&mut self.engine, cx, bytes, asker);
             self.answer(asker, answers)?;
         }
-        self.network.forward(port, packet, stamp)?;
+        self.network.forward(port, packet, bytes, stamp)?;
         let from = Some(address_of(packet));
         let on = PortIndex(port);
         self.with(host, |engine, cx| engine.handle(cx, Input::Message { on, from, bytes, stamp }));
         Ok(())
     }
 
+    /// To who has asked, by a port or a local socket.
     fn answer(&mut self, to: Asker, answers: Vec<Vec<u8>>) -> io::Result<()> {
-        let Asker { subnet, node, src_port, dst_port, .. } = to;
-        let world = self.network.shared.world();
+        let Asker { door, subnet, node, src_port, dst_port } = to;
+        let port = match door {
+            Door::Port(port) => Some(port.0),
+            Door::Unix(_) => None,
+        };
         for data in answers {
+            let data = self.network.sealed(port, data);
             let answer = Packet { subnet, node, src_port: dst_port, dst_port: src_port, data };
-            world.simulator.send(&answer)?;
+            self.network.shared.world().simulator.send(&answer)?;
         }
         Ok(())
     }

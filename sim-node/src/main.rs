@@ -5,6 +5,7 @@
 
 mod clock;
 mod drive;
+mod keys;
 mod node;
 mod relay;
 mod settings;

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
+    net::IpAddr,
 };
 
 use ptp_agent::{
@@ -21,8 +22,10 @@ use ptp_agent::{
         config::{PortConfig, PortPart, ReceiverConfig, TransmitterConfig},
         contention::{BeforeLock, Contention, PathTrace},
         discipline::{Discipline, Event, Sample},
+        prefix::Prefix,
         receiver::Observation,
         strategy,
+        unicast::service::ServiceConfig,
     },
     publish::management::{Access, DataSets, Description, Happening, Place, Responder},
     servo,
@@ -39,6 +42,7 @@ use ptp_common::{
 use crate::{
     clock::{NodeClock, Shared, World},
     drive::{Asker, Door, Drive, Host, Network},
+    keys::Keys,
     relay::Relay,
     settings::{Part, Settings, Stamping},
     simulator::Simulator,
@@ -56,6 +60,8 @@ pub(crate) struct Whereabouts {
     pub(crate) unix_subnet: Option<u32>,
 }
 
+/// All nodes are here, by address and mask.
+const NETWORK: [[u8; 4]; 2] = [[192, 168, 0, 0], [255, 255, 0, 0]];
 /// The local socket that may change something.
 const READ_WRITE: u32 = 1;
 
@@ -87,6 +93,7 @@ pub(crate) fn run(simulator: Simulator, settings: &Settings, place: Whereabouts)
         stamping: settings.stamping,
         stamps: VecDeque::new(),
         relay,
+        keys: settings.signing().map(Keys::new).transpose().map_err(io::Error::other)?,
     };
     follow(network, settings, identity, place)
 }
@@ -108,6 +115,9 @@ fn ports(settings: &Settings) -> Vec<PortConfig> {
             Part::Transmitter => PortPart::Transmitter,
             Part::Receiver => PortPart::Receiver,
         },
+        local_priority: settings.local_priority_of(interface),
+        unicast: settings.asking(),
+        hybrid: settings.is_hybrid(),
         ..PortConfig::default()
     };
     settings.interfaces.iter().map(port).collect()
@@ -130,6 +140,8 @@ fn contention(settings: &Settings, identity: ClockIdentity) -> Option<Contention
         log_sync_interval: settings.log_interval("log-sync-interval", 0),
         log_min_delay_req_interval: settings.log_interval("log-min-delay-req-interval", 0),
         time_properties: TimeProperties::told(settings.utc_offset(), flags, source),
+        unicast: settings.grants().then(ServiceConfig::default),
+        multicast: settings.serves_all(),
         ..TransmitterConfig::new(identity)
     };
     transmitter.clock_quality.clock_class = settings.rank("clock-class", 248);
@@ -138,6 +150,7 @@ fn contention(settings: &Settings, identity: ClockIdentity) -> Option<Contention
         max_steps_removed: settings.missing("maxStepsRemoved", 255),
         path_trace: if is_traced { PathTrace::On } else { PathTrace::Off },
         before_lock: BeforeLock::Silent,
+        local_priority: settings.local_priority(),
         ..Contention::new(transmitter)
     })
 }
@@ -154,6 +167,7 @@ fn follow(
         domain_number: settings.domain_number(),
         ports: ports(settings),
         strategy: strategy::Choice::default(),
+        max_clock_class: settings.max_clock_class(),
         contention: contention(settings, identity),
         ..ReceiverConfig::new(identity, u64::from(place.node))
     };
@@ -167,8 +181,16 @@ fn follow(
     let servo = servo::build(&choice, &settings.options());
     let (mut commands, read) = (Commands::default(), Monotonic::default());
     let mut cx = Context { now, clock: &read, out: &mut commands };
-    let engine =
+    let mut engine =
         Discipline::new(config, servo, NodeClock::new(system, scale, settings.steering()), &mut cx);
+    let [address, mask] = NETWORK.map(IpAddr::from);
+    engine.set_networks(Prefix::of(address, mask).into_iter().collect());
+    for (number, address) in (0..).zip(settings.servers()) {
+        for port in 0..settings.interfaces.len() {
+            let port = PortIndex(u16::try_from(port).unwrap_or(u16::MAX));
+            engine.set_partner(&mut cx, port, number, Some(address));
+        }
+    }
     let mut follower = Follower {
         shared,
         clock: read,

@@ -6,12 +6,13 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use ptp_agent::{
+    agent::partners::Partner,
     clock::{frequency::LIMIT_PPB, policy::Limits},
     linuxptp::{Translation, translate},
     servo::{self, Options},
 };
 use ptp_common::time::{Duration, Time};
-use ptp_engine::DelayMechanism;
+use ptp_engine::{DelayMechanism, address::Address, unicast::client::ClientConfig};
 use toml::{Table, Value};
 
 /// As far as the frequency of a simulated card goes, parts per billion.
@@ -115,12 +116,24 @@ pub(crate) enum Part {
     Any,
 }
 
+/// What is signed and judged with: the text of `sa_file`, and which key each port signs with.
+#[derive(Clone, Debug)]
+pub(crate) struct Signing {
+    pub(crate) keys: String,
+    pub(crate) spp: Option<u8>,
+    /// Of each interface, and behind them of local sockets.
+    pub(crate) key_ids: Vec<Option<u32>>,
+}
+
 /// See the module's paragraph.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) interfaces: Vec<String>,
     /// Of each interface.
     parts: Vec<Part>,
+    /// `localPriority` of the clock, and of each interface, where it is compared.
+    local_priorities: Option<(u8, Vec<u8>)>,
+    signing: Option<Signing>,
     pub(crate) stamping: Stamping,
     steering: Steering,
     table: Table,
@@ -146,12 +159,12 @@ impl Settings {
         if interfaces.is_empty() {
             bail!("no interface");
         }
-        let is_free = flag(text, "", ["free_running", "free_running"]);
+        let is_free = flag(text, "", &["free_running"]);
         let has_clock = table.get(RUN).and_then(|run| run.get(CLOCK)).is_some();
         let steering = if is_free { Steering::Off } else { Steering::On };
         let part = |interface: &String| {
             let flag = |names| flag(text, interface, names);
-            match (flag(["slaveOnly", "clientOnly"]), flag(["masterOnly", "serverOnly"])) {
+            match (flag(&["slaveOnly", "clientOnly"]), flag(&["masterOnly", "serverOnly"])) {
                 (true, _) => Part::Receiver,
                 (_, true) => Part::Transmitter,
                 _ => Part::Any,
@@ -161,7 +174,18 @@ impl Settings {
         // Where nothing is steered the importer has no clock either, whatever stamps there are.
         let is_software = has_clock && !is_free;
         let stamping = if is_software { Stamping::Software } else { Stamping::Hardware };
-        let mut this = Self { interfaces, parts, stamping, steering, table, others };
+        let local_priorities = local_priorities(text, &interfaces);
+        let signing = signing(text, &interfaces)?;
+        let mut this = Self {
+            interfaces,
+            parts,
+            local_priorities,
+            signing,
+            stamping,
+            steering,
+            table,
+            others,
+        };
         if this.is_transparent() {
             this.parts.fill(Part::Receiver);
         }
@@ -253,6 +277,73 @@ impl Settings {
         self.small(SERVE, key).unwrap_or(default)
     }
 
+    /// `G.8275.defaultDS.localPriority`, with the alternate comparison.
+    pub(crate) fn local_priority(&self) -> Option<u8> {
+        self.local_priorities.as_ref().map(|(own, _)| *own)
+    }
+
+    /// `G.8275.portDS.localPriority` of an interface, with the alternate comparison.
+    pub(crate) fn local_priority_of(&self, interface: &str) -> Option<u8> {
+        let at = self.interfaces.iter().position(|each| each == interface)?;
+        self.local_priorities.as_ref()?.1.get(at).copied()
+    }
+
+    /// `sa_file` and what is about it.
+    pub(crate) const fn signing(&self) -> Option<&Signing> {
+        self.signing.as_ref()
+    }
+
+    /// The servers of `unicast_master_table`.
+    pub(crate) fn servers(&self) -> Vec<Address> {
+        let named = self.of(RUN, "unicast").and_then(Value::as_array).into_iter().flatten();
+        let named = named.filter_map(|name| name.as_str()?.parse().ok());
+        named
+            .filter_map(|partner| match partner {
+                Partner::At(address) => Some(address),
+                Partner::Named(_) => None,
+            })
+            .collect()
+    }
+
+    /// What those are asked for.
+    pub(crate) fn asking(&self) -> Option<ClientConfig> {
+        let servers = u16::try_from(self.servers().len()).ok().filter(|count| *count > 0)?;
+        let default = ClientConfig::new(servers);
+        let log = |key, default| self.log_interval(key, default);
+        Some(ClientConfig {
+            log_intervals: [
+                log("log-announce-interval", 1),
+                log("log-sync-interval", 0),
+                log("log-min-delay-req-interval", 0),
+            ],
+            duration_s: self.small(RUN, "unicast-duration").unwrap_or(default.duration_s),
+            log_query_interval: self
+                .small(RUN, "unicast-query-interval")
+                .unwrap_or(default.log_query_interval),
+            ..default
+        })
+    }
+
+    /// `hybrid_e2e` of one that follows.
+    pub(crate) fn is_hybrid(&self) -> bool {
+        self.of(RUN, "hybrid").and_then(Value::as_bool) == Some(true)
+    }
+
+    /// `unicast_listen`.
+    pub(crate) fn grants(&self) -> bool {
+        self.of(SERVE, "unicast").is_some()
+    }
+
+    /// Not with `inhibit_multicast_service`.
+    pub(crate) fn serves_all(&self) -> bool {
+        self.other("inhibit_multicast_service") != Some("1")
+    }
+
+    /// `clock_class_threshold`.
+    pub(crate) fn max_clock_class(&self) -> u8 {
+        self.small(RUN, "max-clock-class").unwrap_or(u8::MAX)
+    }
+
     /// `utc_offset`, seconds.
     pub(crate) fn utc_offset(&self) -> i16 {
         37
@@ -313,9 +404,9 @@ fn values(text: &str) -> Vec<(String, String)> {
     pairs.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
 }
 
-/// Whether one of these options is set for an interface: its own section counts more than the global one, and the
-/// last word of a section most. The importer has one value for all ports.
-fn flag(text: &str, interface: &str, names: [&str; 2]) -> bool {
+/// One of these options as it is for an interface: its own section counts more than the global one, and the last
+/// word of a section most. The importer has one value for all ports.
+fn said<'a>(text: &'a str, interface: &str, names: &[&str]) -> Option<&'a str> {
     let (mut section, mut all, mut own) = ("", None, None);
     for line in text.lines().map(str::trim) {
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
@@ -323,15 +414,46 @@ fn flag(text: &str, interface: &str, names: [&str; 2]) -> bool {
         } else if let Some((name, value)) = line.split_once(char::is_whitespace)
             && names.contains(&name)
         {
-            let value = value.trim() == "1";
             if section == "global" {
-                all = Some(value);
+                all = Some(value.trim());
             } else if section == interface {
-                own = Some(value);
+                own = Some(value.trim());
             }
         }
     }
-    own.or(all).unwrap_or(false)
+    own.or(all)
+}
+
+fn flag(text: &str, interface: &str, names: &[&str]) -> bool {
+    said(text, interface, names) == Some("1")
+}
+
+/// Of the clock and its interfaces, where `dataset_comparison` is the alternate one.
+fn local_priorities(text: &str, interfaces: &[String]) -> Option<(u8, Vec<u8>)> {
+    let names = ["dataset_comparison", "dataset_comparison_method"];
+    said(text, "", &names).filter(|name| name.starts_with("G.8275"))?;
+    let priority = |interface: &str, name: &str| {
+        said(text, interface, &[name]).and_then(|value| value.parse().ok()).unwrap_or(128)
+    };
+    let of_port = |interface: &String| priority(interface, "G.8275.portDS.localPriority");
+    let own = priority("", "G.8275.defaultDS.localPriority");
+    Some((own, interfaces.iter().map(of_port).collect()))
+}
+
+/// `None` where there is no `sa_file`, or nothing points into it.
+fn signing(text: &str, interfaces: &[String]) -> Result<Option<Signing>> {
+    let Some(path) = said(text, "", &["sa_file"]).filter(|path| !path.is_empty()) else {
+        return Ok(None);
+    };
+    let Some(spp) = said(text, "", &["spp"]).and_then(|value| value.parse().ok()) else {
+        return Ok(None);
+    };
+    let keys = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let key = |interface: &str| {
+        said(text, interface, &["active_key_id"]).and_then(|value| value.parse().ok())
+    };
+    let key_ids = interfaces.iter().map(String::as_str).chain([""]).map(key).collect();
+    Ok(Some(Signing { keys, spp: Some(spp), key_ids }))
 }
 
 #[cfg(test)]

@@ -57,9 +57,15 @@ pub(crate) enum Bench {
     /// What authentication costs a message, and whether it changes the error of time: a grandmaster and a follower with
     /// keys and two without, at once; see docs/authentication.md
     Authentication(Arguments),
+    /// What clocks are worth that pass the time on: a chain of boundary clocks beside ptp4l's, grandmasters killed in a ring,
+    /// processor time by the number of ports, statime as second opinion; see docs/roles.md
+    Roles(Arguments),
     /// What many hosts cost and can order: `rules` (a Prometheus with 500 simulated agents) or `orders` (this agent,
     /// ptp4l and chrony); see docs/fleet.md
     Fleet(Arguments),
+    /// gPTP three relays deep behind ptp4l with its gPTP.cfg, by both ways of passing the time on: errors of each hop, and how
+    /// often links have ceased to be capable, in so many seconds (600); see docs/gptp.md
+    Gptp(Arguments),
     /// NTP beside chronyd: `clients`, `servers`, `witness` or `rate`, or all of them; see docs/ntp.md
     Ntp(Arguments),
     /// A million spans through `ptp-agent trace`, and the laboratory for traces; see docs/traces.md
@@ -112,8 +118,19 @@ pub(crate) fn bench(bench: &Bench) -> Result<ExitCode> {
             Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Bench::Servo(arguments) => run(&["bench", "servo"], arguments),
+        Bench::Roles(arguments) => {
+            // What the program looks for beside itself.
+            let library = cargo(["build", "--package", "bpf-tests", "--example", "own_clock"]);
+            if !library.stream(|_| ())?.success() {
+                bail!("the example own_clock could not be built");
+            }
+            with_test_program("roles", &package::binary()?, &arguments.arguments)
+        }
         Bench::Fleet(arguments) => {
             with_test_program("fleet", &package::binary()?, &arguments.arguments)
+        }
+        Bench::Gptp(arguments) => {
+            with_test_program("gptp", &package::binary()?, &arguments.arguments)
         }
         Bench::Ntp(arguments) => {
             with_test_program("ntp", &package::binary()?, &arguments.arguments)

@@ -43,7 +43,7 @@ use crate::{
 /// Guests at a time.
 const AT_A_TIME: usize = 2;
 /// How long a guest may take on the host's clock.
-const LIMIT: Duration = Duration::from_secs(420);
+const LIMIT: Duration = Duration::from_secs(1_200);
 /// Modules that the tests need, where they are modules.
 const MODULES: [&str; 16] = [
     // What libcrc32c looks for and does not name.
@@ -76,6 +76,8 @@ const PULSE: &str = "pps";
 const HARDWARE: &str = "hardware";
 /// What the guest with pairs of network cards that are joined is called: virtual time, one clock at both ends.
 pub(crate) const CARDS: &str = "cards";
+/// What the guest is called that has the newest kernel and a card: it is told by ethtool's netlink messages what to stamp.
+const NETLINK: &str = "nic";
 /// Their models, as QEMU calls them.
 const MODELS: [&str; 3] = ["virtio-net-pci", "e1000e", "igb"];
 /// Their kernel.
@@ -90,6 +92,8 @@ pub(crate) struct Ready {
     kernels: Vec<(Series, Kernel)>,
     /// With a driver of the network card with a clock that QEMU has.
     card: Option<Kernel>,
+    /// The same, the newest.
+    newest_card: Option<Kernel>,
     /// Why there are not more kernels.
     pub(crate) missing: Vec<String>,
     qemu: Qemu,
@@ -121,8 +125,11 @@ pub(crate) fn prepare() -> Result<Ready> {
     let card = Kernel::get(&apt, &cache, CARD_SERIES, Build::Full)
         .inspect_err(|error| missing.push(format!("kernel with drivers: {error:#}")))
         .ok();
+    let newest_card = Kernel::get(&apt, &cache, Series::Newest, Build::Full)
+        .inspect_err(|error| missing.push(format!("newest kernel with drivers: {error:#}")))
+        .ok();
     ensure!(!kernels.is_empty(), "no kernels: {}", missing.join("; "));
-    Ok(Ready { kernels, card, missing, qemu })
+    Ok(Ready { kernels, card, newest_card, missing, qemu })
 }
 
 /// Boots guests, those named in `filter` or all, and shows what they print, each line behind the name of its kernel, to `on_line`.
@@ -149,14 +156,17 @@ pub(crate) fn run(
     let with_cards = [What::Clock, What::Pulse, What::Hardware, What::Cards];
     let card =
         ready.card.iter().flat_map(|kernel| with_cards.into_iter().map(move |it| (it, kernel)));
+    let newest = ready.newest_card.iter().map(|kernel| (What::Netlink, kernel));
     // The longest first.
-    let queue = Mutex::new(card.chain(series).filter(|(what, _)| wanted(what.name())));
+    let queue =
+        Mutex::new(card.chain(series).chain(newest).filter(|(what, _)| wanted(what.name())));
     let work = || -> Result<()> {
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
             match next {
                 Some((What::Kernel(series), kernel)) => lab.test_kernel(series, kernel, &facts)?,
-                Some((What::Clock, kernel)) => lab.test_card(kernel)?,
+                Some((What::Clock, kernel)) => lab.test_card(CARD, kernel)?,
+                Some((What::Netlink, kernel)) => lab.test_card(NETLINK, kernel)?,
                 Some((What::Pulse, kernel)) => lab.test_pulse(kernel)?,
                 Some((What::Cards, kernel)) => lab.test_cards(CARDS, &MODELS, kernel)?,
                 Some((What::Hardware, kernel)) => lab.test_cards(HARDWARE, &["igb"], kernel)?,
@@ -189,6 +199,7 @@ enum What {
     Pulse,
     Hardware,
     Cards,
+    Netlink,
 }
 
 impl What {
@@ -199,6 +210,7 @@ impl What {
             Self::Pulse => PULSE,
             Self::Hardware => HARDWARE,
             Self::Cards => CARDS,
+            Self::Netlink => NETLINK,
         }
     }
 }
@@ -244,14 +256,14 @@ impl Lab<'_> {
         })
     }
 
-    /// The clock of an emulated network card.
-    fn test_card(&self, kernel: &Kernel) -> Result<()> {
+    /// The clock of an emulated network card; its tests are called as the guest is.
+    fn test_card(&self, name: &str, kernel: &Kernel) -> Result<()> {
         let devices = ["-device".to_owned(), "igb,romfile=".to_owned()];
         let stop = AtomicBool::new(false);
         let job = Job {
-            name: CARD,
+            name,
             kernel,
-            tests: &["phc"],
+            tests: &[name],
             devices: &devices,
             time: Time::Virtual,
             stop: &stop,

@@ -4,6 +4,7 @@
 
 mod bill;
 mod rpm;
+mod rpm_trial;
 mod stage;
 pub(crate) mod trial;
 
@@ -106,6 +107,27 @@ fn build_again(first: &Built) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What was built for a machine weighs, as far as it is there: facts for the documents.
+pub(crate) fn sizes(machine: Machine) -> Vec<(&'static str, String)> {
+    let (version, directory) = (env!("CARGO_PKG_VERSION"), target_directory());
+    let package = directory.join("package");
+    let deb = package.join(format!("ptp-agent_{version}_{}.deb", machine.debian()));
+    let rpm = package.join(format!("ptp-agent-{version}-1.{}.rpm", machine.name()));
+    let mut facts = Vec::new();
+    if let (Ok(deb), Ok(rpm)) = (size(&deb), size(&rpm)) {
+        facts.push(("packages", format!("{deb}, {rpm}")));
+    }
+    let binary = directory.join(Target::of(machine).name).join("release/ptp-agent");
+    facts.extend(size(&binary).ok().map(|binary| ("binary", binary)));
+    facts
+}
+
+/// The RPM of the same build, beside a Debian package.
+pub(crate) fn rpm_beside(package: &Path) -> Result<PathBuf> {
+    let (version, machine) = (env!("CARGO_PKG_VERSION"), Machine::own()?);
+    Ok(package.with_file_name(format!("ptp-agent-{version}-1.{}.rpm", machine.name())))
 }
 
 fn size(file: &Path) -> Result<String> {

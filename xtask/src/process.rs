@@ -208,6 +208,13 @@ impl Command {
         self.expression.stderr_null().read().ok()
     }
 
+    /// Its exit code, and what it prints on both outputs.
+    pub(crate) fn said(&self) -> Result<(Option<i32>, String)> {
+        let output = self.expression.stderr_to_stdout().stdout_capture().unchecked().run();
+        let output = output.with_context(|| self.not_started())?;
+        Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
     fn not_started(&self) -> String {
         format!("cannot start `{}`", self.text)
     }

@@ -174,7 +174,8 @@ fn package_trial() -> Result<Outcome> {
         None => package::build()?.package,
     };
     let mut tally = Tally::default();
-    trial::run(&package, |verdict| match verdict {
+    let rpm = package::rpm_beside(&package)?;
+    trial::run(&package, &rpm, |verdict| match verdict {
         Verdict::Holds => tally.count_one(true),
         Verdict::Fails => tally.count_one(false),
         Verdict::Skipped(reason) => tally.skip(reason),

@@ -28,8 +28,12 @@ pub fn run(bytes: &[u8]) {
         }
     }
     let (start, utc) = (Time::<Mono>::ZERO, Time::from_nanos(1_800_000_000_000_000_000));
-    let asked =
-        AssociationConfig { address: PEER, poll: Poll::default(), kind: ExchangeKind::Interleaved };
+    let asked = AssociationConfig {
+        address: PEER,
+        poll: Poll::default(),
+        kind: ExchangeKind::Interleaved,
+        repeats: true,
+    };
     let client = NtpClient::new(&[asked], utc, [1; 32], start);
     let mut client = Driven::new_with(client, Commands::default());
     let mut server =

@@ -66,6 +66,7 @@ fn cook(kind: u8, input: &[u8]) -> Vec<u8> {
             mono_ns: Time::from_nanos(time),
             source: StampSource::Stack,
             doubt_ns: Duration::ZERO,
+            handed_ns: Duration::ZERO,
             manner: Manner::Plain,
         };
         let stamp = (what & 0x80 == 0).then_some(taken);

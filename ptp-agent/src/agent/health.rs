@@ -1,6 +1,8 @@
 //! The alarms of a running command: what the engine and the capture side know as facts for them, and
 //! every change in log, metrics and status; and what the service manager is told of them.
 
+use std::borrow::Cow;
+
 use ptp_common::time::{Duration, Mono, Time};
 
 use super::io::Io;
@@ -17,6 +19,7 @@ use crate::{
         snapshot,
     },
     servo::ServoState,
+    sys,
 };
 
 /// See the module's paragraph.
@@ -25,6 +28,26 @@ pub(crate) struct Health {
     alarms: Alarms,
     publication: Publication,
     manager: ServiceManager,
+    files: Files,
+}
+
+/// Whether this process can open something more, looked at once a second.
+#[derive(Debug, Default)]
+struct Files {
+    looked: Option<Time<Mono>>,
+    are_used_up: bool,
+}
+
+impl Files {
+    const BETWEEN: Duration = Duration::from_secs(1);
+
+    fn are_used_up(&mut self, now: Time<Mono>) -> bool {
+        if self.looked.is_none_or(|looked| now - looked >= Self::BETWEEN) {
+            self.looked = Some(now);
+            self.are_used_up = !sys::has_a_descriptor_left();
+        }
+        self.are_used_up
+    }
 }
 
 impl Health {
@@ -36,7 +59,8 @@ impl Health {
         now: Time<Mono>,
     ) -> Self {
         let manager = ServiceManager::from_environment();
-        Self { role, alarms: Alarms::new(role, limits, now), publication, manager }
+        let alarms = Alarms::new(role, limits, now);
+        Self { role, alarms, publication, manager, files: Files::default() }
     }
 
     /// Takes another role, with nothing wrong in it yet.
@@ -60,6 +84,11 @@ impl Health {
     /// Judges the facts, and tells what has changed: one line each. To be called by the main loop,
     /// since this is what the service manager takes as its sign of life.
     pub(crate) fn check(&mut self, now: Time<Mono>, facts: &Facts) {
+        let are_files_used_up = self.files.are_used_up(now);
+        let facts = &match are_files_used_up {
+            true => Cow::Owned(Facts { are_files_used_up, ..facts.clone() }),
+            false => Cow::Borrowed(facts),
+        };
         for change in self.alarms.update(now, facts) {
             let (alarm, detail) = (change.alarm.name(), change.detail);
             let meaning = change.alarm.summary();
@@ -138,6 +167,7 @@ pub(super) fn totals<'a>(
         totals.refused += of(Drop::RateLimited);
         totals.delays_unanswered += counters.dropped(Drop::UnansweredDelayReq)
             + counters.dropped(Drop::UnansweredPdelayReq);
+        totals.overflowed += io.counts(*port).socket_overflow + io.counts(*port).overrun;
         totals.other_address += io.counts(*port).other_address;
         totals.other_sender += io.counts(*port).other_sender;
         totals.unauthentic +=

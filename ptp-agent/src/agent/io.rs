@@ -10,6 +10,7 @@ mod desk;
 mod guard;
 pub mod hardware;
 mod interface;
+mod lane;
 mod lull;
 mod ntp;
 mod outside;
@@ -19,7 +20,7 @@ mod reach;
 mod sender;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     collections::{BTreeMap, VecDeque},
     future::{Future, pending, poll_fn},
     io,
@@ -55,17 +56,18 @@ use crate::{
     stamp::{Manner, Stamp, StampSource},
     sys::{clock::monotonic, schedule, timer::Timer},
     transport::{
-        Channel, LinkState, LinkWatch, MAX_MESSAGE, Marking, Received, Transport, TransportError,
-        TransportKind, link_state,
+        Channel, LinkState, LinkWatch, MAX_MESSAGE, Marking, Received, Shards, Transport,
+        TransportError, TransportKind, link_state,
         wire::{FarEnd, WireTap},
     },
 };
-use collected::{Lane, Outbox};
+use collected::{Handed, Outbox};
 use crowd::Crowd;
 use desk::{Found, Side};
 use guard::Guard;
 use hardware::{Card, HardwareError};
 use interface::{card, receive_any, rx_selector, tx_selector, wants_driver_stamps};
+use lane::Lanes;
 use lull::Lull;
 use reach::Standby;
 
@@ -164,7 +166,7 @@ struct Port {
     /// Around the driver, of messages that were sent in each manner.
     brackets: [Bracket; 2],
     /// Of messages that were sent together.
-    lane: Lane,
+    lanes: Lanes,
     sending: Sending,
     driver_stamps: bool,
     /// Where the card's own stamps are wanted.
@@ -200,6 +202,8 @@ pub struct Io {
     waiting_tx: VecDeque<Waiting>,
     ready: VecDeque<Delivery>,
     outbox: Outbox,
+    /// Where there are many to send to: unknown until there are.
+    shards: OnceCell<Option<Shards<Handed>>>,
     /// When a message last came.
     heard: Time<Mono>,
     drained: Time<Mono>,
@@ -277,7 +281,7 @@ impl Io {
                 }),
                 primer: Primer::new(config.prime, interface),
                 brackets: Default::default(),
-                lane: Lane::default(),
+                lanes: Lanes::default(),
                 sending: Sending::Free,
                 driver_stamps,
                 card,
@@ -301,6 +305,7 @@ impl Io {
             waiting_tx: VecDeque::new(),
             ready: VecDeque::new(),
             outbox: Outbox::default(),
+            shards: OnceCell::new(),
             heard: Time::ZERO,
             drained: Time::ZERO,
             socket_stamps: SocketStamps::default(),
@@ -502,7 +507,10 @@ impl Io {
             self.deliver(now, index, bytes, None, source);
             return;
         }
-        port.hold_back(now, source, &bytes);
+        if port.hold_back(now, source, &bytes) {
+            port.counts.overrun += 1;
+            return;
+        }
         if self.waiting_rx.len() == WAITING {
             port.counts.overrun += 1;
             port.rx.pairing.give_up();

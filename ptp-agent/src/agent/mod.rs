@@ -9,6 +9,7 @@ pub mod drive;
 mod export;
 pub(crate) mod health;
 pub mod io;
+mod local_times;
 pub mod managing;
 pub mod ntp;
 pub mod observe;
@@ -330,7 +331,9 @@ fn ntp_line(server: &str, exchange: &Exchange) -> NtpLine {
     NtpLine {
         server: server.to_owned(),
         kind: exchange.kind,
+        turn: exchange.turn,
         t1_mono_ns: exchange.t1.time.as_nanos(),
+        handed_ns: exchange.t1.handed.as_nanos(),
         t2_ns: exchange.t2.as_nanos(),
         t3_ns: exchange.t3.as_nanos(),
         t4_mono_ns: exchange.t4.time.as_nanos(),

@@ -3,6 +3,8 @@
 
 mod apart;
 mod host;
+mod managed;
+mod links;
 mod pulse;
 mod roles;
 mod servers;
@@ -18,7 +20,8 @@ use super::{
     drive::{Drive, Host, Occasion},
     health::Health,
     io::{Io, PulseIo, pulse::Opened},
-    managing::{Managing, Monitoring, Rest, phc_index},
+    managing::{Managing, Monitoring, phc_index},
+    local_times::LocalTimes,
     partners::{Partner, Resolver},
     seed,
     services::Services,
@@ -30,7 +33,7 @@ use crate::{
     clock::{ClockError, followed::Followed, policy::Limits},
     engine::{
         Command, Commands, Context, DelayMechanism, Monotonic, PortIndex, PortState, ReadClock,
-        config::{AsCapable, PulseConfig, Rules},
+        config::{AsCapable, LinkDelayService, PulseConfig, Rules},
         contention::Contention,
         discipline::{Discipline, Event, Policy},
         ntp::NtpConfig,
@@ -49,8 +52,10 @@ use crate::{
     synce::SyncE,
     sys::clock::{host_reading, monotonic, realtime_minus_monotonic, tai_offset_seconds},
     transport::{TransportKind, interface_addresses, interface_mac},
+    zones::ZoneName,
 };
 use apart::Apart;
+pub use links::LinkSettings;
 pub use pulse::PulseRun;
 pub use servers::NamedServer;
 use servers::Servers;
@@ -89,6 +94,8 @@ pub struct PortSettings {
     pub delay_mechanism: Option<DelayMechanism>,
     /// Which roles it may take.
     pub part: PortPart,
+    /// In whose name its link is measured.
+    pub link_delay: Option<LinkDelayService>,
 }
 
 /// What `run` is told.
@@ -103,6 +110,8 @@ pub struct RunConfig {
     pub delay_mechanism: DelayMechanism,
     /// Where the clock may serve as well: how. Identity, domain and ports are filled in.
     pub contention: Option<Contention>,
+    /// Where it may serve: the zones whose local time it announces while it is the grandmaster.
+    pub time_zones: Vec<ZoneName>,
     /// What is other on some interfaces.
     pub ports: BTreeMap<String, PortSettings>,
     /// As for [`PortConfig::sync_receipt_timeout`].
@@ -117,6 +126,8 @@ pub struct RunConfig {
     pub rules: Rules,
     /// As for [`PortConfig::as_capable`].
     pub as_capable: Option<AsCapable>,
+    /// How links are measured.
+    pub links: LinkSettings,
     /// Whom it asks for time by unicast; nobody in it: multicast is followed.
     pub partners: Vec<Partner>,
     /// And for what.
@@ -145,6 +156,8 @@ pub struct RunConfig {
     pub assume_two_step: bool,
     /// As for [`ReceiverConfig::acceptable`].
     pub acceptable_masters: Vec<Acceptable>,
+    /// As for [`ReceiverConfig::max_clock_class`].
+    pub max_clock_class: u8,
     /// As for [`ReceiverConfig::witness_domains`].
     pub witness_domains: Vec<u8>,
     /// As for [`ReceiverConfig::on_disagreement`].
@@ -176,6 +189,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         host_clock_offset,
         delay_mechanism,
         contention,
+        time_zones,
         ports: port_settings,
         sync_receipt_timeout,
         local_priority,
@@ -183,6 +197,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         sdo_id,
         rules,
         as_capable,
+        links,
         partners,
         unicast,
         hybrid,
@@ -197,6 +212,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         limits,
         assume_two_step,
         acceptable_masters,
+        max_clock_class,
         witness_domains,
         on_disagreement,
         ntp,
@@ -211,6 +227,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     let mut ending = Ending::new(common.duration, reload.as_ref())?;
     let publication = Publication::default();
     let services = Services::start(common.serving.clone(), &publication, monotonic());
+    let local_times = LocalTimes::open(&time_zones)?;
     let mut io = Io::open(common.io.clone())?;
     if let Some(pulses) = pulses {
         tracing::info!(source = %pulses.source(), "taking pulses");
@@ -239,7 +256,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
                 let own = port_settings.get(io.interface(*port)).copied().unwrap_or_default();
                 let serving = contention.as_ref().map(|contention| &contention.transmitter);
                 let default = PortConfig::default();
-                PortConfig {
+                let port = PortConfig {
                     delay_mechanism: own.delay_mechanism.unwrap_or(delay_mechanism),
                     delay_asymmetry,
                     assume_two_step,
@@ -258,11 +275,13 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
                     log_announce_interval: serving
                         .map_or(log_announce_interval, |serving| serving.log_announce_interval),
                     ..default
-                }
+                };
+                links.on(own.link_delay, port)
             })
             .collect(),
         contention,
         acceptable: acceptable_masters,
+        max_clock_class,
         witness_domains,
         on_disagreement,
         ntp: ntp.map(|ntp| NtpConfig { utc: start.at_offset(host_utc), ..ntp }),
@@ -371,6 +390,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         steps: 0,
         last: None,
         apart: Apart::default(),
+        capable: links::Told::default(),
         log_ptp4l,
         host_clock_offset,
         host_name: host_name(),
@@ -383,6 +403,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         limits: common.limits,
         servers,
         synce: SyncE::open(&common.io.interfaces, start),
+        local_times,
     };
     let resolver = match partners.is_empty() {
         true => None,
@@ -454,36 +475,6 @@ struct Around {
     resolver: Option<Resolver>,
 }
 
-impl Around {
-    /// Does what has been set by management.
-    fn manage(&mut self, runner: &mut Runner, now: Time<Mono>) {
-        let managing = &mut self.teller.managing;
-        managing.look(now, &runner.io, runner.engine.instance_mut());
-        for each in managing.carry_out(now, &mut runner.io, runner.engine.instance_mut()) {
-            match each {
-                // Done already.
-                Rest::Latencies { .. } => {}
-                Rest::Enable(port, is_enabled) => {
-                    runner.with(now, &self.clock, |client, cx| {
-                        client.enable_port(cx, port, is_enabled);
-                    });
-                }
-                Rest::Threshold(port, threshold) => {
-                    runner.engine.set_neighbor_threshold(port, threshold);
-                }
-                Rest::PdelayInterval(port, log) => {
-                    runner.with(now, &self.clock, |client, cx| {
-                        client.set_log_pdelay_req_interval(cx, port, log);
-                    });
-                }
-                Rest::Asymmetry(port, asymmetry) => {
-                    runner.engine.set_port_delay_asymmetry(port, asymmetry);
-                }
-            }
-        }
-    }
-}
-
 impl Host<Discipline<Followed>> for Around {
     fn clock(&self) -> &dyn ReadClock {
         &self.clock
@@ -551,6 +542,7 @@ impl Host<Discipline<Followed>> for Around {
         if let Some(servers) = &mut self.teller.servers {
             runner.hand(|engine, out| servers.look(engine, now, out));
         }
+        roles::announce_local_times(&mut self.teller.local_times, &mut runner.engine, now);
         self.teller.is_stepped_elsewhere = steer::keep(&mut runner.engine, now, accuracy)?;
         self.teller.housekeep(runner)
     }
@@ -568,6 +560,7 @@ impl Host<Discipline<Followed>> for Around {
             limits,
             exporting,
             on_disagreement,
+            time_zones,
             ..
         } = config;
         runner.io.set_latencies(common.io.ingress_latency, common.io.egress_latency);
@@ -584,6 +577,7 @@ impl Host<Discipline<Followed>> for Around {
         }
         teller.grandmaster_accuracy = config.grandmaster_accuracy;
         teller.limits = common.limits;
+        teller.local_times.change(&time_zones);
         teller.health.set_limits(common.limits);
         teller.services.change(common.serving, monotonic());
         teller.exports.change(exporting, limits, monotonic());

@@ -24,6 +24,7 @@ use super::{
     health::{self, Health},
     io::Io,
     managing::{Managing, Monitoring, Rest},
+    local_times::LocalTimes,
     ntp::{self, NtpServing, over_ptp::OverPtp},
     seed,
     services::Services,
@@ -50,7 +51,6 @@ use crate::{
     sys::clock::{host_reading, monotonic},
     zones::ZoneName,
 };
-use zones::LocalTimes;
 
 /// Which time is served.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -8,8 +8,10 @@ use super::{
     args::{Delay, FollowArgs, ObserveArgs, PortArgs, ServeArgs, ServeClock, TapArgs},
     clock::RunClock,
     config::{Config, ConfigError},
+    links,
     management,
     ntp::{Asking, Follow},
+    roles::time_zones,
     unicast::service,
 };
 use crate::publish::Format;
@@ -34,7 +36,6 @@ use crate::{
     servo::{Options, Purpose, Servo, choice},
     stamp::StampSource,
     transport::{TransportKind, nts::TrustError},
-    zones,
 };
 
 /// What stands between the command line and a working command.
@@ -74,6 +75,8 @@ pub(super) enum UsageError {
     OnlyAuto(&'static str),
     #[error("profile {0}: {1}")]
     AgainstProfile(&'static str, String),
+    #[error("{0} is measured end to end: the common service measures links, with delay p2p")]
+    CommonServiceEndToEnd(String),
     #[error("--port names {0}, which is none of the interfaces")]
     NoSuchPort(String),
     #[error("{0} cannot be asked by {1}")]
@@ -315,6 +318,14 @@ pub(super) fn run_config(
     let knowledge = args.knowledge.or(&section);
     let is_negotiating = args.unicast.is_negotiating(&section);
     let roles = args.roles.or(&section, &common.io.interfaces, is_negotiating)?;
+    let ports = common
+        .io
+        .interfaces
+        .iter()
+        .map(|name| (name.as_str(), roles.ports.get(name).copied().unwrap_or_default()));
+    let ports: Vec<_> = ports.collect();
+    let is_auto = roles.contention.is_some();
+    let links = links::settings(&section, &profile, is_auto, delay_mechanism, &ports)?;
     let log_intervals = match is_negotiating {
         true => args.roles.log_intervals(&section),
         false => profile.log_intervals,
@@ -414,11 +425,13 @@ pub(super) fn run_config(
         sdo_id: profile.sdo_id,
         rules: profile.rules,
         as_capable: roles.as_capable,
+        links,
         log_intervals,
         partners: unicast.partners,
         unicast: unicast.client,
         hybrid: unicast.hybrid,
         contention: roles.contention,
+        time_zones: roles.time_zones,
         ports: roles.ports,
         sync_receipt_timeout: roles.sync_receipt_timeout,
         strategy: args.strategy.or(section.strategy).unwrap_or_default(),
@@ -434,6 +447,7 @@ pub(super) fn run_config(
         limits,
         assume_two_step: section.assume_two_step.unwrap_or(false),
         acceptable_masters: section.acceptable_masters.unwrap_or_default(),
+        max_clock_class: section.max_clock_class.unwrap_or(u8::MAX),
         witness_domains,
         on_disagreement: args.on_disagreement.or(section.on_disagreement).unwrap_or_default(),
         ntp,
@@ -508,14 +522,7 @@ pub(super) fn serve_config(
         let text = "off, and with --answer-for nobody else answers".to_owned();
         return Err(UsageError::OutOfRange("--kernel-answers", text));
     }
-    let time_zones = match args.time_zone.is_empty() {
-        true => section.time_zone.unwrap_or_default(),
-        false => args.time_zone,
-    };
-    if time_zones.len() > zones::MOST {
-        let too_many = format!("{}, at most {}", time_zones.len(), zones::MOST);
-        return Err(UsageError::OutOfRange("--time-zone", too_many));
-    }
+    let time_zones = time_zones(&args.time_zone, section.time_zone.as_deref())?;
     Ok(ServeConfig {
         common,
         ntp,

@@ -7,6 +7,7 @@ mod config;
 mod documents;
 mod import;
 mod knowledge;
+mod links;
 mod log;
 mod management;
 mod marking;

@@ -270,7 +270,7 @@ impl NtpArgs {
         }
         let servers = peers
             .iter()
-            .map(|peer| AssociationConfig { address: peer.address, poll, kind })
+            .map(|peer| AssociationConfig { address: peer.address, poll, kind, repeats: true })
             .collect();
         let part = match follow {
             Follow::Ptp | Follow::Pps => NtpPart::Witness,

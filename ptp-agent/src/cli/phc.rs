@@ -261,6 +261,11 @@ fn nic(interface: &str, before: Option<hwtstamp::Config>) -> anyhow::Result<Valu
     let told = |config: Option<hwtstamp::Config>| {
         config.map(|config| json!({ "tx": config.tx(), "rx": config.rx() }))
     };
+    let (now, way) = hwtstamp::told(interface).ok().unzip();
+    let clock = match way {
+        Some(hwtstamp::Way::Netlink(clock)) => clock,
+        _ => None,
+    };
     Ok(json!({
         "event": "nic",
         "interface": interface,
@@ -273,7 +278,11 @@ fn nic(interface: &str, before: Option<hwtstamp::Config>) -> anyhow::Result<Valu
         "tx_types": offered.tx_names(),
         "rx_filters": offered.rx_names(),
         "before": told(before),
-        "now": told(hwtstamp::configuration(interface).ok()),
+        "now": told(now),
+        "asked_by": way.map(|way| way.name()),
+        "stamped_by": clock.map(|clock| {
+            json!({ "device": format!("/dev/ptp{}", clock.index), "qualifier": clock.qualifier })
+        }),
     }))
 }
 

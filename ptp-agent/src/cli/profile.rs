@@ -31,6 +31,10 @@ pub(super) enum ProfileName {
     #[value(name = "gptp")]
     #[serde(rename = "gptp")]
     Gptp,
+    /// IEEE 802.1AS as vehicles have it: roles are fixed, and nobody announces himself.
+    #[value(name = "automotive")]
+    #[serde(rename = "automotive")]
+    Automotive,
     /// AES67: audio over IP.
     #[value(name = "aes67")]
     #[serde(rename = "aes67")]
@@ -146,6 +150,13 @@ impl ProfileName {
                     allowed_lost_responses: ALLOWED_LOST_RESPONSES,
                 }),
                 ..ANNEX_I
+            },
+            Self::Automotive => Profile {
+                name: "automotive",
+                rules: Rules::Automotive,
+                // A link there is good: nothing waits until it has been measured.
+                as_capable: None,
+                ..Self::Gptp.profile()
             },
             // The media profile of its annex A; messages of clocks are expedited (6.2).
             Self::Aes67 => Profile {
@@ -271,12 +282,21 @@ impl Profile {
             let nanos = asked.neighbor_prop_delay_threshold.as_nanos();
             text += &format!("neighbor-prop-delay-threshold = {nanos}\n");
         }
-        if self.rules.are_gptp() {
+        if self.rules.are_static() {
+            text += &format!(
+                "oper-log-sync-interval = 0\noper-log-pdelay-req-interval = 0\n\
+                 # sdoId 0x{:03x}, all messages to the group that bridges do not forward\n\
+                 # nobody announces himself: who sends Sync is followed; of several ports all but one are named transmitters\n\
+                 # a link is asCapable from the start; once locked, the neighbour is asked for these intervals\n",
+                self.sdo_id
+            );
+        } else if self.rules.are_gptp() {
             let ([one, several], lost) = (self.priorities, ALLOWED_LOST_RESPONSES);
             text += &format!(
                 "# sdoId 0x{:03x}, all messages to the group that bridges do not forward, an Announce counts at once\n\
                  # priority1 {one}, with several ports {several}; offsetScaledLogVariance 0x{:04x}\n\
-                 # asCapable is lost after {lost} unanswered requests\n",
+                 # asCapable is lost after {lost} unanswered requests\n\
+                 # with several ports a relay: the grandmaster's origin timestamp and its rate are passed on\n",
                 self.sdo_id, self.variance
             );
         }

@@ -14,12 +14,13 @@ use super::{
 use crate::{
     agent::run::PortSettings,
     engine::{
-        config::AsCapable,
-        contention::{BeforeLock, Contention, PathTrace},
+        config::{AsCapable, LinkDelayService},
+        contention::{BeforeLock, Contention, PathTrace, RelayTime},
         receiver::PortPart,
         transmitter::TransmitterConfig,
     },
     transport::TransportKind,
+    zones::{self, ZoneName},
 };
 use ptp_common::wire::ClockIdentity;
 
@@ -45,8 +46,8 @@ pub(super) struct RoleArgs {
     /// contradicts it is refused.
     #[arg(long, value_name = "NAME")]
     pub(super) profile: Option<ProfileName>,
-    /// Of one interface something else: udp4, udp6 or l2; e2e, p2p or auto; transmitter or receiver, where it may take
-    /// that role alone. Several are allowed.
+    /// Of one interface something else: udp4, udp6 or l2; e2e, p2p or auto; cmlds, where its link is measured in the name of
+    /// the common service; transmitter or receiver, where it may take that role alone. Several are allowed.
     #[arg(long, value_name = "IFACE=WORD[,WORD]")]
     pub(super) port: Vec<PortOption>,
     /// With --role auto or --unicast: interval of Sync, log2 s (default 0).
@@ -67,6 +68,11 @@ pub(super) struct RoleArgs {
     /// With --role auto: clockClass (default 248, a clock without reference); from 1 to 127 it never follows.
     #[arg(long)]
     pub(super) clock_class: Option<u8>,
+    /// With --role auto: while it is the grandmaster, announce local time of these zones, as in Europe/Berlin, with its
+    /// next jump (16.3); at most four. Clients show it, and follow it with no clock. From the system's database, which is
+    /// read again at SIGHUP.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub(super) time_zone: Vec<ZoneName>,
 }
 
 /// `--port`.
@@ -90,13 +96,15 @@ impl FromStr for PortOption {
                 settings.transport = Some(transport);
             } else if let Ok(delay) = <Delay as ValueEnum>::from_str(word, false) {
                 settings.delay_mechanism = Some(delay.mechanism());
+            } else if word == "cmlds" {
+                settings.link_delay = Some(LinkDelayService::Common);
             } else {
                 settings.part = match word {
                     "transmitter" => PortPart::Transmitter,
                     "receiver" => PortPart::Receiver,
                     _ => {
                         return Err(format!(
-                            "{word:?} is none of udp4, udp6, l2, e2e, p2p, auto, transmitter, receiver"
+                            "{word:?} is none of udp4, udp6, l2, e2e, p2p, auto, cmlds, transmitter, receiver"
                         ));
                     }
                 };
@@ -124,6 +132,21 @@ pub(super) struct Roles {
     pub(super) local_priority: Option<u8>,
     /// Of all links.
     pub(super) as_capable: Option<AsCapable>,
+    /// What local times are announced.
+    pub(super) time_zones: Vec<ZoneName>,
+}
+
+/// Zones of the command line, or else of the file; as many as are announced.
+pub(super) fn time_zones(
+    given: &[ZoneName],
+    of_file: Option<&[ZoneName]>,
+) -> Result<Vec<ZoneName>, UsageError> {
+    let names = if given.is_empty() { of_file.unwrap_or_default() } else { given };
+    if names.len() > zones::MOST {
+        let too_many = format!("{}, at most {}", names.len(), zones::MOST);
+        return Err(UsageError::OutOfRange("--time-zone", too_many));
+    }
+    Ok(names.to_vec())
 }
 
 impl RoleArgs {
@@ -186,6 +209,7 @@ impl RoleArgs {
             ("--priority1", self.priority1.is_some()),
             ("--priority2", self.priority2.is_some()),
             ("--clock-class", self.clock_class.is_some()),
+            ("--time-zone", !self.time_zone.is_empty()),
         ];
         // Who negotiates asks for the intervals.
         let of_serving = of_serving.into_iter().skip(if is_negotiating { 3 } else { 0 });
@@ -230,10 +254,14 @@ impl RoleArgs {
                 _ => BeforeLock::Silent,
             },
             holdover: profile.holdover,
+            relay: section.relay.unwrap_or(RelayTime::Clock),
             local_priority,
             ..Contention::new(transmitter)
         });
+        // What the file says of serving is for whoever serves.
+        let of_file = section.time_zone.as_deref().filter(|_| is_auto);
         Ok(Roles {
+            time_zones: time_zones(&self.time_zone, of_file)?,
             contention,
             ports,
             sync_receipt_timeout: section

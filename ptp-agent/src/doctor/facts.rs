@@ -12,6 +12,7 @@ use crate::{
     sys::{
         clock::KernelClock,
         ethtool::{Driver, Moderation, Timestamping},
+        pps::Edge,
     },
     transparent::flowtables::Flows,
     transport::TransportKind,
@@ -36,12 +37,34 @@ pub(super) struct Facts {
     pub firewall: Firewall,
     /// Agents that run in this network namespace and tell of themselves.
     pub agents: Vec<Agent>,
+    /// Sources of pulses per second.
+    pub pulses: Vec<Pulse>,
     /// The interfaces that were asked about.
     pub interfaces: Vec<Interface>,
     /// The bridge that was to be watched.
     pub bridge: Option<Watched>,
     /// The kernel's DPLLs, or why they are not known; `None` where nobody asked.
     pub dplls: Option<Result<Vec<DpllStatus>, String>>,
+}
+
+/// A source of pulses.
+#[derive(Clone, Debug)]
+pub(super) struct Pulse {
+    /// As /dev/pps0.
+    pub device: String,
+    /// What the kernel calls the source.
+    pub source: String,
+    /// Whether it pulses, or why that is not known.
+    pub seen: Result<PulseSeen, String>,
+}
+
+/// What was seen of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PulseSeen {
+    /// An edge came.
+    pub came: bool,
+    /// The edge that it stamps.
+    pub edge: Edge,
 }
 
 /// The packet filter.

@@ -1,6 +1,7 @@
 //! linuxptp's configuration files in the agent's terms: every option is translated, or told with its
 //! line and the reason why there is no key for it. Sans-I/O: text in, a table and notes out.
 
+mod links;
 mod newer;
 mod options;
 mod parse;
@@ -299,6 +300,10 @@ impl File {
             Some((_, mechanism)) if mechanism == "Auto" => {
                 drop(run.insert("delay".into(), "auto".into()))
             }
+            Some((_, mechanism)) if mechanism == "COMMON_P2P" => {
+                run.insert("delay".into(), "p2p".into());
+                run.insert("link-delay".into(), "common".into());
+            }
             Some((line, mechanism)) => {
                 let why = "the delay mechanism is e2e, p2p or auto";
                 self.without(line, "delay_mechanism", mechanism, why);
@@ -321,6 +326,8 @@ impl File {
         self.unicast(&mut run, &mut serve);
         self.algorithm(&mut run);
         self.profile(&table, &mut run, role);
+        let is_p2p = run.get("delay").and_then(Toml::as_str) == Some("p2p");
+        self.links(&mut run, is_p2p);
         if is_either {
             self.either_role(&mut run, &serve);
         }

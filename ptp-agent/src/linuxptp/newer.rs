@@ -31,7 +31,8 @@ impl File {
             self.without(*line, "clock_type", kind, why);
         }
         if masters.iter().all(|master| *master) && !masters.is_empty() && !is_client {
-            return (Role::Serve, false);
+            // `serve` has no profile, and a clock of either role may be a transmitter on all of its ports.
+            return if self.is_automotive() { (Role::Run, true) } else { (Role::Serve, false) };
         }
         let is_boundary = kind.is_some_and(|(_, kind)| kind == "BC") || self.ports.len() > 1;
         (Role::Run, is_boundary && !is_client && is_capable)
@@ -128,7 +129,11 @@ impl File {
             };
             match why {
                 Some(why) => self.without(line, "transportSpecific", value, why),
-                None => drop(run.insert("profile".into(), "gptp".into())),
+                None => {
+                    let name = if self.is_automotive() { "automotive" } else { "gptp" };
+                    run.insert("profile".into(), name.into());
+                    self.when_locked(run);
+                }
             }
         } else if let Some((line, name)) = comparison {
             let is_asking = run.contains_key("unicast");
@@ -153,7 +158,9 @@ impl File {
             }
         }
         self.local_priority(run, is_telecom);
-        if let Some((line, nanos)) = self.integer("neighborPropDelayThresh") {
+        if let Some((line, nanos)) = self.integer("neighborPropDelayThresh")
+            && run.get("profile").and_then(Toml::as_str) != Some("automotive")
+        {
             if nanos >= LEAST_THRESHOLD {
                 run.insert("neighbor-prop-delay-threshold".into(), nanos.into());
             } else {
@@ -209,6 +216,7 @@ impl File {
         for (option, key) in [
             ("syncReceiptTimeout", "sync-receipt-timeout"),
             ("maxStepsRemoved", "max-steps-removed"),
+            ("clock_class_threshold", "max-clock-class"),
         ] {
             if let Some((_, value)) = self.integer(option) {
                 run.insert(key.into(), value.into());

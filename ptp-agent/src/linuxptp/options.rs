@@ -50,7 +50,8 @@ const CARD: &str = "the agent stamps in the kernel and does not configure the ca
 const SERVICE: &str = "the log goes to standard error, from where the service manager takes it";
 const DESCRIPTION: &str = "a clock description is not told";
 const POWER: &str = "the power profile's TLV is shown where it is received, and not sent";
-const CMLDS: &str = "the links of a host have one delay for all domains, without a service beside";
+const CMLDS: &str =
+    "links have one delay for all domains, and `[run] link-delay = \"common\"` is the service";
 
 const fn port(name: &'static str, kind: Kind, default: &'static str, fate: Fate) -> Known {
     Known { name, kind, default, of_ports: true, fate }
@@ -80,42 +81,47 @@ const KNOWN: &[Known] = &[
         Translated("`[serve]` and `[run] log-announce-interval`"),
     ),
     port("logSyncInterval", LOG, "0", Translated("`[serve]` and `[run] log-sync-interval`")),
-    port(
-        "operLogSyncInterval",
-        LOG,
-        "0",
-        Missing("no other rate is asked for once the clock is locked"),
-    ),
+    port("operLogSyncInterval", LOG, "0", Translated("`[run] oper-log-sync-interval`")),
     port(
         "logMinDelayReqInterval",
         LOG,
         "0",
         Translated("`[serve]` and `[run] log-min-delay-req-interval`"),
     ),
-    port("logMinPdelayReqInterval", LOG, "0", Missing("a Pdelay_Req is sent once a second")),
+    port("logMinPdelayReqInterval", LOG, "0", Translated("`[run] log-min-pdelay-req-interval`")),
+    port("operLogPdelayReqInterval", LOG, "0", Translated("`[run] oper-log-pdelay-req-interval`")),
     port(
-        "operLogPdelayReqInterval",
-        LOG,
+        "inhibit_delay_req",
+        FLAG,
         "0",
-        Missing("no other rate is asked for once the clock is locked"),
+        Missing("links are measured in every role; `observe` never transmits"),
     ),
-    port("inhibit_delay_req", FLAG, "0", Missing("`observe` is the command that never transmits")),
     port(
         "inhibit_announce",
         FLAG,
         "0",
-        Missing("the static roles of the automotive profile are not there"),
+        Translated("with transportSpecific 1: `[run] profile = \"automotive\"`"),
     ),
     port("announceReceiptTimeout", Integer(2, 255), "3", Missing("it is always 3")),
     port("syncReceiptTimeout", BYTE, "0", Translated("`[run] sync-receipt-timeout`")),
-    port("transportSpecific", Integer(0, 0xff), "0", Translated("1: `[run] profile = \"gptp\"`")),
+    port(
+        "transportSpecific",
+        Integer(0, 0xff),
+        "0",
+        Translated("1: `[run] profile = \"gptp\"`, or automotive"),
+    ),
     port(
         "ignore_transport_specific",
         FLAG,
         "0",
         Missing("messages of other profiles are counted and dropped"),
     ),
-    port("ignore_source_id", FLAG, "0", Missing("Sync is accepted from the parent only")),
+    port(
+        "ignore_source_id",
+        FLAG,
+        "0",
+        Needless("with profile automotive whoever sends Sync is followed, one at a time"),
+    ),
     port("path_trace_enabled", FLAG, "0", Translated("`[run] path-trace`")),
     port("follow_up_info", FLAG, "0", Needless("profile gptp has it, and others skip it")),
     port("fault_reset_interval", Text, "4", Needless("no port becomes faulty")),
@@ -174,9 +180,7 @@ const KNOWN: &[Known] = &[
         "asCapable",
         Word(&["auto", "true"]),
         "auto",
-        Missing(
-            "with profile gptp it is measured, elsewhere a link is capable unless a threshold is set",
-        ),
+        Translated("true: with profile automotive; with gptp it is measured"),
     ),
     port(
         "allowedLostResponses",
@@ -188,7 +192,9 @@ const KNOWN: &[Known] = &[
         "BMCA",
         Word(&["ptp", "noop"]),
         "ptp",
-        Missing("`run` (receiver) and `serve` are the static roles"),
+        Translated(
+            "noop: `[run] profile = \"automotive\"`; `run` and `serve` are static roles too",
+        ),
     ),
     port(
         "tsproc_mode",
@@ -400,19 +406,19 @@ const KNOWN: &[Known] = &[
         "msg_interval_request",
         FLAG,
         "0",
-        Missing("requests of neighbours are answered with profile gptp, and none is sent"),
+        Translated("`[run] oper-log-sync-interval`, with profiles gptp and automotive"),
     ),
     global(
         "servo_num_offset_values",
         Integer(0, i32::MAX as i64),
         "10",
-        Missing("it is for msg_interval_request, which is not sent"),
+        Needless("a locked clock asks for other intervals"),
     ),
     global(
         "servo_offset_threshold",
         Integer(0, i32::MAX as i64),
         "0",
-        Missing("`offset-threshold` is the alarm's"),
+        Missing("a locked clock asks for other intervals; `offset-threshold` is the alarm's"),
     ),
     global("slave_event_monitor", Text, "", Translated("`[run] slave-event-monitor`")),
     global("write_phase_mode", FLAG, "0", Missing("clocks are steered by frequency")),
@@ -442,14 +448,7 @@ const KNOWN: &[Known] = &[
     port("cmlds.domainNumber", Integer(0, 255), "0", Needless(CMLDS)),
     port("cmlds.majorSdoId", Integer(0, 15), "2", Needless(CMLDS)),
     port("cmlds.port", Integer(0, 65_535), "0", Needless(CMLDS)),
-    global(
-        "clock_class_threshold",
-        Integer(6, 255),
-        "248",
-        Missing(
-            "whoever is best is followed, whatever its class; `acceptable-masters` names those who may be",
-        ),
-    ),
+    global("clock_class_threshold", Integer(6, 255), "248", Translated("`[run] max-clock-class`")),
     global("user", Text, "", Missing("the service manager starts it as another user")),
 ];
 

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use crate::engine::ntp::ExchangeKind;
+use crate::engine::ntp::{ExchangeKind, Turn};
 pub use ptp_trace::readings::HostLine;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -66,8 +66,12 @@ pub struct NtpLine {
     pub server: String,
     /// What its transmit time is worth.
     pub kind: ExchangeKind,
+    /// Which of two that follow each other at once it is.
+    pub turn: Turn,
     /// T1.
     pub t1_mono_ns: i64,
+    /// How long before T1 the clock was read to send the request.
+    pub handed_ns: i64,
     /// T2.
     pub t2_ns: i64,
     /// T3.

@@ -11,6 +11,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use extras::{AlternateTime, AnnouncedExtras, PowerStatus, ZoneDatabase};
+pub use link::{Gptp, LinkStatus};
 pub use management::ManagementStatus;
 pub use pulse::{NmeaLine, PhcRelation, Pulse};
 pub use sources::{NtpServed, NtpServer, NtsStatus, ServerStatus, SourceStatus, SourcesStatus};
@@ -162,6 +163,9 @@ pub struct Snapshot {
     /// What else is announced: by the grandmaster that is followed, or by this one.
     #[serde(flatten, skip_serializing_if = "is_absent")]
     pub extras: AnnouncedExtras,
+    /// With IEEE 802.1AS: what is known of the grandmaster's time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gptp: Option<Gptp>,
     /// Where alternate times are from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_zone_database: Option<ZoneDatabase>,
@@ -400,6 +404,9 @@ pub struct Port {
     /// `asCapable`, where anybody asks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub as_capable: Option<bool>,
+    /// What else is known of the link.
+    #[serde(flatten, skip_serializing_if = "is_absent")]
+    pub link: LinkStatus,
     /// Who answers, of a server: `null` where nobody but the agent could.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub answers: Option<Option<Answering>>,
@@ -568,6 +575,7 @@ pub struct Residence {
 }
 
 mod extras;
+mod link;
 mod management;
 mod pulse;
 mod sources;

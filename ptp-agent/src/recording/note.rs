@@ -17,7 +17,7 @@ use super::{
 use crate::{
     engine::{
         DelayMechanism, PortIndex,
-        config::{AsCapable, Rules},
+        config::{AsCapable, LinkDelayService, LockedIntervals, Rules},
         csptp::ServerConfig,
         discipline::Policy,
         receiver::{Acceptable, PortConfig, ReceiverConfig},
@@ -129,6 +129,9 @@ pub struct RecordedStamp {
     /// [`Stamp::doubt`], where there is any.
     #[serde(default, skip_serializing_if = "is_zero", with = "exact::span")]
     pub doubt_ns: Duration,
+    /// [`Stamp::handed`], where it is known.
+    #[serde(default, skip_serializing_if = "is_zero", with = "exact::span")]
+    pub handed_ns: Duration,
     /// [`Stamp::manner`], where it is not plain.
     #[serde(default, skip_serializing_if = "is_plain")]
     pub manner: Manner,
@@ -151,14 +154,14 @@ fn is_zero(duration: &Duration) -> bool {
 }
 
 impl From<Stamp> for RecordedStamp {
-    fn from(Stamp { time, source, doubt, manner, late: _, packet: _ }: Stamp) -> Self {
-        Self { mono_ns: time, source, doubt_ns: doubt, manner }
+    fn from(Stamp { time, source, doubt, handed, manner, late: _, packet: _ }: Stamp) -> Self {
+        Self { mono_ns: time, source, doubt_ns: doubt, handed_ns: handed, manner }
     }
 }
 
 impl From<RecordedStamp> for Stamp {
-    fn from(RecordedStamp { mono_ns, source, doubt_ns, manner }: RecordedStamp) -> Self {
-        Self { doubt: doubt_ns, manner, ..Self::new(mono_ns, source) }
+    fn from(RecordedStamp { mono_ns, source, doubt_ns, handed_ns, manner }: RecordedStamp) -> Self {
+        Self { doubt: doubt_ns, handed: handed_ns, manner, ..Self::new(mono_ns, source) }
     }
 }
 
@@ -204,6 +207,9 @@ pub struct Start {
     /// Who may be followed, where not everybody may.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub acceptable: Vec<Acceptable>,
+    /// Up to which class grandmasters may be followed, where not of any.
+    #[serde(default = "any_class", skip_serializing_if = "is_any_class")]
+    pub max_clock_class: u8,
     /// Domains that were asked beside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub witness_domains: Vec<u8>,
@@ -263,6 +269,12 @@ pub struct PortNote {
     /// `neighborPropDelayThresh` in nanoseconds, and `allowedLostResponses`; absent where nobody asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_capable: Option<(i64, u8)>,
+    /// In whose name the link was measured.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub link_delay: LinkDelayService,
+    /// Intervals of Sync and Pdelay_Req that were asked for while the clock was locked, log2 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_locked: Option<(i8, i8)>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -299,6 +311,7 @@ impl Start {
             limits: None,
             strategy: receiver.strategy,
             acceptable: receiver.acceptable.clone(),
+            max_clock_class: receiver.max_clock_class,
             witness_domains: receiver.witness_domains.clone(),
             on_disagreement: receiver.on_disagreement,
             servers: receiver.servers.clone(),
@@ -318,6 +331,10 @@ impl Start {
                         let nanos = asked.neighbor_prop_delay_threshold.as_nanos();
                         (nanos, asked.allowed_lost_responses)
                     }),
+                    link_delay: port.link_delay,
+                    when_locked: port
+                        .when_locked
+                        .map(|asked| (asked.log_sync_interval, asked.log_pdelay_req_interval)),
                 })
                 .collect(),
             ntp: receiver.ntp.as_ref().map(NtpNote::of),
@@ -348,6 +365,7 @@ impl Start {
             minor_version: self.minor_version,
             strategy: self.strategy,
             acceptable: self.acceptable.clone(),
+            max_clock_class: self.max_clock_class,
             witness_domains: self.witness_domains.clone(),
             on_disagreement: self.on_disagreement,
             // Pulses are not recorded.
@@ -368,6 +386,11 @@ impl Start {
                     as_capable: port.as_capable.map(|(nanos, lost)| AsCapable {
                         neighbor_prop_delay_threshold: Duration::from_nanos(nanos),
                         allowed_lost_responses: lost,
+                    }),
+                    link_delay: port.link_delay,
+                    when_locked: port.when_locked.map(|(sync, pdelay_req)| LockedIntervals {
+                        log_sync_interval: sync,
+                        log_pdelay_req_interval: pdelay_req,
                     }),
                     ..PortConfig::default()
                 })
@@ -392,6 +415,15 @@ impl Start {
             None
         }
     }
+}
+
+const fn any_class() -> u8 {
+    u8::MAX
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_any_class(class: &u8) -> bool {
+    *class == u8::MAX
 }
 
 /// 16 hexadecimal digits.

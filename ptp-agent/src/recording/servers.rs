@@ -32,6 +32,9 @@ pub struct ServerNote {
     /// Whether it is asked for interleaved answers.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interleaved: bool,
+    /// Whether it is asked a second time where that is of use.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeats: bool,
 }
 
 /// What stands for an interface in the file; no interface can be called so.
@@ -47,6 +50,7 @@ impl NtpNote {
             interface: String::new(),
             poll: [server.poll.min, server.poll.max],
             interleaved: server.kind == ExchangeKind::Interleaved,
+            repeats: server.repeats,
         });
         Self {
             followed: config.part == NtpPart::Source,
@@ -60,6 +64,7 @@ impl NtpNote {
             address: server.address,
             poll: Poll::new(server.poll[0], server.poll[1]),
             kind: if server.interleaved { ExchangeKind::Interleaved } else { ExchangeKind::Basic },
+            repeats: server.repeats,
         });
         NtpConfig {
             servers: servers.collect(),

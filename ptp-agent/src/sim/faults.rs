@@ -332,6 +332,20 @@ mod tests {
         }
     }
 
+    /// A grandmaster restarts with another time in the first minute at one Sync a second: by less than the round trip, which
+    /// causality allows.
+    #[test]
+    fn step_that_is_shorter_than_the_round_trip_is_judged_in_half_a_minute() {
+        let schedule = Schedule::new(800);
+        assert!(schedule.faults[0].starts_with("restart at 45.5 s by 144960 ns"));
+        let outcome = run(&schedule);
+        assert!(outcome.is_fine(), "{outcome:?}");
+        assert!(outcome.true_s.is_some_and(|after| after <= 40.0), "{outcome:?}");
+        // Nor does a longer row before it hide the one that a step is judged by.
+        let outcome = run(&Schedule::new(1_170));
+        assert!(outcome.is_fine() && outcome.is_true(), "{outcome:?}");
+    }
+
     #[test]
     fn bound_holds_and_the_clock_recovers_after_random_faults_and_attacks() {
         let (totals, bad) = many(1, 8);

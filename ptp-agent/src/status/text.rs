@@ -101,6 +101,9 @@ pub(super) fn page(status: &Status) -> String {
     for (what, text) in status.extras.lines() {
         line(what, text);
     }
+    if let Some(gptp) = &status.gptp {
+        line("gPTP", gptp.text());
+    }
     if let Some(database) = &status.time_zone_database {
         let doubt = database.doubt.as_ref().map_or(String::new(), |doubt| format!(": {doubt}"));
         line("time zones", format!("database {}{doubt}", known(&database.version)));
@@ -137,6 +140,9 @@ pub(super) fn page(status: &Status) -> String {
                 line("port", format!("{name}: {state}"));
                 line("  received", stamps(port, "rx"));
                 line("  sent", stamps(port, "tx"));
+                if let Some(link) = port.link.text(port.as_capable) {
+                    line("  link", link);
+                }
                 if let Some(Some(answers)) = &port.answers {
                     line("  answers", answering(answers));
                 }

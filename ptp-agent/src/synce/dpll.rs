@@ -4,27 +4,14 @@
 
 use std::io;
 
-use rtnetlink::{
-    packet_core::{
-        NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-        NetlinkPayload, NetlinkSerializable, NlaBuffer, NlasIterator,
-    },
-    sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC},
+use crate::{
+    publish::snapshot::{DpllPin, DpllStatus},
+    sys::genl::{Connection, Extent, attributes, find, number},
 };
 
-use crate::publish::snapshot::{DpllPin, DpllStatus};
-
-/// Answers that are read at the most: a card has two loops and some dozens of pins.
-const MOST: usize = 64;
 /// Of devices and of pins, as many are kept.
 const KEPT: usize = 256;
-const BUFFER: usize = 64 * 1024;
 
-// linux/netlink.h and linux/genetlink.h.
-const CONTROLLER: u16 = 0x10;
-const GET_FAMILY: u8 = 3;
-const FAMILY_ID: u16 = 1;
-const FAMILY_NAME: u16 = 2;
 // linux/dpll.h.
 const DEVICE_GET: u8 = 2;
 const PIN_GET: u8 = 8;
@@ -48,103 +35,19 @@ pub enum DpllError {
     Netlink(#[from] io::Error),
 }
 
-/// A message of generic netlink.
-#[derive(Clone, Debug, PartialEq)]
-struct Generic {
-    family: u16,
-    command: u8,
-    attributes: Vec<u8>,
-}
-
-impl NetlinkSerializable for Generic {
-    fn message_type(&self) -> u16 {
-        self.family
-    }
-
-    fn buffer_len(&self) -> usize {
-        4 + self.attributes.len()
-    }
-
-    fn serialize(&self, buffer: &mut [u8]) {
-        buffer[..4].copy_from_slice(&[self.command, 1, 0, 0]);
-        buffer[4..].copy_from_slice(&self.attributes);
-    }
-}
-
-impl NetlinkDeserializable for Generic {
-    type Error = io::Error;
-
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, io::Error> {
-        let (head, attributes) =
-            payload.split_first_chunk::<4>().ok_or(io::ErrorKind::UnexpectedEof)?;
-        let attributes = attributes.to_vec();
-        Ok(Self { family: header.message_type, command: head[0], attributes })
-    }
-}
-
 /// All of them.
 ///
 /// # Errors
 /// [`DpllError`].
 pub fn read() -> Result<Vec<DpllStatus>, DpllError> {
-    let mut socket = Socket::new(NETLINK_GENERIC)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    // The kernel answers while it is asked.
-    socket.set_non_blocking(true)?;
-    let name = attribute(FAMILY_NAME, b"dpll\0");
-    let families = ask(&socket, CONTROLLER, GET_FAMILY, name, NLM_F_ACK)?;
-    let family = families.first().and_then(|answer| number(find(&answer.attributes, FAMILY_ID)?));
-    let family = family.and_then(|id| u16::try_from(id).ok()).ok_or(DpllError::NoFamily)?;
-    let devices = ask(&socket, family, DEVICE_GET, Vec::new(), NLM_F_DUMP)?;
+    let kernel = Connection::open("dpll").map_err(refused)?;
+    let ask = |command| kernel.ask(command, Vec::new(), Extent::All).map_err(refused);
     let mut devices: Vec<_> =
-        devices.iter().filter_map(|answer| device(&answer.attributes)).take(KEPT).collect();
-    for answer in ask(&socket, family, PIN_GET, Vec::new(), NLM_F_DUMP)?.iter().take(KEPT) {
-        add_pin(&mut devices, &answer.attributes);
+        ask(DEVICE_GET)?.iter().filter_map(|answer| device(answer)).take(KEPT).collect();
+    for answer in ask(PIN_GET)?.iter().take(KEPT) {
+        add_pin(&mut devices, answer);
     }
     Ok(devices)
-}
-
-fn ask(
-    socket: &Socket,
-    family: u16,
-    command: u8,
-    attributes: Vec<u8>,
-    flags: u16,
-) -> Result<Vec<Generic>, DpllError> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    let payload = NetlinkPayload::InnerMessage(Generic { family, command, attributes });
-    let mut message = NetlinkMessage::new(header, payload);
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let mut answers = Vec::new();
-    for _ in 0..MOST {
-        let mut buffer = Vec::with_capacity(BUFFER);
-        match socket.recv(&mut buffer, 0) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error.into()),
-        }
-        let mut rest = &buffer[..];
-        while !rest.is_empty() {
-            let Ok(message) = NetlinkMessage::<Generic>::deserialize(rest) else { break };
-            let length = usize::try_from(message.header.length).unwrap_or(0);
-            match message.payload {
-                NetlinkPayload::InnerMessage(answer) => answers.push(answer),
-                NetlinkPayload::Error(error) if error.code.is_some() => {
-                    return Err(refused(error.to_io()));
-                }
-                NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => return Ok(answers),
-                _ => {}
-            }
-            // To a multiple of four.
-            rest = rest.get(length.next_multiple_of(4).max(16)..).unwrap_or_default();
-        }
-    }
-    Ok(answers)
 }
 
 fn refused(error: io::Error) -> DpllError {
@@ -152,35 +55,6 @@ fn refused(error: io::Error) -> DpllError {
         io::ErrorKind::NotFound => DpllError::NoFamily,
         io::ErrorKind::PermissionDenied => DpllError::NotPermitted,
         _ => DpllError::Netlink(error),
-    }
-}
-
-/// An attribute of a request.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = 4 + value.len();
-    let head = [u16::try_from(length).unwrap_or(u16::MAX), kind].map(u16::to_ne_bytes);
-    let mut bytes = [&head.concat(), value].concat();
-    bytes.resize(length.next_multiple_of(4), 0);
-    bytes
-}
-
-/// The attributes of a message, as far as they are whole.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, Vec<u8>)> + '_ {
-    let whole = NlasIterator::new(bytes).map_while(Result::ok);
-    whole.map(|it: NlaBuffer<&[u8]>| (it.kind(), it.value().to_vec()))
-}
-
-fn find(bytes: &[u8], kind: u16) -> Option<Vec<u8>> {
-    attributes(bytes).find(|(other, _)| *other == kind).map(|(_, value)| value)
-}
-
-/// A number of two, four or eight octets.
-fn number(value: Vec<u8>) -> Option<u64> {
-    match value.len() {
-        2 => Some(u16::from_ne_bytes(value.try_into().ok()?).into()),
-        4 => Some(u32::from_ne_bytes(value.try_into().ok()?).into()),
-        8 => Some(u64::from_ne_bytes(value.try_into().ok()?)),
-        _ => None,
     }
 }
 
@@ -202,16 +76,16 @@ fn device(bytes: &[u8]) -> Option<DpllStatus> {
     let mut id = None;
     for (attribute, value) in attributes(bytes) {
         match attribute {
-            1 => id = number(value),
+            1 => id = number(&value),
             2 => dpll.module = text(&value),
-            4 => dpll.clock_id = number(value).map(|it| format!("{it:016x}")),
-            5 => mode = number(value),
-            7 => lock = number(value),
+            4 => dpll.clock_id = number(&value).map(|it| format!("{it:016x}")),
+            5 => mode = number(&value),
+            7 => lock = number(&value),
             8 => {
-                let millidegrees = number(value).and_then(|it| u32::try_from(it).ok());
+                let millidegrees = number(&value).and_then(|it| u32::try_from(it).ok());
                 dpll.temperature_c = millidegrees.map(|it| f64::from(it.cast_signed()) / 1e3);
             }
-            9 => kind = number(value),
+            9 => kind = number(&value),
             _ => {}
         }
     }
@@ -230,13 +104,13 @@ fn add_pin(devices: &mut [DpllStatus], bytes: &[u8]) {
         match attribute {
             // Of the board, the panel, the package: whichever the driver has first.
             6..=8 => label = label.or(Some(text(&value))),
-            9 => kind = number(value),
+            9 => kind = number(&value),
             18 => parents.push(value),
             _ => {}
         }
     }
     for parent in parents {
-        let value = |kind| find(&parent, kind).and_then(number);
+        let value = |kind| find(&parent, kind).and_then(|it| number(&it));
         let Some(device) = devices.iter_mut().find(|device| Some(u64::from(device.id)) == value(2))
         else {
             continue;
@@ -255,6 +129,7 @@ fn add_pin(devices: &mut [DpllStatus], bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::genl::attribute;
     use proptest::{collection::vec, prelude::*};
 
     fn u32_of(kind: u16, value: u32) -> Vec<u8> {

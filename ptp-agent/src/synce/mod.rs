@@ -154,7 +154,7 @@ impl SyncE {
 
 /// Lets in ESMC and other organizations' slow protocols of this host, in its VLAN.
 fn filter() -> Vec<SockFilter> {
-    let mut filter = packet::own_frames_first();
+    let mut filter = packet::own_frames_first(&[SLOW_GROUP]);
     filter.extend([
         SockFilter::new(LOAD_BYTE, 0, 0, 0),
         SockFilter::new(IF_EQUAL, 0, 1, SUBTYPE.into()),

@@ -1,10 +1,15 @@
-//! Switches a NIC's hardware timestamps on (SIOCSHWTSTAMP), and back to what they were. The switch is
-//! one for the whole host, so nobody touches it unasked.
+//! Switches a NIC's hardware timestamps on, and back to what they were: by ethtool's netlink messages (`tsconfig`, Linux
+//! 6.14), which also know of clocks in a PHY, and where the kernel or the driver does not know those, by SIOCGHWTSTAMP and
+//! SIOCSHWTSTAMP. The switch is one for the whole host, so nobody touches it unasked.
+
+mod tsconfig;
 
 use std::{io, os::fd::AsRawFd};
 
 use socket2::Socket;
 
+pub use self::tsconfig::Provider;
+use self::tsconfig::Tsconfig;
 use super::ifreq;
 
 /// `enum hwtstamp_tx_types` of linux/net_tstamp.h, by number.
@@ -78,14 +83,39 @@ fn name_of(names: &[&'static str], number: i32) -> &'static str {
     usize::try_from(number).ok().and_then(|at| names.get(at)).copied().unwrap_or("unknown")
 }
 
+/// By which way the kernel was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// ethtool's `tsconfig`; with the clock that stamps, where the kernel says which.
+    Netlink(Option<Provider>),
+    /// SIOCGHWTSTAMP.
+    Ioctl,
+}
+
+impl Way {
+    /// In a word.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Netlink(_) => "netlink",
+            Self::Ioctl => "ioctl",
+        }
+    }
+}
+
 /// What a NIC stamps now.
 ///
 /// # Errors
 /// EOPNOTSUPP where its driver stamps nothing or does not tell, ENODEV.
 pub fn configuration(interface: &str) -> io::Result<Config> {
-    let mut config = Config::default();
-    ask(&ifreq::socket()?, interface, &mut config, Request::Get)?;
-    Ok(config)
+    told(interface).map(|(config, _)| config)
+}
+
+/// The same, and who has said so.
+///
+/// # Errors
+/// As for [`configuration`].
+pub fn told(interface: &str) -> io::Result<(Config, Way)> {
+    Kernel::open()?.get(interface)
 }
 
 /// Tells a NIC what to stamp, until somebody tells it otherwise. What the driver made of it, which can be
@@ -93,16 +123,14 @@ pub fn configuration(interface: &str) -> io::Result<Config> {
 ///
 /// # Errors
 /// EOPNOTSUPP, ERANGE where it cannot stamp just that, EPERM without CAP_NET_ADMIN, ENODEV.
-pub fn configure(interface: &str, mut config: Config) -> io::Result<Config> {
-    ask(&ifreq::socket()?, interface, &mut config, Request::Set)?;
-    Ok(config)
+pub fn configure(interface: &str, config: Config) -> io::Result<Config> {
+    Kernel::open()?.set(interface, config)
 }
 
 /// Hardware timestamps that were switched on. Dropping it switches back.
 #[derive(Debug)]
 pub struct HardwareStamps {
-    /// Belongs to the namespace of the interface.
-    socket: Socket,
+    kernel: Kernel,
     interface: String,
     before: Config,
 }
@@ -114,14 +142,14 @@ impl HardwareStamps {
     /// EOPNOTSUPP where the driver has none, ERANGE where it can stamp neither PTP nor everything,
     /// EPERM without CAP_NET_ADMIN, ENODEV.
     pub fn enable(interface: &str) -> io::Result<Self> {
-        let socket = ifreq::socket()?;
-        let mut before = Config::default();
-        match ask(&socket, interface, &mut before, Request::Get) {
+        let kernel = Kernel::open()?;
+        let before = match kernel.get(interface) {
+            Ok((before, _)) => before,
             // Some drivers can be told and not asked: then off is what remains.
-            Err(error) if error.raw_os_error() != Some(libc::EOPNOTSUPP) => return Err(error),
-            _ => {}
-        }
-        let this = Self { socket, interface: interface.to_owned(), before };
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Config::default(),
+            Err(error) => return Err(error),
+        };
+        let this = Self { kernel, interface: interface.to_owned(), before };
         this.again()?;
         Ok(this)
     }
@@ -135,8 +163,16 @@ impl HardwareStamps {
         self.set(wanted(FILTER_PTP_V2_EVENT)).or_else(|_| self.set(wanted(FILTER_ALL)))
     }
 
-    fn set(&self, mut config: Config) -> io::Result<()> {
-        ask(&self.socket, &self.interface, &mut config, Request::Set)
+    /// What is stamped now.
+    ///
+    /// # Errors
+    /// As for [`configuration`].
+    pub fn now(&self) -> io::Result<Config> {
+        self.kernel.get(&self.interface).map(|(config, _)| config)
+    }
+
+    fn set(&self, config: Config) -> io::Result<()> {
+        self.kernel.set(&self.interface, config).map(drop)
     }
 }
 
@@ -150,6 +186,55 @@ impl Drop for HardwareStamps {
 enum Request {
     Get,
     Set,
+}
+
+/// Both ways to the kernel. They belong to the network namespace in which they were opened.
+#[derive(Debug)]
+struct Kernel {
+    socket: Socket,
+    netlink: Option<Tsconfig>,
+}
+
+impl Kernel {
+    fn open() -> io::Result<Self> {
+        // Whatever is in the way of netlink, the older request is there.
+        Ok(Self { socket: ifreq::socket()?, netlink: Tsconfig::open().ok() })
+    }
+
+    fn get(&self, interface: &str) -> io::Result<(Config, Way)> {
+        if let Some(said) = self.by_netlink(|netlink| netlink.get(interface)) {
+            return said.map(|(config, clock)| (config, Way::Netlink(clock)));
+        }
+        let mut config = Config::default();
+        ask(&self.socket, interface, &mut config, Request::Get)?;
+        Ok((config, Way::Ioctl))
+    }
+
+    fn set(&self, interface: &str, mut config: Config) -> io::Result<Config> {
+        let said = self.by_netlink(|netlink| {
+            let made_of_it = netlink.set(interface, config)?;
+            made_of_it.map_or_else(|| netlink.get(interface).map(|(config, _)| config), Ok)
+        });
+        if let Some(said) = said {
+            return said;
+        }
+        ask(&self.socket, interface, &mut config, Request::Set)?;
+        Ok(config)
+    }
+
+    /// What is said by netlink; `None` where kernel or driver do not know it: older ones know no such message
+    /// (EOPNOTSUPP), and an interface over a driver of the older kind says EINVAL.
+    fn by_netlink<T>(
+        &self,
+        question: impl FnOnce(&Tsconfig) -> io::Result<T>,
+    ) -> Option<io::Result<T>> {
+        match question(self.netlink.as_ref()?) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
+                None
+            }
+            said => Some(said),
+        }
+    }
 }
 
 fn ask(socket: &Socket, interface: &str, config: &mut Config, request: Request) -> io::Result<()> {

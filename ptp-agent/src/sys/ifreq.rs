@@ -44,6 +44,26 @@ pub fn has_ethernet_header(interface: &str) -> io::Result<bool> {
     Ok(matches!(kind, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK))
 }
 
+/// Index of an interface, and `IFF_` flags.
+///
+/// # Errors
+/// What the kernel reports; ENODEV where there is no such interface in the socket's network namespace.
+pub(crate) fn index_and_flags(socket: &Socket, interface: &str) -> io::Result<(u32, i32)> {
+    let ask = |request: libc::Ioctl| {
+        let mut envelope = addressed(interface, &mut ())?;
+        // SAFETY: a valid descriptor, and a structure that lives through the call and that the kernel fills.
+        if unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut envelope) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(envelope)
+    };
+    // SAFETY: any bits are a valid number; the request fills this member.
+    let index = unsafe { ask(libc::SIOCGIFINDEX as libc::Ioctl)?.ifr_ifru.ifru_ifindex };
+    // SAFETY: as above.
+    let flags = unsafe { ask(libc::SIOCGIFFLAGS as libc::Ioctl)?.ifr_ifru.ifru_flags };
+    Ok((index.unsigned_abs(), i32::from(flags)))
+}
+
 /// Belongs to the network namespace in which it is made, and so do the names that it is asked about.
 ///
 /// # Errors

@@ -42,7 +42,8 @@ pub fn send(socket: &Socket, messages: &[(SockAddr, &[u8])], behind: &[u8]) -> i
             socket.as_raw_fd(),
             headers.as_mut_ptr(),
             headers.len() as libc::c_uint,
-            libc::MSG_DONTWAIT,
+            // Signed for glibc, unsigned for musl.
+            libc::MSG_DONTWAIT as _,
         )
     };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())

@@ -10,6 +10,7 @@ pub(crate) mod classic;
 pub mod clock;
 pub mod confine;
 pub mod ethtool;
+pub(crate) mod genl;
 pub mod hwtstamp;
 pub mod ifreq;
 pub mod irq;
@@ -28,7 +29,7 @@ pub mod timer;
 
 use std::{
     io, mem,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
 use socket2::Socket;
@@ -52,6 +53,18 @@ pub fn register_readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: as in `register`: `AsyncFd` owns the descriptor, and nothing takes it out.
     unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }
         .map_err(io::Error::from)
+}
+
+/// Whether this process may open one more file, socket or the like: tried with a copy of the standard output.
+pub(crate) fn has_a_descriptor_left() -> bool {
+    // SAFETY: a system call without pointers; a descriptor that is not open is an error.
+    let copy = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_DUPFD_CLOEXEC, 0) };
+    if copy < 0 {
+        return !matches!(io::Error::last_os_error().raw_os_error(), Some(libc::EMFILE));
+    }
+    // SAFETY: a descriptor that was just made and that nobody else has.
+    drop(unsafe { OwnedFd::from_raw_fd(copy) });
+    true
 }
 
 /// How many packets the kernel has dropped because the receive buffer of a socket was full.

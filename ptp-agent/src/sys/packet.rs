@@ -9,7 +9,7 @@ use std::{
 use ptp_common::classify::ETHERTYPE_PTP;
 use socket2::{SockAddr, SockFilter, Socket};
 
-use super::classic::{IF_EQUAL, LOAD_WORD, RETURN};
+use super::classic::{IF_EQUAL, LOAD_HALF, LOAD_WORD, RETURN};
 
 fn address(ifindex: u32, ethertype: u16, mac: [u8; 6]) -> io::Result<libc::sockaddr_ll> {
     let index = i32::try_from(ifindex).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -47,32 +47,44 @@ pub fn address_of(ifindex: u32, mac: [u8; 6]) -> io::Result<SockAddr> {
 /// a VLAN that has no interface of its own here, whatever its address; priority tags (VID 0) are taken
 /// off before.
 const OTHER_HOST: u32 = libc::PACKET_OTHERHOST as u32;
+/// What it says of a frame to a group, whoever has joined that.
+const TO_GROUP: u32 = libc::PACKET_MULTICAST as u32;
 
-/// Lets pass what is this host's, in this VLAN: on a trunk a socket would otherwise receive the frames of
-/// all VLANs, and could tell none of them from its own.
-const OWN_FRAMES: [SockFilter; 4] = [
-    SockFilter::new(LOAD_WORD, 0, 0, (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32),
-    SockFilter::new(IF_EQUAL, 0, 1, OTHER_HOST),
-    SockFilter::new(RETURN, 0, 0, 0),
-    SockFilter::new(RETURN, 0, 0, u32::MAX),
-];
-
-/// The same, in front of a filter that goes on behind it.
-pub(crate) fn own_frames_first() -> Vec<SockFilter> {
-    vec![
+/// The beginning of a filter that lets pass what is this host's, in this VLAN, and of what is sent to groups that to
+/// `groups`: on a trunk a socket would otherwise receive the frames of all VLANs, and could tell none of them from its own,
+/// and in promiscuous mode, or where another program has joined them, those of all groups.
+pub(crate) fn own_frames_first(groups: &[[u8; 6]]) -> Vec<SockFilter> {
+    /// Of the destination address.
+    const LINK: u32 = libc::SKF_LL_OFF as u32;
+    const FOR_EACH: usize = 4;
+    let mut program = vec![
         SockFilter::new(LOAD_WORD, 0, 0, (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32),
         SockFilter::new(IF_EQUAL, 0, 1, OTHER_HOST),
         SockFilter::new(RETURN, 0, 0, 0),
-    ]
+        SockFilter::new(IF_EQUAL, 0, (FOR_EACH * groups.len() + 1) as u8, TO_GROUP),
+    ];
+    for (n, [a, b, c, d, e, f]) in groups.iter().enumerate() {
+        let to_end = FOR_EACH * (groups.len() - n - 1) + 1;
+        program.extend([
+            SockFilter::new(LOAD_WORD, 0, 0, LINK),
+            SockFilter::new(IF_EQUAL, 0, 2, u32::from_be_bytes([*a, *b, *c, *d])),
+            SockFilter::new(LOAD_HALF, 0, 0, LINK.wrapping_add(4)),
+            SockFilter::new(IF_EQUAL, to_end as u8, 0, u32::from(u16::from_be_bytes([*e, *f]))),
+        ]);
+    }
+    program.push(SockFilter::new(RETURN, 0, 0, 0));
+    program
 }
 
 /// A socket that receives the PTP frames of one interface, without their Ethernet headers, and joins
-/// the given multicast groups on it. Frames to other hosts and frames in other VLANs are not received.
+/// the given multicast groups on it. Frames to other hosts, to other groups and in other VLANs are not received.
 ///
 /// # Errors
 /// What the kernel reports; EPERM without CAP_NET_RAW.
 pub fn open(ifindex: u32, groups: &[[u8; 6]]) -> io::Result<Socket> {
-    listen(ifindex, ETHERTYPE_PTP, &OWN_FRAMES, groups)
+    let mut filter = own_frames_first(groups);
+    filter.push(SockFilter::new(RETURN, 0, 0, u32::MAX));
+    listen(ifindex, ETHERTYPE_PTP, &filter, groups)
 }
 
 /// The same for any EtherType, of which only frames that pass `filter` are queued.

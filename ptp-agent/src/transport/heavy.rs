@@ -25,10 +25,16 @@ const RANDOM: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
 /// `sourcePortIdentity`.
 pub type Identity = [u8; 10];
 
-/// Identities of a sender that a filter knows at the most, ...
-pub(crate) const REGULARS: usize = 8;
-/// ... and where everybody else is held back: the kernel counts a filter's memory as the socket's, which has 20 KiB.
-pub(crate) const EVERYBODYS: usize = 128;
+/// Identities that a filter knows at the most: the kernel counts a filter's memory as the socket's, which has 20 KiB.
+pub(crate) const REGULARS: usize = 128;
+
+/// As many are of each of so many senders.
+pub(crate) const fn regulars_of_each(senders: usize) -> usize {
+    match REGULARS.checked_div(senders) {
+        Some(each) => each,
+        None => REGULARS,
+    }
+}
 
 const RETURN_ALL: SockFilter = SockFilter::new(RETURN, 0, 0, u32::MAX);
 const RETURN_NONE: SockFilter = SockFilter::new(RETURN, 0, 0, 0);
@@ -43,9 +49,10 @@ pub(super) fn filter(
     first: Vec<SockFilter>,
 ) -> Vec<SockFilter> {
     let mut program = first;
+    let each = regulars_of_each(senders.len().min(MOST));
     for sender in senders.iter().take(MOST) {
         let Some(parts) = parts(kind, *sender) else { continue };
-        let own = regulars.iter().filter(|(at, _)| at == sender).take(REGULARS);
+        let own = regulars.iter().filter(|(at, _)| at == sender).take(each);
         let block = all_of(kind, own.map(|(_, identity)| *identity), keep);
         // Who is somebody else goes to the next sender, which may be too far for a conditional jump.
         for (at, (load, offset, value)) in parts.iter().enumerate() {
@@ -68,7 +75,7 @@ pub(super) fn strict(
     first: Vec<SockFilter>,
 ) -> Vec<SockFilter> {
     let mut program = first;
-    let own = regulars.iter().take(EVERYBODYS).map(|(_, identity)| *identity);
+    let own = regulars.iter().take(REGULARS).map(|(_, identity)| *identity);
     program.extend(all_of(kind, own, keep));
     program
 }
@@ -206,15 +213,18 @@ mod tests {
             let regulars: Vec<(Address, Identity)> = senders
                 .iter()
                 .flat_map(|sender| {
-                    (0..REGULARS as u8).map(move |n| (*sender, [n, 0, 0, 0, 0, 0, 0, 0, 0, 1]))
+                    (0..regulars_of_each(MOST) as u8)
+                        .map(move |n| (*sender, [n, 0, 0, 0, 0, 0, 0, 0, 0, 1]))
                 })
                 .collect();
-            let first = crate::sys::packet::own_frames_first;
+            let groups = [[1, 2, 3, 4, 5, 6]; 2];
+            let first = || crate::sys::packet::own_frames_first(&groups);
             socket.attach_filter(&filter(kind, &senders, &regulars, 8, first())).unwrap();
-            let all: Vec<_> = (0..EVERYBODYS)
-                .map(|n| (senders[0], [n as u8, 0, 0, 0, 0, 0, 0, 0, 0, 1]))
-                .collect();
+            let one = &senders[..1];
+            let all: Vec<_> =
+                (0..REGULARS).map(|n| (senders[0], [n as u8, 0, 0, 0, 0, 0, 0, 0, 0, 1])).collect();
             socket.attach_filter(&strict(kind, &all, 8, first())).unwrap();
+            socket.attach_filter(&filter(kind, one, &all, 8, first())).unwrap();
         }
     }
 

@@ -11,7 +11,10 @@ use std::{
 
 use nix::{errno::Errno, ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrLike};
 use rtnetlink::{MulticastGroup, new_multicast_connection};
+use socket2::Socket;
 use tokio::{task::JoinHandle, time::interval};
+
+use crate::sys::ifreq;
 
 /// State of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,17 @@ pub fn link_state(interface: &str) -> LinkState {
     let state = state.or_else(|| last.get(interface).copied()).unwrap_or(LinkState::Missing);
     last.insert(interface.to_owned(), state);
     state
+}
+
+/// The state of an interface, asked by a socket that is open in its network namespace.
+pub(super) fn state_by(socket: &Socket, interface: &str) -> LinkState {
+    let needed = libc::IFF_UP | libc::IFF_RUNNING;
+    match ifreq::index_and_flags(socket, interface) {
+        Ok((ifindex, flags)) if flags & needed == needed => LinkState::Up(ifindex),
+        Ok(_) => LinkState::Down,
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => LinkState::Missing,
+        Err(_) => link_state(interface),
+    }
 }
 
 /// What the kernel's answers mean; `None` where it was too short of something to answer.
@@ -159,5 +173,13 @@ mod tests {
         assert_eq!(state_of(Ok(3), || Ok(true)), Some(LinkState::Up(3)));
         assert!(matches!(link_state("lo"), LinkState::Up(1..) | LinkState::Down));
         assert_eq!(link_state("not-there0"), LinkState::Missing);
+    }
+
+    #[test]
+    fn link_is_read_alike_by_an_open_socket() {
+        let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+        for interface in ["lo", "not-there0", "a-name-that-is-too-long-for-any"] {
+            assert_eq!(state_by(&socket, interface), link_state(interface), "{interface}");
+        }
     }
 }

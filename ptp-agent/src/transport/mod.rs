@@ -14,12 +14,15 @@ pub(crate) mod ntp;
 pub mod nts;
 pub mod resolve;
 mod scope;
+mod shards;
+mod udp;
 pub mod wire;
 
 pub use heavy::Identity;
-pub(crate) use heavy::{EVERYBODYS as EVERYBODYS_REGULARS, MOST as HEAVY_SENDERS, REGULARS};
+pub(crate) use heavy::{MOST as HEAVY_SENDERS, REGULARS, regulars_of_each};
 pub use link::{LinkState, LinkWatch, interface_addresses, interface_mac, link_state};
 pub use marking::Marking;
+pub use shards::{Batch, Shards};
 
 use std::{
     fmt,
@@ -31,13 +34,13 @@ use std::{
 
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
-    sockopt::{Ipv6RecvPacketInfo, RcvBufForce, ReceiveTimestampns, SndBufForce},
+    sockopt::{RcvBufForce, ReceiveTimestampns, SndBufForce},
 };
 use ptp_common::{
     classify::{ETHERTYPE_PTP, PORT_EVENT, PORT_GENERAL},
     time::{Ptp, Real, Time},
 };
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use socket2::Socket;
 use tokio::io::unix::AsyncFd;
 
 use crate::{
@@ -45,12 +48,15 @@ use crate::{
     sys::{self, clock, packet},
 };
 use scope::{Scope, Scopes};
+use udp::udp_socket;
 
 const PRIMARY_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 1, 129);
 const PEER_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 107);
 const PEER_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x6b);
 const PRIMARY_MAC: [u8; 6] = [0x01, 0x1b, 0x19, 0x00, 0x00, 0x00];
 const PEER_MAC: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
+/// To which messages are sent on Ethernet (E.2, F.3); no other groups are listened to.
+const GROUP_MACS: [[u8; 6]; 2] = [PRIMARY_MAC, PEER_MAC];
 /// No PTP message is longer than an Ethernet frame; what is longer than this is counted and dropped.
 pub const MAX_MESSAGE: usize = 2048;
 
@@ -282,7 +288,7 @@ impl Transport {
         };
         let (event, general) = match kind {
             TransportKind::L2 => {
-                let socket = packet::open(ifindex, &[PRIMARY_MAC, PEER_MAC])
+                let socket = packet::open(ifindex, &GROUP_MACS)
                     .map_err(|error| failed("open a packet socket", error))?;
                 (socket, None)
             }
@@ -333,6 +339,11 @@ impl Transport {
         self.ifindex
     }
 
+    /// Whether the interface is there and up, by a socket that is open: no descriptor is needed for it.
+    pub fn link_state(&self, interface: &str) -> LinkState {
+        link::state_by(self.event.get_ref(), interface)
+    }
+
     /// Messages that came faster than they were received, and that the kernel dropped.
     pub fn overflowed(&self) -> u64 {
         let general = self.general.as_ref().map(AsyncFd::get_ref);
@@ -356,7 +367,7 @@ impl Transport {
         keep: u32,
     ) -> io::Result<()> {
         let first = match self.kind {
-            TransportKind::L2 => packet::own_frames_first(),
+            TransportKind::L2 => packet::own_frames_first(&GROUP_MACS),
             TransportKind::Udp4 | TransportKind::Udp6 => Vec::new(),
         };
         let filter = match senders {
@@ -550,49 +561,4 @@ fn receive(
     let source = message.address.as_ref().and_then(sender);
     let (length, oversized) = (full.min(MAX_MESSAGE), full > MAX_MESSAGE);
     Ok((Received { length, oversized, source, stack }, scope))
-}
-
-fn udp_socket(
-    kind: TransportKind,
-    interface: &str,
-    (ifindex, port): (u32, u16),
-    marking: &Marking,
-    is_shared: bool,
-) -> Result<Socket, (&'static str, io::Error)> {
-    let step = |attempt| move |error| (attempt, error);
-    let v6 = kind == TransportKind::Udp6;
-    let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
-    let socket =
-        Socket::new(domain, Type::DGRAM, Some(Protocol::UDP)).map_err(step("open a UDP socket"))?;
-    socket.set_nonblocking(true).map_err(step("open a UDP socket"))?;
-    socket
-        .bind_device(Some(interface.as_bytes()))
-        .map_err(step("bind a socket to the interface"))?;
-    let any: SocketAddr = if v6 {
-        socket.set_only_v6(true).map_err(step("open a UDP socket"))?;
-        (Ipv6Addr::UNSPECIFIED, port).into()
-    } else {
-        (Ipv4Addr::UNSPECIFIED, port).into()
-    };
-    socket.set_reuse_address(is_shared).map_err(step("open a UDP socket"))?;
-    socket.bind(&any.into()).map_err(step("bind to the PTP port"))?;
-    marking.apply(&socket, port == PORT_EVENT, v6).map_err(step("mark packets"))?;
-    // A multicast message of ours must not come back to us.
-    let groups = "join the PTP multicast groups";
-    if v6 {
-        socket.set_multicast_loop_v6(false).map_err(step(groups))?;
-        socket.set_multicast_if_v6(ifindex).map_err(step(groups))?;
-        for scope in Scope::ALL {
-            socket.join_multicast_v6(&scope.primary(), ifindex).map_err(step(groups))?;
-        }
-        setsockopt(&socket, Ipv6RecvPacketInfo, &true)
-            .map_err(|error| ("ask for destination addresses", error.into()))?;
-        socket.join_multicast_v6(&PEER_V6, ifindex).map_err(step(groups))?;
-    } else {
-        socket.set_multicast_loop_v4(false).map_err(step(groups))?;
-        let index = InterfaceIndexOrAddress::Index(ifindex);
-        socket.join_multicast_v4_n(&PRIMARY_V4, &index).map_err(step(groups))?;
-        socket.join_multicast_v4_n(&PEER_V4, &index).map_err(step(groups))?;
-    }
-    Ok(socket)
 }

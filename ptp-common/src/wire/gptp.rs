@@ -2,6 +2,10 @@
 //! intervals. Both are organization extensions of IEEE 802.1.
 
 use super::{Tlv, TlvType, Tlvs};
+use crate::time::Duration;
+
+/// 2^41, by which rates are scaled.
+const RATE_SCALE: f64 = (1_u64 << 41) as f64;
 
 /// `organizationId` of IEEE 802.1.
 const ORGANIZATION: [u8; 3] = [0x00, 0x80, 0xc2];
@@ -37,6 +41,30 @@ pub struct FollowUpInformation {
 impl FollowUpInformation {
     /// Length of the value of its TLV.
     pub const LENGTH: usize = 28;
+
+    /// The rate of the grandmaster over that of the sender, a number near to 1.
+    pub fn rate_ratio(&self) -> f64 {
+        1.0 + f64::from(self.cumulative_scaled_rate_offset) / RATE_SCALE
+    }
+
+    /// The same with this rate: to 2^-41, and no further from 1 than 976 ppm, which is all that there is room for.
+    #[must_use]
+    pub fn with_rate_ratio(self, ratio: f64) -> Self {
+        let scaled = (ratio - 1.0) * RATE_SCALE;
+        // To the nearest, without `std`; a cast saturates.
+        let half = if scaled < 0.0 { -0.5 } else { 0.5 };
+        Self { cumulative_scaled_rate_offset: (scaled + half) as i32, ..self }
+    }
+
+    /// `lastGmPhaseChange`: by how much the grandmaster's time has gone on at the last change of its time base. Longer ones
+    /// than a duration can be are the longest.
+    pub fn phase_change(&self) -> Duration {
+        let bytes = self.last_gm_phase_change;
+        let sign = if bytes[0] & 0x80 == 0 { 0 } else { 0xff };
+        let mut wide = [sign; 16];
+        wide[4..].copy_from_slice(&bytes);
+        Duration::from_scaled_nanos(i128::from_be_bytes(wide))
+    }
 
     /// The value of its TLV.
     pub fn value(&self) -> [u8; Self::LENGTH] {
@@ -170,6 +198,30 @@ mod tests {
             prop_assert_eq!(IntervalRequest::find(&tlvs), Some(request));
             prop_assert_eq!(FollowUpInformation::find(&tlvs), None);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_rate_is_told_to_its_last_bit_and_no_further_off_than_there_is_room_for(
+            ppm in -2_000.0..2_000.0_f64,
+        ) {
+            let information = FollowUpInformation::default().with_rate_ratio(1.0 + ppm * 1e-6);
+            let told = (information.rate_ratio() - 1.0) * 1e6;
+            prop_assert!((told - ppm.clamp(-976.5625, 976.5625)).abs() < 1e-6, "{told} {ppm}");
+        }
+    }
+
+    #[test]
+    fn a_phase_change_has_a_sign_and_a_fraction() {
+        let mut last_gm_phase_change = [0xff; 12];
+        last_gm_phase_change[11] = 0;
+        last_gm_phase_change[10] = 0x80;
+        let information = FollowUpInformation { last_gm_phase_change, ..Default::default() };
+        assert_eq!(information.phase_change(), Duration::from_scaled_nanos(-(1 << 15)));
+        last_gm_phase_change = [0; 12];
+        last_gm_phase_change[9] = 3;
+        let information = FollowUpInformation { last_gm_phase_change, ..Default::default() };
+        assert_eq!(information.phase_change(), Duration::from_nanos(3));
     }
 
     #[test]

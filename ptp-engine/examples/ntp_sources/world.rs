@@ -132,6 +132,7 @@ impl World {
             address: server.address,
             poll,
             kind: ExchangeKind::Basic,
+            repeats: false,
         });
         let ntp =
             NtpConfig { servers: associations.collect(), part, utc: Time::from_nanos(UTC_NS) };

@@ -6,6 +6,7 @@
 use crate::config::PortConfig;
 use crate::config::TransmitterConfig;
 use ptp_common::time::Duration;
+use serde::{Deserialize, Serialize};
 
 /// See the module's paragraph.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Contention {
     pub holdover: Option<Holdover>,
     /// `localPriority` of the clock itself, as for [`PortConfig::local_priority`].
     pub local_priority: Option<u8>,
+    /// With the rules of IEEE 802.1AS: whose time other ports pass on.
+    pub relay: RelayTime,
 }
 
 impl Contention {
@@ -35,8 +38,22 @@ impl Contention {
             before_lock: BeforeLock::Silent,
             holdover: None,
             local_priority: None,
+            relay: RelayTime::Clock,
         }
     }
+}
+
+/// What a relay of IEEE 802.1AS passes on. Either way the Follow_Up has the grandmaster's `preciseOriginTimestamp`, and
+/// `correctionField` is what has passed since, in the grandmaster's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RelayTime {
+    /// By what the last Sync has taken: correction, delay of the link and residence, each by its rate (11.2.14). So the time is
+    /// there from the first Sync on, and each relay adds the noise of two stamps.
+    Residence,
+    /// By the clock that follows: what it shows when the Sync leaves. So nothing is passed on before it is locked, and each
+    /// relay adds what its servo is off.
+    Clock,
 }
 
 /// Whether Announce carries a PATH_TRACE TLV.

@@ -25,11 +25,54 @@ pub enum Rules {
     /// without its information TLV is of no use, and a neighbour may ask for other intervals.
     #[serde(rename = "ieee802.1as")]
     Ieee8021As,
+    /// IEEE 802.1AS as vehicles have it (the Automotive profile of Avnu): the same, but roles are fixed and nobody announces
+    /// himself. Whoever sends Sync is followed, one at a time, and a link is good without being asked.
+    #[serde(rename = "automotive")]
+    Automotive,
+}
+
+/// In whose name the delay of a link is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkDelayService {
+    /// In that of the first instance: with its `sdoId`, in its domain.
+    #[default]
+    Instance,
+    /// In that of the Common Mean Link Delay Service (16.6): with `sdoId` 0x200, in domain 0. Who asks by the `sdoId` of an
+    /// instance is answered as well.
+    Common,
+}
+
+impl LinkDelayService {
+    /// `sdoId` of the common service (table 2).
+    pub const SDO_ID: u16 = 0x200;
+    /// `domainNumber` of its messages.
+    pub const DOMAIN_NUMBER: u8 = 0;
+
+    /// Whether it is the common one.
+    pub const fn is_common(self) -> bool {
+        matches!(self, Self::Common)
+    }
+}
+
+/// Intervals that a port asks its neighbour for while the clock is locked, and takes back when it is not any more (message
+/// interval request, IEEE 802.1AS-2020 10.6.4.3), log2 s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockedIntervals {
+    /// `operLogSyncInterval`: of the neighbour's Sync.
+    pub log_sync_interval: i8,
+    /// `operLogPdelayReqInterval`: of the own Pdelay_Req.
+    pub log_pdelay_req_interval: i8,
 }
 
 impl Rules {
     /// Whether they are those of IEEE 802.1AS.
     pub const fn are_gptp(self) -> bool {
-        matches!(self, Self::Ieee8021As)
+        matches!(self, Self::Ieee8021As | Self::Automotive)
+    }
+
+    /// Whether roles are fixed, and nobody announces himself.
+    pub const fn are_static(self) -> bool {
+        matches!(self, Self::Automotive)
     }
 }

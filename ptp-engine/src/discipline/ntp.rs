@@ -16,7 +16,7 @@ use crate::{
     ntp::{AssociationState, Exchange, ExchangeKind, NtpClient, NtpEvent, ServerState},
     outcome::{Measurement, Observation, Parent, SyncObservation},
     seam::{Command, Commands, Context, Engine, Input},
-    servers::{AssociationConfig, NtpConfig, NtpPart},
+    servers::{AssociationConfig, NtpConfig, NtpPart, Turn},
     servo::{DelayInput, LocalTime, SyncInput},
     sources::SourceId,
 };
@@ -48,6 +48,8 @@ struct Latest {
     /// Server minus clock.
     offset: Duration,
     delay: Duration,
+    /// How long before its stamp the request was handed over, in an exchange between two that were warm.
+    handed: Option<Duration>,
 }
 
 /// What is known of one server.
@@ -82,14 +84,29 @@ impl Server {
         &self.shifts[self.kind as usize]
     }
 
+    /// How long before it left an answer has read the clock, where nobody can know it but by oneself: a program without stamps
+    /// is early by as much as this one would be, both warm. Never more than the round trip that it is a part of.
+    fn early(&self, exchange: &Exchange) -> Duration {
+        if exchange.kind != ExchangeKind::Basic || exchange.turn != Turn::Second {
+            return Duration::ZERO;
+        }
+        let own = self.latest.iter().filter_map(|latest| latest.handed).min();
+        let round_trips = self.latest.iter().filter(|latest| latest.handed.is_some());
+        let quickest = round_trips.map(|latest| latest.delay).min();
+        own.min(quickest).unwrap_or(Duration::ZERO).max(Duration::ZERO)
+    }
+
     /// What the latest offset says of the noise.
-    fn learn(&mut self, at: Time<Mono>, offset: Duration, delay: Duration) -> Duration {
+    fn learn(&mut self, at: Time<Mono>, offset: Duration, exchange: &Exchange) -> Duration {
+        let delay = exchange.delay();
         let before = self.offset.replace(offset);
         self.delay = delay;
         if self.latest.len() == LATEST {
             self.latest.pop_front();
         }
-        self.latest.push_back(Latest { at, offset, delay });
+        let is_known = exchange.turn == Turn::Second && exchange.t1.handed != Duration::ZERO;
+        let handed = is_known.then_some(exchange.t1.handed);
+        self.latest.push_back(Latest { at, offset, delay, handed });
         let jitter = Duration::from_nanos_f64(self.jitter_ns);
         if let Some(before) = before {
             let step = (offset - before).as_nanos_f64().abs();
@@ -337,6 +354,11 @@ impl<C: Clock> Discipline<C> {
         let Some(ntp) = &mut self.ntp else { return };
         let Some(server) = ntp.of.get_mut(at) else { return };
         server.said = Some(exchange.server);
+        if exchange.turn == Turn::First {
+            let address = server.address.ip();
+            self.bound_by(way.now, address, exchange, &delay, &sync);
+            return;
+        }
         server.kind = exchange.kind;
         if is_watched
             && ntp.part == NtpPart::Witness
@@ -345,15 +367,27 @@ impl<C: Clock> Discipline<C> {
             // Whether the others see it, too, is to be known soon.
             ntp.client.look_closer(way.now);
         }
-        let jitter = server.learn(exchange.t4.time, offset, round_trip);
+        let jitter = server.learn(exchange.t4.time, offset, exchange);
         let server = server.address.ip();
         ntp.client.judge(exchange.with, offset, jitter);
-        let properties = utc(exchange.server.leap);
-        let witness = self.council.witness(way.now, id(server), identity(server), properties);
-        witness.exchange(way.now, &delay, &sync, round_trip, exchange.server.root_distance);
+        self.bound_by(way.now, server, exchange, &delay, &sync);
         if self.follows_ntp() {
             self.follow_ntp(way, at, exchange);
         }
+    }
+
+    /// What an exchange says of where a server's time can be at all.
+    fn bound_by(
+        &mut self,
+        now: Time<Mono>,
+        server: IpAddr,
+        exchange: &Exchange,
+        delay: &DelayInput,
+        sync: &SyncInput,
+    ) {
+        let properties = utc(exchange.server.leap);
+        let witness = self.council.witness(now, id(server), identity(server), properties);
+        witness.exchange(now, delay, sync, exchange.delay(), exchange.server.root_distance);
     }
 
     /// Whether the clock, which follows a grandmaster, is not where it usually is against servers of NTP: at least two that
@@ -447,6 +481,7 @@ impl<C: Clock> Discipline<C> {
         let port = PortIndex(ntp.base.saturating_add(exchange.with.0));
         let parent = parent_of(ntp.of[at].address, port, exchange, epoch);
         let port_identity = parent.set.parent_port_identity;
+        let early = ntp.of[at].early(exchange);
         if ntp.parent.replace(parent).map(|old| old.epoch) != Some(epoch) {
             way.out.push(Command::Changed(crate::seam::Change::Parent(Some(parent))));
         }
@@ -457,7 +492,10 @@ impl<C: Clock> Discipline<C> {
         if self.is_unheard() {
             return;
         }
-        let (delay, sync) = self.as_ptp(exchange, |stamp| self.local(stamp), smooth);
+        let (delay, mut sync) = self.as_ptp(exchange, |stamp| self.local(stamp), smooth);
+        // The answer has left later than it says. That is believed, and not known: the bound stays that of what it says.
+        sync.t1 += early;
+        sync.t2.doubt += early;
         if !self.may_follow(way, exchange.t4.time, &sync) {
             return;
         }

@@ -1,7 +1,7 @@
 //! What a time receiver is told of those whom it asks for time.
 
 use super::{Context, Discipline, Event};
-use crate::{PortIndex, address::Address, clock::Clock};
+use crate::{PortIndex, address::Address, clock::Clock, prefix::Prefix, prelude::*};
 
 impl<C: Clock> Discipline<C> {
     /// As for [`crate::instance::Instance::set_partner`].
@@ -15,6 +15,11 @@ impl<C: Clock> Discipline<C> {
         self.give(cx, |node, inner| {
             node.instance_mut().set_partner(inner, port, number, address);
         });
+    }
+
+    /// As for [`crate::instance::Instance::set_networks`].
+    pub fn set_networks(&mut self, networks: Vec<Prefix>) {
+        self.node.instance_mut().set_networks(networks);
     }
 
     /// As for [`crate::instance::Instance::end_unicast`].

@@ -165,7 +165,7 @@ impl Instance {
             return Err(Drop::NotServed);
         }
         let who = (header.source_port_identity, address);
-        if self.requests.as_mut().is_some_and(|requests| !requests.admit(cx.now, &who)) {
+        if self.requests.as_mut().is_some_and(|requests| !requests.admit(cx.now, &address, &who)) {
             return Err(Drop::RateLimited);
         }
         let arrival = stamp.and_then(|stamp| cx.clock.at(stamp.time));

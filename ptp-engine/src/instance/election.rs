@@ -5,6 +5,7 @@ use crate::prelude::*;
 use crate::{
     PortIndex,
     bmca::DataSet,
+    config::Acceptable,
     counters::Drop,
     extras::Extras,
     limits,
@@ -19,8 +20,35 @@ use crate::{
 use ptp_common::{
     data_set::{ParentDataSet, TimeProperties},
     time::{Mono, Time},
-    wire::{Announce, Flags, Header, PortIdentity, TlvType, Tlvs},
+    wire::{Announce, ClockIdentity, Flags, Header, PortIdentity, TlvType, Tlvs},
 };
+
+/// Who may be followed.
+#[derive(Debug)]
+pub(super) struct Followable {
+    /// Nobody in it: everybody.
+    clocks: Vec<Acceptable>,
+    max_clock_class: u8,
+}
+
+impl Followable {
+    /// Whoever there is.
+    pub(super) const ANY: Self = Self { clocks: Vec::new(), max_clock_class: u8::MAX };
+
+    pub(super) const fn new(clocks: Vec<Acceptable>, max_clock_class: u8) -> Self {
+        Self { clocks, max_clock_class }
+    }
+
+    /// Whether this one, and the grandmaster that it names, are among them.
+    pub(super) fn names(&self, source: PortIdentity, grandmaster: ClockIdentity) -> bool {
+        self.clocks.is_empty() || self.clocks.iter().any(|each| each.accepts(source, grandmaster))
+    }
+
+    pub(super) fn accepts(&self, source: PortIdentity, announce: &Announce) -> bool {
+        self.names(source, announce.grandmaster_identity)
+            && announce.grandmaster_clock_quality.clock_class <= self.max_clock_class
+    }
+}
 
 impl Instance {
     pub(super) fn take_announce(
@@ -43,12 +71,7 @@ impl Instance {
         }
         self.is_fit_to_follow(index, &announce, tlvs.find(TlvType::PATH_TRACE))?;
         let source = header.source_port_identity;
-        if !self.acceptable.is_empty()
-            && !self
-                .acceptable
-                .iter()
-                .any(|each| each.accepts(source, announce.grandmaster_identity))
-        {
+        if !self.acceptable.accepts(source, &announce) {
             self.overheard.hear(now, Hint::NotAcceptable { source });
             return Err(Drop::NotAcceptable);
         }
@@ -106,7 +129,9 @@ impl Instance {
 
     /// The state decision: E_best over all ports (9.3.2.2), and what follows from it.
     pub(super) fn decide(&mut self, cx: &mut Cx<'_>, reason: StateReason) {
-        if self.asking.is_some() {
+        if self.is_fixed() {
+            self.decide_fixed(cx, reason);
+        } else if self.asking.is_some() {
             self.decide_as_asker(cx, reason);
         } else if self.standing.is_some() {
             self.decide_roles(cx, reason);
@@ -158,13 +183,24 @@ impl Instance {
     pub(super) fn follow(&mut self, cx: &mut Cx<'_>, index: usize, n: usize, reason: StateReason) {
         let Some(foreign) = self.ports[index].foreign.get(n) else { return };
         let announce = &foreign.believed.announce;
-        let mut new = Parent {
+        let new = Parent {
             port: PortIndex(index as u16),
             set: ParentDataSet::of(announce, foreign.source),
             steps_removed: announce.steps_removed,
             epoch: self.epoch,
             time_properties: TimeProperties::new(foreign.believed.flags, announce),
         };
+        self.follow_parent(cx, index, new, reason);
+    }
+
+    /// Follows `new`, whom port `index` has heard.
+    pub(super) fn follow_parent(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        mut new: Parent,
+        reason: StateReason,
+    ) {
         let old = self.parent;
         let same_port = old.is_some_and(|old| old.port == new.port);
         let same_parent = same_port

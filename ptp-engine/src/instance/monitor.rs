@@ -108,7 +108,8 @@ impl Instance {
         {
             return Some(Err(Drop::WouldAmplify));
         }
-        if !monitored.share.admit(cx.now, &(header.source_port_identity, from)) {
+        let who = (header.source_port_identity, from);
+        if !monitored.share.admit(cx.now, &from, &who) {
             return Some(Err(Drop::RateLimited));
         }
         let Some(arrival) = received.stamp.and_then(|stamp| cx.clock.at(stamp.time)) else {

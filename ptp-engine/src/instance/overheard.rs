@@ -81,7 +81,10 @@ impl fmt::Display for Hint {
                 kept.as_secs_f64()
             ),
             Self::NotAcceptable { source } => {
-                write!(f, "{source} announces itself and is not among the acceptable masters")
+                write!(
+                    f,
+                    "{source} announces what may not be followed: not among the acceptable masters, or too high a class"
+                )
             }
         }
     }

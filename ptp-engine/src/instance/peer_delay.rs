@@ -18,7 +18,7 @@ use crate::{
     DelayMechanism,
     counters::Drop,
     limits,
-    link::Link,
+    link::{Link, LinkFigures},
     outcome::{Observation, PeerDelay},
 };
 
@@ -93,6 +93,13 @@ impl Instance {
             following.forget_halves();
         }
         self.timers.cancel((index as u16, PortTimer::DelayReq));
+    }
+
+    /// What the link of a port has measured.
+    pub(crate) fn set_link_figures(&mut self, index: usize, figures: LinkFigures) {
+        if let Some(port) = self.ports.get_mut(index) {
+            port.link = figures;
+        }
     }
 
     /// `asCapable` of a port, as its link says it.

@@ -13,7 +13,8 @@ use crate::{
     bmca::DataSet,
     config::PortConfig,
     counters::Counters,
-    instance::{Aiming, unicast::Hybrid},
+    instance::{Aiming, fixed::LockedRequest, unicast::Hybrid},
+    link::LinkFigures,
     round_trip::RoundTrip,
     unicast::client::Client,
 };
@@ -107,6 +108,10 @@ pub(crate) struct Port {
     pub(crate) aiming: Aiming,
     /// `asCapable`, as the link says it; true where nobody asks.
     pub(crate) is_capable: bool,
+    /// What its link has measured.
+    pub(crate) link: LinkFigures,
+    /// What it has asked its neighbour for.
+    pub(crate) request: LockedRequest,
     /// Intervals of Sync and Announce that the neighbour has asked for, log2 s.
     pub(crate) asked_sync: Option<i8>,
     pub(crate) asked_announce: Option<i8>,
@@ -146,6 +151,8 @@ impl Port {
             counters: Counters::default(),
             foreign: ForeignTable::new(key, config.rules),
             is_capable: config.as_capable.is_none(),
+            link: LinkFigures::default(),
+            request: LockedRequest::default(),
             round_trip: RoundTrip::default(),
             aiming: Aiming::Off,
             asked_sync: None,

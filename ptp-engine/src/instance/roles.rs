@@ -1,7 +1,7 @@
 //! Which roles the ports of a clock take that may serve: the state decision of all of them together (9.3.3), and
 //! the machine of figure 30 that carries it out. A clock that is a client only decides in `election.rs`.
 
-use super::{Cx, Instance, Participation, Received, standing::Standing};
+use super::{Cx, Instance, Participation, Received, election::Followable, standing::Standing};
 use crate::prelude::*;
 use crate::{
     DelayMechanism, PortIndex,
@@ -40,8 +40,9 @@ impl Instance {
             ..contention.transmitter.clone()
         };
         let participation = Participation::Either;
+        let acceptable = Followable::new(config.acceptable, config.max_clock_class);
         let mut instance =
-            Self::new(participation, config.ports, served, minor_version, config.acceptable);
+            Self::new(participation, config.ports, served, minor_version, acceptable);
         instance.contend(contention, cx);
         instance
     }
@@ -55,7 +56,7 @@ impl Instance {
         let contention = Contention::new(config.clone());
         let minor_version = config.minor_version;
         let participation = Participation::Yielding;
-        let mut instance = Self::new(participation, ports, config, minor_version, Vec::new());
+        let mut instance = Self::new(participation, ports, config, minor_version, Followable::ANY);
         instance.contend(contention, cx);
         instance
     }
@@ -130,6 +131,10 @@ impl Instance {
     /// The parent announces itself, but its Sync messages have stopped. It does not count until they come again.
     pub(super) fn sync_receipt_due(&mut self, cx: &mut Cx<'_>, index: usize) {
         let Some(parent) = self.parent_on(index) else { return };
+        if self.is_fixed() {
+            self.forsake(cx, index, StateReason::SyncTimeout);
+            return;
+        }
         self.ports[index].foreign.set_silent(parent, true);
         self.decide(cx, StateReason::SyncTimeout);
     }
@@ -325,7 +330,9 @@ impl Instance {
                     self.enter(cx, index, Role::PreTransmitter, StateReason::PassesOn);
                     let interval = Duration::from_log_interval(self.served.log_announce_interval);
                     let steps = i32::from(self.steps_removed()) + 1;
-                    let at = cx.now + interval * steps;
+                    // IEEE 802.1AS knows no PRE_MASTER (10.3).
+                    let is_at_once = self.ports[index].config.rules.are_gptp();
+                    let at = if is_at_once { cx.now } else { cx.now + interval * steps };
                     self.timers.set((index as u16, PortTimer::Qualification), at);
                 }
             },
@@ -347,6 +354,7 @@ impl Instance {
     pub(super) fn may_serve(&self) -> bool {
         let Some(standing) = &self.standing else { return true };
         self.parent.is_none()
+            || self.passes_on_unlocked()
             || standing.has_locked
             || standing.contention.before_lock == BeforeLock::Uncertain
     }

@@ -127,6 +127,7 @@ impl Instance {
 
     /// The clock follows nobody from now on: what is left is the parent's time.
     pub(super) fn lost_parent(&mut self, cx: &mut Cx<'_>) {
+        self.became_source();
         let Some(standing) = &mut self.standing else { return };
         standing.path.clear();
         standing.passed.clear();
@@ -195,7 +196,10 @@ impl Instance {
         }
         let Some(standing) = &self.standing else { return false };
         match self.parent {
-            Some(_) => !self.is_locked() || standing.is_parent_uncertain,
+            Some(_) => {
+                let is_own = !self.is_locked() && !self.passes_on_unlocked();
+                is_own || standing.is_parent_uncertain
+            }
             None => self.holdover().is_some_and(|(holdover, since)| now - since >= holdover.span),
         }
     }

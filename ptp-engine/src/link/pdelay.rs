@@ -51,7 +51,7 @@ impl Responder {
     }
 
     /// The Pdelay_Resp to a request that was received at `receipt`. `template` is the header that
-    /// this clock sends with.
+    /// this clock sends with, in whose name the request was.
     pub(crate) fn answer(
         &mut self,
         token: SentToken,
@@ -129,8 +129,37 @@ pub(crate) struct Initiator {
     peer: Option<PortIdentity>,
     /// Requests in a row that were answered, but not by the peer.
     missed: u8,
-    /// Response origin and arrival of an earlier exchange with the peer, for the rate ratio.
-    anchor: Option<(Time<Ptp>, Stamp)>,
+    /// Response origin and arrival of earlier exchanges with the peer, for the rate ratio.
+    anchors: Anchors,
+}
+
+/// Earlier exchanges with the peer, about one a second, the oldest first.
+#[derive(Debug, Default)]
+struct Anchors(VecDeque<(Time<Ptp>, Time<Mono>)>);
+
+impl Anchors {
+    /// Long enough for a good ratio, short enough to follow the temperature: stamps of one microsecond make one of 0.1 ppm.
+    const SPAN: Duration = Duration::from_secs(16);
+    /// No two are nearer to each other, and with the span that is how many there are.
+    const APART: Duration = Duration::from_millis(900);
+
+    /// `neighborRateRatio` from the oldest to an exchange whose answer left at `origin` by the peer's clock and came at `arrived`.
+    fn ratio(&mut self, origin: Time<Ptp>, arrived: Time<Mono>) -> Option<f64> {
+        while self.0.get(1).is_some_and(|(_, next)| arrived - *next >= Self::SPAN) {
+            self.0.pop_front();
+        }
+        let ratio = self.0.front().map(|(first, since)| {
+            (origin - *first).as_nanos_f64() / (arrived - *since).as_nanos_f64()
+        });
+        // A ratio that no oscillator has: the peer's clock was set in between.
+        if ratio.is_some_and(|ratio| !(0.9..1.1).contains(&ratio)) {
+            self.0.clear();
+        }
+        if self.0.back().is_none_or(|(_, last)| arrived - *last >= Self::APART) {
+            self.0.push_back((origin, arrived));
+        }
+        ratio.filter(|ratio| (0.9..1.1).contains(ratio))
+    }
 }
 
 impl Initiator {
@@ -162,7 +191,7 @@ impl Initiator {
             if self.missed >= PEER_PATIENCE {
                 self.peer = None;
                 self.missed = 0;
-                self.anchor = None;
+                self.anchors.0.clear();
             }
         }
     }
@@ -280,28 +309,11 @@ impl Initiator {
         let responder = response.responder;
         if self.peer != Some(responder) {
             self.peer = Some(responder);
-            self.anchor = None;
+            self.anchors.0.clear();
         }
         request.answered = true;
         let sequence_id = request.sequence_id;
-        let neighbor_rate_ratio = origin.and_then(|origin| {
-            let Some((first, arrived)) = self.anchor else {
-                self.anchor = Some((origin, t4));
-                return None;
-            };
-            let local = (t4.time - arrived.time).as_nanos_f64();
-            let ratio = (origin - first).as_nanos_f64() / local;
-            // A ratio that no oscillator has: the peer's clock was set in between.
-            if !(0.9..1.1).contains(&ratio) {
-                self.anchor = Some((origin, t4));
-                return None;
-            }
-            // Long enough for a good ratio, short enough to follow the temperature.
-            if local > 16e9 {
-                self.anchor = Some((origin, t4));
-            }
-            Some(ratio)
-        });
+        let neighbor_rate_ratio = origin.and_then(|origin| self.anchors.ratio(origin, t4.time));
         let held = match neighbor_rate_ratio {
             Some(ratio) => Duration::from_nanos_f64(turnaround.as_nanos_f64() / ratio),
             None => turnaround,
@@ -321,7 +333,8 @@ impl Initiator {
     /// How much is stored.
     #[cfg(test)]
     pub(crate) fn stored(&self) -> usize {
-        self.requests.iter().map(|request| 1 + request.responses.len()).sum()
+        let requests = self.requests.iter().map(|request| 1 + request.responses.len());
+        requests.sum::<usize>() + self.anchors.0.len()
     }
 
     /// Forgets everything; the link has changed.

@@ -12,6 +12,7 @@ use ptp_common::{
 use super::Node;
 use crate::{
     DelayMechanism, Group, Monotonic, PortIndex, ReadClock, SentToken,
+    config::LinkDelayService,
     counters::Drop,
     instance::{Cx, Instance, Received},
     limits,
@@ -44,6 +45,9 @@ impl Node {
             instance.count_drop(index, Drop::UnansweredPdelayReq);
         }
         let mut header = instance.header(index, sequence_id);
+        if instance.ports[index].config.link_delay.is_common() {
+            of_common_service(&mut header);
+        }
         if instance.ports[index].config.rules.are_gptp() {
             header.log_message_interval = self.links[index].log_interval();
         }
@@ -58,6 +62,17 @@ impl Node {
         if let Some(is_capable) = capable {
             for instance in &mut self.instances {
                 instance.set_capable(index, is_capable);
+            }
+        }
+    }
+
+    /// Links that are to be asked for at another interval.
+    pub(super) fn attend_links(&mut self, now: Time<Mono>) {
+        for instance in &mut self.instances {
+            for (port, link) in instance.ports.iter_mut().zip(&mut self.links) {
+                if let Some(log) = port.request.link.take() {
+                    link.set_interval(now, log);
+                }
             }
         }
     }
@@ -173,7 +188,10 @@ impl Node {
             return Err(Drop::Reordered);
         }
         let token = instance.in_flight.put(PortIndex(index as u16), Sent::PdelayResp);
-        let template = instance.header(index, request.sequence_id);
+        let mut template = instance.header(index, request.sequence_id);
+        if request.sdo_id == LinkDelayService::SDO_ID {
+            of_common_service(&mut template);
+        }
         let message = self.links[index].responder.answer(token, template, request, receipt);
         instance.send_event(cx, index, MessageType::PdelayResp, token, Group::Peer, message);
         Ok(())
@@ -187,10 +205,18 @@ impl Node {
             return;
         }
         self.tell_capability(index);
+        let figures = self.links[index].figures();
         for instance in &mut self.instances {
+            instance.set_link_figures(index, figures);
             instance.link_measured(cx, index, done);
         }
     }
+}
+
+/// With the `sdoId` of the common service, in its domain.
+const fn of_common_service(header: &mut Header) {
+    header.sdo_id = LinkDelayService::SDO_ID;
+    header.domain_number = LinkDelayService::DOMAIN_NUMBER;
 }
 
 /// What Pdelay_Req is answered by. Only differences and the rate mean anything to the peer, so that a clock

@@ -1,6 +1,10 @@
 //! The client: one association for each server. It asks in a random phase of an interval that adapts, takes only answers
 //! to what it asked, obeys the kiss codes, and hands on four times of each exchange. In interleaved mode the transmit time of
 //! an answer comes with the next one, so that it is that of the wire and not that of the server's intention.
+//!
+//! In basic mode the server reads its clock before it sends, and what lies between is error, by half. It is ten microseconds
+//! where the server has slept, and two where it has just answered: a server nearby is asked a second time as soon as its
+//! answer is there, and only the second exchange says what time it is.
 
 use crate::prelude::*;
 use core::net::SocketAddr;
@@ -16,7 +20,7 @@ use serde::Serialize;
 use crate::{
     Command, Context, Datagram, Destination, Engine, Input, PortIndex, SentToken, Transmit,
     address::Address,
-    servers::{AssociationConfig, ExchangeKind, Poll},
+    servers::{AssociationConfig, ExchangeKind, Poll, Turn},
     stamp::Stamp,
     timers::Timers,
 };
@@ -40,6 +44,12 @@ const POLL_GATE: i64 = 4;
 const SILENT: u8 = 0b1_1111;
 /// All servers are not asked quickly to look closer again before so much time has passed.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
+
+/// A server whose answers come more quickly than this is nearby: farther away the way there differs from the way back by more than
+/// what a server takes to send.
+const NEARBY: Duration = Duration::from_millis(1);
+/// Second requests in a row that were not answered, after which there are no more: who limits rates may be silent.
+const MOST_UNREPEATED: u8 = 3;
 
 /// What a server says of its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +79,8 @@ pub struct Exchange {
     pub t4: Stamp,
     /// What `t3` is worth.
     pub kind: ExchangeKind,
+    /// Which of two it is.
+    pub turn: Turn,
     /// The server.
     pub server: ServerState,
     /// The interval at which it is asked.
@@ -153,6 +165,7 @@ struct Request {
     /// The answer, while the stamp of the request is still missing.
     answer: Option<(NtpPacket, Stamp)>,
     is_answered: bool,
+    is_second: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -181,6 +194,8 @@ struct Association {
     trust: i32,
     reach: u8,
     burst: u8,
+    /// Second requests in a row that were not answered; as many as are allowed where it is asked once alone.
+    unrepeated: u8,
     serial: u32,
     request: Option<Request>,
     previous: Option<Previous>,
@@ -198,6 +213,7 @@ impl Association {
             trust: 0,
             reach: 0,
             burst: BURST,
+            unrepeated: if config.repeats { 0 } else { MOST_UNREPEATED },
             serial: 0,
             request: None,
             previous: None,
@@ -211,6 +227,19 @@ impl Association {
         let ceiling = self.config.poll.max.max(self.floor);
         self.poll = poll.clamp(self.floor, ceiling);
         self.trust = 0;
+    }
+
+    /// Whether an exchange of that kind and length is the first of two.
+    fn is_repeated(&self, kind: ExchangeKind, delay: Duration) -> bool {
+        let Some(request) = &self.request else { return false };
+        // Interleaved answers are asked for, and not given.
+        let is_all_there_is =
+            self.config.kind == ExchangeKind::Basic || request.cookies.1.is_some();
+        kind == ExchangeKind::Basic
+            && is_all_there_is
+            && !request.is_second
+            && self.unrepeated < MOST_UNREPEATED
+            && delay < NEARBY
     }
 
     /// The time to the next request, in a random phase so that clients do not fall into step.
@@ -314,6 +343,10 @@ impl NtpClient {
         if this.is_denied {
             return;
         }
+        let is_unanswered = |request: &Request| request.is_second && !request.is_answered;
+        if this.request.as_ref().is_some_and(is_unanswered) {
+            this.unrepeated = this.unrepeated.saturating_add(1);
+        }
         let with = PortIndex(index);
         let was_reached = this.reach != 0 || this.requests < 8;
         this.reach <<= 1;
@@ -324,6 +357,15 @@ impl NtpClient {
             this.previous = None;
             this.set_poll(this.poll.saturating_add(1));
         }
+        this.burst = this.burst.saturating_sub(1);
+        let at = cx.now + this.interval(&mut self.rng);
+        self.timers.set(index, at);
+        self.send(cx, index, false);
+    }
+
+    fn send(&mut self, cx: &mut Context<'_, NtpEvent>, index: u16, is_second: bool) {
+        let this = &mut self.associations[usize::from(index)];
+        let with = PortIndex(index);
         let mut cookie = || NtpTimestamp(self.rng.next_u64() | 1);
         let transmit = cookie();
         let mut packet = NtpPacket::request(transmit, this.poll);
@@ -341,15 +383,13 @@ impl NtpClient {
             sent: Sent::Waiting,
             answer: None,
             is_answered: false,
+            is_second,
         });
         this.requests += 1;
-        this.burst = this.burst.saturating_sub(1);
         let to = Destination::Unicast(Address::Socket(this.config.address));
         let token = SentToken(u64::from(index) << 32 | u64::from(this.serial));
         let message = Datagram::of_ntp(&packet);
         cx.out.push(Command::Send(Transmit { on: with, to, message, token: Some(token) }));
-        let at = cx.now + this.interval(&mut self.rng);
-        self.timers.set(index, at);
     }
 
     fn answered(
@@ -390,6 +430,8 @@ impl NtpClient {
         if packet.stratum == 0 {
             let code = packet.reference_id;
             match code {
+                // It is asked half as often, and so it will be.
+                ReferenceId::RATE if request.is_second => this.unrepeated = MOST_UNREPEATED,
                 ReferenceId::RATE => {
                     this.floor = this.poll.saturating_add(1).min(Poll::LIMITS.max);
                     this.burst = 0;
@@ -401,6 +443,9 @@ impl NtpClient {
             return Some(NtpEvent::Kiss { with, code });
         }
         this.reach |= 1;
+        if request.is_second {
+            this.unrepeated = 0;
+        }
         let root_distance = packet.root_delay.span().half() + packet.root_dispersion.span();
         let has_time = packet.leap != Leap::Unknown && packet.stratum < 16;
         if !has_time || root_distance > MAX_ROOT_DISTANCE {
@@ -473,7 +518,8 @@ impl NtpClient {
         let pivot = epoch + of.t4.time.since_epoch();
         let (t2, t3) = (of.t2.near(pivot), t3.near(pivot));
         let poll = this.poll;
-        let exchange = Exchange { with, t1, t2, t3, t4: of.t4, kind, server: of.server, poll };
+        let (t4, server, turn) = (of.t4, of.server, Turn::Alone);
+        let mut exchange = Exchange { with, t1, t2, t3, t4, kind, turn, server, poll };
         let taken = of.t4.time - t1.time;
         let slack = Duration::from_scaled_nanos(
             taken.as_scaled_nanos() / 1_000_000 * i128::from(MAX_RATE_PPM),
@@ -485,6 +531,13 @@ impl NtpClient {
             return Some(NtpEvent::Refused { with, why: Refused::Implausible });
         }
         this.exchanges += 1;
+        if this.is_repeated(kind, exchange.delay()) {
+            exchange.turn = Turn::First;
+        } else if kind == ExchangeKind::Basic
+            && this.request.as_ref().is_some_and(|request| request.is_second)
+        {
+            exchange.turn = Turn::Second;
+        }
         Some(NtpEvent::Exchange(exchange))
     }
 }
@@ -498,6 +551,10 @@ impl Engine for NtpClient {
             Input::Sent { token, stamp } => self.sent(token, stamp),
             Input::Link { .. } | Input::Passed(_) | Input::Pulse(_) | Input::Nmea { .. } => None,
         };
+        if let Some(NtpEvent::Exchange(Exchange { with, turn: Turn::First, .. })) = &event {
+            // At once: it grows cold again.
+            self.send(cx, with.0, true);
+        }
         if let Some(event) = event {
             cx.out.push(Command::Event(event));
         }

@@ -29,8 +29,12 @@ const REMEMBERED: usize = 1 << 14;
 const KISS_EVERY: u32 = 8;
 /// Answers of which the median says how long it takes to send one, and the quickest how far that may be wrong.
 const LATENCIES: usize = 32;
+/// Of fewer nothing is learnt: the very first find nothing where it will be, and take many times as long.
+const FEWEST_LATENCIES: usize = 8;
 /// Of so many answers what they say is learnt anew.
 const LEARNT_EVERY: usize = 8;
+/// An answer that is made so shortly after another one leaves on a warm path.
+pub const WARM: Duration = Duration::from_millis(1);
 /// No answer is believed to take longer to send, whatever its stamp says.
 const MAX_LATENCY: Duration = Duration::from_millis(1);
 
@@ -104,6 +108,7 @@ struct Answer {
     receive: NtpTimestamp,
     /// When it was made.
     at: Time<Mono>,
+    is_warm: bool,
     transmit: Option<NtpTimestamp>,
 }
 
@@ -116,10 +121,10 @@ pub struct NtpServer {
     /// Empty until somebody asks.
     answers: Vec<Option<Answer>>,
     key: (u64, u64),
-    latencies: [Duration; LATENCIES],
-    latest: usize,
-    /// What they say: to sort them for each answer would take as long as to make it.
-    latency: (Duration, Duration),
+    /// When the latest was made.
+    made: Option<Time<Mono>>,
+    /// How long they take: the first after a while, and those that follow on one another.
+    latencies: [Latencies; 2],
     rng: ChaCha8Rng,
 }
 
@@ -133,9 +138,8 @@ impl NtpServer {
             counters: NtpServerCounters::default(),
             answers: Vec::new(),
             key: (rng.random(), rng.random()),
-            latencies: [Duration::ZERO; LATENCIES],
-            latest: 0,
-            latency: (Duration::ZERO, Duration::ZERO),
+            made: None,
+            latencies: Default::default(),
             rng,
         }
     }
@@ -148,18 +152,6 @@ impl NtpServer {
     /// What was done so far.
     pub const fn counters(&self) -> &NtpServerCounters {
         &self.counters
-    }
-
-    /// Between the making of an answer and its departure: what is usual, and how much sooner some have left, by which
-    /// the time of intention may be later than the departure.
-    fn learnt(&self) -> (Duration, Duration) {
-        let mut known = self.latencies;
-        let known = &mut known[..self.latest.min(LATENCIES)];
-        known.sort_unstable();
-        match (known.first(), known.get(known.len() / 2)) {
-            (Some(least), Some(usual)) => (*usual, *usual - *least),
-            _ => (Duration::ZERO, Duration::ZERO),
-        }
     }
 
     fn place(&self, receive: NtpTimestamp) -> usize {
@@ -207,7 +199,7 @@ impl NtpServer {
             self.counters.unsynchronized += 1;
             return;
         };
-        if !self.fair.admit(cx.now, &at.who) {
+        if !self.fair.admit(cx.now, &at.who, &at.who) {
             self.counters.rate += 1;
             if self.rng.random_range(0..KISS_EVERY) == 0 {
                 self.counters.kisses += 1;
@@ -228,7 +220,8 @@ impl NtpServer {
             self.counters.no_stamp += 1;
             return;
         };
-        let (latency, doubt) = self.latency;
+        let is_warm = self.made.replace(cx.now).is_some_and(|before| cx.now - before < WARM);
+        let (latency, doubt) = self.latencies[usize::from(is_warm)].usual;
         let sent_at = cx.now + latency;
         let times = (cx.clock.at(stamp.time), cx.clock.at(sent_at), cx.clock.at(serving.reference));
         let (Some(received), Some(leaves), reference) = times else {
@@ -268,7 +261,7 @@ impl NtpServer {
             transmit,
         };
         let place = self.place(receive);
-        self.answers[place] = Some(Answer { receive, at: cx.now, transmit: None });
+        self.answers[place] = Some(Answer { receive, at: cx.now, is_warm, transmit: None });
         let message = match is_basic {
             true => Datagram::of_ntp_answer(&answer, cx.now),
             false => Datagram::of_ntp(&answer),
@@ -299,12 +292,35 @@ impl NtpServer {
         let Some(left) = cx.clock.at(stamp.time) else { return };
         let left = NtpTimestamp::of(serving.utc(left));
         answer.transmit = left.is_some().then_some(left);
-        let latency = stamp.time - answer.at;
-        self.latencies[self.latest % LATENCIES] = latency.clamp(Duration::ZERO, MAX_LATENCY);
+        let (latency, is_warm) = (stamp.time - answer.at, answer.is_warm);
+        self.latencies[usize::from(is_warm)].take(latency);
+    }
+}
+
+/// Between the making of answers and their departures.
+#[derive(Debug, Default)]
+struct Latencies {
+    known: [Duration; LATENCIES],
+    latest: usize,
+    /// What is usual, and how much sooner some have left, by which the time of intention may be later than the departure. To
+    /// sort them for each answer would take as long as to make it.
+    usual: (Duration, Duration),
+}
+
+impl Latencies {
+    fn take(&mut self, latency: Duration) {
+        self.known[self.latest % LATENCIES] = latency.clamp(Duration::ZERO, MAX_LATENCY);
         // Wraps far behind the number of places, and stays there.
         self.latest = self.latest.checked_add(1).unwrap_or(LATENCIES);
-        if self.latest <= LATENCIES || self.latest.is_multiple_of(LEARNT_EVERY) {
-            self.latency = self.learnt();
+        let is_due = self.latest <= LATENCIES || self.latest.is_multiple_of(LEARNT_EVERY);
+        if self.latest < FEWEST_LATENCIES || !is_due {
+            return;
+        }
+        let mut known = self.known;
+        let known = &mut known[..self.latest.min(LATENCIES)];
+        known.sort_unstable();
+        if let (Some(least), Some(usual)) = (known.first(), known.get(known.len() / 2)) {
+            self.usual = (*usual, *usual - *least);
         }
     }
 }

@@ -17,6 +17,8 @@ use crate::{
 };
 use std::vec::Vec;
 
+mod pairs;
+
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 123);
 const CLIENT: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 40_000);
@@ -70,7 +72,7 @@ impl World {
 
     /// One that begins at another time, TAI.
     fn at(kind: ExchangeKind, begin: Duration, poll: Poll) -> Self {
-        let asked = AssociationConfig { address: SERVER, poll, kind };
+        let asked = AssociationConfig { address: SERVER, poll, kind, repeats: false };
         let utc = Time::from_epoch(begin - Duration::from_secs(37));
         let client = NtpClient::new(&[asked], utc, [1; 32], Time::ZERO);
         let config = NtpServerConfig { answers_per_second: 100, seed: [2; 32] };

@@ -45,6 +45,9 @@ const ABSURD_NS: f64 = 1e18;
 
 /// Standard deviations of the rate within which it is known.
 const RATE_SIGMAS: f64 = 4.0;
+/// ... as far as a bound is concerned, for which only causality holds while few packets have been seen: until then the
+/// spread of a rate is a guess about a distribution, and rates were up to 15 of it away.
+const BOUND_RATE_SIGMAS: f64 = 20.0;
 /// For how long, and how often, the believed rate is kept: samples of the causal interval are as old.
 const RATES_KEPT: Duration = Duration::from_secs(16);
 /// What a clipped estimate says of the rate fades with this time constant, seconds.
@@ -493,6 +496,12 @@ impl Servo for AdaptiveServo {
         let estimator = self.known()?;
         let doubted = self.estimator.as_ref().map(Estimator::doubted).into_iter().flatten();
         let pace = self.pace();
+        let wander_ppb = pace.error_ppb - RATE_SIGMAS * estimator.rate_sigma_ppb();
+        let error_ppb = wander_ppb + BOUND_RATE_SIGMAS * estimator.rate_sigma_ppb();
+        let mut pace = Pace { error_ppb, ..pace };
+        if doubted.clone().next().is_none() {
+            pace = self.causal.possible(pace, wander_ppb);
+        }
         let offset = self.causal.interval(now, pace, doubted)?;
         let interval = Interval { lo: offset.lo + shown, hi: offset.hi + shown };
         let error_ns = estimator.error_ns(now, shown);

@@ -28,6 +28,10 @@ const CONTRADICTIONS: usize = 8;
 /// Rate error of a transparent clock over what it adds to a correction field (IEEE 1588-2019, 7.3.4.3:
 /// a free oscillator is within 100 ppm).
 const CORRECTION_ERROR: f64 = 100e-6;
+/// And by so much, nanoseconds: a residence is one stamp minus another, and a card that counts at 125 MHz stamps to
+/// 8 ns. Transparent clocks that correct a little too much made each way look shorter than it can be: both bounds
+/// contradicted each other, and the estimate was held to the one that had been there first.
+const CORRECTION_GRAIN_NS: f64 = 16.0;
 /// Link delays of which the largest counts.
 const PEER_DELAYS: usize = 16;
 /// Values are kept as floating point from an origin: farther away they are counted anew.
@@ -157,6 +161,16 @@ impl Pace {
     }
 }
 
+/// How the local scale may have moved, by one bound before another, parts per billion: no line through both ways'
+/// bounds is steeper than from the earlier to the later of a pair.
+fn steepest(earlier: &Side, later: &Side) -> Option<f64> {
+    let pairs = earlier.samples.iter().flat_map(|from| {
+        let after = later.samples.iter().filter(|to| to.at > from.at);
+        after.map(|to| (to.ns + from.ns) / (to.at_s - from.at_s))
+    });
+    pairs.reduce(f64::min)
+}
+
 /// The interval. See the module's documentation.
 #[derive(Clone, Debug)]
 pub(crate) struct Causal {
@@ -164,6 +178,8 @@ pub(crate) struct Causal {
     origin: Option<Duration>,
     forward: Side,
     backward: Side,
+    /// Sync as they came, without what may be wrong with them: which of them was fast.
+    fastest: Side,
     /// Upper minus lower bound when time stepped last ...
     width_ns: Option<f64>,
     /// ... and when nothing was in doubt last.
@@ -182,6 +198,7 @@ impl Causal {
             origin: None,
             forward: Side::new(1.0),
             backward: Side::new(-1.0),
+            fastest: Side::new(1.0),
             width_ns: None,
             usual_width_ns: 0.0,
             peer_delays: Vec::new(),
@@ -208,7 +225,7 @@ impl Causal {
         if ns.abs() < FAR_NS {
             return ns;
         }
-        for side in [&mut self.forward, &mut self.backward] {
+        for side in [&mut self.forward, &mut self.backward, &mut self.fastest] {
             for sample in side.samples.iter_mut().chain(&mut side.contradicting) {
                 sample.ns -= side.sign * ns;
             }
@@ -226,8 +243,21 @@ impl Causal {
         let ns = self.count(input.t2.mono.since_epoch() - input.t1.since_epoch());
         let sample = Sample::new(input.t2.mono, ns - self.least_delay_ns[0] + slack);
         let other = self.lower(sample.at, pace);
+        if !self.peer_delays.is_empty() {
+            self.note_fastest(Sample { ns: sample.ns - slack, ..sample }, other, sample.ns, pace);
+        }
         Self::take(&mut self.forward, sample, other, pace, &mut self.contradictions);
         self.settle(sample.at, pace);
+    }
+
+    /// The same Sync, which says `upper` with all that may be wrong with it, as it came.
+    fn note_fastest(&mut self, sample: Sample, other: Option<f64>, upper: f64, pace: Pace) {
+        if other.is_some_and(|other| upper + other < 0.0) {
+            self.fastest.contradicting.push(sample);
+        } else {
+            self.fastest.contradicting.clear();
+            self.fastest.push(sample, pace);
+        }
     }
 
     /// An answered Delay_Req.
@@ -293,6 +323,7 @@ impl Causal {
         if both {
             self.forward.turn_over();
             self.backward.turn_over();
+            self.fastest.turn_over();
         } else if one {
             let (early, late) = if counts[0] > counts[1] {
                 (&mut self.forward, &mut self.backward)
@@ -301,9 +332,13 @@ impl Causal {
             };
             // The other way must have been seen since, or nothing would be known of it.
             let Some(since) = early.contradicting.first().map(|sample| sample.at) else { return };
-            if late.samples.iter().any(|sample| sample.at >= since) {
+            // Where links are measured peer to peer, Sync is the only way there is, and the link tells the rest.
+            let is_sync_alone = !self.peer_delays.is_empty() && counts[0] > counts[1];
+            if is_sync_alone || late.samples.iter().any(|sample| sample.at >= since) {
                 early.turn_over();
                 late.forget_before(since);
+                self.fastest.append_contradicting();
+                self.fastest.forget_before(since);
             } else {
                 early.contradicting.drain(..CONTRADICTIONS / 2);
             }
@@ -322,6 +357,8 @@ impl Causal {
         let Some(origin) = self.origin else { return };
         let ns = (offset - origin).as_nanos_f64();
         self.remember_width(now, pace);
+        self.fastest.append_contradicting();
+        self.fastest.forget_before(since);
         for side in [&mut self.forward, &mut self.backward] {
             side.append_contradicting();
             let sign = side.sign;
@@ -352,10 +389,31 @@ impl Causal {
         match largest {
             None => self.backward.bound(now, pace),
             Some(delay) => {
+                // What may be wrong with a Sync makes the upper bound wider, and must not lift the lower one by it.
                 let upper = self.forward.bound(now, pace)?;
-                Some(2.0 * delay.max(0.0) - upper)
+                let fastest = self.fastest.bound(now, pace).map_or(upper, |it| it.min(upper));
+                Some(2.0 * delay.max(0.0) - fastest)
             }
         }
+    }
+
+    /// `pace` without the rates that no clock can have had that kept between all bounds, but for `wander_ppb`: what a
+    /// filter takes for its error is a guess about a distribution, above all while it has seen little.
+    pub(crate) fn possible(&self, pace: Pace, wander_ppb: f64) -> Pace {
+        if self.is_contradicted() {
+            return pace;
+        }
+        let (mut lo, mut hi) = (pace.rate_ppb - pace.error_ppb, pace.rate_ppb + pace.error_ppb);
+        if let Some(rise) = steepest(&self.backward, &self.forward) {
+            hi = hi.min(rise + wander_ppb);
+        }
+        if let Some(fall) = steepest(&self.forward, &self.backward) {
+            lo = lo.max(-fall - wander_ppb);
+        }
+        if lo > hi {
+            return pace;
+        }
+        Pace { rate_ppb: lo.midpoint(hi), error_ppb: 0.5 * (hi - lo), ..pace }
     }
 
     /// The most that free-running minus PTP time can be at `now`, of Sync alone.
@@ -410,7 +468,8 @@ impl Causal {
 }
 
 fn doubt_of(correction: Duration) -> f64 {
-    CORRECTION_ERROR * correction.as_nanos_f64().abs()
+    let ns = correction.as_nanos_f64().abs();
+    CORRECTION_ERROR * ns + ns.min(CORRECTION_GRAIN_NS)
 }
 
 /// What may be said of a clock whose error is in `interval`, is estimated as `error`, and repeats within

@@ -141,51 +141,103 @@ proptest! {
         seed in any::<u64>(),
         offset_ns in -1_000_000_000i64..1_000_000_000,
         ppb in -100_000i64..100_000,
-        scale_ns in prop::sample::select(vec![100u64, 1_000, 30_000, 1_000_000]),
+        scale_ns in prop::sample::select(SCALES_NS.to_vec()),
         floors_ns in (0i64..200_000, 0i64..200_000),
-        step_ms in prop::sample::select(vec![8i64, 62, 500, 2_000]),
+        step_ms in prop::sample::select(STEPS_MS.to_vec()),
     ) {
+        let link = HonestLink { seed, offset_ns, ppb, scale_ns, floors_ns, step_ms };
+        prop_assert_eq!(link.first_outside(), None, "{:?}", link);
+    }
+}
+
+const SCALES_NS: [u64; 4] = [100, 1_000, 30_000, 1_000_000];
+const STEPS_MS: [i64; 4] = [8, 62, 500, 2_000];
+
+/// A link with honest stamps whose truth is known.
+#[derive(Debug)]
+struct HonestLink {
+    seed: u64,
+    offset_ns: i64,
+    ppb: i64,
+    /// What a packet takes beyond the floor of its way is of this size.
+    scale_ns: u64,
+    floors_ns: (i64, i64),
+    step_ms: i64,
+}
+
+impl HonestLink {
+    /// Any link, by its number.
+    fn numbered(number: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(number);
+        let scale_ns = SCALES_NS[rng.random_range(0..4)];
+        let step_ms = STEPS_MS[rng.random_range(0..4)];
+        let floors_ns = (rng.random_range(0..200_000), rng.random_range(0..200_000));
+        let floors_ns = if number.is_multiple_of(4) { (0, 0) } else { floors_ns };
+        let ppb = rng.random_range(-100_000..100_000);
+        let offset_ns = rng.random_range(-1_000_000_000..1_000_000_000);
+        Self { seed: rng.random(), offset_ns, ppb, scale_ns, floors_ns, step_ms }
+    }
+
+    /// The first of 600 Sync after which the truth was outside of what was said.
+    fn first_outside(&self) -> Option<(u16, Trust)> {
         let options = Options { purpose: Purpose::Watch, ..Options::default() };
         let mut servo = build(&Choice::default(), &options);
-        let mut random = seed | 1;
+        let (mut random, scale_ns) = (self.seed | 1, self.scale_ns);
         // Most are fast, a few are slow: any distribution will do.
         let mut beyond_ns = || {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let zeros = u64::from((random >> 8).leading_zeros().saturating_sub(8));
             (zeros * scale_ns + (random >> 33) % scale_ns.max(1)) as i64
         };
         let begin: Time<Free> = Time::from_nanos(1_000_000_000_000);
         let truth = |now: Time<Free>| {
-            let age_s = (now - begin).as_secs_f64();
-            Duration::from_nanos(offset_ns) + Duration::from_nanos_f64(ppb as f64 * age_s)
+            let gained = Duration::from_nanos_f64(self.ppb as f64 * (now - begin).as_secs_f64());
+            Duration::from_nanos(self.offset_ns) + gained
         };
         let mut known = 0;
         for n in 0..600u16 {
-            let now = begin + Duration::from_nanos(i64::from(n) * step_ms * 1_000_000);
+            let now = begin + Duration::from_nanos(i64::from(n) * self.step_ms * 1_000_000);
             // The clock shows monotonic time, which is `truth` ahead of the time transmitter.
             let sent = Time::from_nanos(now.as_nanos()) - truth(now);
-            let delay = Duration::from_nanos(floors_ns.0 + beyond_ns());
-            let sync = SyncInput {
-                t1: sent - delay,
-                t2: local(now, 0),
-                sequence_id: n,
-                log_interval: None,
-                correction: Duration::ZERO,
-            };
-            let trust = servo.sync(sync).and_then(|output| output.trust);
-            if let Some(trust) = trust {
+            let delay = Duration::from_nanos(self.floors_ns.0 + beyond_ns());
+            let (t1, t2, correction) = (sent - delay, local(now, 0), Duration::ZERO);
+            let told =
+                servo.sync(SyncInput { t1, t2, sequence_id: n, log_interval: None, correction });
+            if let Some(trust) = told.and_then(|output| output.trust) {
                 known += 1;
-                prop_assert!(trust.interval.contains(truth(now)), "{n}: {trust:?} {:?}", truth(now));
-                prop_assert!(truth(now).abs() <= trust.bound, "{n}: {trust:?} {:?}", truth(now));
+                if !trust.interval.contains(truth(now)) || truth(now).abs() > trust.bound {
+                    return Some((n, trust));
+                }
             }
-            let at = now + Duration::from_nanos(step_ms * 500_000);
+            let at = now + Duration::from_nanos(self.step_ms * 500_000);
             let arrived = Time::from_nanos(at.as_nanos()) - truth(at);
-            let delay = Duration::from_nanos(floors_ns.1 + beyond_ns());
+            let delay = Duration::from_nanos(self.floors_ns.1 + beyond_ns());
             let (t3, t4) = (local(at, 0), arrived + delay);
-            servo.delay(DelayInput { t3, t4, sequence_id: n, correction: Duration::ZERO });
+            servo.delay(DelayInput { t3, t4, sequence_id: n, correction });
         }
-        prop_assert!(known > 0);
+        assert!(known > 0, "{self:?}");
+        None
     }
+}
+
+/// Of 60,000 links these had rates up to 15 standard deviations of what the filter took for their error away, after ten
+/// to eighty Sync.
+#[test]
+fn a_rate_is_bounded_by_causality_before_its_spread_is_known() {
+    for number in [1880, 3273, 3828, 3882, 7580, 9038, 11427, 11629, 13624, 13881, 16132, 17974] {
+        assert_eq!(HonestLink::numbered(number).first_outside(), None, "{number}");
+    }
+}
+
+/// 20,000 links, twenty minutes of a debug build's.
+#[test]
+#[ignore = "a proof, not a test: cargo test --release -p ptp-engine --lib many_honest_links -- --ignored"]
+fn many_honest_links_have_the_truth_inside_the_interval() {
+    let outside =
+        (0..20_000).filter(|number| HonestLink::numbered(*number).first_outside().is_some());
+    assert_eq!(outside.count(), 0);
 }
 
 /// The mean error of a clock that follows over a link whose delay is measured peer to peer, nanoseconds; `noise` draws what

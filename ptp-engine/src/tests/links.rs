@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     Context, Engine, Input, Monotonic,
-    config::{AsCapable, Rules},
+    config::{AsCapable, LinkDelayService, Rules},
     instance::Instance,
     node::Node,
     prelude::*,
@@ -207,6 +207,84 @@ fn all_messages_of_an_end_station_go_to_the_group_that_bridges_do_not_forward() 
         assert!(node.counters(PORT).sent(kind) > 0, "{kind:?}");
     }
     assert_eq!(follow_up, Some(FollowUpInformation::default()));
+}
+
+/// An end station whose links are measured in the name of the common service.
+fn cmlds() -> ReceiverConfig {
+    let mut config = gptp();
+    config.ports[0].link_delay = LinkDelayService::Common;
+    config
+}
+
+/// The same message with another `sdoId`.
+fn of_service(mut bytes: Vec<u8>, sdo_id: u16) -> Vec<u8> {
+    bytes[0] = bytes[0] & 0x0f | (sdo_id >> 8 << 4) as u8;
+    bytes
+}
+
+#[test]
+fn the_common_service_asks_by_its_own_sdo_id_and_takes_whichever_the_answer_has() {
+    let mut bench = Bench::new(cmlds());
+    let mut now = 0;
+    // As linuxptp has them: the answer with that of the request, its Follow_Up with that of the answering port.
+    for follow_up in [0x200, 0x000, SDO_ID] {
+        let (sent, token, request) = bench.request(now);
+        assert_eq!((request.sdo_id, request.domain_number), (LinkDelayService::SDO_ID, 0));
+        bench.receiver.handle_tx_stamp(at(sent), token, stamp(at(sent)));
+        let sequence_id = request.sequence_id;
+        let receipt = time(500 + sent as u64 / 1_000, (sent % 1_000) as u32 * 1_000_000);
+        let t4 = at(sent) + Duration::from_micros(40);
+        let response = of_service(pdelay_resp(GM, sequence_id, receipt), 0x200);
+        bench.receiver.handle_message(t4, PORT, &response, stamp(t4));
+        let message = of_service(pdelay_follow_up(GM, sequence_id, receipt), follow_up);
+        bench.put(sent + 1, &message);
+        now = sent + 1;
+    }
+    let link = bench.receiver.link(PORT).unwrap();
+    assert_eq!(link.mean_link_delay(), Some(Duration::from_micros(20)));
+    assert!(is_capable(&bench));
+    assert_eq!(bench.counters().peer_delay_exchanges, 3);
+}
+
+#[test]
+fn the_common_service_answers_in_its_name_and_in_the_instances_by_how_it_is_asked() {
+    let mut bench = Bench::new(cmlds());
+    for sdo_id in [0x200, SDO_ID] {
+        bench.actions.clear();
+        let request = Body::PdelayReq { origin_timestamp: Timestamp::ZERO };
+        bench.put(10, &of_service(wire(Header::new(GM, sdo_id), request), sdo_id));
+        let answer = bench.actions.iter().find_map(|action| match action {
+            Command::Send(Transmit { message, token: Some(token), .. }) => Some((message, *token)),
+            _ => None,
+        });
+        let (message, token) = answer.unwrap();
+        assert_eq!(Message::parse(message).unwrap().header.sdo_id, sdo_id);
+        bench.actions.clear();
+        bench.receiver.handle_tx_stamp(at(11), token, stamp(at(11)));
+        bench.collect();
+        let Some(Command::Send(Transmit { message, .. })) = bench.actions.first() else {
+            panic!("{:?}", bench.actions)
+        };
+        assert_eq!(Message::parse(message).unwrap().header.sdo_id, sdo_id);
+    }
+    // Nothing else of the service is for an instance, and without it nothing is.
+    bench.put(20, &of_service(announce(GM, 1), 0x200));
+    bench.put(20, &of_service(sync(1, 0), 0x200));
+    assert_eq!(bench.dropped(Drop::WrongSdoId), 2);
+    let mut bench = Bench::new(gptp());
+    let request = Body::PdelayReq { origin_timestamp: Timestamp::ZERO };
+    bench.put(10, &of_service(wire(Header::new(GM, 1), request), 0x200));
+    assert_eq!(bench.dropped(Drop::WrongSdoId), 1);
+}
+
+#[test]
+fn changes_of_a_capable_link_are_counted() {
+    let mut bench = Bench::new(gptp());
+    let changes = |bench: &Bench| bench.receiver.link(PORT).unwrap().capability_changes();
+    let now = answered(&mut bench, 0, 3, 50);
+    assert_eq!(changes(&bench), 1);
+    answered(&mut bench, now, 12, 500);
+    assert_eq!(changes(&bench), 2);
 }
 
 #[test]

@@ -3,12 +3,12 @@
 
 use super::*;
 use crate::{
-    Context, Engine, Input, Monotonic, contention::Contention, instance::Instance, node::Node,
-    prelude::*, seam::Commands,
+    Context, Engine, Input, Monotonic, config::Rules, contention::Contention, instance::Instance,
+    node::Node, prelude::*, seam::Commands,
 };
 use proptest::prelude::*;
 
-fn node(now: Time<Mono>) -> (Node, Commands<NoEvent>) {
+fn node(now: Time<Mono>, rules: Rules) -> (Node, Commands<NoEvent>) {
     let mut commands = Commands::default();
     let clock = &Monotonic::default();
     let mut cx = Context { now, clock, out: &mut commands };
@@ -25,6 +25,9 @@ fn node(now: Time<Mono>) -> (Node, Commands<NoEvent>) {
         sync_receipt_timeout: 3,
         ..config_of_port()
     });
+    for port in &mut either.ports {
+        port.rules = rules;
+    }
     let contention = Contention::new(TransmitterConfig::new(OWN));
     let either = Instance::either(either, contention, &mut cx);
     (Node::new(client).with(server).with(either), commands)
@@ -42,8 +45,9 @@ proptest! {
         inputs in prop::collection::vec(
             (0i64..3_000, anything::message(), any::<u8>(), any::<u16>()), 1..200,
         ),
+        rules in prop::sample::select(&[Rules::Ieee1588, Rules::Ieee8021As, Rules::Automotive][..]),
     ) {
-        let (mut node, mut commands) = node(at(0));
+        let (mut node, mut commands) = node(at(0), rules);
         let mut states = vec![PortState::Initializing; 6];
         let mut tokens: Vec<SentToken> = Vec::new();
         let mut now = at(0);

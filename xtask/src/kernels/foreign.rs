@@ -23,6 +23,7 @@ use super::{
 use crate::{
     apt::Apt,
     machine::{Machine, Target},
+    package,
     process::{Command, cargo, command, target_directory, workspace},
 };
 
@@ -37,7 +38,7 @@ const TESTS: [&str; 2] = ["answers", "transparent"];
 /// Groups of tests of the guest's first process.
 const GROUPS: [&str; 4] = ["capture", "follow", "clock", "machine"];
 /// How long a guest may take on the host's clock: another architecture's instructions take longer to emulate.
-const LIMIT: Duration = Duration::from_secs(1_500);
+const LIMIT: Duration = Duration::from_secs(3_600);
 /// Below the workspace.
 const RECORDINGS: &str = "bpf-tests/recordings";
 /// Where the guest finds the recordings, and what their replay gives here.
@@ -90,7 +91,8 @@ pub(crate) fn run(machine: Machine, update: bool, on_line: impl FnMut(&str) + Se
         let mut on_line = on_line.lock().unwrap_or_else(PoisonError::into_inner);
         (*on_line)(&with_name(guest, line));
     };
-    let ready = Ready { kernels: Vec::new(), card: None, missing: Vec::new(), qemu };
+    let ready =
+        Ready { kernels: Vec::new(), card: None, newest_card: None, missing: Vec::new(), qemu };
     let lab = Lab { ready: &ready, base: &base, directory: &directory, show: &show, limit: LIMIT };
     let mut tests: Vec<String> = GROUPS.map(str::to_owned).to_vec();
     tests.extend(TESTS.map(|test| format!("/tests/{test}")));
@@ -116,6 +118,9 @@ pub(crate) fn run(machine: Machine, update: bool, on_line: impl FnMut(&str) + Se
     })?;
     let (good, all) = *passed.lock().unwrap_or_else(PoisonError::into_inner);
     tell("tests", format!("{good} of {all}"));
+    for (fact, value) in package::sizes(machine) {
+        tell(fact, value);
+    }
     let facts = facts.into_inner().unwrap_or_else(PoisonError::into_inner);
     table::check(&Table::of_machines(), &facts, update)
 }

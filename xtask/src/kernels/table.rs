@@ -50,12 +50,14 @@ impl Table {
                 "cost_tc_ingress_other",
                 "cost_clock",
                 "tests",
+                "binary",
+                "packages",
             ],
         }
     }
 }
 
-const MACHINES: [(&str, &str); 30] = [
+const MACHINES: [(&str, &str); 32] = [
     ("release", RELEASE),
     ("byte_order", "byte order, and objects of the kernel programs"),
     ("btf", "BTF"),
@@ -86,6 +88,8 @@ const MACHINES: [(&str, &str); 30] = [
     ("cost_xdp_ptp", "the same, XDP"),
     ("cost_tc_ingress_other", "per other packet, TC ingress"),
     ("tests", "tests of the guest that passed"),
+    ("binary", "the program, linked statically"),
+    ("packages", "packages (.deb, .rpm)"),
 ];
 
 const KERNELS: [(&str, &str); 15] = [

@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
+use super::rpm_trial;
 use crate::process::{command, find, is_root, target_directory, workspace};
 
 /// What the system has beside the least.
@@ -86,7 +87,7 @@ pub(crate) enum Verdict {
 }
 
 /// Tries the package; `told` hears of each claim.
-pub(crate) fn run(package: &Path, mut told: impl FnMut(Verdict)) -> Result<()> {
+pub(crate) fn run(package: &Path, rpm: &Path, mut told: impl FnMut(Verdict)) -> Result<()> {
     let machine = Machine::boot(package)?;
     let mut is_broken = false;
     for (name, holds) in CLAIMS {
@@ -107,6 +108,7 @@ pub(crate) fn run(package: &Path, mut told: impl FnMut(Verdict)) -> Result<()> {
         }
     }
     told(lintian(package));
+    rpm_trial::run(package, rpm, &mut told);
     told(if find("buildah").is_none() {
         Verdict::Skipped("buildah, which builds the image, is not installed")
     } else if let Err(error) = image(package) {
@@ -175,13 +177,10 @@ struct Machine {
 
 impl Machine {
     fn boot(package: &Path) -> Result<Self> {
-        let base = base()?;
         let directory = tempfile::Builder::new().prefix("ptp-agent-trial").tempdir()?;
         let root = directory.path().join("root");
         fs::create_dir(&root)?;
-        let options = ["--extract", "--numeric-owner", "--file"].map(OsString::from);
-        let paths = [base.into_os_string(), "--directory".into(), root.clone().into_os_string()];
-        command("tar", options.into_iter().chain(paths)).quietly("unpacking the system")?;
+        unpack_base(&root)?;
         let before = files(&root)?;
         fs::copy(package, root.join("ptp-agent.deb"))?;
         // systemd wants a branch of the tree of control groups for itself.
@@ -295,6 +294,14 @@ fn cgroup2() -> Result<PathBuf> {
     let mount = mounts.find(|fields| fields.get(2) == Some(&"cgroup2"));
     let mount = mount.context("no cgroup2 is mounted here, which systemd needs")?;
     Ok(PathBuf::from(mount[1]))
+}
+
+/// Unpacks the system into an empty directory.
+pub(super) fn unpack_base(root: &Path) -> Result<()> {
+    let base = base()?;
+    let options = ["--extract", "--numeric-owner", "--file"].map(OsString::from);
+    let paths = [base.into_os_string(), "--directory".into(), root.as_os_str().to_owned()];
+    command("tar", options.into_iter().chain(paths)).quietly("unpacking the system")
 }
 
 /// The system as debootstrap makes it, packed; made when it is not there.

@@ -70,6 +70,7 @@ fn group(name: &str) -> Option<Vec<Trial>> {
         "clock" => clock::trials(),
         "machine" => machine::trials(),
         "phc" => phc::trials(),
+        "nic" => phc::netlink_trials(),
         "pps" => pps::trials(),
         "cards" => cards::trials(),
         "hardware" => hardware::trials(),

@@ -48,6 +48,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What an emulated processor takes between two commands.
 const SLACK_NS: i64 = 50_000_000;
 
+/// Of a kernel that can be told by netlink.
+pub(crate) fn netlink_trials() -> Vec<Trial> {
+    vec![
+        trial("nic::a_card_says_what_it_stamps_and_is_told_what_to_stamp", nic),
+        trial("nic::the_newest_kernel_is_asked_by_netlink_and_names_the_clock", by_netlink),
+    ]
+}
+
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("phc::the_clock_of_a_card_is_listed_read_and_stepped", card),
@@ -145,6 +153,20 @@ fn nic() {
     assert_eq!(one(&["--tx", "off"])["now"], off);
     refuses(command(&["phc", "nic", "lo", "--tx", "on"]), &["lo"]);
     refuses(command(&["phc", "nic", "nothing0"]), &["nothing0"]);
+}
+
+/// ETHTOOL_MSG_TSCONFIG, which the driver of this card knows since Linux 6.16; the older request says the same.
+fn by_netlink() {
+    let devices = phc(&["list"]);
+    let card = devices.iter().find(|it| it["device"] == CARD).expect("the emulated card's");
+    let interface = card["interfaces"][0].as_str().expect("its interface");
+    let said = phc(&["nic", interface, "--tx", "on", "--rx", "ptpv2-event"]).remove(0);
+    figure("nic_by_netlink", said.clone());
+    assert_eq!(said["asked_by"], "netlink", "{said}");
+    assert_eq!(said["stamped_by"]["device"], CARD, "{said}");
+    assert_eq!(said["now"], json!({"tx": "on", "rx": "ptpv2-event"}), "{said}");
+    let off = phc(&["nic", interface, "--tx", "off", "--rx", "none"]).remove(0);
+    assert_eq!(off["now"], json!({"tx": "off", "rx": "none"}), "{off}");
 }
 
 /// While there are virtual clocks, the kernel keeps everybody off the one that they are made of.

@@ -20,6 +20,14 @@ fn raw(line: &Value, real_minus_mono: i64) -> Option<f64> {
     Some((there + back) as f64 / 2.0)
 }
 
+/// Ways and times of an exchange, ns: there, back, how long before the request's stamp the clock was read, and how long the server took.
+fn ways(line: &Value, real_minus_mono: i64) -> Option<[f64; 4]> {
+    let at = |name: &str| line[name].as_i64();
+    let (t1, t4) = (at("t1_mono_ns")? + real_minus_mono, at("t4_mono_ns")? + real_minus_mono);
+    let (t2, t3) = (at("t2_ns")?, at("t3_ns")?);
+    Some([t2 - t1, t4 - t3, at("handed_ns")?, t3 - t2].map(|it| it as f64))
+}
+
 /// The error of the agent's clock at each of its samples, ns.
 fn clock_errors(agent: &Agent, since_mono_ns: i64, real_minus_mono: i64) -> Vec<f64> {
     let lines = agent.events(0, "clock");
@@ -37,6 +45,14 @@ fn clock_errors(agent: &Agent, since_mono_ns: i64, real_minus_mono: i64) -> Vec<
             Some(shown + gained)
         })
         .collect()
+}
+
+/// The least, quartiles and the most.
+fn spread(mut values: Vec<f64>) -> Value {
+    values.sort_unstable_by(f64::total_cmp);
+    let last = values.len().saturating_sub(1);
+    let at = |quarter: usize| values.get(last * quarter / 4).map(|it| it.round());
+    json!([at(0), at(1), at(2), at(3), at(4)])
 }
 
 /// See the module's paragraph.
@@ -71,13 +87,22 @@ pub(crate) fn clients(seconds: u64) -> Result<()> {
             chronyd.running().stop();
             server.running().stop();
             let since = begin + (SETTLING * 1e9) as i64;
-            let exchanges = agent.events(0, "ntp").into_iter();
+            // Of two that follow each other at once the first tells nothing.
+            let all = agent.events(0, "ntp").into_iter();
+            let lines: Vec<_> = all.filter(|line| line["turn"] != "first").collect();
+            let used = lines.iter().filter(|line| line["t4_mono_ns"].as_i64() >= Some(since));
+            let ways: Vec<_> = used.filter_map(|line| ways(line, real_minus_mono)).collect();
+            let [there, back, handed, taken] =
+                [0, 1, 2, 3].map(|at| spread(ways.iter().map(|it| it[at]).collect()));
+            let exchanges = lines.into_iter();
             let ours = exchanges
                 .filter(|line| line["t4_mono_ns"].as_i64() >= Some(since))
                 .filter_map(|line| raw(&line, real_minus_mono))
                 .collect();
             let skip = (SETTLING * 4.0) as usize;
-            let theirs = measured.iter().skip(skip).map(|it| it.offset_s * 1e9).collect();
+            // What it measures is against its own clock, which has the error that all exchanges have in common.
+            let own = found.iter().sum::<f64>() / found.len().max(1) as f64;
+            let theirs = measured.iter().skip(skip).map(|it| it.offset_s * 1e9 + own).collect();
             let clock = figures(clock_errors(&agent, since, real_minus_mono));
             let (ours, theirs, found) = (figures(ours), figures(theirs), figures(found));
             let stamps = measured.last().map(|it| it.stamps.join(""));
@@ -93,6 +118,7 @@ pub(crate) fn clients(seconds: u64) -> Result<()> {
                     "clock_median_ratio": ratio(&clock, &found, "median"),
                     "clock_to_exchange_ratio": ratio(&clock, &theirs, "rms"),
                     "chronyd_stamps": stamps,
+                    "there_ns": there, "back_ns": back, "handed_before_ns": handed, "server_took_ns": taken,
                 })
             );
         }

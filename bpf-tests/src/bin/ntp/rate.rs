@@ -45,7 +45,14 @@ pub(crate) fn rate(seconds: u64) -> Result<()> {
                 pin_all(started.running(), 0);
                 other = Some(started);
             }
+            let process = match (&agent, &mut other) {
+                (Some(agent), _) => agent.pid(),
+                (None, Some(other)) => other.running().pid(),
+                (None, None) => return Err("nobody serves".into()),
+            };
+            let before = processor_s(process);
             let (sent, answered) = flood(&wire.client, wanted, seconds)?;
+            let used_s = processor_s(process) - before;
             drop((agent.take(), other.as_mut().map(|it| it.running().stop())));
             let each = |total: u64| (total as f64 / seconds as f64).round();
             println!(
@@ -53,6 +60,8 @@ pub(crate) fn rate(seconds: u64) -> Result<()> {
                 json!({
                     "event": "bench", "name": "ntp rate", "server": server, "wanted_per_second": wanted,
                     "asked_per_second": each(sent), "answered_per_second": each(answered),
+                    "processor_s": (used_s * 100.0).round() / 100.0,
+                    "answered_per_processor_second": (answered as f64 / used_s).round(),
                 })
             );
         }
@@ -67,6 +76,15 @@ fn pin_all(running: &Running, processor: usize) {
             pin(processor, Pid::from_raw(id));
         }
     }
+}
+
+/// What a process has used of processors until now, s: however busy they are with other things, this is what its answers cost.
+fn processor_s(process: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Behind the name, which is in parentheses: state and ten others, then ticks of 10 ms in the process and in the kernel.
+    let behind = text.rsplit_once(')').map_or("", |(_, behind)| behind);
+    let ticks = behind.split_whitespace().skip(11).take(2).filter_map(|it| it.parse::<f64>().ok());
+    ticks.sum::<f64>() / 100.0
 }
 
 /// Requests at a rate, as far as the machine can, and answers.

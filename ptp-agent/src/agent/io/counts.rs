@@ -11,7 +11,7 @@ pub struct IoCounts {
     pub send_errors: u64,
     /// Receives that the kernel refused.
     pub receive_errors: u64,
-    /// Event messages dropped because too many waited for their stamps already.
+    /// Event messages dropped because too many waited for their stamps already, or were of who is held back.
     pub overrun: u64,
     /// Messages dropped by the kernel because they came faster than they were received.
     pub socket_overflow: u64,

@@ -15,7 +15,7 @@ use ptp_common::time::{Duration, Mono, Time};
 
 use crate::{
     engine::address::Address,
-    transport::{EVERYBODYS_REGULARS as EVERYBODYS, HEAVY_SENDERS, Identity, REGULARS},
+    transport::{HEAVY_SENDERS, Identity, REGULARS, regulars_of_each},
 };
 
 /// A turn; with so many messages it is over sooner, for a queue has no room for a flood of a tenth of a second.
@@ -39,8 +39,18 @@ const KNOWN: Duration = Duration::from_secs(1);
 /// Regulars of all addresses, and for how long one is remembered who is silent.
 const ALL_REGULARS: usize = 1024;
 const REMEMBERED: Duration = Duration::from_secs(64);
-/// Of who is held back no more than this come through, or the regulars are the flood, messages per second.
+/// Regulars of the address that has most that go at once where the table is full.
+const PLACES: usize = 64;
+/// A regular that sends more than this is a part of the flood, messages per second: twice what a client may be asked for.
+const PLAUSIBLE: f64 = 256.0;
+/// For so long they are counted, seconds.
+const COUNTED_S: f64 = 1.0;
+/// So many may have waited and come at once, of a regular and of all of them.
+const AT_ONCE: f64 = 64.0;
+/// The regulars of who is held back send no more than this together, or the fastest are the flood, messages per second; ...
 const TOO_MANY: f64 = 4.0 * LEFT;
+/// ... and those of all, where everybody is.
+const TOO_MANY_OF_ALL: f64 = CROWD / 2.0;
 
 /// Fewer in a turn are no crowd, whatever was dropped before.
 const FEW: u32 = 64;
@@ -71,6 +81,8 @@ struct Regulars {
     /// Empty until somebody is heard.
     newcomers: Vec<Option<(u64, Time<Mono>)>>,
     key: RandomState,
+    /// When room was made last.
+    looked: Option<Time<Mono>>,
 }
 
 impl Regulars {
@@ -86,19 +98,44 @@ impl Regulars {
         let place = &mut self.newcomers[hash as usize % NEWCOMERS];
         match *place {
             Some((known, since)) if known == hash && now - since <= REMEMBERED => {
-                if self.known.len() == ALL_REGULARS {
-                    self.known.retain(|_, regular| now - regular.heard <= REMEMBERED);
-                }
+                *place = None;
+                self.make_room(now);
                 if self.known.len() < ALL_REGULARS {
                     self.known.insert(who, Regular { since, heard: now });
                 }
-                *place = None;
             }
             _ => *place = Some((hash, now)),
         }
     }
 
-    /// Those at an address, or at all, the latest first where there are more than `most`.
+    /// Where the table is full, the address that has most of it gives the places of its latest: whoever invents identities
+    /// takes none of others, nor of those who were there before. Some at once and not too often, for that takes time.
+    fn make_room(&mut self, now: Time<Mono>) {
+        if self.known.len() < ALL_REGULARS || self.looked.is_some_and(|looked| now - looked < TURN)
+        {
+            return;
+        }
+        self.looked = Some(now);
+        self.known.retain(|_, regular| now - regular.heard <= REMEMBERED);
+        if self.known.len() < ALL_REGULARS {
+            return;
+        }
+        let mut counts: HashMap<Address, u32> = HashMap::new();
+        for (at, _) in self.known.keys() {
+            *counts.entry(*at).or_default() += 1;
+        }
+        let most = counts.into_iter().max_by_key(|(at, count)| (*count, *at));
+        let Some((most, _)) = most.filter(|(_, count)| *count > 1) else { return };
+        let of_most = self.known.iter().filter(|((at, _), _)| *at == most);
+        let mut of_most: Vec<_> = of_most.map(|(who, it)| (it.since, *who)).collect();
+        of_most.sort_unstable_by(|one, other| other.cmp(one));
+        for (_, latest) in of_most.iter().take(PLACES.min(of_most.len() / 2)) {
+            self.known.remove(latest);
+        }
+    }
+
+    /// Those at an address, or at all; where there are more than `most`, who has been there for longest: identities that
+    /// are invented are new.
     fn of(
         &self,
         now: Time<Mono>,
@@ -110,18 +147,32 @@ impl Regulars {
                 && now - regular.since >= KNOWN
                 && now - regular.heard <= REMEMBERED
         });
-        let mut here: Vec<(Time<Mono>, (Address, Identity))> =
-            here.map(|(who, regular)| (regular.heard, *who)).collect();
-        here.sort_unstable_by(|one, other| other.cmp(one));
-        here.truncate(most);
-        let mut here: Vec<(Address, Identity)> = here.into_iter().map(|(_, who)| who).collect();
-        here.sort_unstable();
-        here
+        self.oldest(here.map(|(who, _)| *who).collect(), most)
     }
 
-    fn forget(&mut self, address: Address) {
-        self.known.retain(|(at, _), _| *at != address);
+    fn oldest(&self, mut those: Vec<(Address, Identity)>, most: usize) -> Vec<(Address, Identity)> {
+        those.retain(|who| self.known.contains_key(who));
+        those.sort_unstable_by_key(|who| (self.known[who].since, *who));
+        those.truncate(most);
+        those.sort_unstable();
+        those
     }
+
+    /// Forgets a clock, at an address or wherever it is.
+    fn forget(&mut self, clock: &Clock) {
+        let (address, identity) = clock;
+        self.known.retain(|(at, who), _| {
+            address.is_some_and(|address| *at != address) || clock_of(*who) != *identity
+        });
+    }
+}
+
+/// A clock as the kernel tells regulars apart: all ports of a clock identity, where one sender is held back at his address.
+type Clock = (Option<Address>, [u8; 8]);
+
+fn clock_of(identity: Identity) -> [u8; 8] {
+    let [clock @ .., _, _] = identity;
+    clock
 }
 
 /// See the module's paragraph.
@@ -136,9 +187,30 @@ pub(super) struct Crowd {
     /// When everybody was last too many.
     all_since: Option<Time<Mono>>,
     regulars: Regulars,
+    /// Messages since then of those who pass though others are held back.
+    passed: HashMap<Clock, u32>,
+    passed_since: Option<Time<Mono>>,
+    /// Of those who are held back, messages that had been in the queue before they were.
+    waiting: u32,
 }
 
 impl Crowd {
+    /// Whether a message is one that the kernel would have held back, had it come later: what is in the queue when somebody
+    /// begins to be held back is the more of his the slower this host is.
+    pub(super) fn is_excess(&mut self, from: Option<Address>, identity: Option<Identity>) -> bool {
+        let (Some(from), Some(identity)) = (from.map(without_port), identity) else { return false };
+        let in_this_turn = self.counts.get(&from).copied().unwrap_or(0);
+        // What the kernel has let pass since is few enough.
+        if in_this_turn <= AT_ONCE as u32
+            || !self.held.senders.contains(&from)
+            || self.passed.contains_key(&(Some(from), clock_of(identity)))
+        {
+            return false;
+        }
+        self.waiting = self.waiting.wrapping_add(1);
+        !self.waiting.is_multiple_of(1 << self.held.keep.min(10))
+    }
+
     /// Counts a message of an identity. `dropped` is asked at the end of a turn for the total of messages that the
     /// kernel has dropped. Then: whom to hold back from now on, if that has changed.
     pub(super) fn count(
@@ -152,10 +224,14 @@ impl Crowd {
         self.total = self.total.saturating_add(1);
         // Ports are the senders' own.
         let from = from.map(without_port);
-        if let (Some(from), Some(identity)) = (from, identity)
-            && !self.held.senders.contains(&from)
-        {
-            self.regulars.hear(now, (from, identity));
+        if let (Some(from), Some(identity)) = (from, identity) {
+            if !self.held.senders.contains(&from) {
+                self.regulars.hear(now, (from, identity));
+            }
+            let at = (!self.held.is_everybody).then_some(from);
+            if let Some(count) = self.passed.get_mut(&(at, clock_of(identity))) {
+                *count = count.saturating_add(1);
+            }
         }
         if let Some(from) = from
             && (self.counts.len() < SENDERS || self.counts.contains_key(&from))
@@ -210,15 +286,13 @@ impl Crowd {
         let mut most = rates.first().map_or(0.0, |(_, rate)| *rate);
         // Of nobody in particular: then those count who have been heard before.
         let is_too_much = all > CROWD;
-        let strangers = match senders.is_empty() && (is_too_much || self.all_since.is_some()) {
-            true => self.regulars.of(now, None, EVERYBODYS),
-            false => Vec::new(),
-        };
-        if is_too_much && !strangers.is_empty() {
+        let is_possible = senders.is_empty() && (is_too_much || self.all_since.is_some());
+        let has_strangers = is_possible && !self.regulars.of(now, None, 1).is_empty();
+        if is_too_much && has_strangers {
             self.all_since = Some(now);
         }
         self.all_since = self.all_since.filter(|last| now - *last <= HELD && senders.is_empty());
-        let is_everybody = self.all_since.is_some() && !strangers.is_empty();
+        let is_everybody = self.all_since.is_some() && has_strangers;
         if is_everybody {
             most = all * LEFT / (CROWD / 4.0);
         }
@@ -227,27 +301,33 @@ impl Crowd {
             // Not less for a while: an estimate of few is a rough one.
             false => ((most / LEFT).max(1.0).log2().ceil() as u32).max(self.held.keep).min(10),
         };
-        // Whose regulars come in floods has invented them.
-        for (who, count) in &self.counts {
-            if self.held.senders.contains(who) && f64::from(*count) / seconds > TOO_MANY {
-                self.regulars.forget(*who);
-            }
-        }
+        // Before who passes is chosen.
+        self.judge_regulars(now);
+        let strangers = match is_everybody {
+            true => self.regulars.of(now, None, REGULARS),
+            false => Vec::new(),
+        };
+        let is_everybody = is_everybody && !strangers.is_empty();
         let mut regulars = strangers;
-        if !is_everybody {
-            regulars.clear();
-        }
+        let each = regulars_of_each(senders.len());
         for sender in &senders {
             // Nobody new is heard of who is held back, so these are those of before.
-            match self.held.senders.contains(sender) {
+            regulars.extend(match self.held.senders.contains(sender) {
                 true => {
-                    let known = |who: &&(Address, Identity)| self.regulars.known.contains_key(*who);
                     let kept = self.held.regulars.iter().filter(|who| who.0 == *sender);
-                    regulars.extend(kept.filter(known));
+                    self.regulars.oldest(kept.copied().collect(), each)
                 }
-                false => regulars.extend(self.regulars.of(now, Some(*sender), REGULARS)),
-            }
+                false => self.regulars.of(now, Some(*sender), each),
+            });
         }
+        let at = |address| (!is_everybody).then_some(address);
+        let clocks = regulars.iter().map(|(address, who)| (at(*address), clock_of(*who)));
+        let before = &self.passed;
+        if before.is_empty() {
+            self.passed_since = Some(now);
+        }
+        let passed = clocks.map(|clock| (clock, before.get(&clock).copied().unwrap_or(0)));
+        self.passed = passed.collect();
         self.begun = Some(now);
         self.counts.clear();
         self.total = 0;
@@ -260,6 +340,36 @@ impl Crowd {
     }
 }
 
+impl Crowd {
+    /// Forgets regulars that send what no client sends: one more than is plausible, or all of a sender together too much,
+    /// and then the fastest. Others at the same address are not suspected for it: what was in the queue when a
+    /// sender began to be held back is still his.
+    fn judge_regulars(&mut self, now: Time<Mono>) {
+        let seconds = (now - self.passed_since.unwrap_or(now)).as_secs_f64();
+        let mut by_sender: HashMap<Option<Address>, Vec<(u32, Clock)>> = HashMap::new();
+        for (clock, count) in &self.passed {
+            by_sender.entry(clock.0).or_default().push((*count, *clock));
+        }
+        if seconds >= COUNTED_S {
+            self.passed_since = Some(now);
+            self.passed.values_mut().for_each(|count| *count = 0);
+        }
+        for (sender, mut clocks) in by_sender {
+            clocks.sort_unstable();
+            let mut together: f64 = clocks.iter().map(|(count, _)| f64::from(*count)).sum();
+            let most = if sender.is_some() { TOO_MANY } else { TOO_MANY_OF_ALL };
+            while let Some((count, clock)) = clocks.pop() {
+                let count = f64::from(count);
+                if count <= PLAUSIBLE * seconds + AT_ONCE && together <= most * seconds + AT_ONCE {
+                    break;
+                }
+                together -= count;
+                self.regulars.forget(&clock);
+            }
+        }
+    }
+}
+
 /// The host alone: ports are a sender's own choice.
 pub(super) const fn without_port(address: Address) -> Address {
     match address {
@@ -269,174 +379,4 @@ pub(super) const fn without_port(address: Address) -> Address {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::Ipv4Addr;
-
-    fn host(number: u32) -> Address {
-        Address::Socket((Ipv4Addr::from_bits(number), 319).into())
-    }
-
-    /// One message in `micros` of a flooder, as the kernel would let it pass, and one in five milliseconds of
-    /// each of ten others. Who is held back in the end, and how
-    /// many of the flooder's and of the others' have come through.
-    fn flooded(
-        micros: i64,
-        seconds: i64,
-        flooder: impl Fn(i64) -> Address,
-    ) -> (HeldBack, [i64; 2]) {
-        let mut crowd = Crowd::default();
-        let (mut dropped, mut passed) = (0, [0, 0]);
-        for n in 0..seconds * 1_000_000 / micros {
-            let now = Time::ZERO + Duration::from_nanos(n * micros * 1_000);
-            if n * micros % 5_000 < micros {
-                for number in 1..=10 {
-                    passed[1] += 1;
-                    crowd.count(now, Some(host(number)), None, || dropped);
-                }
-            }
-            let from = flooder(n);
-            if crowd.held.senders.contains(&without_port(from)) && n % (1 << crowd.held.keep) != 0 {
-                dropped += 1;
-            } else {
-                passed[0] += 1;
-                crowd.count(now, Some(from), None, || dropped);
-            }
-        }
-        (crowd.held, passed)
-    }
-
-    #[test]
-    fn one_flooder_is_held_back_within_a_turn_and_nobody_else_is() {
-        let (held, [flooder, others]) = flooded(10, 3, |_| host(99));
-        assert_eq!(held.senders, [without_port(host(99))]);
-        assert!((1_500..4_000).contains(&flooder), "{flooder} of 300000");
-        assert_eq!(others, 6_000);
-    }
-
-    #[test]
-    fn flood_that_this_host_cannot_take_is_seen_by_what_is_dropped() {
-        let (mut crowd, mut dropped) = (Crowd::default(), 0);
-        for n in 0..1_000 {
-            // 3,000 a second come through, 30 times as many do not.
-            dropped += 30;
-            let now = Time::ZERO + Duration::from_nanos(n * 333_000);
-            let from = if n % 10 == 0 { host(n as u32) } else { host(99) };
-            crowd.count(now, Some(from), None, || dropped);
-        }
-        assert_eq!(crowd.held.senders, [without_port(host(99))]);
-        assert!(crowd.held.keep >= 7, "{crowd:?}");
-    }
-
-    #[test]
-    fn busy_network_below_what_is_answered_is_no_crowd() {
-        let (held, _) = flooded(200, 3, |_| host(99));
-        assert_eq!(held, HeldBack::default());
-    }
-
-    #[test]
-    fn flood_of_ever_other_senders_holds_nobody_back() {
-        let (held, _) = flooded(10, 2, |n| host(1000 + n as u32));
-        assert_eq!(held, HeldBack::default());
-    }
-
-    #[test]
-    fn flooder_who_ceases_is_let_go() {
-        let mut crowd = Crowd::default();
-        let at = |millis| Time::ZERO + Duration::from_millis(millis);
-        for n in 0..20_000 {
-            crowd.count(at(n / 100), Some(host(99)), None, || 0);
-        }
-        assert_eq!(crowd.held.senders.len(), 1);
-        for n in 0..40 {
-            crowd.count(at(300 + 100 * n), Some(host(1)), None, || 0);
-        }
-        assert_eq!(crowd.held, HeldBack::default());
-    }
-
-    /// Three clients at an address ask ten times a second; after two seconds somebody floods from there, as another
-    /// identity each time, or as one of so many. Who still passes.
-    fn shared(cycle: u32) -> HeldBack {
-        let mut crowd = Crowd::default();
-        let invented = |n: u32| {
-            let [a, b, c, d] = n.to_be_bytes();
-            [9, 9, 9, 9, a, b, c, d, 0, 1]
-        };
-        let mut flooded = 0;
-        for n in 0..400_000_i64 {
-            let now = Time::ZERO + Duration::from_nanos(n * 10_000);
-            if n % 10_000 == 0 {
-                for client in 1..=3 {
-                    crowd.count(now, Some(host(7)), Some([client; 10]), || 0);
-                }
-            }
-            let is_held = crowd.held.senders.contains(&without_port(host(7)));
-            if n >= 200_000 {
-                let identity = invented(flooded % cycle);
-                flooded += 1;
-                let passes = crowd.held.regulars.iter().any(|(_, it)| *it == identity);
-                if !is_held || passes || flooded % (1 << crowd.held.keep) == 0 {
-                    crowd.count(now, Some(host(7)), Some(identity), || 0);
-                }
-            }
-        }
-        crowd.held
-    }
-
-    #[test]
-    fn who_asked_before_from_the_flooders_address_still_passes() {
-        for cycle in [u32::MAX, 100, 1] {
-            let held = shared(cycle);
-            assert_eq!(held.senders, [without_port(host(7))], "{cycle}");
-            let mut regulars: Vec<u8> = held.regulars.iter().map(|(_, it)| it[0]).collect();
-            regulars.sort_unstable();
-            assert_eq!(regulars, [1, 2, 3], "{cycle}");
-        }
-    }
-
-    #[test]
-    fn in_a_flood_of_ever_other_senders_those_pass_who_asked_before() {
-        let mut crowd = Crowd::default();
-        let (mut dropped, mut honest, mut others) = (0, [0, 0], 0);
-        for n in 0..900_000_i64 {
-            let now = Time::ZERO + Duration::from_nanos(n * 10_000);
-            let is_flood = (200_000..500_000).contains(&n);
-            if n % 5_000 == 0 {
-                // It is a regular where the kernel has been told so, and else one of all.
-                let who = (without_port(host(7)), [1; 10]);
-                honest[1] += i32::from(is_flood);
-                if !crowd.held.is_everybody || crowd.held.regulars.contains(&who) {
-                    honest[0] += i32::from(is_flood);
-                    crowd.count(now, Some(host(7)), Some([1; 10]), || dropped);
-                }
-            }
-            if is_flood {
-                let [a, b, c, d] = (n as u32).to_be_bytes();
-                let identity = [9, 9, 9, 9, a, b, c, d, 0, 1];
-                if crowd.held.is_everybody && n % (1 << crowd.held.keep) != 0 {
-                    dropped += 1;
-                } else {
-                    others += 1;
-                    crowd.count(now, Some(host(1_000 + n as u32)), Some(identity), || dropped);
-                }
-            }
-        }
-        assert_eq!(honest[0], honest[1]);
-        assert!(others < 30_000, "{others} of 300000");
-        assert_eq!(crowd.held, HeldBack::default(), "when it is over");
-    }
-
-    #[test]
-    fn memory_of_who_was_heard_is_bounded() {
-        let mut regulars = Regulars::default();
-        for n in 0..50_000_u32 {
-            let [a, b, c, d] = (n / 2).to_be_bytes();
-            let now = Time::ZERO + Duration::from_millis(i64::from(n));
-            regulars.hear(now, (without_port(host(7)), [a, b, c, d, 0, 0, 0, 0, 0, 1]));
-        }
-        assert!(regulars.known.len() <= ALL_REGULARS);
-        assert!(
-            regulars.of(Time::ZERO + Duration::from_secs(50), None, EVERYBODYS).len() <= EVERYBODYS
-        );
-    }
-}
+mod tests;

@@ -212,8 +212,8 @@ impl Io {
                 // Knows its packet by the serial alone.
                 for point in [StampSource::XmitDone, StampSource::StartXmit] {
                     if let Some(stamp) = stamp_at(&record, point, &relation) {
-                        ports.iter_mut().any(|Port { lane, tx, .. }| {
-                            lane.amend(record.serial, stamp)
+                        ports.iter_mut().any(|Port { lanes, tx, .. }| {
+                            lanes.amend(record.serial, stamp)
                                 || tx.pairing.amend(record.serial, stamp)
                         });
                     }
@@ -234,7 +234,7 @@ impl Io {
                     stamps.add(stamp);
                 }
                 let to = address_of(&record, &record.destination);
-                if port.lane.claim(to, record.message(), record.serial, stamps) {
+                if port.lanes.claim(to, record.message(), record.serial, stamps) {
                     return;
                 }
                 let (message, serial) = (record.message(), record.serial);

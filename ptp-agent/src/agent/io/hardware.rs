@@ -76,7 +76,7 @@ impl Card {
         let device = Device::open(&PathBuf::from(format!("/dev/ptp{number}")), Access::Read)?;
         let refused = |error| HardwareError::Refused { interface: interface.to_owned(), error };
         let switch = HardwareStamps::enable(interface).map_err(refused)?;
-        let wanted = hwtstamp::configuration(interface).unwrap_or_default();
+        let wanted = switch.now().unwrap_or_default();
         let mut card = Self {
             interface: interface.to_owned(),
             switch,
@@ -112,7 +112,7 @@ impl Card {
             }
             Err(_) => {}
         }
-        let is_as_wanted = hwtstamp::configuration(&self.interface);
+        let is_as_wanted = self.switch.now();
         if is_as_wanted.is_ok_and(|now| now != self.wanted) {
             self.forgotten += 1;
             match self.switch.again() {
@@ -121,7 +121,7 @@ impl Card {
                         interface = self.interface,
                         "the card had stopped stamping; told again"
                     );
-                    self.wanted = hwtstamp::configuration(&self.interface).unwrap_or(self.wanted);
+                    self.wanted = self.switch.now().unwrap_or(self.wanted);
                 }
                 Err(error) => {
                     tracing::warn!(interface = self.interface, %error, "the card does not stamp any more");

@@ -8,7 +8,10 @@ impl Io {
     pub(super) fn check_links(&mut self, now: Time<Mono>) {
         for (index, port) in self.ports.iter_mut().enumerate() {
             let number = PortIndex(u16::try_from(index).unwrap_or(u16::MAX));
-            let state = link_state(&port.interface);
+            let state = match &port.transport {
+                Some(transport) => transport.link_state(&port.interface),
+                None => link_state(&port.interface),
+            };
             let gone = match state {
                 LinkState::Missing => true,
                 LinkState::Up(ifindex) => ifindex != port.ifindex,
@@ -138,17 +141,25 @@ pub(super) fn card(
 }
 
 impl Port {
-    /// Counts an event message, and tells the kernel to hold back who sends too many.
-    pub(super) fn hold_back(&mut self, now: Time<Mono>, source: Option<Address>, bytes: &[u8]) {
+    /// Counts an event message, and tells the kernel to hold back who sends too many. Whether this one is too many itself.
+    pub(super) fn hold_back(
+        &mut self,
+        now: Time<Mono>,
+        source: Option<Address>,
+        bytes: &[u8],
+    ) -> bool {
         let identity = bytes.get(20..30).and_then(|identity| identity.try_into().ok());
-        let Some(transport) = &self.transport else { return };
+        let Some(transport) = &self.transport else { return false };
         let dropped = || transport.overflowed();
-        let Some(held) = self.crowd.count(now, source, identity, dropped) else { return };
+        let Some(held) = self.crowd.count(now, source, identity, dropped) else {
+            return self.crowd.is_excess(source, identity);
+        };
         let senders = (!held.is_everybody).then_some(&held.senders[..]);
         match transport.hold_back(senders, &held.regulars, held.keep) {
             Ok(()) => tracing::debug!(interface = self.interface, ?held, "senders held back"),
             Err(error) => tracing::debug!(interface = self.interface, %error, "senders"),
         }
+        self.crowd.is_excess(source, identity)
     }
 
     pub(super) fn counts(&self) -> IoCounts {

@@ -10,6 +10,7 @@ mod held;
 mod outside;
 mod peer;
 mod protection;
+mod sending;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -32,6 +33,7 @@ use crate::{
 };
 use peer::{Found, Peer};
 use protection::Given;
+use sending::Sending;
 
 pub use peer::{NtpCarrier, NtpPeer, NtsServer};
 
@@ -75,6 +77,15 @@ struct Place {
     tx: Side,
     primer: Primer,
     brackets: [Bracket; 2],
+    /// When the latest answer was sent there.
+    answered: Option<Time<Mono>>,
+}
+
+impl Place {
+    /// Whether the stack's stamp, which the socket has, is all that is wanted of what is received.
+    fn is_content_with_sockets(&self) -> bool {
+        self.rx.selector.chosen() == StampSource::Stack
+    }
 }
 
 #[derive(Debug)]
@@ -87,7 +98,7 @@ struct Waiting {
     local: Option<IpAddr>,
     stack: Option<Stamp>,
     token: Option<SentToken>,
-    manner: Manner,
+    sending: Sending,
 }
 
 /// What went wrong. Totals.
@@ -172,6 +183,7 @@ impl NtpIo {
                     tx: Side::new(tx_selector(config.tx_source)),
                     primer: Primer::new(config.prime, interface),
                     brackets: Default::default(),
+                    answered: None,
                 });
                 if config.serves {
                     for socket in socket::listen(interface)? {
@@ -281,65 +293,36 @@ impl NtpIo {
         (at < self.peers.len()).then_some(at)
     }
 
-    /// Sends a request by a socket of its own.
-    fn request(&mut self, at: usize, message: &[u8]) -> io::Result<Manner> {
-        self.move_peers();
-        let peer = &mut self.peers[at];
-        peer.socket = None;
-        let (opened, local) = peer.connect()?;
-        peer.place = peer.place_in(&self.places, local);
-        if peer.place.is_none() {
-            // Nobody else stamps it.
-            if let Err(error) = driver_stamp::ask(opened.get_ref(), true) {
-                tracing::debug!(server = peer.name, %error, "driver's stamps");
-            }
-        }
-        let primed = peer.place.is_some_and(|place| self.places[place].primer.before_event());
-        opened.get_ref().send(message)?;
-        peer.socket = Some(opened);
-        Ok(if primed { Manner::Primed } else { Manner::Plain })
-    }
-
-    fn answer(
-        &mut self,
-        port: PortIndex,
-        to: Address,
-        message: &mut Datagram,
-    ) -> io::Result<Manner> {
-        let Address::Socket(to) = to else { return Err(io::ErrorKind::AddrNotAvailable.into()) };
-        let at = usize::from(port.0);
-        let listener = self
-            .listeners
-            .iter()
-            .find(|(place, listener)| *place == at && socket::is_of_family(listener.get_ref(), to));
-        let Some((_, listener)) = listener else { return Err(io::ErrorKind::NotConnected.into()) };
-        let primed = self.places[at].primer.before_event();
-        if let Some(made) = message.made() {
-            // What has held it up since it was made it tells as well.
-            message.leave_later(self.held.unusual(monotonic() - made));
-        }
-        socket::send_from(listener.get_ref(), self.local, to, message)?;
-        Ok(if primed { Manner::Primed } else { Manner::Plain })
-    }
-
     fn received(
         &mut self,
         now: Time<Mono>,
-        port: PortIndex,
-        place: Option<usize>,
+        relation: &ClockRelation,
+        (port, place): (PortIndex, Option<usize>),
         got: socket::Got,
     ) {
         if got.length > MAX_MESSAGE {
             self.counts.oversized += 1;
             return;
         }
-        let relation = ClockRelation::now();
-        let stack = self.socket_stamps.stamp(now, &relation, got.stack);
+        let stack = self.socket_stamps.stamp(now, relation, got.stack);
         let source = match self.peer(port) {
             // The engine knows it by another address where it has moved.
             Some(at) if got.source == Some(self.peers[at].address) => Some(self.peers[at].known),
             _ => got.source,
         };
+        if self.peer(port).is_none()
+            && let Some(stack) = stack
+            && let Some(place) = place.and_then(|at| self.places.get_mut(at))
+            && place.is_content_with_sockets()
+        {
+            // No record of the programs says more.
+            *place.rx.matched.entry(StampSource::Stack).or_default() += 1;
+            let latency = self.config.ingress_latency.of(place.rx.selector.reference());
+            let stamp = Some(Stamp { time: stack.time - latency, ..stack });
+            let (bytes, source) = (self.buffer[..got.length].to_vec(), source.map(Address::Socket));
+            self.ready.push_back((Delivery::Message { port, bytes, stamp, source }, got.local));
+            return;
+        }
         if self.waiting_rx.len() == WAITING {
             self.counts.overrun += 1;
             return;
@@ -353,18 +336,19 @@ impl NtpIo {
             local: got.local,
             stack,
             token: None,
-            manner: Manner::Plain,
+            sending: Sending::default(),
         });
     }
 
     /// Takes what is in the sockets.
     fn read(&mut self) {
         let now = monotonic();
+        let relation = ClockRelation::now();
         for at in 0..self.peers.len() {
             let port = PortIndex(self.config.base.saturating_add(at as u16));
             while let Some(socket) = &self.peers[at].socket {
                 match socket::receive(socket, &mut self.buffer) {
-                    Ok(got) => self.received(now, port, self.peers[at].place, got),
+                    Ok(got) => self.received(now, &relation, (port, self.peers[at].place), got),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => {
                         self.counts.receive_errors += 1;
@@ -379,7 +363,10 @@ impl NtpIo {
                 let (place, listener) = &self.listeners[at];
                 let place = *place;
                 match socket::receive(listener, &mut self.buffer) {
-                    Ok(got) => self.received(now, PortIndex(place as u16), Some(place), got),
+                    Ok(got) => {
+                        let at = (PortIndex(place as u16), Some(place));
+                        self.received(now, &relation, at, got);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => {
                         self.counts.receive_errors += 1;
@@ -421,6 +408,7 @@ impl NtpIo {
     fn drain(&mut self, now: Time<Mono>) {
         self.drained = now;
         let relation = ClockRelation::now();
+        let is_asking = !self.peers.is_empty();
         let places = &mut self.places;
         for (protocol, programs) in &mut self.programs {
             programs.drain(|record| {
@@ -443,6 +431,10 @@ impl NtpIo {
                     return;
                 }
                 let Some(place) = places.find(|it| it.ifindex == record.ifindex) else { return };
+                let is_asked = is_asking || record.direction == Direction::Egress;
+                if !is_asked && place.is_content_with_sockets() {
+                    return;
+                }
                 let mut stamps = Candidates::default();
                 let (points, side): (&[_], _) = match record.direction {
                     Direction::Egress => (&[StampSource::TcEgress], &mut place.tx),
@@ -521,8 +513,10 @@ impl NtpIo {
             Outcome::NotYet => return None,
         };
         if sent {
-            place.primer.after_event(&stamps);
-            if !place.brackets[waiting.manner as usize].is_sound_around(&stamps) {
+            if waiting.sending.is_trial {
+                place.primer.after_event(&stamps);
+            }
+            if !place.brackets[waiting.sending.path() as usize].is_sound_around(&stamps) {
                 side.interrupted += 1;
                 return Some(None);
             }
@@ -531,8 +525,10 @@ impl NtpIo {
         *side.matched.entry(stamp.source).or_default() += 1;
         let reference = side.selector.reference();
         stamp.doubt = stamps.doubt(stamp.time, direction);
-        stamp.manner = waiting.manner;
+        stamp.manner = waiting.sending.manner;
         stamp.time = if sent {
+            let handed = waiting.sending.handed.map(|handed| stamp.time - handed);
+            stamp.handed = handed.unwrap_or_default().max(Duration::ZERO);
             stamp.time + self.config.egress_latency.of(reference)
         } else {
             stamp.time - self.config.ingress_latency.of(reference)

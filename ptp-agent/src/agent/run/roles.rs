@@ -3,8 +3,11 @@
 use ptp_common::time::{Mono, Time};
 
 use crate::{
-    engine::{PortState, instance::Instance},
+    agent::local_times::LocalTimes,
+    clock::followed::Followed,
+    engine::{PortState, discipline::Discipline, instance::Instance},
     publish::snapshot::{AnnouncedExtras, EitherRole, InstanceRole, Snapshot},
+    sys::clock::host_reading,
 };
 
 /// Whether it serves its own time and follows nobody.
@@ -12,6 +15,27 @@ pub(super) fn is_grandmaster(instance: &Instance) -> bool {
     instance.may_take_either_role()
         && instance.parent().is_none()
         && instance.ports().any(|port| instance.port_state(port) == PortState::TimeTransmitter)
+}
+
+/// Says what local times are now, of the time that it serves; told to others while it is the grandmaster.
+pub(super) fn announce_local_times(
+    local_times: &mut LocalTimes,
+    client: &mut Discipline<Followed>,
+    now: Time<Mono>,
+) {
+    if !client.receiver().may_take_either_role() {
+        return;
+    }
+    let ahead = client.receiver().time_properties().utc_offset().best();
+    let utc = (client.domain_time(now) - ahead).since_epoch();
+    let kernel_s = match client.clock() {
+        Followed::System(_) => host_reading().map_or(0, |reading| reading.tai_offset_s),
+        // Their time is not the kernel's.
+        _ => 0,
+    };
+    if let Some(alternates) = local_times.announced(utc, ahead, kernel_s) {
+        client.set_alternate_offsets(alternates);
+    }
 }
 
 /// What the parent announces beside its time.

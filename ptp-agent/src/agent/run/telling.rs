@@ -17,6 +17,7 @@ use super::{
         health::{self, Health},
         io::SideCounts,
         managing::Managing,
+        local_times::LocalTimes,
         ntp, ntp_line, print, sample_line, sample_text,
         services::Services,
         set_drop_figures, set_message_figures, set_stamp_figures,
@@ -24,7 +25,7 @@ use super::{
         snapshot::{own_port, timestamps},
         unicast, unix_seconds,
     },
-    Runner, host, pulse, roles,
+    Runner, host, links, pulse, roles,
     servers::Servers,
 };
 use super::{apart::Apart, sources};
@@ -74,6 +75,8 @@ pub(super) struct Teller {
     pub(super) steps: u64,
     pub(super) last: Option<Sample>,
     pub(super) apart: Apart,
+    /// What the log was told of links.
+    pub(super) capable: links::Told,
     pub(super) log_ptp4l: bool,
     pub(super) host_clock_offset: Duration,
     pub(super) host_name: String,
@@ -90,6 +93,8 @@ pub(super) struct Teller {
     /// Who is asked.
     pub(super) servers: Option<Servers>,
     pub(super) synce: SyncE,
+    /// What it announces while it is the grandmaster.
+    pub(super) local_times: LocalTimes,
 }
 
 impl Teller {
@@ -368,12 +373,14 @@ impl Teller {
         let domain = receiver.domain_number();
         for port in &self.ports {
             let interface = runner.io.interface(*port);
+            self.capable.tell(interface, *port, runner.engine.link(*port));
             let counters = receiver.counters(*port);
             self.publication.metrics.update(interface, domain, |figures| {
                 figures.clock_steps = self.steps;
                 figures.host_clock = host_clock;
                 bound::set_figures(figures, view.trust.as_ref(), runner.engine.origin());
                 figures.unicast = unicast::figures(receiver, *port, now);
+                figures.link = links::figures(runner.engine.link(*port));
                 set_message_figures(figures, counters);
                 if let Some((rx, tx)) = runner.io.stamp_counts(*port) {
                     set_stamp_figures(figures, Direction::Rx, &rx);
@@ -446,9 +453,12 @@ impl Teller {
                 unicast: unicast::status(receiver, *port, &self.partners, now),
                 link_delay_ns: Some(delay.map(Duration::as_nanos)),
                 as_capable: link.and_then(Link::is_capable),
+                link: links::status(receiver, *port, link),
                 ..own_port(&runner.io, *port, receiver.port_state(*port))
             }
         });
+        let (own, time_zone_database) = self.local_times.status();
+        let extras = if roles::is_grandmaster(receiver) { own } else { roles::extras(receiver) };
         let mut snapshot = Snapshot {
             command: Some(snapshot::Command::Run.into()),
             uptime_s: Some((now - self.start).as_secs_f64()),
@@ -461,7 +471,9 @@ impl Teller {
             alarms: self.health.status(now),
             data_sets: Some(self.data_sets(runner)),
             sources: Some(sources::status(client, now)),
-            extras: roles::extras(receiver),
+            extras,
+            gptp: links::gptp(receiver),
+            time_zone_database,
             synce: self.synce.status(now),
             dplls: self.synce.dplls().to_vec(),
             ntp: ntp::asked(client, &runner.io),

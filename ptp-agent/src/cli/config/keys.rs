@@ -174,6 +174,11 @@ const SECTIONS: [Section; 5] = [
                  default: anybody.",
             ),
             alone(
+                "max-clock-class",
+                Default("255"),
+                "A grandmaster of a higher clockClass is not followed (clock_class_threshold of linuxptp).",
+            ),
+            alone(
                 "acceptable-senders",
                 Example("[\"192.0.2.1\", \"00:11:22:33:44:55\", \"key:2\"]"),
                 "Only from these a time transmitter's messages are taken: IP addresses, MAC addresses (l2), or \
@@ -211,6 +216,7 @@ const SECTIONS: [Section; 5] = [
             option("priority1", Default("128")),
             option("priority2", Default("128")),
             option("clock-class", Default("248")),
+            live(option("time-zone", Example("[\"Europe/Berlin\"]"))),
             alone(
                 "stamp-brackets",
                 Default("true"),
@@ -249,6 +255,32 @@ const SECTIONS: [Section; 5] = [
             ),
             live(option("management-set", Default("false"))),
             option("slave-event-monitor", Example("\"/run/ptp-agent/events\"")),
+            alone(
+                "link-delay",
+                Default("\"instance\""),
+                "With delay p2p: in whose name links are measured: that of the instance, or with \"common\" that of the \
+                 Common Mean Link Delay Service (sdoId 0x200); of one port \"eth1=cmlds\". Who asks in the name of the \
+                 instance is answered all the same.",
+            ),
+            alone(
+                "log-min-pdelay-req-interval",
+                Default("0"),
+                "With delay p2p: interval of Pdelay_Req, log2 s.",
+            ),
+            alone(
+                "relay",
+                Default("\"clock\""),
+                "With profile gptp or automotive and several ports: by what the grandmaster's time is passed on: \"clock\", \
+                 what the clock that follows shows when a Sync leaves; \"residence\", what the last Sync has taken until \
+                 then, from the first one on.",
+            ),
+            alone(
+                "oper-log-sync-interval",
+                Example("0"),
+                "With profile gptp or automotive: the interval of Sync that the neighbour is asked for while the clock is \
+                 locked, log2 s. Default: with profile automotive 0, otherwise none is asked for.",
+            ),
+            alone("oper-log-pdelay-req-interval", Example("0"), "The same of the own Pdelay_Req."),
             option("unicast", Example("[\"192.0.2.1\", \"time.example.net\"]")),
             option("hybrid", Default("false")),
             alone(

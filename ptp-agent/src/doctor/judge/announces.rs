@@ -13,7 +13,7 @@ pub(super) fn check(heard: Option<&Heard>) -> Check {
         return Check::skip(NAME, "not listened for: --listen 5 does");
     };
     let deaf = heard.deaf.join("; ");
-    // `run` follows the common profile only.
+    // Without a profile `run` follows the common one.
     let (followable, others): (Vec<_>, Vec<_>) =
         heard.best.iter().partition(|heralded| heralded.sdo_id == 0);
     let mut beside: Vec<_> = others.into_iter().map(describe).collect();
@@ -24,7 +24,12 @@ pub(super) fn check(heard: Option<&Heard>) -> Check {
             (_, false) => Check::warn(
                 NAME,
                 format!("no grandmaster that `run` follows, but: {}", beside.join("; ")),
-                "`run` follows version 2 with sdoId 0, in the VLAN of its interface, and what the kernel lets through",
+                match heard.best.iter().any(|it| it.sdo_id == 0x100) {
+                    true => "`run --profile gptp` follows sdoId 0x100, over l2",
+                    false => {
+                        "`run` follows version 2 with sdoId 0, in the VLAN of its interface, and what the kernel lets through"
+                    }
+                },
             ),
             (true, true) => Check::warn(
                 NAME,

@@ -10,6 +10,7 @@ mod interface;
 mod interrupts;
 mod kernel;
 mod multicast;
+mod pulses;
 mod synce;
 
 use super::{check::Check, facts::Facts};
@@ -32,6 +33,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
         }
         checks.extend(of_interface.into_iter().map(|check| check.on(&interface.name)));
     }
+    checks.push(pulses::check(&facts.pulses));
     checks.extend(synce::dplls(facts.dplls.as_ref()));
     checks.extend(facts.bridge.iter().flat_map(bridge::checks));
     checks

@@ -12,6 +12,7 @@ mod interrupts;
 mod kernel;
 mod multicast;
 mod netdev;
+mod pulses;
 
 use std::{fs, path::Path};
 
@@ -37,6 +38,7 @@ pub(super) fn all(args: &Args) -> Facts {
         // It is judged for interfaces.
         firewall: if args.interface.is_empty() { Firewall::default() } else { firewall::read() },
         agents: agents::read(),
+        pulses: pulses::read(),
         interfaces: interfaces(args),
         dplls: (!args.interface.is_empty())
             .then(|| dpll::read().map_err(|error| error.to_string())),

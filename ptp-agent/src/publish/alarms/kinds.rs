@@ -107,9 +107,10 @@ alarms! {
     /// The host is overloaded, or its virtual processors are taken away; accuracy does not suffer, the rate does.
     StampsInterrupted = "stamps_interrupted", "sent messages interrupted between their timestamps",
         [Receiver Transmitter], raise 10 s, clear 30 s;
-    /// The ring buffer between kernel and agent was full and records were lost.
+    /// The ring buffer between kernel and agent was full and records were lost, or messages came faster than the agent
+    /// took them from its sockets.
     /// The host is overloaded or flooded with PTP packets; a larger ring (`--ring-kib`) may help.
-    RingLoss = "ring_loss", "timestamp records lost in the ring buffer",
+    RingLoss = "ring_loss", "records or messages lost because they came too fast",
         [Receiver Transmitter Observer], raise 0 s, clear 60 s;
     /// A time transmitter is there, but the servo has not locked for a minute.
     /// Other alarms say why; without one, the path's delay is too unsteady.
@@ -219,7 +220,7 @@ alarms! {
     WeekRollover = "week_rollover", "the receiver's date is 1024 weeks old",
         [Receiver], raise 0 s, clear 60 s;
     /// Metrics, the status socket, the management socket or an export for other programs cannot be had; the
-    /// log says which and why. Time is kept all the same, and the agent tries again every ten seconds.
+    /// log or the detail says which and why. Time is kept all the same, and the agent tries again every ten seconds.
     EndpointUnavailable = "endpoint_unavailable", "metrics, a socket or an export cannot be served",
         [Receiver Transmitter Observer Transparent], raise 0 s, clear 0 s;
     /// The frequency of a link has a lower quality level than it usually has, by what ESMC of synchronous Ethernet says.

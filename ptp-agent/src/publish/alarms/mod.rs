@@ -30,6 +30,8 @@ const TIME_SCALE_SLACK: Duration = Duration::from_millis(100);
 
 /// One sample in so many may contradict the others.
 const DOUBTFUL: u64 = 10;
+/// Fewer messages in the window that could not be taken are no flood: a wrong checksum counts as one too.
+const FLOOD: u64 = 100;
 /// Fewer messages in the window that authentication refuses are an accident.
 const UNAUTHENTIC: u64 = 3;
 /// Fewer messages in the window that nobody sends by himself are an accident,
@@ -82,6 +84,9 @@ pub struct Totals {
     pub table_full: u64,
     /// Exchanges whose path delay cannot be.
     pub implausible: u64,
+    /// Messages that came faster than they were taken: the kernel, or this program, had no room for them, or held back who
+    /// sent them.
+    pub overflowed: u64,
     /// Requests that were not answered because there were too many.
     pub refused: u64,
     /// Messages in the time transmitter's name from another address.
@@ -149,6 +154,8 @@ pub struct Facts {
     pub is_displaced: bool,
     /// Whether metrics, a socket or an export that were asked for cannot be served.
     pub is_unserved: bool,
+    /// Whether this process has as many files open as it may.
+    pub are_files_used_up: bool,
     /// The clock is a software clock: until it first locks, what it shows is where it was begun.
     pub is_software: bool,
     /// The estimate has left the causal interval.
@@ -235,6 +242,8 @@ pub struct Alarms {
     details: BTreeMap<Alarm, String>,
     window: Window,
     grandmaster: Option<ClockIdentity>,
+    /// It serves: too many messages are too many requests.
+    is_server: bool,
     /// Steps of the clock when it locked first.
     steps_at_lock: Option<u64>,
 }
@@ -249,6 +258,7 @@ impl Alarms {
             details: BTreeMap::new(),
             window: Window::default(),
             grandmaster: None,
+            is_server: role == Role::Transmitter,
             steps_at_lock: None,
         }
     }
@@ -271,7 +281,7 @@ impl Alarms {
             self.steps_at_lock.get_or_insert(facts.totals.clock_steps);
         }
         let steps_at_lock = self.steps_at_lock;
-        let limits = self.limits;
+        let (limits, is_server) = (self.limits, self.is_server);
         let mut changes = Vec::new();
         for (alarm, state) in &mut self.states {
             let is_raised = state.is_raised();
@@ -293,7 +303,9 @@ impl Alarms {
                     .is_some_and(|recent| share(recent.delays_unanswered, 1, recent.delays)),
                 // In a flood it is the flood that loses them.
                 Alarm::NoRxStamp => recent.as_ref().is_some_and(|recent| {
-                    share(recent.rx_stamps_missing, 1, recent.rx_stamps) && recent.refused == 0
+                    share(recent.rx_stamps_missing, 1, recent.rx_stamps)
+                        && recent.refused == 0
+                        && !is_rate(recent.overflowed, FLOOD, false)
                 }),
                 Alarm::NoTxStamp => recent
                     .as_ref()
@@ -306,7 +318,10 @@ impl Alarms {
                     let sent = recent.tx_stamps.saturating_add(recent.tx_interrupted);
                     share(recent.tx_interrupted, 10, sent)
                 }),
-                Alarm::RingLoss => recent.as_ref().is_some_and(|recent| recent.ring_lost > 0),
+                Alarm::RingLoss => recent.as_ref().is_some_and(|recent| {
+                    let overflowed = if is_server { 0 } else { recent.overflowed };
+                    recent.ring_lost > 0 || is_rate(overflowed, FLOOD, is_raised)
+                }),
                 Alarm::NotSynchronized => {
                     facts.grandmaster.is_some()
                         && matches!(facts.servo, Some(ServoState::Unlocked | ServoState::Jump))
@@ -336,7 +351,7 @@ impl Alarms {
                         })
                 }
                 Alarm::TimeWithheld => facts.withheld.is_some(),
-                Alarm::EndpointUnavailable => facts.is_unserved,
+                Alarm::EndpointUnavailable => facts.is_unserved || facts.are_files_used_up,
                 Alarm::SpoofingSuspected => {
                     recent.as_ref().is_some_and(|recent| recent.are_odd(is_raised))
                 }
@@ -351,7 +366,9 @@ impl Alarms {
                 Alarm::AuthenticationFailed => recent
                     .as_ref()
                     .is_some_and(|recent| is_rate(recent.unauthentic, UNAUTHENTIC, is_raised)),
-                Alarm::RequestFlood => recent.as_ref().is_some_and(|recent| recent.refused > 0),
+                Alarm::RequestFlood => recent.as_ref().is_some_and(|recent| {
+                    recent.refused > 0 || is_rate(recent.overflowed, FLOOD, is_raised)
+                }),
                 Alarm::QualityLevelLowered => facts.quality_lowered.is_some(),
                 Alarm::EsmcLost => facts.esmc_lost.is_some(),
                 Alarm::NoKernelAnswers => facts.unanswered.is_some(),
@@ -417,7 +434,10 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
                 format!("{} of {sent} messages", recent.tx_interrupted)
             })
             .unwrap_or_default(),
-        Alarm::RingLoss => format!("{} records in all", facts.totals.ring_lost),
+        Alarm::RingLoss => {
+            let Totals { ring_lost, overflowed, .. } = facts.totals;
+            format!("{ring_lost} records and {overflowed} messages in all")
+        }
         Alarm::TimeInDoubt => format!("{} contradictions in all", facts.totals.contradictions),
         Alarm::TimeWithheld => facts.withheld.clone().unwrap_or_default(),
         Alarm::NoAnnounce => {
@@ -477,7 +497,15 @@ fn detail(alarm: Alarm, facts: &Facts, recent: Option<&Totals>) -> String {
             let last = facts.refused.as_ref().map(|last| format!(", last: {last}"));
             format!("{total} in all{}", last.unwrap_or_default())
         }
-        Alarm::RequestFlood => format!("{} not answered in all", facts.totals.refused),
+        Alarm::RequestFlood => {
+            let Totals { refused, overflowed, .. } = facts.totals;
+            format!("{refused} not answered, {overflowed} held back or not taken in all")
+        }
+        Alarm::EndpointUnavailable if facts.are_files_used_up => {
+            "as many files are open as this process may have (ulimit -n, LimitNOFILE= of the service): \
+             no connection is taken and nothing is opened again"
+                .to_owned()
+        }
         Alarm::QualityLevelLowered => facts.quality_lowered.clone().unwrap_or_default(),
         Alarm::EsmcLost => facts.esmc_lost.clone().unwrap_or_default(),
         Alarm::NoKernelAnswers => facts.unanswered.clone().unwrap_or_default(),

@@ -407,6 +407,31 @@ fn flood_of_requests_is_told_as_a_flood() {
 }
 
 #[test]
+fn flood_that_is_held_back_in_front_of_the_socket_is_told_as_long_as_it_lasts() {
+    for (role, alarm) in
+        [(Role::Transmitter, Alarm::RequestFlood), (Role::Receiver, Alarm::RingLoss)]
+    {
+        let mut alarms = Alarms::new(role, Limits::default(), at(0));
+        let mut facts = good();
+        let changes = run(&mut alarms, &mut facts, (0, 120), |facts| {
+            good_second(facts);
+            facts.totals.rx_stamps_missing += 40;
+            facts.totals.overflowed += 40_000;
+        });
+        let raised: Vec<_> = changes.iter().map(|(_, alarm, raised)| (*alarm, *raised)).collect();
+        assert_eq!(raised, [(alarm, true)]);
+        assert!(alarms.detail(alarm).contains("4800000"), "{}", alarms.detail(alarm));
+        // A wrong checksum now and then, which the kernel counts with them, is none.
+        let changes = run(&mut alarms, &mut facts, (120, 300), |facts| {
+            good_second(facts);
+            facts.totals.overflowed += 8;
+        });
+        let cleared: Vec<_> = changes.iter().map(|(_, alarm, raised)| (*alarm, *raised)).collect();
+        assert_eq!(cleared, [(alarm, false)]);
+    }
+}
+
+#[test]
 fn third_of_the_messages_without_usable_stamps_is_an_alarm_of_its_own() {
     let mut alarms = Alarms::new(Role::Transmitter, Limits::default(), at(0));
     let mut facts = Facts { ports_up: 1, ..Facts::default() };
@@ -470,6 +495,7 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
                 unauthentic: t[23],
                 other_address: t[24],
                 other_sender: t[24],
+                overflowed: t[20],
             },
             ports_up: up,
             ports_down: down,

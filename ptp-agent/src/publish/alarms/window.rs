@@ -81,6 +81,7 @@ impl Window {
             other_address: new.other_address.saturating_sub(old.other_address),
             other_sender: new.other_sender.saturating_sub(old.other_sender),
             unauthentic: new.unauthentic.saturating_sub(old.unauthentic),
+            overflowed: new.overflowed.saturating_sub(old.overflowed),
             refused: new.refused.saturating_sub(old.refused),
             rx_orphaned: new.rx_orphaned.saturating_sub(old.rx_orphaned),
         })

@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt;
 use super::{
     http::Publication,
     management::{Access, Answer, Desk, Outcome, Responder},
-    service::{ServiceThread, serve_clients},
+    service::{Pace, ServiceThread, serve_clients},
 };
 use crate::{
     security::{Associations, MAX_SEALED, Policy, Trust},
@@ -209,9 +209,13 @@ async fn answer_management(
     managing.desk.set_subscribed(0, 0);
     let desk = managing.desk.clone();
     let mut request = [0; MAX_REQUEST];
+    let mut pace = Pace::new();
     loop {
         tokio::select! {
-            received = socket.recv_from(&mut request) => match received {
+            received = async {
+                pace.next().await;
+                socket.recv_from(&mut request).await
+            } => match received {
                 Ok((length, from)) => managing.answer(&request[..length], from.as_pathname()),
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             },

@@ -54,6 +54,12 @@ families! {
         "Events that those were told of, or could not be.";
     SLAVE_EVENTS = COUNTER "ptp_slave_events_total"
         "Messages of slave event monitoring that were sent, or that nobody took.";
+    LINK_DELAY = GAUGE "ptp_link_delay_seconds"
+        "Shortest mean delay of late of the link to the neighbour, where it is measured.";
+    NEIGHBOR_RATE = GAUGE "ptp_neighbor_rate_ratio"
+        "Rate of the neighbour's clock over the local monotonic one, less one (1e-6 is 1 ppm).";
+    CAPABLE = GAUGE "ptp_link_capable" "1 while a link is asCapable, where anybody asks; 0 otherwise.";
+    CAPABLE_CHANGES = COUNTER "ptp_link_capable_changes_total" "How often a link has become asCapable, or ceased to be.";
     PRECISION = GAUGE "ptp_clock_precision_seconds"
         "To within what the local clock repeats; no claim about the asymmetry of the path.";
     CAUSAL_INTERVAL = GAUGE "ptp_causal_interval_seconds"

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ptp_common::wire::{ClockIdentity, MessageType, PortIdentity};
 
-use super::histogram::Histogram;
+use super::{LinkMetrics, histogram::Histogram};
 use crate::{
     engine::{PortState, strategy::Strategy},
     servo::ServoState,
@@ -108,6 +108,8 @@ pub struct PortFigures {
     pub answers: BTreeMap<(&'static str, &'static str), u64>,
     /// Unicast negotiation.
     pub unicast: UnicastFigures,
+    /// The link.
+    pub link: LinkMetrics,
     /// When the last sample was taken, seconds since 1970.
     pub last_sample_timestamp_seconds: Option<f64>,
     /// `portState`.

@@ -9,6 +9,7 @@
 mod family;
 mod figures;
 mod histogram;
+mod link;
 mod management;
 mod ntp;
 mod pulse;
@@ -33,6 +34,7 @@ pub use figures::{
     SERVO_STATES, STRATEGIES, StampOutcome, UnicastFigures, message_type_name,
 };
 pub use histogram::{DIFFERENCE_BOUNDS, Histogram};
+pub use link::LinkMetrics;
 pub use ntp::{NtpFigures, NtsFigures};
 pub use pulse::PulseFigures;
 pub use synce::SyncEFigures;
@@ -366,6 +368,7 @@ fn add_port(families: &mut Families, interface: &str, domain: &str, figures: &Po
         families.add(&ANSWERS, &[port[0], port[1], labels[0], labels[1]], *total as f64);
     }
     unicast::add(families, &port, &figures.unicast);
+    figures.link.add(families, &port);
     families.add(&STEPS, &port, figures.clock_steps as f64);
     for ((direction, source), histogram) in &figures.timestamp_differences {
         let labels = [("direction", direction.name()), ("source", source.name())];
@@ -410,6 +413,12 @@ mod tests {
                 grants: [((Direction::Tx, "sync"), 2)].into(),
                 requests: [("granted", 2)].into(),
                 messages: [("in_time", 5)].into(),
+            };
+            figures.link = LinkMetrics {
+                delay_seconds: Some(1e-6),
+                neighbor_rate_ratio: Some(1e-7),
+                is_capable: Some(true),
+                capable_changes: Some(1),
             };
             figures.offset_from_master_seconds = Some(-1.2e-7);
             figures.mean_path_delay_seconds = Some(3e-6);

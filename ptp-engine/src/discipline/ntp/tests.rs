@@ -31,16 +31,24 @@ fn address(n: u8) -> SocketAddr {
 struct Bench {
     client: Client<VirtualClock>,
     ahead: Vec<i64>,
+    /// How long before it leaves an answer has read the clock: after a while, and right behind another one, ns.
+    early: [i64; 2],
+    answered: i64,
     now: i64,
     samples: u32,
 }
 
 impl Bench {
     fn new(ahead: &[i64], policy: Policy) -> Self {
+        Self::asking(ahead, policy, false)
+    }
+
+    fn asking(ahead: &[i64], policy: Policy, repeats: bool) -> Self {
         let servers = (1..=ahead.len() as u8).map(|n| AssociationConfig {
             address: address(n),
             poll: Poll::new(0, 2),
             kind: ExchangeKind::Basic,
+            repeats,
         });
         let utc = Time::from_nanos(EPOCH * 1_000_000_000);
         let ntp = NtpConfig { servers: servers.collect(), part: NtpPart::Source, utc };
@@ -49,7 +57,14 @@ impl Bench {
         let clock = VirtualClock::new(mono(0), Time::from_nanos(EPOCH * 1_000_000_000), 500_000.0);
         let servo = build(&Choice::default(), &Options::default());
         let client = Client::new(config, servo, clock, mono(0));
-        Self { client, ahead: ahead.to_vec(), now: 0, samples: 0 }
+        Self {
+            client,
+            ahead: ahead.to_vec(),
+            early: [0; 2],
+            answered: i64::MIN,
+            now: 0,
+            samples: 0,
+        }
     }
 
     fn run_to(&mut self, second: i64) {
@@ -76,7 +91,11 @@ impl Bench {
     }
 
     fn answer(&mut self, transmit: &Transmit) {
-        let stamp = |ns| Some(Stamp::new(mono(ns), StampSource::Simulated));
+        let is_warm = self.now - 1_000_000 < self.answered;
+        let early = self.early[usize::from(is_warm)];
+        // One's own requests are handed over in the same manner.
+        let handed = Duration::from_nanos(early);
+        let stamp = |ns| Some(Stamp { handed, ..Stamp::new(mono(ns), StampSource::Simulated) });
         let token = transmit.token.expect("a request is stamped");
         let clock = &Monotonic::default();
         let sent = Input::Sent { token, stamp: stamp(self.now) };
@@ -95,7 +114,8 @@ impl Bench {
             transmit: told(self.now + PATH + 10_000),
             ..asked
         };
-        let arrival = self.now + 2 * PATH + 10_000;
+        let arrival = self.now + 2 * PATH + 10_000 + early;
+        self.answered = arrival;
         let from = Some(crate::address::Address::Socket(address(at as u8 + 1)));
         let bytes = answer.to_bytes();
         let input = Input::Message { on: transmit.on, from, bytes: &bytes, stamp: stamp(arrival) };
@@ -122,6 +142,51 @@ fn the_clock_follows_one_server_and_its_bound_holds() {
     let parent = bench.client.parent().unwrap();
     assert_eq!(parent.set.grandmaster_identity.0[..3], *b"NTP");
     assert!(bench.client.receiver().parent().is_none(), "there is no PTP");
+}
+
+#[test]
+fn what_a_server_without_stamps_is_early_by_is_known_from_the_own_requests_where_both_ends_are_warm()
+ {
+    for (repeats, most) in [(false, 8_000), (true, 100)] {
+        let mut bench = Bench::asking(&[0], Policy::Alarm, repeats);
+        bench.early = [12_000, 2_000];
+        bench.run_to(60);
+        let bound = bench.client.error_bound(mono(bench.now)).unwrap().as_nanos();
+        let error = bench.error().abs();
+        assert!(error < most && error <= bound, "{repeats} {error} {bound}");
+        assert!(repeats || error > 4_000, "half of what a cold answer is early by: {error}");
+    }
+}
+
+#[test]
+fn the_own_sending_is_nothing_to_go_by_where_the_round_trip_is_shorter() {
+    let mut bench = Bench::asking(&[0], Policy::Alarm, true);
+    // A server that tells when its answers leave, and a client that is slow.
+    bench.run_to(60);
+    let server = &bench.client.ntp.as_ref().unwrap().of[0];
+    let exchange = |turn, handed| Exchange {
+        with: PortIndex(0),
+        t1: Stamp {
+            handed: Duration::from_nanos(handed),
+            ..Stamp::new(mono(0), StampSource::Simulated)
+        },
+        t2: Time::from_nanos(PATH),
+        t3: Time::from_nanos(PATH),
+        t4: Stamp::new(mono(2 * PATH), StampSource::Simulated),
+        kind: ExchangeKind::Basic,
+        turn,
+        server: server.said.unwrap(),
+        poll: 0,
+    };
+    let early = |turn, handed| {
+        let mut server = server.clone();
+        let exchange = exchange(turn, handed);
+        server.learn(mono(0), Duration::ZERO, &exchange);
+        server.early(&exchange).as_nanos()
+    };
+    assert_eq!(early(Turn::Second, 3_000), 3_000);
+    assert_eq!(early(Turn::Second, 900_000), 2 * PATH);
+    assert_eq!((early(Turn::Alone, 3_000), early(Turn::Second, 0)), (0, 0));
 }
 
 #[test]

@@ -273,12 +273,7 @@ impl Instance {
         if asking.servers.iter().enumerate().any(is_another) {
             return Err(Drop::DuplicateIdentity);
         }
-        if !self.acceptable.is_empty()
-            && !self
-                .acceptable
-                .iter()
-                .any(|each| each.accepts(identity, said.announce.grandmaster_identity))
-        {
+        if !self.acceptable.accepts(identity, &said.announce) {
             return Err(Drop::NotAcceptable);
         }
         let server = &mut asking.servers[n];

@@ -16,7 +16,7 @@ use crate::{
     Datagram, DelayMechanism, Destination, PortIndex, PortState, SentToken,
     config::PortConfig,
     counters::{Counters, Drop},
-    instance::{Aiming, Cx, Instance, Synchronization},
+    instance::{Aiming, Cx, Instance, Synchronization, relay::Said},
     limits::{self, Clamped},
     outcome::{DelayObservation, Observation, SyncObservation},
     port::{
@@ -58,6 +58,7 @@ enum SyncHalf {
 struct FollowUp {
     origin: Time<Ptp>,
     correction: Duration,
+    information: Option<FollowUpInformation>,
     /// How much before that stamp the Sync may have left.
     doubt: Duration,
 }
@@ -87,6 +88,8 @@ pub(crate) struct Following {
     syncs: VecDeque<PendingSync>,
     delays: VecDeque<PendingDelay>,
     last_answered: Option<u16>,
+    /// What was said of the last two Sync, for who passes it on.
+    said: [Option<Said>; 2],
     pub(crate) log_delay_req_interval: i8,
     rhythm: Rhythm,
     grain: Grain,
@@ -105,6 +108,7 @@ impl Following {
             syncs: VecDeque::new(),
             delays: VecDeque::new(),
             last_answered: None,
+            said: [None; 2],
             log_delay_req_interval: config.log_min_delay_req_interval,
             rhythm: Rhythm::default(),
             grain: Grain::default(),
@@ -127,6 +131,15 @@ impl Following {
         self.delays.clear();
         self.syncs_told.forget();
         self.answers_told.forget();
+    }
+
+    /// What was said of a Sync, for who passes it on when it is whole.
+    fn say(&mut self, said: Said) {
+        self.said = [Some(said), self.said[0]];
+    }
+
+    fn said_of(&self, sequence_id: u16) -> Option<Said> {
+        self.said.into_iter().flatten().find(|said| said.sequence_id == sequence_id)
     }
 
     #[cfg(test)]
@@ -160,6 +173,9 @@ impl Instance {
         origin: Timestamp,
         rx: Option<Stamp>,
     ) -> Result<(), Drop> {
+        if self.ports[index].config.rules.are_static() {
+            self.adopt(cx, index, header);
+        }
         // Some transmitters send a Follow_Up and forget the flag. That it was sent when the epoch began is
         // no time that anybody means.
         let is_one_step = !header.flags.contains(Flags::TWO_STEP)
@@ -192,6 +208,8 @@ impl Instance {
             let t1 = Time::<Ptp>::from(origin) + correction;
             let two_step = false;
             let sync = SyncObservation { t1, t2, sequence_id, log_interval, two_step, correction };
+            let information = FollowUpInformation::default();
+            following.say(Said { sequence_id, origin, correction, information });
             return self.finish_sync(cx, index, t1, sync);
         }
         let half = match rx {
@@ -223,7 +241,8 @@ impl Instance {
             }
         })?;
         let is_gptp = self.ports[index].config.rules.are_gptp();
-        if is_gptp && FollowUpInformation::find(&tlvs).is_none() {
+        let information = FollowUpInformation::find(&tlvs);
+        if is_gptp && information.is_none() {
             return Err(Drop::MissingInformation);
         }
         let (following, mut port) = self.following(index)?;
@@ -235,7 +254,7 @@ impl Instance {
         }
         let (origin, correction): (Time<Ptp>, Duration) =
             (precise_origin.into(), header.correction.into());
-        pending.follow_up = Some(FollowUp { origin, correction, doubt });
+        pending.follow_up = Some(FollowUp { origin, correction, information, doubt });
         // With the fraction that the timestamp leaves out.
         following.grain.left(origin + correction);
         self.match_sync(cx, index, header.sequence_id)
@@ -300,10 +319,8 @@ impl Instance {
         else {
             return Ok(());
         };
-        let Some(FollowUp { origin, correction: more, doubt }) = following.syncs[at].follow_up
-        else {
-            return Ok(());
-        };
+        let Some(follow_up) = following.syncs[at].follow_up else { return Ok(()) };
+        let FollowUp { origin, correction: more, information, doubt } = follow_up;
         match following.syncs[at].sync {
             SyncHalf::Awaited => Ok(()),
             SyncHalf::Lost => {
@@ -316,6 +333,10 @@ impl Instance {
                 // At which end it arises makes no difference.
                 t2.doubt += doubt;
                 let (told, correction) = (origin + more, correction + more);
+                if let Some(information) = information {
+                    let (origin, _) = Timestamp::from_time(origin);
+                    following.say(Said { sequence_id, origin, correction, information });
+                }
                 let (t1, two_step) = (origin + correction, true);
                 let sync =
                     SyncObservation { t1, t2, sequence_id, log_interval, two_step, correction };
@@ -349,12 +370,17 @@ impl Instance {
         for mut sync in following.syncs_told.complete(cx.now, sync).into_iter().flatten() {
             let (following, port) = self.following(index)?;
             port.counters.sync_exchanges += 1;
+            let said = following.said_of(sync.sequence_id);
             let half = following.grain.half();
             sync.t1 += port.config.delay_asymmetry + half;
             sync.t2.doubt += half;
             following.rhythm.sync(sync.t1, sync.t2.time);
             port.round_trip.sync(sync.t1, sync.t2.time);
             self.measured(cx, index, Observation::Sync(sync));
+            if let Some(said) = said {
+                self.pass_on(cx, index, said, sync.t2.time, sync.log_interval);
+                self.ask_again(cx, index, sync.log_interval);
+            }
         }
         Ok(())
     }

@@ -55,7 +55,9 @@ impl Instance {
     /// Announce and Sync to all, unless they are for those alone who ask.
     pub(crate) fn begin_multicast(&mut self, now: Time<Mono>, index: usize) {
         if self.served.multicast {
-            self.timers.set((index as u16, PortTimer::Announce), now);
+            if !self.is_fixed() {
+                self.timers.set((index as u16, PortTimer::Announce), now);
+            }
             self.timers.set((index as u16, PortTimer::Sync), now);
         }
     }
@@ -83,10 +85,15 @@ impl Instance {
     pub(crate) fn sync_due(&mut self, cx: &mut Cx<'_>, index: usize, due: Time<Mono>) {
         let log = self.log_sync_interval(index);
         self.timers.set((index as u16, PortTimer::Sync), following(due, cx.now, log));
-        let port = &mut self.ports[index];
-        if !port.is_capable {
-            return;
+        if self.ports[index].is_capable && !self.is_sync_locked(index) && self.has_time(cx.now) {
+            self.send_sync(cx, index);
         }
+    }
+
+    /// Sends a Sync on a port.
+    pub(crate) fn send_sync(&mut self, cx: &mut Cx<'_>, index: usize) {
+        let log = self.log_sync_interval(index);
+        let port = &mut self.ports[index];
         let Role::Transmitter(serving) = &mut port.role else { return };
         let token = self.in_flight.put(crate::PortIndex(index as u16), Sent::Sync);
         let sequence_id = port.sync_sequence_id;
@@ -103,7 +110,7 @@ impl Instance {
         self.send_event(cx, index, MessageType::Sync, token, Group::Primary, message);
     }
 
-    fn log_sync_interval(&self, index: usize) -> i8 {
+    pub(crate) fn log_sync_interval(&self, index: usize) -> i8 {
         self.ports[index].asked_sync.unwrap_or(self.served.log_sync_interval)
     }
 
@@ -119,20 +126,20 @@ impl Instance {
         let Role::Transmitter(serving) = &mut port.role else { return };
         let Some(at) = serving.syncs.iter().position(|(each, _)| *each == token) else { return };
         let sequence_id = serving.syncs.remove(at).map_or(0, |(_, sequence_id)| sequence_id);
-        let (Some(sent), Some(stamp)) = (stamp.and_then(|each| cx.clock.at(each.time)), stamp)
-        else {
+        let told = stamp.and_then(|stamp| Some((stamp, self.told(cx, stamp.time)?)));
+        let port = &mut self.ports[index];
+        let Some((stamp, told)) = told else {
             port.counters.count_drop(Drop::MissingTxStamp);
             return;
         };
         port.counters.sync_exchanges += 1;
-        let (precise_origin_timestamp, fraction) = Timestamp::from_time(sent);
         let is_gptp = port.config.rules.are_gptp();
         let mut header = self.header_of(index, sequence_id, self.log_sync_interval(index));
-        header.correction = fraction;
+        header.correction = told.correction;
         let bracket = transmit_bracket(&stamp).filter(|_| self.served.tells_brackets);
-        let body = Body::FollowUp { precise_origin_timestamp };
+        let body = Body::FollowUp { precise_origin_timestamp: told.origin };
         let message = if is_gptp {
-            Datagram::with_information(header, body)
+            Datagram::with_gptp(header, body, &told.information.value())
         } else {
             Datagram::bracketed(header, body, bracket)
         };
@@ -146,8 +153,9 @@ impl Instance {
         received: &Received<'_>,
         header: &Header,
     ) -> Result<(), Drop> {
-        let who = (header.source_port_identity, received.from.map(address));
-        if self.requests.as_mut().is_some_and(|requests| !requests.admit(now, &who)) {
+        let host = received.from.map(address);
+        let who = (header.source_port_identity, host);
+        if self.requests.as_mut().is_some_and(|requests| !requests.admit(now, &host, &who)) {
             return Err(Drop::RateLimited);
         }
         Ok(())

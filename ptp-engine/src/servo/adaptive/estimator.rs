@@ -62,6 +62,23 @@ struct Suspicion {
     is_calm: bool,
     /// Observations in a row that must say that time has stepped.
     run: u64,
+    /// The longest row of odd ones so far: what is believed bends after a step that is no larger than its noise, and those
+    /// that come later are no longer odd.
+    longest: Row,
+}
+
+/// Odd observations in a row: from which number on, and up to which.
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    from: u64,
+    to: u64,
+}
+
+impl Row {
+    /// How many of them are not before `number`.
+    fn since(self, number: u64) -> u64 {
+        self.to.saturating_sub(self.from.max(number))
+    }
 }
 
 /// A change that was judged to have happened.
@@ -205,7 +222,7 @@ impl Estimator {
 
     /// Each instant since which something may be different, or was taken for possible lately: a judgement may be wrong
     /// too, and what was seen before it be of another time; and while one change is in question another one may come.
-    pub(super) fn doubted(&self) -> impl Iterator<Item = Time<Free>> + use<> {
+    pub(super) fn doubted(&self) -> impl Iterator<Item = Time<Free>> + Clone + use<> {
         let [forward, backward] = self.doubted;
         [forward, backward, self.in_question(), self.questioned].into_iter().flatten()
     }
@@ -247,6 +264,12 @@ impl Estimator {
         }
         let is_odd = oddity.is_early || oddity.is_wild || oddity.ln_later < UNUSUAL;
         self.odd_in_a_row = if is_odd { self.odd_in_a_row + 1 } else { 0 };
+        let row = self.row();
+        if let Some(suspicion) = &mut self.suspicion
+            && row.since(suspicion.since) > suspicion.longest.since(suspicion.since)
+        {
+            suspicion.longest = row;
+        }
         if self.suspicion.is_none() {
             let is_apart = oddity.is_wild || oddity.ln_later < INEXPLICABLE;
             self.wild_share += (f64::from(is_apart) - self.wild_share) / WILD_MEMORY;
@@ -258,7 +281,8 @@ impl Estimator {
         {
             let run = (LN_BY_CHANCE / math::ln(self.wild_share)).ceil() as u64;
             let (opened, again) = (number, number);
-            self.suspicion = Some(Suspicion { since, opened, again, is_calm: false, run });
+            let longest = self.row();
+            self.suspicion = Some(Suspicion { since, opened, again, is_calm: false, run, longest });
             self.bank.is_in_question = true;
         }
         if let Some(suspicion) = self.suspicion
@@ -317,7 +341,9 @@ impl Estimator {
             _ if lead > CERTAIN => EACH_IF_CERTAIN,
             _ => EACH,
         };
-        let is_chance = best.kind.is_of_time() && self.run_since(best.since) < run;
+        // Where stamps lie, others agree with what was believed before.
+        let row = self.row().since(best.since).max(suspicion.longest.since(best.since));
+        let is_chance = best.kind.is_of_time() && row < run;
         if (lead < needed || is_chance || self.fewest_since(best.since) < each) && !is_final {
             let again = number + 1 + age / AGAIN;
             let since = self.second_change(since, run).unwrap_or(since);
@@ -357,10 +383,10 @@ impl Estimator {
         is_better.then(|| (judged.history.clone(), other.clone()))
     }
 
-    /// Odd packets in a row up to the latest, since `number`: where stamps lie, others agree with what was
-    /// believed before.
-    fn run_since(&self, number: u64) -> u64 {
-        self.odd_in_a_row.min(self.history.next() - number)
+    /// Odd packets in a row up to the latest.
+    fn row(&self) -> Row {
+        let to = self.history.next();
+        Row { from: to.saturating_sub(self.odd_in_a_row), to }
     }
 
     /// Where two things have happened one after the other, no change explains both: when the second was, if every

@@ -30,10 +30,15 @@ impl Bench {
     }
 
     fn sync(&mut self, delay: i64) {
+        self.corrected(delay, 0);
+    }
+
+    /// A Sync that was held on its way for so long, which its correction says.
+    fn corrected(&mut self, delay: i64, correction: i64) {
         self.now += 100_000_000;
         let (t1, t2) = (self.truth() - Duration::from_nanos(delay), self.local());
         let (sequence_id, log_interval) = (0, None);
-        let correction = Duration::ZERO;
+        let correction = Duration::from_nanos(correction);
         let input = SyncInput { t1, t2, sequence_id, log_interval, correction };
         self.causal.sync(&input, PACE);
     }
@@ -65,6 +70,26 @@ fn width_is_the_fastest_packet_of_either_way() {
     assert!(bench.holds());
     let width = (hi - lo).as_nanos();
     assert!((30_000..31_000).contains(&width), "{width}");
+}
+
+#[test]
+fn ways_that_are_corrected_by_a_stamps_grain_too_much_do_not_contradict_each_other() {
+    let mut bench = Bench::new();
+    // Transparent clocks say 500 ns of each way that takes 490: what is left is less than nothing.
+    let correction = Duration::from_nanos(500);
+    for _ in 0..20 {
+        bench.now += 100_000_000;
+        let (t1, t2) = (bench.truth() + Duration::from_nanos(10), bench.local());
+        let input = SyncInput { t1, t2, sequence_id: 0, log_interval: None, correction };
+        bench.causal.sync(&input, PACE);
+        let (t4, t3) = (bench.truth() - Duration::from_nanos(10), bench.local());
+        bench.causal.delay(&DelayInput { t3, t4, sequence_id: 0, correction }, PACE);
+    }
+    assert_eq!(bench.causal.contradictions(), 0);
+    assert!(bench.holds());
+    // Nobody can be wrong by more than what was said.
+    assert_eq!(doubt_of(Duration::ZERO), 0.0);
+    assert!(doubt_of(Duration::from_nanos(1)) < 1.001);
 }
 
 #[test]
@@ -132,6 +157,49 @@ fn a_link_delay_stands_for_the_way_back() {
     });
     assert!(bench.holds());
     assert!((11_000..11_500).contains(&bench.interval().half_width().as_nanos()));
+}
+
+fn link(bench: &mut Bench, delay: i64) {
+    bench.causal.peer_delay(&PeerDelayInput {
+        mono: Time::from_nanos(bench.now),
+        mean_link_delay: Duration::from_nanos(delay),
+        neighbor_rate_ratio: None,
+    });
+}
+
+#[test]
+fn with_a_link_delay_what_a_correction_may_be_wrong_by_does_not_lift_the_lower_bound() {
+    let mut bench = Bench::new();
+    link(&mut bench, 1_000);
+    for n in 0..200 {
+        // From the first second on it is held for up to two milliseconds more than was usual.
+        bench
+            .corrected(1_000 + n % 7 * 100, 30_000 + (n / 10).min(1) * (n * 7_919 % 2_000) * 1_000);
+        link(&mut bench, 1_000);
+        assert!(bench.holds(), "{n}: {:?}", bench.interval());
+    }
+    assert_eq!(bench.causal.contradictions(), 0);
+}
+
+#[test]
+fn with_a_link_delay_a_step_of_time_is_believed_though_only_sync_tells_of_it() {
+    for by in [-300_000, 300_000] {
+        let mut bench = Bench::new();
+        for _ in 0..32 {
+            bench.sync(1_000);
+            link(&mut bench, 1_000);
+        }
+        bench.offset += by;
+        for n in 0..80 {
+            bench.sync(1_000);
+            link(&mut bench, 1_000);
+            if by < 0 {
+                assert!(bench.holds(), "{n}: {:?}", bench.interval());
+            }
+        }
+        assert!(bench.holds(), "{by}");
+        assert!(bench.interval().half_width() < Duration::from_micros(20), "{by}");
+    }
 }
 
 #[test]

@@ -84,8 +84,8 @@ impl NtpIo {
             (None, Destination::Multicast(_)) => return,
         };
         let now = monotonic();
-        let manner = match sent {
-            Ok(manner) => manner,
+        let sending = match sent {
+            Ok(sending) => sending,
             Err(error) => {
                 self.report(peer, &error);
                 return self.fail(token);
@@ -109,8 +109,13 @@ impl NtpIo {
             local: None,
             stack: None,
             token: Some(token),
-            manner,
+            sending,
         };
+        if peer.is_none() && !self.ready.is_empty() {
+            // Others are to be answered first: stamps of many are looked for at once.
+            self.waiting_tx.push_back(waiting);
+            return;
+        }
         // Those that wait already are looked for where time is not short.
         self.drain(now);
         match self.find(&waiting, now) {
