@@ -2,13 +2,14 @@
 //! tells of itself. Bytes come in by [`Input`], and which port does what with them is a matter of the port's
 //! [`Role`]. What a clock may be is its [`Participation`].
 
+mod admission;
 pub(crate) mod answering;
 pub(crate) mod asking;
 mod bystanders;
 mod election;
+pub(crate) mod fixed;
 pub(crate) mod managed;
 mod monitor;
-pub(crate) mod fixed;
 pub(crate) mod overheard;
 mod peer_delay;
 pub(crate) mod port;
@@ -40,16 +41,13 @@ use crate::{
 use answering::Answering;
 use asking::Asking;
 use bystanders::Bystanders;
+use election::Followable;
 use managed::Managed;
 use monitor::Monitored;
-use election::Followable;
 use overheard::{Hint, Overheard};
 use ptp_common::{
     time::{Mono, Time},
-    wire::{
-        Body, Bracket, ClockIdentity, Header, Message, MessageType, MessageView, PortIdentity,
-        WireError,
-    },
+    wire::{Body, Bracket, ClockIdentity, Header, Message, MessageType, PortIdentity},
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -347,64 +345,6 @@ impl Instance {
             // The link's.
             Sent::PdelayReq | Sent::PdelayResp => {}
         }
-    }
-
-    /// What concerns every message, whatever it says: whether it is for this clock at all.
-    pub(crate) fn admit<'m>(
-        &mut self,
-        cx: &mut Cx<'_>,
-        received: &Received<'m>,
-    ) -> Result<Message<'m>, Drop> {
-        self.last_now = cx.now;
-        let Received { index, bytes, .. } = *received;
-        let now = cx.now;
-        let view = MessageView::new(bytes).inspect_err(|error| {
-            if *error == WireError::Version(1) {
-                self.overheard.hear(now, Hint::Version1);
-            }
-        })?;
-        let header = view.header();
-        let kind = view.message_type();
-        let source = header.source_port_identity;
-        let is_of_serving =
-            self.ports.iter().any(|port| port.identity == source && port.role.is_serving());
-        let port = self.ports.get_mut(index).ok_or(Drop::PortDisabled)?;
-        port.counters.count_received(kind);
-        if matches!(port.role, Role::Disabled) {
-            return Err(Drop::PortDisabled);
-        }
-        let is_of_link = is_of_link(port.config.link_delay, kind, &header);
-        if header.domain_number != self.domain_number && !is_of_link {
-            if kind == MessageType::Announce {
-                let domain_number = header.domain_number;
-                self.overheard.hear(now, Hint::OtherDomain { domain_number, source });
-            }
-            return Err(Drop::WrongDomain);
-        }
-        if header.sdo_id != self.sdo_id && !is_of_link {
-            if kind == MessageType::Announce {
-                self.overheard.hear(now, Hint::OtherSdoId { sdo_id: header.sdo_id, source });
-            }
-            return Err(Drop::WrongSdoId);
-        }
-        if source.clock_identity == self.clock_identity {
-            // Of its own messages, a switch may send some back.
-            let is_ours = match kind {
-                MessageType::Announce | MessageType::Sync => is_of_serving,
-                MessageType::DelayReq => {
-                    port.delay_sequence_id.wrapping_sub(header.sequence_id) <= LOOPED
-                }
-                _ => true,
-            };
-            if !is_ours {
-                self.overheard.hear(now, Hint::Twin { source });
-            }
-            if kind == MessageType::Announce {
-                self.hear_own(cx, index, &header);
-            }
-            return Err(Drop::SelfSent);
-        }
-        Ok(Message::parse(bytes)?)
     }
 
     /// A message for this clock that is not about its link.

@@ -3,8 +3,8 @@
 
 mod apart;
 mod host;
-mod managed;
 mod links;
+mod managed;
 mod pulse;
 mod roles;
 mod servers;
@@ -20,8 +20,8 @@ use super::{
     drive::{Drive, Host, Occasion},
     health::Health,
     io::{Io, PulseIo, pulse::Opened},
-    managing::{Managing, Monitoring, phc_index},
     local_times::LocalTimes,
+    managing::{Managing, Monitoring, phc_index},
     partners::{Partner, Resolver},
     seed,
     services::Services,

@@ -24,7 +24,6 @@ use fields::{Reader, Writer};
 
 /// What a management TLV with a payload says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "made one at a time and at once written out")]
 pub enum ManagementData<'a> {
     /// DEFAULT_DATA_SET.
     Default(DefaultDataSet),

@@ -64,6 +64,7 @@ impl Answer {
 }
 
 /// What an answer is made of.
+#[expect(clippy::large_enum_variant, reason = "made one at a time and at once written out")]
 enum Reply<'a> {
     Data(ManagementData<'a>),
     Empty(ManagementId),

@@ -13,7 +13,8 @@ impl Metrics {
     }
 }
 
-pub(super) fn add(families: &mut Families, figures: &ManagementFigures) {
+pub(super) fn add(families: &mut Families, figures: Option<&ManagementFigures>) {
+    let Some(figures) = figures else { return };
     for (outcome, total) in &figures.requests {
         families.add(&MANAGEMENT_REQUESTS, &[("outcome", outcome)], *total as f64);
     }
@@ -23,5 +24,18 @@ pub(super) fn add(families: &mut Families, figures: &ManagementFigures) {
     }
     for (outcome, total) in &figures.slave_events {
         families.add(&SLAVE_EVENTS, &[("outcome", outcome)], *total as f64);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::publish::metrics) fn example() -> ManagementFigures {
+        ManagementFigures {
+            requests: [("answered", 1)].into(),
+            slave_events: [("sent", 1)].into(),
+            ..ManagementFigures::default()
+        }
     }
 }

@@ -40,10 +40,7 @@ pub use pulse::PulseFigures;
 pub use synce::SyncEFigures;
 pub use transparent::{Forwarding, Way};
 
-use super::{
-    management::ManagementFigures,
-    snapshot::{Following, Named, Snapshot},
-};
+use super::snapshot::{Following, Named, Snapshot};
 use crate::{
     engine::{PortState, strategy::Strategy},
     servo::ServoState,
@@ -217,7 +214,7 @@ struct State {
     ntp_servers: BTreeMap<String, NtpFigures>,
     synce: SyncEFigures,
     pulse: Option<PulseFigures>,
-    management: Option<ManagementFigures>,
+    management: Option<super::management::ManagementFigures>,
 }
 
 #[derive(Clone)]
@@ -288,9 +285,7 @@ impl Collector for Figures {
         if let Some(pulse) = &state.pulse {
             pulse.add(&mut families);
         }
-        if let Some(figures) = &state.management {
-            management::add(&mut families, figures);
-        }
+        management::add(&mut families, state.management.as_ref());
         for (alarm, raised) in &state.alarms {
             families.add(&ALARM, &[("alarm", alarm)], f64::from(*raised));
         }
@@ -470,11 +465,7 @@ mod tests {
         }));
         metrics.set_ntp_servers([("time.example".to_owned(), server)].into());
         metrics.set_synce(synce::tests::example());
-        metrics.set_management(ManagementFigures {
-            requests: [("answered", 1)].into(),
-            slave_events: [("sent", 1)].into(),
-            ..ManagementFigures::default()
-        });
+        metrics.set_management(management::tests::example());
         metrics.set_forwarding([("tap0".to_owned(), transparent::tests::example())].into());
         metrics
     }
