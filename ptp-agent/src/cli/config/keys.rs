@@ -71,6 +71,7 @@ const SECTIONS: [Section; 5] = [
             live(option("metrics-address", Example("\"127.0.0.1:9319\""))),
             live(option("status-socket", Example("\"/run/ptp-agent/status\""))),
             live(option("management-socket", Example("\"/run/ptp-agent/pmc\""))),
+            option("net-sync-monitor", Default("false")),
             live(option("security", Example("\"/etc/ptp-agent/keys\""))),
             live(option("security-require", Default("false"))),
             live(option("security-spp", Example("1"))),
@@ -252,6 +253,8 @@ const SECTIONS: [Section; 5] = [
                  asCapable: nobody there is followed, and nobody served. Default: whatever its length; with profile \
                  gptp 100000.",
             ),
+            live(option("management-set", Default("false"))),
+            option("slave-event-monitor", Example("\"/run/ptp-agent/events\"")),
             alone(
                 "link-delay",
                 Default("\"instance\""),

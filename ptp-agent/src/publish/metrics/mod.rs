@@ -10,6 +10,7 @@ mod family;
 mod figures;
 mod histogram;
 mod link;
+mod management;
 mod ntp;
 mod pulse;
 mod synce;
@@ -213,6 +214,7 @@ struct State {
     ntp_servers: BTreeMap<String, NtpFigures>,
     synce: SyncEFigures,
     pulse: Option<PulseFigures>,
+    management: Option<super::management::ManagementFigures>,
 }
 
 #[derive(Clone)]
@@ -283,6 +285,7 @@ impl Collector for Figures {
         if let Some(pulse) = &state.pulse {
             pulse.add(&mut families);
         }
+        management::add(&mut families, state.management.as_ref());
         for (alarm, raised) in &state.alarms {
             families.add(&ALARM, &[("alarm", alarm)], f64::from(*raised));
         }
@@ -462,6 +465,7 @@ mod tests {
         }));
         metrics.set_ntp_servers([("time.example".to_owned(), server)].into());
         metrics.set_synce(synce::tests::example());
+        metrics.set_management(management::tests::example());
         metrics.set_forwarding([("tap0".to_owned(), transparent::tests::example())].into());
         metrics
     }
