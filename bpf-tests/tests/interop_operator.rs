@@ -56,6 +56,7 @@ fn query(prometheus: &Prometheus<'_>, promql: &str, wanted: impl Fn(f64) -> bool
 /// transparent clock and nobody is served.
 const EMPTY_PANELS: &[&str] = &[
     "Alarms",
+    "Management and events",
     "Given up or refused",
     "Noise of the capture points",
     "Residence",

@@ -14,6 +14,7 @@ use ptp_agent::{
     engine::{PortState, counters::Drop as Cause, strategy::Strategy, unicast::service::Verdict},
     publish::{
         alarms::Alarm,
+        management::{ManagementFigures, Outcome as ManagementOutcome},
         metrics::{
             CapturePoint, Direction, FAMILIES, Forwarding, Histogram, HostClock, LinkMetrics,
             Metrics, NtpFigures, NtsFigures, PulseFigures, SourceFigures, StampOutcome,
@@ -178,6 +179,11 @@ fn exported() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
         ..EsmcStatus::default()
     };
     metrics.set_synce(SyncEFigures::new(&[heard], &[DpllStatus::default()]));
+    metrics.set_management(ManagementFigures {
+        requests: ManagementOutcome::ALL.iter().map(|outcome| (outcome.name(), 1)).collect(),
+        slave_events: [("sent", 1)].into(),
+        ..ManagementFigures::default()
+    });
     metrics.set_pulse(Some(PulseFigures {
         offset_seconds: Some(0.0),
         pulses: [("used", 1)].into(),

@@ -6,11 +6,15 @@ use ptp_common::{
     wire::{
         ClockAccuracy, ClockIdentity, ClockQuality, PortIdentity, TimeInterval, TimeSource, Tlv,
         TlvType, Tlvs,
-        management::{ManagementData, ManagementErrorId, ManagementId, ManagementTlv, TimeStatus},
+        management::{
+            ClockDescription, ManagementData, ManagementErrorId, ManagementEvent, ManagementId,
+            ManagementTlv, NetworkProtocol, PortAddress, SubscribeEvents, TimeStatus,
+            UnicastMaster, UnicastMasters,
+        },
     },
 };
 
-const KNOWN: [ManagementId; 9] = [
+const KNOWN: [ManagementId; 36] = [
     ManagementId::DEFAULT_DATA_SET,
     ManagementId::CURRENT_DATA_SET,
     ManagementId::PARENT_DATA_SET,
@@ -20,6 +24,42 @@ const KNOWN: [ManagementId; 9] = [
     ManagementId::PRIORITY2,
     ManagementId::TIME_STATUS_NP,
     ManagementId::PORT_STATS_NP,
+    ManagementId::DOMAIN,
+    ManagementId::SLAVE_ONLY,
+    ManagementId::LOG_ANNOUNCE_INTERVAL,
+    ManagementId::ANNOUNCE_RECEIPT_TIMEOUT,
+    ManagementId::LOG_SYNC_INTERVAL,
+    ManagementId::VERSION_NUMBER,
+    ManagementId::CLOCK_ACCURACY,
+    ManagementId::TRACEABILITY_PROPERTIES,
+    ManagementId::TIMESCALE_PROPERTIES,
+    ManagementId::PATH_TRACE_ENABLE,
+    ManagementId::ALTERNATE_TIME_OFFSET_MAX_KEY,
+    ManagementId::MASTER_ONLY,
+    ManagementId::DELAY_MECHANISM,
+    ManagementId::LOG_MIN_PDELAY_REQ_INTERVAL,
+    ManagementId::SYNCHRONIZATION_UNCERTAIN_NP,
+    ManagementId::UTC_PROPERTIES,
+    ManagementId::ALTERNATE_TIME_OFFSET_ENABLE,
+    ManagementId::ALTERNATE_TIME_OFFSET_PROPERTIES,
+    ManagementId::GRANDMASTER_SETTINGS_NP,
+    ManagementId::PORT_DATA_SET_NP,
+    ManagementId::SUBSCRIBE_EVENTS_NP,
+    ManagementId::PORT_SERVICE_STATS_NP,
+    ManagementId::PORT_HWCLOCK_NP,
+    ManagementId::POWER_PROFILE_SETTINGS_NP,
+    ManagementId::CMLDS_INFO_NP,
+    ManagementId::PORT_CORRECTIONS_NP,
+    ManagementId::EXTERNAL_GRANDMASTER_PROPERTIES_NP,
+];
+
+const OF_ANY_LENGTH: [ManagementId; 6] = [
+    ManagementId::CLOCK_DESCRIPTION,
+    ManagementId::USER_DESCRIPTION,
+    ManagementId::PATH_TRACE_LIST,
+    ManagementId::ALTERNATE_TIME_OFFSET_NAME,
+    ManagementId::PORT_PROPERTIES_NP,
+    ManagementId::UNICAST_MASTER_TABLE_NP,
 ];
 
 #[test]
@@ -87,7 +127,8 @@ fn short_buffer_is_an_error_and_no_panic() {
     for id in KNOWN {
         let length = ManagementData::length(id).unwrap();
         assert!(length <= ManagementData::MAX_LENGTH && length.is_multiple_of(2));
-        let data = ManagementData::read(id, &vec![0; length]).unwrap();
+        let zeros = vec![0; length];
+        let data = ManagementData::read(id, &zeros).unwrap();
         assert!(data.emit(&mut vec![0; length - 1]).is_err());
     }
     let odd = ManagementTlv::Data { id: ManagementId::NULL, payload: &[1] };
@@ -116,7 +157,98 @@ fn time_source_and_ports_survive() {
     assert_eq!((stats.port_identity, stats.received[0]), (port, 7));
 }
 
+#[test]
+fn every_identifier_has_one_number_and_one_name() {
+    let named = ManagementId::NAMED;
+    assert!(named.windows(2).all(|pair| pair[0].0 < pair[1].0), "{named:?}");
+    assert!(KNOWN.iter().chain(&OF_ANY_LENGTH).all(|id| id.is_named()));
+    assert!(!ManagementId(0x2fff).is_named());
+}
+
+#[test]
+fn description_is_laid_out_as_in_15_5_3_1_2() {
+    let description = ClockDescription {
+        clock_type: 0x8000,
+        physical_layer_protocol: b"IEEE 802.3",
+        physical_address: &[2, 0, 0, 0, 0, 1],
+        protocol_address: PortAddress {
+            protocol: NetworkProtocol::UDP_IPV4,
+            address: &[10, 0, 0, 1],
+        },
+        manufacturer_identity: [0; 3],
+        product_description: b";;",
+        revision_data: b";;1",
+        user_description: b"",
+        profile_identity: [0, 0x1b, 0x19, 0, 1, 0],
+    };
+    let mut bytes = [0xa5; 64];
+    let length = ManagementData::Description(description).emit(&mut bytes).unwrap();
+    let mut expected = vec![0x80, 0, 10];
+    expected.extend(b"IEEE 802.3");
+    expected.extend([0, 6, 2, 0, 0, 0, 0, 1, 0, 1, 0, 4, 10, 0, 0, 1, 0, 0, 0, 0]);
+    expected.extend(b"\x02;;\x03;;1\x00\x00\x1b\x19\x00\x01\x00");
+    expected.resize(expected.len().next_multiple_of(2), 0);
+    assert_eq!(bytes[..length], expected);
+    let read = ManagementData::read(ManagementId::CLOCK_DESCRIPTION, &expected);
+    assert_eq!(read, Some(ManagementData::Description(description)));
+    assert_eq!(ManagementData::read(ManagementId::CLOCK_DESCRIPTION, &expected[..20]), None);
+}
+
+#[test]
+fn table_of_unicast_partners_is_whole_or_none() {
+    let master = UnicastMaster {
+        port_identity: PortIdentity { clock_identity: ClockIdentity([7; 8]), port_number: 1 },
+        clock_quality: ClockQuality {
+            clock_class: 6,
+            clock_accuracy: ClockAccuracy(0x21),
+            offset_scaled_log_variance: 0x4e5d,
+        },
+        is_selected: true,
+        state: 3,
+        priority1: 128,
+        priority2: 127,
+        address: PortAddress { protocol: NetworkProtocol::UDP_IPV4, address: &[10, 0, 0, 9] },
+    };
+    let mut entries = [0; 64];
+    let length = master.emit(&mut entries).unwrap();
+    assert_eq!(master.emit(&mut entries[length..]), Some(length));
+    let table = UnicastMasters::new(&entries[..2 * length]).unwrap();
+    assert_eq!((table.count(), table.iter().last()), (2, Some(master)));
+    let mut bytes = [0; 128];
+    let written = ManagementData::UnicastMasters(table).emit(&mut bytes).unwrap();
+    let id = ManagementId::UNICAST_MASTER_TABLE_NP;
+    let read = ManagementData::read(id, &bytes[..written]);
+    assert_eq!(read, Some(ManagementData::UnicastMasters(table)));
+    assert_eq!(ManagementData::read(id, &bytes[..written - 4]), None);
+    assert!(UnicastMasters::new(&entries[..length + 3]).is_none());
+}
+
+#[test]
+fn events_are_counted_from_the_lowest_bit_of_the_first_octet() {
+    let mut subscribed = SubscribeEvents::none();
+    subscribed.events[0] = 0b0101;
+    assert!(subscribed.has(ManagementEvent::PortState));
+    assert!(!subscribed.has(ManagementEvent::TimeSync));
+    assert!(subscribed.has(ManagementEvent::ParentDataSet));
+    assert!(!subscribed.has(ManagementEvent::Cmlds));
+}
+
 proptest! {
+    #[test]
+    fn payloads_of_any_length_survive_a_round_trip_or_are_refused(
+        at in 0..OF_ANY_LENGTH.len(),
+        bytes in prop::collection::vec(0..8_u8, 0..120),
+    ) {
+        let id = OF_ANY_LENGTH[at];
+        if let Some(data) = ManagementData::read(id, &bytes) {
+            let mut again = vec![0xa5; ManagementData::MAX_LENGTH];
+            let length = data.emit(&mut again).unwrap();
+            prop_assert!(length <= bytes.len().next_multiple_of(2) && length.is_multiple_of(2));
+            prop_assert_eq!(ManagementData::read(id, &again[..length]), Some(data));
+            prop_assert!(length == 0 || data.emit(&mut again[..length - 1]).is_err());
+        }
+    }
+
     /// What was read is written again as other bytes at most where something is reserved, and reads
     /// as the same again.
     #[test]
@@ -136,6 +268,7 @@ proptest! {
     #[test]
     fn wrong_lengths_and_unknown_identifiers_are_refused(id: u16, bytes: Vec<u8>) {
         let id = ManagementId(id);
+        prop_assume!(!ManagementData::is_of_any_length(id));
         let data = ManagementData::read(id, &bytes);
         prop_assert_eq!(data.is_some(), ManagementData::length(id) == Some(bytes.len()));
     }

@@ -1,6 +1,7 @@
 //! Counts of what came in, what went out and what was dropped and why. Everything that a packet can
 //! do wrong ends in one of these; nothing that arrives is a fault.
 
+use crate::instance::managed::Timeouts;
 use ptp_common::wire::{MessageType, WireError};
 
 macro_rules! causes {
@@ -139,8 +140,10 @@ pub struct Counters {
     pub delay_exchanges: u64,
     /// Peer delay measurements handed on.
     pub peer_delay_exchanges: u64,
-    /// Requests of CSPTP and SPTP that were answered.
+    /// Requests of CSPTP, SPTP and of monitors that were answered.
     pub answers: u64,
+    /// Timers that have run out.
+    pub timeouts: Timeouts,
 }
 
 impl Default for Counters {
@@ -153,6 +156,7 @@ impl Default for Counters {
             delay_exchanges: 0,
             peer_delay_exchanges: 0,
             answers: 0,
+            timeouts: Timeouts::default(),
         }
     }
 }

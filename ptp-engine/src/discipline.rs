@@ -4,6 +4,7 @@
 
 mod council;
 mod driven;
+mod managed;
 mod ntp;
 mod pulse;
 mod sample;
@@ -349,8 +350,9 @@ impl<C: Clock> Discipline<C> {
             (self.served_offset, self.set_at) = (offset, Some(now));
         }
         let own = DomainClock { clock: &self.clock, offset, set_at: self.set_at };
-        // A client only answers Pdelay_Req, with whatever it is given for that.
-        let serves = self.node.instance().may_take_either_role();
+        // A client that nobody may ask only answers Pdelay_Req, with whatever it is given for that.
+        let instance = self.node.instance();
+        let serves = instance.may_take_either_role() || instance.is_monitored();
         let clock: &dyn ReadClock = if serves { &own } else { cx.clock };
         let mut inner = Context { now, clock, out: &mut said };
         input(&mut self.node, &mut inner);

@@ -2,11 +2,14 @@
 //! tells of itself. Bytes come in by [`Input`], and which port does what with them is a matter of the port's
 //! [`Role`]. What a clock may be is its [`Participation`].
 
+mod admission;
 pub(crate) mod answering;
 pub(crate) mod asking;
 mod bystanders;
 mod election;
 pub(crate) mod fixed;
+pub(crate) mod managed;
+mod monitor;
 pub(crate) mod overheard;
 mod peer_delay;
 pub(crate) mod port;
@@ -29,7 +32,7 @@ use crate::{
     outcome::{Measurement, Observation, Parent, StateReason},
     port::{Port, PortTimer, Role, transmitter::Serving},
     round_trip::RoundTripTrend,
-    seam::{Change, Command, Commands, Context, LinkState, NoEvent},
+    seam::{Change, Command, Commands, Context, NoEvent},
     sent::{InFlight, Sent},
     stamp::Stamp,
     timers::Timers,
@@ -39,13 +42,12 @@ use answering::Answering;
 use asking::Asking;
 use bystanders::Bystanders;
 use election::Followable;
+use managed::Managed;
+use monitor::Monitored;
 use overheard::{Hint, Overheard};
 use ptp_common::{
     time::{Mono, Time},
-    wire::{
-        Body, Bracket, ClockIdentity, Header, Message, MessageType, MessageView, PortIdentity,
-        WireError,
-    },
+    wire::{Body, Bracket, ClockIdentity, Header, Message, MessageType, PortIdentity},
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -134,6 +136,9 @@ pub struct Instance {
     relay: relay::Relay,
     /// Alternate times that are announced while it is the grandmaster.
     alternates: Vec<ptp_common::wire::AlternateTimeOffset>,
+    managed: Managed,
+    /// Of a clock that may be asked by monitors.
+    monitored: Option<Box<Monitored>>,
     /// When it was last given anything.
     last_now: Time<Mono>,
 }
@@ -214,6 +219,8 @@ impl Instance {
             extras: None,
             relay: relay::Relay::default(),
             alternates: Vec::new(),
+            managed: Managed::default(),
+            monitored: None,
             last_now: Time::ZERO,
         }
     }
@@ -317,26 +324,6 @@ impl Instance {
         self.ask_when_locked(out, sync == Synchronization::Locked);
     }
 
-    /// The link of a port came up or went down.
-    pub(crate) fn link(&mut self, cx: &mut Cx<'_>, on: PortIndex, state: LinkState) {
-        self.last_now = cx.now;
-        let index = usize::from(on.0);
-        let Some(port) = self.ports.get_mut(index) else { return };
-        match (state, matches!(port.role, Role::Disabled)) {
-            (LinkState::Up, true) => self.start_port(cx, index, StateReason::LinkUp),
-            (LinkState::Down, false) => {
-                port.foreign.clear();
-                if let Some(partners) = &mut port.partners {
-                    partners.forget_all(cx.now);
-                }
-                port.shadowed_until = None;
-                self.enter(cx, index, Role::Disabled, StateReason::LinkDown);
-                self.decide(cx, StateReason::LinkDown);
-            }
-            (LinkState::Up, false) | (LinkState::Down, true) => {}
-        }
-    }
-
     /// The stamp of an event message of a port, or the news that there is none.
     pub(crate) fn sent(
         &mut self,
@@ -360,64 +347,6 @@ impl Instance {
         }
     }
 
-    /// What concerns every message, whatever it says: whether it is for this clock at all.
-    pub(crate) fn admit<'m>(
-        &mut self,
-        cx: &mut Cx<'_>,
-        received: &Received<'m>,
-    ) -> Result<Message<'m>, Drop> {
-        self.last_now = cx.now;
-        let Received { index, bytes, .. } = *received;
-        let now = cx.now;
-        let view = MessageView::new(bytes).inspect_err(|error| {
-            if *error == WireError::Version(1) {
-                self.overheard.hear(now, Hint::Version1);
-            }
-        })?;
-        let header = view.header();
-        let kind = view.message_type();
-        let source = header.source_port_identity;
-        let is_of_serving =
-            self.ports.iter().any(|port| port.identity == source && port.role.is_serving());
-        let port = self.ports.get_mut(index).ok_or(Drop::PortDisabled)?;
-        port.counters.count_received(kind);
-        if matches!(port.role, Role::Disabled) {
-            return Err(Drop::PortDisabled);
-        }
-        let is_of_link = is_of_link(port.config.link_delay, kind, &header);
-        if header.domain_number != self.domain_number && !is_of_link {
-            if kind == MessageType::Announce {
-                let domain_number = header.domain_number;
-                self.overheard.hear(now, Hint::OtherDomain { domain_number, source });
-            }
-            return Err(Drop::WrongDomain);
-        }
-        if header.sdo_id != self.sdo_id && !is_of_link {
-            if kind == MessageType::Announce {
-                self.overheard.hear(now, Hint::OtherSdoId { sdo_id: header.sdo_id, source });
-            }
-            return Err(Drop::WrongSdoId);
-        }
-        if source.clock_identity == self.clock_identity {
-            // Of its own messages, a switch may send some back.
-            let is_ours = match kind {
-                MessageType::Announce | MessageType::Sync => is_of_serving,
-                MessageType::DelayReq => {
-                    port.delay_sequence_id.wrapping_sub(header.sequence_id) <= LOOPED
-                }
-                _ => true,
-            };
-            if !is_ours {
-                self.overheard.hear(now, Hint::Twin { source });
-            }
-            if kind == MessageType::Announce {
-                self.hear_own(cx, index, &header);
-            }
-            return Err(Drop::SelfSent);
-        }
-        Ok(Message::parse(bytes)?)
-    }
-
     /// A message for this clock that is not about its link.
     pub(crate) fn message(
         &mut self,
@@ -437,6 +366,9 @@ impl Instance {
         let port = &self.ports[received.index];
         if matches!(message.body, Body::Signaling { .. }) && port.config.rules.are_gptp() {
             return self.take_interval_request(cx.now, received.index, message);
+        }
+        if let Some(answered) = self.monitor_request(cx, received, message) {
+            return answered;
         }
         let Some(message) = self.negotiate(cx, received, *message)? else { return Ok(()) };
         let message = &message;
@@ -601,6 +533,7 @@ impl Instance {
         due.sort_unstable();
         for ((port, timer), at) in due {
             let index = usize::from(port);
+            self.ports[index].counters.timeouts.count(timer);
             match timer {
                 PortTimer::Announce => self.announce_due(cx, index, at),
                 PortTimer::Sync => self.sync_due(cx, index, at),

@@ -42,6 +42,11 @@ pub const CONFIRM_RANK: u8 = 2;
 /// For as many halves of an interval nobody may have said the old one in the sender's name meanwhile.
 pub const CONFIRM_RANK_HALVES: i32 = 3;
 
+/// `announceReceiptTimeout` that may be set by management: the standard's least, and not for ever.
+pub const ANNOUNCE_RECEIPT_TIMEOUT: RangeInclusive<u8> = 2..=32;
+/// Farthest that a latency that is set by management may be from zero.
+pub const LATENCY: Duration = Duration::from_secs(1);
+
 /// A received `logMessageInterval`, if it is an interval.
 pub fn log_interval(log: i8) -> Option<i8> {
     LOG_INTERVAL.contains(&log).then_some(log)
@@ -129,6 +134,15 @@ mod tests {
             ("correction", seconds(CORRECTION)),
             ("utc-offset", format!("{} s to {} s", UTC_OFFSET.start(), UTC_OFFSET.end())),
             ("witness-path", seconds(WITNESS_PATH)),
+            (
+                "announce-receipt-timeout",
+                format!(
+                    "{} to {}",
+                    ANNOUNCE_RECEIPT_TIMEOUT.start(),
+                    ANNOUNCE_RECEIPT_TIMEOUT.end()
+                ),
+            ),
+            ("latency", seconds(LATENCY)),
             ("confirm-time", CONFIRM_TIME.to_string()),
             ("confirm-silence", CONFIRM_SILENCE.to_string()),
             ("confirm-rank", CONFIRM_RANK.to_string()),

@@ -26,6 +26,10 @@ pub struct Link {
     log_min_pdelay_req_interval: i8,
     log_initial_interval: i8,
     state: LinkState,
+    /// What the interface says, and what management does: it can be used where both permit it.
+    pub(crate) carrier: LinkState,
+    pub(crate) is_enabled: bool,
+    told_threshold: Option<Duration>,
     pub(crate) initiator: Initiator,
     pub(crate) responder: Responder,
     sequence_id: u16,
@@ -103,6 +107,9 @@ impl Link {
             log_min_pdelay_req_interval: config.log_min_pdelay_req_interval,
             log_initial_interval: config.log_min_pdelay_req_interval,
             state: LinkState::up_if(config.link_up),
+            carrier: LinkState::up_if(config.link_up),
+            is_enabled: true,
+            told_threshold: None,
             initiator: Initiator::default(),
             responder: Responder::default(),
             sequence_id,
@@ -117,6 +124,27 @@ impl Link {
     pub(crate) fn start(&mut self, now: Time<Mono>) {
         if self.state.is_up() && self.delay_mechanism == DelayMechanism::P2p {
             self.request_at = Some(now);
+        }
+    }
+
+    /// Whether it can be used.
+    pub(crate) const fn usable(&self) -> LinkState {
+        LinkState::up_if(self.is_enabled && self.carrier.is_up())
+    }
+
+    /// Another threshold for `asCapable`; it is kept where nobody asks for that.
+    pub(crate) const fn set_threshold(&mut self, threshold: Duration) {
+        self.told_threshold = Some(threshold);
+        if let Some(asked) = &mut self.capability.asked {
+            asked.neighbor_prop_delay_threshold = threshold;
+        }
+    }
+
+    /// `neighborPropDelayThresh`; `None` where nobody has said any.
+    pub const fn neighbor_prop_delay_threshold(&self) -> Option<Duration> {
+        match self.capability.asked {
+            Some(asked) => Some(asked.neighbor_prop_delay_threshold),
+            None => self.told_threshold,
         }
     }
 
@@ -182,7 +210,7 @@ impl Link {
     }
 
     /// Interval of Pdelay_Req, log2 s.
-    pub(crate) const fn log_interval(&self) -> i8 {
+    pub const fn log_interval(&self) -> i8 {
         self.log_min_pdelay_req_interval
     }
 

@@ -2,6 +2,7 @@
 //! they share. All stamps are on the host's one monotonic clock, so that several ports and instances need no clock
 //! each: what "jbod" means elsewhere, a clock per port that has to be told from the others, does not exist here.
 
+mod managed;
 mod peer_delay;
 
 use core::ops::{Deref, DerefMut};
@@ -19,6 +20,7 @@ use crate::{
     counters::Drop,
     instance::{Cx, Instance, Received},
     link::Link,
+    outcome::StateReason,
     seam::{Engine, Input, LinkState, NoEvent},
     sent::Sent,
     stamp::Stamp,
@@ -150,18 +152,11 @@ impl Node {
     }
 
     fn link_state(&mut self, cx: &mut Cx<'_>, on: PortIndex, state: LinkState) {
-        let index = usize::from(on.0);
-        let asks = self.instances[0].asks_for_link_delay();
-        if let Some(link) = self.links.get_mut(index)
-            && link.set_state(state)
-            && asks
-        {
-            link.start(cx.now);
-        }
-        self.tell_capability(index);
-        for instance in &mut self.instances {
-            instance.link(cx, on, state);
-        }
+        let usable = self.links.get_mut(usize::from(on.0)).map_or(state, |link| {
+            link.carrier = state;
+            link.usable()
+        });
+        self.link_usable(cx, on, usable, [StateReason::LinkDown, StateReason::LinkUp]);
     }
 
     /// How much is stored, for the test that it is bounded.

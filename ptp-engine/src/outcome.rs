@@ -42,6 +42,10 @@ pub enum StateReason {
     SyncTimeout,
     /// A time transmitter does not grant its messages any more, or sends none of those that it has granted.
     GrantLost,
+    /// Management has disabled the port.
+    Disabled,
+    /// Management has enabled it again.
+    Enabled,
 }
 
 impl StateReason {
@@ -63,6 +67,8 @@ impl StateReason {
             Self::OwnNetwork => "own network",
             Self::SyncTimeout => "sync receipt timeout",
             Self::GrantLost => "grant lost",
+            Self::Disabled => "disabled by management",
+            Self::Enabled => "enabled by management",
         }
     }
 }

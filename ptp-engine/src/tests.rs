@@ -5,6 +5,7 @@ mod anything;
 mod brackets;
 mod csptp;
 mod links;
+mod managed;
 mod node;
 mod peer_delay;
 mod relay;

@@ -56,8 +56,44 @@ pub(crate) trait Host<E: Engine> {
     /// What ends the node.
     fn housekeep(&mut self, engine: &mut E, now: Time<Mono>) -> io::Result<()>;
 
-    /// Answers to a management message; `unix` is the number of the local socket it came through.
-    fn manage(&mut self, engine: &mut E, request: &[u8], unix: Option<u32>) -> Vec<Vec<u8>>;
+    /// Answers to a management message.
+    fn manage(
+        &mut self,
+        engine: &mut E,
+        cx: (Time<Mono>, &mut Commands<E::Event>),
+        request: &[u8],
+        from: Asker,
+    ) -> Vec<Vec<u8>>;
+
+    /// What those are to be told who have subscribed to it.
+    fn notices(&mut self) -> Vec<(Asker, Vec<u8>)>;
+}
+
+/// Who asks by a management message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    /// What it came through.
+    pub(crate) door: Door,
+    subnet: u32,
+    node: u32,
+    src_port: u32,
+    dst_port: u32,
+}
+
+/// What a management message comes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Door {
+    /// A local socket of this number.
+    Unix(u32),
+    /// A port.
+    Port(PortIndex),
+}
+
+impl Asker {
+    const fn of(packet: &Packet, door: Door, node: u32) -> Self {
+        let Packet { subnet, src_port, dst_port, .. } = *packet;
+        Self { door, subnet, node, src_port, dst_port }
+    }
 }
 
 /// The simulated network as this node sees it.
@@ -239,6 +275,9 @@ impl<E: Engine> Drive<E> {
                     }
                 }
             }
+            for (to, notice) in host.notices() {
+                self.answer(to, vec![notice])?;
+            }
             let Some((token, stamp)) = self.network.stamps.pop_front() else { return Ok(()) };
             let stamp = Some(stamp);
             self.with(host, |engine, cx| engine.handle(cx, Input::Sent { token, stamp }));
@@ -248,8 +287,10 @@ impl<E: Engine> Drive<E> {
     fn receive(&mut self, host: &mut impl Host<E>, packet: &Packet) -> io::Result<()> {
         if Some(packet.subnet) == self.network.unix_subnet {
             let Some(bytes) = self.network.opened(None, &packet.data) else { return Ok(()) };
-            let answers = host.manage(&mut self.engine, &bytes, Some(packet.dst_port));
-            return self.answer(packet, (packet.node, None), answers);
+            let asker = Asker::of(packet, Door::Unix(packet.dst_port), packet.node);
+            let cx = (self.now(), &mut self.commands);
+            let answers = host.manage(&mut self.engine, cx, &bytes, asker);
+            return self.answer(asker, answers);
         }
         // What is sent to all reaches nodes that share another subnet with the sender, too.
         let port = self.network.subnets.iter().position(|subnet| *subnet == packet.subnet);
@@ -265,8 +306,10 @@ impl<E: Engine> Drive<E> {
         let Some(bytes) = self.network.opened(Some(port), &packet.data) else { return Ok(()) };
         let bytes = &bytes[..];
         if stamp.is_none() && bytes.first().is_some_and(|first| first & 0xf == MANAGEMENT) {
-            let answers = host.manage(&mut self.engine, bytes, None);
-            self.answer(packet, (ALL_NODES, Some(port)), answers)?;
+            let asker = Asker::of(packet, Door::Port(PortIndex(port)), ALL_NODES);
+            let cx = (self.now(), &mut self.commands);
+            let answers = host.manage(&mut self.engine, cx, bytes, asker);
+            self.answer(asker, answers)?;
         }
         self.network.forward(port, packet, bytes, stamp)?;
         let from = Some(address_of(packet));
@@ -275,14 +318,13 @@ impl<E: Engine> Drive<E> {
         Ok(())
     }
 
-    /// To a node, by a port or a local socket.
-    fn answer(
-        &mut self,
-        to: &Packet,
-        (node, port): (u32, Option<u16>),
-        answers: Vec<Vec<u8>>,
-    ) -> io::Result<()> {
-        let Packet { subnet, src_port, dst_port, .. } = *to;
+    /// To who has asked, by a port or a local socket.
+    fn answer(&mut self, to: Asker, answers: Vec<Vec<u8>>) -> io::Result<()> {
+        let Asker { door, subnet, node, src_port, dst_port } = to;
+        let port = match door {
+            Door::Port(port) => Some(port.0),
+            Door::Unix(_) => None,
+        };
         for data in answers {
             let data = self.network.sealed(port, data);
             let answer = Packet { subnet, node, src_port: dst_port, dst_port: src_port, data };

@@ -40,7 +40,7 @@ fn run() -> Result<()> {
         number::<u32>("CLKNETSIM_UNIX_SUBNET")?.map(|subnet| subnet.saturating_sub(1));
     let simulator = Simulator::register(&path, node)
         .with_context(|| format!("cannot reach the simulator at {}", path.display()))?;
-    node::run(simulator, &settings, node::Place { node, epoch_s, unix_subnet })
+    node::run(simulator, &settings, node::Whereabouts { node, epoch_s, unix_subnet })
         .context("the simulation")
 }
 

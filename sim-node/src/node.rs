@@ -1,10 +1,18 @@
 //! What a node is made of: the product's time receiver, which may serve as well unless the configuration forbids
 //! it, over the simulated system clock; and what is around that.
 
-use std::{collections::VecDeque, io, net::IpAddr};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    net::IpAddr,
+};
 
 use ptp_agent::{
-    agent::{data_sets, run::ptp4l_line},
+    agent::{
+        data_sets::{self, About},
+        managing::{Rest, carry_out},
+        run::ptp4l_line,
+    },
     clock::{
         ClockScale,
         system::{Keeping, SystemClock},
@@ -19,18 +27,21 @@ use ptp_agent::{
         strategy,
         unicast::service::ServiceConfig,
     },
-    publish::management::{Access, Setting, answer},
+    publish::management::{Access, DataSets, Description, Happening, Place, Responder},
     servo,
 };
 use ptp_common::{
     data_set::TimeProperties,
     time::{Duration, Mono, Time},
-    wire::{ClockIdentity, Flags, TimeSource},
+    wire::{
+        ClockIdentity, Flags, TimeSource,
+        management::{ManagementData, ManagementEvent, NetworkProtocol},
+    },
 };
 
 use crate::{
     clock::{NodeClock, Shared, World},
-    drive::{Drive, Host, Network},
+    drive::{Asker, Door, Drive, Host, Network},
     keys::Keys,
     relay::Relay,
     settings::{Part, Settings, Stamping},
@@ -40,7 +51,7 @@ use crate::{
 
 /// Where the node is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct Whereabouts {
     /// Counted from 1.
     pub(crate) node: u32,
     /// When the simulated CLOCK_REALTIME is 0, seconds since 1970.
@@ -58,7 +69,7 @@ const READ_WRITE: u32 = 1;
 ///
 /// # Errors
 /// What the server says, or the clock.
-pub(crate) fn run(simulator: Simulator, settings: &Settings, place: Place) -> io::Result<()> {
+pub(crate) fn run(simulator: Simulator, settings: &Settings, place: Whereabouts) -> io::Result<()> {
     let subnets: Vec<u32> = settings
         .interfaces
         .iter()
@@ -84,7 +95,7 @@ pub(crate) fn run(simulator: Simulator, settings: &Settings, place: Place) -> io
         relay,
         keys: settings.signing().map(Keys::new).transpose().map_err(io::Error::other)?,
     };
-    follow(network, settings, identity, place.node)
+    follow(network, settings, identity, place)
 }
 
 fn ports(settings: &Settings) -> Vec<PortConfig> {
@@ -148,7 +159,7 @@ fn follow(
     network: Network,
     settings: &Settings,
     identity: ClockIdentity,
-    node: u32,
+    place: Whereabouts,
 ) -> io::Result<()> {
     let shared = network.shared.clone();
     let now = shared.world().now();
@@ -158,7 +169,7 @@ fn follow(
         strategy: strategy::Choice::default(),
         max_clock_class: settings.max_clock_class(),
         contention: contention(settings, identity),
-        ..ReceiverConfig::new(identity, u64::from(node))
+        ..ReceiverConfig::new(identity, u64::from(place.node))
     };
     let scale = match settings.stamping {
         Stamping::Hardware => ClockScale::Ptp,
@@ -188,8 +199,39 @@ fn follow(
         sample: None,
         sync_interval: None,
         exchange: Exchange::default(),
+        about: about(settings, place),
+        responders: BTreeMap::new(),
+        notices: Vec::new(),
     };
     Drive { network, engine, commands }.run(&mut follower)
+}
+
+/// What the simulator gives a node: addresses by subnet and number, and of stamps of hardware one clock for each node.
+fn about(settings: &Settings, whereabouts: Whereabouts) -> About {
+    let [.., node] = whereabouts.node.to_be_bytes();
+    let place = |interface: &String| {
+        let digits = interface.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+        let subnet: u8 = digits.parse().unwrap_or(0);
+        let mac = [0x12, 0x34, 0x56, 0x78, subnet.wrapping_add(1), node];
+        let index = i32::from(node) - 1;
+        Place {
+            interface: interface.clone(),
+            physical_address: mac.to_vec(),
+            protocol: NetworkProtocol::UDP_IPV4,
+            protocol_address: vec![192, 168, subnet.wrapping_add(123), node],
+            phc_index: (settings.stamping == Stamping::Hardware).then_some(index),
+        }
+    };
+    About {
+        places: settings.interfaces.iter().map(place).collect(),
+        // As ptp4l describes itself where nobody has said anything.
+        description: Description {
+            product: ";;".into(),
+            revision: ";;".into(),
+            user: String::new(),
+        },
+        ..About::default()
+    }
 }
 
 /// What is around a time receiver.
@@ -201,6 +243,9 @@ struct Follower {
     sample: Option<Sample>,
     sync_interval: Option<Duration>,
     exchange: Exchange,
+    about: About,
+    responders: BTreeMap<Door, Responder<Asker>>,
+    notices: Vec<(Asker, Vec<u8>)>,
 }
 
 impl Host<Discipline<NodeClock>> for Follower {
@@ -234,6 +279,9 @@ impl Host<Discipline<NodeClock>> for Follower {
             }
             Command::Event(Event::Sample(sample)) => {
                 self.sample = Some(*sample);
+                let at = engine.domain_time(sample.mono);
+                engine.instance_mut().note_measured(sample.offset, sample.delay, at);
+                self.happen(now, engine, ManagementEvent::TimeSync, None);
                 words::print(ptp4l_line(sample));
             }
             Command::Event(Event::Adjusted { stepped: Some(by), .. }) => {
@@ -246,9 +294,11 @@ impl Host<Discipline<NodeClock>> for Follower {
             Command::Changed(Change::Parent(parent)) => {
                 let best = parent.map(|parent| parent.set.grandmaster_identity);
                 say(now, words::selected(self.identity, best));
+                self.happen(now, engine, ManagementEvent::ParentDataSet, None);
             }
             Command::Changed(Change::PortState { port, old, new, .. }) => {
                 port_state(now, *port, *old, *new);
+                self.happen(now, engine, ManagementEvent::PortState, Some(*port));
                 if *new == PortState::TimeTransmitter && engine.receiver().parent().is_none() {
                     say(now, words::selected(self.identity, None));
                 }
@@ -278,20 +328,77 @@ impl Host<Discipline<NodeClock>> for Follower {
     fn manage(
         &mut self,
         engine: &mut Discipline<NodeClock>,
+        (now, out): (Time<Mono>, &mut Commands<Event>),
         request: &[u8],
-        unix: Option<u32>,
+        from: Asker,
     ) -> Vec<Vec<u8>> {
-        let sets = data_sets::of_client(engine, self.sample.as_ref(), self.sync_interval);
-        let access =
-            if unix == Some(READ_WRITE) { Access::SetPriorities } else { Access::ReadOnly };
-        let answer = answer(request, &sets, access);
-        let (priority1, priority2) = (sets.default.priority1, sets.default.priority2);
-        match answer.setting {
-            Some(Setting::Priority1(new)) => engine.set_priorities(new, priority2),
-            Some(Setting::Priority2(new)) => engine.set_priorities(priority1, new),
-            None => {}
+        let sets = self.data_sets(engine);
+        let answer = self.responder(from.door).answer(now, request, &from, &sets);
+        let Some(setting) = answer.setting else { return answer.messages };
+        let rest = carry_out(setting, now, engine.instance_mut(), &mut self.about);
+        let mut cx = Context { now, clock: &self.clock, out };
+        for each in rest {
+            match each {
+                Rest::Enable(port, is_enabled) => engine.enable_port(&mut cx, port, is_enabled),
+                Rest::Threshold(port, threshold) => engine.set_neighbor_threshold(port, threshold),
+                Rest::PdelayInterval(port, log) => {
+                    engine.set_log_pdelay_req_interval(&mut cx, port, log);
+                }
+                Rest::Asymmetry(port, asymmetry) => {
+                    engine.set_port_delay_asymmetry(port, asymmetry);
+                }
+                // Stamps have none here, but what was said is told.
+                Rest::Latencies { ingress, egress } => self.about.latencies = (egress, ingress),
+            }
         }
         answer.messages
+    }
+
+    fn notices(&mut self) -> Vec<(Asker, Vec<u8>)> {
+        std::mem::take(&mut self.notices)
+    }
+}
+
+impl Follower {
+    fn data_sets(&self, engine: &Discipline<NodeClock>) -> DataSets {
+        data_sets::of_client(engine, self.sample.as_ref(), self.sync_interval, &self.about)
+    }
+
+    /// What is answered with what comes through a door: ptp4l has two local sockets, and takes settings by one of them
+    /// alone.
+    fn responder(&mut self, door: Door) -> &mut Responder<Asker> {
+        self.responders.entry(door).or_insert_with(|| match door {
+            Door::Unix(READ_WRITE) => Responder::new(Access::ReadWrite, 0),
+            Door::Unix(_) => Responder::new(Access::Public, 0),
+            Door::Port(port) => Responder::new(Access::Public, port.number()),
+        })
+    }
+
+    /// Something happens: whoever has subscribed is told of it.
+    fn happen(
+        &mut self,
+        now: Time<Mono>,
+        engine: &Discipline<NodeClock>,
+        event: ManagementEvent,
+        port: Option<PortIndex>,
+    ) {
+        let door = Door::Unix(READ_WRITE);
+        if self.responder(door).wanted(now) & 1 << event as u8 == 0 {
+            return;
+        }
+        let sets = self.data_sets(engine);
+        let of_port = port.and_then(|port| sets.ports.get(usize::from(port.0)));
+        let data = match (event, of_port) {
+            (ManagementEvent::TimeSync, _) => ManagementData::TimeStatus(sets.time_status),
+            (ManagementEvent::ParentDataSet, _) => ManagementData::Parent(sets.parent),
+            (ManagementEvent::PortState, Some(port)) => ManagementData::Port(port.data),
+            (ManagementEvent::Cmlds, Some(port)) => ManagementData::Cmlds(port.link),
+            (ManagementEvent::PortState | ManagementEvent::Cmlds, None) => return,
+        };
+        let port_number = port.map_or(0, PortIndex::number);
+        let happening = Happening { event, port_number, data };
+        let told = self.responder(door).tell(now, &happening, &sets);
+        self.notices.extend(told);
     }
 }
 

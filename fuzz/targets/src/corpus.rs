@@ -58,7 +58,7 @@ fn body(kind: MessageType) -> Body {
 }
 
 /// TLVs as they follow messages: one of each shape.
-const TLVS: [(TlvType, &[u8]); 8] = [
+const TLVS: [(TlvType, &[u8]); 16] = [
     (TlvType::PATH_TRACE, &[7; 16]),
     // CET: key, offset, jump, time of the next one, name.
     (
@@ -75,6 +75,14 @@ const TLVS: [(TlvType, &[u8]); 8] = [
     // GET DEFAULT_DATA_SET, and PRIORITY1 with a value.
     (TlvType::MANAGEMENT, &[0x20, 0x00]),
     (TlvType::MANAGEMENT, &[0x20, 0x05, 128, 0]),
+    (TlvType::MANAGEMENT, &[0, 2, 3, b'a', b'b', b'c']),
+    (TlvType::MANAGEMENT, &[0xc0, 0x01, 6, 0x21, 0x4e, 0x5d, 0, 37, 0x3c, 0x20]),
+    (TlvType::MANAGEMENT, &[0xc0, 0x04, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 9, 0, 1, b'e']),
+    (TlvType::MANAGEMENT, &[0xc0, 0x08, 0, 0]),
+    (TlvType::SLAVE_RX_SYNC_TIMING_DATA, &[1; 44]),
+    (TlvType::SLAVE_DELAY_TIMING_DATA_NP, &[1; 40]),
+    (TlvType::PTPMON_REQ, &[]),
+    (TlvType::PTPMON_RESP, &[0; 70]),
     (TlvType::PAD, &[]),
 ];
 

@@ -9,6 +9,7 @@ pub mod classifier;
 pub mod csptp;
 pub mod esmc;
 pub mod management;
+pub mod monitoring;
 pub mod nmea;
 pub mod node;
 pub mod ntp;
@@ -43,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     ("csptp", csptp::run, corpus::exchanges),
     ("esmc", esmc::run, corpus::slow_frames),
     ("management", management::run, corpus::messages),
+    ("monitoring", monitoring::run, corpus::messages),
     ("nmea", nmea::run, corpus::sentences),
     ("node", node::run, corpus::recipes),
     ("ntp", ntp::run, corpus::ntp),

@@ -1,145 +1,312 @@
 //! The data sets that management requests are answered with, out of what the engine knows.
 
+use std::net::IpAddr;
+
 use ptp_common::{
     data_set::{CurrentDataSet, DefaultDataSet, ParentDataSet, PortDataSet},
-    time::Duration,
+    time::{Duration, Mono, Time},
     wire::{
         ClockAccuracy, ClockQuality, MessageType, PortIdentity, TimeInterval,
-        management::{PortStats, TimeStatus},
+        management::{
+            CmldsInfo, ExternalGrandmaster, GrandmasterSettings, NetworkProtocol, PortAddress,
+            PortCorrections, PortDataSetNp, PortServiceStats, PortStats, TimeStatus, UnicastMaster,
+        },
     },
 };
 
 use crate::{
     clock::Clock,
     engine::{
-        DelayMechanism, PortState,
-        counters::Counters,
+        DelayMechanism, PortIndex, PortState,
+        address::Address,
+        contention::PathTrace,
+        counters::{Counters, Drop},
         discipline::{Discipline, Sample},
         instance::Instance,
+        link::Link,
+        node::Node,
+        receiver::PortPart,
     },
-    publish::management::DataSets,
+    publish::management::{
+        Alternates, DataSets, Description, Place, PortSets, USUAL_THRESHOLD_NS, power_settings,
+    },
     sys::clock::monotonic,
 };
 
 /// `clockClass` of a clock that never serves (table 4).
 const CLIENT_ONLY: u8 = 255;
 const VERSION: u8 = 2;
+/// Those of a table of unicast partners that are told.
+const MAX_PARTNERS: usize = 24;
+
+/// What the engine does not know of the clock.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Where the ports are, in their order.
+    pub places: Vec<Place>,
+    /// Words about the clock.
+    pub description: Description,
+    /// Between a transmit stamp and the wire, and between the wire and a receive stamp.
+    pub latencies: (Duration, Duration),
+    /// Local times that have been set.
+    pub alternates: Alternates,
+    /// Whether they come from elsewhere.
+    pub are_alternates_fixed: bool,
+    /// As for [`DataSets::is_time_scale_fixed`].
+    pub is_time_scale_fixed: bool,
+    /// As for [`DataSets::uncertain`].
+    pub uncertain: Option<bool>,
+}
 
 /// Of a time receiver.
 pub fn of_client<C: Clock>(
     client: &Discipline<C>,
     sample: Option<&Sample>,
     sync_interval: Option<Duration>,
+    about: &About,
 ) -> DataSets {
     let receiver = client.receiver();
-    let clock_identity = receiver.clock_identity();
-    let parent = receiver.parent();
-    let own_quality = ClockQuality {
-        clock_class: CLIENT_ONLY,
-        clock_accuracy: ClockAccuracy::UNKNOWN,
-        offset_scaled_log_variance: ParentDataSet::UNKNOWN_VARIANCE,
-    };
-    let sample = sample.filter(|_| parent.is_some());
-    let ports = receiver.ports().filter_map(|port| {
-        let config = receiver.port_config(port)?;
-        let port_identity = PortIdentity { clock_identity, port_number: port.number() };
-        let is_p2p = config.delay_mechanism == DelayMechanism::P2p;
-        let delay = sample.filter(|sample| is_p2p && sample.port == port);
-        let log_sync_interval = sync_interval.map_or(0, |interval| {
-            // Exact, as it was made of the logarithm.
-            interval.as_secs_f64().log2().round() as i8
-        });
-        let data = PortDataSet {
-            port_identity,
-            port_state: receiver.port_state(port).number(),
-            log_min_delay_req_interval: receiver.log_min_delay_req_interval(port).unwrap_or(0),
-            mean_link_delay: delay.map_or(TimeInterval(0), |sample| sample.delay.into()),
-            log_announce_interval: config.log_announce_interval,
-            announce_receipt_timeout: config.announce_receipt_timeout,
-            log_sync_interval: if receiver.port_state(port) == PortState::TimeTransmitter {
-                receiver.config().log_sync_interval
-            } else {
-                log_sync_interval
-            },
-            delay_mechanism: mechanism(config.delay_mechanism),
-            log_min_pdelay_req_interval: config.log_min_pdelay_req_interval,
-            version_number: VERSION,
-        };
-        Some((data, stats(port_identity, receiver.counters(port))))
+    let sample = sample.filter(|_| receiver.parent().is_some());
+    let mut sets = of_instance(receiver, |port| client.link(port), about);
+    let log_sync_interval = sync_interval.map_or(0, |interval| {
+        // Exact, as it was made of the logarithm.
+        interval.as_secs_f64().log2().round() as i8
     });
-    let ports: Vec<_> = ports.collect();
-    let serves = receiver.may_take_either_role();
-    let now = monotonic();
-    let default = DefaultDataSet {
-        two_step: true,
-        client_only: !serves,
-        number_ports: u16::try_from(ports.len()).unwrap_or(u16::MAX),
-        priority1: receiver.config().priority1,
-        clock_quality: if serves { receiver.quality(now) } else { own_quality },
-        priority2: receiver.config().priority2,
-        clock_identity,
-        domain_number: receiver.domain_number(),
-    };
-    DataSets {
-        default,
-        current: CurrentDataSet {
-            steps_removed: parent.map_or(0, |parent| parent.steps_removed.saturating_add(1)),
-            offset_from_master: sample.map_or(TimeInterval(0), |sample| sample.offset.into()),
-            mean_path_delay: sample.map_or(TimeInterval(0), |sample| sample.delay.into()),
-        },
-        parent: parent.map_or(ParentDataSet::own(&default), |parent| parent.set),
-        time_properties: receiver.time_properties(),
-        time_status: TimeStatus {
-            master_offset: sample.map_or(0, |sample| sample.offset.as_nanos()),
-            ingress_time: sample
-                .map_or(0, |sample| client.clock().at(sample.mono).since_epoch().as_nanos()),
-            gm_present: parent.is_some(),
-            gm_identity: parent.map_or(clock_identity, |parent| parent.set.grandmaster_identity),
-            ..TimeStatus::default()
-        },
-        ports,
+    for (port, index) in sets.ports.iter_mut().zip(receiver.ports()) {
+        let is_p2p = client.link(index).is_some_and(|link| is_p2p(link.delay_mechanism()));
+        if let Some(sample) = sample.filter(|sample| is_p2p && sample.port == index) {
+            port.data.mean_link_delay = sample.delay.into();
+        }
+        if receiver.receiving_port() == Some(index) && sync_interval.is_some() {
+            port.data.log_sync_interval = log_sync_interval;
+        }
+    }
+    sets.current.offset_from_master = sample.map_or(TimeInterval(0), |sample| sample.offset.into());
+    sets.current.mean_path_delay = sample.map_or(TimeInterval(0), |sample| sample.delay.into());
+    sets.time_status = time_status(client, sample);
+    sets
+}
+
+/// TIME_STATUS_NP of a time receiver.
+pub fn time_status<C: Clock>(client: &Discipline<C>, sample: Option<&Sample>) -> TimeStatus {
+    let receiver = client.receiver();
+    let parent = receiver.parent();
+    let clock_identity = receiver.clock_identity();
+    TimeStatus {
+        master_offset: sample.map_or(0, |sample| sample.offset.as_nanos()),
+        ingress_time: sample
+            .map_or(0, |sample| client.clock().at(sample.mono).since_epoch().as_nanos()),
+        gm_present: parent.is_some(),
+        gm_identity: parent.map_or(clock_identity, |parent| parent.set.grandmaster_identity),
+        ..TimeStatus::default()
     }
 }
 
 /// Of a grandmaster.
-pub fn of_transmitter(transmitter: &Instance) -> DataSets {
-    let config = transmitter.config();
-    let clock_identity = config.clock_identity;
-    let ports = (0..config.ports).map(|index| {
-        let port = crate::engine::PortIndex(index);
-        let port_identity = PortIdentity { clock_identity, port_number: port.number() };
-        let data = PortDataSet {
-            port_identity,
-            port_state: transmitter.port_state(port).number(),
-            log_min_delay_req_interval: config.log_min_delay_req_interval,
-            mean_link_delay: TimeInterval(0),
-            log_announce_interval: config.log_announce_interval,
-            announce_receipt_timeout: 3,
-            log_sync_interval: config.log_sync_interval,
-            delay_mechanism: mechanism(DelayMechanism::E2e),
-            log_min_pdelay_req_interval: 0,
-            version_number: VERSION,
+pub fn of_transmitter(transmitter: &Node, about: &About) -> DataSets {
+    of_instance(transmitter, |port| transmitter.link(port), about)
+}
+
+/// `parentDS` as it is told.
+pub fn parent_of(instance: &Instance, now: Time<Mono>) -> ParentDataSet {
+    match instance.parent() {
+        Some(parent) => parent.set,
+        None => ParentDataSet {
+            grandmaster_clock_quality: quality(instance, now),
+            ..instance.parent_data_set(now)
+        },
+    }
+}
+
+fn quality(instance: &Instance, now: Time<Mono>) -> ClockQuality {
+    if instance.is_client_only() {
+        return ClockQuality {
+            clock_class: CLIENT_ONLY,
+            clock_accuracy: ClockAccuracy::UNKNOWN,
+            offset_scaled_log_variance: ParentDataSet::UNKNOWN_VARIANCE,
         };
-        (data, stats(port_identity, transmitter.counters(port)))
-    });
+    }
+    instance.quality(now)
+}
+
+fn of_instance<'a>(
+    instance: &'a Instance,
+    link: impl Fn(PortIndex) -> Option<&'a Link>,
+    about: &About,
+) -> DataSets {
+    let now = monotonic();
+    let config = instance.config();
+    let ports: Vec<_> = instance
+        .ports()
+        .map(|port| {
+            let place = about.places.get(usize::from(port.0)).cloned().unwrap_or_default();
+            port_sets(instance, port, link(port), place, about.latencies)
+        })
+        .collect();
     let default = DefaultDataSet {
         two_step: true,
-        client_only: false,
-        number_ports: config.ports,
+        client_only: instance.is_client_only(),
+        number_ports: u16::try_from(ports.len()).unwrap_or(u16::MAX),
         priority1: config.priority1,
-        clock_quality: config.clock_quality,
+        clock_quality: quality(instance, now),
         priority2: config.priority2,
-        clock_identity,
-        domain_number: config.domain_number,
+        clock_identity: instance.clock_identity(),
+        domain_number: instance.domain_number(),
     };
+    let announced = instance.alternate_offsets();
     DataSets {
         default,
-        current: CurrentDataSet::default(),
-        parent: ParentDataSet::own(&default),
-        time_properties: config.time_properties,
-        time_status: TimeStatus { gm_identity: clock_identity, ..TimeStatus::default() },
-        ports: ports.collect(),
+        current: CurrentDataSet {
+            steps_removed: instance.steps_removed(),
+            ..CurrentDataSet::default()
+        },
+        parent: parent_of(instance, now),
+        time_properties: instance.time_properties(),
+        time_status: TimeStatus { gm_identity: instance.clock_identity(), ..TimeStatus::default() },
+        grandmaster: GrandmasterSettings {
+            clock_quality: quality(instance, now),
+            time_properties: config.time_properties,
+        },
+        is_time_scale_fixed: about.is_time_scale_fixed,
+        uncertain: about.uncertain,
+        external: instance
+            .external_grandmaster()
+            .map_or_else(ExternalGrandmaster::default, |(identity, steps_removed)| {
+                ExternalGrandmaster { identity, steps_removed }
+            }),
+        path_trace: (instance.path_trace() == Some(PathTrace::On), instance.path().collect()),
+        alternates: match about.are_alternates_fixed {
+            true => Alternates::of(announced),
+            false => about.alternates,
+        },
+        are_alternates_fixed: about.are_alternates_fixed,
+        description: about.description.clone(),
+        ports,
     }
+}
+
+fn port_sets(
+    instance: &Instance,
+    port: PortIndex,
+    link: Option<&Link>,
+    place: Place,
+    (egress_latency, ingress_latency): (Duration, Duration),
+) -> PortSets {
+    let port_identity =
+        PortIdentity { clock_identity: instance.clock_identity(), port_number: port.number() };
+    let default = Default::default();
+    let config = instance.port_config(port).unwrap_or(&default);
+    let state = instance.port_state(port);
+    let is_serving = state == PortState::TimeTransmitter;
+    let counters = instance.counters(port);
+    let delay_mechanism = link.map_or(config.delay_mechanism, Link::delay_mechanism);
+    let is_p2p = is_p2p(delay_mechanism);
+    let mean_link_delay = link.and_then(Link::mean_link_delay).filter(|_| is_p2p);
+    let data = PortDataSet {
+        port_identity,
+        port_state: state.number(),
+        log_min_delay_req_interval: match is_serving {
+            true => instance.config().log_min_delay_req_interval,
+            false => instance.log_min_delay_req_interval(port).unwrap_or(0),
+        },
+        mean_link_delay: mean_link_delay.map_or(TimeInterval(0), Into::into),
+        log_announce_interval: match instance.is_client_only() {
+            true => config.log_announce_interval,
+            false => instance.log_announce_interval(port),
+        },
+        announce_receipt_timeout: config.announce_receipt_timeout,
+        log_sync_interval: instance.log_sync_interval_of(port),
+        delay_mechanism: mechanism(delay_mechanism),
+        log_min_pdelay_req_interval: link
+            .map_or(config.log_min_pdelay_req_interval, Link::log_interval),
+        version_number: VERSION,
+    };
+    let is_capable = link.and_then(Link::is_capable).unwrap_or(true);
+    let threshold = link.and_then(Link::neighbor_prop_delay_threshold);
+    let ratio = link.and_then(Link::neighbor_rate_ratio).filter(|_| is_p2p);
+    PortSets {
+        service: service(port_identity, counters),
+        transmitter_only: !instance.is_client_only() && config.part == PortPart::Transmitter,
+        np: PortDataSetNp {
+            neighbor_prop_delay_threshold_ns: threshold.map_or(USUAL_THRESHOLD_NS, |threshold| {
+                u32::try_from(threshold.as_nanos()).unwrap_or(u32::MAX)
+            }),
+            as_capable: is_capable.into(),
+        },
+        link: CmldsInfo {
+            mean_link_delay: data.mean_link_delay,
+            scaled_neighbor_rate_ratio: ratio
+                .map_or(0, |ratio| ((ratio - 1.0) * 2_f64.powi(41)) as i32),
+            as_capable: is_capable.into(),
+        },
+        corrections: PortCorrections {
+            egress_latency: egress_latency.into(),
+            ingress_latency: ingress_latency.into(),
+            delay_asymmetry: config.delay_asymmetry.into(),
+        },
+        power: power_settings(instance.power_profile(port)),
+        place,
+        unicast_masters: unicast_masters(instance, port, monotonic()),
+        ..PortSets::new(data, stats(port_identity, counters))
+    }
+}
+
+/// Whom a port asks by unicast, as they are on the wire.
+fn unicast_masters(instance: &Instance, port: PortIndex, now: Time<Mono>) -> Vec<u8> {
+    let mut table = Vec::new();
+    let parent = instance.parent().map(|parent| parent.set.parent_port_identity);
+    for partner in instance.partners(port, now).into_iter().take(MAX_PARTNERS) {
+        let Some(address) = partner.address else { continue };
+        let octets;
+        let (protocol, address) = match address {
+            Address::Mac(mac) => {
+                octets = mac.to_vec();
+                (NetworkProtocol::IEEE_802_3, &octets)
+            }
+            Address::Socket(socket) => match socket.ip().to_canonical() {
+                IpAddr::V4(address) => {
+                    octets = address.octets().to_vec();
+                    (NetworkProtocol::UDP_IPV4, &octets)
+                }
+                IpAddr::V6(address) => {
+                    octets = address.octets().to_vec();
+                    (NetworkProtocol::UDP_IPV6, &octets)
+                }
+            },
+        };
+        let said = partner.identity.and_then(|identity| instance.announced_by(port, identity));
+        let is_followed = partner.identity.is_some() && partner.identity == parent;
+        let [announce, sync, delay] = partner.grants.map(|grant| grant.is_some());
+        let nothing = ClockQuality {
+            clock_class: 0,
+            clock_accuracy: ClockAccuracy(0),
+            offset_scaled_log_variance: 0,
+        };
+        let entry = UnicastMaster {
+            port_identity: partner.identity.unwrap_or_default(),
+            clock_quality: said.map_or(nothing, |it| it.grandmaster_clock_quality),
+            is_selected: is_followed,
+            // WAIT, HAVE_ANN, NEED_SYDY, HAVE_SYDY.
+            state: match (announce, is_followed, sync && delay) {
+                (false, ..) => 0,
+                (true, false, _) => 1,
+                (true, true, false) => 2,
+                (true, true, true) => 3,
+            },
+            priority1: said.map_or(0, |it| it.grandmaster_priority1),
+            priority2: said.map_or(0, |it| it.grandmaster_priority2),
+            address: PortAddress { protocol, address },
+        };
+        let mut room = [0; 64];
+        if let Some(length) = entry.emit(&mut room) {
+            table.extend_from_slice(&room[..length]);
+        }
+    }
+    table
+}
+
+const fn is_p2p(mechanism: DelayMechanism) -> bool {
+    matches!(mechanism, DelayMechanism::P2p)
 }
 
 const fn mechanism(mechanism: DelayMechanism) -> u8 {
@@ -157,4 +324,24 @@ fn stats(port_identity: PortIdentity, counters: &Counters) -> PortStats {
         stats.sent[usize::from(kind as u8)] = counters.sent(kind);
     }
     stats
+}
+
+fn service(port_identity: PortIdentity, counters: &Counters) -> PortServiceStats {
+    let timeouts = counters.timeouts;
+    PortServiceStats {
+        port_identity,
+        counts: [
+            timeouts.announce,
+            timeouts.sync,
+            timeouts.delay,
+            // Unicast messages are sent and asked for by timers that are not of ports.
+            0,
+            0,
+            timeouts.transmitter_announce,
+            timeouts.transmitter_sync,
+            timeouts.qualification,
+            counters.dropped(Drop::SyncWithoutFollowUp),
+            counters.dropped(Drop::FollowUpWithoutSync),
+        ],
+    }
 }

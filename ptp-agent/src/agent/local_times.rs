@@ -42,6 +42,11 @@ impl LocalTimes {
         }
     }
 
+    /// Whether there are any.
+    pub(super) const fn has_zones(&self) -> bool {
+        self.zones.is_some()
+    }
+
     /// For the status: what is announced, and of which database.
     pub(super) fn status(&self) -> (AnnouncedExtras, Option<ZoneDatabase>) {
         let database = self.zones.as_ref().map(|zones| ZoneDatabase {

@@ -2,11 +2,14 @@
 //! knows is what passes the hooks of its interfaces, in both directions, for all ports and domains.
 
 mod esmc;
+mod lines;
 mod ntp;
 mod ports;
+mod slave_events;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    path::PathBuf,
     time::{Duration as StdDuration, Instant},
 };
 
@@ -15,7 +18,6 @@ use ptp_common::{
     time::{Duration, Mono, Time},
     wire::{MessageKey, MessageType},
 };
-use serde::Serialize;
 use serde_json::{Map, json};
 
 use super::{
@@ -48,8 +50,10 @@ use crate::{
     synce::SyncE,
     sys::clock::monotonic,
 };
+use lines::{ClaimLine, OffsetLine};
 use ntp::NtpEyes;
 use ports::{causes, in_order, is_worth_telling, line, ports};
+use slave_events::SlaveEventsHeard;
 
 /// An observation is worth a healthy answer for this long.
 const FRESH: StdDuration = StdDuration::from_secs(10);
@@ -69,6 +73,8 @@ pub struct ObserveConfig {
     pub tap: TapConfig,
     /// Whether exchanges of NTP are shown as well.
     pub ntp: bool,
+    /// Where time receivers of this host tell what they have measured.
+    pub slave_events: Option<PathBuf>,
     /// End by itself after this time.
     pub duration: Option<StdDuration>,
     /// Keys by which messages are checked.
@@ -96,6 +102,7 @@ pub async fn observe(
     let mut ending = Ending::new(config.duration, reload.as_ref())?;
     let publication = Publication::default();
     let services = Services::start(config.serving, &publication, monotonic());
+    let slave_events = config.slave_events.map(SlaveEventsHeard::open).transpose()?;
     let ntp = config.ntp.then(|| NtpEyes::open(&config.tap)).transpose()?;
     let mut tap = Tap::open(config.tap)?;
     let output = start_output(config.format)?;
@@ -116,6 +123,7 @@ pub async fn observe(
         teller,
         reload,
         ntp,
+        slave_events,
         synce,
         refusals: Refusals::default(),
         clock: Monotonic::default(),
@@ -137,6 +145,7 @@ struct Around {
     teller: Teller,
     reload: Option<Reload<ObserveConfig>>,
     ntp: Option<NtpEyes>,
+    slave_events: Option<SlaveEventsHeard>,
     synce: SyncE,
     /// As many as were told of.
     refusals: Refusals,
@@ -172,6 +181,9 @@ impl Host<Observer, Tap> for Around {
         if let Some(ntp) = &mut self.ntp {
             ntp.housekeep(now, self.teller.output.as_ref(), &self.teller.publication)?;
         }
+        if let Some(heard) = &mut self.slave_events {
+            heard.tell(self.teller.output.as_ref(), &self.teller.publication.management)?;
+        }
         eyes.engine.advance(now);
         self.synce.look(now);
         self.teller.housekeep(now, &eyes.io, &eyes.engine, &self.synce);
@@ -186,33 +198,6 @@ impl Host<Observer, Tap> for Around {
         self.teller.services.change(new.serving, monotonic());
         eyes.io.set_security(new.security);
     }
-}
-
-/// A line of JSON about an offset: the fields of all samples, and whose time it is.
-#[derive(Serialize)]
-struct OffsetLine<'a> {
-    event: &'static str,
-    #[serde(flatten)]
-    sample: &'a Sample,
-    /// `sourcePortIdentity` of the time transmitter.
-    source_port: String,
-    vlan: Option<u16>,
-}
-
-/// A line of JSON about a time that a local time transmitter claims.
-#[derive(Serialize)]
-struct ClaimLine<'a> {
-    event: &'static str,
-    interface: &'a str,
-    domain: u8,
-    mono_ns: i64,
-    /// Which message's time is claimed.
-    message: &'static str,
-    /// Claimed time minus the stamp taken here.
-    difference_ns: i64,
-    source_port: String,
-    requesting_port: Option<String>,
-    vlan: Option<u16>,
 }
 
 /// Where totals of metrics are kept: by interface and domain.

@@ -4,6 +4,7 @@
 mod apart;
 mod host;
 mod links;
+mod managed;
 mod pulse;
 mod roles;
 mod servers;
@@ -20,9 +21,11 @@ use super::{
     health::Health,
     io::{Io, PulseIo, pulse::Opened},
     local_times::LocalTimes,
+    managing::{Managing, Monitoring, phc_index},
     partners::{Partner, Resolver},
     seed,
     services::Services,
+    slave_events::SlaveEvents,
     start_output,
     steer::{self, Steering},
 };
@@ -171,6 +174,8 @@ pub struct RunConfig {
     pub log_request_interval: i8,
     /// What other programs are given.
     pub exporting: Exporting,
+    /// Who may watch it.
+    pub monitoring: Monitoring,
 }
 
 /// Runs until it is told to end; takes over what `reload` makes when it is told to (SIGHUP).
@@ -216,6 +221,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         servers,
         log_request_interval,
         exporting,
+        monitoring,
     } = config;
     let exports = Exports::start(exporting, limits, monotonic());
     let mut ending = Ending::new(common.duration, reload.as_ref())?;
@@ -293,6 +299,10 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     };
     followed.set_limits(limits);
     let steering = clock.steering().cloned();
+    let steering_device = match &clock {
+        ClockChoice::Phc(device, _) => Some(device.clone()),
+        _ => None,
+    };
     let recorder = match record {
         Some(file) => {
             let clock = match clock {
@@ -353,7 +363,18 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     let mut cx = Context { now: start, clock: read, out: &mut commands };
     let mut client = Discipline::new(receiver, servo, followed, &mut cx);
     client.set_boundary_clock_error(servo_options.boundary_clock_error);
+    let slave_events = monitoring.slave_events.clone().map(SlaveEvents::open).transpose();
+    let slave_events =
+        slave_events.map_err(|source| AgentError::Os { attempt: "open a socket", source })?;
+    let index = match &steering_device {
+        Some(device) => phc_index(device),
+        None => None,
+    };
+    let mut managing = Managing::new(&common.io, index, &monitoring, &publication);
+    managing.look(start, &io, client.instance_mut());
     let teller = Teller {
+        managing,
+        slave_events,
         output,
         health: Health::new(Role::Receiver, common.limits, publication.clone(), start),
         publication,
@@ -487,7 +508,7 @@ impl Host<Discipline<Followed>> for Around {
     fn told(&mut self, runner: &mut Runner, command: Command<Event>) -> Result<(), AgentError> {
         if let Command::Measured(measurement) = &command {
             runner.io.learn(measurement);
-            self.teller.measured(measurement);
+            self.teller.measured(measurement, runner);
             return Ok(());
         }
         if let Command::Event(Event::Ntp(event)) = &command
@@ -495,7 +516,12 @@ impl Host<Discipline<Followed>> for Around {
         {
             ntp.heard(event);
         }
-        self.teller.tell(&command, runner)
+        self.teller.tell(&command, runner)?;
+        if let Command::Event(Event::Sample(sample)) = &command {
+            let at = runner.engine.domain_time(sample.mono);
+            runner.engine.instance_mut().note_measured(sample.offset, sample.delay, at);
+        }
+        Ok(())
     }
 
     fn settled(&mut self, runner: &mut Runner) {
@@ -511,6 +537,7 @@ impl Host<Discipline<Followed>> for Around {
     }
 
     fn housekeep(&mut self, runner: &mut Runner, now: Time<Mono>) -> Result<(), AgentError> {
+        self.manage(runner, now);
         let accuracy = self.teller.grandmaster_accuracy;
         if let Some(servers) = &mut self.teller.servers {
             runner.hand(|engine, out| servers.look(engine, now, out));

@@ -24,6 +24,7 @@ use super::{
     health::{self, Health},
     io::Io,
     local_times::LocalTimes,
+    managing::{Managing, Monitoring, Rest},
     ntp::{self, NtpServing, over_ptp::OverPtp},
     seed,
     services::Services,
@@ -43,7 +44,6 @@ use crate::{
         alarms::{Facts, Role},
         http::Publication,
         json::{self},
-        management::Setting,
         metrics::Direction,
         snapshot::{self, NtpServed, Port, Snapshot},
     },
@@ -103,6 +103,8 @@ pub struct ServeConfig {
     pub exchanges: csptp::Answers,
     /// Time zones whose local times are announced.
     pub time_zones: Vec<ZoneName>,
+    /// Who may watch it.
+    pub monitoring: Monitoring,
     /// In whose name requests are answered, instead of serving.
     pub answer_for: Option<AnswerFor>,
 }
@@ -250,7 +252,11 @@ pub async fn serve(
         .ntp
         .map(|serving| ntp::Service::open(serving, common, served.clone(), publication.clone()))
         .transpose()?;
+    let mut managing = Managing::new(&common.io, None, &config.monitoring, &publication);
+    managing.about.is_time_scale_fixed = true;
+    managing.look(start, &server.io, server.engine.instance_mut());
     let mut around = Around {
+        managing,
         read_at: Time::ZERO,
         served,
         local_times,
@@ -325,6 +331,7 @@ const SAME: Duration = Duration::from_millis(1);
 
 /// What is around a grandmaster.
 struct Around {
+    managing: Managing,
     /// When the served time was last read.
     read_at: Time<Mono>,
     served: Served,
@@ -383,19 +390,15 @@ impl Host<Node> for Around {
                 "port state"
             );
         }
+        if let Command::Changed(change) = &command {
+            let sets = || data_sets::of_transmitter(&server.engine, &self.managing.about);
+            self.managing.changed(change, sets);
+        }
         Ok(())
     }
 
     fn housekeep(&mut self, server: &mut Server, now: Time<Mono>) -> Result<(), AgentError> {
-        let transmitter = &mut server.engine;
-        for setting in self.publication.take_settings() {
-            tracing::info!(?setting, "set through the management socket");
-            let TransmitterConfig { priority1, priority2, .. } = *transmitter.config();
-            match setting {
-                Setting::Priority1(new) => transmitter.set_priorities(new, priority2),
-                Setting::Priority2(new) => transmitter.set_priorities(priority1, new),
-            }
-        }
+        self.manage(server, now);
         self.look_after_networks(server);
         self.look_after_zones(server, now);
         self.tell_prefixes(server);
@@ -429,6 +432,33 @@ impl Host<Node> for Around {
 }
 
 impl Around {
+    /// Does what has been set by management.
+    fn manage(&mut self, server: &mut Server, now: Time<Mono>) {
+        self.managing.look(now, &server.io, server.engine.instance_mut());
+        let engine = server.engine.instance_mut();
+        for each in self.managing.carry_out(now, &mut server.io, engine) {
+            match each {
+                Rest::Enable(port, is_enabled) => {
+                    server
+                        .with(now, &self.served, |node, cx| node.enable_port(cx, port, is_enabled));
+                }
+                Rest::Threshold(port, threshold) => {
+                    server.engine.set_neighbor_threshold(port, threshold);
+                }
+                Rest::PdelayInterval(port, log) => {
+                    server.with(now, &self.served, |node, cx| {
+                        node.set_log_pdelay_req_interval(cx, port, log);
+                    });
+                }
+                Rest::Asymmetry(port, asymmetry) => {
+                    server.engine.set_port_delay_asymmetry(port, asymmetry);
+                }
+                // Done already.
+                Rest::Latencies { .. } => {}
+            }
+        }
+    }
+
     /// Who may be granted unicast messages: the interfaces' networks change as addresses do.
     fn look_after_networks(&self, server: &mut Server) {
         if server.engine.service().is_none() {
@@ -541,7 +571,7 @@ impl Around {
             dplls: synce.dplls().to_vec(),
             lost: losses(io, transmitter, ports),
             alarms: health.status(now),
-            data_sets: Some(data_sets::of_transmitter(transmitter)),
+            data_sets: Some(data_sets::of_transmitter(transmitter, &self.managing.about)),
             ntp_served: publication.ntp_served().map(|served| NtpServed {
                 over_ptp: self
                     .over_ptp

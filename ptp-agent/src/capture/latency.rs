@@ -29,6 +29,11 @@ impl Latencies {
         Duration::from_nanos(nanos)
     }
 
+    /// The same correction for all stamps.
+    pub fn of_all(nanos: i64) -> Self {
+        Self { any: Some(nanos), ..Self::default() }
+    }
+
     /// Adds what `others` say and this does not.
     #[must_use]
     pub fn or(mut self, others: &Self) -> Self {

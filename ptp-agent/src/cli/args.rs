@@ -12,6 +12,7 @@ use super::{
     documents,
     knowledge::KnowledgeArgs,
     log::LogFormat,
+    management::{FollowedArgs, MonitoringArgs},
     marking::MarkingArgs,
     ntp::{NtpArgs, NtpServeArgs},
     phc, pps,
@@ -243,9 +244,11 @@ pub(super) struct PortArgs {
     #[arg(long, value_name = "N")]
     pub(super) domain: Option<u8>,
     /// Answer management messages of linuxptp's pmc here; off unless given. Nothing can be changed
-    /// this way unless `serve` is told so.
+    /// this way unless --management-set permits it.
     #[arg(long, value_name = "PATH")]
     pub(super) management_socket: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) monitoring: MonitoringArgs,
     /// Prime event messages with a throwaway frame: auto (default; where it helps) or off.
     #[arg(long)]
     pub(super) prime: Option<PrimeMode>,
@@ -326,6 +329,8 @@ pub(super) struct FollowArgs {
     #[command(flatten)]
     pub(super) servers: ServerArgs,
     #[command(flatten)]
+    pub(super) management: FollowedArgs,
+    #[command(flatten)]
     pub(super) export: ExportArgs,
 }
 
@@ -356,6 +361,10 @@ pub(super) struct ReplayArgs {
 pub(super) struct ObserveArgs {
     #[command(flatten)]
     pub(super) tap: TapArgs,
+    /// Show what time receivers of this host tell at the local datagram socket here, which is made for it: ptp4l with
+    /// slave_event_monitor, or `run` with --slave-event-monitor.
+    #[arg(long, value_name = "PATH")]
+    pub(super) slave_event_monitor: Option<PathBuf>,
     /// Show exchanges of NTP (UDP port 123) too, of chronyd, ntpd-rs and the like: of a client the offset of its
     /// clock, of a server what it claims against when packets really came and left.
     #[arg(long)]
@@ -440,8 +449,7 @@ pub(super) struct ServeArgs {
     /// In a laboratory: the other ends of the interfaces' wires, where what was sent is stamped.
     #[arg(long, hide = true, value_name = "NAMESPACE=IFACE")]
     pub(super) wire: Vec<FarEnd>,
-    /// Let pmc set priority1 and priority2 through the management socket, which is then for this user
-    /// alone.
+    /// Let pmc change what can be changed through the management socket, which is then for this user alone.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) management_set: Option<bool>,
 }

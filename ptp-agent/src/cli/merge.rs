@@ -8,7 +8,7 @@ use super::{
     args::{Delay, FollowArgs, ObserveArgs, PortArgs, ServeArgs, ServeClock, TapArgs},
     clock::RunClock,
     config::{Config, ConfigError},
-    links,
+    links, management,
     ntp::{Asking, Follow},
     roles::time_zones,
     unicast::service,
@@ -18,6 +18,7 @@ use crate::{
     agent::{
         Common,
         io::{IoConfig, NtpIoConfig, Sender},
+        managing::Monitoring,
         observe::ObserveConfig,
         run::{ClockChoice, RunConfig},
         serve::{ServeConfig, ServedClock},
@@ -28,10 +29,7 @@ use crate::{
     capture::{Choice as PointChoice, Latencies, Latency},
     compare,
     engine::{csptp, discipline::MAX_WITNESS_DOMAINS, ntp::NtpPart},
-    publish::{
-        alarms::{DEFAULT_OFFSET_LIMIT, Limits},
-        management::Access,
-    },
+    publish::alarms::{DEFAULT_OFFSET_LIMIT, Limits},
     recording::{RecordError, RecordingFile},
     security::file::KeyFileError,
     servo::{Options, Purpose, Servo, choice},
@@ -267,6 +265,7 @@ pub(super) fn observe_config(
     Ok(ObserveConfig {
         tap: tap(&args.tap, config)?,
         ntp: args.ntp,
+        slave_events: args.slave_event_monitor,
         security: args.tap.security.policy(config, &[])?,
         duration: args.tap.duration,
         serving: serving(&args.tap, config),
@@ -292,6 +291,7 @@ pub(super) fn run_config(
         interfaces => interfaces?,
     };
     let mut common = common_on(interfaces, &args.port, &config, format, profile.dscp)?;
+    let monitoring = args.port.monitoring.monitoring(&config);
     let section = config.run;
     let delay_mechanism =
         args.delay.or(section.delay).map_or(profile.delay_mechanism, Delay::mechanism);
@@ -385,6 +385,12 @@ pub(super) fn run_config(
     if may_serve && record.is_some() {
         return Err(UsageError::NotRecordableRole);
     }
+    let permitted = args.management.management_set.or(section.management_set);
+    management::permit(&mut common.serving, permitted);
+    let monitoring = Monitoring {
+        slave_events: args.management.slave_event_monitor.or(section.slave_event_monitor),
+        ..monitoring
+    };
     let exporting = args.export.exporting(config.export, &clock).map_err(UsageError::Export)?;
     let (clock, options) = match clock {
         RunClock::None => (ClockChoice::None, choice::Options::default()),
@@ -449,6 +455,7 @@ pub(super) fn run_config(
         servers,
         log_request_interval,
         exporting,
+        monitoring,
     })
 }
 
@@ -470,11 +477,10 @@ pub(super) fn serve_config(
     // To enter the namespace at the other end of a wire takes more than a server needs.
     common.is_confined &= args.wire.is_empty();
     common.io.wire = args.wire;
+    let monitoring = args.port.monitoring.monitoring(&config);
     let section = config.serve;
     let (unicast, multicast) = service(args.unicast, &section);
-    if args.management_set.or(section.management_set).unwrap_or(false) {
-        common.serving.management_access = Access::SetPriorities;
-    }
+    management::permit(&mut common.serving, args.management_set.or(section.management_set));
     let offset = args.offset.or(section.offset);
     let drift = args.drift.or(section.drift).unwrap_or(0.0);
     let default =
@@ -543,5 +549,6 @@ pub(super) fn serve_config(
         unicast,
         multicast,
         answers,
+        monitoring,
     })
 }

@@ -9,6 +9,7 @@ mod import;
 mod knowledge;
 mod links;
 mod log;
+mod management;
 mod marking;
 mod merge;
 mod ntp;

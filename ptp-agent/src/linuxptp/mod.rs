@@ -272,6 +272,9 @@ impl File {
         {
             table.insert("management-socket".into(), path.into());
         }
+        if self.integer("net_sync_monitor").is_some_and(|(_, value)| value == 1) {
+            table.insert("net-sync-monitor".into(), true.into());
+        }
         if let Some((_, level)) = self.integer("logging_level") {
             let level = match level {
                 ..=3 => "error",
@@ -309,6 +312,11 @@ impl File {
         }
         if let Some((_, asymmetry)) = self.integer("delayAsymmetry") {
             run.insert("delay-asymmetry".into(), asymmetry.into());
+        }
+        if let Some((_, path)) = self.text("slave_event_monitor")
+            && !path.is_empty()
+        {
+            run.insert("slave-event-monitor".into(), path.into());
         }
         if self.integer("assume_two_step").is_some_and(|(_, value)| value == 1) {
             run.insert("assume-two-step".into(), true.into());

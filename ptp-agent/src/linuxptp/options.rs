@@ -135,7 +135,7 @@ const KNOWN: &[Known] = &[
     port("delay_response_timeout", BYTE, "0", Missing("`no_delay_resp` is an alarm and no fault")),
     port("hybrid_e2e", FLAG, "0", Translated("`[run] hybrid`")),
     port("inhibit_multicast_service", FLAG, "0", Translated("`[serve] unicast = \"only\"`")),
-    port("net_sync_monitor", FLAG, "0", Missing("metrics and `observe` do this")),
+    port("net_sync_monitor", FLAG, "0", Translated("`net-sync-monitor`")),
     port("unicast_listen", FLAG, "0", Translated("`[serve] unicast`")),
     port("unicast_master_table", Integer(0, i32::MAX as i64), "0", Needless(UNICAST)),
     port(
@@ -355,7 +355,7 @@ const KNOWN: &[Known] = &[
         Text,
         "0660",
         Missing(
-            "the socket answers everybody, and lets nobody change anything unless `serve` is told so",
+            "the socket answers everybody, and lets nobody change anything unless `management-set` permits it",
         ),
     ),
     global(
@@ -420,7 +420,7 @@ const KNOWN: &[Known] = &[
         "0",
         Missing("a locked clock asks for other intervals; `offset-threshold` is the alarm's"),
     ),
-    global("slave_event_monitor", Text, "", Missing("--json has every sample")),
+    global("slave_event_monitor", Text, "", Translated("`[run] slave-event-monitor`")),
     global("write_phase_mode", FLAG, "0", Missing("clocks are steered by frequency")),
     global("ptp_minor_version", Integer(0, 1), "1", Missing("it is always 1; both are accepted")),
     global("sa_file", Text, "", Translated("`security`")),

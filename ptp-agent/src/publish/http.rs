@@ -25,7 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 
 use super::{
-    management::{DataSets, Setting},
+    management::{DataSets, Desk, Setting},
     metrics::Metrics,
     service::{ServiceThread, serve_clients},
     snapshot::{NtpServed, Snapshot},
@@ -50,6 +50,8 @@ const MAX_HISTORY: usize = 600;
 pub struct Publication {
     /// For `/metrics`.
     pub metrics: Metrics,
+    /// For management messages.
+    pub management: Desk,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -60,11 +62,7 @@ struct Shared {
     /// The status as text, made for the first client that wants it.
     status_line: Option<Arc<str>>,
     history: VecDeque<(f64, i64, Option<i64>)>,
-    data_sets: Option<DataSets>,
     ntp_served: Option<NtpServed>,
-    /// The latest of each kind that nobody has taken yet.
-    priority1: Option<Setting>,
-    priority2: Option<Setting>,
 }
 
 impl Publication {
@@ -91,6 +89,10 @@ impl Publication {
     /// When it cannot be written as JSON.
     pub fn publish(&self, mut snapshot: Snapshot) -> serde_json::Result<()> {
         self.metrics.show(&snapshot);
+        if let Some(figures) = self.management.figures() {
+            snapshot.management = Some((&figures).into());
+            self.metrics.set_management(figures);
+        }
         if let Some(sets) = snapshot.data_sets.take() {
             self.set_data_sets(sets);
         }
@@ -149,30 +151,22 @@ impl Publication {
 
     /// Sets what management requests are answered with.
     pub fn set_data_sets(&self, sets: DataSets) {
-        self.lock().data_sets = Some(sets);
+        self.management.set_data_sets(sets);
     }
 
     /// What management requests are answered with, once there is anything.
-    pub fn data_sets(&self) -> Option<DataSets> {
-        self.lock().data_sets.clone()
+    pub fn data_sets(&self) -> Option<Arc<DataSets>> {
+        self.management.data_sets()
     }
 
-    /// Keeps a setting for [`Self::take_settings`]; GET shows it at once.
-    pub fn add_setting(&self, setting: Setting) {
-        let mut shared = self.lock();
-        if let Some(sets) = &mut shared.data_sets {
-            sets.set(setting);
-        }
-        match setting {
-            Setting::Priority1(_) => shared.priority1 = Some(setting),
-            Setting::Priority2(_) => shared.priority2 = Some(setting),
-        }
+    /// Keeps a setting for [`Self::take_settings`]; GET shows it at once. False where too many wait.
+    pub fn add_setting(&self, setting: Setting) -> bool {
+        self.management.add_setting(setting)
     }
 
     /// What has been set since the last call.
     pub fn take_settings(&self) -> impl Iterator<Item = Setting> + use<> {
-        let mut shared = self.lock();
-        [shared.priority1.take(), shared.priority2.take()].into_iter().flatten()
+        self.management.take_settings()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use extras::{AlternateTime, AnnouncedExtras, PowerStatus, ZoneDatabase};
 pub use link::{Gptp, LinkStatus};
+pub use management::ManagementStatus;
 pub use pulse::{NmeaLine, PhcRelation, Pulse};
 pub use sources::{NtpServed, NtpServer, NtsStatus, ServerStatus, SourceStatus, SourcesStatus};
 pub use synce::{DpllPin, DpllStatus, EsmcStatus};
@@ -147,6 +148,9 @@ pub struct Snapshot {
     /// A pulse per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pps: Option<Pulse>,
+    /// What became of management messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub management: Option<ManagementStatus>,
     /// How NTP is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ntp_served: Option<NtpServed>,
@@ -572,6 +576,7 @@ pub struct Residence {
 
 mod extras;
 mod link;
+mod management;
 mod pulse;
 mod sources;
 mod synce;

@@ -1,114 +1,30 @@
-//! Management TLVs (IEEE 1588-2019 15.5): the data sets that a clock tells about itself, the errors
-//! it answers with, and two TLVs of linuxptp's own (TIME_STATUS_NP, PORT_STATS_NP) that its `pmc`
-//! knows. Layouts are those of clause 15.5.3; what is reserved is sent as zero and not looked at.
+//! Management TLVs (IEEE 1588-2019 15.5): the data sets that a clock tells about itself and what can be changed of
+//! them, the errors it answers with, and what linuxptp has of its own (`_NP`) that its `pmc` knows. Layouts are those of
+//! clause 15.5.3; what is reserved is sent as zero and not looked at.
 
-use super::data_set::{CurrentDataSet, DefaultDataSet, ParentDataSet, PortDataSet, TimeProperties};
-use super::{
-    ClockAccuracy, ClockIdentity, ClockQuality, Flags, PortIdentity, TimeInterval, TimeSource, Tlv,
-    TlvType, WireError,
+mod described;
+mod fields;
+mod ids;
+mod linuxptp;
+
+pub use described::{
+    AlternateOffsetProperties, ClockDescription, NetworkProtocol, PortAddress, PortProperties,
+    UnicastMaster, UnicastMasters,
+};
+pub use ids::{Action, ManagementErrorId, ManagementId};
+pub use linuxptp::{
+    CmldsInfo, ExternalGrandmaster, GrandmasterSettings, ManagementEvent, PortCorrections,
+    PortDataSetNp, PortHwclock, PortServiceStats, PortStats, PowerProfileSettings, SubscribeEvents,
+    TimeStatus,
 };
 
-/// `actionField` (table 57).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Action(pub u8);
-
-impl Action {
-    /// Tell a data set.
-    pub const GET: Self = Self(0);
-    /// Change one.
-    pub const SET: Self = Self(1);
-    /// The answer to both.
-    pub const RESPONSE: Self = Self(2);
-    /// Do something.
-    pub const COMMAND: Self = Self(3);
-    /// The answer to that.
-    pub const ACKNOWLEDGE: Self = Self(4);
-}
-
-/// `managementId` (table 59), as it is on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ManagementId(pub u16);
-
-impl ManagementId {
-    /// NULL_PTP_MANAGEMENT.
-    pub const NULL: Self = Self(0x0000);
-    /// DEFAULT_DATA_SET.
-    pub const DEFAULT_DATA_SET: Self = Self(0x2000);
-    /// CURRENT_DATA_SET.
-    pub const CURRENT_DATA_SET: Self = Self(0x2001);
-    /// PARENT_DATA_SET.
-    pub const PARENT_DATA_SET: Self = Self(0x2002);
-    /// TIME_PROPERTIES_DATA_SET.
-    pub const TIME_PROPERTIES_DATA_SET: Self = Self(0x2003);
-    /// PORT_DATA_SET.
-    pub const PORT_DATA_SET: Self = Self(0x2004);
-    /// PRIORITY1.
-    pub const PRIORITY1: Self = Self(0x2005);
-    /// PRIORITY2.
-    pub const PRIORITY2: Self = Self(0x2006);
-    /// TIME_STATUS_NP of linuxptp.
-    pub const TIME_STATUS_NP: Self = Self(0xc000);
-    /// PORT_STATS_NP of linuxptp.
-    pub const PORT_STATS_NP: Self = Self(0xc005);
-}
-
-/// `managementErrorId` (table 109), as it is on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ManagementErrorId(pub u16);
-
-impl ManagementErrorId {
-    /// RESPONSE_TOO_BIG.
-    pub const RESPONSE_TOO_BIG: Self = Self(0x0001);
-    /// NO_SUCH_ID.
-    pub const NO_SUCH_ID: Self = Self(0x0002);
-    /// WRONG_LENGTH.
-    pub const WRONG_LENGTH: Self = Self(0x0003);
-    /// WRONG_VALUE.
-    pub const WRONG_VALUE: Self = Self(0x0004);
-    /// NOT_SETABLE.
-    pub const NOT_SETABLE: Self = Self(0x0005);
-    /// NOT_SUPPORTED.
-    pub const NOT_SUPPORTED: Self = Self(0x0006);
-    /// GENERAL_ERROR.
-    pub const GENERAL_ERROR: Self = Self(0xfffe);
-}
-
-/// TIME_STATUS_NP: how well a clock follows, as linuxptp tells it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TimeStatus {
-    /// Local clock minus time transmitter, ns.
-    pub master_offset: i64,
-    /// When the last Sync came in, local clock, ns since its epoch.
-    pub ingress_time: i64,
-    /// From the Follow_Up of IEEE 802.1AS; zero without.
-    pub cumulative_scaled_rate_offset: i32,
-    /// As above.
-    pub scaled_last_gm_phase_change: i32,
-    /// As above.
-    pub gm_time_base_indicator: u16,
-    /// As above: 2^-16 ns in 96 bits.
-    pub last_gm_phase_change: [u8; 12],
-    /// Whether there is a grandmaster that is not this clock.
-    pub gm_present: bool,
-    /// `grandmasterIdentity`.
-    pub gm_identity: ClockIdentity,
-}
-
-/// PORT_STATS_NP: messages of a port by `messageType`, as linuxptp tells it (counts little-endian).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortStats {
-    /// The port.
-    pub port_identity: PortIdentity,
-    /// Received.
-    pub received: [u64; 16],
-    /// Sent.
-    pub sent: [u64; 16],
-}
+use super::data_set::{CurrentDataSet, DefaultDataSet, ParentDataSet, PortDataSet, TimeProperties};
+use super::{ClockIdentity, Flags, TimeInterval, TimeSource, Tlv, TlvType, WireError};
+use fields::{Reader, Writer};
 
 /// What a management TLV with a payload says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "made one at a time and at once written out")]
-pub enum ManagementData {
+pub enum ManagementData<'a> {
     /// DEFAULT_DATA_SET.
     Default(DefaultDataSet),
     /// CURRENT_DATA_SET.
@@ -123,15 +39,53 @@ pub enum ManagementData {
     Priority1(u8),
     /// PRIORITY2.
     Priority2(u8),
+    /// One octet, and one that is reserved: DOMAIN, SLAVE_ONLY, LOG_ANNOUNCE_INTERVAL and the like.
+    Octet(ManagementId, u8),
+    /// UTC_PROPERTIES: `currentUtcOffset`, s, and bit 0 `leap61`, bit 1 `leap59`, bit 2 `currentUtcOffsetValid`.
+    Utc(i16, u8),
+    /// CLOCK_DESCRIPTION.
+    Description(ClockDescription<'a>),
+    /// USER_DESCRIPTION.
+    UserDescription(&'a [u8]),
+    /// PATH_TRACE_LIST: identities of eight octets, one behind the other.
+    PathTrace(&'a [u8]),
+    /// ALTERNATE_TIME_OFFSET_ENABLE: `keyField`, and whether it is announced.
+    AlternateEnable(u8, bool),
+    /// ALTERNATE_TIME_OFFSET_NAME: `keyField` and `displayName`.
+    AlternateName(u8, &'a [u8]),
+    /// ALTERNATE_TIME_OFFSET_PROPERTIES.
+    AlternateProperties(AlternateOffsetProperties),
     /// TIME_STATUS_NP.
     TimeStatus(TimeStatus),
+    /// GRANDMASTER_SETTINGS_NP.
+    Grandmaster(GrandmasterSettings),
+    /// PORT_DATA_SET_NP.
+    PortNp(PortDataSetNp),
+    /// SUBSCRIBE_EVENTS_NP.
+    Subscribe(SubscribeEvents),
+    /// PORT_PROPERTIES_NP.
+    PortProperties(PortProperties<'a>),
     /// PORT_STATS_NP.
     PortStats(PortStats),
+    /// PORT_SERVICE_STATS_NP.
+    PortServiceStats(PortServiceStats),
+    /// UNICAST_MASTER_TABLE_NP.
+    UnicastMasters(UnicastMasters<'a>),
+    /// PORT_HWCLOCK_NP.
+    Hwclock(PortHwclock),
+    /// POWER_PROFILE_SETTINGS_NP.
+    Power(PowerProfileSettings),
+    /// CMLDS_INFO_NP.
+    Cmlds(CmldsInfo),
+    /// PORT_CORRECTIONS_NP.
+    Corrections(PortCorrections),
+    /// EXTERNAL_GRANDMASTER_PROPERTIES_NP.
+    ExternalGrandmaster(ExternalGrandmaster),
 }
 
-impl ManagementData {
-    /// The longest payload, bytes.
-    pub const MAX_LENGTH: usize = 266;
+impl<'a> ManagementData<'a> {
+    /// The longest payload that is written, bytes.
+    pub const MAX_LENGTH: usize = 1024;
 
     /// Its `managementId`.
     pub const fn id(&self) -> ManagementId {
@@ -143,32 +97,83 @@ impl ManagementData {
             Self::Port(_) => ManagementId::PORT_DATA_SET,
             Self::Priority1(_) => ManagementId::PRIORITY1,
             Self::Priority2(_) => ManagementId::PRIORITY2,
+            Self::Octet(id, _) => *id,
+            Self::Utc(..) => ManagementId::UTC_PROPERTIES,
+            Self::Description(_) => ManagementId::CLOCK_DESCRIPTION,
+            Self::UserDescription(_) => ManagementId::USER_DESCRIPTION,
+            Self::PathTrace(_) => ManagementId::PATH_TRACE_LIST,
+            Self::AlternateEnable(..) => ManagementId::ALTERNATE_TIME_OFFSET_ENABLE,
+            Self::AlternateName(..) => ManagementId::ALTERNATE_TIME_OFFSET_NAME,
+            Self::AlternateProperties(_) => ManagementId::ALTERNATE_TIME_OFFSET_PROPERTIES,
             Self::TimeStatus(_) => ManagementId::TIME_STATUS_NP,
+            Self::Grandmaster(_) => ManagementId::GRANDMASTER_SETTINGS_NP,
+            Self::PortNp(_) => ManagementId::PORT_DATA_SET_NP,
+            Self::Subscribe(_) => ManagementId::SUBSCRIBE_EVENTS_NP,
+            Self::PortProperties(_) => ManagementId::PORT_PROPERTIES_NP,
             Self::PortStats(_) => ManagementId::PORT_STATS_NP,
+            Self::PortServiceStats(_) => ManagementId::PORT_SERVICE_STATS_NP,
+            Self::UnicastMasters(_) => ManagementId::UNICAST_MASTER_TABLE_NP,
+            Self::Hwclock(_) => ManagementId::PORT_HWCLOCK_NP,
+            Self::Power(_) => ManagementId::POWER_PROFILE_SETTINGS_NP,
+            Self::Cmlds(_) => ManagementId::CMLDS_INFO_NP,
+            Self::Corrections(_) => ManagementId::PORT_CORRECTIONS_NP,
+            Self::ExternalGrandmaster(_) => ManagementId::EXTERNAL_GRANDMASTER_PROPERTIES_NP,
         }
     }
 
-    /// Length of the payload with this identifier, bytes; `None` for one that is not known here.
+    /// Length of the payload with this identifier, bytes; `None` for one that is not known here, or whose length
+    /// is what is in it ([`Self::is_of_any_length`]).
     pub const fn length(id: ManagementId) -> Option<usize> {
         Some(match id {
             ManagementId::DEFAULT_DATA_SET => 20,
             ManagementId::CURRENT_DATA_SET => 18,
             ManagementId::PARENT_DATA_SET => 32,
-            ManagementId::TIME_PROPERTIES_DATA_SET => 4,
+            ManagementId::TIME_PROPERTIES_DATA_SET | ManagementId::UTC_PROPERTIES => 4,
             ManagementId::PORT_DATA_SET => 26,
-            ManagementId::PRIORITY1 | ManagementId::PRIORITY2 => 2,
+            ManagementId::PRIORITY1
+            | ManagementId::PRIORITY2
+            | ManagementId::ALTERNATE_TIME_OFFSET_ENABLE => 2,
+            id if is_octet(id) => 2,
+            ManagementId::ALTERNATE_TIME_OFFSET_PROPERTIES => 16,
             ManagementId::TIME_STATUS_NP => 50,
-            ManagementId::PORT_STATS_NP => Self::MAX_LENGTH,
+            ManagementId::GRANDMASTER_SETTINGS_NP | ManagementId::PORT_DATA_SET_NP => 8,
+            ManagementId::SUBSCRIBE_EVENTS_NP => 66,
+            ManagementId::PORT_STATS_NP => 266,
+            ManagementId::PORT_SERVICE_STATS_NP => 90,
+            ManagementId::PORT_HWCLOCK_NP
+            | ManagementId::POWER_PROFILE_SETTINGS_NP
+            | ManagementId::CMLDS_INFO_NP => 16,
+            ManagementId::PORT_CORRECTIONS_NP => 24,
+            ManagementId::EXTERNAL_GRANDMASTER_PROPERTIES_NP => 10,
             _ => return None,
         })
     }
 
+    /// Whether the length of a payload with this identifier is a matter of what is in it.
+    pub const fn is_of_any_length(id: ManagementId) -> bool {
+        matches!(
+            id,
+            ManagementId::CLOCK_DESCRIPTION
+                | ManagementId::USER_DESCRIPTION
+                | ManagementId::PATH_TRACE_LIST
+                | ManagementId::ALTERNATE_TIME_OFFSET_NAME
+                | ManagementId::PORT_PROPERTIES_NP
+                | ManagementId::UNICAST_MASTER_TABLE_NP
+        )
+    }
+
     /// Reads a payload; `None` for an unknown identifier or a wrong length.
-    pub fn read(id: ManagementId, payload: &[u8]) -> Option<Self> {
-        if Self::length(id) != Some(payload.len()) {
+    pub fn read(id: ManagementId, payload: &'a [u8]) -> Option<Self> {
+        if Self::length(id) != Some(payload.len()) && !Self::is_of_any_length(id) {
             return None;
         }
         let mut from = Reader(payload);
+        let data = Self::read_from(id, &mut from)?;
+        // What is fixed may end with what is reserved.
+        (from.is_done() || !Self::is_of_any_length(id)).then_some(data)
+    }
+
+    fn read_from(id: ManagementId, from: &mut Reader<'a>) -> Option<Self> {
         Some(match id {
             ManagementId::DEFAULT_DATA_SET => {
                 let [flags, _] = from.bytes()?;
@@ -188,22 +193,9 @@ impl ManagementData {
                 offset_from_master: TimeInterval(i64::from_be_bytes(from.bytes()?)),
                 mean_path_delay: TimeInterval(i64::from_be_bytes(from.bytes()?)),
             }),
-            ManagementId::PARENT_DATA_SET => Self::Parent(ParentDataSet {
-                parent_port_identity: from.port()?,
-                parent_stats: from.bytes::<2>()?[0] & 1 != 0,
-                observed_offset_scaled_log_variance: u16::from_be_bytes(from.bytes()?),
-                observed_phase_change_rate: i32::from_be_bytes(from.bytes()?),
-                grandmaster_priority1: from.byte()?,
-                grandmaster_clock_quality: from.quality()?,
-                grandmaster_priority2: from.byte()?,
-                grandmaster_identity: ClockIdentity(from.bytes()?),
-            }),
+            ManagementId::PARENT_DATA_SET => Self::Parent(read_parent(from)?),
             ManagementId::TIME_PROPERTIES_DATA_SET => {
-                let current_utc_offset = i16::from_be_bytes(from.bytes()?);
-                let flags = Flags(u16::from(from.byte()?));
-                let time_source = TimeSource(from.byte()?);
-                let told = TimeProperties::told(current_utc_offset, flags, time_source);
-                Self::TimeProperties(told)
+                Self::TimeProperties(read_time_properties(from)?)
             }
             ManagementId::PORT_DATA_SET => Self::Port(PortDataSet {
                 port_identity: from.port()?,
@@ -219,34 +211,70 @@ impl ManagementData {
             }),
             ManagementId::PRIORITY1 => Self::Priority1(from.byte()?),
             ManagementId::PRIORITY2 => Self::Priority2(from.byte()?),
-            ManagementId::TIME_STATUS_NP => Self::TimeStatus(TimeStatus {
-                master_offset: i64::from_be_bytes(from.bytes()?),
-                ingress_time: i64::from_be_bytes(from.bytes()?),
-                cumulative_scaled_rate_offset: i32::from_be_bytes(from.bytes()?),
-                scaled_last_gm_phase_change: i32::from_be_bytes(from.bytes()?),
-                gm_time_base_indicator: u16::from_be_bytes(from.bytes()?),
-                last_gm_phase_change: from.bytes()?,
-                gm_present: i32::from_be_bytes(from.bytes()?) != 0,
-                gm_identity: ClockIdentity(from.bytes()?),
-            }),
-            _ => Self::PortStats(PortStats {
-                port_identity: from.port()?,
-                received: from.counts()?,
-                sent: from.counts()?,
-            }),
+            id if is_octet(id) => Self::Octet(id, from.byte()?),
+            ManagementId::UTC_PROPERTIES => {
+                Self::Utc(i16::from_be_bytes(from.bytes()?), from.byte()? & 7)
+            }
+            ManagementId::CLOCK_DESCRIPTION => Self::Description(ClockDescription::read(from)?),
+            ManagementId::USER_DESCRIPTION => Self::UserDescription(from.text()?),
+            ManagementId::PATH_TRACE_LIST => {
+                let length = from.0.len() / 8 * 8;
+                Self::PathTrace(from.slice(length)?)
+            }
+            ManagementId::ALTERNATE_TIME_OFFSET_ENABLE => {
+                Self::AlternateEnable(from.byte()?, from.byte()? & 1 != 0)
+            }
+            ManagementId::ALTERNATE_TIME_OFFSET_NAME => {
+                Self::AlternateName(from.byte()?, from.text()?)
+            }
+            ManagementId::ALTERNATE_TIME_OFFSET_PROPERTIES => {
+                Self::AlternateProperties(AlternateOffsetProperties::read(from)?)
+            }
+            ManagementId::TIME_STATUS_NP => Self::TimeStatus(TimeStatus::read(from)?),
+            ManagementId::GRANDMASTER_SETTINGS_NP => {
+                Self::Grandmaster(GrandmasterSettings::read(from)?)
+            }
+            ManagementId::PORT_DATA_SET_NP => Self::PortNp(PortDataSetNp::read(from)?),
+            ManagementId::SUBSCRIBE_EVENTS_NP => Self::Subscribe(SubscribeEvents::read(from)?),
+            ManagementId::PORT_PROPERTIES_NP => Self::PortProperties(PortProperties::read(from)?),
+            ManagementId::PORT_STATS_NP => Self::PortStats(PortStats::read(from)?),
+            ManagementId::PORT_SERVICE_STATS_NP => {
+                Self::PortServiceStats(PortServiceStats::read(from)?)
+            }
+            ManagementId::UNICAST_MASTER_TABLE_NP => {
+                Self::UnicastMasters(UnicastMasters::read(from)?)
+            }
+            ManagementId::PORT_HWCLOCK_NP => Self::Hwclock(PortHwclock::read(from)?),
+            ManagementId::POWER_PROFILE_SETTINGS_NP => {
+                Self::Power(PowerProfileSettings::read(from)?)
+            }
+            ManagementId::CMLDS_INFO_NP => Self::Cmlds(CmldsInfo::read(from)?),
+            ManagementId::PORT_CORRECTIONS_NP => Self::Corrections(PortCorrections::read(from)?),
+            ManagementId::EXTERNAL_GRANDMASTER_PROPERTIES_NP => {
+                Self::ExternalGrandmaster(ExternalGrandmaster::read(from)?)
+            }
+            _ => return None,
         })
     }
 
-    /// Writes the payload to the beginning of `bytes` and returns its length.
+    /// Writes the payload to the beginning of `bytes` and returns its length, which is even.
     ///
     /// # Errors
     /// [`WireError::Buffer`] where it does not fit.
     pub fn emit(&self, bytes: &mut [u8]) -> Result<usize, WireError> {
-        let need = Self::length(self.id()).unwrap_or(Self::MAX_LENGTH);
+        let need = Self::length(self.id()).unwrap_or_else(|| {
+            let mut measured = Writer { bytes: &mut [], at: 0 };
+            self.write(&mut measured);
+            measured.at.next_multiple_of(2)
+        });
         let have = bytes.len();
         let payload = bytes.get_mut(..need).ok_or(WireError::Buffer { have, need })?;
         payload.fill(0);
-        let mut to = Writer { bytes: payload, at: 0 };
+        self.write(&mut Writer { bytes: payload, at: 0 });
+        Ok(need)
+    }
+
+    fn write(&self, to: &mut Writer<'_>) {
         match self {
             Self::Default(it) => {
                 to.put(&[u8::from(it.two_step) | u8::from(it.client_only) << 1, 0]);
@@ -257,25 +285,9 @@ impl ManagementData {
                 to.put(&it.clock_identity.0);
                 to.put(&[it.domain_number]);
             }
-            Self::Current(it) => {
-                to.put(&it.steps_removed.to_be_bytes());
-                to.put(&it.offset_from_master.0.to_be_bytes());
-                to.put(&it.mean_path_delay.0.to_be_bytes());
-            }
-            Self::Parent(it) => {
-                to.port(it.parent_port_identity);
-                to.put(&[u8::from(it.parent_stats), 0]);
-                to.put(&it.observed_offset_scaled_log_variance.to_be_bytes());
-                to.put(&it.observed_phase_change_rate.to_be_bytes());
-                to.put(&[it.grandmaster_priority1]);
-                to.quality(it.grandmaster_clock_quality);
-                to.put(&[it.grandmaster_priority2]);
-                to.put(&it.grandmaster_identity.0);
-            }
-            Self::TimeProperties(it) => {
-                to.put(&it.current_utc_offset.to_be_bytes());
-                to.put(&[it.flags().0 as u8, it.time_source.0]);
-            }
+            Self::Current(it) => write_current(it, to),
+            Self::Parent(it) => write_parent(it, to),
+            Self::TimeProperties(it) => write_time_properties(it, to),
             Self::Port(it) => {
                 to.port(it.port_identity);
                 to.put(&[it.port_state, it.log_min_delay_req_interval as u8]);
@@ -289,26 +301,101 @@ impl ManagementData {
                     it.version_number,
                 ]);
             }
-            Self::Priority1(priority) | Self::Priority2(priority) => to.put(&[*priority]),
-            Self::TimeStatus(it) => {
-                to.put(&it.master_offset.to_be_bytes());
-                to.put(&it.ingress_time.to_be_bytes());
-                to.put(&it.cumulative_scaled_rate_offset.to_be_bytes());
-                to.put(&it.scaled_last_gm_phase_change.to_be_bytes());
-                to.put(&it.gm_time_base_indicator.to_be_bytes());
-                to.put(&it.last_gm_phase_change);
-                to.put(&i32::from(it.gm_present).to_be_bytes());
-                to.put(&it.gm_identity.0);
+            Self::Priority1(octet) | Self::Priority2(octet) | Self::Octet(_, octet) => {
+                to.put(&[*octet]);
             }
-            Self::PortStats(it) => {
-                to.port(it.port_identity);
-                for count in it.received.iter().chain(&it.sent) {
-                    to.put(&count.to_le_bytes());
-                }
+            Self::Utc(offset, flags) => {
+                to.put(&offset.to_be_bytes());
+                to.put(&[*flags]);
             }
+            Self::Description(it) => it.write(to),
+            Self::UserDescription(text) => to.text(text),
+            Self::PathTrace(path) => to.put(path),
+            Self::AlternateEnable(key, is_on) => to.put(&[*key, u8::from(*is_on)]),
+            Self::AlternateName(key, name) => {
+                to.put(&[*key]);
+                to.text(name);
+            }
+            Self::AlternateProperties(it) => it.write(to),
+            Self::TimeStatus(it) => it.write(to),
+            Self::Grandmaster(it) => it.write(to),
+            Self::PortNp(it) => it.write(to),
+            Self::Subscribe(it) => it.write(to),
+            Self::PortProperties(it) => it.write(to),
+            Self::PortStats(it) => it.write(to),
+            Self::PortServiceStats(it) => it.write(to),
+            Self::UnicastMasters(it) => it.write(to),
+            Self::Hwclock(it) => it.write(to),
+            Self::Power(it) => it.write(to),
+            Self::Cmlds(it) => it.write(to),
+            Self::Corrections(it) => it.write(to),
+            Self::ExternalGrandmaster(it) => it.write(to),
         }
-        Ok(need)
     }
+}
+
+/// Whether a payload is one octet and one that is reserved.
+const fn is_octet(id: ManagementId) -> bool {
+    matches!(
+        id,
+        ManagementId::DOMAIN
+            | ManagementId::SLAVE_ONLY
+            | ManagementId::LOG_ANNOUNCE_INTERVAL
+            | ManagementId::ANNOUNCE_RECEIPT_TIMEOUT
+            | ManagementId::LOG_SYNC_INTERVAL
+            | ManagementId::VERSION_NUMBER
+            | ManagementId::CLOCK_ACCURACY
+            | ManagementId::TRACEABILITY_PROPERTIES
+            | ManagementId::TIMESCALE_PROPERTIES
+            | ManagementId::PATH_TRACE_ENABLE
+            | ManagementId::ALTERNATE_TIME_OFFSET_MAX_KEY
+            | ManagementId::MASTER_ONLY
+            | ManagementId::DELAY_MECHANISM
+            | ManagementId::LOG_MIN_PDELAY_REQ_INTERVAL
+            | ManagementId::SYNCHRONIZATION_UNCERTAIN_NP
+    )
+}
+
+fn read_parent(from: &mut Reader<'_>) -> Option<ParentDataSet> {
+    Some(ParentDataSet {
+        parent_port_identity: from.port()?,
+        parent_stats: from.bytes::<2>()?[0] & 1 != 0,
+        observed_offset_scaled_log_variance: u16::from_be_bytes(from.bytes()?),
+        observed_phase_change_rate: i32::from_be_bytes(from.bytes()?),
+        grandmaster_priority1: from.byte()?,
+        grandmaster_clock_quality: from.quality()?,
+        grandmaster_priority2: from.byte()?,
+        grandmaster_identity: ClockIdentity(from.bytes()?),
+    })
+}
+
+fn read_time_properties(from: &mut Reader<'_>) -> Option<TimeProperties> {
+    let current_utc_offset = i16::from_be_bytes(from.bytes()?);
+    let flags = Flags(u16::from(from.byte()?));
+    let time_source = TimeSource(from.byte()?);
+    Some(TimeProperties::told(current_utc_offset, flags, time_source))
+}
+
+fn write_current(it: &CurrentDataSet, to: &mut Writer<'_>) {
+    to.put(&it.steps_removed.to_be_bytes());
+    to.put(&it.offset_from_master.0.to_be_bytes());
+    to.put(&it.mean_path_delay.0.to_be_bytes());
+}
+
+fn write_parent(it: &ParentDataSet, to: &mut Writer<'_>) {
+    to.port(it.parent_port_identity);
+    to.put(&[u8::from(it.parent_stats), 0]);
+    to.put(&it.observed_offset_scaled_log_variance.to_be_bytes());
+    to.put(&it.observed_phase_change_rate.to_be_bytes());
+    to.put(&[it.grandmaster_priority1]);
+    to.quality(it.grandmaster_clock_quality);
+    to.put(&[it.grandmaster_priority2]);
+    to.put(&it.grandmaster_identity.0);
+}
+
+fn write_time_properties(it: &TimeProperties, to: &mut Writer<'_>) {
+    to.put(&it.current_utc_offset.to_be_bytes());
+    to.put(&[it.flags().0 as u8, it.time_source.0]);
 }
 
 /// The TLV of a management message (15.5.2, 15.5.4).
@@ -372,69 +459,5 @@ impl<'a> ManagementTlv<'a> {
             Self::Error { id, .. } => to.put(&id.0.to_be_bytes()),
         }
         Ok(need)
-    }
-}
-
-/// Reads one field after the other; never beyond the end.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (bytes, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*bytes)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.bytes::<1>().map(|[byte]| byte)
-    }
-
-    fn port(&mut self) -> Option<PortIdentity> {
-        Some(PortIdentity {
-            clock_identity: ClockIdentity(self.bytes()?),
-            port_number: u16::from_be_bytes(self.bytes()?),
-        })
-    }
-
-    fn quality(&mut self) -> Option<ClockQuality> {
-        Some(ClockQuality {
-            clock_class: self.byte()?,
-            clock_accuracy: ClockAccuracy(self.byte()?),
-            offset_scaled_log_variance: u16::from_be_bytes(self.bytes()?),
-        })
-    }
-
-    fn counts(&mut self) -> Option<[u64; 16]> {
-        let mut counts = [0; 16];
-        for count in &mut counts {
-            *count = u64::from_le_bytes(self.bytes()?);
-        }
-        Some(counts)
-    }
-}
-
-/// Writes one field after the other into room that the caller has measured.
-struct Writer<'a> {
-    bytes: &'a mut [u8],
-    at: usize,
-}
-
-impl Writer<'_> {
-    fn put(&mut self, field: &[u8]) {
-        let end = self.at + field.len();
-        if let Some(room) = self.bytes.get_mut(self.at..end) {
-            room.copy_from_slice(field);
-        }
-        self.at = end;
-    }
-
-    fn port(&mut self, port: PortIdentity) {
-        self.put(&port.clock_identity.0);
-        self.put(&port.port_number.to_be_bytes());
-    }
-
-    fn quality(&mut self, quality: ClockQuality) {
-        self.put(&[quality.clock_class, quality.clock_accuracy.0]);
-        self.put(&quality.offset_scaled_log_variance.to_be_bytes());
     }
 }

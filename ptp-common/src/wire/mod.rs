@@ -11,6 +11,7 @@ pub mod gptp;
 mod header;
 pub mod management;
 mod message;
+mod monitoring;
 mod power;
 mod tlv;
 mod types;
@@ -22,6 +23,7 @@ pub use bracket::Bracket;
 pub use csptp::{CsptpRequest, CsptpResponse, CsptpStatus};
 pub use header::{Flags, HEADER_LENGTH, Header, MessageKey, MessageType};
 pub use message::{Announce, Body, Management, Message, MessageView};
+pub use monitoring::{DelayTiming, EventTiming, NetSyncResponse, SyncTiming};
 pub use power::{Inaccuracy, PowerProfile};
 pub use tlv::{Tlv, TlvBuilder, TlvIter, TlvType, Tlvs};
 pub use types::{

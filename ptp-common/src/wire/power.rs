@@ -1,7 +1,7 @@
 //! The TLV of the power profile (IEEE C37.238) behind Announce: how inaccurate time is at its grandmaster and on its way.
 //! Two versions are in use; both are organization extensions of IEEE C37.238's own organization.
 
-use super::{TlvType, Tlvs};
+use super::{Tlv, TlvType, Tlvs};
 
 /// `organizationId`.
 const ORGANIZATION: [u8; 3] = [0x1c, 0x12, 0x9d];
@@ -41,6 +41,32 @@ impl PowerProfile {
         extensions.filter_map(|tlv| Self::read(tlv.value)).next()
     }
 
+    /// The value of its TLV.
+    pub fn value(&self) -> [u8; LENGTH] {
+        let mut value = [0; LENGTH];
+        value[..3].copy_from_slice(&ORGANIZATION);
+        value[6..8].copy_from_slice(&self.grandmaster_id.to_be_bytes());
+        let mut put = |at: usize, ns: u32| value[at..at + 4].copy_from_slice(&ns.to_be_bytes());
+        let subtype = match self.inaccuracy {
+            Inaccuracy::V2011 { grandmaster_ns, network_ns } => {
+                put(8, grandmaster_ns);
+                put(12, network_ns);
+                1
+            }
+            Inaccuracy::V2017 { total_ns } => {
+                put(12, total_ns);
+                2
+            }
+        };
+        value[5] = subtype;
+        value
+    }
+
+    /// The TLV with such a value.
+    pub const fn tlv(value: &[u8]) -> Tlv<'_> {
+        Tlv { kind: TlvType::ORGANIZATION_EXTENSION, value }
+    }
+
     /// Reads the value of a TLV.
     pub fn read(value: &[u8]) -> Option<Self> {
         let value: &[u8; LENGTH] = value.try_into().ok()?;
@@ -71,10 +97,12 @@ mod tests {
             (read.grandmaster_id, read.inaccuracy),
             (7, Inaccuracy::V2017 { total_ns: 1_000 })
         );
+        assert_eq!(read.value(), v2017);
         let mut v2011 = v2017;
         (v2011[5], v2011[11]) = (1, 9);
         let read = PowerProfile::read(&v2011).unwrap();
         assert_eq!(read.inaccuracy, Inaccuracy::V2011 { grandmaster_ns: 9, network_ns: 1_000 });
+        assert_eq!(PowerProfile::read(&read.value()), Some(read));
         for (at, value) in [(0, 0), (5, 3)] {
             let mut other = v2017;
             other[at] = value;

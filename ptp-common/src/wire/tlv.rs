@@ -25,14 +25,22 @@ impl TlvType {
     pub const PATH_TRACE: Self = Self(0x0008);
     /// ALTERNATE_TIME_OFFSET_INDICATOR.
     pub const ALTERNATE_TIME_OFFSET_INDICATOR: Self = Self(0x0009);
+    /// The request of a NetSync Monitor, of linuxptp's own.
+    pub const PTPMON_REQ: Self = Self(0x21fe);
+    /// The answer to it.
+    pub const PTPMON_RESP: Self = Self(0x21ff);
     /// ORGANIZATION_EXTENSION_PROPAGATE.
     pub const ORGANIZATION_EXTENSION_PROPAGATE: Self = Self(0x4000);
     /// ENHANCED_ACCURACY_METRICS.
     pub const ENHANCED_ACCURACY_METRICS: Self = Self(0x4001);
+    /// SLAVE_DELAY_TIMING_DATA_NP of linuxptp.
+    pub const SLAVE_DELAY_TIMING_DATA_NP: Self = Self(0x7f00);
     /// ORGANIZATION_EXTENSION_DO_NOT_PROPAGATE.
     pub const ORGANIZATION_EXTENSION_DO_NOT_PROPAGATE: Self = Self(0x8000);
     /// L1_SYNC.
     pub const L1_SYNC: Self = Self(0x8001);
+    /// SLAVE_RX_SYNC_TIMING_DATA.
+    pub const SLAVE_RX_SYNC_TIMING_DATA: Self = Self(0x8004);
     /// CUMULATIVE_RATE_RATIO.
     pub const CUMULATIVE_RATE_RATIO: Self = Self(0x8007);
     /// PAD.

@@ -21,7 +21,7 @@ use crate::{
 use foreign::{Foreign, ForeignTable};
 use ptp_common::{
     time::{Duration, Mono, Time},
-    wire::PortIdentity,
+    wire::{PortIdentity, PowerProfile},
 };
 use receiver::Following;
 use transmitter::Serving;
@@ -117,6 +117,8 @@ pub(crate) struct Port {
     pub(crate) asked_announce: Option<i8>,
     /// Who has answered last, and the mean interval of Delay_Req that it permits, log2 s: it holds when it comes back.
     pub(crate) granted: Option<(PortIdentity, i8)>,
+    /// What its Announce say of IEEE C37.238.
+    pub(crate) power: Option<PowerProfile>,
     /// How much longer than `announceReceiptTimeout` the port waits, in 2^-16 of an announce interval.
     pub(crate) more_patience: u16,
     /// LISTENING, and has waited long enough.
@@ -156,6 +158,7 @@ impl Port {
             asked_sync: None,
             asked_announce: None,
             granted: None,
+            power: None,
             more_patience: 0,
             has_waited: false,
             shadowed_until: None,

@@ -12,8 +12,8 @@ use ptp_common::{
     data_set::{ParentDataSet, TimeProperties},
     time::{Duration, Mono, Time},
     wire::{
-        AlternateTimeOffset, Announce, ClockQuality, Flags, PortIdentity, TimeSource, Timestamp,
-        Tlv, TlvBuilder, TlvType, Tlvs,
+        AlternateTimeOffset, Announce, ClockQuality, Flags, PortIdentity, PowerProfile, TimeSource,
+        Timestamp, Tlv, TlvBuilder, TlvType, Tlvs,
     },
 };
 
@@ -85,7 +85,8 @@ pub(crate) const fn is_propagated(kind: TlvType) -> bool {
 impl Instance {
     /// `currentDS.stepsRemoved`.
     pub fn steps_removed(&self) -> u16 {
-        self.parent.map_or(0, |parent| parent.steps_removed.saturating_add(1))
+        let external = self.managed.external.map_or(0, |(_, steps)| steps);
+        self.parent.map_or(external, |parent| parent.steps_removed.saturating_add(1))
     }
 
     /// The path from the grandmaster to the parent, as far as it is told (`pathTraceDS.list`).
@@ -190,6 +191,9 @@ impl Instance {
 
     /// `synchronizationUncertain` (7.6.2.8): what is told is not what the clock is known to follow.
     pub fn is_uncertain(&self, now: Time<Mono>) -> bool {
+        if self.managed.is_uncertain {
+            return true;
+        }
         let Some(standing) = &self.standing else { return false };
         match self.parent {
             Some(_) => {
@@ -215,7 +219,10 @@ impl Instance {
                 grandmaster_priority1: self.served.priority1,
                 grandmaster_clock_quality: self.quality(now),
                 grandmaster_priority2: self.served.priority2,
-                grandmaster_identity: self.clock_identity,
+                grandmaster_identity: self
+                    .managed
+                    .external
+                    .map_or(self.clock_identity, |(identity, _)| identity),
             },
         }
     }
@@ -241,7 +248,7 @@ impl Instance {
 
     /// The TLVs behind that, as far as they fit into `buffer`: the path, what the parent's Announce has that is to be
     /// passed on, and a grandmaster's alternate times.
-    pub(crate) fn announced_tlvs<'a>(&self, buffer: &'a mut [u8]) -> Tlvs<'a> {
+    pub(crate) fn announced_tlvs<'a>(&self, index: usize, buffer: &'a mut [u8]) -> Tlvs<'a> {
         let mut tlvs = TlvBuilder::new(buffer);
         // What does not fit is left out, and the message is sent all the same.
         if let Some(standing) = &self.standing {
@@ -258,6 +265,9 @@ impl Instance {
             let mut value = [0; AlternateTimeOffset::MAX_LENGTH];
             let length = alternate.value(&mut value);
             let _ = tlvs.push(AlternateTimeOffset::tlv(&value[..length]));
+        }
+        if let Some(power) = self.ports.get(index).and_then(|port| port.power) {
+            let _ = tlvs.push(PowerProfile::tlv(&power.value()));
         }
         tlvs.finish()
     }

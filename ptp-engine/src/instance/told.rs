@@ -24,7 +24,11 @@ impl Instance {
 
     /// What Announce says of the time from the next one on.
     pub const fn set_time_properties(&mut self, time_properties: TimeProperties) {
-        self.served.time_properties = time_properties;
+        // What management has told holds.
+        self.served.time_properties = match self.managed.time_properties {
+            Some(told) => told,
+            None => time_properties,
+        };
     }
 
     /// What Announce says of alternate times (16.3) from the next one on, while this clock is the grandmaster; as many

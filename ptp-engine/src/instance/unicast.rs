@@ -329,7 +329,7 @@ impl Instance {
             let (announce, flags) = self.announced(cx.now);
             header.flags = flags | Flags::UNICAST;
             let mut buffer = [0; Datagram::CAPACITY - MessageType::Announce.fixed_length()];
-            let tlvs = self.announced_tlvs(&mut buffer);
+            let tlvs = self.announced_tlvs(index, &mut buffer);
             let body = Body::Announce(announce);
             let whole = Datagram::with_tlvs(header, body, tlvs);
             let message = whole.unwrap_or_else(|_| Datagram::new(header, body));
@@ -351,7 +351,7 @@ impl Instance {
         (to, sequence_id): (Address, u16),
         stamp: Option<Stamp>,
     ) {
-        if !self.ports[index].role.is_serving() {
+        if !self.ports[index].role.is_serving() && !self.is_monitored() {
             return;
         }
         let (Some(sent), Some(stamp)) = (stamp.and_then(|each| cx.clock.at(each.time)), stamp)

@@ -17,9 +17,11 @@ use super::{
         health::{self, Health},
         io::SideCounts,
         local_times::LocalTimes,
+        managing::Managing,
         ntp, ntp_line, print, sample_line, sample_text,
         services::Services,
         set_drop_figures, set_message_figures, set_stamp_figures,
+        slave_events::SlaveEvents,
         snapshot::{own_port, timestamps},
         unicast, unix_seconds,
     },
@@ -42,6 +44,7 @@ use crate::{
         export::{Exports, View},
         http::Publication,
         json::{self, Output},
+        management::DataSets,
         metrics::Direction,
         snapshot::{self, Following, Port, Snapshot, StrategyStatus},
     },
@@ -52,6 +55,8 @@ use crate::{
 
 /// Tells the world: log, standard output, metrics, status.
 pub(super) struct Teller {
+    pub(super) managing: Managing,
+    pub(super) slave_events: Option<SlaveEvents>,
     pub(super) output: Option<Output>,
     pub(super) publication: Publication,
     pub(super) services: Services,
@@ -169,6 +174,9 @@ impl Teller {
             },
             Command::Send(_) | Command::Measured(_) | Command::Witnessed(_) => {}
         }
+        if let Command::Changed(change) = command {
+            self.managing.changed(change, || self.data_sets(runner));
+        }
         Ok(())
     }
 
@@ -212,7 +220,23 @@ impl Teller {
         bound::withheld(refused, self.exports.withheld())
     }
 
-    pub(super) fn measured(&mut self, measurement: &Measurement) {
+    fn data_sets(&self, runner: &Runner) -> DataSets {
+        let (last, about) = (self.last.as_ref(), &self.managing.about);
+        data_sets::of_client(&runner.engine, last, self.sync_interval, about)
+    }
+
+    pub(super) fn measured(&mut self, measurement: &Measurement, runner: &Runner) {
+        let engine = &runner.engine;
+        let port = measurement.port;
+        if let Observation::PeerDelay(_) = measurement.observation {
+            self.managing.link_measured(port, engine.link(port));
+        }
+        if let Some(events) = &mut self.slave_events {
+            let config = engine.receiver().port_config(port);
+            let asymmetry = config.map_or(Duration::ZERO, |config| config.delay_asymmetry);
+            let header = engine.receiver().header_of_port(port);
+            events.measured(&header, measurement, asymmetry, |mono| engine.domain_time(mono));
+        }
         if let Observation::Sync(sync) = measurement.observation {
             self.sync_interval = sync.log_interval.map(Duration::from_log_interval);
         }
@@ -221,6 +245,7 @@ impl Teller {
     fn sample(&mut self, sample: &Sample, runner: &Runner) -> Result<(), AgentError> {
         self.samples += 1;
         self.last = Some(*sample);
+        self.managing.sampled(&runner.engine, sample);
         let is_locked = sample.state == ServoState::Locked;
         self.apart.sample(is_locked.then(|| sample.raw_offset - sample.offset));
         let interface = runner.io.interface(sample.port);
@@ -322,6 +347,9 @@ impl Teller {
 
     pub(super) fn housekeep(&mut self, runner: &Runner) -> Result<(), AgentError> {
         let now = monotonic();
+        if let Some(events) = &self.slave_events {
+            self.publication.management.set_slave_events(events.counts());
+        }
         self.services.look_after(now);
         self.synce.look(now);
         let view = export::view(&runner.engine, now, &self.known());
@@ -441,7 +469,7 @@ impl Teller {
             ports: ports.collect(),
             lost: self.losses(runner),
             alarms: self.health.status(now),
-            data_sets: Some(data_sets::of_client(client, last, self.sync_interval)),
+            data_sets: Some(self.data_sets(runner)),
             sources: Some(sources::status(client, now)),
             extras,
             gptp: links::gptp(receiver),

@@ -12,6 +12,7 @@ impl Around {
         let Some(utc) = self.served.at(now).map(|time| (time - ahead).since_epoch()) else {
             return;
         };
+        self.managing.about.are_alternates_fixed = self.local_times.has_zones();
         let kernel_s = match &self.served {
             Served::System(_) => host_reading().map_or(0, |reading| reading.tai_offset_s),
             // Its time is not the kernel's.

@@ -74,6 +74,7 @@ pub(super) struct Config {
     pub(super) metrics_address: Option<SocketAddr>,
     pub(super) status_socket: Option<String>,
     pub(super) management_socket: Option<PathBuf>,
+    pub(super) net_sync_monitor: Option<bool>,
     pub(super) security: Option<PathBuf>,
     pub(super) security_require: Option<bool>,
     pub(super) security_spp: Option<u8>,
@@ -155,6 +156,8 @@ pub(super) struct RunSection {
     pub(super) csptp: Option<Vec<String>>,
     pub(super) sptp: Option<Vec<String>>,
     pub(super) log_request_interval: Option<i8>,
+    pub(super) management_set: Option<bool>,
+    pub(super) slave_event_monitor: Option<PathBuf>,
 }
 
 /// `[serve]`.

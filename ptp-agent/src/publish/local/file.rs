@@ -76,8 +76,8 @@ impl SocketFile {
         access: Access,
     ) -> Result<(UnixDatagram, Self), SocketError> {
         let mode = match access {
-            Access::ReadOnly => ALL,
-            Access::SetPriorities => OWNER,
+            Access::Public | Access::ReadOnly => ALL,
+            Access::ReadWrite => OWNER,
         };
         Self::make("management", path, mode, |path| UnixDatagram::bind(path))
     }

@@ -17,10 +17,13 @@ use tokio::io::AsyncWriteExt;
 
 use super::{
     http::Publication,
-    management::{Access, Answer, answer},
+    management::{Access, Answer, Desk, Outcome, Responder},
     service::{Pace, ServiceThread, serve_clients},
 };
-use crate::security::{Associations, MAX_SEALED, Policy, Trust};
+use crate::{
+    security::{Associations, MAX_SEALED, Policy, Trust},
+    sys::clock::monotonic,
+};
 pub use file::{DIRECTORY, SocketError};
 use file::{SocketFile, clean_directory, sockets};
 
@@ -138,6 +141,32 @@ impl ManagementServer {
     }
 }
 
+/// A local datagram socket that others send to; its file vanishes when this is dropped.
+#[derive(Debug)]
+pub struct Mailbox {
+    socket: UnixDatagram,
+    _file: SocketFile,
+}
+
+impl Mailbox {
+    /// At `path`; everybody on the host may send. Nothing is waited for longer than `patience`.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn open(path: &Path, patience: Duration) -> Result<Self, SocketError> {
+        let (socket, file) = SocketFile::datagrams(path, Access::ReadOnly)?;
+        let failed =
+            |source| SocketError::Failed { what: "slave event", path: path.to_owned(), source };
+        socket.set_read_timeout(Some(patience)).map_err(failed)?;
+        Ok(Self { socket, _file: file })
+    }
+
+    /// The length of the next message; `None` where none comes in time.
+    pub fn receive(&self, bytes: &mut [u8]) -> Option<usize> {
+        self.socket.recv(bytes).ok()
+    }
+}
+
 async fn tell_status(listener: UnixListener, publication: Publication) {
     let listener = match tokio::net::UnixListener::from_std(listener) {
         Ok(listener) => listener,
@@ -175,34 +204,98 @@ async fn answer_management(
             return;
         }
     };
+    let desk = publication.management.clone();
+    let mut managing = Managing { responder: Responder::new(access, 0), sender, keys, desk };
+    managing.desk.set_subscribed(0, 0);
+    let desk = managing.desk.clone();
     let mut request = [0; MAX_REQUEST];
     let mut pace = Pace::new();
     loop {
-        pace.next().await;
-        let Ok((length, from)) = socket.recv_from(&mut request).await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let Some(from) = from.as_pathname() else { continue };
-        let Some(sets) = publication.data_sets() else { continue };
-        let trust = keys.as_ref().map(|keys| keys.open_local(&request[..length]));
-        if matches!(trust, Some(Err(_))) {
-            continue;
+        tokio::select! {
+            received = async {
+                pace.next().await;
+                socket.recv_from(&mut request).await
+            } => match received {
+                Ok((length, from)) => managing.answer(&request[..length], from.as_pathname()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            },
+            () = desk.woken() => managing.tell(),
         }
-        let sealing = keys.as_ref().filter(|_| trust == Some(Ok(Trust::Verified)));
-        let Answer { messages, setting } = answer(&request[..length], &sets, access);
+        let wanted = managing.responder.wanted(monotonic());
+        desk.set_subscribed(wanted, managing.responder.subscribers());
+    }
+}
+
+/// Who asks, and whether that was signed.
+#[derive(Clone, Debug)]
+struct Asker {
+    path: PathBuf,
+    is_verified: bool,
+}
+
+/// The answering of management messages.
+struct Managing {
+    responder: Responder<Asker>,
+    sender: UnixDatagram,
+    keys: Option<Associations>,
+    desk: Desk,
+}
+
+impl Managing {
+    fn answer(&mut self, request: &[u8], from: Option<&Path>) {
+        let Some(path) = from else { return self.desk.count(Outcome::Malformed) };
+        let Some(sets) = self.desk.data_sets() else { return };
+        let trust = self.keys.as_ref().map(|keys| keys.open_local(request));
+        if matches!(trust, Some(Err(_))) {
+            return self.desk.count(Outcome::Unauthenticated);
+        }
+        let is_verified = trust == Some(Ok(Trust::Verified));
+        let asker = Asker { path: path.to_owned(), is_verified };
+        let now = monotonic();
+        let Answer { messages, setting, outcome } =
+            self.responder.answer(now, request, &asker, &sets);
+        self.desk.count(outcome);
         if let Some(setting) = setting {
-            publication.add_setting(setting);
+            tracing::info!(?setting, "set through the management socket");
+            if !self.desk.add_setting(setting) {
+                tracing::warn!(?setting, "not set: too many settings wait");
+            }
         }
         for message in messages {
-            let mut sealed = [0; MAX_SEALED];
-            let message = match sealing {
-                Some(keys) => keys.seal(&message, &mut sealed).unwrap_or_default(),
-                None => &message,
-            };
-            // Whose buffer is full does not read.
-            let _ = sender.send_to(message, from);
+            if self.send(&message, &asker).is_err() {
+                self.desk.count(Outcome::NotTaken);
+            }
         }
+    }
+
+    /// Tells those who have subscribed what has happened.
+    fn tell(&mut self) {
+        let Some(sets) = self.desk.data_sets() else { return };
+        for happening in self.desk.take_happenings() {
+            for (asker, message) in self.responder.tell(monotonic(), &happening, &sets) {
+                let sent = self.send(&message, &asker);
+                self.desk.count_told(sent.is_ok());
+                let is_gone = |error: &io::Error| {
+                    matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                    )
+                };
+                if sent.as_ref().is_err_and(is_gone) {
+                    self.responder.forget(|each| each.path == asker.path);
+                }
+            }
+        }
+    }
+
+    /// Whose buffer is full does not read.
+    fn send(&self, message: &[u8], to: &Asker) -> io::Result<usize> {
+        let mut sealed = [0; MAX_SEALED];
+        let message = match self.keys.as_ref().filter(|_| to.is_verified) {
+            Some(keys) => keys.seal(message, &mut sealed).unwrap_or_default(),
+            None => message,
+        };
+        self.sender.send_to(message, &to.path)
     }
 }
 

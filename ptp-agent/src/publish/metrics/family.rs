@@ -46,6 +46,14 @@ families! {
         "Requests of clients for unicast messages, and ends of grants, by what became of them.";
     UNICAST_MESSAGES = COUNTER "ptp_unicast_messages_total"
         "Announce and Sync that had been granted: sent in time, late (10 ms), or skipped.";
+    MANAGEMENT_REQUESTS = COUNTER "ptp_management_requests_total"
+        "Management messages that came here, by what became of them.";
+    MANAGEMENT_SUBSCRIBERS = GAUGE "ptp_management_subscribers"
+        "Programs that have subscribed to events of management.";
+    MANAGEMENT_EVENTS = COUNTER "ptp_management_events_total"
+        "Events that those were told of, or could not be.";
+    SLAVE_EVENTS = COUNTER "ptp_slave_events_total"
+        "Messages of slave event monitoring that were sent, or that nobody took.";
     LINK_DELAY = GAUGE "ptp_link_delay_seconds"
         "Shortest mean delay of late of the link to the neighbour, where it is measured.";
     NEIGHBOR_RATE = GAUGE "ptp_neighbor_rate_ratio"

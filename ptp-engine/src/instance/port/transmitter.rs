@@ -75,7 +75,7 @@ impl Instance {
         let (announce, flags) = self.announced(cx.now);
         header.flags = flags;
         let mut buffer = [0; Datagram::CAPACITY - ANNOUNCE];
-        let tlvs = self.announced_tlvs(&mut buffer);
+        let tlvs = self.announced_tlvs(index, &mut buffer);
         let body = Body::Announce(announce);
         let whole = Datagram::with_tlvs(header, body, tlvs);
         let message = whole.unwrap_or_else(|_| Datagram::new(header, body));
