@@ -495,7 +495,8 @@ mod tests {
     fn every_family_has_help_and_a_series() {
         let text = text(&filled());
         // Those that an agent has one of.
-        let of_host = [RING_LOST, PPS_OFFSET, PPS_JITTER, NMEA_FIX];
+        let one = family::MANAGEMENT_SUBSCRIBERS;
+        let of_host = [RING_LOST, PPS_OFFSET, PPS_JITTER, NMEA_FIX, one];
         for Family { name, kind, .. } in FAMILIES {
             assert!(text.contains(&format!("# HELP {name} ")), "{text}");
             let series = match kind {
