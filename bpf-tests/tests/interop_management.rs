@@ -186,7 +186,7 @@ fn pmc_gets_of_an_agent_what_it_gets_of_ptp4l_field_by_field() {
             &events,
         ],
     );
-    agent.wait_for_state(0, PATIENCE, "locked");
+    agent.wait_for_state(0, PATIENCE, "time_receiver");
     client.wait_for_text(0, PATIENCE, "UNCALIBRATED");
     client.wait_for_text(0, PATIENCE, "master offset");
     fields_are_equal(&network, &theirs, &ours);

@@ -436,8 +436,8 @@ fn whatever_forwards_is_corrected() {
                 ip(&switch, "address add 192.0.2.254/24 dev port1");
                 ip(&switch, "address add 198.51.100.254/24 dev port2");
                 ip(&switch, "neighbour add 198.51.100.1 lladdr 02:00:00:00:00:02 dev port2");
-                let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
-                output(switch.command("sh").args(["-c", forward]));
+                let forward = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1");
+                switch.run(forward).unwrap().unwrap();
             }
             _ => {
                 ip(&switch, "link add link port2 name above2 type macvlan mode passthru");

@@ -58,7 +58,7 @@ fn body(kind: MessageType) -> Body {
 }
 
 /// TLVs as they follow messages: one of each shape.
-const TLVS: [(TlvType, &[u8]); 8] = [
+const TLVS: [(TlvType, &[u8]); 16] = [
     (TlvType::PATH_TRACE, &[7; 16]),
     // CET: key, offset, jump, time of the next one, name.
     (

@@ -118,7 +118,7 @@ pub struct NtpServer {
     serving: Option<Serving>,
     fair: FairShare,
     counters: NtpServerCounters,
-    /// Empty until somebody asks.
+    /// Empty until there is time to give.
     answers: Vec<Option<Answer>>,
     key: (u64, u64),
     /// When the latest was made.
@@ -145,7 +145,11 @@ impl NtpServer {
     }
 
     /// What is known of the time that is kept; `None` ends the answers.
-    pub const fn set_serving(&mut self, serving: Option<Serving>) {
+    pub fn set_serving(&mut self, serving: Option<Serving>) {
+        if serving.is_some() && self.answers.is_empty() {
+            // Not while the first request waits for its answer.
+            self.answers = vec![None; REMEMBERED];
+        }
         self.serving = serving;
     }
 
@@ -228,9 +232,6 @@ impl NtpServer {
             self.counters.unsynchronized += 1;
             return;
         };
-        if self.answers.is_empty() {
-            self.answers = vec![None; REMEMBERED];
-        }
         let told = |time| NtpTimestamp::of(serving.utc(time));
         let before = self.remembered(asked.origin).and_then(|answer| answer.transmit);
         let receive = self.unique(told(received));

@@ -31,8 +31,8 @@ use crate::{
 const SUITE: &str = "trixie";
 const SERIES: Series = Series::LongTerm("6.12");
 /// What is unpacked for the guest, with all that it depends on.
-const PACKAGES: [&str; 2] = ["linuxptp", "iproute2"];
-const TOOLS: [&str; 3] = ["ptp4l", "ip", "tc"];
+const PACKAGES: [&str; 3] = ["linuxptp", "iproute2", "ethtool"];
+const TOOLS: [&str; 4] = ["ptp4l", "ip", "tc", "ethtool"];
 /// Test programs of this workspace that are also run there.
 const TESTS: [&str; 2] = ["answers", "transparent"];
 /// Groups of tests of the guest's first process.
@@ -66,7 +66,15 @@ pub(crate) fn run(machine: Machine, update: bool, on_line: impl FnMut(&str) + Se
         let apt = Apt::open_for(&cache.join(format!("apt-{debian}")), &[SUITE], Some(debian))?;
         let kernel = Kernel::get(&apt, &cache, SERIES, Build::Of(machine))?;
         let root = cache.join(format!("root-{debian}"));
-        if !root.is_dir() {
+        let is_there = |tool: &&str| {
+            ["usr/sbin", "usr/bin", "sbin", "bin"]
+                .iter()
+                .any(|it| root.join(it).join(tool).exists())
+        };
+        if !TOOLS.iter().all(|tool| is_there(&tool)) {
+            if root.is_dir() {
+                fs::remove_dir_all(&root).context("cannot unpack the packages anew")?;
+            }
             let mut packages = Vec::new();
             for package in PACKAGES {
                 packages.extend(apt.to_install(package, SUITE)?);
@@ -110,10 +118,10 @@ pub(crate) fn run(machine: Machine, update: bool, on_line: impl FnMut(&str) + Se
         if let Some((fact, value)) = table::fact(line) {
             tell(&fact, value);
         }
-        if line.starts_with("test ") && !line.starts_with("test result: ") {
+        if let Some((good, bad)) = result_of(line) {
             let mut passed = passed.lock().unwrap_or_else(PoisonError::into_inner);
-            passed.0 += u32::from(line.ends_with("... ok"));
-            passed.1 += u32::from(line.ends_with("... ok") || line.contains("... FAILED"));
+            passed.0 += good;
+            passed.1 += good + bad;
         }
     })?;
     let (good, all) = *passed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,6 +131,20 @@ pub(crate) fn run(machine: Machine, update: bool, on_line: impl FnMut(&str) + Se
     }
     let facts = facts.into_inner().unwrap_or_else(PoisonError::into_inner);
     table::check(&Table::of_machines(), &facts, update)
+}
+
+/// How many passed and failed of what a test program ends with.
+fn result_of(line: &str) -> Option<(u32, u32)> {
+    let result = line.strip_prefix("test result: ")?;
+    let count = |what: &str| {
+        let mut words = result.split(&[' ', '.', ';'][..]).filter(|word| !word.is_empty());
+        let mut last = words.next()?;
+        words.find_map(|word| {
+            let number = std::mem::replace(&mut last, word);
+            (word == what).then(|| number.parse().ok())?
+        })
+    };
+    Some((count("passed")?, count("failed")?))
 }
 
 struct Programs {
@@ -196,4 +218,18 @@ fn base_image(machine: Machine, programs: &Programs, root: &Path) -> Result<Vec<
     let mut bytes = Vec::new();
     image.write(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_line_of_a_test_program_says_how_many_passed() {
+        let line =
+            "test result: FAILED. 16 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out";
+        assert_eq!(result_of(line), Some((16, 1)));
+        assert_eq!(result_of("test result: ok. 3 passed; 0 failed"), Some((3, 0)));
+        assert_eq!(result_of("test a ... ok"), None);
+    }
 }
