@@ -71,7 +71,7 @@ pub(crate) fn run(machine: Machine, update: bool, on_line: impl FnMut(&str) + Se
                 .iter()
                 .any(|it| root.join(it).join(tool).exists())
         };
-        if !TOOLS.iter().all(|tool| is_there(&tool)) {
+        if !TOOLS.iter().all(is_there) {
             if root.is_dir() {
                 fs::remove_dir_all(&root).context("cannot unpack the packages anew")?;
             }
