@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use ptp_agent::{
@@ -19,6 +19,7 @@ use ptp_agent::{
     },
     engine::{
         Change, Command, Commands, Context, Monotonic, PortIndex, PortState, ReadClock,
+        address::Address,
         config::{PortConfig, PortPart, ReceiverConfig, TransmitterConfig},
         contention::{BeforeLock, Contention, PathTrace},
         discipline::{Discipline, Event, Sample},
@@ -31,6 +32,7 @@ use ptp_agent::{
     servo,
 };
 use ptp_common::{
+    classify::PORT_GENERAL,
     data_set::TimeProperties,
     time::{Duration, Mono, Time},
     wire::{
@@ -60,6 +62,8 @@ pub(crate) struct Whereabouts {
     pub(crate) unix_subnet: Option<u32>,
 }
 
+/// `sdoId` of IEEE 802.1AS.
+const GPTP: u16 = 0x100;
 /// All nodes are here, by address and mask.
 const NETWORK: [[u8; 4]; 2] = [[192, 168, 0, 0], [255, 255, 0, 0]];
 /// The local socket that may change something.
@@ -118,6 +122,8 @@ fn ports(settings: &Settings) -> Vec<PortConfig> {
         local_priority: settings.local_priority_of(interface),
         unicast: settings.asking(),
         hybrid: settings.is_hybrid(),
+        rules: settings.rules(),
+        when_locked: settings.when_locked(),
         ..PortConfig::default()
     };
     settings.interfaces.iter().map(port).collect()
@@ -168,6 +174,7 @@ fn follow(
         ports: ports(settings),
         strategy: strategy::Choice::default(),
         max_clock_class: settings.max_clock_class(),
+        sdo_id: if settings.rules().are_gptp() { GPTP } else { 0 },
         contention: contention(settings, identity),
         ..ReceiverConfig::new(identity, u64::from(place.node))
     };
@@ -184,7 +191,19 @@ fn follow(
     let mut engine =
         Discipline::new(config, servo, NodeClock::new(system, scale, settings.steering()), &mut cx);
     let [address, mask] = NETWORK.map(IpAddr::from);
-    engine.set_networks(Prefix::of(address, mask).into_iter().collect());
+    let networks: Vec<Prefix> = Prefix::of(address, mask).into_iter().collect();
+    if settings.is_monitored() {
+        let own = settings.interfaces.iter().map(|name| {
+            let ip = address_in(subnet_of(name), place.node.to_be_bytes()[3]);
+            Some(Address::Socket(SocketAddr::new(ip.into(), PORT_GENERAL)))
+        });
+        engine.instance_mut().set_monitored(now, Some(networks.clone()), own.collect());
+    }
+    engine.set_networks(networks);
+    for port in 0..settings.interfaces.len() {
+        let port = PortIndex(u16::try_from(port).unwrap_or(u16::MAX));
+        engine.instance_mut().set_power_profile(port, settings.power_profile());
+    }
     for (number, address) in (0..).zip(settings.servers()) {
         for port in 0..settings.interfaces.len() {
             let port = PortIndex(u16::try_from(port).unwrap_or(u16::MAX));
@@ -206,19 +225,28 @@ fn follow(
     Drive { network, engine, commands }.run(&mut follower)
 }
 
+/// The number of an interface is that of its subnet.
+fn subnet_of(interface: &str) -> u8 {
+    let digits = interface.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+    digits.parse().unwrap_or(0)
+}
+
+const fn address_in(subnet: u8, node: u8) -> [u8; 4] {
+    [192, 168, subnet.wrapping_add(123), node]
+}
+
 /// What the simulator gives a node: addresses by subnet and number, and of stamps of hardware one clock for each node.
 fn about(settings: &Settings, whereabouts: Whereabouts) -> About {
     let [.., node] = whereabouts.node.to_be_bytes();
     let place = |interface: &String| {
-        let digits = interface.trim_start_matches(|letter: char| !letter.is_ascii_digit());
-        let subnet: u8 = digits.parse().unwrap_or(0);
+        let subnet = subnet_of(interface);
         let mac = [0x12, 0x34, 0x56, 0x78, subnet.wrapping_add(1), node];
         let index = i32::from(node) - 1;
         Place {
             interface: interface.clone(),
             physical_address: mac.to_vec(),
             protocol: NetworkProtocol::UDP_IPV4,
-            protocol_address: vec![192, 168, subnet.wrapping_add(123), node],
+            protocol_address: address_in(subnet, node).to_vec(),
             phc_index: (settings.stamping == Stamping::Hardware).then_some(index),
         }
     };

@@ -11,8 +11,16 @@ use ptp_agent::{
     linuxptp::{Translation, translate},
     servo::{self, Options},
 };
-use ptp_common::time::{Duration, Time};
-use ptp_engine::{DelayMechanism, address::Address, unicast::client::ClientConfig};
+use ptp_common::{
+    time::{Duration, Time},
+    wire::{Inaccuracy, PowerProfile},
+};
+use ptp_engine::{
+    DelayMechanism,
+    address::Address,
+    config::{LockedIntervals, Rules},
+    unicast::client::ClientConfig,
+};
 use toml::{Table, Value};
 
 /// As far as the frequency of a simulated card goes, parts per billion.
@@ -134,6 +142,8 @@ pub(crate) struct Settings {
     /// `localPriority` of the clock, and of each interface, where it is compared.
     local_priorities: Option<(u8, Vec<u8>)>,
     signing: Option<Signing>,
+    /// `transportSpecific 1`.
+    is_gptp: bool,
     pub(crate) stamping: Stamping,
     steering: Steering,
     table: Table,
@@ -176,11 +186,14 @@ impl Settings {
         let stamping = if is_software { Stamping::Software } else { Stamping::Hardware };
         let local_priorities = local_priorities(text, &interfaces);
         let signing = signing(text, &interfaces)?;
+        let specific = interfaces.first().and_then(|name| said(text, name, &["transportSpecific"]));
+        let is_gptp = specific.is_some_and(|value| value.trim_start_matches("0x") == "1");
         let mut this = Self {
             interfaces,
             parts,
             local_priorities,
             signing,
+            is_gptp,
             stamping,
             steering,
             table,
@@ -339,6 +352,29 @@ impl Settings {
         self.other("inhibit_multicast_service") != Some("1")
     }
 
+    /// `transportSpecific` and `inhibit_announce`: whose rules the ports keep.
+    pub(crate) fn rules(&self) -> Rules {
+        match (self.is_gptp, self.other("inhibit_announce")) {
+            (true, Some("1")) => Rules::Automotive,
+            (true, _) => Rules::Ieee8021As,
+            (false, _) => Rules::Ieee1588,
+        }
+    }
+
+    /// `operLogSyncInterval` and `operLogPdelayReqInterval`, where they are asked for.
+    pub(crate) fn when_locked(&self) -> Option<LockedIntervals> {
+        let asks = self.other("msg_interval_request") == Some("1");
+        asks.then(|| LockedIntervals {
+            log_sync_interval: self.missing("operLogSyncInterval", 0),
+            log_pdelay_req_interval: self.missing("operLogPdelayReqInterval", 0),
+        })
+    }
+
+    /// `net_sync_monitor`.
+    pub(crate) fn is_monitored(&self) -> bool {
+        self.other("net_sync_monitor") == Some("1")
+    }
+
     /// `clock_class_threshold`.
     pub(crate) fn max_clock_class(&self) -> u8 {
         self.small(RUN, "max-clock-class").unwrap_or(u8::MAX)
@@ -346,7 +382,22 @@ impl Settings {
 
     /// `utc_offset`, seconds.
     pub(crate) fn utc_offset(&self) -> i16 {
-        37
+        self.missing("utc_offset", 37)
+    }
+
+    /// `power_profile`: what Announce messages say of IEEE C37.238.
+    pub(crate) fn power_profile(&self) -> Option<PowerProfile> {
+        let year = |option: &str| self.missing(&format!("power_profile.{option}"), u32::MAX);
+        let inaccuracy = match self.other("power_profile.version")? {
+            "2011" => Inaccuracy::V2011 {
+                grandmaster_ns: year("2011.grandmasterTimeInaccuracy"),
+                network_ns: year("2011.networkTimeInaccuracy"),
+            },
+            "2017" => Inaccuracy::V2017 { total_ns: year("2017.totalTimeInaccuracy") },
+            _ => return None,
+        };
+        let grandmaster_id = self.missing("power_profile.grandmasterID", 0);
+        Some(PowerProfile { grandmaster_id, inaccuracy })
     }
 
     /// What steers the clock: the agent's own servo unless the configuration has another.
