@@ -1,7 +1,6 @@
 //! Counts of what came in, what went out and what was dropped and why. Everything that a packet can
 //! do wrong ends in one of these; nothing that arrives is a fault.
 
-use crate::instance::managed::Timeouts;
 use ptp_common::wire::{MessageType, WireError};
 
 macro_rules! causes {
@@ -197,4 +196,21 @@ impl Counters {
     pub(crate) fn count_drop(&mut self, cause: Drop) {
         self.dropped[cause as usize] += 1;
     }
+}
+
+/// Timers of a port that have run out, counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Announce of the time transmitter.
+    pub announce: u64,
+    /// Its Sync.
+    pub sync: u64,
+    /// To send a Delay_Req.
+    pub delay: u64,
+    /// To send an Announce.
+    pub transmitter_announce: u64,
+    /// To send a Sync.
+    pub transmitter_sync: u64,
+    /// To become a time transmitter.
+    pub qualification: u64,
 }

@@ -5,6 +5,7 @@ use super::{Cx, Instance, Participation};
 use crate::{
     PortIndex,
     contention::PathTrace,
+    counters::Timeouts,
     outcome::StateReason,
     port::{Port, PortTimer, Role},
     seam::LinkState,
@@ -25,23 +26,6 @@ pub(crate) struct Managed {
     pub(crate) is_uncertain: bool,
     /// Whom it tells as the grandmaster instead of itself, and how far that one is.
     pub(crate) external: Option<(ClockIdentity, u16)>,
-}
-
-/// Timers of a port that have run out, counted since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Announce of the time transmitter.
-    pub announce: u64,
-    /// Its Sync.
-    pub sync: u64,
-    /// To send a Delay_Req.
-    pub delay: u64,
-    /// To send an Announce.
-    pub transmitter_announce: u64,
-    /// To send a Sync.
-    pub transmitter_sync: u64,
-    /// To become a time transmitter.
-    pub qualification: u64,
 }
 
 impl Timeouts {
