@@ -123,8 +123,10 @@ impl NtpIo {
             self.waiting_tx.push_back(waiting);
             return;
         }
-        // Those that wait already are looked for where time is not short.
+        // Those that wait already are looked for where time is not short. This one is among those that records are kept for.
+        self.waiting_tx.push_back(waiting);
         self.drain(now);
+        let Some(waiting) = self.waiting_tx.pop_back() else { return };
         match self.find(&waiting, now) {
             Some(stamp) => self.ready.push_back((Delivery::TxStamp { token, stamp }, None)),
             None => self.waiting_tx.push_back(waiting),
