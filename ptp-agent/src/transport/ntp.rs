@@ -124,9 +124,9 @@ pub(crate) fn listen(interface: &str) -> Result<Vec<AsyncFd<Socket>>, TransportE
     Ok(sockets)
 }
 
-/// Whether a socket can send there.
-pub(crate) fn is_of_family(socket: &Socket, to: SocketAddr) -> bool {
-    socket.domain().is_ok_and(|domain| domain == Domain::for_address(to))
+/// Whether a socket is one of IPv6.
+pub(crate) fn is_v6(socket: &Socket) -> bool {
+    socket.domain().is_ok_and(|domain| domain == Domain::IPV6)
 }
 
 /// Sends from one of the own addresses.

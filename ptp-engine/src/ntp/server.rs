@@ -32,7 +32,7 @@ const LATENCIES: usize = 32;
 /// Of fewer nothing is learnt: the very first find nothing where it will be, and take many times as long.
 const FEWEST_LATENCIES: usize = 8;
 /// Of so many answers what they say is learnt anew.
-const LEARNT_EVERY: usize = 8;
+const LEARNT_EVERY: usize = 32;
 /// An answer that is made so shortly after another one leaves on a warm path.
 pub const WARM: Duration = Duration::from_millis(1);
 /// No answer is believed to take longer to send, whatever its stamp says.

@@ -33,7 +33,7 @@ use crate::{
 };
 use peer::{Found, Peer};
 use protection::Given;
-use sending::Sending;
+use sending::{Listener, Sending, is_waited_for};
 
 pub use peer::{NtpCarrier, NtpPeer, NtsServer};
 
@@ -112,6 +112,8 @@ pub struct NtpIoCounts {
     pub oversized: u64,
     /// Came while too many waited for stamps.
     pub overrun: u64,
+    /// Answers of which nobody has looked when they left, because too many requests waited.
+    pub untracked: u64,
     /// Answers and requests without a stamp of the programs.
     pub kernel_stamps: u64,
 }
@@ -123,7 +125,7 @@ pub struct NtpIo {
     places: Vec<Place>,
     peers: Vec<Peer>,
     /// Those that are served, and which interface they are on.
-    listeners: Vec<(usize, AsyncFd<Socket>)>,
+    listeners: Vec<Listener>,
     waiting_rx: VecDeque<Waiting>,
     waiting_tx: VecDeque<Waiting>,
     ready: VecDeque<(Delivery, Option<IpAddr>)>,
@@ -187,7 +189,7 @@ impl NtpIo {
                 });
                 if config.serves {
                     for socket in socket::listen(interface)? {
-                        listeners.push((places.len() - 1, socket));
+                        listeners.push(Listener::new(places.len() - 1, socket));
                     }
                 }
             }
@@ -360,9 +362,9 @@ impl NtpIo {
         }
         for at in 0..self.listeners.len() {
             for _ in 0..AT_ONCE {
-                let (place, listener) = &self.listeners[at];
+                let Listener { place, socket, .. } = &self.listeners[at];
                 let place = *place;
-                match socket::receive(listener, &mut self.buffer) {
+                match socket::receive(socket, &mut self.buffer) {
                     Ok(got) => {
                         let at = (PortIndex(place as u16), Some(place));
                         self.received(now, &relation, at, got);
@@ -409,6 +411,7 @@ impl NtpIo {
         self.drained = now;
         let relation = ClockRelation::now();
         let is_asking = !self.peers.is_empty();
+        let waiting = &self.waiting_tx;
         let places = &mut self.places;
         for (protocol, programs) in &mut self.programs {
             programs.drain(|record| {
@@ -431,8 +434,11 @@ impl NtpIo {
                     return;
                 }
                 let Some(place) = places.find(|it| it.ifindex == record.ifindex) else { return };
-                let is_asked = is_asking || record.direction == Direction::Egress;
-                if !is_asked && place.is_content_with_sockets() {
+                let is_wanted = match record.direction {
+                    Direction::Egress => is_waited_for(waiting, record.message()),
+                    Direction::Ingress => !place.is_content_with_sockets(),
+                };
+                if !is_asking && !is_wanted {
                     return;
                 }
                 let mut stamps = Candidates::default();

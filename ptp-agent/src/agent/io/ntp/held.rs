@@ -9,7 +9,7 @@ use crate::engine::ntp::WARM;
 /// Answers of which the median says how long one usually takes to the socket.
 const HELD: usize = 32;
 /// Of so many it is learnt anew.
-const LEARNT_EVERY: usize = 8;
+const LEARNT_EVERY: usize = 32;
 
 /// See the module's paragraph.
 #[derive(Debug, Default)]

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// While so many requests and more wait, nobody looks when an answer leaves: it would take as long as a third of another
+/// answer, and costs a client no more than that its next answer is a basic one.
+const TRACKED: usize = 16;
 /// Between two looks while keys are asked for.
 const KEYS: Duration = Duration::from_millis(10);
 
@@ -38,7 +41,7 @@ impl Outside for NtpIo {
         }
         let readable = {
             let sockets = self.peers.iter().filter_map(|peer| peer.socket.as_ref());
-            let sockets = sockets.chain(self.listeners.iter().map(|(_, listener)| listener));
+            let sockets = sockets.chain(self.listeners.iter().map(|listener| &listener.socket));
             let sockets: Vec<_> = sockets.collect();
             tokio::select! {
                 biased;
@@ -92,6 +95,10 @@ impl NtpIo {
             }
         };
         let Some(token) = token else { return };
+        if peer.is_none() && self.ready.len() >= TRACKED {
+            self.counts.untracked += 1;
+            return;
+        }
         if self.waiting_tx.len() == WAITING {
             self.counts.overrun += 1;
             return self.fail(Some(token));
@@ -116,8 +123,10 @@ impl NtpIo {
             self.waiting_tx.push_back(waiting);
             return;
         }
-        // Those that wait already are looked for where time is not short.
+        // Those that wait already are looked for where time is not short. This one is among those that records are kept for.
+        self.waiting_tx.push_back(waiting);
         self.drain(now);
+        let Some(waiting) = self.waiting_tx.pop_back() else { return };
         match self.find(&waiting, now) {
             Some(stamp) => self.ready.push_back((Delivery::TxStamp { token, stamp }, None)),
             None => self.waiting_tx.push_back(waiting),

@@ -25,6 +25,35 @@ impl Sending {
     }
 }
 
+/// A socket that is served.
+#[derive(Debug)]
+pub(super) struct Listener {
+    /// Which interface it is on.
+    pub(super) place: usize,
+    pub(super) socket: AsyncFd<Socket>,
+    /// To ask the kernel for each answer would take as long as a fifteenth of it.
+    is_v6: bool,
+}
+
+impl Listener {
+    pub(super) fn new(place: usize, socket: AsyncFd<Socket>) -> Self {
+        let is_v6 = socket::is_v6(socket.get_ref());
+        Self { place, socket, is_v6 }
+    }
+}
+
+/// Few that wait are looked through.
+const LOOKED_THROUGH: usize = 32;
+
+/// Whether a packet that has left is one that waits for its stamp, or may be.
+pub(super) fn is_waited_for(waiting: &VecDeque<Waiting>, message: &[u8]) -> bool {
+    let is = |it: &Waiting| {
+        let compared = it.bytes.len().min(message.len());
+        it.bytes.get(..compared) == message.get(..compared)
+    };
+    waiting.len() > LOOKED_THROUGH || waiting.iter().any(is)
+}
+
 impl NtpIo {
     /// Sends a request by a socket of its own.
     pub(super) fn request(&mut self, at: usize, message: &[u8]) -> io::Result<Sending> {
@@ -54,11 +83,10 @@ impl NtpIo {
     ) -> io::Result<Sending> {
         let Address::Socket(to) = to else { return Err(io::ErrorKind::AddrNotAvailable.into()) };
         let at = usize::from(port.0);
-        let listener = self
-            .listeners
-            .iter()
-            .find(|(place, listener)| *place == at && socket::is_of_family(listener.get_ref(), to));
-        let Some((_, listener)) = listener else { return Err(io::ErrorKind::NotConnected.into()) };
+        let listener = self.listeners.iter().find(|it| it.place == at && it.is_v6 == to.is_ipv6());
+        let Some(Listener { socket: listener, .. }) = listener else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
         let now = monotonic();
         let place = &mut self.places[at];
         // Behind another answer its path is warm.
