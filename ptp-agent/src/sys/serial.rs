@@ -61,10 +61,9 @@ impl Line {
         if let Some(baud) = baud {
             let known = SPEEDS.iter().find(|(known, _)| *known == baud);
             let (_, speed) = known.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
-            // SAFETY: as above.
-            if unsafe { libc::cfsetspeed(&raw mut raw, *speed) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
+            // As `cfsetspeed` does, which the crate `libc` takes by a version that is not in static libraries of glibc. The
+            // speed of what comes in is that of what goes out where it is not named.
+            raw.c_cflag = raw.c_cflag & !(libc::CBAUD | libc::CIBAUD) | speed;
         }
         // SAFETY: as above.
         if unsafe { libc::tcsetattr(file.as_raw_fd(), libc::TCSANOW, &raw const raw) } != 0 {
