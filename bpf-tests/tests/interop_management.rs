@@ -186,7 +186,7 @@ fn pmc_gets_of_an_agent_what_it_gets_of_ptp4l_field_by_field() {
             &events,
         ],
     );
-    agent.wait_for_state(0, PATIENCE, "locked");
+    agent.wait_for_state(0, PATIENCE, "time_receiver");
     client.wait_for_text(0, PATIENCE, "UNCALIBRATED");
     client.wait_for_text(0, PATIENCE, "master offset");
     fields_are_equal(&network, &theirs, &ours);
@@ -212,7 +212,7 @@ fn fields_are_equal(network: &Network, theirs: &str, ours: &str) {
         if unequal.is_empty() {
             let count: usize = theirs.values().map(Vec::len).sum();
             println!("{} data sets, {count} fields", theirs.len());
-            assert!(theirs.len() > 30 && count > 150, "{}", answers[0]);
+            assert!(theirs.len() > 30 && count > 140, "{}", answers[0]);
             return;
         }
         // What was published may be a second old.
@@ -308,7 +308,8 @@ fn phc2sys_finds_no_hardware_clock(network: &Network, ours: &str) {
     let mut phc2sys = network.program("phc2sys");
     phc2sys.args(["-a", "-m", "-z", ours]);
     let ended = phc2sys.output().unwrap();
-    let text = String::from_utf8_lossy(&ended.stdout).into_owned();
+    let said = [ended.stdout, ended.stderr].concat();
+    let text = String::from_utf8_lossy(&said).into_owned();
     // It has subscribed and asked for the properties of every port, and takes no port with software stamps.
     assert!(text.contains("no suitable ports available"), "{text}");
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     engine::{PortState, strategy::Strategy},
-    publish::metrics::family::{Family, NMEA_FIX, PPS_JITTER, PPS_OFFSET},
+    publish::metrics::family::{Family, MANAGEMENT_SUBSCRIBERS, NMEA_FIX, PPS_JITTER, PPS_OFFSET},
     servo::ServoState,
     stamp::StampSource,
 };
@@ -117,7 +117,8 @@ fn promtool_has_no_complaint() {
 fn every_family_has_help_and_a_series() {
     let text = text(&filled());
     // Those that an agent has one of.
-    let of_host = [RING_LOST, PPS_OFFSET, PPS_JITTER, NMEA_FIX];
+    let one = MANAGEMENT_SUBSCRIBERS;
+    let of_host = [RING_LOST, PPS_OFFSET, PPS_JITTER, NMEA_FIX, one];
     for Family { name, kind, .. } in FAMILIES {
         assert!(text.contains(&format!("# HELP {name} ")), "{text}");
         let series = match kind {
