@@ -45,7 +45,7 @@ const AT_A_TIME: usize = 2;
 /// How long a guest may take on the host's clock.
 const LIMIT: Duration = Duration::from_secs(1_200);
 /// Modules that the tests need, where they are modules.
-const MODULES: [&str; 16] = [
+const MODULES: [&str; 20] = [
     // What libcrc32c looks for and does not name.
     "crc32c_generic",
     "veth",
@@ -56,6 +56,10 @@ const MODULES: [&str; 16] = [
     "nft_counter",
     "cls_bpf",
     "8021q",
+    "cls_matchall",
+    "act_mirred",
+    "macvlan",
+    "tun",
     "bridge",
     "virtio_pci",
     "virtio_net",

@@ -29,6 +29,8 @@ use crate::{
 
 /// Where kernels, `ptp4l` and their libraries are taken from: the first Debian with all of these architectures.
 const SUITE: &str = "trixie";
+/// Has kernels of the same series, where that one's cannot be had.
+const OTHER_SUITE: &str = "bookworm-backports";
 const SERIES: Series = Series::LongTerm("6.12");
 /// What is unpacked for the guest, with all that it depends on.
 const PACKAGES: [&str; 3] = ["linuxptp", "iproute2", "ethtool"];
@@ -63,7 +65,8 @@ pub(crate) fn run(machine: Machine, update: bool, on_line: impl FnMut(&str) + Se
         let qemu = Qemu::get(&cache, machine).context("no emulator")?;
         println!("  QEMU {}", qemu.version);
         let debian = machine.debian();
-        let apt = Apt::open_for(&cache.join(format!("apt-{debian}")), &[SUITE], Some(debian))?;
+        let suites = [SUITE, OTHER_SUITE];
+        let apt = Apt::open_for(&cache.join(format!("apt-{debian}")), &suites, Some(debian))?;
         let kernel = Kernel::get(&apt, &cache, SERIES, Build::Of(machine))?;
         let root = cache.join(format!("root-{debian}"));
         let is_there = |tool: &&str| {

@@ -85,13 +85,21 @@ pub(super) struct Kernel {
 impl Kernel {
     /// The newest kernel of a series, downloaded into `cache` unless it is there.
     pub(super) fn get(apt: &Apt, cache: &Path, series: Series, build: Build) -> Result<Self> {
-        let image = apt
-            .candidates(build.metapackage())
-            .into_iter()
-            .filter(|candidate| series.includes(&candidate.version))
-            .max_by_key(|candidate| numbers(&candidate.version))
-            .and_then(|candidate| image_package(&candidate.depends))
-            .ok_or_else(|| anyhow!("Debian's mirror has no kernel {}", series.name()))?;
+        let mut candidates = apt.candidates(build.metapackage());
+        candidates.retain(|candidate| series.includes(&candidate.version));
+        candidates.sort_by_key(|candidate| std::cmp::Reverse(numbers(&candidate.version)));
+        let mut problem = anyhow!("Debian's mirror has no kernel {}", series.name());
+        // A mirror may list what it does not have any more, or not yet.
+        for image in candidates.iter().filter_map(|candidate| image_package(&candidate.depends)) {
+            match Self::of_image(apt, cache, image, build) {
+                Ok(kernel) => return Ok(kernel),
+                Err(error) => problem = error,
+            }
+        }
+        Err(problem)
+    }
+
+    fn of_image(apt: &Apt, cache: &Path, image: String, build: Build) -> Result<Self> {
         let release = image.trim_start_matches("linux-image-").to_owned();
         let directory = cache.join(&release);
         if !directory.exists() {
