@@ -61,10 +61,9 @@ impl Line {
         if let Some(baud) = baud {
             let known = SPEEDS.iter().find(|(known, _)| *known == baud);
             let (_, speed) = known.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
-            // SAFETY: as above.
-            if unsafe { libc::cfsetspeed(&raw mut raw, *speed) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
+            // As `cfsetspeed` does, which the crate `libc` takes by a version that is not in static libraries of glibc. The
+            // speed of what comes in is that of what goes out where it is not named.
+            raw.c_cflag = raw.c_cflag & !(libc::CBAUD | libc::CIBAUD) | speed;
         }
         // SAFETY: as above.
         if unsafe { libc::tcsetattr(file.as_raw_fd(), libc::TCSANOW, &raw const raw) } != 0 {
@@ -135,14 +134,15 @@ mod tests {
         unsafe { (File::from_raw_fd(ours), File::from_raw_fd(theirs)) }
     }
 
-    fn settings(terminal: &File) -> (libc::tcflag_t, libc::tcflag_t) {
+    /// How it edits, translates, and how fast it is.
+    fn settings(terminal: &File) -> (libc::tcflag_t, libc::tcflag_t, libc::speed_t) {
         let mut settings = mem::MaybeUninit::<libc::termios>::uninit();
         // SAFETY: the kernel fills the structure, which is looked at.
         let settings = unsafe {
             assert_eq!(libc::tcgetattr(terminal.as_raw_fd(), settings.as_mut_ptr()), 0);
             settings.assume_init()
         };
-        (settings.c_lflag, settings.c_iflag)
+        (settings.c_lflag, settings.c_iflag, settings.c_cflag & libc::CBAUD)
     }
 
     #[test]
@@ -150,8 +150,10 @@ mod tests {
         use crate::engine::nmea::{Fix, Receiver};
         let (mut receiver, end) = pseudo_terminal();
         let before = settings(&end);
+        assert_ne!(before.2, libc::B9600);
         let path = std::fs::read_link(format!("/proc/self/fd/{}", end.as_raw_fd())).unwrap();
         let mut line = Line::open(&path, Some(9_600)).unwrap();
+        assert_eq!(settings(&end).2, libc::B9600);
         assert_ne!(settings(&end), before, "no echo and no editing");
         let said = b"\x03garbage\r\n$GPZDA,123519,23,03,2026,00,00*4";
         receiver.write_all(said).unwrap();
