@@ -119,7 +119,21 @@ where
     let name = Path::new(&program).file_name().unwrap_or(&program);
     let words = std::iter::once(name).chain(arguments.iter().map(OsString::as_os_str));
     let text = words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
-    Command { text, expression: duct::cmd(program, arguments).dir(directory).stdin_null() }
+    let mut expression = duct::cmd(program, arguments).dir(directory).stdin_null();
+    // What cargo tells xtask of its package is none of what is built from here: build scripts (ring's) watch these, and
+    // whoever builds without them, as tests do for the agent, would build half of the workspace anew.
+    for (name, _) in env::vars_os() {
+        if is_of_package(&name) {
+            expression = expression.env_remove(name);
+        }
+    }
+    Command { text, expression }
+}
+
+/// A variable that cargo sets for programs of a package that it runs.
+fn is_of_package(name: &OsStr) -> bool {
+    let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+    of_package.iter().any(|prefix| name.to_string_lossy().starts_with(prefix))
 }
 
 impl Command {
