@@ -10,8 +10,9 @@ const FEW: usize = 4;
 /// Other messages are kept until there are so many, while there is something to be given to the engine: what it says
 /// to that goes with them.
 const MANY: usize = 64;
-/// With so many at a time one processor has to do with nothing but sending, and others are asked to.
-const CROWDED: usize = 128;
+/// With so many at a time, so often in a row, one processor has to do with nothing but sending, and others are asked to.
+const CROWDED: usize = 32;
+const IN_A_ROW: u32 = 32;
 
 /// A message that a thread was given to send: of which port, and where it waits for its stamp.
 pub(super) type Handed = (PortIndex, Option<(usize, u64)>);
@@ -35,6 +36,8 @@ pub(super) struct Outbox {
     letters: Vec<Letter>,
     bytes: Vec<u8>,
     events: usize,
+    /// How often in a row it was crowded.
+    crowded: u32,
 }
 
 impl Outbox {
@@ -88,7 +91,9 @@ impl Io {
             return;
         }
         let mut outbox = std::mem::take(&mut self.outbox);
-        if outbox.letters.len() >= CROWDED {
+        let is_crowded = outbox.letters.len() >= CROWDED;
+        outbox.crowded = if is_crowded { outbox.crowded.saturating_add(1) } else { 0 };
+        if outbox.crowded >= IN_A_ROW {
             self.ask_threads();
         }
         self.take_back();
@@ -184,6 +189,8 @@ impl Io {
         if is_few {
             self.send_events(on, outbox);
         }
+        // What was handed over before has its stamps meanwhile.
+        self.look(monotonic());
         true
     }
 
