@@ -106,6 +106,20 @@ impl Default for PortConfig {
     }
 }
 
+/// `syncReceiptTimeout` where the configuration says none, and there has to be one.
+const SYNC_RECEIPT_TIMEOUT: u8 = 3;
+
+impl PortConfig {
+    /// After so long without a Sync of somebody who sends one in 2^`log_interval` s, none comes any more.
+    pub(crate) fn sync_patience(&self, log_interval: i8) -> Duration {
+        let intervals = match self.sync_receipt_timeout {
+            0 => SYNC_RECEIPT_TIMEOUT,
+            some => some,
+        };
+        Duration::from_log_interval(log_interval) * i32::from(intervals)
+    }
+}
+
 /// How the clock behaves.
 #[derive(Clone, Debug)]
 pub struct ReceiverConfig {

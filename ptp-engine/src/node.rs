@@ -5,6 +5,8 @@
 mod managed;
 mod peer_delay;
 
+pub use managed::PortCommand;
+
 use core::ops::{Deref, DerefMut};
 
 use ptp_common::{

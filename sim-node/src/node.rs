@@ -367,14 +367,7 @@ impl Host<Discipline<NodeClock>> for Follower {
         let mut cx = Context { now, clock: &self.clock, out };
         for each in rest {
             match each {
-                Rest::Enable(port, is_enabled) => engine.enable_port(&mut cx, port, is_enabled),
-                Rest::Threshold(port, threshold) => engine.set_neighbor_threshold(port, threshold),
-                Rest::PdelayInterval(port, log) => {
-                    engine.set_log_pdelay_req_interval(&mut cx, port, log);
-                }
-                Rest::Asymmetry(port, asymmetry) => {
-                    engine.set_port_delay_asymmetry(port, asymmetry);
-                }
+                Rest::Port(port, command) => engine.manage_port(&mut cx, port, command),
                 // Stamps have none here, but what was said is told.
                 Rest::Latencies { ingress, egress } => self.about.latencies = (egress, ingress),
             }

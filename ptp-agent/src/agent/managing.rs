@@ -27,6 +27,7 @@ use crate::{
         discipline::{Discipline, Sample},
         instance::Instance,
         link::Link,
+        node::PortCommand,
         prefix::Prefix,
     },
     publish::{
@@ -68,14 +69,8 @@ pub enum Rest {
         /// Between a transmit stamp and the wire.
         egress: Duration,
     },
-    /// Whether a port takes part.
-    Enable(PortIndex, bool),
-    /// `neighborPropDelayThresh`.
-    Threshold(PortIndex, Duration),
-    /// Interval of Pdelay_Req, log2 s.
-    PdelayInterval(PortIndex, i8),
-    /// `delayAsymmetry`.
-    Asymmetry(PortIndex, Duration),
+    /// A port or its link.
+    Port(PortIndex, PortCommand),
 }
 
 impl Managing {
@@ -113,28 +108,30 @@ impl Managing {
         }
     }
 
-    /// Does to `instance` and `io` what has been set, and returns what is for others, port by port.
+    /// Does to `instance` and `io` what has been set, and returns what is for ports.
     pub(super) fn carry_out(
         &mut self,
         now: Time<Mono>,
         io: &mut Io,
         instance: &mut Instance,
-    ) -> Vec<Rest> {
-        let mut rest = Vec::new();
+    ) -> Vec<(PortIndex, PortCommand)> {
+        let mut of_ports = Vec::new();
         for setting in self.desk.take_settings() {
-            rest.extend(carry_out(setting, now, instance, &mut self.about));
-        }
-        for each in &rest {
-            if let Rest::Latencies { ingress, egress } = *each {
-                let (ingress, egress) = (ingress.as_nanos(), egress.as_nanos());
-                if (ingress, egress)
-                    != (io.ingress_latency().as_nanos(), io.egress_latency().as_nanos())
-                {
-                    io.set_latencies(Latencies::of_all(ingress), Latencies::of_all(egress));
+            for each in carry_out(setting, now, instance, &mut self.about) {
+                match each {
+                    Rest::Port(port, command) => of_ports.push((port, command)),
+                    Rest::Latencies { ingress, egress } => {
+                        let (ingress, egress) = (ingress.as_nanos(), egress.as_nanos());
+                        if (ingress, egress)
+                            != (io.ingress_latency().as_nanos(), io.egress_latency().as_nanos())
+                        {
+                            io.set_latencies(Latencies::of_all(ingress), Latencies::of_all(egress));
+                        }
+                    }
                 }
             }
         }
-        rest
+        of_ports
     }
 
     /// A port's state or the parent has changed.
@@ -237,21 +234,22 @@ fn set_port(
     port: PortIndex,
     setting: PortSetting,
 ) -> Vec<Rest> {
+    let told = |command| vec![Rest::Port(port, command)];
     match setting {
-        PortSetting::Enabled(is_enabled) => return vec![Rest::Enable(port, is_enabled)],
+        PortSetting::Enabled(is_enabled) => return told(PortCommand::Enable(is_enabled)),
         PortSetting::LogAnnounceInterval(log) => instance.set_log_announce_interval(now, port, log),
         PortSetting::AnnounceReceiptTimeout(n) => instance.set_announce_receipt_timeout(port, n),
         PortSetting::LogSyncInterval(log) => instance.set_log_sync_interval(now, port, log),
-        PortSetting::LogMinPdelayReqInterval(log) => return vec![Rest::PdelayInterval(port, log)],
+        PortSetting::LogMinPdelayReqInterval(log) => return told(PortCommand::PdelayInterval(log)),
         PortSetting::NeighborThreshold(ns) => {
-            return vec![Rest::Threshold(port, Duration::from_nanos(ns.into()))];
+            return told(PortCommand::Threshold(Duration::from_nanos(ns.into())));
         }
         PortSetting::Corrections(corrections) => {
             let PortCorrections { egress_latency, ingress_latency, delay_asymmetry } = corrections;
             let (ingress, egress) = (ingress_latency.into(), egress_latency.into());
             return vec![
                 Rest::Latencies { ingress, egress },
-                Rest::Asymmetry(port, delay_asymmetry.into()),
+                Rest::Port(port, PortCommand::Asymmetry(delay_asymmetry.into())),
             ];
         }
         PortSetting::Power(power) => instance.set_power_profile(port, power_profile(&power)),

@@ -24,7 +24,7 @@ use super::{
     health::{self, Health},
     io::Io,
     local_times::LocalTimes,
-    managing::{Managing, Monitoring, Rest},
+    managing::{Managing, Monitoring},
     ntp::{self, NtpServing, over_ptp::OverPtp},
     seed,
     services::Services,
@@ -436,26 +436,8 @@ impl Around {
     fn manage(&mut self, server: &mut Server, now: Time<Mono>) {
         self.managing.look(now, &server.io, server.engine.instance_mut());
         let engine = server.engine.instance_mut();
-        for each in self.managing.carry_out(now, &mut server.io, engine) {
-            match each {
-                Rest::Enable(port, is_enabled) => {
-                    server
-                        .with(now, &self.served, |node, cx| node.enable_port(cx, port, is_enabled));
-                }
-                Rest::Threshold(port, threshold) => {
-                    server.engine.set_neighbor_threshold(port, threshold);
-                }
-                Rest::PdelayInterval(port, log) => {
-                    server.with(now, &self.served, |node, cx| {
-                        node.set_log_pdelay_req_interval(cx, port, log);
-                    });
-                }
-                Rest::Asymmetry(port, asymmetry) => {
-                    server.engine.set_port_delay_asymmetry(port, asymmetry);
-                }
-                // Done already.
-                Rest::Latencies { .. } => {}
-            }
+        for (port, command) in self.managing.carry_out(now, &mut server.io, engine) {
+            server.with(now, &self.served, |node, cx| node.manage_port(cx, port, command));
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a time receiver is told by management while it runs.
 
 use super::*;
+use crate::node::PortCommand;
 
 impl<C: Clock> Discipline<C> {
     /// The instance that the clock follows, to be told something. Whom it follows is no such thing.
@@ -8,30 +9,17 @@ impl<C: Clock> Discipline<C> {
         self.node.instance_mut()
     }
 
-    /// As for [`Node::enable_port`].
-    pub fn enable_port(&mut self, cx: &mut Context<'_, Event>, on: PortIndex, is_enabled: bool) {
-        self.give(cx, |node, cx| node.enable_port(cx, on, is_enabled));
-    }
-
-    /// As for [`Node::set_neighbor_threshold`].
-    pub fn set_neighbor_threshold(&mut self, on: PortIndex, threshold: Duration) {
-        self.node.set_neighbor_threshold(on, threshold);
-    }
-
-    /// As for [`Node::set_log_pdelay_req_interval`].
-    pub fn set_log_pdelay_req_interval(
+    /// As for [`Node::manage_port`].
+    pub fn manage_port(
         &mut self,
         cx: &mut Context<'_, Event>,
         on: PortIndex,
-        log: i8,
+        command: PortCommand,
     ) {
-        self.give(cx, |node, cx| node.set_log_pdelay_req_interval(cx, on, log));
-    }
-
-    /// As for [`Instance::set_port_delay_asymmetry`].
-    pub fn set_port_delay_asymmetry(&mut self, on: PortIndex, asymmetry: Duration) {
-        self.node.instance_mut().set_port_delay_asymmetry(on, asymmetry);
-        // Which moves the clock.
-        self.forget_usual();
+        self.give(cx, |node, cx| node.manage_port(cx, on, command));
+        if let PortCommand::Asymmetry(_) = command {
+            // Which moves the clock.
+            self.forget_usual();
+        }
     }
 }

@@ -22,8 +22,6 @@ use crate::{
     seam::{Change, Command, Commands, NoEvent, Transmit},
 };
 
-/// Sync intervals without a Sync after which its sender is not followed any more, where the configuration says none.
-const SYNC_RECEIPT_TIMEOUT: u8 = 3;
 /// Whoever does not do as he is asked is asked again after so long.
 const AGAIN: Duration = Duration::from_secs(8);
 /// `priority1` of a grandmaster that says none.
@@ -83,13 +81,8 @@ impl Instance {
             let config = &self.ports[index].config;
             let asked = config.when_locked.map_or(i8::MIN, |asked| asked.log_sync_interval);
             let said = limits::sync_interval(header.log_message_interval).unwrap_or(0);
-            let patience = match config.sync_receipt_timeout {
-                0 => SYNC_RECEIPT_TIMEOUT,
-                some => some,
-            };
             // The interval that was asked for may begin at any time.
-            let interval = Duration::from_log_interval(said.max(asked));
-            let at = cx.now + interval * i32::from(patience);
+            let at = cx.now + config.sync_patience(said.max(asked));
             self.timers.set((index as u16, PortTimer::SyncReceipt), at);
         }
     }

@@ -11,8 +11,6 @@ use ptp_common::{
 use super::{Cx, Instance};
 use crate::{contention::RelayTime, port::Role};
 
-/// Intervals without a Sync after which nothing is passed on, where the configuration says none: `syncReceiptTimeout`.
-const SYNC_RECEIPT_TIMEOUT: u8 = 3;
 /// What no clock gains or loses in a second: it has been set.
 const SET: f64 = 1e-3;
 
@@ -126,10 +124,6 @@ impl Instance {
             said.information.rate_ratio() * port.link.neighbor_rate_ratio.unwrap_or(1.0);
         let delay = port.link.delay.unwrap_or(Duration::ZERO);
         let log_interval = log_interval.unwrap_or(self.served.log_sync_interval);
-        let patience = match port.config.sync_receipt_timeout {
-            0 => SYNC_RECEIPT_TIMEOUT,
-            some => some,
-        };
         let interval = Duration::from_log_interval(log_interval);
         let last = self.passed();
         let passed = Passed {
@@ -140,7 +134,7 @@ impl Instance {
             rate_ratio,
             information: said.information,
             log_interval,
-            until: arrived + interval * i32::from(patience),
+            until: arrived + port.config.sync_patience(log_interval),
         };
         self.relay.passed = Some(passed);
         match self.relay_time() {

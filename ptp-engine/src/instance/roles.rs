@@ -148,9 +148,8 @@ impl Instance {
         }
         if self.parent_on(index) == Some(source) {
             let interval = limits::sync_interval(header.log_message_interval).unwrap_or(0);
-            let patience =
-                Duration::from_log_interval(interval) * i32::from(config.sync_receipt_timeout);
-            self.timers.set((index as u16, PortTimer::SyncReceipt), cx.now + patience);
+            let at = cx.now + config.sync_patience(interval);
+            self.timers.set((index as u16, PortTimer::SyncReceipt), at);
         } else if self.ports[index].foreign.set_silent(source, false) {
             self.decide(cx, StateReason::BestTransmitter);
         }

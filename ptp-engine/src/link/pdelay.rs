@@ -152,13 +152,14 @@ impl Anchors {
             (origin - *first).as_nanos_f64() / (arrived - *since).as_nanos_f64()
         });
         // A ratio that no oscillator has: the peer's clock was set in between.
-        if ratio.is_some_and(|ratio| !(0.9..1.1).contains(&ratio)) {
+        let possible = ratio.filter(|ratio| (0.9..1.1).contains(ratio));
+        if ratio.is_some() && possible.is_none() {
             self.0.clear();
         }
         if self.0.back().is_none_or(|(_, last)| arrived - *last >= Self::APART) {
             self.0.push_back((origin, arrived));
         }
-        ratio.filter(|ratio| (0.9..1.1).contains(ratio))
+        possible
     }
 }
 

@@ -4,9 +4,34 @@ use super::Node;
 use crate::{PortIndex, instance::Cx, outcome::StateReason, seam::LinkState};
 use ptp_common::time::Duration;
 
+/// What management has for a port or its link.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PortCommand {
+    /// Whether it takes part.
+    Enable(bool),
+    /// `neighborPropDelayThresh`.
+    Threshold(Duration),
+    /// Interval of Pdelay_Req, log2 s.
+    PdelayInterval(i8),
+    /// `delayAsymmetry`.
+    Asymmetry(Duration),
+}
+
 impl Node {
+    /// Does what management has for a port.
+    pub fn manage_port(&mut self, cx: &mut Cx<'_>, on: PortIndex, command: PortCommand) {
+        match command {
+            PortCommand::Enable(is_enabled) => self.enable_port(cx, on, is_enabled),
+            PortCommand::Threshold(threshold) => self.set_neighbor_threshold(on, threshold),
+            PortCommand::PdelayInterval(log) => self.set_log_pdelay_req_interval(cx, on, log),
+            PortCommand::Asymmetry(asymmetry) => {
+                self.instance_mut().set_port_delay_asymmetry(on, asymmetry);
+            }
+        }
+    }
+
     /// Whether a port takes part at all, whatever its link does: DISABLED where not.
-    pub fn enable_port(&mut self, cx: &mut Cx<'_>, on: PortIndex, is_enabled: bool) {
+    pub(crate) fn enable_port(&mut self, cx: &mut Cx<'_>, on: PortIndex, is_enabled: bool) {
         let Some(link) = self.links.get_mut(usize::from(on.0)) else { return };
         link.is_enabled = is_enabled;
         let state = link.usable();
@@ -19,14 +44,14 @@ impl Node {
     }
 
     /// As for [`crate::config::AsCapable::neighbor_prop_delay_threshold`]; it is kept where nobody asks for it.
-    pub fn set_neighbor_threshold(&mut self, on: PortIndex, threshold: Duration) {
+    fn set_neighbor_threshold(&mut self, on: PortIndex, threshold: Duration) {
         if let Some(link) = self.links.get_mut(usize::from(on.0)) {
             link.set_threshold(threshold);
         }
     }
 
     /// The interval of Pdelay_Req on a link from now on, log2 s.
-    pub fn set_log_pdelay_req_interval(&mut self, cx: &Cx<'_>, on: PortIndex, log: i8) {
+    fn set_log_pdelay_req_interval(&mut self, cx: &Cx<'_>, on: PortIndex, log: i8) {
         if let Some(link) = self.links.get_mut(usize::from(on.0)) {
             link.set_interval(cx.now, Some(log));
         }
