@@ -1,15 +1,13 @@
 //! The data sets that management requests are answered with, out of what the engine knows.
 
-use std::net::IpAddr;
-
 use ptp_common::{
     data_set::{CurrentDataSet, DefaultDataSet, ParentDataSet, PortDataSet},
     time::{Duration, Mono, Time},
     wire::{
         ClockAccuracy, ClockQuality, MessageType, PortIdentity, TimeInterval,
         management::{
-            CmldsInfo, ExternalGrandmaster, GrandmasterSettings, NetworkProtocol, PortAddress,
-            PortCorrections, PortDataSetNp, PortServiceStats, PortStats, TimeStatus, UnicastMaster,
+            CmldsInfo, ExternalGrandmaster, GrandmasterSettings, PortCorrections, PortDataSetNp,
+            PortServiceStats, PortStats, TimeStatus, UnicastMaster,
         },
     },
 };
@@ -18,7 +16,6 @@ use crate::{
     clock::Clock,
     engine::{
         DelayMechanism, PortIndex, PortState,
-        address::Address,
         contention::PathTrace,
         counters::{Counters, Drop},
         discipline::{Discipline, Sample},
@@ -233,12 +230,7 @@ fn port_sets(
             }),
             as_capable: is_capable.into(),
         },
-        link: CmldsInfo {
-            mean_link_delay: data.mean_link_delay,
-            scaled_neighbor_rate_ratio: ratio
-                .map_or(0, |ratio| ((ratio - 1.0) * 2_f64.powi(41)) as i32),
-            as_capable: is_capable.into(),
-        },
+        link: cmlds_info(data.mean_link_delay, ratio, is_capable),
         corrections: PortCorrections {
             egress_latency: egress_latency.into(),
             ingress_latency: ingress_latency.into(),
@@ -251,29 +243,27 @@ fn port_sets(
     }
 }
 
+/// CMLDS_INFO_NP of a link.
+pub(super) fn cmlds_info(
+    mean_link_delay: TimeInterval,
+    neighbor_rate_ratio: Option<f64>,
+    is_capable: bool,
+) -> CmldsInfo {
+    CmldsInfo {
+        mean_link_delay,
+        scaled_neighbor_rate_ratio: neighbor_rate_ratio
+            .map_or(0, |ratio| ((ratio - 1.0) * 2_f64.powi(41)) as i32),
+        as_capable: is_capable.into(),
+    }
+}
+
 /// Whom a port asks by unicast, as they are on the wire.
 fn unicast_masters(instance: &Instance, port: PortIndex, now: Time<Mono>) -> Vec<u8> {
     let mut table = Vec::new();
     let parent = instance.parent().map(|parent| parent.set.parent_port_identity);
     for partner in instance.partners(port, now).into_iter().take(MAX_PARTNERS) {
         let Some(address) = partner.address else { continue };
-        let octets;
-        let (protocol, address) = match address {
-            Address::Mac(mac) => {
-                octets = mac.to_vec();
-                (NetworkProtocol::IEEE_802_3, &octets)
-            }
-            Address::Socket(socket) => match socket.ip().to_canonical() {
-                IpAddr::V4(address) => {
-                    octets = address.octets().to_vec();
-                    (NetworkProtocol::UDP_IPV4, &octets)
-                }
-                IpAddr::V6(address) => {
-                    octets = address.octets().to_vec();
-                    (NetworkProtocol::UDP_IPV6, &octets)
-                }
-            },
-        };
+        let mut octets = [0; 16];
         let said = partner.identity.and_then(|identity| instance.announced_by(port, identity));
         let is_followed = partner.identity.is_some() && partner.identity == parent;
         let [announce, sync, delay] = partner.grants.map(|grant| grant.is_some());
@@ -295,7 +285,7 @@ fn unicast_masters(instance: &Instance, port: PortIndex, now: Time<Mono>) -> Vec
             },
             priority1: said.map_or(0, |it| it.grandmaster_priority1),
             priority2: said.map_or(0, |it| it.grandmaster_priority2),
-            address: PortAddress { protocol, address },
+            address: address.port_address(&mut octets),
         };
         let mut room = [0; 64];
         if let Some(length) = entry.emit(&mut room) {

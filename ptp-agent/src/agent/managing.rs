@@ -7,9 +7,7 @@ use ptp_common::{
     time::{Duration, Mono, Time},
     wire::{
         PortIdentity,
-        management::{
-            CmldsInfo, ManagementData, ManagementEvent, NetworkProtocol, PortCorrections,
-        },
+        management::{ManagementData, ManagementEvent, NetworkProtocol, PortCorrections},
     },
 };
 
@@ -171,13 +169,11 @@ impl Managing {
     /// A link has been measured.
     pub(super) fn link_measured(&self, port: PortIndex, link: Option<&Link>) {
         let Some(link) = link.filter(|_| self.desk.wants(ManagementEvent::Cmlds)) else { return };
-        let ratio = link.neighbor_rate_ratio();
-        let data = ManagementData::Cmlds(CmldsInfo {
-            mean_link_delay: link.mean_link_delay().unwrap_or(Duration::ZERO).into(),
-            scaled_neighbor_rate_ratio: ratio
-                .map_or(0, |ratio| ((ratio - 1.0) * 2_f64.powi(41)) as i32),
-            as_capable: link.is_capable().unwrap_or(true).into(),
-        });
+        let data = ManagementData::Cmlds(data_sets::cmlds_info(
+            link.mean_link_delay().unwrap_or(Duration::ZERO).into(),
+            link.neighbor_rate_ratio(),
+            link.is_capable().unwrap_or(true),
+        ));
         let (event, port_number) = (ManagementEvent::Cmlds, port.number());
         self.desk.happen(Happening { event, port_number, data });
     }

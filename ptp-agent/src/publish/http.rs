@@ -25,7 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 
 use super::{
-    management::{DataSets, Desk, Setting},
+    management::Desk,
     metrics::Metrics,
     service::{ServiceThread, serve_clients},
     snapshot::{NtpServed, Snapshot},
@@ -94,7 +94,7 @@ impl Publication {
             self.metrics.set_management(figures);
         }
         if let Some(sets) = snapshot.data_sets.take() {
-            self.set_data_sets(sets);
+            self.management.set_data_sets(sets);
         }
         self.set_status(&snapshot)
     }
@@ -147,26 +147,6 @@ impl Publication {
     /// How NTP is served; `None` where it is not.
     pub fn ntp_served(&self) -> Option<NtpServed> {
         self.lock().ntp_served.clone()
-    }
-
-    /// Sets what management requests are answered with.
-    pub fn set_data_sets(&self, sets: DataSets) {
-        self.management.set_data_sets(sets);
-    }
-
-    /// What management requests are answered with, once there is anything.
-    pub fn data_sets(&self) -> Option<Arc<DataSets>> {
-        self.management.data_sets()
-    }
-
-    /// Keeps a setting for [`Self::take_settings`]; GET shows it at once. False where too many wait.
-    pub fn add_setting(&self, setting: Setting) -> bool {
-        self.management.add_setting(setting)
-    }
-
-    /// What has been set since the last call.
-    pub fn take_settings(&self) -> impl Iterator<Item = Setting> + use<> {
-        self.management.take_settings()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {

@@ -170,7 +170,8 @@ impl Instance {
         let own = monitored.and_then(|monitored| monitored.own.get(index).copied().flatten());
         let mut octets = [0; 16];
         let address = of_parent.map(|(_, address)| address).or(own);
-        let parent_address = port_address(address, &mut octets);
+        let unknown = PortAddress { protocol: NetworkProtocol::UDS, address: &[] };
+        let parent_address = address.map_or(unknown, |it| it.port_address(&mut octets));
         let measured = monitored.and_then(|monitored| monitored.measured);
         let measured = measured.filter(|_| self.parent.is_some());
         let (offset, delay) =
@@ -190,26 +191,4 @@ impl Instance {
         };
         response.value(value)
     }
-}
-
-fn port_address(address: Option<Address>, octets: &mut [u8; 16]) -> PortAddress<'_> {
-    use core::net::IpAddr;
-    let (protocol, length) = match address {
-        None => (NetworkProtocol::UDS, 0),
-        Some(Address::Mac(mac)) => {
-            octets[..6].copy_from_slice(&mac);
-            (NetworkProtocol::IEEE_802_3, 6)
-        }
-        Some(Address::Socket(socket)) => match socket.ip().to_canonical() {
-            IpAddr::V4(address) => {
-                octets[..4].copy_from_slice(&address.octets());
-                (NetworkProtocol::UDP_IPV4, 4)
-            }
-            IpAddr::V6(address) => {
-                *octets = address.octets();
-                (NetworkProtocol::UDP_IPV6, 16)
-            }
-        },
-    };
-    PortAddress { protocol, address: &octets[..length] }
 }

@@ -407,7 +407,7 @@ mod tests {
     fn management_requests_are_answered_and_rubbish_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let (_sockets, publication, _, management) = started(directory.path());
-        publication.set_data_sets(data_sets());
+        publication.management.set_data_sets(data_sets());
         let client = UnixDatagram::bind(directory.path().join("client")).unwrap();
         client.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
         client.send_to(b"rubbish", &management).unwrap();
@@ -427,7 +427,7 @@ mod tests {
     fn client_whose_buffer_is_full_loses_answers_and_nobody_else_does() {
         let directory = tempfile::tempdir().unwrap();
         let (_sockets, publication, _, management) = started(directory.path());
-        publication.set_data_sets(data_sets());
+        publication.management.set_data_sets(data_sets());
         let mut request = vec![0x0d, 0x02, 0, 54];
         request.resize(34, 0);
         request.extend([0xff; 10]);
