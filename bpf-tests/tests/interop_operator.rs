@@ -347,6 +347,11 @@ fn pmc_shows_the_agents_numbers() {
     assert!(refused.contains("MANAGEMENT_ERROR_STATUS"), "{refused}");
     let settings = ask("GET GRANDMASTER_SETTINGS_NP");
     assert_eq!(number(&settings, "clockClass"), 255.0, "of a client: {settings}");
+    let refused = ask(
+        "SET GRANDMASTER_SETTINGS_NP clockClass 6 clockAccuracy 0x21 offsetScaledLogVariance 0x4e5d currentUtcOffset 37 \
+         leap61 0 leap59 0 currentUtcOffsetValid 1 ptpTimescale 1 timeTraceable 1 frequencyTraceable 0 timeSource 0x20",
+    );
+    assert!(refused.contains("MANAGEMENT_ERROR_STATUS"), "{refused}");
 }
 
 #[test]

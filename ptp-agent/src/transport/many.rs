@@ -1,6 +1,6 @@
 //! Messages to many addresses, as many of them by one system call as the kernel takes.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use socket2::SockAddr;
 
@@ -32,13 +32,19 @@ impl Transport {
         Way { socket, port, kind: self.kind, ifindex: self.ifindex }.send_many(messages, failed);
     }
 
-    /// The way of a channel's messages, for another thread.
+    /// The way of a channel's messages, for other threads.
     ///
     /// # Errors
-    /// If there are no descriptors left.
-    pub(super) fn own_way(&self, channel: Channel) -> io::Result<Way<Socket>> {
+    /// If there are no descriptors left when it is first asked for.
+    pub(super) fn shared_way(&self, channel: Channel) -> io::Result<Arc<Way<Socket>>> {
+        let known = &self.shared[channel as usize];
+        if let Some(way) = known.get() {
+            return Ok(Arc::clone(way));
+        }
         let (socket, port) = self.way(channel);
-        Ok(Way { socket: socket.try_clone()?, port, kind: self.kind, ifindex: self.ifindex })
+        let socket = socket.try_clone()?;
+        let way = Arc::new(Way { socket, port, kind: self.kind, ifindex: self.ifindex });
+        Ok(Arc::clone(known.get_or_init(|| way)))
     }
 }
 

@@ -30,6 +30,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::AsRawFd,
     str::FromStr,
+    sync::{Arc, OnceLock},
 };
 
 use nix::sys::socket::{
@@ -47,6 +48,7 @@ use crate::{
     engine::{Group, address::Address},
     sys::{self, clock, packet},
 };
+use many::Way;
 use scope::{Scope, Scopes};
 use udp::udp_socket;
 
@@ -184,6 +186,8 @@ pub struct Transport {
     general: Option<AsyncFd<Socket>>,
     /// Of IPv6 groups.
     scopes: Scopes,
+    /// The ways of both channels, for other threads, once they are asked for.
+    shared: [OnceLock<Arc<Way<Socket>>>; 2],
 }
 
 /// One received message.
@@ -331,6 +335,7 @@ impl Transport {
             event: register(event)?,
             general: general.map(register).transpose()?,
             scopes: Scopes::new(marking.scope()),
+            shared: Default::default(),
         })
     }
 

@@ -5,7 +5,10 @@
 use std::{
     io,
     ops::Range,
-    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -27,7 +30,7 @@ pub struct Batch<T> {
 
 #[derive(Debug)]
 struct Part<T> {
-    way: Way<Socket>,
+    way: Arc<Way<Socket>>,
     messages: Vec<(Address, Range<usize>, T)>,
 }
 
@@ -50,14 +53,14 @@ impl<T: Copy> Batch<T> {
     ) -> io::Result<()> {
         let mut messages = messages.into_iter().peekable();
         if messages.peek().is_some() {
-            self.append(transport.own_way(channel)?, messages);
+            self.append(transport.shared_way(channel)?, messages);
         }
         Ok(())
     }
 
     fn append<'a>(
         &mut self,
-        way: Way<Socket>,
+        way: Arc<Way<Socket>>,
         messages: impl Iterator<Item = (Address, &'a [u8], T)>,
     ) {
         let messages = messages.map(|(to, message, name)| {
@@ -173,11 +176,12 @@ mod tests {
             Shards { threads, failures }
         });
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let way = Arc::new(Way::over_udp4(sender.into(), port));
         let long = vec![0; 70_000];
         for batch_number in 0_u8..20 {
             for shard in 0..2 {
                 let mut batch = Batch::default();
-                let way = Way::over_udp4(sender.try_clone().unwrap().into(), port);
+                let way = Arc::clone(&way);
                 let texts: Vec<[u8; 2]> = (0..10).map(|n| [batch_number, n]).collect();
                 let mut all: Vec<(Address, &[u8], u8)> =
                     texts.iter().map(|text| (host(shard + 1, 0), text.as_slice(), 0)).collect();

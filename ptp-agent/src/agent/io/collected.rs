@@ -2,6 +2,7 @@
 //! are collected until the engine has said all that it has to say, and go out by one system call; where there were many,
 //! by one for each processor. Few event messages are sent one by one, each on a path that was prepared for it.
 
+use super::lane::Place;
 use super::*;
 use crate::transport::Batch;
 
@@ -15,7 +16,7 @@ const CROWDED: usize = 32;
 const IN_A_ROW: u32 = 32;
 
 /// A message that a thread was given to send: of which port, and where it waits for its stamp.
-pub(super) type Handed = (PortIndex, Option<(usize, u64)>);
+pub(super) type Handed = (PortIndex, Option<Place>);
 
 /// A message to one address alone.
 #[derive(Debug)]
@@ -156,10 +157,9 @@ impl Io {
             of_shards[port.lanes.of(to)][0].push((to, message, (on, None)));
         }
         for (to, token, message) in events.into_iter().filter(|_| !is_few) {
-            let (Some(token), at) = (token, port.lanes.of(to)) else { continue };
-            let lane = port.lanes.get(at);
-            match lane.and_then(|lane| lane.put(until, to, token, message, manner)) {
-                Some(name) => of_shards[at][1].push((to, message, (on, Some((at, name))))),
+            let Some(token) = token else { continue };
+            match port.lanes.put(until, to, token, message, manner) {
+                Some(place) => of_shards[place.0][1].push((to, message, (on, Some(place)))),
                 None => {
                     port.counts.overrun += 1;
                     self.ready.push_back(Delivery::TxStamp { token, stamp: None });
@@ -226,10 +226,9 @@ impl Io {
         let mut places = Vec::with_capacity(all.len());
         let mut messages = Vec::with_capacity(all.len());
         for (to, token, message) in all {
-            let at = port.lanes.of(to);
-            match port.lanes.get(at).and_then(|it| it.put(until, to, token, message, manner)) {
-                Some(name) => {
-                    places.push((at, name));
+            match port.lanes.put(until, to, token, message, manner) {
+                Some(place) => {
+                    places.push(place);
                     messages.push((to, message));
                 }
                 None => {

@@ -49,7 +49,7 @@ impl Lane {
     }
 
     /// One more, if there is room. Its name.
-    pub(super) fn put(
+    fn put(
         &mut self,
         until: Time<Mono>,
         to: Address,
@@ -142,6 +142,9 @@ impl Lane {
     }
 }
 
+/// Where an event message waits: in which lane, and its name there.
+pub(super) type Place = (usize, u64);
+
 /// A lane for each thread that sends: the order is that of a thread.
 #[derive(Debug)]
 pub(super) struct Lanes {
@@ -171,13 +174,22 @@ impl Lanes {
         self.key.hash_one(unicast::host(to)) as usize % self.lanes.len()
     }
 
-    pub(super) fn get(&mut self, lane: usize) -> Option<&mut Lane> {
-        self.lanes.get_mut(lane)
+    /// One more, if there is room. Where it waits.
+    pub(super) fn put(
+        &mut self,
+        until: Time<Mono>,
+        to: Address,
+        token: SentToken,
+        message: &[u8],
+        manner: Manner,
+    ) -> Option<Place> {
+        let lane = self.of(to);
+        Some((lane, self.lanes[lane].put(until, to, token, message, manner)?))
     }
 
     /// What waits there could not be sent: its token.
-    pub(super) fn fail(&mut self, (lane, name): (usize, u64)) -> Option<SentToken> {
-        self.get(lane)?.fail(name)
+    pub(super) fn fail(&mut self, (lane, name): Place) -> Option<SentToken> {
+        self.lanes.get_mut(lane)?.fail(name)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
@@ -300,10 +312,8 @@ mod tests {
     fn each_thread_has_an_order_of_its_own_and_what_was_sent_before_there_were_more_is_found() {
         let mut lanes = Lanes::default();
         let put = |lanes: &mut Lanes, last: u8| {
-            let lane = lanes.of(host(last));
             let token = SentToken(u64::from(last));
-            let lane = lanes.get(lane).unwrap();
-            lane.put(at(100), host(last), token, &[7; 44], Manner::Plain).unwrap();
+            lanes.put(at(100), host(last), token, &[7; 44], Manner::Plain).unwrap();
         };
         (1..=20).for_each(|last| put(&mut lanes, last));
         lanes.widen(3);
