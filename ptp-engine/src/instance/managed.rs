@@ -51,11 +51,6 @@ impl Instance {
         self.set_quality(quality);
     }
 
-    /// Whether that has been told.
-    pub const fn is_grandmaster_told(&self) -> bool {
-        self.managed.time_properties.is_some()
-    }
-
     /// Whether Announce says `synchronizationUncertain` though the clock does not know of it.
     pub const fn set_uncertain(&mut self, is_uncertain: bool) {
         self.managed.is_uncertain = is_uncertain;

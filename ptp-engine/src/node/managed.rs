@@ -38,11 +38,6 @@ impl Node {
         self.link_usable(cx, on, state, [StateReason::Disabled, StateReason::Enabled]);
     }
 
-    /// Whether it does.
-    pub fn is_enabled(&self, on: PortIndex) -> bool {
-        self.link(on).is_some_and(|link| link.is_enabled)
-    }
-
     /// As for [`crate::config::AsCapable::neighbor_prop_delay_threshold`]; it is kept where nobody asks for it.
     fn set_neighbor_threshold(&mut self, on: PortIndex, threshold: Duration) {
         if let Some(link) = self.links.get_mut(usize::from(on.0)) {

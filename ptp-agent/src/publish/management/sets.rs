@@ -3,7 +3,7 @@
 use ptp_common::{
     data_set::{CurrentDataSet, DefaultDataSet, ParentDataSet, PortDataSet, TimeProperties},
     wire::{
-        AlternateTimeOffset, ClockIdentity, ClockQuality, DisplayName, PortIdentity,
+        AlternateTimeOffset, ClockIdentity, DisplayName, PortIdentity,
         management::{
             CmldsInfo, ExternalGrandmaster, GrandmasterSettings, NetworkProtocol, PortCorrections,
             PortDataSetNp, PortServiceStats, PortStats, PowerProfileSettings, TimeStatus,
@@ -245,13 +245,5 @@ impl DataSets {
                 }
             }
         }
-    }
-
-    /// The settings of a grandmaster that say what these data sets say.
-    pub const fn grandmaster_of(
-        clock_quality: ClockQuality,
-        time_properties: TimeProperties,
-    ) -> GrandmasterSettings {
-        GrandmasterSettings { clock_quality, time_properties }
     }
 }
