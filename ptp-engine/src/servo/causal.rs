@@ -9,7 +9,10 @@
 use crate::prelude::*;
 use alloc::collections::VecDeque;
 
-use ptp_common::time::{Duration, Free, Time};
+use ptp_common::{
+    time::{Duration, Free, Time},
+    wire::Deviation,
+};
 
 use super::{
     DelayInput, Options, PeerDelayInput, SyncInput,
@@ -32,6 +35,10 @@ const CORRECTION_ERROR: f64 = 100e-6;
 /// 8 ns. Transparent clocks that correct a little too much made each way look shorter than it can be: both bounds
 /// contradicted each other, and the estimate was held to the one that had been there first.
 const CORRECTION_GRAIN_NS: f64 = 16.0;
+/// Sync of which one at least has not been held up: before, the fastest of them may have taken longer than a packet both ways,
+const FEW: u64 = 4;
+/// by no more than this, nanoseconds.
+const HELD_UP_NS: f64 = 1e6;
 /// Link delays of which the largest counts.
 const PEER_DELAYS: usize = 16;
 /// Values are kept as floating point from an origin: farther away they are counted anew.
@@ -189,6 +196,8 @@ pub(crate) struct Causal {
     contradictions: u64,
     /// Of Sync and of Delay_Resp.
     corrections: [Corrections; 2],
+    /// Whether the time transmitter tells how far it is from the grandmaster.
+    is_told: bool,
 }
 
 impl Causal {
@@ -205,6 +214,7 @@ impl Causal {
             next_peer: 0,
             contradictions: 0,
             corrections: Default::default(),
+            is_told: false,
         }
     }
 
@@ -236,18 +246,36 @@ impl Causal {
 
     /// A Sync.
     pub(crate) fn sync(&mut self, input: &SyncInput, pace: Pace) {
+        self.heed(input.t2.told_within);
         let [unusual, _] = &mut self.corrections;
+        let told = input.t2.told_within.unwrap_or_default();
         let slack = input.t2.doubt.as_nanos_f64()
+            + f64::from(told.ahead_ns)
             + doubt_of(input.correction)
             + unusual.unusual_ns(input.t2.mono, input.correction);
         let ns = self.count(input.t2.mono.since_epoch() - input.t1.since_epoch());
         let sample = Sample::new(input.t2.mono, ns - self.least_delay_ns[0] + slack);
         let other = self.lower(sample.at, pace);
-        if !self.peer_delays.is_empty() {
-            self.note_fastest(Sample { ns: sample.ns - slack, ..sample }, other, sample.ns, pace);
+        // A Sync may come before the first link delay does.
+        if !self.peer_delays.is_empty() || self.backward.samples.is_empty() {
+            // What was told may be behind, so that this one was faster than it seems.
+            let ns = sample.ns - slack - f64::from(told.behind_ns);
+            self.note_fastest(Sample { ns, ..sample }, other, sample.ns, pace);
         }
         Self::take(&mut self.forward, sample, other, pace, &mut self.contradictions);
         self.settle(sample.at, pace);
+    }
+
+    /// The time transmitter tells how far it is from the grandmaster: what it said before was bounded against itself alone, and
+    /// does not bound the other.
+    fn heed(&mut self, told: Option<Deviation>) {
+        if told.is_some() && !self.is_told {
+            for side in [&mut self.forward, &mut self.backward, &mut self.fastest] {
+                *side = Side::new(side.sign);
+            }
+            self.width_ns = None;
+        }
+        self.is_told = told.is_some();
     }
 
     /// The same Sync, which says `upper` with all that may be wrong with it, as it came.
@@ -263,7 +291,9 @@ impl Causal {
     /// An answered Delay_Req.
     pub(crate) fn delay(&mut self, input: &DelayInput, pace: Pace) {
         let [_, unusual] = &mut self.corrections;
+        let told = input.t3.told_within.unwrap_or_default();
         let slack = input.t3.doubt.as_nanos_f64()
+            + f64::from(told.behind_ns)
             + doubt_of(input.correction)
             + unusual.unusual_ns(input.t3.mono, input.correction);
         self.peer_delays.clear();
@@ -392,7 +422,8 @@ impl Causal {
                 // What may be wrong with a Sync makes the upper bound wider, and must not lift the lower one by it.
                 let upper = self.forward.bound(now, pace)?;
                 let fastest = self.fastest.bound(now, pace).map_or(upper, |it| it.min(upper));
-                Some(2.0 * delay.max(0.0) - fastest)
+                let held_up = if self.fastest.pushed < FEW { HELD_UP_NS } else { 0.0 };
+                Some(2.0 * delay.max(0.0) + held_up - fastest)
             }
         }
     }
