@@ -330,10 +330,13 @@ impl AdaptiveServo {
                     + apart.fold(0.0, f64::max)
                     + self.moved.rate_error_ppb()
                     + self.clipped_ppb;
+                if self.confirmed().is_some() {
+                    return Pace { rate_ppb, error_ppb, least_error_ppb };
+                }
                 // Of a grandmaster that was left, which says nothing of how fast the next one runs.
-                let is_of_another = self.confirmed().is_none();
-                let error_ppb =
-                    if is_of_another { error_ppb.max(UNKNOWN_RATE_PPB) } else { error_ppb };
+                let lo = (rate_ppb - error_ppb).min(-UNKNOWN_RATE_PPB);
+                let hi = (rate_ppb + error_ppb).max(UNKNOWN_RATE_PPB);
+                let (rate_ppb, error_ppb) = (lo.midpoint(hi), 0.5 * (hi - lo));
                 Pace { rate_ppb, error_ppb, least_error_ppb }
             }
             None => {

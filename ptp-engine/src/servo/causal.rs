@@ -39,6 +39,10 @@ const CORRECTION_GRAIN_NS: f64 = 16.0;
 const FEW: u64 = 4;
 /// by no more than this, nanoseconds.
 const HELD_UP_NS: f64 = 1e6;
+/// Until so many Sync, and so many link delays, the fastest may be slower than the slowest exchange, by as much as Sync differ: of 16
+/// and 8 that is so once in 700,000 times, if they are of one distribution and the other way is nothing.
+const ENOUGH: u64 = 16;
+const ENOUGH_DELAYS: usize = 8;
 /// Link delays of which the largest counts.
 const PEER_DELAYS: usize = 16;
 /// Values are kept as floating point from an origin: farther away they are counted anew.
@@ -83,7 +87,7 @@ impl Side {
         self.pushed += 1;
     }
 
-    fn push(&mut self, sample: Sample, pace: Pace) {
+    fn forget_past(&mut self, sample: &Sample) {
         let is_past = |old: &Sample| {
             let after = self.pushed - old.number;
             after >= WINDOW || after >= FEWEST && sample.at - old.at > OLDEST
@@ -91,6 +95,10 @@ impl Side {
         while self.samples.front().is_some_and(is_past) {
             self.samples.pop_front();
         }
+    }
+
+    fn push(&mut self, sample: Sample, pace: Pace) {
+        self.forget_past(&sample);
         // A sample grows wider with its age by no less than this, whatever will be believed of the rate. What
         // is then wider than the new one will never be the tightest again; and who leaves out a bound, makes
         // no other one false.
@@ -100,6 +108,28 @@ impl Side {
             self.samples.pop_back();
         }
         self.append(sample);
+    }
+
+    /// As [`Self::push`], where the least is looked for and not the tightest.
+    fn push_least(&mut self, sample: Sample, pace: Pace) {
+        self.forget_past(&sample);
+        let fall = pace.rate_ppb - pace.error_ppb;
+        let is_superfluous = |old: &Sample| old.ns + fall * (sample.at_s - old.at_s) >= sample.ns;
+        while self.samples.back().is_some_and(is_superfluous) {
+            self.samples.pop_back();
+        }
+        self.append(sample);
+    }
+
+    /// The least that any of the latest says of `now`: what is not known of the rate makes an old one say less, and not more.
+    fn least(&self, now: Time<Free>, pace: Pace) -> Option<f64> {
+        let now_s = now.since_epoch().as_secs_f64();
+        let latest = self.samples.iter().filter(|it| self.pushed - it.number <= ENOUGH);
+        let each = latest.map(|sample| {
+            let age_s = now_s - sample.at_s;
+            sample.ns + pace.rate_ppb * age_s - pace.error_ppb * age_s.abs()
+        });
+        each.reduce(f64::min)
     }
 
     fn append_contradicting(&mut self) {
@@ -187,6 +217,8 @@ pub(crate) struct Causal {
     backward: Side,
     /// Sync as they came, without what may be wrong with them: which of them was fast.
     fastest: Side,
+    /// By how much one of the first Sync differed from the one before at the most.
+    uneven_ns: f64,
     /// Upper minus lower bound when time stepped last ...
     width_ns: Option<f64>,
     /// ... and when nothing was in doubt last.
@@ -208,6 +240,7 @@ impl Causal {
             forward: Side::new(1.0),
             backward: Side::new(-1.0),
             fastest: Side::new(1.0),
+            uneven_ns: 0.0,
             width_ns: None,
             usual_width_ns: 0.0,
             peer_delays: Vec::new(),
@@ -280,11 +313,17 @@ impl Causal {
 
     /// The same Sync, which says `upper` with all that may be wrong with it, as it came.
     fn note_fastest(&mut self, sample: Sample, other: Option<f64>, upper: f64, pace: Pace) {
+        if self.fastest.pushed < ENOUGH
+            && let Some(last) = self.fastest.samples.back()
+        {
+            let expected = last.ns + pace.rate_ppb * (sample.at_s - last.at_s);
+            self.uneven_ns = self.uneven_ns.max((sample.ns - expected).abs());
+        }
         if other.is_some_and(|other| upper + other < 0.0) {
             self.fastest.contradicting.push(sample);
         } else {
             self.fastest.contradicting.clear();
-            self.fastest.push(sample, pace);
+            self.fastest.push_least(sample, pace);
         }
     }
 
@@ -421,8 +460,14 @@ impl Causal {
             Some(delay) => {
                 // What may be wrong with a Sync makes the upper bound wider, and must not lift the lower one by it.
                 let upper = self.forward.bound(now, pace)?;
-                let fastest = self.fastest.bound(now, pace).map_or(upper, |it| it.min(upper));
-                let held_up = if self.fastest.pushed < FEW { HELD_UP_NS } else { 0.0 };
+                let fastest = self.fastest.least(now, pace).map_or(upper, |it| it.min(upper));
+                let held_up = if self.fastest.pushed < FEW {
+                    HELD_UP_NS
+                } else if self.fastest.pushed < ENOUGH || self.peer_delays.len() < ENOUGH_DELAYS {
+                    self.uneven_ns
+                } else {
+                    0.0
+                };
                 Some(2.0 * delay.max(0.0) + held_up - fastest)
             }
         }
