@@ -435,6 +435,12 @@ impl Instance {
         partners.map(|partners| partners.status(now).collect()).unwrap_or_default()
     }
 
+    /// Whether a partner of a port has not answered for a while where it is: its name may have moved.
+    pub fn is_partner_silent(&self, port: PortIndex, number: u16, now: Time<Mono>) -> bool {
+        let port = self.ports.get(usize::from(port.0));
+        port.and_then(|port| port.partners.as_ref()).is_some_and(|it| it.is_silent(number, now))
+    }
+
     /// What has been granted to others; `None` where nothing is granted.
     pub const fn service(&self) -> Option<&Service> {
         self.service.as_ref()
