@@ -346,6 +346,15 @@ mod tests {
         assert!(outcome.is_fine() && outcome.is_true(), "{outcome:?}");
     }
 
+    /// Time was set, the host slept before it had heard enough of that, and a forged Sync was the first that it heard then.
+    #[test]
+    fn step_that_is_half_known_leaves_the_round_trip_of_before_in_the_bound() {
+        let schedule = Schedule::new(672);
+        assert!(schedule.faults[0].starts_with("time set at 33.9 s by -265691 ns"));
+        let outcome = run(&schedule);
+        assert!(outcome.is_fine(), "{outcome:?}");
+    }
+
     /// Too slowly for anybody to see: 50 ns a second more on one way, for half an hour.
     #[test]
     fn delay_that_grows_by_fifty_nanoseconds_a_second_stays_within_the_bound() {
