@@ -516,6 +516,8 @@ impl Servo for AdaptiveServo {
             pace = self.causal.possible(pace, wander_ppb);
         }
         let offset = self.causal.interval(now, pace, doubted)?;
+        let is_in_doubt = self.estimator.is_none() || self.outside > 0;
+        let offset = if is_in_doubt { self.causal.of_two_times(offset) } else { offset };
         let interval = Interval { lo: offset.lo + shown, hi: offset.hi + shown };
         let error_ns = estimator.error_ns(now, shown);
         let precision_ns = BOUND_SIGMAS * estimator.sigma_ns(now) + error_ns.abs();
