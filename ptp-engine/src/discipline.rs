@@ -4,6 +4,7 @@
 
 mod council;
 mod driven;
+mod former;
 mod managed;
 mod ntp;
 mod pulse;
@@ -40,6 +41,7 @@ use crate::{
 };
 use council::Council;
 pub use council::{MAX_WITNESS_DOMAINS, Source, Standing};
+use former::Former;
 pub use ntp::{NtpServerStatus, Shifted};
 use ptp_common::{
     data_set::TimeProperties,
@@ -147,6 +149,8 @@ pub struct Discipline<C> {
     /// When the time that is served was last set, be it the clock or what lies between it and the domain.
     set_at: Option<Time<Mono>>,
     served_offset: Duration,
+    /// What was known before another time was believed.
+    former: Former,
     /// Room for what the node says of one input; empty between two.
     said: Commands<NoEvent>,
 }
@@ -258,6 +262,7 @@ impl<C: Clock> Discipline<C> {
             pulse,
             set_at: None,
             served_offset: Duration::ZERO,
+            former: Former::default(),
             said,
         };
         discipline.give(cx, |_, _| ());
@@ -311,7 +316,7 @@ impl<C: Clock> Discipline<C> {
     pub fn trust(&self, now: Time<Mono>) -> Option<Trust> {
         let free = self.clock.free_running(now);
         let shown = self.domain_time(now).ahead_of(free);
-        self.servo.trust(free, shown).map(|trust| self.origin.widen(trust))
+        self.servo.trust(free, shown).map(|trust| self.widen(now, trust))
     }
 
     /// Where the clock's time comes from, also in holdover.
@@ -504,6 +509,7 @@ impl<C: Clock> Discipline<C> {
             self.tx_source = None;
             self.strategist.clear();
             self.servo.parent_changed();
+            self.former.replaced(now);
         }
     }
 

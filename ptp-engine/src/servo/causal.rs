@@ -441,9 +441,22 @@ impl Causal {
         }
     }
 
+    /// What was seen before `at` still bounds the time.
+    pub(super) fn reaches_before(&self, at: Time<Free>) -> bool {
+        [&self.forward, &self.backward].iter().any(|side| side.samples.iter().any(|it| it.at < at))
+    }
+
     /// Nothing is in doubt, and the interval is so wide.
     pub(super) fn is_calm(&mut self, width: Duration) {
         self.usual_width_ns = width.as_nanos_f64();
+    }
+
+    /// An interval of which it is not known whether both ends are of one time: where one way alone has told of a step so far,
+    /// it is narrower than any round trip is, and either end may be the one that is true.
+    pub(super) fn of_two_times(&self, interval: Interval) -> Interval {
+        let usual = Duration::from_nanos_f64(self.usual_width_ns);
+        let Interval { lo, hi } = interval;
+        Interval { lo: lo.min(hi - usual), hi: hi.max(lo + usual) }
     }
 
     fn remember_width(&mut self, now: Time<Free>, pace: Pace) {
