@@ -140,11 +140,10 @@ fn linuxptp_4s_common_service_and_ours_measure_each_other_and_its_instances_ask_
     let nodes = need!(line(2));
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).display().to_string();
-    let section = "[down1]\ntransportSpecific 0x0";
     let service = need!(Ptp4l::start_authenticating(
         &nodes[0],
         &["down1"],
-        &[SERVICE, &format!("uds_address {}", path("service")), section]
+        &[SERVICE, &format!("uds_address {}", path("service"))]
     ));
     let common = |server: &str, client: &str| {
         format!(

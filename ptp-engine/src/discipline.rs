@@ -162,6 +162,8 @@ struct DomainClock<'a, C> {
     set_at: Option<Time<Mono>>,
     servo: &'a dyn Servo,
     origin: &'a Origin,
+    former: &'a Former,
+    now: Time<Mono>,
 }
 
 impl<C: Clock> ReadClock for DomainClock<'_, C> {
@@ -177,7 +179,7 @@ impl<C: Clock> ReadClock for DomainClock<'_, C> {
         }
         let free = self.clock.free_running(mono);
         let trust = self.servo.trust(free, self.at(mono)?.ahead_of(free))?;
-        Some(self.origin.widen(trust).interval)
+        Some(self.former.widen(self.now, self.origin.widen(trust)).interval)
     }
 }
 
@@ -371,6 +373,8 @@ impl<C: Clock> Discipline<C> {
             set_at: self.set_at,
             servo: &*self.servo,
             origin: &self.origin,
+            former: &self.former,
+            now,
         };
         // A client that nobody may ask only answers Pdelay_Req, with whatever it is given for that.
         let instance = self.node.instance();
