@@ -91,6 +91,8 @@ pub struct AdaptiveServo {
     is_clipped: bool,
     /// Sync in a row at which the estimate was outside of what is possible.
     outside: u32,
+    /// When an estimate was refuted last: what was seen before may be of another time.
+    refuted: Option<Time<Free>>,
     /// Rate error that would explain why estimates were clipped lately, parts per billion.
     clipped_ppb: f64,
     /// How far observations were moved lately.
@@ -158,6 +160,7 @@ impl AdaptiveServo {
             causal: Causal::new(&options),
             is_clipped: false,
             outside: 0,
+            refuted: None,
             clipped_ppb: 0.0,
             moved: Moved::default(),
             rates: VecDeque::new(),
@@ -241,12 +244,13 @@ impl AdaptiveServo {
         let pace = self.pace();
         self.is_clipped = false;
         self.clipped_ppb *= 1.0 - self.interval.seconds().min(1.0) / CLIPPED_FOR_S;
-        let Some(estimator) = &mut self.estimator else { return };
         if self.causal.is_contradicted() {
             self.doubted_at = Some(at);
             return;
         }
-        let Some(interval) = self.causal.interval(at, pace, None) else { return };
+        let refuted = self.refuted();
+        let Some(estimator) = &mut self.estimator else { return };
+        let Some(interval) = self.causal.interval(at, pace, refuted) else { return };
         // Of a clock that shows what the free-running scale shows.
         let error = Duration::from_nanos_f64(estimator.error_ns(at, Duration::ZERO - interval.lo));
         let width = interval.hi - interval.lo;
@@ -256,7 +260,7 @@ impl AdaptiveServo {
             width - error
         } else {
             self.outside = 0;
-            if estimator.suspected().is_none() && !self.is_in_doubt(at) {
+            if estimator.suspected().is_none() && refuted.is_none() && !self.is_in_doubt(at) {
                 self.causal.is_calm(width);
             }
             return;
@@ -278,6 +282,7 @@ impl AdaptiveServo {
                 self.clipped_ppb = self.clipped_ppb.max(by_ppb);
                 self.left_behind = self.estimator.take();
                 self.is_stepped = true;
+                self.refuted = Some(at);
                 self.begin_anew();
                 return;
             }
@@ -289,6 +294,11 @@ impl AdaptiveServo {
             // It may well be the rate that is wrong, with which older packets are carried along.
             self.clipped_ppb = self.clipped_ppb.max(by.abs() / RATES_KEPT.as_secs_f64());
         }
+    }
+
+    /// When an estimate was refuted, as long as what was seen before it counts.
+    fn refuted(&self) -> Option<Time<Free>> {
+        self.refuted.filter(|refuted| self.causal.reaches_before(*refuted))
     }
 
     fn clamp(&self, ppb: f64) -> f64 {
@@ -456,6 +466,7 @@ impl Servo for AdaptiveServo {
         self.estimator = anew.estimator;
         self.confirmation = anew.confirmation;
         self.causal = anew.causal;
+        self.refuted = anew.refuted;
         self.latest = anew.latest;
         self.moved = anew.moved;
         true
@@ -487,6 +498,7 @@ impl Servo for AdaptiveServo {
         self.begin_anew();
         self.latest = Latest::default();
         self.causal = Causal::new(&self.options);
+        self.refuted = None;
     }
 
     fn holdover(&mut self, _now: Time<Free>) -> Option<f64> {
@@ -513,6 +525,7 @@ impl Servo for AdaptiveServo {
         }
         let estimator = self.known()?;
         let doubted = self.estimator.as_ref().map(Estimator::doubted).into_iter().flatten();
+        let doubted = doubted.chain(self.refuted());
         let pace = self.pace();
         let wander_ppb = pace.error_ppb - RATE_SIGMAS * estimator.rate_sigma_ppb();
         let error_ppb = wander_ppb + BOUND_RATE_SIGMAS * estimator.rate_sigma_ppb();

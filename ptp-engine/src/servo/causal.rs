@@ -372,6 +372,11 @@ impl Causal {
         }
     }
 
+    /// What was seen before `at` still bounds the time.
+    pub(super) fn reaches_before(&self, at: Time<Free>) -> bool {
+        [&self.forward, &self.backward].iter().any(|side| side.samples.iter().any(|it| it.at < at))
+    }
+
     /// Nothing is in doubt, and the interval is so wide.
     pub(super) fn is_calm(&mut self, width: Duration) {
         self.usual_width_ns = width.as_nanos_f64();
