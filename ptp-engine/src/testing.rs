@@ -46,6 +46,9 @@ impl Servo for Listening {
     fn state(&self) -> ServoState {
         ServoState::Unlocked
     }
+    fn rate_ppb(&self) -> Option<f64> {
+        None
+    }
     fn trust(&self, _: Time<Free>, _: Duration) -> Option<Trust> {
         None
     }

@@ -47,6 +47,8 @@ struct Latest {
     at: Time<Mono>,
     /// Server minus clock.
     offset: Duration,
+    /// Server minus the free-running scale: no steering moves this.
+    ahead: Duration,
     delay: Duration,
     /// How long before its stamp the request was handed over, in an exchange between two that were warm.
     handed: Option<Duration>,
@@ -97,7 +99,8 @@ impl Server {
     }
 
     /// What the latest offset says of the noise.
-    fn learn(&mut self, at: Time<Mono>, offset: Duration, exchange: &Exchange) -> Duration {
+    fn learn(&mut self, offset: Duration, shown: Duration, exchange: &Exchange) -> Duration {
+        let at = exchange.t4.time;
         let delay = exchange.delay();
         let before = self.offset.replace(offset);
         self.delay = delay;
@@ -106,7 +109,8 @@ impl Server {
         }
         let is_known = exchange.turn == Turn::Second && exchange.t1.handed != Duration::ZERO;
         let handed = is_known.then_some(exchange.t1.handed);
-        self.latest.push_back(Latest { at, offset, delay, handed });
+        let ahead = offset + shown;
+        self.latest.push_back(Latest { at, offset, ahead, delay, handed });
         let jitter = Duration::from_nanos_f64(self.jitter_ns);
         if let Some(before) = before {
             let step = (offset - before).as_nanos_f64().abs();
@@ -367,7 +371,7 @@ impl<C: Clock> Discipline<C> {
             // Whether the others see it, too, is to be known soon.
             ntp.client.look_closer(way.now);
         }
-        let jitter = server.learn(exchange.t4.time, offset, exchange);
+        let jitter = server.learn(offset, shown, exchange);
         let server = server.address.ip();
         ntp.client.judge(exchange.with, offset, jitter);
         self.bound_by(way.now, server, exchange, &delay, &sync);
@@ -460,7 +464,8 @@ impl<C: Clock> Discipline<C> {
         let opinions = self.council.ntp_opinions(now, free);
         let policy = self.on_disagreement();
         let Some(ntp) = &mut self.ntp else { return };
-        let found = ntp.combine(&opinions, at, policy, self.locked_at);
+        let rate_ppb = self.locked_at.and(self.servo.rate_ppb());
+        let found = ntp.combine(&opinions, at, policy, now, rate_ppb);
         let Some((leader, shift)) = found else { return };
         if ntp.leader != Some(leader) {
             (ntp.leader, ntp.shift) = (Some(leader), None);

@@ -524,6 +524,10 @@ impl Servo for AdaptiveServo {
         self.state
     }
 
+    fn rate_ppb(&self) -> Option<f64> {
+        self.known().map(Estimator::rate_ppb)
+    }
+
     fn contradictions(&self) -> u64 {
         self.causal.contradictions()
     }

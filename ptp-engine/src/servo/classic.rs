@@ -315,6 +315,10 @@ impl<C: Controller> Servo for Classic<C> {
         Some(self.clamp(-self.controller.drift_ppb()))
     }
 
+    fn rate_ppb(&self) -> Option<f64> {
+        (self.state != ServoState::Unlocked).then(|| -self.controller.drift_ppb())
+    }
+
     fn state(&self) -> ServoState {
         self.state
     }

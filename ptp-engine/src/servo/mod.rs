@@ -204,6 +204,9 @@ pub trait Servo: Send {
     /// The state.
     fn state(&self) -> ServoState;
 
+    /// What the free-running scale gains on the time that is followed, parts per billion, as far as is known.
+    fn rate_ppb(&self) -> Option<f64>;
+
     /// How many samples there were that contradicted the others: stamps that lie, or a time that stepped.
     fn contradictions(&self) -> u64 {
         0
@@ -255,6 +258,9 @@ impl<S: Servo + ?Sized> Servo for Box<S> {
     }
     fn state(&self) -> ServoState {
         (**self).state()
+    }
+    fn rate_ppb(&self) -> Option<f64> {
+        (**self).rate_ppb()
     }
     fn contradictions(&self) -> u64 {
         (**self).contradictions()

@@ -8,6 +8,9 @@ use ptp_common::time::{Duration, Mono, Time};
 
 /// A leader stays one until another is nearer to UTC by this factor, so that the clock does not hop.
 const HOP: i64 = 2;
+/// An exchange is worth so much less for each second of its age: what the rate of an oscillator is wrong by while it is not looked at,
+/// parts per billion.
+const AGING_PPB: f64 = 500.0;
 /// The cluster algorithm leaves at least so many (RFC 5905's NMIN).
 const FEWEST_SURVIVORS: usize = 3;
 
@@ -23,23 +26,31 @@ impl Server {
         Some(quickest.half().max(Duration::ZERO) + self.said?.root_distance)
     }
 
-    /// How far it is ahead of the clock by the quickest of its latest exchanges since `since`, ns.
-    fn quickest_ns(&self, since: Time<Mono>) -> Option<f64> {
-        let latest = self.latest.iter().filter(|latest| latest.at > since);
-        latest.min_by_key(|latest| latest.delay).map(|latest| latest.offset.as_nanos_f64())
+    /// How far it is ahead at `now` of the free-running scale, which gains `rate_ppb`, by the quickest of its latest exchanges.
+    /// Offsets of the clock itself would not do: what it was steered by between two servers' exchanges would be taken for
+    /// what lies between the servers, and then be steered by again.
+    fn ahead_at(&self, now: Time<Mono>, rate_ppb: f64) -> Option<Duration> {
+        let aged = |latest: &&Latest| {
+            let age = Duration::from_nanos_f64(AGING_PPB * (now - latest.at).as_secs_f64());
+            latest.delay.half() + age
+        };
+        let quickest = self.latest.iter().min_by_key(aged)?;
+        let gained = Duration::from_nanos_f64(rate_ppb * (now - quickest.at).as_secs_f64());
+        Some(quickest.ahead - gained)
     }
 }
 
 impl Servers {
     /// Who leads, and how far the combined time is ahead of the leader's. `None` while there is nobody, or no
-    /// majority and the policy is not to follow all the same. From `locked_at` on offsets of the clock can be compared with each
-    /// other.
+    /// majority and the policy is not to follow all the same. Once it is known that the free-running scale gains `rate_ppb`
+    /// on them, exchanges of different times can be compared with each other.
     pub(super) fn combine(
         &self,
         opinions: &[NtpOpinion],
         latest: usize,
         policy: Policy,
-        locked_at: Option<Time<Mono>>,
+        now: Time<Mono>,
+        rate_ppb: Option<f64>,
     ) -> Option<(usize, Duration)> {
         let place = |opinion: &NtpOpinion| {
             self.of.iter().position(|server| id(server.address.ip()) == opinion.id)
@@ -68,12 +79,16 @@ impl Servers {
         };
         let leader = survivors.iter().find(stays).map_or(*best, |(at, _)| *at);
         // An opinion is of the free-running scale against the source: one that is larger is of a source that is behind.
-        let all_quick: Option<Vec<(usize, f64)>> = survivors
+        let all_quick: Option<Vec<(usize, Duration)>> = survivors
             .iter()
-            .map(|(at, _)| Some((*at, self.of[*at].quickest_ns(locked_at?)?)))
+            .map(|(at, _)| Some((*at, self.of[*at].ahead_at(now, rate_ppb?)?)))
             .collect();
+        let first = all_quick.as_ref().and_then(|all| Some(all.first()?.1)).unwrap_or_default();
         let ahead = |(at, opinion): &(usize, &NtpOpinion)| match &all_quick {
-            Some(all) => all.iter().find(|(it, _)| it == at).map_or(0.0, |(_, ns)| *ns),
+            Some(all) => all
+                .iter()
+                .find(|(it, _)| it == at)
+                .map_or(0.0, |(_, by)| (*by - first).as_nanos_f64()),
             None => -opinion.interval.middle().as_nanos_f64(),
         };
         let origin = survivors.iter().find(|(at, _)| *at == leader).map(ahead)?;

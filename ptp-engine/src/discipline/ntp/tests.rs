@@ -230,9 +230,9 @@ fn combined_time_is_where_the_narrow_intervals_are() {
     let opinions =
         [opinion(1, 0, 100, true), opinion(2, 300, 300, true), opinion(3, -9_000, 10, false)];
     // Whoever is narrowest of the members leads; a free-running scale that is farther ahead is of a source behind.
-    let (leader, shift) = ntp.combine(&opinions, 2, Policy::Alarm, None).unwrap();
+    let (leader, shift) = ntp.combine(&opinions, 2, Policy::Alarm, Time::ZERO, None).unwrap();
     assert_eq!((leader, shift.as_nanos()), (0, -75));
     let none = [opinion(1, 0, 100, false), opinion(2, 900, 100, false)];
-    assert_eq!(ntp.combine(&none, 1, Policy::Holdover, None), None);
-    assert_eq!(ntp.combine(&none, 1, Policy::Alarm, None), Some((1, Duration::ZERO)));
+    assert_eq!(ntp.combine(&none, 1, Policy::Holdover, Time::ZERO, None), None);
+    assert_eq!(ntp.combine(&none, 1, Policy::Alarm, Time::ZERO, None), Some((1, Duration::ZERO)));
 }
