@@ -2,7 +2,7 @@
 //! that the stack drops behind the hook, and packets that nobody here can follow. Needs root.
 
 use std::{
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -134,6 +134,63 @@ fn frame_to_another_host_is_no_message_to_this_one() {
         }
     }
     follower.wait_for_text(mark, PATIENCE, "following grandmaster=666666");
+}
+
+/// A socket receives what is for any group that any program of the host has joined, unless it is told not to.
+#[test]
+fn what_is_for_a_group_that_another_program_has_joined_is_no_message_to_this_one() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    wire.grandmaster.await_link_local("gm0").unwrap();
+    wire.client.await_link_local("ptp0").unwrap();
+    let index = |namespace: &Namespace, name: &'static str| {
+        namespace.run(move || nix::net::if_::if_nametoindex(name).unwrap()).unwrap()
+    };
+    let (from, to) = (index(&wire.grandmaster, "gm0"), index(&wire.client, "ptp0"));
+    let [other_v4, own_v4] = [Ipv4Addr::new(239, 1, 2, 3), Ipv4Addr::new(224, 0, 1, 129)];
+    let [other_v6, own_v6] = ["ff0e::1:2:3", "ff0e::181"].map(|it| it.parse::<Ipv6Addr>().unwrap());
+    let _other_program = wire.client.run(move || {
+        let v4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        v4.join_multicast_v4(&other_v4, &Ipv4Addr::new(192, 0, 2, 2)).unwrap();
+        let v6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+        v6.join_multicast_v6(&other_v6, to).unwrap();
+        (v4, v6)
+    });
+    let (v4, v6) = wire
+        .grandmaster
+        .run(|| {
+            let v4 = UdpSocket::bind((Ipv4Addr::new(192, 0, 2, 1), 0)).unwrap();
+            (v4, UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap())
+        })
+        .unwrap();
+    let via = |group| SocketAddr::from(SocketAddrV6::new(group, 320, 0, from));
+    let ways = [
+        ("udp4", &v4, SocketAddr::from((other_v4, 320)), SocketAddr::from((own_v4, 320))),
+        ("udp6", &v6, via(other_v6), via(own_v6)),
+    ];
+    for (transport, socket, other_group, own_group) in ways {
+        let arguments = format!("run -i ptp0 --transport {transport} --clock virtual");
+        let mut follower = agent(&wire.client, &arguments);
+        let say = |identity: u8, priority1, sequence_id, to| {
+            let header =
+                Header { log_message_interval: -3, ..Header::new(port(identity), sequence_id) };
+            let text = message(header, announce(port(identity).clock_identity, priority1));
+            socket.send_to(&text, to).unwrap();
+        };
+        let mut sequence_id = 0;
+        while !follower.lines().iter().any(|it| it.text.contains("following grandmaster=")) {
+            assert!(sequence_id < 160, "{}", follower.last_words());
+            // Were it heard, it would be the better one.
+            say(0x67, 1, sequence_id, other_group);
+            say(0x68, 100, sequence_id, own_group);
+            sequence_id += 1;
+            thread::sleep(Duration::from_millis(125));
+        }
+        let followed = |it: &str| follower.lines().iter().any(|line| line.text.contains(it));
+        assert!(followed("following grandmaster=686868"), "{}", follower.last_words());
+        assert!(!followed("following grandmaster=676767"), "{}", follower.last_words());
+        follower.finish();
+    }
 }
 
 #[test]

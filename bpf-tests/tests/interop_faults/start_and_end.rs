@@ -295,6 +295,19 @@ fn unprivileged(
 }
 
 #[test]
+fn too_few_open_files_are_named_and_exit_code_three() {
+    let _machine = in_company();
+    let wire = need!(Wire::new());
+    for most in [10, 16, 20, 24, 28, 32] {
+        let mut command = wire.client.command("prlimit");
+        command.arg(format!("--nofile={most}")).arg(binary()).args(["observe", "-i", "ptp0"]);
+        let (status, _, log) = run_to_end(command);
+        assert_eq!(status.code(), Some(3), "{most}: {log}");
+        assert!(log.contains(&format!("may have {most} files open")), "{log}");
+    }
+}
+
+#[test]
 fn missing_privileges_are_named_and_exit_code_three() {
     let _machine = in_company();
     let wire = need!(Wire::new());

@@ -3,6 +3,7 @@
 //! tokens with stamps; engines neither know nor care where those came from.
 
 mod collected;
+mod complaint;
 mod config;
 mod counts;
 mod crowd;
@@ -62,6 +63,7 @@ use crate::{
     },
 };
 use collected::{Handed, Outbox};
+use complaint::Complaint;
 use crowd::Crowd;
 use desk::{Found, Side};
 use guard::Guard;
@@ -159,7 +161,7 @@ struct Port {
     up: bool,
     buffer: Box<[u8; MAX_MESSAGE]>,
     reopen_at: Option<Time<Mono>>,
-    last_problem: Option<String>,
+    complaint: Complaint,
     rx: Side,
     tx: Side,
     primer: Primer,
@@ -273,7 +275,7 @@ impl Io {
                 up,
                 buffer: Box::new([0; MAX_MESSAGE]),
                 reopen_at: None,
-                last_problem: None,
+                complaint: Complaint::default(),
                 rx: Side::new(rx_selector(config.rx_source, attached)),
                 tx: Side::new(match wire {
                     Some(_) => Selector::fixed(&[StampSource::Stack, StampSource::XmitDone]),
@@ -475,12 +477,12 @@ impl Io {
         };
         match result {
             Ok(()) => {
-                port.last_problem = None;
+                port.complaint.clear();
                 true
             }
             Err(error) => {
                 port.counts.send_errors += 1;
-                port.report(format!("cannot send on {}: {error}", port.interface));
+                port.report(&format!("cannot send on {}: {error}", port.interface));
                 false
             }
         }

@@ -1,28 +1,19 @@
 //! Whom a time receiver asks for time by unicast (`run --unicast`): names, and where they are at present. Names are
-//! resolved by a thread of its own, again and again, since a server may move; what cannot be resolved for a while
-//! keeps the address that it had.
+//! resolved again and again, since a server may move; what cannot be resolved for a while keeps the address that it
+//! had.
 
-use std::{
-    fmt, io,
-    net::{IpAddr, ToSocketAddrs as _},
-    str::FromStr,
-    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
-    thread,
-    time::Duration,
-};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     engine::{address::Address, unicast},
-    transport::TransportKind,
+    transport::{TransportKind, resolve::Resolver},
 };
-use ptp_common::classify::PORT_GENERAL;
-
-/// Between two looks at a name.
-const AGAIN: Duration = Duration::from_secs(30);
-/// While it has no address.
-const SOON: Duration = Duration::from_secs(3);
+use ptp_common::{
+    classify::PORT_GENERAL,
+    time::{Mono, Time},
+};
 
 /// A server by name or address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,104 +85,53 @@ impl Partner {
             Self::Named(_) => transport != TransportKind::L2,
         }
     }
-
-    /// What is known of its address; of several the one in use, where it is still among them.
-    fn look(
-        &self,
-        transport: TransportKind,
-        in_use: Option<Address>,
-        resolve: &mut impl FnMut(&str) -> io::Result<Vec<Address>>,
-    ) -> io::Result<Option<Address>> {
-        let name = match self {
-            Self::At(address) => return Ok(Some(unicast::host(*address))),
-            Self::Named(name) => name,
-        };
-        let found = resolve(name)?;
-        let mut found =
-            found.into_iter().map(unicast::host).filter(|each| fits(transport, *each)).peekable();
-        let first = found.peek().copied();
-        Ok(in_use.filter(|in_use| found.any(|each| each == *in_use)).or(first))
-    }
-}
-
-fn resolve(name: &str) -> io::Result<Vec<Address>> {
-    Ok((name, PORT_GENERAL).to_socket_addrs()?.map(Address::Socket).collect())
 }
 
 /// The number of a partner, and where it is.
 pub type News = (u16, Option<Address>);
 
-/// Looks the names up, for as long as it is there.
+/// Where all of them are.
 #[derive(Debug)]
-pub struct Resolver {
-    news: Receiver<News>,
-    /// The thread ends with it.
-    _until: Sender<()>,
+pub struct Partners {
+    /// What needs no looking up and was not told yet.
+    known: Vec<News>,
+    resolver: Resolver,
+    /// Which of them the resolver's names are.
+    named: Vec<u16>,
 }
 
-impl Resolver {
-    /// Starts a thread, which inherits what its starter may do.
-    ///
-    /// # Errors
-    /// No thread can be started.
-    pub fn start(partners: Vec<Partner>, transport: TransportKind) -> io::Result<Self> {
-        let (tell, news) = mpsc::channel();
-        let (until, ended) = mpsc::channel();
-        let builder = thread::Builder::new().name("resolver".into());
-        builder.spawn(move || look_after(&partners, transport, &tell, &ended, &mut resolve))?;
-        Ok(Self { news, _until: until })
-    }
-
-    /// What has changed since the last look.
-    pub fn news(&self) -> impl Iterator<Item = News> + '_ {
-        self.news.try_iter()
-    }
-}
-
-fn look_after(
-    partners: &[Partner],
-    transport: TransportKind,
-    tell: &Sender<News>,
-    ended: &Receiver<()>,
-    resolve: &mut impl FnMut(&str) -> io::Result<Vec<Address>>,
-) {
-    let mut known = vec![None; partners.len()];
-    let mut is_failing = vec![false; partners.len()];
-    loop {
-        for (number, partner) in partners.iter().enumerate() {
-            let problem = match partner.look(transport, known[number], resolve) {
-                Ok(Some(address)) if known[number] == Some(address) => None,
-                Ok(Some(address)) => {
-                    let was = known[number].replace(address);
-                    tracing::info!(server = %partner, ?address, ?was, "address");
-                    if tell.send((number as u16, Some(address))).is_err() {
-                        return;
-                    }
-                    None
+impl Partners {
+    /// Looks their names up from now on, by a thread that inherits what its starter may do.
+    pub fn start(partners: &[Partner], transport: TransportKind) -> Self {
+        let (mut known, mut named, mut names) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, partner) in (0..).zip(partners) {
+            match partner {
+                Partner::At(address) => known.push((number, Some(unicast::host(*address)))),
+                Partner::Named(name) => {
+                    named.push(number);
+                    names.push(name.clone());
                 }
-                Ok(None) => Some(format!("no address for {transport}")),
-                Err(error) => Some(error.to_string()),
-            };
-            if let Some(problem) = &problem
-                && !is_failing[number]
-            {
-                tracing::warn!(server = %partner, problem, "name cannot be resolved");
             }
-            is_failing[number] = problem.is_some();
         }
-        if partners.iter().all(|partner| matches!(partner, Partner::At(_))) {
-            return;
-        }
-        let pause = if known.contains(&None) { SOON } else { AGAIN };
-        if ended.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
-            return;
-        }
+        Self { known, resolver: Resolver::start(transport, names), named }
+    }
+
+    /// Where they were found since the last look. `is_silent` says of a partner whether it does not answer where
+    /// it is.
+    pub fn news(&mut self, now: Time<Mono>, is_silent: impl Fn(u16) -> bool) -> Vec<News> {
+        let named = &self.named;
+        let found = self.resolver.look(now, |n| named.get(n).is_some_and(|it| is_silent(*it)));
+        let found = found.into_iter().filter_map(|(n, address)| {
+            Some((*named.get(n)?, Some(unicast::host(Address::Socket(address)))))
+        });
+        self.known.drain(..).chain(found).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ptp_common::time::Duration;
 
     fn at(text: &str) -> Address {
         Address::Socket((text.parse::<IpAddr>().unwrap(), 0).into())
@@ -212,37 +152,19 @@ mod tests {
     }
 
     #[test]
-    fn address_in_use_is_kept_for_as_long_as_it_is_one_of_them() {
-        let name: Partner = "time".parse().unwrap();
-        let mut both = |_: &str| Ok(vec![at("2001:db8::1"), at("192.0.2.1"), at("192.0.2.2")]);
-        let look = |in_use: Option<&str>,
-                    resolve: &mut dyn FnMut(&str) -> io::Result<Vec<Address>>| {
-            name.look(TransportKind::Udp4, in_use.map(at), &mut |name: &str| resolve(name))
-        };
-        assert_eq!(look(None, &mut both).unwrap(), Some(at("192.0.2.1")));
-        assert_eq!(look(Some("192.0.2.2"), &mut both).unwrap(), Some(at("192.0.2.2")));
-        assert_eq!(look(Some("192.0.2.9"), &mut both).unwrap(), Some(at("192.0.2.1")));
-        let mut none = |_: &str| Err(io::ErrorKind::NotFound.into());
-        assert!(look(Some("192.0.2.9"), &mut none).is_err());
-    }
-
-    #[test]
-    fn address_that_changes_is_told_and_a_failure_is_not() {
-        let (tell, news) = mpsc::channel();
-        let (until, ended) = mpsc::channel();
-        let mut answers = vec![Ok(vec![at("192.0.2.2")]), Err(io::ErrorKind::Other.into())];
-        answers.push(Ok(vec![at("192.0.2.1")]));
-        let mut until = Some(until);
-        let mut resolve = |_: &str| {
-            // The last one: the thread is to end then.
-            if answers.len() == 1 {
-                until.take();
+    fn what_is_an_address_is_told_once_and_a_name_by_its_place_in_the_table() {
+        let table = ["192.0.2.1", "localhost", "192.0.2.3"].map(|it| it.parse().unwrap());
+        let mut partners = Partners::start(&table, TransportKind::Udp4);
+        let second = |it| Time::ZERO + Duration::from_secs(it);
+        let told = partners.news(second(1), |_| false);
+        assert_eq!(told, [(0, Some(at("192.0.2.1"))), (2, Some(at("192.0.2.3")))]);
+        let begin = std::time::Instant::now();
+        loop {
+            match partners.news(second(2), |_| false)[..] {
+                [] => assert!(begin.elapsed().as_secs() < 20),
+                ref found => break assert_eq!(found, [(1, Some(at("127.0.0.1")))]),
             }
-            answers.pop().unwrap()
-        };
-        let partners = ["a".parse().unwrap(), "b".parse().unwrap(), "c".parse().unwrap()];
-        look_after(&partners, TransportKind::Udp4, &tell, &ended, &mut resolve);
-        let told: Vec<News> = news.try_iter().collect();
-        assert_eq!(told, [(0, Some(at("192.0.2.1"))), (2, Some(at("192.0.2.2")))]);
+            std::thread::yield_now();
+        }
     }
 }

@@ -22,7 +22,7 @@ use super::{
     io::{Io, PulseIo, pulse::Opened},
     local_times::LocalTimes,
     managing::{Managing, Monitoring, phc_index},
-    partners::{Partner, Resolver},
+    partners::{Partner, Partners},
     seed,
     services::Services,
     slave_events::SlaveEvents,
@@ -405,17 +405,11 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
         synce: SyncE::open(&common.io.interfaces, start),
         local_times,
     };
-    let resolver = match partners.is_empty() {
-        true => None,
-        false => Some(
-            Resolver::start(partners.clone(), common.io.transport)
-                .map_err(|source| AgentError::Os { attempt: "start a thread", source })?,
-        ),
-    };
+    let partners = Partners::start(&partners, common.io.transport);
     let mut runner = Drive::new(io, client, commands);
     runner.recorder = recorder;
     let clock = Monotonic::default();
-    let mut around = Around { teller, steering, reload, clock, resolver };
+    let mut around = Around { teller, steering, reload, clock, partners };
     if let (Followed::Virtual(clock), Some(output)) = (runner.engine.clock(), &around.teller.output)
     {
         output.emit(&json::Event::Clock(clock_line(clock, start)))?;
@@ -472,7 +466,7 @@ struct Around {
     /// Pdelay_Req is answered by.
     clock: Monotonic,
     /// Where those are who are asked for time.
-    resolver: Option<Resolver>,
+    partners: Partners,
 }
 
 impl Host<Discipline<Followed>> for Around {
@@ -485,7 +479,13 @@ impl Host<Discipline<Followed>> for Around {
         if occasion == Occasion::Delivery {
             return;
         }
-        for (number, address) in self.resolver.iter().flat_map(Resolver::news) {
+        let ports = &self.teller.ports;
+        let is_silent = |number| {
+            let is_silent =
+                |port: &PortIndex| runner.engine.receiver().is_partner_silent(*port, number, now);
+            ports.iter().all(is_silent)
+        };
+        for (number, address) in self.partners.news(now, is_silent) {
             for port in &self.teller.ports {
                 runner.with(now, &self.clock, |client, cx| {
                     client.set_partner(cx, *port, number, address);

@@ -2,7 +2,7 @@
 //! end with the process, however it ends; only the clsact queueing discipline of kernels before 6.6
 //! can survive a SIGKILL, and is tidied up at the next start.
 
-use std::{collections::BTreeMap, os::unix::net::UnixDatagram};
+use std::{collections::BTreeMap, fs, os::unix::net::UnixDatagram};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -41,6 +41,8 @@ pub static OBJECT: &[u8] = kernel_programs!("ptp-agent");
 
 /// Our filters on a clsact queueing discipline, so that ones left behind can be told from others'.
 pub(crate) const CLSACT_PRIORITY: u16 = 0x5054;
+/// Files that the programs are, with their maps and links, and what opens them.
+const FEWEST_FILES: u64 = 32;
 /// Files that an agent with some hundred interfaces has open.
 const ENOUGH_FILES: u64 = 4096;
 const XDP: &str = "ptp_xdp_ingress";
@@ -206,6 +208,13 @@ impl Programs {
             && soft < hard.min(ENOUGH_FILES)
         {
             let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(ENOUGH_FILES), hard);
+        }
+        // Without a descriptor left the kernel is asked for less and less, and what it says to that last is about
+        // something else.
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+        let open = fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64);
+        if open + FEWEST_FILES > limit {
+            return Err(CaptureError::Descriptors { limit });
         }
         let features = options.features.unwrap_or_else(Features::probe);
         let flags = [

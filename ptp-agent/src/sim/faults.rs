@@ -346,6 +346,47 @@ mod tests {
         assert!(outcome.is_fine() && outcome.is_true(), "{outcome:?}");
     }
 
+    /// Time was set, the host slept before it had heard enough of that, and a forged Sync was the first that it heard then.
+    #[test]
+    fn step_that_is_half_known_leaves_the_round_trip_of_before_in_the_bound() {
+        let schedule = Schedule::new(672);
+        assert!(schedule.faults[0].starts_with("time set at 33.9 s by -265691 ns"));
+        let outcome = run(&schedule);
+        assert!(outcome.is_fine(), "{outcome:?}");
+    }
+
+    /// Too slowly for anybody to see: 50 ns a second more on one way, for half an hour.
+    #[test]
+    fn delay_that_grows_by_fifty_nanoseconds_a_second_stays_within_the_bound() {
+        for trick in
+            [Trick::HoldSync, Trick::HoldRequests, Trick::LieInCorrection, Trick::LieInAnswers]
+        {
+            let (from_s, to_s) = (60.0, 1_860.0);
+            let acts: Vec<Act> = (0..60)
+                .map(|n| {
+                    let [from_s, to_s] =
+                        [n, n + 1].map(|n| from_s + (to_s - from_s) * f64::from(n) / 60.0);
+                    Act { trick, from_s, to_s, by_ns: 1_500.0 * f64::from(n) }
+                })
+                .collect();
+            let text = "title = \"slow\"\nseed = 5\nduration-s = 1900\nwarm-up-s = 60\n\
+                sample-interval-s = 1\n\
+                [time-receiver]\noscillator = { offset-ns = 1e6, frequency-ppb = 3000, random-walk-ppb = 0.3 }\n\
+                [[grandmaster]]\nlog-sync-interval = 0\nlog-min-delay-req-interval = 0\n\
+                [grandmaster.link]\nforward = { base-delay-ns = 20000, jitter.exponential.mean-ns = 1000 }\n\
+                backward = { base-delay-ns = 20000, jitter.exponential.mean-ns = 1000 }\n";
+            let scenario = Scenario::parse("slow", text, Path::new(".")).unwrap();
+            let servo = servo::build(&scenario.servo, &scenario.servo_settings.options());
+            let course = World::new(&scenario, servo).assaulted(&acts, 5).run(&scenario);
+            let worst = course.truth.iter().map(|truth| truth.error_ns.abs()).fold(0.0, f64::max);
+            let known = course.truth.iter().filter(|it| it.at_s > 60.0);
+            let outside = known.filter(|it| it.is_within_bound() == Some(false)).count();
+            assert_eq!(outside, 0, "{trick:?}: {worst} ns");
+            let last = course.truth.last().unwrap();
+            assert_eq!(last.state, ServoState::Locked, "{trick:?}");
+        }
+    }
+
     #[test]
     fn bound_holds_and_the_clock_recovers_after_random_faults_and_attacks() {
         let (totals, bad) = many(1, 8);

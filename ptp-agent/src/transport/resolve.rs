@@ -113,7 +113,7 @@ impl Resolver {
                         moved.push((n, new));
                     }
                 }
-                Err(problem) => name.problem = Some(problem),
+                Err(problem) => name.tell(Some(problem)),
             }
         }
         for (n, name) in self.names.iter_mut().enumerate() {
@@ -129,7 +129,7 @@ impl Resolver {
             let asked = self.questions.as_ref().map(|to| to.send((n, name.text.clone())));
             match asked {
                 Some(Ok(())) => name.is_asked = true,
-                _ => name.problem = Some("names cannot be resolved".to_owned()),
+                _ => name.tell(Some("names cannot be resolved".to_owned())),
             }
             name.ask_at = now + AGAIN;
         }
@@ -138,19 +138,34 @@ impl Resolver {
 }
 
 impl Name {
+    /// Why it has no address is told once.
+    fn tell(&mut self, problem: Option<String>) {
+        if problem == self.problem {
+            return;
+        }
+        match &problem {
+            Some(problem) => tracing::warn!(server = self.text, problem, "no address"),
+            None => tracing::info!(server = self.text, "has an address again"),
+        }
+        self.problem = problem;
+    }
+
     /// The one in use stays, as long as the name has it and somebody answers there.
     fn take(&mut self, now: Time<Mono>, all: &[SocketAddr], is_silent: bool) {
         let Some(first) = all.first() else {
-            self.problem = Some("it has no address of this kind".to_owned());
-            return;
+            return self.tell(Some("it has no address of this kind".to_owned()));
         };
-        self.problem = None;
+        self.tell(None);
+        let was = self.address;
         let at = self.address.and_then(|used| all.iter().position(|each| *each == used));
         self.address = Some(match at {
             Some(at) if is_silent => all[(at + 1) % all.len()],
             Some(at) => all[at],
             None => *first,
         });
+        if self.address != was {
+            tracing::info!(server = self.text, address = ?self.address, ?was, "address");
+        }
         if !is_silent {
             self.ask_at = now + AGAIN;
         }

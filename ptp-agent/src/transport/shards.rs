@@ -71,17 +71,24 @@ impl<T: Copy> Batch<T> {
         self.parts.push(Part { way, messages: messages.collect() });
     }
 
-    fn send(&self, mut failed: impl FnMut(T, io::Error)) {
+    fn send(&self, mut tell: impl FnMut(Outcome<T>)) {
         for Part { way, messages } in &self.parts {
             let all: Vec<(Address, &[u8])> =
                 messages.iter().map(|(to, place, _)| (*to, &self.bytes[place.clone()])).collect();
-            way.send_many(&all, |at, error| failed(messages[at].2, error));
+            let mut is_whole = true;
+            way.send_many(&all, |at, error| {
+                is_whole = false;
+                tell((messages[at].2, Err(error)));
+            });
+            if let Some((.., last)) = messages.last().filter(|_| is_whole) {
+                tell((*last, Ok(())));
+            }
         }
     }
 }
 
-/// A message that could not be sent, and why.
-type Failure<T> = (T, io::Error);
+/// A message that could not be sent, and why; or the last of messages of one socket that all were.
+type Outcome<T> = (T, io::Result<()>);
 
 /// A thread, and how it is handed something.
 #[derive(Debug)]
@@ -94,7 +101,7 @@ struct Shard<T> {
 #[derive(Debug)]
 pub struct Shards<T> {
     threads: Vec<Shard<T>>,
-    failures: Receiver<Failure<T>>,
+    outcomes: Receiver<Outcome<T>>,
 }
 
 impl<T: Copy + Send + 'static> Shards<T> {
@@ -107,9 +114,9 @@ impl<T: Copy + Send + 'static> Shards<T> {
         if processors < 2 {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let (failed, failures) = channel();
-        let threads: io::Result<_> = (0..processors).map(|_| begin(failed.clone())).collect();
-        Ok(Self { threads: threads?, failures })
+        let (told, outcomes) = channel();
+        let threads: io::Result<_> = (0..processors).map(|_| begin(told.clone())).collect();
+        Ok(Self { threads: threads?, outcomes })
     }
 
     /// How many there are.
@@ -128,18 +135,19 @@ impl<T: Copy + Send + 'static> Shards<T> {
         }
     }
 
-    /// Messages that could not be sent since this was asked last, and why.
-    pub fn failures(&self) -> impl Iterator<Item = Failure<T>> {
-        self.failures.try_iter()
+    /// Messages that could not be sent since this was asked last, and why; and where all were that were handed over
+    /// together for one socket, the last of them.
+    pub fn outcomes(&self) -> impl Iterator<Item = Outcome<T>> {
+        self.outcomes.try_iter()
     }
 }
 
-fn begin<T: Copy + Send + 'static>(failed: Sender<Failure<T>>) -> io::Result<Shard<T>> {
+fn begin<T: Copy + Send + 'static>(told: Sender<Outcome<T>>) -> io::Result<Shard<T>> {
     let (hand, taken) = sync_channel::<Batch<T>>(WAITING);
     let run = move || {
         for batch in taken {
             // Nobody listens any more at the end.
-            batch.send(|name, error| drop(failed.send((name, error))));
+            batch.send(|outcome| drop(told.send(outcome)));
         }
     };
     Ok(Shard { hand, thread: thread::Builder::new().name("send".into()).spawn(run)? })
@@ -169,11 +177,11 @@ mod tests {
         let first = UdpSocket::bind("127.0.7.1:0").unwrap();
         let port = first.local_addr().unwrap().port();
         let second = UdpSocket::bind(("127.0.7.2", port)).unwrap();
-        let shards = Shards::new().unwrap_or_else(|_| {
+        let mut shards = Shards::new().unwrap_or_else(|_| {
             // A machine with one processor can do it all the same.
-            let (failed, failures) = channel();
-            let threads = (0..2).map(|_| begin(failed.clone()).unwrap()).collect();
-            Shards { threads, failures }
+            let (told, outcomes) = channel();
+            let threads = (0..2).map(|_| begin(told.clone()).unwrap()).collect();
+            Shards { threads, outcomes }
         });
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         let way = Arc::new(Way::over_udp4(sender.into(), port));
@@ -200,7 +208,15 @@ mod tests {
                 }
             }
         }
-        let failures: Vec<u8> = shards.failures().map(|(name, _)| name).collect();
-        assert_eq!(failures, [7; 20]);
+        // The threads have told of the last batch when they have ended.
+        let Shards { threads, outcomes } = &mut shards;
+        for Shard { hand, thread } in threads.drain(..) {
+            drop(hand);
+            thread.join().unwrap();
+        }
+        let (failed, whole): (Vec<_>, Vec<_>) =
+            outcomes.try_iter().partition(|(_, result)| result.is_err());
+        assert_eq!(failed.into_iter().map(|(name, _)| name).collect::<Vec<u8>>(), [7; 20]);
+        assert_eq!(whole.into_iter().map(|(name, _)| name).collect::<Vec<u8>>(), [0; 20]);
     }
 }

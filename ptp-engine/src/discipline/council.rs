@@ -346,6 +346,9 @@ impl<C: Clock> Discipline<C> {
         let grandmaster = parent.set.grandmaster_identity;
         let free =
             |stamp: crate::stamp::Stamp| free_running(self.clock.free_running(stamp.time), stamp);
+        // Whoever is asked is heard where it is asked.
+        let said = parent.time_properties;
+        self.council.witness(now, id, grandmaster, said).port = Some(measurement.port);
         match measurement.observation {
             Observation::Sync(sync) => {
                 let input = SyncInput {
@@ -383,6 +386,10 @@ impl<C: Clock> Discipline<C> {
     /// A Sync of somebody who is not asked.
     pub(super) fn overheard(&mut self, now: Time<Mono>, domain_number: u8, heard: &Witnessed) {
         let id = SourceId::Ptp { domain_number, port: heard.source };
+        let known = self.council.witnesses.iter().find(|it| it.id == id);
+        if known.is_some_and(|it| !it.is_heard_on(now, heard.port)) {
+            return;
+        }
         let input = SyncInput {
             t1: heard.sync.t1,
             t2: free_running(self.clock.free_running(heard.sync.t2.time), heard.sync.t2),
@@ -391,6 +398,7 @@ impl<C: Clock> Discipline<C> {
             correction: heard.sync.correction,
         };
         let witness = self.council.witness(now, id, heard.grandmaster, heard.time_properties);
+        witness.port = Some(heard.port);
         witness.sync(now, &input);
     }
 
@@ -426,6 +434,9 @@ impl<C: Clock> Discipline<C> {
         let is_refutable = matches!(seen, Standing::Refuted | Standing::Open);
         self.council.is_doubted = opinions.len() > 1 && (contradicts_itself || is_refutable);
         self.council.selection = Some(selection);
+        if is_refutable {
+            self.former.contradicted(now);
+        }
         let old = self.council.standing;
         if seen == old {
             self.council.candidate = None;

@@ -6,6 +6,9 @@ impl<C: Clock> Discipline<C> {
     pub(super) fn apply(&mut self, way: &mut Way<'_, '_>, output: ServoOutput) {
         if self.clock.is_adjustable() && output.state != ServoState::Unlocked {
             self.adjust(way, output.frequency_ppb, output.step);
+            if let Some(trust) = output.trust.filter(|_| output.state == ServoState::Locked) {
+                self.former.learn(way.now, &trust, self.clock.frequency_ppb());
+            }
         }
         self.follow_servo(way);
     }
@@ -35,6 +38,7 @@ impl<C: Clock> Discipline<C> {
             self.set_at = Some(now);
         }
         self.clock.followed();
+        self.former.adjusted(now, frequency_ppb, stepped);
         self.servo.adjusted(self.clock.free_running(now), frequency_ppb, stepped);
         way.tell(Event::Adjusted { mono: now, frequency_ppb, stepped });
     }
@@ -64,6 +68,11 @@ impl<C: Clock> Discipline<C> {
         }
     }
 
+    /// What the servo says, with what it cannot know of in it: boundary clocks between, and what was known before.
+    pub(super) fn widen(&self, now: Time<Mono>, trust: Trust) -> Trust {
+        self.former.widen(now, self.origin.widen(trust))
+    }
+
     pub(super) fn sample(
         &self,
         way: &mut Way<'_, '_>,
@@ -85,7 +94,7 @@ impl<C: Clock> Discipline<C> {
                 output.frequency_ppb
             },
             state: output.state,
-            trust: output.trust.map(|trust| self.origin.widen(trust)),
+            trust: output.trust.map(|trust| self.widen(way.now, trust)),
             rx_source: t2.source,
             tx_source: self.tx_source,
             parent: from.parent,

@@ -4,7 +4,7 @@
 //! no longer than [`limits::WITNESS_PATH`](crate::limits::WITNESS_PATH).
 
 use crate::{
-    limits,
+    PortIndex, limits,
     servo::{Causal, DelayInput, Interval, LocalTime, Options, Pace, PeerDelayInput, SyncInput},
     sources::SourceId,
 };
@@ -119,6 +119,8 @@ pub(super) struct Witness {
     interval: Duration,
     /// How far a server of NTP may be from UTC by its own words; `None` of one that is none.
     root_distance: Option<Duration>,
+    /// Where it is heard: who takes its name on another network says nothing of it.
+    pub(super) port: Option<PortIndex>,
 }
 
 impl Witness {
@@ -139,7 +141,13 @@ impl Witness {
             answered: None,
             interval: Duration::ZERO,
             root_distance: None,
+            port: None,
         }
+    }
+
+    /// Whether what a port hears in its name is its own: it is heard there, or was heard nowhere of late.
+    pub(super) fn is_heard_on(&self, now: Time<Mono>, port: PortIndex) -> bool {
+        self.port.is_none_or(|own| own == port) || !self.is_fresh(now)
     }
 
     /// What it says of itself; of another grandmaster or time scale nothing of before is true.
@@ -234,6 +242,6 @@ impl Witness {
 
 /// A stamp on the free-running scale alone: no witness looks at a clock that is steered.
 pub(super) const fn free_running(mono: Time<Free>, stamp: crate::stamp::Stamp) -> LocalTime {
-    let crate::stamp::Stamp { source, doubt, .. } = stamp;
-    LocalTime { mono, clock: Time::ZERO, source, doubt }
+    let crate::stamp::Stamp { source, doubt, told_within, .. } = stamp;
+    LocalTime { mono, clock: Time::ZERO, source, doubt, told_within }
 }

@@ -11,6 +11,7 @@ use crate::{
     Datagram, Destination, Group, PortIndex,
     address::Address,
     counters::Drop,
+    datagram::Telling,
     outcome::StateReason,
     prefix::Prefix,
     sent::Sent,
@@ -366,7 +367,8 @@ impl Instance {
         (header.correction, header.log_message_interval) = (fraction, NO_INTERVAL);
         let bracket = transmit_bracket(&stamp).filter(|_| self.served.tells_brackets);
         let body = Body::FollowUp { precise_origin_timestamp };
-        let message = Datagram::bracketed(header, body, bracket);
+        let deviation = self.deviation(cx, stamp.time, sent);
+        let message = Datagram::telling(header, body, Telling { gptp: None, bracket, deviation });
         self.send(cx, index, MessageType::FollowUp, Destination::Unicast(to), message, None);
     }
 
@@ -431,6 +433,12 @@ impl Instance {
         let port = self.ports.get(usize::from(port.0));
         let partners = port.and_then(|port| port.partners.as_ref());
         partners.map(|partners| partners.status(now).collect()).unwrap_or_default()
+    }
+
+    /// Whether a partner of a port has not answered for a while where it is: its name may have moved.
+    pub fn is_partner_silent(&self, port: PortIndex, number: u16, now: Time<Mono>) -> bool {
+        let port = self.ports.get(usize::from(port.0));
+        port.and_then(|port| port.partners.as_ref()).is_some_and(|it| it.is_silent(number, now))
     }
 
     /// What has been granted to others; `None` where nothing is granted.

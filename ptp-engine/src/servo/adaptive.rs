@@ -84,6 +84,8 @@ pub struct AdaptiveServo {
     is_clipped: bool,
     /// Sync in a row at which the estimate was outside of what is possible.
     outside: u32,
+    /// When an estimate was refuted last: what was seen before may be of another time.
+    refuted: Option<Time<Free>>,
     /// Rate error that would explain why estimates were clipped lately, parts per billion.
     clipped_ppb: f64,
     /// How far observations were moved lately.
@@ -150,6 +152,7 @@ impl AdaptiveServo {
             causal: Causal::new(&options),
             is_clipped: false,
             outside: 0,
+            refuted: None,
             clipped_ppb: 0.0,
             moved: Moved::default(),
             rates: VecDeque::new(),
@@ -227,11 +230,12 @@ impl AdaptiveServo {
         let pace = self.pace();
         self.is_clipped = false;
         self.clipped_ppb *= 1.0 - self.interval.seconds().min(1.0) / CLIPPED_FOR_S;
-        let Some(estimator) = &mut self.estimator else { return };
         if self.causal.is_contradicted() {
             return;
         }
-        let Some(interval) = self.causal.interval(at, pace, None) else { return };
+        let refuted = self.refuted();
+        let Some(estimator) = &mut self.estimator else { return };
+        let Some(interval) = self.causal.interval(at, pace, refuted) else { return };
         // Of a clock that shows what the free-running scale shows.
         let error = Duration::from_nanos_f64(estimator.error_ns(at, Duration::ZERO - interval.lo));
         let width = interval.hi - interval.lo;
@@ -241,7 +245,7 @@ impl AdaptiveServo {
             width - error
         } else {
             self.outside = 0;
-            if estimator.suspected().is_none() {
+            if estimator.suspected().is_none() && refuted.is_none() {
                 self.causal.is_calm(width);
             }
             return;
@@ -260,6 +264,7 @@ impl AdaptiveServo {
                 self.clipped_ppb = self.clipped_ppb.max(by_ppb);
                 self.left_behind = self.estimator.take();
                 self.is_stepped = true;
+                self.refuted = Some(at);
                 self.begin_anew();
                 return;
             }
@@ -271,6 +276,11 @@ impl AdaptiveServo {
             // It may well be the rate that is wrong, with which older packets are carried along.
             self.clipped_ppb = self.clipped_ppb.max(by.abs() / RATES_KEPT.as_secs_f64());
         }
+    }
+
+    /// When an estimate was refuted, as long as what was seen before it counts.
+    fn refuted(&self) -> Option<Time<Free>> {
+        self.refuted.filter(|refuted| self.causal.reaches_before(*refuted))
     }
 
     fn clamp(&self, ppb: f64) -> f64 {
@@ -310,8 +320,11 @@ impl AdaptiveServo {
 
     /// The estimator, or that of the grandmaster that was left.
     fn known(&self) -> Option<&Estimator> {
-        let confirmed = self.estimator.as_ref().filter(|_| self.confirmation.is_given());
-        confirmed.or(self.left_behind.as_ref())
+        self.confirmed().or(self.left_behind.as_ref())
+    }
+
+    fn confirmed(&self) -> Option<&Estimator> {
+        self.estimator.as_ref().filter(|_| self.confirmation.is_given())
     }
 
     fn pace(&self) -> Pace {
@@ -327,6 +340,13 @@ impl AdaptiveServo {
                     + apart.fold(0.0, f64::max)
                     + self.moved.rate_error_ppb()
                     + self.clipped_ppb;
+                if self.confirmed().is_some() {
+                    return Pace { rate_ppb, error_ppb, least_error_ppb };
+                }
+                // Of a grandmaster that was left, which says nothing of how fast the next one runs.
+                let lo = (rate_ppb - error_ppb).min(-UNKNOWN_RATE_PPB);
+                let hi = (rate_ppb + error_ppb).max(UNKNOWN_RATE_PPB);
+                let (rate_ppb, error_ppb) = (lo.midpoint(hi), 0.5 * (hi - lo));
                 Pace { rate_ppb, error_ppb, least_error_ppb }
             }
             None => {
@@ -363,7 +383,10 @@ impl Servo for AdaptiveServo {
 
     fn sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
         self.interval.learn(&input);
-        self.moved.note(input.t2.mono, input.t2.doubt, self.interval.seconds());
+        // A time that is told within limits may go from one end to the other while its rate is learnt.
+        let told = input.t2.told_within.unwrap_or_default();
+        let moved = input.t2.doubt + told.behind() + told.ahead();
+        self.moved.note(input.t2.mono, moved, self.interval.seconds());
         self.causal.sync(&input, self.pace());
         let SyncInput { t1, t2, .. } = input;
         let forward = one_way(t2.mono, t1);
@@ -438,6 +461,7 @@ impl Servo for AdaptiveServo {
         self.estimator = anew.estimator;
         self.confirmation = anew.confirmation;
         self.causal = anew.causal;
+        self.refuted = anew.refuted;
         self.latest = anew.latest;
         self.moved = anew.moved;
         true
@@ -469,6 +493,7 @@ impl Servo for AdaptiveServo {
         self.begin_anew();
         self.latest = Latest::default();
         self.causal = Causal::new(&self.options);
+        self.refuted = None;
     }
 
     fn holdover(&mut self, _now: Time<Free>) -> Option<f64> {
@@ -495,6 +520,7 @@ impl Servo for AdaptiveServo {
         }
         let estimator = self.known()?;
         let doubted = self.estimator.as_ref().map(Estimator::doubted).into_iter().flatten();
+        let doubted = doubted.chain(self.refuted());
         let pace = self.pace();
         let wander_ppb = pace.error_ppb - RATE_SIGMAS * estimator.rate_sigma_ppb();
         let error_ppb = wander_ppb + BOUND_RATE_SIGMAS * estimator.rate_sigma_ppb();
@@ -503,6 +529,8 @@ impl Servo for AdaptiveServo {
             pace = self.causal.possible(pace, wander_ppb);
         }
         let offset = self.causal.interval(now, pace, doubted)?;
+        let is_in_doubt = self.estimator.is_none() || self.outside > 0;
+        let offset = if is_in_doubt { self.causal.of_two_times(offset) } else { offset };
         let interval = Interval { lo: offset.lo + shown, hi: offset.hi + shown };
         let error_ns = estimator.error_ns(now, shown);
         let precision_ns = BOUND_SIGMAS * estimator.sigma_ns(now) + error_ns.abs();

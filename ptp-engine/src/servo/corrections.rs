@@ -2,7 +2,8 @@
 //! correction says for how long a message was held on its way, and nobody can check that. So what it says beyond
 //! the usual moves the estimate, as it should, but does not make the causal interval narrower: who adds a little
 //! more every second pulls the time, and the bound goes with it. An honest one is at its usual least now and then, and those
-//! samples are the tight ones anyway.
+//! samples are the tight ones anyway. What is usual never becomes more, since who has patience could make anything usual: a
+//! path on which messages are held longer from some day on has a wider interval for as long as its time transmitter is followed.
 
 use crate::prelude::*;
 use alloc::collections::VecDeque;
@@ -13,6 +14,8 @@ use ptp_common::time::{Duration, Free, Time};
 const BUCKET: Duration = Duration::from_secs(10);
 /// for so many times.
 const BUCKETS: usize = 60;
+/// After so many it is known what is usual.
+const SETTLED: usize = 6;
 
 /// See the module's paragraph.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +46,9 @@ impl Corrections {
             self.present_ns = ns;
             let mut known: Vec<f64> = self.least_ns.iter().copied().collect();
             known.sort_unstable_by(f64::total_cmp);
-            self.usual_ns = known[(known.len() - 1) / 2];
+            let median_ns = known[(known.len() - 1) / 2];
+            let is_settled = known.len() > SETTLED;
+            self.usual_ns = if is_settled { self.usual_ns.min(median_ns) } else { median_ns };
         }
         self.present_ns = self.present_ns.min(ns);
         (ns - self.usual_ns).max(0.0)
@@ -78,8 +83,20 @@ mod tests {
         let grows = |n: i64| (n - 8 * 60).max(0) * 3_000 / 8;
         for (n, unusual) in (0..).zip(unusual(grows)) {
             let added = grows(n) as f64;
-            // Of half of ten minutes at the most is it used to.
+            // Of half of a minute at the most is it used to.
+            assert!(unusual >= added - 30.0 * 3_000.0 - 100.0, "{n}: {unusual} of {added}");
             assert!(unusual >= 0.45 * added - 100.0, "{n}: {unusual} of {added}");
+        }
+    }
+
+    #[test]
+    fn what_grows_for_hours_is_never_usual() {
+        let grows = |n: i64| (n - 120).max(0) * 50;
+        let mut corrections = Corrections::default();
+        for n in 0..4 * 3_600 {
+            let at = Time::from_nanos(n * 1_000_000_000);
+            let unusual = corrections.unusual_ns(at, Duration::from_nanos(grows(n)));
+            assert!(unusual >= grows(n) as f64 - 100.0, "{n}: {unusual}");
         }
     }
 }

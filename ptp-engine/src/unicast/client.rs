@@ -11,8 +11,10 @@ use ptp_common::{
 use super::{cancel, host};
 use crate::{address::Address, counters::Drop, limits, prelude::*, timers::Timers};
 
+mod promise;
 mod status;
 
+use promise::{Loss, Promise, State};
 pub use status::PartnerStatus;
 
 /// What is asked of whom.
@@ -46,65 +48,6 @@ const SILENT: i32 = 8;
 const SILENT_AT_LEAST: Duration = Duration::from_secs(2);
 /// A cancellation is said as often, unless it is acknowledged.
 const CANCELLATIONS: u8 = 3;
-
-/// How one promise stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Nothing is wanted.
-    Idle,
-    /// Wanted and to be asked for, or asked for.
-    Asked,
-    /// Granted.
-    Granted {
-        until: Time<Mono>,
-        log_interval: i8,
-        since: Time<Mono>,
-        /// When it is to be asked for again.
-        renew_at: Time<Mono>,
-    },
-    /// Not wanted any more; the other side is being told.
-    Cancelling { left: u8 },
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Promise {
-    state: State,
-    /// Requests in a row that were not answered.
-    unanswered: u8,
-    /// Refusals in a row.
-    refusals: u8,
-    /// A request has been sent that may be answered.
-    is_pending: bool,
-    /// When the last message came that was promised.
-    heard: Option<Time<Mono>>,
-}
-
-impl Promise {
-    const NEW: Self =
-        Self { state: State::Idle, unanswered: 0, refusals: 0, is_pending: false, heard: None };
-
-    const fn granted(&self) -> Option<i8> {
-        match self.state {
-            State::Granted { log_interval, .. } => Some(log_interval),
-            _ => None,
-        }
-    }
-
-    fn failures(&self) -> u8 {
-        self.refusals.max(self.unanswered.saturating_sub(PATIENCE))
-    }
-}
-
-/// Why a promise is none any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Loss {
-    /// Nobody has renewed it.
-    End,
-    /// It was refused, or taken back.
-    Refusal,
-    /// Nothing came of it.
-    Silence,
-}
 
 /// One of the table.
 #[derive(Debug)]
@@ -329,9 +272,9 @@ impl Client {
                 if partner.identity != Some(source) {
                     return Err(Drop::NotAsked);
                 }
-                answers.push(Negotiation::Acknowledge { message_type, flags });
-                if matches!(partner.promises[kind as usize].state, State::Granted { .. }) {
-                    self.lose(now, number, kind, Loss::Refusal, effects);
+                if partner.promises[kind as usize].doubt(now) {
+                    answers.push(Negotiation::Acknowledge { message_type, flags });
+                    self.schedule(now, number, kind);
                 }
                 Ok(())
             }

@@ -161,6 +161,8 @@ pub struct Service {
     saved: f64,
     refilled: Time<Mono>,
     pub(crate) sequence_id: u16,
+    /// It takes back what it has granted, and grants nothing more.
+    is_over: bool,
 }
 
 /// Messages per second of a grant, in 2^-16.
@@ -194,6 +196,7 @@ impl Service {
             saved,
             refilled: now,
             sequence_id: 0,
+            is_over: false,
         }
     }
 
@@ -317,7 +320,7 @@ impl Service {
             return Err(Verdict::Stranger);
         }
         let kind = kind.ok_or(Verdict::Type)?;
-        if !is_serving {
+        if !is_serving || self.is_over {
             return Err(Verdict::NotServing);
         }
         let fastest = self.config.log_fastest[kind as usize];
@@ -578,6 +581,7 @@ impl Service {
 
     /// Takes back all that was granted to one client, and whom to tell: `None` when nobody is left.
     pub fn dismiss_one(&mut self) -> Option<(u16, Address, PortIdentity, [bool; 3])> {
+        self.is_over = true;
         let ((port, ..), at) = self.by_key.first_key_value()?;
         let (port, at) = (*port, *at);
         let client = self.clients[at as usize].as_ref()?;

@@ -8,8 +8,8 @@ use core::net::{IpAddr, SocketAddr};
 use ptp_common::{
     time::{Duration, Mono, Time},
     wire::{
-        Body, ClockIdentity, Flags, Granted, Header, Message, MessageType, MessageView,
-        Negotiation, PortIdentity, TlvBuilder,
+        Body, ClockIdentity, Flags, Granted, Header, MAINTAIN_GRANT, Message, MessageType,
+        MessageView, Negotiation, PortIdentity, TlvBuilder,
     },
 };
 
@@ -299,6 +299,35 @@ fn who_grants_and_sends_no_sync_is_left_for_another_one() {
     world.muted.clear();
     world.run(60.0);
     assert_eq!(world.followed(), Some(identity(2)));
+}
+
+/// In the server's name and from its address, as often as he likes: he cannot be told from it, and what he takes away
+/// is asked for again, neither ever more slowly nor ever more often.
+#[test]
+fn false_cancellations_cost_a_request_each_and_are_over_when_they_end() {
+    for every_s in [0.01, 1.0, 5.0] {
+        let mut world = World::new();
+        world.server(1, 128, ServiceConfig::default());
+        world.client(ClientConfig { partners: 1, ..fast() }, &[1]);
+        world.run(12.0);
+        let (begun, asked) = (world.syncs, world.sent(9, MessageType::Signaling));
+        let source = PortIdentity { clock_identity: identity(1), port_number: 1 };
+        for _ in 0..(60.0 / every_s) as u32 {
+            for message_type in [0xb, 0x0, 0x9] {
+                let said = Negotiation::Cancel { message_type, flags: MAINTAIN_GRANT };
+                world.give(9, 1, &signaling(source, said));
+            }
+            world.run(every_s);
+        }
+        let asked = world.sent(9, MessageType::Signaling) - asked;
+        let heard = world.syncs - begun;
+        assert!(asked < 60 * 8, "{every_s}: {asked}");
+        assert!(heard > 440, "{every_s}: {heard}");
+        let before = world.syncs;
+        world.run(20.0);
+        assert_eq!(world.followed(), Some(identity(1)), "{every_s}");
+        assert!(world.syncs - before > 80, "{every_s}: {heard}, then {}", world.syncs - before);
+    }
 }
 
 #[test]

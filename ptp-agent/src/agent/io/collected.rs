@@ -122,21 +122,22 @@ impl Io {
         });
     }
 
-    /// What the threads could not send.
+    /// What the threads could not send, and on which ports they have sent everything.
     fn take_back(&mut self) {
         let Some(Some(shards)) = self.shards.get() else { return };
-        let mut failures: Vec<Vec<io::Error>> = self.ports.iter().map(|_| Vec::new()).collect();
-        for ((on, place), error) in shards.failures() {
+        let mut told: Vec<Option<Vec<io::Error>>> = self.ports.iter().map(|_| None).collect();
+        for ((on, place), result) in shards.outcomes() {
             let on = usize::from(on.0);
-            if let Some(token) = place.and_then(|place| self.ports[on].lanes.fail(place)) {
-                self.ready.push_back(Delivery::TxStamp { token, stamp: None });
+            let failures = told[on].get_or_insert_default();
+            if let Err(error) = result {
+                if let Some(token) = place.and_then(|place| self.ports[on].lanes.fail(place)) {
+                    self.ready.push_back(Delivery::TxStamp { token, stamp: None });
+                }
+                failures.push(error);
             }
-            failures[on].push(error);
         }
-        for (port, failures) in self.ports.iter_mut().zip(failures) {
-            if !failures.is_empty() {
-                port.count_failures(failures);
-            }
+        for (port, told) in self.ports.iter_mut().zip(told) {
+            told.into_iter().for_each(|failures| port.count_failures(failures));
         }
     }
 
@@ -281,8 +282,8 @@ impl Port {
     fn count_failures(&mut self, failures: Vec<io::Error>) {
         self.counts.send_errors += failures.len() as u64;
         match failures.last() {
-            Some(error) => self.report(format!("cannot send on {}: {error}", self.interface)),
-            None => self.last_problem = None,
+            Some(error) => self.report(&format!("cannot send on {}: {error}", self.interface)),
+            None => self.complaint.clear(),
         }
     }
 }

@@ -47,7 +47,7 @@ impl Io {
                             .flatten();
                         port.transport = Some(transport);
                         self.hooks[index] = hooks;
-                        port.last_problem = None;
+                        port.complaint.clear();
                         // Perhaps another driver: measure anew.
                         port.rx.compare_anew(rx_selector(self.config.rx_source, hooks));
                         port.tx.compare_anew(tx_selector(self.config.tx_source));
@@ -55,7 +55,7 @@ impl Io {
                         port.brackets = Default::default();
                     }
                     Err(error) => {
-                        port.report(format!(
+                        port.report(&format!(
                             "{} is back but cannot be used: {error}",
                             port.interface
                         ));
@@ -221,11 +221,10 @@ impl Port {
         }
     }
 
-    /// Says a problem once, until it is another or has gone away.
-    pub(super) fn report(&mut self, problem: String) {
-        if self.last_problem.as_ref() != Some(&problem) {
+    /// Says a problem once, until it is another or has gone away, and not too often.
+    pub(super) fn report(&mut self, problem: &str) {
+        if self.complaint.is_news(monotonic(), problem) {
             tracing::warn!("{problem}");
-            self.last_problem = Some(problem);
         }
     }
 }

@@ -32,7 +32,6 @@ pub(super) struct Servers {
     named: Vec<NamedServer>,
     resolver: Resolver,
     interfaces: Vec<String>,
-    told: Vec<Option<String>>,
 }
 
 impl Servers {
@@ -43,8 +42,7 @@ impl Servers {
         }
         let names = named.iter().map(|server| server.name.clone());
         let resolver = Resolver::start(io.transport, names);
-        let told = vec![None; named.len()];
-        Some(Self { named, resolver, interfaces: io.interfaces.clone(), told })
+        Some(Self { named, resolver, interfaces: io.interfaces.clone() })
     }
 
     /// What the engine is told of them at first.
@@ -84,17 +82,6 @@ impl Servers {
             let clock = &Monotonic::default();
             let mut cx = Context { now, clock, out: &mut *out };
             engine.move_server(&mut cx, n, Some(address), port);
-        }
-        for (n, told) in self.told.iter_mut().enumerate() {
-            let problem = self.resolver.problem(n);
-            if told.as_deref() != problem {
-                *told = problem.map(str::to_owned);
-                let server = &self.named[n].name;
-                match problem {
-                    Some(problem) => tracing::warn!(server, problem, "no address"),
-                    None => tracing::info!(server, "has an address again"),
-                }
-            }
         }
     }
 

@@ -3,7 +3,7 @@
 
 use ptp_common::wire::{
     Announce, Body, ClockAccuracy, ClockIdentity, ClockQuality, Flags, Header, Message,
-    PortIdentity, TimeSource, Timestamp,
+    PortIdentity, TimeInterval, TimeSource, Timestamp,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -40,11 +40,25 @@ pub(crate) enum Trick {
     ForgeAnswers,
     /// Sends a one-step Sync in the parent's name with the number of the next, a second ahead.
     ForgeSync,
+    /// Drops most Follow_Up, and nothing else.
+    DropFollowUps,
+    /// Says in each Follow_Up that Sync was held by as much as he pleases.
+    LieInCorrection,
+    /// Says that of each request in its answer.
+    LieInAnswers,
+    /// Gives each Sync the Follow_Up of another one.
+    SwapFollowUps,
+    /// Sends everything again in another domain and with another sdoId, a second ahead.
+    OtherDomains,
+    /// Sends Sync and Announce in the parent's name whose numbers are half the range ahead.
+    RunAhead,
+    /// Announces a better clock that has the time receiver's own identity.
+    Twin,
 }
 
 impl Trick {
     /// All of them.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::HoldSync,
         Self::HoldSyncSlowly,
         Self::HoldRequests,
@@ -57,6 +71,13 @@ impl Trick {
         Self::ManyClocks,
         Self::ForgeAnswers,
         Self::ForgeSync,
+        Self::DropFollowUps,
+        Self::LieInCorrection,
+        Self::LieInAnswers,
+        Self::SwapFollowUps,
+        Self::OtherDomains,
+        Self::RunAhead,
+        Self::Twin,
     ];
 }
 
@@ -89,12 +110,14 @@ pub(super) struct Assault {
     kept: Vec<(Datagram, bool)>,
     parent: Option<PortIdentity>,
     invented: u16,
+    /// What the Follow_Up before said.
+    swapped: Option<Body>,
 }
 
 impl Assault {
     pub(super) fn new(acts: Vec<Act>, seed: u64) -> Self {
         let rng = ChaCha8Rng::seed_from_u64(seed);
-        Self { acts, rng, kept: Vec::new(), parent: None, invented: 0 }
+        Self { acts, rng, kept: Vec::new(), parent: None, invented: 0, swapped: None }
     }
 
     /// A message between the nodes at `now_s`. `time` is the grandmaster's.
@@ -143,6 +166,7 @@ impl Assault {
                 met.hold_ns += act.by_ns * (now_s - act.from_s);
             }
             (Trick::DropSync, Body::Sync { .. })
+            | (Trick::DropFollowUps, Body::FollowUp { .. })
             | (Trick::DropAnswers, Body::DelayResp { .. })
             | (Trick::DropAnnounce, Body::Announce(_)) => {
                 met.is_dropped |= self.rng.random_bool(0.9);
@@ -187,6 +211,52 @@ impl Assault {
                 let header = Header { flags: Flags(0), sequence_id: next, ..*header };
                 met.extra
                     .push((Datagram::new(header, Body::Sync { origin_timestamp: ahead }), true));
+            }
+            (Trick::LieInCorrection, Body::FollowUp { .. })
+            | (Trick::LieInAnswers, Body::DelayResp { .. }) => {
+                let held = header.correction.0 + (act.by_ns * 65_536.0) as i64;
+                let header = Header { correction: TimeInterval(held), ..*header };
+                met.is_dropped = true;
+                met.extra.push((Datagram::new(header, *body), false));
+            }
+            (Trick::SwapFollowUps, Body::FollowUp { .. }) => {
+                let told = self.swapped.replace(*body).unwrap_or(*body);
+                met.is_dropped = true;
+                met.extra.push((Datagram::new(*header, told), false));
+            }
+            (
+                Trick::OtherDomains,
+                Body::Sync { .. }
+                | Body::FollowUp { .. }
+                | Body::Announce(_)
+                | Body::DelayResp { .. },
+            ) => {
+                let body = match *body {
+                    Body::Sync { .. } => Body::Sync { origin_timestamp: ahead },
+                    Body::FollowUp { .. } => Body::FollowUp { precise_origin_timestamp: ahead },
+                    Body::DelayResp { requesting_port_identity, .. } => {
+                        Body::DelayResp { receive_timestamp: ahead, requesting_port_identity }
+                    }
+                    other => other,
+                };
+                let is_event = matches!(body, Body::Sync { .. });
+                let domain_number = header.domain_number.wrapping_add(1);
+                for header in
+                    [Header { domain_number, ..*header }, Header { sdo_id: 0x100, ..*header }]
+                {
+                    met.extra.push((Datagram::new(header, body), is_event));
+                }
+            }
+            (Trick::RunAhead, Body::Sync { .. } | Body::Announce(_)) => {
+                let sequence_id = header.sequence_id.wrapping_add(0x7fff);
+                let is_event = matches!(body, Body::Sync { .. });
+                met.extra.push((Datagram::new(Header { sequence_id, ..*header }, *body), is_event));
+            }
+            (Trick::Twin, Body::DelayReq { .. }) => {
+                let source = header.source_port_identity;
+                let announce = Announce { grandmaster_priority1: 0, ..worse(source) };
+                let header = Header { log_message_interval: 0, ..Header::new(source, next) };
+                met.extra.push((Datagram::new(header, Body::Announce(announce)), false));
             }
             _ => {}
         }

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     Destination, PortIndex, SentToken, Transmit,
     clock::virtual_clock::VirtualClock,
+    config::PortConfig,
     discipline::Client,
     servo::{Choice, Options, ServoState, build},
     stamp::{Stamp, StampSource},
@@ -15,6 +16,7 @@ use ptp_common::wire::{
 use std::collections::BTreeMap;
 
 const PORT: PortIndex = PortIndex(0);
+const ELSEWHERE: PortIndex = PortIndex(1);
 /// Each way, ns.
 const PATH: i64 = 20_000;
 const STEP: i64 = 125_000_000;
@@ -79,12 +81,15 @@ struct Bench {
     sequence: u16,
     told: Vec<(i64, Standing)>,
     asked: BTreeMap<u8, u32>,
+    /// Somebody at another port takes the grandmasters' names and says something else.
+    has_impostor: bool,
 }
 
 impl Bench {
     fn new(policy: Policy, domains: &[u8], gms: &[Gm]) -> Self {
         let config = ReceiverConfig {
             on_disagreement: policy,
+            ports: vec![PortConfig::default(); 2],
             witness_domains: domains.to_vec(),
             ..ReceiverConfig::new(ClockIdentity([0xcc; 8]), 7)
         };
@@ -92,7 +97,7 @@ impl Bench {
         let clock = VirtualClock::new(mono(0), Time::from_nanos(5_000_000_000_000), 500_000.0);
         let client = Client::new(config, servo, clock, mono(0));
         let (told, asked) = (Vec::new(), BTreeMap::new());
-        Self { client, gms: gms.to_vec(), now: 0, sequence: 0, told, asked }
+        Self { client, gms: gms.to_vec(), now: 0, sequence: 0, told, asked, has_impostor: false }
     }
 
     /// What a grandmaster shows; the truth is the monotonic clock and 4000 s.
@@ -102,8 +107,12 @@ impl Bench {
     }
 
     fn give(&mut self, message: &[u8], stamp: Option<i64>) {
+        self.give_on(PORT, message, stamp);
+    }
+
+    fn give_on(&mut self, on: PortIndex, message: &[u8], stamp: Option<i64>) {
         let stamp = stamp.map(|at| Stamp::new(mono(at), StampSource::Simulated));
-        self.client.handle_message(mono(self.now), PORT, message, stamp);
+        self.client.handle_message(mono(self.now), on, message, stamp);
         self.collect();
     }
 
@@ -163,7 +172,11 @@ impl Bench {
                     };
                     let flags = Flags::PTP_TIMESCALE | Flags::UTC_OFFSET_VALID;
                     let header = Header { flags, ..gm.header(self.sequence / 8) };
-                    self.give(&bytes(header, Body::Announce(announce)), None);
+                    let message = bytes(header, Body::Announce(announce));
+                    self.give(&message, None);
+                    if self.has_impostor {
+                        self.give_on(ELSEWHERE, &message, None);
+                    }
                 }
                 let header = Header {
                     flags: Flags::TWO_STEP,
@@ -176,6 +189,11 @@ impl Bench {
                 let follow_up = Body::FollowUp { precise_origin_timestamp };
                 let header = Header { flags: Flags(0), ..header };
                 self.give(&bytes(header, follow_up), None);
+                if self.has_impostor {
+                    let origin_timestamp = Self::time_of(Gm { offset_ns: lies, ..gm }, self.now);
+                    let message = bytes(header, Body::Sync { origin_timestamp });
+                    self.give_on(ELSEWHERE, &message, Some(self.now));
+                }
             }
         }
     }
@@ -267,6 +285,22 @@ fn two_other_domains_outvote_the_one_that_is_followed_until_it_agrees() {
     bench.run_to(160);
     assert_eq!(bench.followed(), Some(gms[0].id()), "{:?}", bench.told);
     assert!(bench.error().abs() < 1_000, "{}", bench.error());
+}
+
+/// On another network, or by another transport: what is said there in the name of who is heard here is not what it says.
+#[test]
+fn who_takes_the_grandmasters_name_on_another_port_makes_it_contradict_nobody() {
+    for policy in Policy::ALL {
+        let gms = [gm(1, 0, 100, honest), gm(2, 0, 128, honest)];
+        let mut bench = Bench::new(policy, &[], &gms);
+        bench.run_to(20);
+        bench.has_impostor = true;
+        bench.run_to(80);
+        assert_eq!(bench.client.servo().state(), ServoState::Locked, "{policy:?}");
+        assert_eq!(bench.followed(), Some(gms[0].id()), "{policy:?}");
+        assert!(bench.told.is_empty(), "{policy:?} {:?}", bench.told);
+        assert!(bench.error().abs() < 1_000, "{policy:?} {}", bench.error());
+    }
 }
 
 #[test]

@@ -132,8 +132,10 @@ pub(super) struct Estimator {
     is_first: bool,
     /// The latest packet of each direction, where it was one that nothing explains.
     doubted: [Option<Time<Free>>; 2],
-    /// Since when something was in question last.
-    questioned: Option<Time<Free>>,
+    /// Since when something was in question last, and until when: a second change may have come meanwhile.
+    questioned: [Option<Time<Free>>; 2],
+    /// The packet before the latest of each direction, and the latest.
+    latest: [[Option<Time<Free>>; 2]; 2],
 }
 
 impl Estimator {
@@ -164,7 +166,8 @@ impl Estimator {
             settled: 0,
             is_first: true,
             doubted: [None; 2],
-            questioned: None,
+            questioned: [None; 2],
+            latest: [[None; 2]; 2],
         }
     }
 
@@ -221,10 +224,15 @@ impl Estimator {
     }
 
     /// Each instant since which something may be different, or was taken for possible lately: a judgement may be wrong
-    /// too, and what was seen before it be of another time; and while one change is in question another one may come.
+    /// too, and what was seen before it be of another time; and while one change is in question another one may come,
+    /// of which only the latest packets tell.
     pub(super) fn doubted(&self) -> impl Iterator<Item = Time<Free>> + Clone + use<> {
         let [forward, backward] = self.doubted;
-        [forward, backward, self.in_question(), self.questioned].into_iter().flatten()
+        let [since, until] = self.questioned;
+        let in_question = self.in_question();
+        let latest = self.latest.iter().filter_map(|[before, _]| *before).min();
+        let latest = latest.filter(|_| in_question.is_some());
+        [forward, backward, in_question, latest, since, until].into_iter().flatten()
     }
 
     /// The estimate was impossible by `by` nanoseconds.
@@ -250,6 +258,8 @@ impl Estimator {
             let is_odd = oddity.is_early || oddity.ln_later < INEXPLICABLE;
             let doubted = &mut self.doubted[way as usize];
             *doubted = if is_odd { doubted.or(Some(at)) } else { None };
+            let [before, latest] = &mut self.latest[way as usize];
+            *before = latest.replace(at);
         }
         self.settled += 1;
         if self.settled >= SETTLED && self.suspicion.is_none() {
@@ -418,7 +428,9 @@ impl Estimator {
     fn dismiss(&mut self) {
         if let Some(suspicion) = self.suspicion.take() {
             let since = self.history.since(suspicion.since).next();
-            self.questioned = since.map(|observation| observation.at).or(self.questioned);
+            if let Some(since) = since {
+                self.questioned = [Some(since.at), Some(self.bank.at())];
+            }
         }
         self.detector = Detector::default();
         self.bank.is_in_question = false;

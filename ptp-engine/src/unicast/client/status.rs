@@ -55,4 +55,13 @@ impl Client {
             }
         })
     }
+
+    /// Whether a partner does not answer where it is, so that it may be elsewhere by now.
+    pub(crate) fn is_silent(&self, number: u16, now: Time<Mono>) -> bool {
+        self.partners.get(usize::from(number)).is_some_and(|partner| {
+            let [announce, ..] = &partner.promises;
+            partner.left_until > now
+                || (announce.granted().is_none() && announce.unanswered > PATIENCE)
+        })
+    }
 }
