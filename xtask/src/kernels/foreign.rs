@@ -31,6 +31,8 @@ use crate::{
 const SUITE: &str = "trixie";
 /// Has kernels of the same series, where that one's cannot be had.
 const OTHER_SUITE: &str = "bookworm-backports";
+/// Has `ptp4l` and its libraries, where the mirror lists the first one's and does not have all of them.
+const OLDER_SUITE: &str = "bookworm";
 const SERIES: Series = Series::LongTerm("6.12");
 /// What is unpacked for the guest, with all that it depends on.
 const PACKAGES: [&str; 3] = ["linuxptp", "iproute2", "ethtool"];
@@ -65,7 +67,7 @@ pub(crate) fn run(machine: Machine, update: bool, on_line: impl FnMut(&str) + Se
         let qemu = Qemu::get(&cache, machine).context("no emulator")?;
         println!("  QEMU {}", qemu.version);
         let debian = machine.debian();
-        let suites = [SUITE, OTHER_SUITE];
+        let suites = [SUITE, OTHER_SUITE, OLDER_SUITE];
         let apt = Apt::open_for(&cache.join(format!("apt-{debian}")), &suites, Some(debian))?;
         let kernel = Kernel::get(&apt, &cache, SERIES, Build::Of(machine))?;
         let root = cache.join(format!("root-{debian}"));
@@ -78,13 +80,10 @@ pub(crate) fn run(machine: Machine, update: bool, on_line: impl FnMut(&str) + Se
             if root.is_dir() {
                 fs::remove_dir_all(&root).context("cannot unpack the packages anew")?;
             }
-            let mut packages = Vec::new();
-            for package in PACKAGES {
-                packages.extend(apt.to_install(package, SUITE)?);
-            }
-            packages.sort();
-            packages.dedup();
-            apt.unpack(&packages, &root)?;
+            unpack(&apt, SUITE, &root).or_else(|error| {
+                println!("  note: {error:#}; {OLDER_SUITE} is tried");
+                unpack(&apt, OLDER_SUITE, &root)
+            })?;
         }
         (qemu, kernel, root)
     };
@@ -134,6 +133,17 @@ pub(crate) fn run(machine: Machine, update: bool, on_line: impl FnMut(&str) + Se
     }
     let facts = facts.into_inner().unwrap_or_else(PoisonError::into_inner);
     table::check(&Table::of_machines(), &facts, update)
+}
+
+/// Unpacks what the guest needs of a suite into a directory that does not exist.
+fn unpack(apt: &Apt, suite: &str, root: &Path) -> Result<()> {
+    let mut packages = Vec::new();
+    for package in PACKAGES {
+        packages.extend(apt.to_install(package, suite)?);
+    }
+    packages.sort();
+    packages.dedup();
+    apt.unpack(&packages, root)
 }
 
 /// How many passed and failed of what a test program ends with.

@@ -155,6 +155,19 @@ fn page_for_those_who_come_from_linuxptp_has_every_option_of_every_program() {
 }
 
 #[test]
+fn no_row_of_the_page_for_those_who_come_from_linuxptp_says_missing_without_a_reason() {
+    let page = include_str!("../../../../docs/migration.md");
+    let rows = page.lines().filter(|line| line.starts_with("| ") && line.contains("*missing*"));
+    let mut count = 0;
+    for row in rows {
+        let reason = row.split_once("*missing*: ").map(|(_, reason)| reason.trim_end_matches(" |"));
+        assert!(reason.is_some_and(|it| it.split_whitespace().count() >= 3), "{row}");
+        count += 1;
+    }
+    assert!(count > 50, "{count} rows, where are the tables?");
+}
+
+#[test]
 fn integers_are_as_in_c() {
     for (text, value) in
         [("12", Some(12)), ("-3", Some(-3)), ("0xFE", Some(254)), ("010", Some(8)), ("0", Some(0))]
