@@ -126,3 +126,54 @@ fn a_link_is_measured_in_the_name_of_the_common_service_by_both_ends() {
     let summary = agent.finish();
     assert_eq!(summary["lost"]["wrong_sdo_id"].as_u64(), None, "{summary}");
 }
+
+/// linuxptp 4's service for the links of a host: it asks in the name of majorSdoId 2 and answers whoever asks.
+const SERVICE: &str = "clientOnly 1\nclockIdentity C37D50.0000.000000\nignore_transport_specific 1\n\
+    transportSpecific 0x2\nnetwork_transport L2\ndelay_mechanism P2P\nptp_dst_mac 01:80:C2:00:00:0E\n\
+    neighborPropDelayThresh 1000000\nmin_neighbor_prop_delay -20000000\nlogging_level 7\n";
+
+/// Both ends of a link have the common service: linuxptp 4's with its grandmaster there, and here ours, which is an end station itself, and which
+/// another instance of linuxptp on the same host asks over the management socket.
+#[test]
+fn linuxptp_4s_common_service_and_ours_measure_each_other_and_its_instances_ask_ours() {
+    let _machine = alone();
+    let nodes = need!(line(2));
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let service = need!(Ptp4l::start_authenticating(
+        &nodes[0],
+        &["down1"],
+        &[SERVICE, &format!("uds_address {}", path("service"))]
+    ));
+    let common = |server: &str, client: &str| {
+        format!(
+            "delay_mechanism COMMON_P2P\ncmlds.server_address {server}\ncmlds.client_address {client}\ncmlds.port 1"
+        )
+    };
+    let asks_theirs = common(&path("service"), &path("client"));
+    let _grandmaster = need!(Ptp4l::start_authenticating(
+        &nodes[0],
+        &["down1"],
+        &[GPTP, "priority1 200", &asks_theirs]
+    ));
+    let words = format!(
+        "run -i up1 --profile gptp --clock virtual --port up1=cmlds --management-socket {}",
+        path("ours")
+    );
+    let mut agent = Agent::start(&nodes[1], &words.split_whitespace().collect::<Vec<_>>());
+    service.wait_for_text(0, PATIENCE, "delay   filtered");
+    agent.wait_for_text(0, PATIENCE, "link is asCapable");
+    agent.wait_for_state(0, PATIENCE, "time_receiver");
+    let asks_ours = common(&path("ours"), &path("station"));
+    let station = need!(Ptp4l::start_authenticating(
+        &nodes[1],
+        &["up1"],
+        &[GPTP, "priority1 250", &asks_ours]
+    ));
+    // It is asCapable by what ours says of the link, or it would measure nothing.
+    let offset = measured(&station);
+    println!("an instance of linuxptp by our link delay: median |offset| {offset} ns");
+    assert!(offset < TRUE, "{offset} ns");
+    let summary = agent.finish();
+    assert_eq!(summary["lost"]["wrong_sdo_id"].as_u64(), None, "{summary}");
+}

@@ -9,13 +9,24 @@ use ptp_common::{
     ntp::{HEADER_LENGTH, NtpPacket, over_ptp},
     time::{Duration, Mono, Time},
     wire::{
-        Body, Bracket, Header, Message, TlvBuilder, Tlvs, WireError,
+        Body, Bracket, Deviation, Header, Message, TlvBuilder, Tlvs, WireError,
         gptp::{self, FollowUpInformation},
     },
 };
 
 /// Where a packet of NTP has its transmit time.
 const TRANSMIT: Range<usize> = 40..48;
+
+/// What a message tells beside what every one of its type does.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Telling<'a> {
+    /// The value of a TLV of IEEE 802.1, no longer than that of [`FollowUpInformation`].
+    pub(crate) gptp: Option<&'a [u8]>,
+    /// Of its timestamp.
+    pub(crate) bracket: Option<Bracket>,
+    /// Of its time.
+    pub(crate) deviation: Option<Deviation>,
+}
 
 /// The bytes of a message to send: the longest fixed part has 64, and the rest is room for TLVs.
 #[derive(Clone, Copy)]
@@ -38,21 +49,27 @@ impl Datagram {
 
     /// A message that tells the bracket of its timestamp, where there is one.
     pub fn bracketed(header: Header, body: Body, bracket: Option<Bracket>) -> Self {
-        let Some(bracket) = bracket else { return Self::new(header, body) };
-        let (value, mut buffer) = (bracket.value(), [0; Bracket::LENGTH + 4]);
-        let mut tlvs = TlvBuilder::new(&mut buffer);
-        // Cannot fail: there is room for it.
-        let pushed = tlvs.push(Bracket::tlv(&value));
-        let told = pushed.and_then(|()| Self::with_tlvs(header, body, tlvs.finish()));
-        told.unwrap_or_else(|_| Self::new(header, body))
+        Self::telling(header, body, Telling { bracket, ..Telling::default() })
     }
 
     /// A message with a TLV of IEEE 802.1, whose value is no longer than that of [`FollowUpInformation`].
     pub(crate) fn with_gptp(header: Header, body: Body, value: &[u8]) -> Self {
-        let mut buffer = [0; FollowUpInformation::LENGTH + 4];
+        Self::telling(header, body, Telling { gptp: Some(value), ..Telling::default() })
+    }
+
+    /// A message with what is to be told beside it.
+    pub(crate) fn telling(header: Header, body: Body, telling: Telling<'_>) -> Self {
+        let mut buffer =
+            [0; FollowUpInformation::LENGTH + Bracket::LENGTH + Deviation::LENGTH + 12];
         let mut tlvs = TlvBuilder::new(&mut buffer);
-        let pushed = tlvs.push(gptp::tlv(value));
-        // Cannot fail: there is room for it.
+        let bracket = telling.bracket.map(Bracket::value);
+        let deviation = telling.deviation.map(Deviation::value);
+        // That of IEEE 802.1AS is the first one (11.4.4.1).
+        let all = telling.gptp.map(gptp::tlv).into_iter();
+        let all = all.chain(bracket.as_ref().map(Bracket::tlv));
+        let mut all = all.chain(deviation.as_ref().map(Deviation::tlv));
+        // Cannot fail: there is room for all of them.
+        let pushed = all.try_for_each(|tlv| tlvs.push(tlv));
         let told = pushed.and_then(|()| Self::with_tlvs(header, body, tlvs.finish()));
         told.unwrap_or_else(|_| Self::new(header, body))
     }

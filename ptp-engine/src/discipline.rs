@@ -27,14 +27,14 @@ use crate::{
     link::Link,
     node::Node,
     ntp::NtpEvent,
-    origin::Origin,
+    origin::{BoundReference, Origin},
     outcome::{DelayObservation, Measurement, Observation, Parent},
     seam::{
         Change, Command, Commands, Context, Driven, Engine, Input, Monotonic, NoEvent, ReadClock,
     },
     servo::{
-        DelayInput, LocalTime, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
-        Trust,
+        DelayInput, Interval, LocalTime, Options, PeerDelayInput, Servo, ServoOutput, ServoState,
+        SyncInput, Trust,
     },
     stamp::{Stamp, StampSource},
     strategy::{self, Strategist, Use},
@@ -160,6 +160,10 @@ struct DomainClock<'a, C> {
     clock: &'a C,
     offset: Duration,
     set_at: Option<Time<Mono>>,
+    servo: &'a dyn Servo,
+    origin: &'a Origin,
+    former: &'a Former,
+    now: Time<Mono>,
 }
 
 impl<C: Clock> ReadClock for DomainClock<'_, C> {
@@ -167,6 +171,15 @@ impl<C: Clock> ReadClock for DomainClock<'_, C> {
         // What it showed before it was set nobody needs any more.
         let is_known = self.set_at.is_none_or(|set_at| mono > set_at);
         is_known.then(|| self.clock.at(mono) + self.offset)
+    }
+
+    fn error_at(&self, mono: Time<Mono>) -> Option<Interval> {
+        if self.origin.bound_reference() == BoundReference::Parent {
+            return None;
+        }
+        let free = self.clock.free_running(mono);
+        let trust = self.servo.trust(free, self.at(mono)?.ahead_of(free))?;
+        Some(self.former.widen(self.now, self.origin.widen(trust)).interval)
     }
 }
 
@@ -354,7 +367,15 @@ impl<C: Clock> Discipline<C> {
         if offset != self.served_offset {
             (self.served_offset, self.set_at) = (offset, Some(now));
         }
-        let own = DomainClock { clock: &self.clock, offset, set_at: self.set_at };
+        let own = DomainClock {
+            clock: &self.clock,
+            offset,
+            set_at: self.set_at,
+            servo: &*self.servo,
+            origin: &self.origin,
+            former: &self.former,
+            now,
+        };
         // A client that nobody may ask only answers Pdelay_Req, with whatever it is given for that.
         let instance = self.node.instance();
         let serves = instance.may_take_either_role() || instance.is_monitored();
@@ -416,6 +437,13 @@ impl<C: Clock> Discipline<C> {
                 if !self.may_follow(way, sync.t2.time, &input) {
                     return;
                 }
+                // What it told before it knew how far it is from the grandmaster was its own time.
+                let is_told = t2.told_within.is_some();
+                if is_told && !self.origin.is_told {
+                    self.strategist.clear();
+                    self.servo.parent_changed();
+                }
+                self.origin.is_told = is_told;
                 if let Some(output) = self.servo.sync(self.strategist.sync(input)) {
                     self.apply(way, output);
                     self.sample(way, measurement, sync.t2, sync.sequence_id, output);
@@ -492,8 +520,8 @@ impl<C: Clock> Discipline<C> {
     /// A stamp on both scales, the clock's in the time scale of the domain.
     fn local(&self, stamp: Stamp) -> LocalTime {
         let clock = self.clock.at(stamp.time) + self.domain_offset();
-        let Stamp { time, source, doubt, .. } = stamp;
-        LocalTime { mono: self.clock.free_running(time), clock, source, doubt }
+        let Stamp { time, source, doubt, told_within, .. } = stamp;
+        LocalTime { mono: self.clock.free_running(time), clock, source, doubt, told_within }
     }
 
     /// Whether the clock may follow; a refusal is told once.

@@ -47,7 +47,7 @@ use monitor::Monitored;
 use overheard::{Hint, Overheard};
 use ptp_common::{
     time::{Mono, Time},
-    wire::{Body, Bracket, ClockIdentity, Header, Message, MessageType, PortIdentity},
+    wire::{Body, ClockIdentity, Header, Message, MessageType, PortIdentity},
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -416,8 +416,7 @@ impl Instance {
             }
             Body::DelayResp { receive_timestamp, requesting_port_identity } => {
                 let (at, who) = (receive_timestamp, requesting_port_identity);
-                let bracket = Bracket::find(&message.tlvs);
-                self.take_delay_resp(cx, index, &header, at, who, bracket)
+                self.take_delay_resp(cx, index, &header, at, who, message.tlvs)
             }
             Body::DelayReq { .. }
             | Body::PdelayReq { .. }

@@ -25,6 +25,7 @@ mod sample;
 mod seen;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use crate::extras;
 use crate::prelude::*;
@@ -52,6 +53,7 @@ pub use seen::{
     Announced, ClaimSample, DelaySample, DomainKey, Observation, OffsetSample, PortKey,
     PortSnapshot,
 };
+pub use told::Told;
 
 /// Ports that are followed at a time, over all interfaces and domains.
 pub const MAX_PORTS: usize = 1024;
@@ -232,6 +234,9 @@ impl Observer {
                 self.sync(now, key, &header, part)
             }
             Body::FollowUp { precise_origin_timestamp } => {
+                if let Some(port) = self.ports.peek_mut(&key) {
+                    port.seen.told.by_follow_up(&view.tlvs().unwrap_or_default());
+                }
                 self.follow_up(now, key, &header, precise_origin_timestamp.into())
             }
             Body::DelayReq { .. } => self.delay_req(now, key, &header, stamp),
@@ -277,7 +282,12 @@ impl Observer {
                 port.seen.extras = extras::Extras::of(&view.tlvs().unwrap_or_default());
                 None
             }
-            Body::Signaling { .. } | Body::Management(_) => None,
+            Body::Signaling { .. } => {
+                let port = self.ports.peek_mut(&key)?;
+                port.seen.told.by_signaling(&view.tlvs().unwrap_or_default());
+                None
+            }
+            Body::Management(_) => None,
         }
     }
 

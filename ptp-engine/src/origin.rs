@@ -1,6 +1,7 @@
 //! Where the clock's time comes from: the time transmitter that was measured last, which is still known
 //! when it has fallen silent, and what lies between it and UTC. A bound on the clock's error is against
-//! the parent by nature; boundary clocks between and the grandmaster's own inaccuracy come on top.
+//! the parent by nature; boundary clocks between, where these do not tell themselves how far they are off, and the
+//! grandmaster's own inaccuracy come on top.
 
 use ptp_common::time::Duration;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ pub struct Origin {
     pub parent: Option<Parent>,
     /// Error of each boundary clock between grandmaster and here, where it is known.
     pub boundary_clock_error: Option<Duration>,
+    /// The parent tells how far it is from the grandmaster at the most, and that is in the bound.
+    pub is_told: bool,
     /// Of a server of NTP: how far it is from UTC at the most, by what it says.
     pub root_distance: Option<Duration>,
 }
@@ -47,6 +50,7 @@ impl Origin {
     fn between(&self) -> Option<Duration> {
         match self.parent.map_or(0, |parent| parent.steps_removed) {
             0 => Some(Duration::ZERO),
+            _ if self.is_told => Some(Duration::ZERO),
             steps => Some(self.boundary_clock_error? * i32::from(steps)),
         }
     }

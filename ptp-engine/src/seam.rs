@@ -16,6 +16,7 @@ use crate::{
     Datagram, PortIndex, PortState, SentToken,
     address::Address,
     outcome::{Measurement, Parent, StateReason, SyncObservation},
+    servo::Interval,
     stamp::Stamp,
 };
 
@@ -48,6 +49,13 @@ pub struct Context<'a, E> {
 pub trait ReadClock {
     /// What it showed at `mono`; `None` where it was set around then.
     fn at(&self, mono: Time<Mono>) -> Option<Time<Ptp>>;
+
+    /// Where what it showed at `mono` minus the grandmaster's time is for certain; `None` where that is not known, or only against
+    /// somebody between.
+    fn error_at(&self, mono: Time<Mono>) -> Option<Interval> {
+        let _ = mono;
+        None
+    }
 }
 
 /// The monotonic clock, ahead by a constant. A time receiver answers Pdelay_Req with it: only the difference

@@ -2,7 +2,10 @@
 
 use core::num::NonZeroU64;
 
-use ptp_common::time::{Duration, Mono, Time};
+use ptp_common::{
+    time::{Duration, Mono, Time},
+    wire::Deviation,
+};
 use serde::{Deserialize, Serialize};
 
 /// Where a stamp was taken. The names are those of the JSON samples and of the `source` label.
@@ -80,6 +83,8 @@ pub struct Stamp {
     pub manner: Manner,
     /// Which packet it was.
     pub packet: Option<PacketId>,
+    /// How far the time of the other end may be from the grandmaster's that belongs to it, where that end has told.
+    pub told_within: Option<Deviation>,
 }
 
 /// In which manner a message was sent.
@@ -97,6 +102,15 @@ impl Stamp {
     /// A stamp that is on its side of the wire for certain.
     pub const fn new(time: Time<Mono>, source: StampSource) -> Self {
         let (none, manner) = (Duration::ZERO, Manner::Plain);
-        Self { time, source, doubt: none, late: none, handed: none, manner, packet: None }
+        Self {
+            time,
+            source,
+            doubt: none,
+            late: none,
+            handed: none,
+            manner,
+            packet: None,
+            told_within: None,
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 mod anything;
 mod brackets;
+mod chain;
 mod csptp;
 mod links;
 mod managed;

@@ -32,7 +32,13 @@ pub fn run(input: &[u8]) {
         let by = Duration::from_nanos(value.wrapping_shl(u32::from(shift % 40)));
         let doubt = Duration::from_nanos(i64::from(what >> 4));
         let clock = Time::from_nanos(now.as_nanos());
-        let local = LocalTime { mono: now, clock, source: StampSource::Simulated, doubt };
+        let local = LocalTime {
+            mono: now,
+            clock,
+            source: StampSource::Simulated,
+            doubt,
+            told_within: None,
+        };
         let correction = if what & 8 == 0 { Duration::ZERO } else { by };
         match what & 7 {
             0..=2 => {

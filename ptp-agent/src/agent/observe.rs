@@ -53,7 +53,7 @@ use crate::{
 use lines::{ClaimLine, OffsetLine};
 use ntp::NtpEyes;
 use ports::{causes, in_order, is_worth_telling, line, ports};
-use slave_events::SlaveEventsHeard;
+use slave_events::{SlaveEventsHeard, SlaveEventsPassed};
 
 /// An observation is worth a healthy answer for this long.
 const FRESH: StdDuration = StdDuration::from_secs(10);
@@ -124,6 +124,7 @@ pub async fn observe(
         reload,
         ntp,
         slave_events,
+        passed: SlaveEventsPassed::default(),
         synce,
         refusals: Refusals::default(),
         clock: Monotonic::default(),
@@ -146,6 +147,7 @@ struct Around {
     reload: Option<Reload<ObserveConfig>>,
     ntp: Option<NtpEyes>,
     slave_events: Option<SlaveEventsHeard>,
+    passed: SlaveEventsPassed,
     synce: SyncE,
     /// As many as were told of.
     refusals: Refusals,
@@ -170,6 +172,7 @@ impl Host<Observer, Tap> for Around {
         self.teller.count_refusal(&eyes.io, packet, &self.refusals, &refusals);
         self.refusals = refusals;
         self.teller.count_stamp(&eyes.io, packet);
+        self.passed.pass(packet.interface, packet.bytes);
     }
 
     fn told(&mut self, eyes: &mut Eyes, command: Command<Observation>) -> Result<(), AgentError> {
@@ -184,6 +187,7 @@ impl Host<Observer, Tap> for Around {
         if let Some(heard) = &mut self.slave_events {
             heard.tell(self.teller.output.as_ref(), &self.teller.publication.management)?;
         }
+        self.passed.tell(self.teller.output.as_ref(), &eyes.io)?;
         eyes.engine.advance(now);
         self.synce.look(now);
         self.teller.housekeep(now, &eyes.io, &eyes.engine, &self.synce);

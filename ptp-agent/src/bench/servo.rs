@@ -335,6 +335,7 @@ impl Exchanges {
             clock: Time::from_nanos(ns),
             source: StampSource::Simulated,
             doubt: Duration::ZERO,
+            told_within: None,
         };
         let t2 = sent_ns + self.delay_ns();
         let sequence_id = self.count as u16;

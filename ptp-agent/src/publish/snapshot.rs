@@ -11,6 +11,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use extras::{AlternateTime, AnnouncedExtras, PowerStatus, ZoneDatabase};
+pub use gptp::{FollowUpStatus, IntervalRequestStatus, ObservedTold};
 pub use link::{Gptp, LinkStatus};
 pub use management::ManagementStatus;
 pub use pulse::{NmeaLine, PhcRelation, Pulse};
@@ -518,6 +519,9 @@ pub struct ObservedPort {
     /// What else.
     #[serde(flatten, skip_serializing_if = "is_absent")]
     pub extras: AnnouncedExtras,
+    /// Behind its Follow_Up and Signaling.
+    #[serde(flatten)]
+    pub told: ObservedTold,
     /// Complete exchanges, by kind.
     pub exchanges: BTreeMap<String, u64>,
     /// Incomplete ones, by cause.
@@ -575,6 +579,7 @@ pub struct Residence {
 }
 
 mod extras;
+mod gptp;
 mod link;
 mod management;
 mod pulse;

@@ -154,7 +154,9 @@ fn is_zero(duration: &Duration) -> bool {
 }
 
 impl From<Stamp> for RecordedStamp {
-    fn from(Stamp { time, source, doubt, handed, manner, late: _, packet: _ }: Stamp) -> Self {
+    fn from(
+        Stamp { time, source, doubt, handed, manner, late: _, packet: _, told_within: _ }: Stamp,
+    ) -> Self {
         Self { mono_ns: time, source, doubt_ns: doubt, handed_ns: handed, manner }
     }
 }

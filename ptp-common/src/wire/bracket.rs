@@ -3,12 +3,10 @@
 //! (IEEE 1588-2019, 14.3), so that whoever does not know it skips it. It goes behind Follow_Up for
 //! the precise origin timestamp and behind Delay_Resp for the receive timestamp.
 
-use super::{Tlv, TlvType, Tlvs};
-
-/// `organizationId`: locally administered, so nobody's by assignment,
-const ORGANIZATION: [u8; 3] = [0x72, 0x50, 0x54];
-/// and `organizationSubType`, which tells what is meant by it from what others may.
-const SUB_TYPE: [u8; 3] = [0xb5, 0xac, 0x01];
+use super::{
+    Tlv, Tlvs,
+    own::{self, SubType},
+};
 
 /// The instant is no earlier than the timestamp plus the one, and no later than the timestamp plus the
 /// other, nanoseconds.
@@ -22,36 +20,24 @@ pub struct Bracket {
 
 impl Bracket {
     /// Length of the value of its TLV.
-    pub const LENGTH: usize = 14;
+    pub const LENGTH: usize = own::LENGTH;
 
     /// The value of its TLV.
     pub fn value(self) -> [u8; Self::LENGTH] {
-        let mut value = [0; Self::LENGTH];
-        value[..3].copy_from_slice(&ORGANIZATION);
-        value[3..6].copy_from_slice(&SUB_TYPE);
-        value[6..10].copy_from_slice(&self.earliest_ns.to_be_bytes());
-        value[10..].copy_from_slice(&self.latest_ns.to_be_bytes());
-        value
+        own::value(SubType::Bracket, self.earliest_ns.to_be_bytes(), self.latest_ns.to_be_bytes())
     }
 
     /// The TLV with that value.
     pub const fn tlv(value: &[u8; Self::LENGTH]) -> Tlv<'_> {
-        Tlv { kind: TlvType::ORGANIZATION_EXTENSION_DO_NOT_PROPAGATE, value }
+        own::tlv(value)
     }
 
     /// That of a message; `None` where there is none.
     pub fn find(tlvs: &Tlvs<'_>) -> Option<Self> {
-        let value: &[u8; Self::LENGTH] = tlvs
-            .iter()
-            .filter(|tlv| tlv.kind == TlvType::ORGANIZATION_EXTENSION_DO_NOT_PROPAGATE)
-            .filter_map(|tlv| tlv.value.try_into().ok())
-            .find(|value: &&[u8; Self::LENGTH]| {
-                value.starts_with(&ORGANIZATION) && value[3..].starts_with(&SUB_TYPE)
-            })?;
-        let [.., a, b, c, d, e, f, g, h] = *value;
+        let (earliest, latest) = own::find(tlvs, SubType::Bracket)?;
         Some(Self {
-            earliest_ns: i32::from_be_bytes([a, b, c, d]),
-            latest_ns: i32::from_be_bytes([e, f, g, h]),
+            earliest_ns: i32::from_be_bytes(earliest),
+            latest_ns: i32::from_be_bytes(latest),
         })
     }
 }

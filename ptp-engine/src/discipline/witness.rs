@@ -242,6 +242,6 @@ impl Witness {
 
 /// A stamp on the free-running scale alone: no witness looks at a clock that is steered.
 pub(super) const fn free_running(mono: Time<Free>, stamp: crate::stamp::Stamp) -> LocalTime {
-    let crate::stamp::Stamp { source, doubt, .. } = stamp;
-    LocalTime { mono, clock: Time::ZERO, source, doubt }
+    let crate::stamp::Stamp { source, doubt, told_within, .. } = stamp;
+    LocalTime { mono, clock: Time::ZERO, source, doubt, told_within }
 }

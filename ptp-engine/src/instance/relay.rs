@@ -5,7 +5,7 @@
 
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
-    wire::{TimeInterval, Timestamp, gptp::FollowUpInformation},
+    wire::{Deviation, TimeInterval, Timestamp, gptp::FollowUpInformation},
 };
 
 use super::{Cx, Instance};
@@ -66,6 +66,7 @@ pub(crate) struct Told {
     pub(crate) origin: Timestamp,
     pub(crate) correction: TimeInterval,
     pub(crate) information: FollowUpInformation,
+    pub(crate) deviation: Option<Deviation>,
 }
 
 /// What is known of the grandmaster's time beside the time itself.
@@ -193,20 +194,39 @@ impl Instance {
                     ..FollowUpInformation::default()
                 };
                 let information = information.with_rate_ratio(self.own_rate(cx, sent));
-                Some(Told { origin, correction, information })
+                let deviation = self.deviation(cx, sent, cx.clock.at(sent)?);
+                Some(Told { origin, correction, information, deviation })
             }
             Source::Parent(passed) => {
                 let correction = match self.relay_time() {
                     Some(RelayTime::Clock) => cx.clock.at(sent)? - Time::<Ptp>::from(passed.origin),
                     _ => passed.correction + scaled(sent - passed.arrived, passed.rate_ratio),
                 };
+                let told = Time::<Ptp>::from(passed.origin) + correction;
                 Some(Told {
                     origin: passed.origin,
                     correction: correction.into(),
+                    deviation: self.deviation(cx, sent, told),
                     information: passed.information.with_rate_ratio(passed.rate_ratio),
                 })
             }
         }
+    }
+
+    /// How far `told`, which this clock says that it was at `at`, may be from the grandmaster's time: its own bound, and by how much it
+    /// says something else than its clock. `None` while it follows nobody, and where it does not know.
+    pub(super) fn deviation(
+        &self,
+        cx: &Cx<'_>,
+        at: Time<Mono>,
+        told: Time<Ptp>,
+    ) -> Option<Deviation> {
+        if self.parent.is_none() || !self.served.tells_brackets {
+            return None;
+        }
+        let error = cx.clock.error_at(at)?;
+        let beyond = told - cx.clock.at(at)?;
+        Deviation::of(error.lo + beyond, error.hi + beyond)
     }
 
     /// The rate of the clock that is served over that of the one by which Pdelay_Req are answered.

@@ -11,6 +11,7 @@ use crate::{
     Datagram, Destination, Group, PortIndex,
     address::Address,
     counters::Drop,
+    datagram::Telling,
     outcome::StateReason,
     prefix::Prefix,
     sent::Sent,
@@ -366,7 +367,8 @@ impl Instance {
         (header.correction, header.log_message_interval) = (fraction, NO_INTERVAL);
         let bracket = transmit_bracket(&stamp).filter(|_| self.served.tells_brackets);
         let body = Body::FollowUp { precise_origin_timestamp };
-        let message = Datagram::bracketed(header, body, bracket);
+        let deviation = self.deviation(cx, stamp.time, sent);
+        let message = Datagram::telling(header, body, Telling { gptp: None, bracket, deviation });
         self.send(cx, index, MessageType::FollowUp, Destination::Unicast(to), message, None);
     }
 

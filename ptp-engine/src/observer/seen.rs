@@ -1,6 +1,9 @@
 //! What the observer is given and what it tells: packets, ports, samples, and the summary of a port.
 
-use super::figures::{Exchanges, Losses};
+use super::{
+    figures::{Exchanges, Losses},
+    told::Told,
+};
 use crate::spread::Spread;
 use crate::stamp::StampSource;
 use crate::{csptp::Protocol, extras::Extras};
@@ -148,6 +151,8 @@ pub struct PortSnapshot {
     pub announced: Option<Announced>,
     /// What stood behind that.
     pub extras: Extras,
+    /// What stood behind its Follow_Up and its Signaling.
+    pub told: Told,
     /// Complete exchanges.
     pub exchanges: Exchanges,
     /// What was lost.
@@ -174,6 +179,7 @@ impl PortSnapshot {
             messages: [0; _],
             announced: None,
             extras: Extras::default(),
+            told: Told::default(),
             exchanges: Exchanges::default(),
             losses: Losses::default(),
             sample: None,

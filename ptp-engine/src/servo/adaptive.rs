@@ -320,8 +320,11 @@ impl AdaptiveServo {
 
     /// The estimator, or that of the grandmaster that was left.
     fn known(&self) -> Option<&Estimator> {
-        let confirmed = self.estimator.as_ref().filter(|_| self.confirmation.is_given());
-        confirmed.or(self.left_behind.as_ref())
+        self.confirmed().or(self.left_behind.as_ref())
+    }
+
+    fn confirmed(&self) -> Option<&Estimator> {
+        self.estimator.as_ref().filter(|_| self.confirmation.is_given())
     }
 
     fn pace(&self) -> Pace {
@@ -337,6 +340,13 @@ impl AdaptiveServo {
                     + apart.fold(0.0, f64::max)
                     + self.moved.rate_error_ppb()
                     + self.clipped_ppb;
+                if self.confirmed().is_some() {
+                    return Pace { rate_ppb, error_ppb, least_error_ppb };
+                }
+                // Of a grandmaster that was left, which says nothing of how fast the next one runs.
+                let lo = (rate_ppb - error_ppb).min(-UNKNOWN_RATE_PPB);
+                let hi = (rate_ppb + error_ppb).max(UNKNOWN_RATE_PPB);
+                let (rate_ppb, error_ppb) = (lo.midpoint(hi), 0.5 * (hi - lo));
                 Pace { rate_ppb, error_ppb, least_error_ppb }
             }
             None => {
@@ -373,7 +383,10 @@ impl Servo for AdaptiveServo {
 
     fn sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
         self.interval.learn(&input);
-        self.moved.note(input.t2.mono, input.t2.doubt, self.interval.seconds());
+        // A time that is told within limits may go from one end to the other while its rate is learnt.
+        let told = input.t2.told_within.unwrap_or_default();
+        let moved = input.t2.doubt + told.behind() + told.ahead();
+        self.moved.note(input.t2.mono, moved, self.interval.seconds());
         self.causal.sync(&input, self.pace());
         let SyncInput { t1, t2, .. } = input;
         let forward = one_way(t2.mono, t1);

@@ -9,7 +9,10 @@
 use crate::prelude::*;
 use alloc::collections::VecDeque;
 
-use ptp_common::time::{Duration, Free, Time};
+use ptp_common::{
+    time::{Duration, Free, Time},
+    wire::Deviation,
+};
 
 use super::{
     DelayInput, Options, PeerDelayInput, SyncInput,
@@ -32,6 +35,14 @@ const CORRECTION_ERROR: f64 = 100e-6;
 /// 8 ns. Transparent clocks that correct a little too much made each way look shorter than it can be: both bounds
 /// contradicted each other, and the estimate was held to the one that had been there first.
 const CORRECTION_GRAIN_NS: f64 = 16.0;
+/// Sync of which one at least has not been held up: before, the fastest of them may have taken longer than a packet both ways,
+const FEW: u64 = 4;
+/// by no more than this, nanoseconds.
+const HELD_UP_NS: f64 = 1e6;
+/// Until so many Sync, and so many link delays, the fastest may be slower than the slowest exchange, by as much as Sync differ: of 16
+/// and 8 that is so once in 700,000 times, if they are of one distribution and the other way is nothing.
+const ENOUGH: u64 = 16;
+const ENOUGH_DELAYS: usize = 8;
 /// Link delays of which the largest counts.
 const PEER_DELAYS: usize = 16;
 /// Values are kept as floating point from an origin: farther away they are counted anew.
@@ -76,7 +87,7 @@ impl Side {
         self.pushed += 1;
     }
 
-    fn push(&mut self, sample: Sample, pace: Pace) {
+    fn forget_past(&mut self, sample: &Sample) {
         let is_past = |old: &Sample| {
             let after = self.pushed - old.number;
             after >= WINDOW || after >= FEWEST && sample.at - old.at > OLDEST
@@ -84,6 +95,10 @@ impl Side {
         while self.samples.front().is_some_and(is_past) {
             self.samples.pop_front();
         }
+    }
+
+    fn push(&mut self, sample: Sample, pace: Pace) {
+        self.forget_past(&sample);
         // A sample grows wider with its age by no less than this, whatever will be believed of the rate. What
         // is then wider than the new one will never be the tightest again; and who leaves out a bound, makes
         // no other one false.
@@ -93,6 +108,28 @@ impl Side {
             self.samples.pop_back();
         }
         self.append(sample);
+    }
+
+    /// As [`Self::push`], where the least is looked for and not the tightest.
+    fn push_least(&mut self, sample: Sample, pace: Pace) {
+        self.forget_past(&sample);
+        let fall = pace.rate_ppb - pace.error_ppb;
+        let is_superfluous = |old: &Sample| old.ns + fall * (sample.at_s - old.at_s) >= sample.ns;
+        while self.samples.back().is_some_and(is_superfluous) {
+            self.samples.pop_back();
+        }
+        self.append(sample);
+    }
+
+    /// The least that any of the latest says of `now`: what is not known of the rate makes an old one say less, and not more.
+    fn least(&self, now: Time<Free>, pace: Pace) -> Option<f64> {
+        let now_s = now.since_epoch().as_secs_f64();
+        let latest = self.samples.iter().filter(|it| self.pushed - it.number <= ENOUGH);
+        let each = latest.map(|sample| {
+            let age_s = now_s - sample.at_s;
+            sample.ns + pace.rate_ppb * age_s - pace.error_ppb * age_s.abs()
+        });
+        each.reduce(f64::min)
     }
 
     fn append_contradicting(&mut self) {
@@ -180,6 +217,8 @@ pub(crate) struct Causal {
     backward: Side,
     /// Sync as they came, without what may be wrong with them: which of them was fast.
     fastest: Side,
+    /// By how much one of the first Sync differed from the one before at the most.
+    uneven_ns: f64,
     /// Upper minus lower bound when time stepped last ...
     width_ns: Option<f64>,
     /// ... and when nothing was in doubt last.
@@ -189,6 +228,8 @@ pub(crate) struct Causal {
     contradictions: u64,
     /// Of Sync and of Delay_Resp.
     corrections: [Corrections; 2],
+    /// Whether the time transmitter tells how far it is from the grandmaster.
+    is_told: bool,
 }
 
 impl Causal {
@@ -199,12 +240,14 @@ impl Causal {
             forward: Side::new(1.0),
             backward: Side::new(-1.0),
             fastest: Side::new(1.0),
+            uneven_ns: 0.0,
             width_ns: None,
             usual_width_ns: 0.0,
             peer_delays: Vec::new(),
             next_peer: 0,
             contradictions: 0,
             corrections: Default::default(),
+            is_told: false,
         }
     }
 
@@ -236,34 +279,60 @@ impl Causal {
 
     /// A Sync.
     pub(crate) fn sync(&mut self, input: &SyncInput, pace: Pace) {
+        self.heed(input.t2.told_within);
         let [unusual, _] = &mut self.corrections;
+        let told = input.t2.told_within.unwrap_or_default();
         let slack = input.t2.doubt.as_nanos_f64()
+            + f64::from(told.ahead_ns)
             + doubt_of(input.correction)
             + unusual.unusual_ns(input.t2.mono, input.correction);
         let ns = self.count(input.t2.mono.since_epoch() - input.t1.since_epoch());
         let sample = Sample::new(input.t2.mono, ns - self.least_delay_ns[0] + slack);
         let other = self.lower(sample.at, pace);
-        if !self.peer_delays.is_empty() {
-            self.note_fastest(Sample { ns: sample.ns - slack, ..sample }, other, sample.ns, pace);
+        // A Sync may come before the first link delay does.
+        if !self.peer_delays.is_empty() || self.backward.samples.is_empty() {
+            // What was told may be behind, so that this one was faster than it seems.
+            let ns = sample.ns - slack - f64::from(told.behind_ns);
+            self.note_fastest(Sample { ns, ..sample }, other, sample.ns, pace);
         }
         Self::take(&mut self.forward, sample, other, pace, &mut self.contradictions);
         self.settle(sample.at, pace);
     }
 
+    /// The time transmitter tells how far it is from the grandmaster: what it said before was bounded against itself alone, and
+    /// does not bound the other.
+    fn heed(&mut self, told: Option<Deviation>) {
+        if told.is_some() && !self.is_told {
+            for side in [&mut self.forward, &mut self.backward, &mut self.fastest] {
+                *side = Side::new(side.sign);
+            }
+            self.width_ns = None;
+        }
+        self.is_told = told.is_some();
+    }
+
     /// The same Sync, which says `upper` with all that may be wrong with it, as it came.
     fn note_fastest(&mut self, sample: Sample, other: Option<f64>, upper: f64, pace: Pace) {
+        if self.fastest.pushed < ENOUGH
+            && let Some(last) = self.fastest.samples.back()
+        {
+            let expected = last.ns + pace.rate_ppb * (sample.at_s - last.at_s);
+            self.uneven_ns = self.uneven_ns.max((sample.ns - expected).abs());
+        }
         if other.is_some_and(|other| upper + other < 0.0) {
             self.fastest.contradicting.push(sample);
         } else {
             self.fastest.contradicting.clear();
-            self.fastest.push(sample, pace);
+            self.fastest.push_least(sample, pace);
         }
     }
 
     /// An answered Delay_Req.
     pub(crate) fn delay(&mut self, input: &DelayInput, pace: Pace) {
         let [_, unusual] = &mut self.corrections;
+        let told = input.t3.told_within.unwrap_or_default();
         let slack = input.t3.doubt.as_nanos_f64()
+            + f64::from(told.behind_ns)
             + doubt_of(input.correction)
             + unusual.unusual_ns(input.t3.mono, input.correction);
         self.peer_delays.clear();
@@ -404,8 +473,15 @@ impl Causal {
             Some(delay) => {
                 // What may be wrong with a Sync makes the upper bound wider, and must not lift the lower one by it.
                 let upper = self.forward.bound(now, pace)?;
-                let fastest = self.fastest.bound(now, pace).map_or(upper, |it| it.min(upper));
-                Some(2.0 * delay.max(0.0) - fastest)
+                let fastest = self.fastest.least(now, pace).map_or(upper, |it| it.min(upper));
+                let held_up = if self.fastest.pushed < FEW {
+                    HELD_UP_NS
+                } else if self.fastest.pushed < ENOUGH || self.peer_delays.len() < ENOUGH_DELAYS {
+                    self.uneven_ns
+                } else {
+                    0.0
+                };
+                Some(2.0 * delay.max(0.0) + held_up - fastest)
             }
         }
     }

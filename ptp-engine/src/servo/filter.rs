@@ -296,6 +296,7 @@ mod tests {
             clock: Time::from_nanos(nanos),
             source: StampSource::Simulated,
             doubt: Duration::ZERO,
+            told_within: None,
         }
     }
 

@@ -88,7 +88,7 @@ mod tests {
         let mono = Time::from_nanos(at_s * 1_000_000_000);
         let t1 = Time::from_nanos(mono.as_nanos());
         let source = StampSource::Simulated;
-        let t2 = LocalTime { mono, clock: t1, source, doubt: Duration::ZERO };
+        let t2 = LocalTime { mono, clock: t1, source, doubt: Duration::ZERO, told_within: None };
         let correction = Duration::ZERO;
         SyncInput { t1, t2, sequence_id: 0, log_interval: Some(log_interval), correction }
     }

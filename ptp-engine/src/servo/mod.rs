@@ -25,7 +25,10 @@ pub use trust::{Basis, Interval, Trust};
 mod tests;
 
 use crate::stamp::StampSource;
-use ptp_common::time::{Duration, Free, Ptp, Time};
+use ptp_common::{
+    time::{Duration, Free, Ptp, Time},
+    wire::Deviation,
+};
 use serde::{Deserialize, Serialize};
 
 /// A local instant on both scales.
@@ -39,6 +42,9 @@ pub struct LocalTime {
     pub source: StampSource,
     /// How far on the wrong side of the wire it may lie, as [`Stamp::doubt`](crate::stamp::Stamp::doubt).
     pub doubt: Duration,
+    /// How far the other end's time may be from the grandmaster's, as
+    /// [`Stamp::told_within`](crate::stamp::Stamp::told_within).
+    pub told_within: Option<Deviation>,
 }
 
 /// A Sync, one way: `t2 - t1` is path delay plus offset.

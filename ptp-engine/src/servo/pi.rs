@@ -138,6 +138,7 @@ mod tests {
                 clock,
                 source: StampSource::Simulated,
                 doubt: Duration::ZERO,
+                told_within: None,
             }
         }
 

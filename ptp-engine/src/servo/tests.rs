@@ -42,7 +42,7 @@ fn told() -> impl Strategy<Value = Told> {
 fn local(now: Time<Free>, doubt_ns: i64) -> LocalTime {
     let clock = Time::from_nanos(now.as_nanos());
     let doubt = Duration::from_nanos(doubt_ns);
-    LocalTime { mono: now, clock, source: StampSource::Simulated, doubt }
+    LocalTime { mono: now, clock, source: StampSource::Simulated, doubt, told_within: None }
 }
 
 fn ptp(now: Time<Free>, by_ns: i64) -> Time<Ptp> {

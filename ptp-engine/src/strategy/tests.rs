@@ -52,7 +52,7 @@ impl Link {
     fn here(ns: f64) -> LocalTime {
         let mono = Time::from_epoch(Duration::from_nanos_f64(ns));
         let source = StampSource::Simulated;
-        LocalTime { mono, clock: Time::ZERO, source, doubt: Duration::ZERO }
+        LocalTime { mono, clock: Time::ZERO, source, doubt: Duration::ZERO, told_within: None }
     }
 
     fn sync(&mut self, sent: f64, is_warm: bool) {

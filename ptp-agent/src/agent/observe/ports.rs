@@ -11,7 +11,8 @@ use crate::{
     publish::{
         metrics::message_type_name,
         snapshot::{
-            AnnouncedExtras, Figures, Messages, Named, ObservedPort, ObservedRole, Port, Way,
+            AnnouncedExtras, Figures, Messages, Named, ObservedPort, ObservedRole, ObservedTold,
+            Port, Way,
         },
         text,
     },
@@ -60,10 +61,11 @@ fn extras(port: &PortSnapshot) -> AnnouncedExtras {
 pub(super) fn line(tap: &Tap, port: &PortSnapshot) -> String {
     let domain = port.key.domain;
     let mut parts = vec![format!(
-        "{}{} domain {}: {} ({} {})",
+        "{}{} domain {}{}: {} ({} {})",
         tap.name(domain.interface),
         domain.vlan.map_or(String::new(), |vlan| format!(" VLAN {vlan}")),
         domain.domain_number,
+        if domain.sdo_id == 0 { String::new() } else { format!(" sdoId {:#05x}", domain.sdo_id) },
         port.key.port_identity,
         if port.is_local() { "local" } else { "remote" },
         Named::from(role(port)).to_string().replace('_', " "),
@@ -95,6 +97,8 @@ pub(super) fn line(tap: &Tap, port: &PortSnapshot) -> String {
     if port.exchanges.delay > 0 {
         parts.push(format!("{} delay requests answered", port.exchanges.delay));
     }
+    let told = ObservedTold::new(&port.told);
+    parts.extend(told.lines().map(|(what, text)| format!("{what} {text}")));
     parts.extend(extras(port).lines().map(|(what, text)| format!("{what} {text}")));
     let lost: u64 = port.losses.iter().map(|(_, total)| total).sum();
     parts.push(format!("lost {lost}"));
@@ -134,6 +138,7 @@ fn figures(tap: &Tap, port: &PortSnapshot) -> Port {
             role: Some(role(port).into()),
             grandmaster: port.announced.map(|it| it.announce.grandmaster_identity.to_string()),
             extras: extras(port),
+            told: ObservedTold::new(&port.told),
             exchanges: port.exchanges.iter().map(named).collect(),
             lost: port.losses.iter().filter(|(_, total)| *total > 0).map(named).collect(),
             offset_ns: port.sample.map(|sample| sample.offset.as_nanos()),

@@ -3,7 +3,7 @@
 //! line, some time later.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     path::PathBuf,
     sync::{
         Arc,
@@ -14,10 +14,15 @@ use std::{
     time::Duration,
 };
 
-use ptp_common::wire::{Body, EventTiming, Message, PortIdentity, Timestamp};
+use ptp_common::wire::{
+    Body, EventTiming, Message, MessageKey, MessageType, MessageView, PortIdentity, Timestamp,
+};
 use serde::Serialize;
 
-use super::super::{AgentError, print};
+use super::{
+    super::{AgentError, print},
+    Tap,
+};
 use crate::publish::{json::Output, local::Mailbox, management::Desk};
 
 /// Records that wait to be told; further ones are counted.
@@ -45,10 +50,54 @@ struct Counts {
 /// Of which port, about which time transmitter, what.
 type Record = (PortIdentity, PortIdentity, EventTiming);
 
+/// The same of messages that passed a hook: who sends them by Signaling on the network (16.11.4).
+#[derive(Debug, Default)]
+pub(super) struct SlaveEventsPassed {
+    waiting: VecDeque<(u32, Record)>,
+    dropped: u64,
+}
+
+impl SlaveEventsPassed {
+    /// A message that has passed on an interface.
+    pub(super) fn pass(&mut self, interface: u32, bytes: &[u8]) {
+        if MessageKey::from_prefix(bytes).is_ok_and(|it| it.message_type == MessageType::Signaling)
+            && let Ok(message) = MessageView::from_prefix(bytes)
+        {
+            let port = message.header().source_port_identity;
+            let tlvs = message.tlvs().unwrap_or_default();
+            for (parent, records) in tlvs.iter().filter_map(EventTiming::read) {
+                for record in records {
+                    if self.waiting.len() < MAX_WAITING {
+                        self.waiting.push_back((interface, (port, parent, record)));
+                    } else {
+                        self.dropped += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells what has passed since the last time.
+    pub(super) fn tell(&mut self, output: Option<&Output>, tap: &Tap) -> Result<(), AgentError> {
+        for (interface, record) in self.waiting.drain(..) {
+            let interface = Some(tap.name(interface).to_owned());
+            tell(output, &SlaveEventLine { interface, ..line(&record) })?;
+        }
+        let dropped = std::mem::take(&mut self.dropped);
+        if dropped > 0 {
+            tracing::warn!(dropped, "too many records of slave events: not all could be told");
+        }
+        Ok(())
+    }
+}
+
 /// A line of JSON.
 #[derive(Serialize)]
 struct SlaveEventLine {
     event: &'static str,
+    /// Where its message passed; of those that came to the socket there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interface: Option<String>,
     /// `sync`: sent by the parent, and arrived here; `delay`: the other way round.
     kind: &'static str,
     port: String,
@@ -87,20 +136,7 @@ impl SlaveEventsHeard {
     /// Tells what was heard since the last time.
     pub(super) fn tell(&mut self, output: Option<&Output>, desk: &Desk) -> Result<(), AgentError> {
         for record in self.records.try_iter() {
-            let line = line(&record);
-            match output {
-                Some(output) => output.emit(&line)?,
-                None => print(&format!(
-                    "{} {} {} from {}: sent {} arrived {} correction {} ns",
-                    line.port,
-                    line.kind,
-                    line.sequence_id,
-                    line.parent,
-                    line.origin,
-                    line.arrival,
-                    line.correction_ns
-                ))?,
-            }
+            tell(output, &line(&record))?;
         }
         let Counts { received, malformed, dropped } = &*self.counts;
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -144,6 +180,22 @@ fn hear(bytes: &[u8], sender: &SyncSender<Record>, counts: &Counts) {
     }
 }
 
+fn tell(output: Option<&Output>, line: &SlaveEventLine) -> Result<(), AgentError> {
+    match output {
+        Some(output) => Ok(output.emit(line)?),
+        None => Ok(print(&format!(
+            "{} {} {} from {}: sent {} arrived {} correction {} ns",
+            line.port,
+            line.kind,
+            line.sequence_id,
+            line.parent,
+            line.origin,
+            line.arrival,
+            line.correction_ns
+        ))?),
+    }
+}
+
 fn line((port, parent, timing): &Record) -> SlaveEventLine {
     let (kind, sequence_id, origin, correction, arrival) = match timing {
         EventTiming::Sync(it) => ("sync", it.sequence_id, it.origin, it.correction, it.ingress),
@@ -151,6 +203,7 @@ fn line((port, parent, timing): &Record) -> SlaveEventLine {
     };
     SlaveEventLine {
         event: "slave_event",
+        interface: None,
         kind,
         port: port.to_string(),
         parent: parent.to_string(),
@@ -195,6 +248,20 @@ mod tests {
         let length = message.emit(&mut bytes).unwrap();
         bytes.truncate(length);
         bytes
+    }
+
+    #[test]
+    fn records_that_pass_on_the_network_are_kept_in_bounds_and_rubbish_is_none() {
+        let mut passed = SlaveEventsPassed::default();
+        for bytes in [&message()[..], &message()[..70], &[0; 60], b""] {
+            passed.pass(3, bytes);
+        }
+        let [(3, record)] = passed.waiting.make_contiguous() else { panic!() };
+        assert_eq!((line(record).kind, line(record).sequence_id), ("sync", 9));
+        for _ in 0..MAX_WAITING + 5 {
+            passed.pass(3, &message());
+        }
+        assert_eq!((passed.waiting.len(), passed.dropped), (MAX_WAITING, 6));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use alloc::collections::VecDeque;
 use ptp_common::{
     time::{Duration, Mono, Ptp, Time},
     wire::{
-        Body, Bracket, Flags, Header, MessageType, PortIdentity, Timestamp, Tlvs,
+        Body, Bracket, Deviation, Flags, Header, MessageType, PortIdentity, Timestamp, Tlvs,
         gptp::FollowUpInformation,
     },
 };
@@ -63,6 +63,7 @@ struct FollowUp {
     information: Option<FollowUpInformation>,
     /// How much before that stamp the Sync may have left.
     doubt: Duration,
+    deviation: Option<Deviation>,
 }
 
 #[derive(Debug)]
@@ -78,8 +79,18 @@ struct PendingDelay {
     token: SentToken,
     sent: Time<Mono>,
     t3: Option<Stamp>,
-    /// Corrected, the correction, and how much later than the stamp it may have arrived.
-    t4: Option<(Time<Ptp>, Duration, Duration)>,
+    t4: Option<Answered>,
+}
+
+/// What a Delay_Resp has told.
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    /// Corrected.
+    t4: Time<Ptp>,
+    correction: Duration,
+    /// How much later than the stamp it may have arrived.
+    doubt: Duration,
+    deviation: Option<Deviation>,
 }
 
 /// What belongs to a port and its present parent, and goes with it.
@@ -92,6 +103,8 @@ pub(crate) struct Following {
     last_answered: Option<u16>,
     /// What was said of the last two Sync, for who passes it on.
     said: [Option<Said>; 2],
+    /// What was told last of how far its time may be from the grandmaster's.
+    deviation: Option<Deviation>,
     pub(crate) log_delay_req_interval: i8,
     rhythm: Rhythm,
     grain: Grain,
@@ -111,6 +124,7 @@ impl Following {
             delays: VecDeque::new(),
             last_answered: None,
             said: [None; 2],
+            deviation: None,
             log_delay_req_interval: config.log_min_delay_req_interval,
             rhythm: Rhythm::default(),
             grain: Grain::default(),
@@ -256,7 +270,9 @@ impl Instance {
         }
         let (origin, correction): (Time<Ptp>, Duration) =
             (precise_origin.into(), header.correction.into());
-        pending.follow_up = Some(FollowUp { origin, correction, information, doubt });
+        let deviation = Deviation::find(&tlvs);
+        pending.follow_up = Some(FollowUp { origin, correction, information, doubt, deviation });
+        following.deviation = deviation;
         // With the fraction that the timestamp leaves out.
         following.grain.left(origin + correction);
         self.match_sync(cx, index, header.sequence_id)
@@ -322,7 +338,7 @@ impl Instance {
             return Ok(());
         };
         let Some(follow_up) = following.syncs[at].follow_up else { return Ok(()) };
-        let FollowUp { origin, correction: more, information, doubt } = follow_up;
+        let FollowUp { origin, correction: more, information, doubt, deviation } = follow_up;
         match following.syncs[at].sync {
             SyncHalf::Awaited => Ok(()),
             SyncHalf::Lost => {
@@ -334,12 +350,17 @@ impl Instance {
                 following.syncs.remove(at);
                 // At which end it arises makes no difference.
                 t2.doubt += doubt;
-                let (told, correction) = (origin + more, correction + more);
+                t2.told_within = deviation;
+                let (told, mut correction) = (origin + more, correction + more);
                 if let Some(information) = information {
                     let (origin, _) = Timestamp::from_time(origin);
                     following.say(Said { sequence_id, origin, correction, information });
                 }
                 let (t1, two_step) = (origin + correction, true);
+                // Of a relay it is what has passed since, which its deviation is about, and nothing that others have added.
+                if information.is_some() && deviation.is_some() {
+                    correction = Duration::ZERO;
+                }
                 let sync =
                     SyncObservation { t1, t2, sequence_id, log_interval, two_step, correction };
                 self.finish_sync(cx, index, told, sync)

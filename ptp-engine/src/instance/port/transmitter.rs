@@ -13,6 +13,7 @@ use crate::{
     Datagram, Destination, Group, PortIndex, SentToken,
     address::Address,
     counters::Drop,
+    datagram::Telling,
     instance::{Cx, Instance, Received},
     port::{PortTimer, Role},
     sent::Sent,
@@ -138,11 +139,11 @@ impl Instance {
         header.correction = told.correction;
         let bracket = transmit_bracket(&stamp).filter(|_| self.served.tells_brackets);
         let body = Body::FollowUp { precise_origin_timestamp: told.origin };
-        let message = if is_gptp {
-            Datagram::with_gptp(header, body, &told.information.value())
-        } else {
-            Datagram::bracketed(header, body, bracket)
-        };
+        let value = told.information.value();
+        let gptp = is_gptp.then_some(&value[..]);
+        let bracket = bracket.filter(|_| !is_gptp);
+        let telling = Telling { gptp, bracket, deviation: told.deviation };
+        let message = Datagram::telling(header, body, telling);
         self.send_general(cx, index, MessageType::FollowUp, Group::Primary, message);
     }
 
@@ -210,7 +211,9 @@ impl Instance {
             None => Destination::Multicast(Group::Primary),
         };
         let told = received.stamp.filter(|_| self.served.tells_brackets);
-        let message = Datagram::bracketed(header, body, told.map(|stamp| receive_bracket(&stamp)));
+        let deviation = received.stamp.and_then(|it| self.deviation(cx, it.time, arrival));
+        let bracket = told.map(|stamp| receive_bracket(&stamp));
+        let message = Datagram::telling(header, body, Telling { gptp: None, bracket, deviation });
         self.send(cx, index, MessageType::DelayResp, to, message, None);
     }
 

@@ -1,6 +1,10 @@
 //! Who is told from whom, and the peer delay mechanism as it is seen from beside.
 
 use super::*;
+use ptp_common::wire::{
+    Deviation, Tlv, TlvBuilder,
+    gptp::{self, AskedInterval, FollowUpInformation, IntervalRequest},
+};
 
 #[test]
 fn interfaces_vlans_and_profiles_are_kept_apart() {
@@ -146,4 +150,47 @@ fn peer_delay_losses_are_counted() {
             ..Losses::default()
         }
     );
+}
+
+#[test]
+fn what_stands_behind_follow_up_and_signaling_of_gptp_is_kept_of_its_port() {
+    let mut world = World::new();
+    let information = FollowUpInformation {
+        cumulative_scaled_rate_offset: 77,
+        gm_time_base_indicator: 2,
+        ..FollowUpInformation::default()
+    };
+    let deviation = Deviation { behind_ns: 5, ahead_ns: 6 };
+    let keep = AskedInterval::Keep;
+    let asked = IntervalRequest {
+        link_delay: keep,
+        time_sync: AskedInterval::Log(0),
+        announce: keep,
+        flags: 0,
+    };
+    let whole = |body: Body, tlvs: &[Tlv<'_>]| {
+        let mut buffer = [0; 96];
+        let mut builder = TlvBuilder::new(&mut buffer);
+        tlvs.iter().for_each(|tlv| builder.push(*tlv).unwrap());
+        let header = Header { sdo_id: 0x100, ..header(GRANDMASTER, 0) };
+        let message = Message { header, body, tlvs: builder.finish() };
+        let mut bytes = vec![0; message.wire_length()];
+        message.emit(&mut bytes).unwrap();
+        bytes
+    };
+    let follow_up = Body::FollowUp { precise_origin_timestamp: world.timestamp() };
+    let (value, other) = (information.value(), deviation.value());
+    let with_both = whole(follow_up, &[gptp::tlv(&value), Deviation::tlv(&other)]);
+    let signaling = Body::Signaling { target_port_identity: PortIdentity::ALL };
+    let value = asked.value();
+    for bytes in [with_both, whole(signaling, &[gptp::tlv(&value)])] {
+        world.packet(Direction::Ingress, &bytes, false);
+    }
+    let told =
+        Told { information: Some(information), asked: Some(asked), deviation: Some(deviation) };
+    assert_eq!(world.port(GRANDMASTER).told, told);
+    // Without it nobody knows how far that one is off any more.
+    let bytes = whole(follow_up, &[]);
+    world.packet(Direction::Ingress, &bytes, false);
+    assert_eq!(world.port(GRANDMASTER).told, Told { deviation: None, ..told });
 }

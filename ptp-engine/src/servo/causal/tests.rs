@@ -22,7 +22,7 @@ impl Bench {
     fn local(&self) -> LocalTime {
         let mono = Time::from_nanos(self.now);
         let source = StampSource::Simulated;
-        LocalTime { mono, clock: Time::ZERO, source, doubt: Duration::ZERO }
+        LocalTime { mono, clock: Time::ZERO, source, doubt: Duration::ZERO, told_within: None }
     }
 
     fn truth(&self) -> Time<Ptp> {

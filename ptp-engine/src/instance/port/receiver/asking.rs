@@ -92,7 +92,7 @@ impl Instance {
         header: &Header,
         receive: Timestamp,
         requester: PortIdentity,
-        bracket: Option<Bracket>,
+        tlvs: Tlvs<'_>,
     ) -> Result<(), Drop> {
         let is_aiming = self.ports[index].aiming == Aiming::On;
         let is_own = requester == self.ports[index].identity;
@@ -135,11 +135,14 @@ impl Instance {
         if is_aiming {
             following.rhythm.aimed_arrived(t4);
         }
-        let doubt = half + port.peer_doubt(bracket, |bracket| i64::from(bracket.latest_ns));
+        // Who answers in the other end's name does not know it: then it is what its last Sync had.
+        let deviation = Deviation::find(&tlvs).or(following.deviation);
+        let doubt =
+            half + port.peer_doubt(Bracket::find(&tlvs), |bracket| i64::from(bracket.latest_ns));
         let configured = port.config.log_min_delay_req_interval;
         let current = following.log_delay_req_interval;
         let claimed = limits::delay_req_interval(configured, current, header.log_message_interval);
-        following.delays[at].t4 = Some((t4, correction, doubt));
+        following.delays[at].t4 = Some(Answered { t4, correction, doubt, deviation });
         following.answers_told.note(sequence_id, told);
         if let Some(Clamped { log, is_clamped }) = claimed {
             following.log_delay_req_interval = log;
@@ -159,13 +162,14 @@ impl Instance {
 
     fn finish_delay(&mut self, cx: &mut Cx<'_>, index: usize, at: usize) {
         let Ok((following, port)) = self.following(index) else { return };
-        let PendingDelay {
-            sequence_id, t3: Some(mut t3), t4: Some((t4, correction, doubt)), ..
-        } = following.delays[at]
+        let PendingDelay { sequence_id, t3: Some(mut t3), t4: Some(answered), .. } =
+            following.delays[at]
         else {
             return;
         };
+        let Answered { t4, correction, doubt, deviation } = answered;
         t3.doubt += doubt;
+        t3.told_within = deviation;
         following.delays.remove(at);
         following.last_answered = Some(sequence_id);
         if !port.round_trip.delay(t3.time, t4) {
