@@ -57,6 +57,11 @@ const LEAST_SPAN_S: f64 = 1.0;
 const RATES_EVERY: Duration = Duration::from_secs(2);
 /// For so long after a change of the rate was judged the one of before may have been right.
 const JUDGED_FOR: Duration = Duration::from_secs(64);
+/// Where an estimate is outside of what is possible by more than this part of its width, time may have stepped, and bounds
+/// may be of two times, ...
+const DOUBTED: f64 = 0.1;
+/// ... for as long as the oldest of them count.
+const DOUBT_LASTS: Duration = Duration::from_secs(24);
 /// Sync in a row for which an estimate may be outside of what is possible while something is in question.
 const REFUTED: u32 = 8;
 /// An estimate is outside of what is possible if it is so by more than this, nanoseconds: rounding.
@@ -75,6 +80,8 @@ pub struct AdaptiveServo {
     is_first: bool,
     /// Time itself has stepped.
     is_stepped: bool,
+    /// When it last looked as if it had.
+    doubted_at: Option<Time<Free>>,
     /// What was known of a grandmaster that was left behind.
     left_behind: Option<Estimator>,
     frequency_ppb: f64,
@@ -145,6 +152,7 @@ impl AdaptiveServo {
             state: ServoState::Unlocked,
             is_first: true,
             is_stepped: false,
+            doubted_at: None,
             left_behind: None,
             frequency_ppb: options.frequency_ppb,
             interval: SyncInterval::new(LONGEST_S),
@@ -209,7 +217,13 @@ impl AdaptiveServo {
                 self.causal.forget_contradicting(estimator.offset(at), change.at, at, pace);
             }
             self.is_stepped = true;
+            self.doubted_at = Some(at);
         }
+    }
+
+    /// Whether bounds may be of two times: from before a step and from after it.
+    fn is_in_doubt(&self, now: Time<Free>) -> bool {
+        self.estimator.is_none() || self.doubted_at.is_some_and(|at| now - at < DOUBT_LASTS)
     }
 
     fn remember_rate(&mut self, at: Time<Free>) {
@@ -231,6 +245,7 @@ impl AdaptiveServo {
         self.is_clipped = false;
         self.clipped_ppb *= 1.0 - self.interval.seconds().min(1.0) / CLIPPED_FOR_S;
         if self.causal.is_contradicted() {
+            self.doubted_at = Some(at);
             return;
         }
         let refuted = self.refuted();
@@ -245,12 +260,15 @@ impl AdaptiveServo {
             width - error
         } else {
             self.outside = 0;
-            if estimator.suspected().is_none() && refuted.is_none() {
+            if estimator.suspected().is_none() && refuted.is_none() && !self.is_in_doubt(at) {
                 self.causal.is_calm(width);
             }
             return;
         };
         self.outside += 1;
+        if by.abs().as_nanos_f64() > DOUBTED * width.as_nanos_f64() {
+            self.doubted_at = Some(at);
+        }
         if estimator.suspected().is_some() {
             // What is in question is not corrected. But where nothing that may have changed explains it for long, what
             // is believed is refuted.
@@ -529,8 +547,7 @@ impl Servo for AdaptiveServo {
             pace = self.causal.possible(pace, wander_ppb);
         }
         let offset = self.causal.interval(now, pace, doubted)?;
-        let is_in_doubt = self.estimator.is_none() || self.outside > 0;
-        let offset = if is_in_doubt { self.causal.of_two_times(offset) } else { offset };
+        let offset = if self.is_in_doubt(now) { self.causal.of_two_times(offset) } else { offset };
         let interval = Interval { lo: offset.lo + shown, hi: offset.hi + shown };
         let error_ns = estimator.error_ns(now, shown);
         let precision_ns = BOUND_SIGMAS * estimator.sigma_ns(now) + error_ns.abs();
