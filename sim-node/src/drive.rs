@@ -305,16 +305,17 @@ impl<E: Engine> Drive<E> {
         };
         let Some(bytes) = self.network.opened(Some(port), &packet.data) else { return Ok(()) };
         let bytes = &bytes[..];
+        self.network.forward(port, packet, bytes, stamp)?;
+        let from = Some(address_of(packet));
+        let on = PortIndex(port);
+        self.with(host, |engine, cx| engine.handle(cx, Input::Message { on, from, bytes, stamp }));
+        // After the engine, which counts it: what asks for the count is in it.
         if stamp.is_none() && bytes.first().is_some_and(|first| first & 0xf == MANAGEMENT) {
             let asker = Asker::of(packet, Door::Port(PortIndex(port)), ALL_NODES);
             let cx = (self.now(), &mut self.commands);
             let answers = host.manage(&mut self.engine, cx, bytes, asker);
             self.answer(asker, answers)?;
         }
-        self.network.forward(port, packet, bytes, stamp)?;
-        let from = Some(address_of(packet));
-        let on = PortIndex(port);
-        self.with(host, |engine, cx| engine.handle(cx, Input::Message { on, from, bytes, stamp }));
         Ok(())
     }
 

@@ -36,7 +36,7 @@ use ptp_common::{
     data_set::TimeProperties,
     time::{Duration, Mono, Time},
     wire::{
-        ClockIdentity, Flags, TimeSource,
+        ClockIdentity, Flags, MessageType, TimeSource,
         management::{ManagementData, ManagementEvent, NetworkProtocol},
     },
 };
@@ -68,6 +68,13 @@ const GPTP: u16 = 0x100;
 const NETWORK: [[u8; 4]; 2] = [[192, 168, 0, 0], [255, 255, 0, 0]];
 /// The local socket that may change something.
 const READ_WRITE: u32 = 1;
+/// Of the clock that a node is to set, as the simulator tells it to whoever asks: 0 is the reference.
+const PHC_INDEX: i32 = 1;
+/// Where Management is counted.
+const MANAGEMENT: usize = MessageType::Management as usize;
+/// Where a Management message says which port is to answer (table 41), and that all are.
+const TARGET_PORT: std::ops::Range<usize> = 42..44;
+const ALL_PORTS: [u8; 2] = [0xff, 0xff];
 
 /// Runs until the simulation is over.
 ///
@@ -221,6 +228,7 @@ fn follow(
         about: about(settings, place),
         responders: BTreeMap::new(),
         notices: Vec::new(),
+        answers: BTreeMap::new(),
     };
     Drive { network, engine, commands }.run(&mut follower)
 }
@@ -235,19 +243,18 @@ const fn address_in(subnet: u8, node: u8) -> [u8; 4] {
     [192, 168, subnet.wrapping_add(123), node]
 }
 
-/// What the simulator gives a node: addresses by subnet and number, and of stamps of hardware one clock for each node.
+/// What the simulator gives a node: addresses by subnet and number, and the same number to each node's own clock.
 fn about(settings: &Settings, whereabouts: Whereabouts) -> About {
     let [.., node] = whereabouts.node.to_be_bytes();
     let place = |interface: &String| {
         let subnet = subnet_of(interface);
         let mac = [0x12, 0x34, 0x56, 0x78, subnet.wrapping_add(1), node];
-        let index = i32::from(node) - 1;
         Place {
             interface: interface.clone(),
             physical_address: mac.to_vec(),
             protocol: NetworkProtocol::UDP_IPV4,
             protocol_address: address_in(subnet, node).to_vec(),
-            phc_index: (settings.stamping == Stamping::Hardware).then_some(index),
+            phc_index: (settings.stamping == Stamping::Hardware).then_some(PHC_INDEX),
         }
     };
     About {
@@ -274,6 +281,8 @@ struct Follower {
     about: About,
     responders: BTreeMap<Door, Responder<Asker>>,
     notices: Vec<(Asker, Vec<u8>)>,
+    /// Management messages that ports have sent: the engine, which counts all others, sends none.
+    answers: BTreeMap<PortIndex, u64>,
 }
 
 impl Host<Discipline<NodeClock>> for Follower {
@@ -360,8 +369,18 @@ impl Host<Discipline<NodeClock>> for Follower {
         request: &[u8],
         from: Asker,
     ) -> Vec<Vec<u8>> {
-        let sets = self.data_sets(engine);
+        let mut sets = self.data_sets(engine);
+        if let Door::Port(port) = from.door
+            && let Some(of_port) = sets.ports.get_mut(usize::from(port.0))
+            && is_to_all_ports(request)
+        {
+            // Those before it have answered by then, and through this port.
+            of_port.stats.sent[MANAGEMENT] += u64::from(port.0);
+        }
         let answer = self.responder(from.door).answer(now, request, &from, &sets);
+        if let Door::Port(port) = from.door {
+            *self.answers.entry(port).or_default() += answer.messages.len() as u64;
+        }
         let Some(setting) = answer.setting else { return answer.messages };
         let rest = carry_out(setting, now, engine.instance_mut(), &mut self.about);
         let mut cx = Context { now, clock: &self.clock, out };
@@ -382,7 +401,14 @@ impl Host<Discipline<NodeClock>> for Follower {
 
 impl Follower {
     fn data_sets(&self, engine: &Discipline<NodeClock>) -> DataSets {
-        data_sets::of_client(engine, self.sample.as_ref(), self.sync_interval, &self.about)
+        let sample = self.sample.as_ref();
+        let mut sets = data_sets::of_client(engine, sample, self.sync_interval, &self.about);
+        for (port, count) in &self.answers {
+            if let Some(port) = sets.ports.get_mut(usize::from(port.0)) {
+                port.stats.sent[MANAGEMENT] = *count;
+            }
+        }
+        sets
     }
 
     /// What is answered with what comes through a door: ptp4l has two local sockets, and takes settings by one of them
@@ -421,6 +447,10 @@ impl Follower {
         let told = self.responder(door).tell(now, &happening, &sets);
         self.notices.extend(told);
     }
+}
+
+fn is_to_all_ports(request: &[u8]) -> bool {
+    request.get(TARGET_PORT) == Some(&ALL_PORTS[..])
 }
 
 fn port_state(now: Time<Mono>, port: PortIndex, old: PortState, new: PortState) {

@@ -86,12 +86,9 @@ fn of_two_that_may_be_either_the_one_with_the_lower_identity_serves() {
     assert!(log(&ended[1]).contains("selected best master clock 123456.fffe.780101"));
 }
 
-#[test]
-fn who_asks_at_the_local_socket_is_answered_there() {
-    let mut network = StandIn::start(&[GRANDMASTER]);
-    network.run(1.0);
+/// What asks all ports for something.
+fn get(id: ManagementId) -> Vec<u8> {
     let mut room = [0; 16];
-    let id = ManagementId::DEFAULT_DATA_SET;
     let length = ManagementTlv::Data { id, payload: &[] }.emit(&mut room).expect("it fits");
     let from = PortIdentity { clock_identity: ClockIdentity([7; 8]), port_number: 1 };
     let body = Body::Management(Management {
@@ -105,6 +102,14 @@ fn who_asks_at_the_local_socket_is_answered_there() {
     let length =
         Message { header: Header::new(from, 5), body, tlvs }.emit(&mut data).expect("it fits");
     data.truncate(length);
+    data
+}
+
+#[test]
+fn who_asks_at_the_local_socket_is_answered_there() {
+    let mut network = StandIn::start(&[GRANDMASTER]);
+    network.run(1.0);
+    let data = get(ManagementId::DEFAULT_DATA_SET);
     // From a node that is none of the stand-in's.
     network.deliver(0, Packet { subnet: UNIX_SUBNET, from: 9, src_port: 4, dst_port: 1, data });
     network.run(1.0);
@@ -112,6 +117,28 @@ fn who_asks_at_the_local_socket_is_answered_there() {
     assert_eq!((answer.subnet, answer.src_port, answer.dst_port), (UNIX_SUBNET, 1, 4));
     let message = Message::parse(&answer.data).expect("a message");
     assert_eq!(message.header.sequence_id, 5);
+    network.end();
+}
+
+#[test]
+fn management_that_a_port_has_received_and_answered_is_counted() {
+    /// Of the answer: the header, the target, the TLV's head, and the port that tells.
+    const COUNTS: usize = 34 + 14 + 6 + 10;
+    const MANAGEMENT: usize = 0xd;
+    let mut network = StandIn::start(&[GRANDMASTER]);
+    network.run(1.0);
+    let data = get(ManagementId::NULL);
+    network.deliver(0, Packet { subnet: 0, from: 9, src_port: 320, dst_port: 320, data });
+    network.run(1.0);
+    let data = get(ManagementId::PORT_STATS_NP);
+    network.deliver(0, Packet { subnet: UNIX_SUBNET, from: 9, src_port: 4, dst_port: 1, data });
+    network.run(1.0);
+    let answer = network.answers.last().expect("an answer");
+    let (received, sent) = answer.data[COUNTS..].split_at(16 * 8);
+    for counts in [received, sent] {
+        let count = counts[MANAGEMENT * 8..].first_chunk().expect("a count of each type");
+        assert_eq!(u64::from_le_bytes(*count), 1);
+    }
     network.end();
 }
 
