@@ -182,12 +182,12 @@ pub fn decide(
     of_port: Option<&Candidate>,
     state: PortState,
 ) -> Recommended {
+    // Whatever others have heard: who has heard nobody on this port listens until the time for that is over.
+    if of_port.is_none() && state == PortState::Listening {
+        return Recommended::Listening;
+    }
     let Some(best) = best else {
-        return match state {
-            PortState::Listening => Recommended::Listening,
-            _ if is_reference(own) => Recommended::M1,
-            _ => Recommended::M2,
-        };
+        return if is_reference(own) { Recommended::M1 } else { Recommended::M2 };
     };
     if is_reference(own) {
         let is_better = of_port.is_none_or(|of_port| own.is_better_than(&of_port.set));
@@ -406,6 +406,14 @@ mod tests {
             ("better than all", own(248), Some(&bad), Some(&bad), serving, M2),
             ("the best is heard here", own(248), Some(&heard), Some(&heard), serving, S1),
             ("nobody here, another port follows", own(248), Some(&heard), None, serving, M3),
+            (
+                "nobody here yet, another port follows",
+                own(248),
+                Some(&heard),
+                None,
+                PortState::Listening,
+                Listening,
+            ),
             ("a worse one here", own(248), Some(&heard), Some(&another), serving, M3),
             ("the same one, farther", own(248), Some(&heard), Some(&worse), serving, M3),
             ("the same one, as near", own(248), Some(&heard), Some(&as_good), serving, P2),

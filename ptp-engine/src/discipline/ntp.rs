@@ -45,8 +45,6 @@ const FEWEST_SHIFTED: usize = 2;
 #[derive(Clone, Copy, Debug)]
 struct Latest {
     at: Time<Mono>,
-    /// Server minus clock.
-    offset: Duration,
     /// Server minus the free-running scale: no steering moves this.
     ahead: Duration,
     delay: Duration,
@@ -110,7 +108,7 @@ impl Server {
         let is_known = exchange.turn == Turn::Second && exchange.t1.handed != Duration::ZERO;
         let handed = is_known.then_some(exchange.t1.handed);
         let ahead = offset + shown;
-        self.latest.push_back(Latest { at, offset, ahead, delay, handed });
+        self.latest.push_back(Latest { at, ahead, delay, handed });
         let jitter = Duration::from_nanos_f64(self.jitter_ns);
         if let Some(before) = before {
             let step = (offset - before).as_nanos_f64().abs();

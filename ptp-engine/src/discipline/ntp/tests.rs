@@ -181,7 +181,7 @@ fn the_own_sending_is_nothing_to_go_by_where_the_round_trip_is_shorter() {
     let early = |turn, handed| {
         let mut server = server.clone();
         let exchange = exchange(turn, handed);
-        server.learn(mono(0), Duration::ZERO, &exchange);
+        server.learn(Duration::ZERO, Duration::ZERO, &exchange);
         server.early(&exchange).as_nanos()
     };
     assert_eq!(early(Turn::Second, 3_000), 3_000);
