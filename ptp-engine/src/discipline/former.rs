@@ -19,7 +19,7 @@ struct Story {
     /// When that was known, and by how much either end may be farther out each second since.
     known_at: Time<Mono>,
     growth: Duration,
-    /// The frequency adjustment then, and now, ppb.
+    /// The frequency adjustment with which it would have kept its distance, and that of now, ppb.
     frequencies_ppb: [f64; 2],
     /// What the clock was moved by since: steps, and other frequencies until `moved_at`.
     moved: Duration,
@@ -27,10 +27,13 @@ struct Story {
 }
 
 impl Story {
-    fn new(now: Time<Mono>, trust: &Trust, frequency_ppb: f64) -> Self {
+    fn new(now: Time<Mono>, trust: &Trust, frequencies_ppb: [f64; 2]) -> Self {
         let Trust { interval, growth, .. } = *trust;
         let (known_at, moved_at) = (now, now);
-        let frequencies_ppb = [frequency_ppb; 2];
+        // What it is slewed by is known, and counted as it goes.
+        let [level, at_present] = frequencies_ppb;
+        let slewed = Duration::from_nanos_f64((at_present - level).abs());
+        let growth = (growth.abs() - slewed).max(Duration::ZERO);
         Self { interval, known_at, growth, frequencies_ppb, moved: Duration::ZERO, moved_at }
     }
 
@@ -71,8 +74,9 @@ pub(super) struct Former {
 }
 
 impl Former {
-    /// What is known of whom is followed, of a clock that is locked.
-    pub(super) fn learn(&mut self, now: Time<Mono>, trust: &Trust, frequency_ppb: f64) {
+    /// What is known of whom is followed, of a clock that is locked, the frequency adjustment with which it would keep its
+    /// distance, and the one that it has, ppb.
+    pub(super) fn learn(&mut self, now: Time<Mono>, trust: &Trust, frequencies_ppb: [f64; 2]) {
         self.before = self.before.filter(|(_, until)| now < *until);
         if let Some(known) = self.present.map(|story| story.interval_at(now)) {
             if are_apart(known, trust.interval) {
@@ -82,7 +86,7 @@ impl Former {
                 return;
             }
         }
-        self.present = Some(Story::new(now, trust, frequency_ppb));
+        self.present = Some(Story::new(now, trust, frequencies_ppb));
     }
 
     /// Somebody else is followed from now on. What was known first counts until its time is over.
@@ -153,9 +157,9 @@ mod tests {
     fn step_of_a_locked_clock_leaves_both_times_in_the_bound_for_a_minute() {
         let mut former = Former::default();
         let ours = trust(-5_000, 5_000, 100);
-        former.learn(at(0), &ours, 0.0);
+        former.learn(at(0), &ours, [0.0; 2]);
         former.adjusted(at(1), 0.0, Some(SECOND));
-        former.learn(at(1), &ours, 0.0);
+        former.learn(at(1), &ours, [0.0; 2]);
         let seen = former.widen(at(11), ours);
         assert_eq!(seen.interval, trust(-5_000, 1_000_006_100, 0).interval);
         assert_eq!(seen.bound, Duration::from_nanos(1_000_006_100));
@@ -165,14 +169,14 @@ mod tests {
     #[test]
     fn doubt_and_the_new_time_before_the_step_do_not_make_it_forget_the_old_one() {
         let mut former = Former::default();
-        former.learn(at(0), &trust(-5_000, 5_000, 0), 0.0);
-        former.learn(at(1), &trust(-5_000, 1_000_005_000, 0), 0.0);
+        former.learn(at(0), &trust(-5_000, 5_000, 0), [0.0; 2]);
+        former.learn(at(1), &trust(-5_000, 1_000_005_000, 0), [0.0; 2]);
         let new = trust(999_995_000, 1_000_005_000, 0);
-        former.learn(at(2), &new, 0.0);
+        former.learn(at(2), &new, [0.0; 2]);
         assert_eq!(former.widen(at(2), new).interval.lo, Duration::from_nanos(-5_000));
         former.adjusted(at(3), 0.0, Some(-SECOND));
         let ours = trust(-5_000, 5_000, 0);
-        former.learn(at(3), &ours, 0.0);
+        former.learn(at(3), &ours, [0.0; 2]);
         assert_eq!(former.widen(at(60), ours).interval.lo, Duration::from_nanos(-1_000_005_000));
         assert_eq!(former.widen(at(63), ours), ours);
     }
@@ -182,10 +186,10 @@ mod tests {
         let mut former = Former::default();
         former.adjusted(at(0), 0.0, Some(SECOND));
         let ours = trust(-5_000, 5_000, 0);
-        former.learn(at(0), &ours, 0.0);
+        former.learn(at(0), &ours, [0.0; 2]);
         assert_eq!(former.widen(at(1), ours), ours);
         let mut former = Former::default();
-        former.learn(at(1), &trust(-90_000, 90_000, 0), 0.0);
+        former.learn(at(1), &trust(-90_000, 90_000, 0), [0.0; 2]);
         former.adjusted(at(2), 0.0, Some(Duration::from_nanos(50_000)));
         assert_eq!(former.widen(at(3), ours), ours);
     }
@@ -194,14 +198,14 @@ mod tests {
     fn who_comes_back_to_what_was_known_first_is_trusted_at_once() {
         let mut former = Former::default();
         let ours = trust(-5_000, 5_000, 0);
-        former.learn(at(0), &ours, 0.0);
+        former.learn(at(0), &ours, [0.0; 2]);
         former.replaced(at(1));
         former.adjusted(at(10), 0.0, Some(SECOND));
-        former.learn(at(11), &ours, 0.0);
+        former.learn(at(11), &ours, [0.0; 2]);
         assert!(former.widen(at(12), ours).bound >= SECOND);
         former.replaced(at(20));
         former.adjusted(at(25), 0.0, Some(-SECOND));
-        former.learn(at(26), &ours, 0.0);
+        former.learn(at(26), &ours, [0.0; 2]);
         assert_eq!(former.widen(at(27), ours), ours);
     }
 
@@ -209,10 +213,10 @@ mod tests {
     fn contradiction_keeps_it_for_as_long_as_it_lasts() {
         let mut former = Former::default();
         let ours = trust(-5_000, 5_000, 0);
-        former.learn(at(0), &ours, 0.0);
+        former.learn(at(0), &ours, [0.0; 2]);
         former.adjusted(at(1), 0.0, Some(SECOND));
         for second in 2..600 {
-            former.learn(at(second), &ours, 0.0);
+            former.learn(at(second), &ours, [0.0; 2]);
             former.contradicted(at(second));
             assert!(former.widen(at(second), ours).bound >= SECOND, "{second}");
         }
@@ -223,11 +227,23 @@ mod tests {
     fn slew_towards_another_time_is_accounted_for() {
         let mut former = Former::default();
         let ours = trust(-1_000, 1_000, 0);
-        former.learn(at(0), &ours, 1_000.0);
+        former.learn(at(0), &ours, [1_000.0; 2]);
         former.replaced(at(0));
         former.adjusted(at(0), 101_000.0, None);
         former.adjusted(at(10), 1_000.0, None);
         // 100 ppm for ten seconds.
         assert_eq!(former.widen(at(20), ours).bound, Duration::from_nanos(1_001_000));
+    }
+
+    #[test]
+    fn what_was_known_while_the_clock_was_slewed_does_not_go_on_to_be_slewed() {
+        let mut former = Former::default();
+        // Slewed by 160 ppm, which the growth has in it, with 1 ppm of doubt.
+        former.learn(at(0), &trust(-1_000, 1_000, 161_000), [0.0, 160_000.0]);
+        former.adjusted(at(1), 0.0, None);
+        former.replaced(at(1));
+        let apart = trust(900_000, 901_000, 0);
+        assert_eq!(former.widen(at(11), apart).interval.lo, Duration::from_nanos(159_000 - 11_000));
+        assert_eq!(former.widen(at(11), apart).interval.hi, Duration::from_nanos(901_000));
     }
 }

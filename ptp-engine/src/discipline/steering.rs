@@ -7,7 +7,9 @@ impl<C: Clock> Discipline<C> {
         if self.clock.is_adjustable() && output.state != ServoState::Unlocked {
             self.adjust(way, output.frequency_ppb, output.step);
             if let Some(trust) = output.trust.filter(|_| output.state == ServoState::Locked) {
-                self.former.learn(way.now, &trust, self.clock.frequency_ppb());
+                let at_present = self.clock.frequency_ppb();
+                let level = self.servo.rate_ppb().map_or(at_present, |rate_ppb| -rate_ppb);
+                self.former.learn(way.now, &trust, [level, at_present]);
             }
         }
         self.follow_servo(way);
