@@ -233,6 +233,8 @@ impl Associations {
     /// [`WireError`] where it does not fit.
     pub fn seal<'b>(&self, message: &[u8], buffer: &'b mut [u8]) -> Result<&'b [u8], WireError> {
         let keys = &self.policy.keys;
+        // Behind a TLV that says to be longer than there is, this one would be a part of it.
+        AuthenticationView::of(&MessageView::new(message)?).map_err(|_| WireError::Tlv(0))?;
         // A key ring has the key that signs.
         let Some((association, key)) =
             keys.association(keys.spp).and_then(|it| Some((it, it.key(keys.key_id)?)))

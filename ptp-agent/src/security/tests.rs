@@ -4,9 +4,7 @@ use super::*;
 use proptest::prelude::*;
 use ptp_common::{
     time::Duration,
-    wire::{
-        Body, ClockIdentity, Flags, HEADER_LENGTH, Header, Message, PortIdentity, Timestamp, Tlvs,
-    },
+    wire::{Body, ClockIdentity, Flags, Header, Message, PortIdentity, Timestamp, Tlvs},
 };
 
 const KEYS: &str = "[security_association]\nspp 1\n\
@@ -149,6 +147,17 @@ fn verdicts_are_counted_under_their_names() {
     assert_eq!((totals.verified, counted), (1, vec![("auth_replayed", 2)]));
 }
 
+#[test]
+fn nothing_is_signed_that_would_hide_its_signature_in_a_tlv() {
+    // Found by a fuzzer: a TLV that says to be 26 octets longer than the message has.
+    let mut bytes = message(1);
+    bytes.extend([0, 0, 0, 32, 0, 0, 0, 0, 0, 0]);
+    let length = bytes.len() as u16;
+    bytes[2..4].copy_from_slice(&length.to_be_bytes());
+    let mut buffer = [0; MAX_SEALED];
+    assert!(associations((1, 1), false).seal(&bytes, &mut buffer).is_err());
+}
+
 proptest! {
     #[test]
     fn no_change_of_a_signed_message_passes(
@@ -174,6 +183,8 @@ proptest! {
         let _ = open(&mut associations, &bytes);
         let mut buffer = [0; 100];
         let is_signed = associations.seal(&bytes, &mut buffer).is_ok();
-        prop_assert_eq!(is_signed, (HEADER_LENGTH..=100 - 26).contains(&bytes.len()));
+        let view = MessageView::new(&bytes);
+        let is_whole = view.is_ok_and(|view| AuthenticationView::of(&view).is_ok());
+        prop_assert_eq!(is_signed, is_whole && bytes.len() <= 100 - 26);
     }
 }
