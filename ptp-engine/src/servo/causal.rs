@@ -87,7 +87,7 @@ impl Side {
         self.pushed += 1;
     }
 
-    fn forget_past(&mut self, sample: &Sample) {
+    fn push(&mut self, sample: Sample, pace: Pace) {
         let is_past = |old: &Sample| {
             let after = self.pushed - old.number;
             after >= WINDOW || after >= FEWEST && sample.at - old.at > OLDEST
@@ -95,10 +95,6 @@ impl Side {
         while self.samples.front().is_some_and(is_past) {
             self.samples.pop_front();
         }
-    }
-
-    fn push(&mut self, sample: Sample, pace: Pace) {
-        self.forget_past(&sample);
         // A sample grows wider with its age by no less than this, whatever will be believed of the rate. What
         // is then wider than the new one will never be the tightest again; and who leaves out a bound, makes
         // no other one false.
@@ -112,24 +108,14 @@ impl Side {
 
     /// As [`Self::push`], where the least is looked for and not the tightest.
     fn push_least(&mut self, sample: Sample, pace: Pace) {
-        self.forget_past(&sample);
-        let fall = pace.rate_ppb - pace.error_ppb;
-        let is_superfluous = |old: &Sample| old.ns + fall * (sample.at_s - old.at_s) >= sample.ns;
-        while self.samples.back().is_some_and(is_superfluous) {
-            self.samples.pop_back();
-        }
-        self.append(sample);
+        // With age it says less, and not more.
+        self.push(sample, Pace { least_error_ppb: 0.0, ..pace });
     }
 
     /// The least that any of the latest says of `now`: what is not known of the rate makes an old one say less, and not more.
     fn least(&self, now: Time<Free>, pace: Pace) -> Option<f64> {
-        let now_s = now.since_epoch().as_secs_f64();
         let latest = self.samples.iter().filter(|it| self.pushed - it.number <= ENOUGH);
-        let each = latest.map(|sample| {
-            let age_s = now_s - sample.at_s;
-            sample.ns + pace.rate_ppb * age_s - pace.error_ppb * age_s.abs()
-        });
-        each.reduce(f64::min)
+        self.tightest(latest, now, Pace { error_ppb: -pace.error_ppb, ..pace })
     }
 
     fn append_contradicting(&mut self) {

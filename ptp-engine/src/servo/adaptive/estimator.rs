@@ -133,7 +133,7 @@ pub(super) struct Estimator {
     /// The latest packet of each direction, where it was one that nothing explains.
     doubted: [Option<Time<Free>>; 2],
     /// Since when something was in question last, and until when: a second change may have come meanwhile.
-    questioned: [Option<Time<Free>>; 2],
+    questioned: Option<[Time<Free>; 2]>,
     /// The packet before the latest of each direction, and the latest.
     latest: [[Option<Time<Free>>; 2]; 2],
 }
@@ -166,7 +166,7 @@ impl Estimator {
             settled: 0,
             is_first: true,
             doubted: [None; 2],
-            questioned: [None; 2],
+            questioned: None,
             latest: [[None; 2]; 2],
         }
     }
@@ -228,11 +228,11 @@ impl Estimator {
     /// of which only the latest packets tell.
     pub(super) fn doubted(&self) -> impl Iterator<Item = Time<Free>> + Clone + use<> {
         let [forward, backward] = self.doubted;
-        let [since, until] = self.questioned;
         let in_question = self.in_question();
         let latest = self.latest.iter().filter_map(|[before, _]| *before).min();
         let latest = latest.filter(|_| in_question.is_some());
-        [forward, backward, in_question, latest, since, until].into_iter().flatten()
+        let questioned = self.questioned.into_iter().flatten();
+        [forward, backward, in_question, latest].into_iter().flatten().chain(questioned)
     }
 
     /// The estimate was impossible by `by` nanoseconds.
@@ -429,7 +429,7 @@ impl Estimator {
         if let Some(suspicion) = self.suspicion.take() {
             let since = self.history.since(suspicion.since).next();
             if let Some(since) = since {
-                self.questioned = [Some(since.at), Some(self.bank.at())];
+                self.questioned = Some([since.at, self.bank.at()]);
             }
         }
         self.detector = Detector::default();
