@@ -250,6 +250,38 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_another_kind_are_passed_over_and_a_failure_keeps_the_address() {
+        let (found, answers) = channel();
+        let (questions, asked) = channel();
+        let name = Name {
+            text: "time".to_owned(),
+            address: None,
+            is_fixed: false,
+            is_asked: false,
+            ask_at: at(0),
+            problem: None,
+        };
+        let mut resolver =
+            Resolver { is_v6: false, names: vec![name], questions: Some(questions), answers };
+        let of = |ip: &str| SocketAddr::new(ip.parse().unwrap(), PORT_EVENT);
+        let both = || Ok(["2001:db8::1", "192.0.2.1", "192.0.2.2"].map(of).to_vec());
+        let mut look = |in_use: Option<&str>, answer: Result<Vec<SocketAddr>, String>| {
+            resolver.names[0].address = in_use.map(of);
+            found.send((0, answer)).unwrap();
+            let moved = resolver.look(at(1), |_| false);
+            assert_eq!(resolver.names[0].problem.is_some(), moved.is_empty());
+            (moved, resolver.names[0].address)
+        };
+        let told = |ip: &str| (vec![(0, of(ip))], Some(of(ip)));
+        assert_eq!(look(None, both()), told("192.0.2.1"));
+        assert_eq!(look(Some("192.0.2.2"), both()), told("192.0.2.2"));
+        assert_eq!(look(Some("192.0.2.9"), both()), told("192.0.2.1"));
+        let nobody = look(Some("192.0.2.9"), Err("no such name".to_owned()));
+        assert_eq!(nobody, (Vec::new(), Some(of("192.0.2.9"))));
+        drop(asked);
+    }
+
+    #[test]
     fn a_name_is_resolved_without_anybody_waiting_for_it() {
         let mut resolver = Resolver::start(TransportKind::Udp4, ["localhost".to_owned()]);
         assert_eq!(resolver.addresses().next(), Some(None));
