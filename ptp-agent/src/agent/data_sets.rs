@@ -5,6 +5,7 @@ use ptp_common::{
     time::{Duration, Mono, Time},
     wire::{
         ClockAccuracy, ClockQuality, MessageType, PortIdentity, TimeInterval,
+        gptp::RATE_SCALE,
         management::{
             CmldsInfo, ExternalGrandmaster, GrandmasterSettings, PortCorrections, PortDataSetNp,
             PortServiceStats, PortStats, TimeStatus, UnicastMaster,
@@ -252,7 +253,7 @@ pub(super) fn cmlds_info(
     CmldsInfo {
         mean_link_delay,
         scaled_neighbor_rate_ratio: neighbor_rate_ratio
-            .map_or(0, |ratio| ((ratio - 1.0) * 2_f64.powi(41)) as i32),
+            .map_or(0, |ratio| ((ratio - 1.0) * RATE_SCALE) as i32),
         as_capable: is_capable.into(),
     }
 }

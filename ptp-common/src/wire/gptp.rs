@@ -5,7 +5,7 @@ use super::{Tlv, TlvType, Tlvs};
 use crate::time::Duration;
 
 /// 2^41, by which rates are scaled.
-const RATE_SCALE: f64 = (1_u64 << 41) as f64;
+pub const RATE_SCALE: f64 = (1_u64 << 41) as f64;
 
 /// `organizationId` of IEEE 802.1.
 const ORGANIZATION: [u8; 3] = [0x00, 0x80, 0xc2];

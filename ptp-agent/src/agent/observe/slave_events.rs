@@ -15,7 +15,7 @@ use std::{
 };
 
 use ptp_common::wire::{
-    Body, EventTiming, Message, MessageKey, MessageType, MessageView, PortIdentity, Timestamp,
+    Body, EventTiming, Message, MessageKey, MessageType, MessageView, PortIdentity, Timestamp, Tlvs,
 };
 use serde::Serialize;
 
@@ -65,13 +65,11 @@ impl SlaveEventsPassed {
         {
             let port = message.header().source_port_identity;
             let tlvs = message.tlvs().unwrap_or_default();
-            for (parent, records) in tlvs.iter().filter_map(EventTiming::read) {
-                for record in records {
-                    if self.waiting.len() < MAX_WAITING {
-                        self.waiting.push_back((interface, (port, parent, record)));
-                    } else {
-                        self.dropped += 1;
-                    }
+            for record in records(port, &tlvs) {
+                if self.waiting.len() < MAX_WAITING {
+                    self.waiting.push_back((interface, record));
+                } else {
+                    self.dropped += 1;
                 }
             }
         }
@@ -159,19 +157,23 @@ impl Drop for SlaveEventsHeard {
     }
 }
 
+/// What a port tells in its message.
+fn records<'a>(port: PortIdentity, tlvs: &Tlvs<'a>) -> impl Iterator<Item = Record> + use<'a> {
+    let each = tlvs.iter().filter_map(EventTiming::read);
+    each.flat_map(move |(parent, of)| of.map(move |timing| (port, parent, timing)))
+}
+
 fn hear(bytes: &[u8], sender: &SyncSender<Record>, counts: &Counts) {
     let mut has_any = false;
     if let Ok(message) = Message::parse(bytes)
         && let Body::Signaling { .. } = message.body
     {
         let port = message.header.source_port_identity;
-        for (parent, records) in message.tlvs.iter().filter_map(EventTiming::read) {
-            for record in records {
-                has_any = true;
-                counts.received.fetch_add(1, Ordering::Relaxed);
-                if sender.try_send((port, parent, record)).is_err() {
-                    counts.dropped.fetch_add(1, Ordering::Relaxed);
-                }
+        for record in records(port, &message.tlvs) {
+            has_any = true;
+            counts.received.fetch_add(1, Ordering::Relaxed);
+            if sender.try_send(record).is_err() {
+                counts.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
     }

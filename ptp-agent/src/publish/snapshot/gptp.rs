@@ -1,12 +1,9 @@
 //! What a port that is observed tells behind its Follow_Up and Signaling (IEEE 802.1AS-2020 11.4.4.3 and 10.6.4.3).
 
-use ptp_common::wire::gptp::{AskedInterval, FollowUpInformation, IntervalRequest};
+use ptp_common::wire::gptp::{AskedInterval, FollowUpInformation, IntervalRequest, RATE_SCALE};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::observer::Told;
-
-/// 2^41, by which rates are scaled.
-const RATE_SCALE: f64 = (1_u64 << 41) as f64;
 
 /// See the module's paragraph.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
