@@ -316,6 +316,7 @@ impl Instance {
             Synchronization::Unlocked => StateReason::SynchronizationLost,
         };
         if old != new {
+            following.lacks_exchange = sync == Synchronization::Unlocked;
             self.tell(out, Change::PortState { port: parent.port, old, new, reason });
         }
         if sync == Synchronization::Locked {

@@ -2,6 +2,7 @@
 //! moments, several at once.
 
 use super::*;
+use crate::instance::Synchronization;
 
 /// The grandmaster at its own pace, as slow as the port expects it, and a rival who is a little worse.
 fn peace(bench: &mut Bench, seconds: i64, other: impl Fn(&mut Bench, u16)) {
@@ -258,4 +259,43 @@ fn follow_up_that_lies_in_its_correction_alone_is_contradicted_too() {
         bench.follow_up(n, precise_origin_timestamp);
     }
     assert!(bench.observations.len() <= 2, "{}", bench.observations.len());
+}
+
+#[test]
+fn clock_that_has_lost_its_time_asks_as_soon_as_sync_is_back_whatever_interval_was_forged() {
+    for seed in 0..50 {
+        let mut bench = Bench::new(ReceiverConfig { seed, ..config() });
+        bench.announced((0, 3), |_, _| {});
+        let (mut first_after, mut is_held) = (None, false);
+        for millis in 3_000..200_000 {
+            bench.go(millis);
+            if millis % 1_000 == 0 {
+                bench.put(&Says::good(GM).bytes((millis / 1_000) as u16));
+            }
+            // Two minutes of answers with an interval of weeks, twelve seconds without Sync, and peace.
+            let is_silent = (120_000..132_000).contains(&millis);
+            if millis % 500 == 0 && !is_silent {
+                bench.sync((millis / 500) as u16, timestamp(millis), Flags(0));
+            }
+            if millis == 20_000 {
+                bench.receiver.synchronize(Synchronization::Locked);
+            }
+            if millis == 124_000 {
+                bench.receiver.synchronize(Synchronization::Unlocked);
+                is_held = true;
+            }
+            for (_, token, sequence_id) in core::mem::take(&mut bench.requests) {
+                if is_held && !is_silent {
+                    first_after.get_or_insert(millis);
+                }
+                let stamp = Stamp::new(at(millis), StampSource::Simulated);
+                bench.receiver.handle_tx_stamp(at(millis), token, Some(stamp));
+                let log = if millis < 120_000 { 22 } else { 0 };
+                bench.delay_resp(sequence_id, timestamp(millis), log);
+            }
+        }
+        // At the configured mean of a second it is two seconds at the most.
+        let first_after = first_after.unwrap_or(i64::MAX);
+        assert!(first_after <= 134_500, "{seed}: {first_after}");
+    }
 }

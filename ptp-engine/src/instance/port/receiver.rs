@@ -106,6 +106,8 @@ pub(crate) struct Following {
     /// What was told last of how far its time may be from the grandmaster's.
     deviation: Option<Deviation>,
     pub(crate) log_delay_req_interval: i8,
+    /// No exchange since it began, or since the clock ceased to follow.
+    pub(crate) lacks_exchange: bool,
     rhythm: Rhythm,
     grain: Grain,
     habit: Habit,
@@ -126,6 +128,7 @@ impl Following {
             said: [None; 2],
             deviation: None,
             log_delay_req_interval: config.log_min_delay_req_interval,
+            lacks_exchange: true,
             rhythm: Rhythm::default(),
             grain: Grain::default(),
             habit: Habit::default(),

@@ -5,22 +5,37 @@ use super::*;
 impl Instance {
     pub(super) fn start_delay_req(&mut self, now: Time<Mono>, index: usize) {
         let key = (index as u16, PortTimer::DelayReq);
-        if self.ports[index].config.delay_mechanism.is_e2e() && self.timers.at(key).is_none() {
-            let wait = self.random_interval(index);
-            self.timers.set(key, now + wait);
+        let Port { config, role, .. } = &self.ports[index];
+        if !config.delay_mechanism.is_e2e() {
+            return;
+        }
+        let configured = config.log_min_delay_req_interval;
+        let lacks_exchange = matches!(role, Role::Receiver(following) if following.lacks_exchange);
+        match self.timers.at(key) {
+            None => {
+                let wait = self.random_interval(self.ports[index].log_delay_req_interval());
+                self.timers.set(key, now + wait);
+            }
+            // A clock that needs one does not wait for as long as was asked of it while it needed none.
+            Some(due)
+                if lacks_exchange && due - now > Duration::from_log_interval(configured) * 2 =>
+            {
+                let wait = self.random_interval(configured);
+                self.timers.set(key, now + wait);
+            }
+            Some(_) => {}
         }
     }
 
-    /// Uniform over 0..=2 times the mean interval (9.5.11.2).
-    fn random_interval(&mut self, index: usize) -> Duration {
-        let log = self.ports[index].log_delay_req_interval();
+    /// Uniform over 0..=2 times a mean interval (9.5.11.2), log2 s.
+    fn random_interval(&mut self, log: i8) -> Duration {
         let most = Duration::from_log_interval(log).as_nanos().saturating_mul(2);
         Duration::from_nanos(self.rng.random_range(0..=most))
     }
 
     /// At random, and with aiming shortly before the Sync that is nearest to that.
     fn next_request(&mut self, now: Time<Mono>, index: usize) -> Time<Mono> {
-        let wanted = now + self.random_interval(index);
+        let wanted = now + self.random_interval(self.ports[index].log_delay_req_interval());
         let Port { role: Role::Receiver(following), aiming, .. } = &self.ports[index] else {
             return wanted;
         };
@@ -179,6 +194,9 @@ impl Instance {
         let delay = DelayObservation { t3, t4, sequence_id, correction };
         for delay in following.answers_told.complete(cx.now, delay).into_iter().flatten() {
             self.ports[index].counters.delay_exchanges += 1;
+            if let Ok((following, _)) = self.following(index) {
+                following.lacks_exchange = false;
+            }
             self.measured(cx, index, Observation::Delay(delay));
         }
     }
