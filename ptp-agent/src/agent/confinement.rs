@@ -45,7 +45,8 @@ impl Business<'_> {
         let status = self.serving.and_then(|serving| serving.status_socket.path());
         let mut written: Vec<&Path> = self.replaced.clone();
         written.extend(status.as_deref());
-        written.extend(self.serving.and_then(|serving| serving.management_socket.as_deref()));
+        let sockets = self.serving.map(|it| [&it.management_socket, &it.public_socket]);
+        written.extend(sockets.into_iter().flatten().filter_map(Option::as_deref));
         let exports = self.exporting.into_iter().flat_map(|exporting| {
             [&exporting.page, &exporting.clock_bound, &exporting.chrony_sock]
         });

@@ -30,7 +30,9 @@ use crate::{
     },
     publish::{
         http::Publication,
-        management::{DataSets, Desk, Happening, Place, PortSetting, Setting, power_profile},
+        management::{
+            DataSets, Description, Desk, Happening, Place, PortSetting, Setting, power_profile,
+        },
     },
     transport::{TransportKind, interface_addresses, interface_mac},
 };
@@ -45,6 +47,8 @@ pub struct Monitoring {
     pub net_sync: bool,
     /// Where messages of slave event monitoring go.
     pub slave_events: Option<std::path::PathBuf>,
+    /// `userDescription`.
+    pub user_description: String,
 }
 
 /// See the module's paragraph.
@@ -78,10 +82,9 @@ impl Managing {
         monitoring: &Monitoring,
         publication: &Publication,
     ) -> Self {
-        let about = About {
-            description: crate::publish::management::Description::own(),
-            ..About::default()
-        };
+        let user = monitoring.user_description.clone();
+        let description = Description { user, ..Description::own() };
+        let about = About { description, ..About::default() };
         let desk = publication.management.clone();
         let is_monitored = monitoring.net_sync;
         Self { about, io: io.clone(), phc_index, is_monitored, looked_at: None, desk }

@@ -27,6 +27,8 @@ pub struct Serving {
     pub management_socket: Option<PathBuf>,
     /// What they may do there.
     pub management_access: Access,
+    /// The same for everybody, who may change nothing.
+    pub public_socket: Option<PathBuf>,
     /// Keys for them.
     pub security: Option<Policy>,
 }
@@ -38,6 +40,7 @@ pub(crate) struct Services {
     metrics: Service<Server>,
     status: Service<StatusServer>,
     management: Service<ManagementServer>,
+    public: Service<ManagementServer>,
     retry_at: Time<Mono>,
 }
 
@@ -50,6 +53,7 @@ impl Services {
             metrics: Service::default(),
             status: Service::default(),
             management: Service::default(),
+            public: Service::default(),
             retry_at: now,
         };
         this.look_after(now);
@@ -71,6 +75,10 @@ impl Services {
         if management(&old) != management(&self.wanted) {
             self.management = Service::default();
         }
+        let public = |wanted: &Serving| (wanted.public_socket.clone(), wanted.security.clone());
+        if public(&old) != public(&self.wanted) {
+            self.public = Service::default();
+        }
         self.retry_at = now;
         self.look_after(now);
     }
@@ -81,7 +89,7 @@ impl Services {
             return;
         }
         self.retry_at = now + RETRY;
-        let Self { wanted, publication, metrics, status, management, .. } = self;
+        let Self { wanted, publication, metrics, status, management, public, .. } = self;
         if let Some(address) = wanted.metrics_address {
             let started = metrics.attempt(|| Server::start(address, publication.clone()));
             if let Some(server) = started {
@@ -93,16 +101,22 @@ impl Services {
             status.is_optional = wanted.status_socket == StatusSocket::Default;
             status.attempt(|| StatusServer::start(&path, publication));
         }
-        let access = wanted.management_access;
-        if let Some(path) = &wanted.management_socket {
-            let security = wanted.security.clone();
-            management.attempt(|| ManagementServer::start(path, access, security, publication));
+        let sockets = [
+            (management, &wanted.management_socket, wanted.management_access),
+            (public, &wanted.public_socket, Access::Public),
+        ];
+        for (service, path, access) in sockets {
+            if let Some(path) = path {
+                let security = wanted.security.clone();
+                service.attempt(|| ManagementServer::start(path, access, security, publication));
+            }
         }
     }
 
     /// Whether something is not served that was asked for.
     pub(crate) fn is_lacking(&self) -> bool {
-        self.metrics.is_lacking() || self.status.is_lacking() || self.management.is_lacking()
+        let is_managed = !self.management.is_lacking() && !self.public.is_lacking();
+        self.metrics.is_lacking() || self.status.is_lacking() || !is_managed
     }
 }
 

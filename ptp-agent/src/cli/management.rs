@@ -1,8 +1,9 @@
 //! What may be set and watched through the management socket and beside it: the options, and what the file says of them.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
+use serde::Deserialize;
 
 use super::config::Config;
 use crate::{
@@ -17,6 +18,13 @@ pub(super) struct MonitoringArgs {
     /// interfaces' networks: true or false (default).
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     net_sync_monitor: Option<bool>,
+    /// Answer management messages here too, for all users and whatever --management-set permits at the other socket:
+    /// nothing can be changed, and what the host's interfaces are called is not told (linuxptp's uds_ro_address).
+    #[arg(long, value_name = "PATH")]
+    management_socket_ro: Option<PathBuf>,
+    /// What management tells of this clock: name and place, 128 octets at the most (8.2.1.3.4).
+    #[arg(long, value_name = "TEXT")]
+    user_description: Option<UserDescription>,
 }
 
 /// The options of a clock that follows.
@@ -35,7 +43,39 @@ impl MonitoringArgs {
     /// With what the file says.
     pub(super) fn monitoring(&self, config: &Config) -> Monitoring {
         let net_sync = self.net_sync_monitor.or(config.net_sync_monitor).unwrap_or(false);
-        Monitoring { net_sync, slave_events: None }
+        let described = self.user_description.as_ref().or(config.user_description.as_ref());
+        let user_description = described.map(|text| text.0.clone()).unwrap_or_default();
+        Monitoring { net_sync, slave_events: None, user_description }
+    }
+
+    /// The socket for everybody, with what the file says.
+    pub(super) fn public_socket(&self, config: &Config) -> Option<PathBuf> {
+        self.management_socket_ro.clone().or_else(|| config.management_socket_ro.clone())
+    }
+}
+
+/// A text that fits into a `PTPText` of 128 octets (8.2.1.3.4).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct UserDescription(String);
+
+impl TryFrom<String> for UserDescription {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.len() {
+            0..=128 if !text.contains(char::is_control) => Ok(Self(text)),
+            0..=128 => Err("a description has no control characters"),
+            _ => Err("a description has 128 octets at the most"),
+        }
+    }
+}
+
+impl FromStr for UserDescription {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.to_owned().try_into()
     }
 }
 

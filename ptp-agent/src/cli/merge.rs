@@ -236,6 +236,7 @@ fn common_on(
                 .management_socket
                 .clone()
                 .or_else(|| config.management_socket.clone()),
+            public_socket: args.monitoring.public_socket(config),
             ..serving(&args.tap, config)
         },
         limits: limits(&args.tap, config),

@@ -189,6 +189,22 @@ impl Namespace {
         .map_err(failed)
     }
 
+    /// Gives an interface back to the namespace of this process, at once: when a namespace ends, the kernel does that some
+    /// time later.
+    ///
+    /// # Errors
+    /// [`NetnsError`] naming the interface.
+    pub fn release(&self, interface: &str) -> Result<(), NetnsError> {
+        let attempted = format!("give {interface} back");
+        let home = File::open("/proc/self/ns/net");
+        let home = home.map_err(|error| NetnsError::new(attempted.clone(), error))?;
+        self.netlink(attempted, async |handle| {
+            let link = LinkUnspec::new_with_index(index(interface)?);
+            let moved = link.setns_by_fd(home.as_raw_fd());
+            handle.link().set(moved.build()).execute().await.map_err(io)
+        })
+    }
+
     /// Gives an interface of the namespace a MAC address.
     ///
     /// # Errors

@@ -80,6 +80,29 @@ pub(super) struct Network {
     pub client: Place,
     pub beside: Option<Place>,
     _bridge: Option<Namespace>,
+    /// Interfaces of the host, and where they are meanwhile.
+    _cards: Vec<Card>,
+}
+
+/// An interface of the host in one of the namespaces, until it is dropped.
+#[derive(Debug)]
+struct Card {
+    namespace: Namespace,
+    interface: String,
+}
+
+impl Card {
+    fn adopt(namespace: &Namespace, interface: &str) -> Result<Self, NetnsError> {
+        namespace.adopt(interface)?;
+        Ok(Self { namespace: namespace.clone(), interface: interface.to_owned() })
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        // Where that fails the kernel does it, when the namespace has gone.
+        let _ = self.namespace.release(&self.interface);
+    }
 }
 
 impl Network {
@@ -106,8 +129,9 @@ impl Network {
     pub(super) fn on_cards(cards: &[String; 2], beside: bool) -> Result<Self, NetnsError> {
         let [server_card, client_card] = cards;
         let (server, client) = (Namespace::new()?, Namespace::new()?);
+        let mut adopted = Vec::new();
         for (namespace, card, last) in [(&server, server_card, 1), (&client, client_card, 2)] {
-            namespace.adopt(card)?;
+            adopted.push(Card::adopt(namespace, card)?);
             namespace.set_up(card)?;
             namespace.add_address(card, Ipv4Addr::new(192, 0, 2, last).into(), 24)?;
         }
@@ -123,7 +147,7 @@ impl Network {
             interfaces: vec![server_card.clone()],
             far_ends: vec![far_end],
         }];
-        Ok(Self { servers, client, beside, _bridge: None })
+        Ok(Self { servers, client, beside, _bridge: None, _cards: adopted })
     }
 
     fn on_veth(
@@ -166,7 +190,7 @@ impl Network {
         }
         let client = Place::new(client, CLIENT_INTERFACE);
         let beside = beside.map(|beside| Place::new(beside, BESIDE_INTERFACE));
-        Ok(Self { servers, client, beside, _bridge: None })
+        Ok(Self { servers, client, beside, _bridge: None, _cards: Vec::new() })
     }
 
     fn on_bridge(
@@ -189,6 +213,6 @@ impl Network {
         let servers = vec![Server { namespace: server, interfaces, far_ends }];
         let client = Place::new(client, CLIENT_INTERFACE);
         let beside = beside.map(|beside| Place::new(beside, BESIDE_INTERFACE));
-        Ok(Self { servers, client, beside, _bridge: Some(bridge) })
+        Ok(Self { servers, client, beside, _bridge: Some(bridge), _cards: Vec::new() })
     }
 }

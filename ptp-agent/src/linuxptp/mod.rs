@@ -272,6 +272,20 @@ impl File {
         {
             table.insert("management-socket".into(), path.into());
         }
+        if let Some((_, path)) = self.text("uds_ro_address")
+            && !path.is_empty()
+        {
+            table.insert("management-socket-ro".into(), path.into());
+        }
+        // Its default is a name and a place of no length.
+        if let Some((line, text)) = self.text("userDescription").filter(|(_, text)| text != ";") {
+            if text.len() <= 128 && !text.contains(char::is_control) {
+                table.insert("user-description".into(), text.into());
+            } else {
+                let why = "a description has 128 octets at the most, and no control characters";
+                self.without(line, "userDescription", text, why);
+            }
+        }
         if self.integer("net_sync_monitor").is_some_and(|(_, value)| value == 1) {
             table.insert("net-sync-monitor".into(), true.into());
         }

@@ -38,7 +38,8 @@ pub struct Line {
 }
 
 impl Line {
-    /// Opens the line at `path`. `baud` of `None` leaves its speed as it is.
+    /// Opens the line at `path`, and forgets what a terminal has kept from before. `baud` of `None` leaves its speed as
+    /// it is.
     ///
     /// # Errors
     /// What the kernel says; EINVAL for a speed that is none.
@@ -69,6 +70,9 @@ impl Line {
         if unsafe { libc::tcsetattr(file.as_raw_fd(), libc::TCSANOW, &raw const raw) } != 0 {
             return Err(io::Error::last_os_error());
         }
+        // What was said before somebody listened names seconds that are over. Where it cannot be thrown away it is read.
+        // SAFETY: no memory is passed.
+        unsafe { libc::tcflush(file.as_raw_fd(), libc::TCIFLUSH) };
         Ok(Self { file, before: Some(before) })
     }
 
@@ -152,7 +156,10 @@ mod tests {
         let before = settings(&end);
         assert_ne!(before.2, libc::B9600);
         let path = std::fs::read_link(format!("/proc/self/fd/{}", end.as_raw_fd())).unwrap();
+        // Nobody has listened to that.
+        receiver.write_all(b"$GPZDA,123518,23,03,2026,00,00*48\r\n").unwrap();
         let mut line = Line::open(&path, Some(9_600)).unwrap();
+        assert_eq!(line.read(&mut [0; 64], StdDuration::ZERO).unwrap(), 0);
         assert_eq!(settings(&end).2, libc::B9600);
         assert_ne!(settings(&end), before, "no echo and no editing");
         let said = b"\x03garbage\r\n$GPZDA,123519,23,03,2026,00,00*4";

@@ -179,9 +179,13 @@ impl Council {
     pub(super) fn hint(&self, now: Time<Mono>, free: Time<Free>) -> Hint {
         let mut opinions = self.opinions(now, free);
         opinions.retain(|it| it.id != SourceId::Pulse);
+        let is_nothing = opinions.is_empty();
+        // Who contradicts itself names no second: what it said before and what it says now are seconds apart.
+        let is_torn = |id| self.witnesses.iter().any(|it| it.id == id && it.is_contradicted());
+        opinions.retain(|it| !is_torn(it.id));
         let selection = select(&opinions);
         match selection.common {
-            None if opinions.is_empty() => Hint::Nothing,
+            None if is_nothing => Hint::Nothing,
             Some(common) if selection.is_majority() => {
                 Hint::Within(common, selection.members.len())
             }

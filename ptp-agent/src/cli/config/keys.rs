@@ -71,6 +71,8 @@ const SECTIONS: [Section; 5] = [
             live(option("metrics-address", Example("\"127.0.0.1:9319\""))),
             live(option("status-socket", Example("\"/run/ptp-agent/status\""))),
             live(option("management-socket", Example("\"/run/ptp-agent/pmc\""))),
+            live(option("management-socket-ro", Example("\"/run/ptp-agent/pmc-ro\""))),
+            option("user-description", Example("\"clock 3; rack 14\"")),
             option("net-sync-monitor", Default("false")),
             live(option("security", Example("\"/etc/ptp-agent/keys\""))),
             live(option("security-require", Default("false"))),

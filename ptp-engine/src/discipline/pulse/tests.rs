@@ -73,6 +73,11 @@ impl Bench {
 
     /// A sentence that names a second, `ahead_s` too large, 200 ms after it.
     fn sentence(&mut self, second: i64, ahead_s: i64) {
+        let at = self.mono(second) + 200_000_000 + second % 7 * 20_000_000;
+        self.sentence_at(at, second, ahead_s);
+    }
+
+    fn sentence_at(&mut self, at: i64, second: i64, ahead_s: i64) {
         let of_day = (EPOCH + second + ahead_s).rem_euclid(86_400);
         let days = (EPOCH + second + ahead_s).div_euclid(86_400) - 20_832;
         // 20 832 days after 1970 is 2027-01-14.
@@ -85,7 +90,6 @@ impl Bench {
         );
         let sum = body.bytes().fold(0, |sum, byte| sum ^ byte);
         let line = format!("${body}*{sum:02X}\r\n");
-        let at = self.mono(second) + 200_000_000 + second % 7 * 20_000_000;
         self.give(at, Input::Nmea { at: Time::from_nanos(at), bytes: line.as_bytes() });
     }
 
@@ -202,4 +206,28 @@ fn as_a_witness_it_is_compared_and_not_followed() {
     let known: std::vec::Vec<_> = sources.map(|source| (source.id, source.is_followed)).collect();
     assert_eq!(known.len(), 2, "{known:?}");
     assert!(known.contains(&(SourceId::Pulse, false)) && known.contains(&(SourceId::Nmea, false)));
+}
+
+/// What a line has kept from before somebody listened is read at once, and one sentence may come late.
+#[test]
+fn old_sentences_at_the_start_number_nothing_wrongly() {
+    for (old, late_ms) in [(1, 0), (1, 900), (2, 300), (4, 100), (1, 1_500), (3, 2_300)] {
+        for phase_ms in [10, 170, 450, 800, 990] {
+            let mut bench = Bench::new(PulsePart::Source, 3_300_000_000, 40_000);
+            let begun = bench.mono(10) + phase_ms * 1_000_000;
+            for second in 10 - old..10 {
+                bench.sentence_at(begun + late_ms * 1_000_000, second, 0);
+            }
+            for second in 14..=90 {
+                bench.pulse(second, 8_000 + second % 5 * 500);
+                bench.sentence(second, 0);
+            }
+            let error = bench.error_ns(90);
+            assert!(
+                error.abs() < 10_000,
+                "{old} {late_ms} {phase_ms}: {error} {:?}",
+                bench.status(90)
+            );
+        }
+    }
 }
