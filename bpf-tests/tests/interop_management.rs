@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -165,7 +166,8 @@ fn pmc_gets_of_an_agent_what_it_gets_of_ptp4l_field_by_field() {
     let (theirs, theirs_events) = (network.path("theirs"), network.path("theirs-events"));
     let _grandmaster = need!(Ptp4l::start_authenticating(first, &["eth0"], &options));
     let client = format!(
-        "clientOnly 1\nuds_address {theirs}\nuds_ro_address {}\nslave_event_monitor {theirs_events}\n",
+        "clientOnly 1\nuds_address {theirs}\nuds_ro_address {}\nslave_event_monitor {theirs_events}\n\
+         userDescription clock 3;rack 14\n",
         network.path("read-only")
     );
     let client = need!(Ptp4l::start_authenticating(second, &["eth0"], &[RATES, &client]));
@@ -181,6 +183,10 @@ fn pmc_gets_of_an_agent_what_it_gets_of_ptp4l_field_by_field() {
             "--management-socket",
             &ours,
             "--management-set",
+            "--management-socket-ro",
+            &network.path("ours-for-all"),
+            "--user-description",
+            "clock 3;rack 14",
             "--net-sync-monitor",
             "--slave-event-monitor",
             &events,
@@ -195,6 +201,23 @@ fn pmc_gets_of_an_agent_what_it_gets_of_ptp4l_field_by_field() {
     monitors_are_answered(&network);
     phc2sys_finds_no_hardware_clock(&network, &ours);
     what_cannot_be_set_of_a_client_is_refused(&network, &ours);
+    everybody_may_look_at_the_same_and_change_nothing(&network);
+}
+
+/// At either's socket for all users.
+fn everybody_may_look_at_the_same_and_change_nothing(network: &Network) {
+    let requests = ["GET USER_DESCRIPTION", "GET PORT_PROPERTIES_NP", "SET PRIORITY1 7"];
+    for socket in ["read-only", "ours-for-all"] {
+        let socket = network.path(socket);
+        let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o666, "{socket}");
+        let answers = requests.map(|request| network.pmc(&socket, &[request.to_owned()]));
+        assert!(answers[0].contains("clock 3;rack 14"), "{socket}: {}", answers[0]);
+        for answer in &answers[1..] {
+            assert!(!answer.contains("RESPONSE MANAGEMENT PORT_PROPERTIES_NP"), "{answer}");
+            assert!(!answer.contains("RESPONSE MANAGEMENT PRIORITY1"), "{answer}");
+        }
+    }
 }
 
 fn fields_are_equal(network: &Network, theirs: &str, ours: &str) {
