@@ -137,8 +137,8 @@ impl AdjustableClock {
         let mut request = empty();
         request.modes = libc::ADJ_SETOFFSET | libc::ADJ_NANO;
         // The fraction is never negative, also of a negative sum.
-        request.time.tv_sec = nanos.div_euclid(NANOS_PER_SEC) as libc::time_t;
-        request.time.tv_usec = nanos.rem_euclid(NANOS_PER_SEC) as libc::suseconds_t;
+        request.time.tv_sec = nanos.div_euclid(NANOS_PER_SEC) as _;
+        request.time.tv_usec = nanos.rem_euclid(NANOS_PER_SEC) as _;
         self.call(&mut request).map(drop)
     }
 
