@@ -209,8 +209,8 @@ pub(super) fn run(args: &Args, format: Format) -> anyhow::Result<()> {
                     let offered = ethtool::timestamping(interface).unwrap_or_default();
                     format!(
                         "{interface} cannot be told to stamp tx {tx}, rx {rx}; it offers tx {}, rx {}",
-                        offered.tx_names().join(" "),
-                        offered.rx_names().join(" ")
+                        listed(&offered.tx_names()),
+                        listed(&offered.rx_names())
                     )
                 })?;
             }
@@ -251,6 +251,11 @@ pub(super) fn run(args: &Args, format: Format) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Names in a message, where there may be none.
+fn listed(names: &[&str]) -> String {
+    if names.is_empty() { "nothing".to_owned() } else { names.join(" ") }
 }
 
 /// What `ethtool -T` says, and what the card is set to, before and now.

@@ -81,8 +81,18 @@ impl Frame {
 
 /// A message to the group, from whomever it is to come; `port` is 319 or 320.
 pub(crate) fn forged(from: Ipv4Addr, port: u16, message: &[u8]) -> Vec<u8> {
+    forged_to((GROUP, GROUP_MAC), from, port, message)
+}
+
+/// The same to one host.
+pub(crate) fn forged_to(
+    (to, mac): (Ipv4Addr, [u8; 6]),
+    from: Ipv4Addr,
+    port: u16,
+    message: &[u8],
+) -> Vec<u8> {
     let mut frame = Vec::with_capacity(PTP + message.len());
-    frame.extend(GROUP_MAC);
+    frame.extend(mac);
     frame.extend(FORGER_MAC);
     frame.extend([8, 0]);
     let length = |more: usize| u16::try_from(message.len() + more).unwrap_or(0).to_be_bytes();
@@ -90,7 +100,7 @@ pub(crate) fn forged(from: Ipv4Addr, port: u16, message: &[u8]) -> Vec<u8> {
     header.extend(length(28));
     header.extend([0, 0, 0x40, 0, 1, 17, 0, 0]);
     header.extend(from.octets());
-    header.extend(GROUP.octets());
+    header.extend(to.octets());
     let words = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {

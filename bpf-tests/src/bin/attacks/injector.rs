@@ -13,11 +13,14 @@ use bpf_tests::{
     raw::FrameSocket,
 };
 use ptp_agent::lab::netns::Namespace;
-use ptp_common::wire::{Body, Flags, Header, MessageType, MessageView, PortIdentity, Timestamp};
+use ptp_common::wire::{
+    Body, Flags, Granted, Header, Management, Message, MessageType, MessageView, Negotiation,
+    PortIdentity, Timestamp, Tlv, TlvBuilder, TlvType, Tlvs, management::ManagementId,
+};
 
 use crate::{
     GRANDMASTER,
-    frame::{forged, later},
+    frame::{forged, forged_to, later},
 };
 
 const LOOK: Duration = Duration::from_millis(20);
@@ -28,16 +31,22 @@ const GENERAL: u16 = 320;
 pub(crate) struct Injector {
     party: Party,
     raw: FrameSocket,
+    /// Of the agent.
+    victim: (Ipv4Addr, [u8; 6]),
 }
 
 /// What he does until he is told to end.
 pub(crate) type Trick = fn(&Injector, &AtomicBool);
 
 impl Injector {
-    pub(crate) fn new(namespace: &Namespace, address: Ipv4Addr) -> Result<Self, String> {
+    pub(crate) fn new(
+        namespace: &Namespace,
+        address: Ipv4Addr,
+        victim: (Ipv4Addr, [u8; 6]),
+    ) -> Result<Self, String> {
         let raw = namespace.run(|| FrameSocket::open("eth0"));
         let raw = raw.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        Ok(Self { party: Party::new(namespace, address), raw })
+        Ok(Self { party: Party::new(namespace, address), raw, victim })
     }
 
     /// In the time transmitter's name, and from its address.
@@ -315,5 +324,92 @@ pub(crate) fn ghosts(injector: &Injector, is_over: &AtomicBool) {
         let mut frame = forged(GRANDMASTER, EVENT, &sync);
         frame[40..42].copy_from_slice(&[0xde, 0xad]);
         let _ = injector.raw.send(&frame);
+    });
+}
+
+/// A message with TLVs behind it.
+fn with_tlvs(header: Header, body: Body, tlvs: Tlvs<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; 256];
+    let length = Message { header, body, tlvs }.emit(&mut bytes).unwrap_or(0);
+    bytes.truncate(length);
+    bytes
+}
+
+/// Whatever management can set or command, to everybody, in the parent's name and from its address.
+pub(crate) fn management_forged(injector: &Injector, is_over: &AtomicBool) {
+    const SET: u8 = 1;
+    const COMMAND: u8 = 3;
+    const WHAT: [(u8, ManagementId, &[u8]); 14] = [
+        (COMMAND, ManagementId::DISABLE_PORT, &[]),
+        (COMMAND, ManagementId::INITIALIZE, &[0, 0]),
+        (COMMAND, ManagementId::RESET_NON_VOLATILE_STORAGE, &[]),
+        (SET, ManagementId::PRIORITY1, &[0, 0]),
+        (SET, ManagementId::DOMAIN, &[7, 0]),
+        (SET, ManagementId::SLAVE_ONLY, &[0, 0]),
+        (SET, ManagementId::LOG_ANNOUNCE_INTERVAL, &[22, 0]),
+        (SET, ManagementId::ANNOUNCE_RECEIPT_TIMEOUT, &[2, 0]),
+        (SET, ManagementId::LOG_SYNC_INTERVAL, &[22, 0]),
+        (SET, ManagementId::TIME, &[0; 10]),
+        (SET, ManagementId::UTC_PROPERTIES, &[0, 99, 3, 0]),
+        (SET, ManagementId::TIMESCALE_PROPERTIES, &[0, 0xa0]),
+        (SET, ManagementId::DELAY_MECHANISM, &[2, 0]),
+        (SET, ManagementId::LOG_MIN_PDELAY_REQ_INTERVAL, &[22, 0]),
+    ];
+    let Some(parent) = parent(injector, is_over) else { return };
+    let mut sequence_id = 0_u16;
+    while !is_over.load(Ordering::Relaxed) {
+        for (action, id, data) in WHAT {
+            let value = [&id.0.to_be_bytes(), data].concat();
+            let mut room = [0; 32];
+            let mut tlvs = TlvBuilder::new(&mut room);
+            let _ = tlvs.push(Tlv { kind: TlvType::MANAGEMENT, value: &value });
+            let body = Body::Management(Management {
+                target_port_identity: PortIdentity::ALL,
+                starting_boundary_hops: 1,
+                boundary_hops: 1,
+                action,
+            });
+            let header = Header { log_message_interval: 0x7f, ..Header::new(parent, sequence_id) };
+            injector.forge(GENERAL, &with_tlvs(header, body, tlvs.finish()));
+            sequence_id = sequence_id.wrapping_add(1);
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// Ten thousand times a second to a client that asks for unicast messages, from its server's address and in its name:
+/// what was granted is denied, for a second, for ever, once in weeks, a thousand times a second, or cancelled.
+pub(crate) fn grants_forged(injector: &Injector, is_over: &AtomicBool) {
+    let Some(parent) = parent(injector, is_over) else { return };
+    let mut sequence_id = 0_u16;
+    flood(is_over, || {
+        let number = usize::from(sequence_id);
+        let message_type = Granted::ALL[number % 3].message_type() as u8;
+        let grant = |log_interval, duration_s| Negotiation::Grant {
+            message_type,
+            log_interval,
+            duration_s,
+            invites_renewal: true,
+        };
+        let what = match number / 3 % 6 {
+            0 => grant(0, 0),
+            1 => grant(0, 1),
+            2 => grant(22, u32::MAX),
+            3 => grant(-10, u32::MAX),
+            4 => Negotiation::Cancel { message_type, flags: 2 },
+            _ => Negotiation::Acknowledge { message_type, flags: 1 },
+        };
+        let mut room = [0; 32];
+        let mut tlvs = TlvBuilder::new(&mut room);
+        let _ = what.push(&mut tlvs);
+        let header = Header {
+            flags: Flags::UNICAST,
+            log_message_interval: 0x7f,
+            ..Header::new(parent, sequence_id)
+        };
+        let body = Body::Signaling { target_port_identity: PortIdentity::ALL };
+        let signaling = with_tlvs(header, body, tlvs.finish());
+        let _ = injector.raw.send(&forged_to(injector.victim, GRANDMASTER, GENERAL, &signaling));
+        sequence_id = sequence_id.wrapping_add(1);
     });
 }

@@ -21,7 +21,7 @@ use bpf_tests::{
     agent::Agent,
     children::Line,
     clocks::{Look, processor_ns},
-    links::Star,
+    links::{Star, mac},
     ptp4l::{Ptp4l, authenticating},
 };
 use ptp_agent::lab::netns::Namespace;
@@ -44,6 +44,7 @@ const NOISE_NS: i64 = 20_000;
 const BEFORE: Duration = Duration::from_secs(10);
 const AFTER: Duration = Duration::from_secs(30);
 pub(crate) const GRANDMASTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const AGENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 4);
 const KEYS: &str = "[security_association]\nspp 1\n\
     3 SHA256-128 HEX:F8ADC6B8B8E9AA709106BA42481EC9E29607334DE2C3C737A11A12931DB27F8C\n";
@@ -69,6 +70,8 @@ enum Told {
     Acceptable,
     /// All have keys and require them.
     Keys,
+    /// To ask the grandmaster for unicast messages, which it grants beside multicast.
+    Unicast,
     /// Two more domains with other grandmasters, and the majority is followed.
     Witnesses,
 }
@@ -94,7 +97,7 @@ use Way::{Beside, Between, Source};
 const UNPINNED: Told = Told::Options("--no-pin-parent");
 const HOLDOVER: Told = Told::Options("--on-disagreement holdover");
 
-const ATTACKS: [Attack; 41] = [
+const ATTACKS: [Attack; 43] = [
     attack("none", "-", Beside(injector::nothing)),
     told("none_signed", "-", Beside(injector::nothing), Told::Keys),
     attack("none_through_a_man", "-", Between(|_, _, _| man::Fate::Pass)),
@@ -116,6 +119,7 @@ const ATTACKS: [Attack; 41] = [
     attack("delay_resp_spoofed", "3.2.2", Beside(injector::delay_resp_spoofed)),
     attack("delay_resp_forged", "3.2.2", Beside(injector::delay_resp_forged)),
     attack("ghost_sync", "3.2.2", Beside(injector::ghosts)),
+    attack("management_forged", "3.2.2", Beside(injector::management_forged)),
     attack("sync_replayed", "3.2.3", Beside(injector::sync_replayed)),
     attack("man_replays", "3.2.3", Between(man::replay)),
     told("man_replays_signed", "3.2.3", Between(man::replay), Told::Keys),
@@ -135,6 +139,7 @@ const ATTACKS: [Attack; 41] = [
     told("unsigned_flood", "3.2.8", Beside(injector::unsigned_flood), Told::Keys),
     attack("many_masters", "3.2.9", Beside(injector::many_masters)),
     attack("announce_fast", "3.2.9", Beside(injector::announce_fast)),
+    told("grants_forged", "3.2.9", Beside(injector::grants_forged), Told::Unicast),
     told("time_source_witnessed", "3.2.10", Source("0.001"), Told::Witnesses),
 ];
 
@@ -203,9 +208,11 @@ impl Nodes {
         let signed = if is_signed { with_keys.as_str() } else { "" };
         let own_time =
             if matches!(attack.way, Source(_)) { "--clock virtual --offset 0" } else { "" };
+        let is_unicast = matches!(attack.told, Told::Unicast);
+        let grants = if is_unicast { "--unicast also" } else { "" };
         let mut servers = vec![start(
             grandmaster,
-            &format!("{SERVE} -i {} {signed} {own_time}", interface(attack)),
+            &format!("{SERVE} -i {} {signed} {own_time} {grants}", interface(attack)),
         )];
         if matches!(attack.told, Told::Witnesses) {
             for (leaf, domain) in star.leaves[4..].iter().zip(1..) {
@@ -216,6 +223,7 @@ impl Nodes {
             Told::Nothing => String::new(),
             Told::Options(options) => options.to_owned(),
             Told::Keys => with_keys.clone(),
+            Told::Unicast => format!("--unicast {GRANDMASTER} --log-sync-interval -3"),
             Told::Witnesses => "--witness-domains 1,2 --on-disagreement follow-majority".to_owned(),
             Told::Acceptable => {
                 let identity = servers[0].wait_for(0, PATIENCE, "identity", |line| {
@@ -273,7 +281,8 @@ fn measure(attack: &Attack, span: Duration) -> Result<Value, String> {
     }
     let (measured, cpu_before) = (Instant::now(), processor_ns(nodes.agent.pid()));
     let (mark, before) = (nodes.agent.mark(), nodes.ptp4l.offsets().len());
-    let injector = Injector::new(&star.leaves[3], ATTACKER)?;
+    let victim = (AGENT, mac(&star.leaves[1], "eth0"));
+    let injector = Injector::new(&star.leaves[3], ATTACKER, victim)?;
     let is_over = AtomicBool::new(false);
     let (mut during, mut after) = (Seen::default(), Seen::default());
     let mut alarms: Map<String, Value> = Map::new();
