@@ -13,6 +13,9 @@ use rpm::{BuildConfig, CompressionWithLevel, Dependency, FileOptions, PackageBui
 use super::stage::Stage;
 use crate::process::workspace;
 
+/// Who makes it, and where nobody is.
+const DEVELOPERS: &str = "The ptp-agent developers";
+const ADDRESS: &str = "ptp-agent@packages.invalid";
 /// Of the compression.
 const LEVEL: u32 = 9;
 
@@ -37,7 +40,14 @@ pub(super) fn build(
         )
         .release("1")
         .description(description)
-        .vendor("The ptp-agent developers")
+        .vendor(DEVELOPERS)
+        .packager(format!("{DEVELOPERS} <{ADDRESS}>"))
+        .group("System Environment/Daemons")
+        .add_changelog_entry(
+            format!("{DEVELOPERS} <{ADDRESS}> - {version}-1"),
+            "- See CHANGELOG.md of the project.",
+            date,
+        )
         .build_host("localhost")
         .requires(Dependency::any("/usr/sbin/useradd"))
         .requires(Dependency::any("/usr/bin/getent"))
@@ -52,7 +62,12 @@ pub(super) fn build(
         let options = FileOptions::new(&path).permissions(u16::try_from(mode)?);
         let options = match path.as_str() {
             path if path.starts_with("/etc/") => options.config().noreplace(),
-            path if path.starts_with("/usr/share/doc/") => options.doc(),
+            path if ["/usr/share/doc/", "/usr/share/man/"]
+                .iter()
+                .any(|it| path.starts_with(it)) =>
+            {
+                options.doc()
+            }
             _ => options,
         };
         package.with_file_contents(content, options)?;

@@ -8,7 +8,7 @@ use std::{ffi::OsString, fs, path::Path};
 use anyhow::{Context, Result, ensure};
 
 use super::trial::{self, Verdict};
-use crate::process::{command, find};
+use crate::process::{command, find, workspace};
 
 /// Where rpm is to keep its list of what is installed.
 const DATABASE: &str = "/var/lib/rpm";
@@ -74,7 +74,8 @@ fn has_the_files(deb: &Path, rpm: &Path) -> Result<()> {
 const OWNERS: &str = "[%{FILEUSERNAME}:%{FILEGROUPNAME}\\n]";
 
 fn is_clean(_: &Path, rpm: &Path) -> Result<()> {
-    let (code, text) = command("rpmlint", [rpm]).said()?;
+    let config = workspace().join("docs/deploy/rpm/rpmlint.toml");
+    let (code, text) = command("rpmlint", [Path::new("-c"), &config, rpm]).said()?;
     let last = text.lines().rev().find(|line| line.contains(" errors")).unwrap_or_default();
     println!("  rpmlint: {}", last.trim());
     ensure!(code == Some(0) && last.contains(" 0 errors"), "{text}");
