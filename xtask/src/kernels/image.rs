@@ -70,7 +70,7 @@ impl Image {
         name: &str,
     ) -> Result<()> {
         let places = ["usr/sbin", "usr/bin", "sbin", "bin"];
-        let found = places.iter().map(|place| root.join(place).join(name)).find(|it| it.exists());
+        let found = places.iter().find_map(|place| within(root, &Path::new(place).join(name)));
         let program = found.with_context(|| format!("no {name} in {}", root.display()))?;
         let bytes = read(&program)?;
         let (needed, loader) = needs(&bytes).with_context(|| format!("{}", program.display()))?;
@@ -78,10 +78,10 @@ impl Image {
         self.add_foreign_libraries(root, triplet, needed)?;
         if let Some(loader) = loader {
             let relative = loader.trim_start_matches('/');
-            let places = [root.join(relative), root.join("usr").join(relative)];
-            let file = places.iter().find(|it| it.exists());
+            let places = [PathBuf::from(relative), Path::new("usr").join(relative)];
+            let file = places.iter().find_map(|it| within(root, it));
             let file = file.with_context(|| format!("no {loader} in {}", root.display()))?;
-            self.add(&loader, read(file)?);
+            self.add(&loader, read(&file)?);
         }
         Ok(())
     }
@@ -103,8 +103,7 @@ impl Image {
                 "usr/lib".into(),
                 "lib".into(),
             ];
-            let file =
-                places.iter().map(|place| root.join(place).join(&name)).find(|it| it.exists());
+            let file = places.iter().find_map(|place| within(root, &Path::new(place).join(&name)));
             let file = file.with_context(|| format!("no library {name} in {}", root.display()))?;
             let bytes = read(&file)?;
             wanted.extend(needs(&bytes).with_context(|| format!("{}", file.display()))?.0);
@@ -208,6 +207,19 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
         libraries.extend(library.map(PathBuf::from));
     }
     Ok(libraries)
+}
+
+/// A file below `root`, where absolute links lead to others below it and not to this machine's.
+fn within(root: &Path, file: &Path) -> Option<PathBuf> {
+    let mut path = root.join(file);
+    for _ in 0..8 {
+        let Ok(target) = fs::read_link(&path) else { return path.exists().then_some(path) };
+        path = match target.strip_prefix("/") {
+            Ok(inside) => root.join(inside),
+            Err(_) => path.parent()?.join(target),
+        };
+    }
+    None
 }
 
 #[cfg(test)]
