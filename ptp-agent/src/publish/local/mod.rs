@@ -206,7 +206,11 @@ async fn answer_management(
     };
     let desk = publication.management.clone();
     let mut managing = Managing { responder: Responder::new(access, 0), sender, keys, desk };
-    managing.desk.set_subscribed(0, 0);
+    // Nobody can subscribe there, and what happens is for those who have done so elsewhere.
+    let has_subscribers = access != Access::Public;
+    if has_subscribers {
+        managing.desk.set_subscribed(0, 0);
+    }
     let desk = managing.desk.clone();
     let mut request = [0; MAX_REQUEST];
     let mut pace = Pace::new();
@@ -219,10 +223,12 @@ async fn answer_management(
                 Ok((length, from)) => managing.answer(&request[..length], from.as_pathname()),
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             },
-            () = desk.woken() => managing.tell(),
+            () = desk.woken(), if has_subscribers => managing.tell(),
         }
-        let wanted = managing.responder.wanted(monotonic());
-        desk.set_subscribed(wanted, managing.responder.subscribers());
+        if has_subscribers {
+            let wanted = managing.responder.wanted(monotonic());
+            desk.set_subscribed(wanted, managing.responder.subscribers());
+        }
     }
 }
 
