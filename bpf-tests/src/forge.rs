@@ -36,8 +36,16 @@ pub fn now() -> Timestamp {
 /// # Panics
 /// Never: it fits.
 pub fn message(header: Header, body: Body) -> Vec<u8> {
+    message_with(header, body, Tlvs::NONE)
+}
+
+/// The same with TLVs behind it.
+///
+/// # Panics
+/// If they are longer than any that somebody forges here: 128 octets with the message.
+pub fn message_with(header: Header, body: Body, tlvs: Tlvs<'_>) -> Vec<u8> {
     let mut bytes = vec![0; 128];
-    let length = Message { header, body, tlvs: Tlvs::NONE }.emit(&mut bytes).expect("room");
+    let length = Message { header, body, tlvs }.emit(&mut bytes).expect("room");
     bytes.truncate(length);
     bytes
 }

@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     crates: bool,
 }
 
+/// Who makes it, and an address where nobody is.
+const DEVELOPERS: &str = "The ptp-agent developers";
+const ADDRESS: &str = "ptp-agent@packages.invalid";
 /// Those that others could use, in the order in which they need each other.
 const CRATES: [&str; 5] =
     ["ptp-common", "ptp-clock-reader", "ptp-trace", "ptp-engine", "ptp-agent"];
@@ -278,6 +281,6 @@ fn changelog(version: &str) -> String {
     let date = if date.trim().is_empty() { "Thu, 01 Jan 2026 00:00:00 +0000" } else { date.trim() };
     format!(
         "ptp-agent ({version}) unstable; urgency=medium\n\n  * See the history of the project.\n\n \
-         -- The ptp-agent developers <ptp-agent@packages.invalid>  {date}\n"
+         -- {DEVELOPERS} <{ADDRESS}>  {date}\n"
     )
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::config::Config;
 use crate::{
     agent::{managing::Monitoring, services::Serving},
-    publish::management::Access,
+    publish::management::{Access, Description},
 };
 
 /// The options of every port. Their places in the configuration are before the first table.
@@ -54,7 +54,7 @@ impl MonitoringArgs {
     }
 }
 
-/// A text that fits into a `PTPText` of 128 octets (8.2.1.3.4).
+/// A text that is checked.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct UserDescription(String);
@@ -63,11 +63,7 @@ impl TryFrom<String> for UserDescription {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        match text.len() {
-            0..=128 if !text.contains(char::is_control) => Ok(Self(text)),
-            0..=128 => Err("a description has no control characters"),
-            _ => Err("a description has 128 octets at the most"),
-        }
+        Description::check_user(&text).map(|()| Self(text))
     }
 }
 

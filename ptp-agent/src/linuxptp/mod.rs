@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value as Toml};
 
+use crate::publish::management::Description;
+
 use options::{Fate, Known, Value, known, suggestion};
 use parse::{Section, Setting};
 use unicast::{Servers, whole};
@@ -279,11 +281,9 @@ impl File {
         }
         // Its default is a name and a place of no length.
         if let Some((line, text)) = self.text("userDescription").filter(|(_, text)| text != ";") {
-            if text.len() <= 128 && !text.contains(char::is_control) {
-                table.insert("user-description".into(), text.into());
-            } else {
-                let why = "a description has 128 octets at the most, and no control characters";
-                self.without(line, "userDescription", text, why);
+            match Description::check_user(&text) {
+                Ok(()) => drop(table.insert("user-description".into(), text.into())),
+                Err(why) => self.without(line, "userDescription", text, why),
             }
         }
         if self.integer("net_sync_monitor").is_some_and(|(_, value)| value == 1) {

@@ -10,12 +10,9 @@ use std::{
 use anyhow::{Context, Result};
 use rpm::{BuildConfig, CompressionWithLevel, Dependency, FileOptions, PackageBuilder};
 
-use super::stage::Stage;
+use super::{ADDRESS, DEVELOPERS, stage::Stage};
 use crate::process::workspace;
 
-/// Who makes it, and where nobody is.
-const DEVELOPERS: &str = "The ptp-agent developers";
-const ADDRESS: &str = "ptp-agent@packages.invalid";
 /// Of the compression.
 const LEVEL: u32 = 9;
 

@@ -9,13 +9,13 @@ use std::{
 };
 
 use bpf_tests::{
-    forge::{Party, announce, message, now, port},
+    forge::{Party, announce, message, message_with, now, port},
     raw::FrameSocket,
 };
 use ptp_agent::lab::netns::Namespace;
 use ptp_common::wire::{
-    Body, Flags, Granted, Header, Management, Message, MessageType, MessageView, Negotiation,
-    PortIdentity, Timestamp, Tlv, TlvBuilder, TlvType, Tlvs, management::ManagementId,
+    Body, Flags, Granted, Header, Management, MessageType, MessageView, Negotiation, PortIdentity,
+    Timestamp, Tlv, TlvBuilder, TlvType, management::ManagementId,
 };
 
 use crate::{
@@ -327,14 +327,6 @@ pub(crate) fn ghosts(injector: &Injector, is_over: &AtomicBool) {
     });
 }
 
-/// A message with TLVs behind it.
-fn with_tlvs(header: Header, body: Body, tlvs: Tlvs<'_>) -> Vec<u8> {
-    let mut bytes = vec![0; 256];
-    let length = Message { header, body, tlvs }.emit(&mut bytes).unwrap_or(0);
-    bytes.truncate(length);
-    bytes
-}
-
 /// Whatever management can set or command, to everybody, in the parent's name and from its address.
 pub(crate) fn management_forged(injector: &Injector, is_over: &AtomicBool) {
     const SET: u8 = 1;
@@ -370,7 +362,7 @@ pub(crate) fn management_forged(injector: &Injector, is_over: &AtomicBool) {
                 action,
             });
             let header = Header { log_message_interval: 0x7f, ..Header::new(parent, sequence_id) };
-            injector.forge(GENERAL, &with_tlvs(header, body, tlvs.finish()));
+            injector.forge(GENERAL, &message_with(header, body, tlvs.finish()));
             sequence_id = sequence_id.wrapping_add(1);
         }
         thread::sleep(LOOK);
@@ -408,7 +400,7 @@ pub(crate) fn grants_forged(injector: &Injector, is_over: &AtomicBool) {
             ..Header::new(parent, sequence_id)
         };
         let body = Body::Signaling { target_port_identity: PortIdentity::ALL };
-        let signaling = with_tlvs(header, body, tlvs.finish());
+        let signaling = message_with(header, body, tlvs.finish());
         let _ = injector.raw.send(&forged_to(injector.victim, GRANDMASTER, GENERAL, &signaling));
         sequence_id = sequence_id.wrapping_add(1);
     });

@@ -87,6 +87,18 @@ pub struct Description {
 }
 
 impl Description {
+    /// Whether a text can be `userDescription`: a `PTPText` of 128 octets at the most (8.2.1.3.4).
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn check_user(text: &str) -> Result<(), &'static str> {
+        match text.len() {
+            0..=128 if !text.contains(char::is_control) => Ok(()),
+            0..=128 => Err("a description has no control characters"),
+            _ => Err("a description has 128 octets at the most"),
+        }
+    }
+
     /// Of this program.
     pub fn own() -> Self {
         Self {

@@ -11,20 +11,15 @@ impl Instance {
         }
         let configured = config.log_min_delay_req_interval;
         let lacks_exchange = matches!(role, Role::Receiver(following) if following.lacks_exchange);
-        match self.timers.at(key) {
-            None => {
-                let wait = self.random_interval(self.ports[index].log_delay_req_interval());
-                self.timers.set(key, now + wait);
-            }
+        let longest = Duration::from_log_interval(configured) * 2;
+        let log = match self.timers.at(key) {
+            None => self.ports[index].log_delay_req_interval(),
             // A clock that needs one does not wait for as long as was asked of it while it needed none.
-            Some(due)
-                if lacks_exchange && due - now > Duration::from_log_interval(configured) * 2 =>
-            {
-                let wait = self.random_interval(configured);
-                self.timers.set(key, now + wait);
-            }
-            Some(_) => {}
-        }
+            Some(due) if lacks_exchange && due - now > longest => configured,
+            Some(_) => return,
+        };
+        let wait = self.random_interval(log);
+        self.timers.set(key, now + wait);
     }
 
     /// Uniform over 0..=2 times a mean interval (9.5.11.2), log2 s.
