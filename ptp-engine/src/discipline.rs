@@ -5,6 +5,7 @@
 mod council;
 mod driven;
 mod former;
+mod leaps;
 mod managed;
 mod ntp;
 mod pulse;
@@ -21,7 +22,7 @@ use crate::prelude::*;
 pub use crate::sources::Policy;
 use crate::{
     DelayMechanism, PortIndex,
-    clock::{Clock, ClockError, ClockScale, Consent},
+    clock::{Clock, ClockError, Consent},
     config::{PortConfig, ReceiverConfig},
     instance::{Aiming, Instance, Synchronization},
     link::Link,
@@ -42,6 +43,7 @@ use crate::{
 use council::Council;
 pub use council::{MAX_WITNESS_DOMAINS, Source, Standing};
 use former::Former;
+use leaps::Leaps;
 pub use ntp::{NtpServerStatus, Shifted};
 use ptp_common::{
     data_set::TimeProperties,
@@ -151,6 +153,8 @@ pub struct Discipline<C> {
     served_offset: Duration,
     /// What was known before another time was believed.
     former: Former,
+    /// Leap seconds of whom is followed.
+    leaps: Leaps,
     /// Room for what the node says of one input; empty between two.
     said: Commands<NoEvent>,
 }
@@ -163,6 +167,7 @@ struct DomainClock<'a, C> {
     servo: &'a dyn Servo,
     origin: &'a Origin,
     former: &'a Former,
+    leaps: Duration,
     now: Time<Mono>,
 }
 
@@ -178,7 +183,8 @@ impl<C: Clock> ReadClock for DomainClock<'_, C> {
             return None;
         }
         let free = self.clock.free_running(mono);
-        let trust = self.servo.trust(free, self.at(mono)?.ahead_of(free))?;
+        let shown = (self.at(mono)? + self.leaps).ahead_of(free);
+        let trust = self.servo.trust(free, shown)?;
         Some(self.former.widen(self.now, self.origin.widen(trust)).interval)
     }
 }
@@ -265,6 +271,7 @@ impl<C: Clock> Discipline<C> {
             set_at: None,
             served_offset: Duration::ZERO,
             former: Former::default(),
+            leaps: Leaps::default(),
             said,
         };
         discipline.give(cx, |_, _| ());
@@ -317,7 +324,7 @@ impl<C: Clock> Discipline<C> {
     /// are known, else against the parent: [`Origin::bound_reference`] says which.
     pub fn trust(&self, now: Time<Mono>) -> Option<Trust> {
         let free = self.clock.free_running(now);
-        let shown = self.domain_time(now).ahead_of(free);
+        let shown = (self.domain_time(now) + self.leaps.made()).ahead_of(free);
         self.servo.trust(free, shown).map(|trust| self.widen(now, trust))
     }
 
@@ -363,6 +370,7 @@ impl<C: Clock> Discipline<C> {
     ) {
         let mut said = core::mem::take(&mut self.said);
         let now = cx.now;
+        self.follow_leaps(now);
         let offset = self.domain_offset();
         if offset != self.served_offset {
             (self.served_offset, self.set_at) = (offset, Some(now));
@@ -374,6 +382,7 @@ impl<C: Clock> Discipline<C> {
             servo: &*self.servo,
             origin: &self.origin,
             former: &self.former,
+            leaps: self.leaps.made(),
             now,
         };
         // A client that nobody may ask only answers Pdelay_Req, with whatever it is given for that.
@@ -428,7 +437,7 @@ impl<C: Clock> Discipline<C> {
             Observation::Sync(sync) => {
                 let t2 = self.local(sync.t2);
                 let input = SyncInput {
-                    t1: sync.t1,
+                    t1: sync.t1 + self.leaps.made(),
                     t2,
                     sequence_id: sync.sequence_id,
                     log_interval: sync.log_interval,
@@ -457,6 +466,7 @@ impl<C: Clock> Discipline<C> {
                 }
                 let t3 = self.local(delay.t3);
                 let DelayObservation { t4, sequence_id, correction, .. } = delay;
+                let t4 = t4 + self.leaps.made();
                 let input = DelayInput { t3, t4, sequence_id, correction };
                 let used = self.strategist.delay(input, delay.t3.manner);
                 let aiming = if self.strategist.is_aiming() { Aiming::On } else { Aiming::Off };
@@ -497,7 +507,8 @@ impl<C: Clock> Discipline<C> {
             let patience = HOLDOVER_AT_LEAST.max(interval * HOLDOVER_AFTER).max(slow);
             self.holdover_at = Some(way.now.max(arrived) + patience);
         }
-        self.is_paused = consent != Some(Consent::Given);
+        let is_ambiguous = self.leaps.is_ambiguous(self.domain_time(way.now));
+        self.is_paused = consent != Some(Consent::Given) || is_ambiguous;
         !self.is_paused
     }
 
@@ -512,6 +523,7 @@ impl<C: Clock> Discipline<C> {
             self.reference = reference;
             self.tx_source = None;
             self.strategist.clear();
+            self.leaps.begin_anew();
             self.servo.parent_changed();
             self.former.replaced(now);
         }
@@ -519,7 +531,7 @@ impl<C: Clock> Discipline<C> {
 
     /// A stamp on both scales, the clock's in the time scale of the domain.
     fn local(&self, stamp: Stamp) -> LocalTime {
-        let clock = self.clock.at(stamp.time) + self.domain_offset();
+        let clock = self.clock.at(stamp.time) + self.domain_offset() + self.leaps.made();
         let Stamp { time, source, doubt, told_within, .. } = stamp;
         LocalTime { mono: self.clock.free_running(time), clock, source, doubt, told_within }
     }
@@ -542,21 +554,6 @@ impl<C: Clock> Discipline<C> {
                 }
                 None
             }
-        }
-    }
-
-    /// The domain's time minus the time that the clock is meant to show.
-    fn domain_offset(&self) -> Duration {
-        // A clock in holdover shows the time of the one that it has followed.
-        let parent = self.origin.parent.as_ref().or(self.receiver().parent());
-        let properties = match parent {
-            // Which is what it tells others then.
-            _ if self.is_grandmaster() => Some(self.receiver().time_properties()),
-            parent => parent.map(|parent| parent.time_properties),
-        };
-        match (properties, self.clock.scale()) {
-            (Some(properties), ClockScale::Utc) => properties.utc_offset().best(),
-            _ => Duration::ZERO,
         }
     }
 

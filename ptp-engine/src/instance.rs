@@ -8,7 +8,8 @@ pub(crate) mod asking;
 mod bystanders;
 mod election;
 pub(crate) mod fixed;
-pub(crate) mod managed;
+pub(crate) mod leap;
+mod managed;
 mod monitor;
 pub(crate) mod overheard;
 mod peer_delay;
@@ -523,6 +524,7 @@ impl Instance {
     /// Does what is due.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
         self.last_now = cx.now;
+        self.pass_leap(cx);
         self.expire(cx);
         self.ask_due(cx);
         let mut due = Vec::new();

@@ -195,6 +195,9 @@ impl Clock for NodeClock {
     fn free_running(&self, mono: Time<Mono>) -> Time<Free> {
         self.system.free_running(mono)
     }
+    fn leaps(&self) -> i64 {
+        self.system.leaps()
+    }
     fn consent(&mut self, at: Time<Mono>, offset: Duration) -> Result<Consent, ClockError> {
         self.system.consent(at, offset)
     }

@@ -217,6 +217,7 @@ impl<E: Engine> Drive<E> {
             let now = self.now();
             if now >= housekeeping {
                 housekeeping = now + HOUSEKEEPING;
+                host.refresh(&mut self.engine, now);
                 host.housekeep(&mut self.engine, now)?;
             }
             let until = self.engine.next_timeout().map_or(housekeeping, |at| at.min(housekeeping));

@@ -14,7 +14,7 @@ use ptp_agent::{
         run::ptp4l_line,
     },
     clock::{
-        ClockScale,
+        Clock, ClockScale,
         system::{Keeping, SystemClock},
     },
     engine::{
@@ -347,7 +347,10 @@ impl Host<Discipline<NodeClock>> for Follower {
     fn housekeep(&mut self, engine: &mut Discipline<NodeClock>, now: Time<Mono>) -> io::Result<()> {
         let state = engine.servo().state();
         let trust = engine.trust(now);
-        let properties = engine.receiver().parent().map(|parent| parent.time_properties);
+        // A card's clock is on the PTP time scale, or on that of whom it follows: nothing orders leap seconds for it.
+        let is_utc = engine.clock().scale() == ClockScale::Utc;
+        let parent = engine.receiver().parent().filter(|_| is_utc);
+        let properties = parent.map(|parent| parent.time_properties);
         let clock = &mut engine.clock_mut().system;
         while let Some(by) = clock.next_foreign_step() {
             say(now, format_args!("somebody else has stepped the clock by {} ns", by.as_nanos()));

@@ -88,6 +88,9 @@ impl Clock for Followed {
     fn free_running(&self, mono: Time<Mono>) -> Time<Free> {
         self.inner().free_running(mono)
     }
+    fn leaps(&self) -> i64 {
+        self.inner().leaps()
+    }
     fn consent(&mut self, at: Time<Mono>, offset: Duration) -> Result<Consent, ClockError> {
         self.inner_mut().consent(at, offset)
     }

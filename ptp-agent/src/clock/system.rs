@@ -36,6 +36,8 @@ const MAX_ERROR_US: i64 = 16_000_000;
 /// A step makes the kernel forget when a leap second is due (`ntp_clear`), though not that there is one.
 /// It is told anew only when a second has begun without the order: this many looks, one per second.
 const DISARMED: u8 = 2;
+/// A leap second is one to within this, by which nobody steps a clock.
+const NO_STEP: Duration = Duration::from_micros(1);
 /// Steps that [`Clock::at`] can look back over.
 const STEPS: usize = 16;
 /// The kernel's own loops (`STA_PLL`, `STA_PPSFREQ`, `STA_PPSTIME`, `STA_FLL`, `STA_FREQHOLD`).
@@ -140,6 +142,8 @@ pub struct SystemClock {
     is_refused: bool,
     /// Looks until the kernel may be told of a leap second again.
     disarmed: u8,
+    /// As [`Clock::leaps`].
+    leaps: i64,
 }
 
 impl SystemClock {
@@ -167,6 +171,7 @@ impl SystemClock {
             foreign_steps: VecDeque::new(),
             is_refused: false,
             disarmed: 0,
+            leaps: 0,
             kernel,
         };
         clock.stretch(now)?;
@@ -188,8 +193,10 @@ impl SystemClock {
             return;
         }
         let by = real_minus_mono - known;
-        let leap = Duration::from_secs(-i64::from(self.leap.order()));
-        if by != leap || leap == Duration::ZERO {
+        let order = i64::from(self.leap.order());
+        if order != 0 && (by + Duration::from_secs(order)).abs() < NO_STEP {
+            self.leaps += order;
+        } else {
             if self.foreign_steps.len() >= STEPS {
                 self.foreign_steps.pop_front();
             }
@@ -319,6 +326,10 @@ impl Clock for SystemClock {
 
     fn free_running(&self, mono: Time<Mono>) -> Time<Free> {
         self.free.at(mono).at_offset(Duration::ZERO)
+    }
+
+    fn leaps(&self) -> i64 {
+        self.leaps
     }
 
     fn consent(&mut self, at: Time<Mono>, offset: Duration) -> Result<Consent, ClockError> {

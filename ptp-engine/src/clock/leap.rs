@@ -1,7 +1,8 @@
 //! Leap seconds: what the grandmaster announces becomes an order to the kernel, and around the second
 //! that UTC has twice, or not at all, nothing is measured. CLOCK_REALTIME shows 23:59:59 twice then
 //! (the kernel's way), and the announced UTC offset changes within two announce intervals of midnight
-//! (IEEE 1588-2019 9.4), not at the same instant.
+//! (IEEE 1588-2019 9.4), not at the same instant. A grandmaster on an arbitrary time scale that announces a leap second, as linuxptp with
+//! software time stamps does, has UTC for its scale and makes the second as this clock does.
 
 use ptp_common::{
     data_set::TimeProperties,
@@ -40,11 +41,12 @@ enum State {
 pub struct LeapSecond {
     state: State,
     announced: Option<i16>,
+    is_arbitrary: bool,
 }
 
 impl Default for LeapSecond {
     fn default() -> Self {
-        Self { state: State::None, announced: None }
+        Self { state: State::None, announced: None, is_arbitrary: false }
     }
 }
 
@@ -53,6 +55,7 @@ impl LeapSecond {
     pub fn update(&mut self, now: Time<Mono>, utc: Time<Ptp>, announced: Option<&TimeProperties>) {
         if let Some(properties) = announced {
             self.announced = properties.ptp_timescale.then_some(properties.current_utc_offset);
+            self.is_arbitrary = !properties.ptp_timescale;
             self.announce(utc, properties);
         }
         if let State::Armed { leap, midnight, utc_offset } = self.state
@@ -61,8 +64,9 @@ impl LeapSecond {
             self.state = State::Ambiguous { leap, since: now, utc_offset };
         }
         if let State::Ambiguous { leap, since, utc_offset } = self.state {
-            let has_changed =
-                self.announced.is_some_and(|offset| offset == utc_offset + i16::from(leap));
+            // An arbitrary time scale has no offset that could change.
+            let has_changed = self.is_arbitrary
+                || self.announced.is_some_and(|offset| offset == utc_offset + i16::from(leap));
             let passed = now - since;
             if passed >= AT_MOST || (has_changed && passed >= AT_LEAST) {
                 self.state = State::Done;
@@ -77,7 +81,7 @@ impl LeapSecond {
             _ => 0,
         };
         match self.state {
-            State::None | State::Armed { .. } if leap != 0 && properties.ptp_timescale => {
+            State::None | State::Armed { .. } if leap != 0 => {
                 let seconds = utc.as_nanos().div_euclid(1_000_000_000);
                 let midnight = (seconds.div_euclid(DAY_S) + 1) * DAY_S;
                 let utc_offset = properties.current_utc_offset;
@@ -173,10 +177,17 @@ mod tests {
     }
 
     #[test]
-    fn an_arbitrary_time_scale_has_no_leap_seconds() {
+    fn an_arbitrary_time_scale_has_the_leap_seconds_that_it_announces() {
         let mut leap = LeapSecond::default();
-        let properties = TimeProperties { ptp_timescale: false, ..announced(true, 37) };
-        leap.update(mono(0), utc(MIDNIGHT - 3), Some(&properties));
+        let arbitrary = |leap61| TimeProperties { ptp_timescale: false, ..announced(leap61, 37) };
+        leap.update(mono(0), utc(MIDNIGHT - 9), Some(&arbitrary(false)));
+        assert_eq!((leap.order(), leap.is_ambiguous()), (0, false));
+        leap.update(mono(1), utc(MIDNIGHT - 8), Some(&arbitrary(true)));
+        assert_eq!((leap.order(), leap.is_ambiguous()), (1, false));
+        leap.update(mono(5), utc(MIDNIGHT - 4), Some(&arbitrary(true)));
+        assert_eq!((leap.order(), leap.is_ambiguous()), (1, true));
+        // Nothing is to be waited for beyond the second itself.
+        leap.update(mono(13), utc(MIDNIGHT + 3), Some(&arbitrary(true)));
         assert_eq!((leap.order(), leap.is_ambiguous()), (0, false));
     }
 

@@ -99,6 +99,11 @@ pub trait Clock: Send {
         mono.at_offset(Duration::ZERO)
     }
 
+    /// Leap seconds that it has made by itself since it is followed with: those inserted less those left out.
+    fn leaps(&self) -> i64 {
+        0
+    }
+
     /// Whether the clock, which at `at` was `offset` ahead of its reference, may follow it.
     ///
     /// # Errors

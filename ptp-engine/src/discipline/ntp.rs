@@ -495,7 +495,8 @@ impl<C: Clock> Discipline<C> {
         if self.is_unheard() {
             return;
         }
-        let (delay, mut sync) = self.as_ptp(exchange, |stamp| self.local(stamp), smooth);
+        let exchanged = self.as_ptp(exchange, |stamp| self.local(stamp), smooth);
+        let (delay, mut sync) = self.counted_on(exchanged);
         // The answer has left later than it says. That is believed, and not known: the bound stays that of what it says.
         sync.t1 += early;
         sync.t2.doubt += early;

@@ -257,7 +257,8 @@ impl<C: Clock> Discipline<C> {
         if self.is_unheard() {
             return;
         }
-        let (delay, sync) = bounds(shown, self.local(asked), self.local(answered), sequence_id);
+        let bounds = bounds(shown, self.local(asked), self.local(answered), sequence_id);
+        let (delay, sync) = self.counted_on(bounds);
         if !self.may_follow(way, answered.time, &sync) {
             return;
         }

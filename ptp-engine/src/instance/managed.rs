@@ -26,6 +26,8 @@ pub(crate) struct Managed {
     pub(crate) is_uncertain: bool,
     /// Whom it tells as the grandmaster instead of itself, and how far that one is.
     pub(crate) external: Option<(ClockIdentity, u16)>,
+    /// When the leap second comes that it announces, seconds of UTC.
+    pub(crate) leap_at: Option<i64>,
 }
 
 impl Timeouts {
@@ -47,6 +49,7 @@ impl Instance {
     /// What it says of itself as a grandmaster from now on, whatever its clock would say.
     pub fn set_grandmaster(&mut self, quality: ClockQuality, time_properties: TimeProperties) {
         self.managed.time_properties = Some(time_properties);
+        self.managed.leap_at = None;
         self.served.time_properties = time_properties;
         self.set_quality(quality);
     }

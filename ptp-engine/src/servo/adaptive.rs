@@ -15,6 +15,7 @@ mod history;
 mod mills;
 mod noise;
 mod routes;
+mod tail;
 
 use super::{
     DelayInput, Interval, Observed, Options, PeerDelayInput, Purpose, Servo, ServoOutput,
@@ -289,7 +290,7 @@ impl AdaptiveServo {
         }
         let by = by.as_nanos_f64();
         if by.abs() > CLIPPED_NS {
-            estimator.clip(by);
+            estimator.clip(by, self.outside >= REFUTED);
             self.is_clipped = true;
             // It may well be the rate that is wrong, with which older packets are carried along.
             self.clipped_ppb = self.clipped_ppb.max(by.abs() / RATES_KEPT.as_secs_f64());

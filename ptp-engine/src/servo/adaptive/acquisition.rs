@@ -98,7 +98,7 @@ impl Acquisition {
         let forward = Edge::new(&sound_forward, rate, last_s);
         let backward = if is_peer {
             let points: Vec<(f64, f64)> = self.peer.iter().map(|delay| (0.0, *delay)).collect();
-            Edge::new(&points, 0.0, 0.0)
+            Edge::of_two(&points)
         } else {
             Edge::new(&sound_backward, -rate, last_s)
         };
@@ -221,6 +221,16 @@ impl Edge {
         let end = least + rate * end_s;
         // The fastest of n packets is late by an n-th of the mean.
         Self { at: [end - sharp.fast_ns / count, end + above], noise: [sharp, soft], count }
+    }
+
+    /// Of link delays, each the mean of two.
+    fn of_two(points: &[(f64, f64)]) -> Self {
+        let edge = Self::new(points, 0.0, 0.0);
+        let least = points.iter().map(|(_, value)| *value).fold(f64::INFINITY, f64::min);
+        let mut excess: Vec<f64> = points.iter().map(|(_, value)| value - least).collect();
+        let (sharp, before) = Noise::sharp_of_two(&mut excess);
+        let noise = [sharp, edge.noise[1].soft_of_two()];
+        Self { at: [least - before, edge.at[1]], noise, ..edge }
     }
 
     fn variance(&self, kind: usize) -> f64 {

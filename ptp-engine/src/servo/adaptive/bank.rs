@@ -176,6 +176,13 @@ impl Bank {
         }
     }
 
+    /// The offset is `by` more, nanoseconds, which is no more than what the belief may well be wrong by.
+    pub(super) fn correct(&mut self, by: f64) {
+        for filter in &mut self.filters {
+            filter.correct(by);
+        }
+    }
+
     fn level(&self, filter: usize) -> usize {
         if filter == CHALLENGER { self.level } else { self.level + filter - 1 }
     }

@@ -47,6 +47,8 @@ const SECOND: u64 = 8;
 const SETTLED: u64 = 64;
 /// How uncertain the time is after it was moved because a route is known, as a share of the move.
 const ROUTE_SHARE: f64 = 0.1;
+/// Standard deviations of the offset that an impossible estimate may be wrong by itself.
+const OWN_ERROR_SIGMAS: f64 = 3.0;
 /// Observations before a suspicion below which a belief is young: it is likelier wrong itself than refuted by
 /// a change.
 const YOUNG: u64 = 96;
@@ -235,9 +237,14 @@ impl Estimator {
         [forward, backward, in_question, latest].into_iter().flatten().chain(questioned)
     }
 
-    /// The estimate was impossible by `by` nanoseconds.
-    pub(super) fn clip(&mut self, by: f64) {
-        self.bank.shift(by, by);
+    /// The estimate was impossible by `by` nanoseconds. What its own error explains says nothing of how the ways differ, unless
+    /// `is_lasting`.
+    pub(super) fn clip(&mut self, by: f64, is_lasting: bool) {
+        if !is_lasting && by.abs() < OWN_ERROR_SIGMAS * self.bank.sigma_ns(self.bank.at()) {
+            self.bank.correct(by);
+        } else {
+            self.bank.shift(by, by);
+        }
     }
 
     /// Takes in an observation: free-running minus PTP time for [`Way::Forward`], the reverse for

@@ -111,6 +111,13 @@ impl Filter {
         Seen { mean, variance, residual: value - mean, posterior }
     }
 
+    /// The offset is `by` more: as far as that is the error of this belief, whatever it may be wrong together with it moves along.
+    pub(super) fn correct(&mut self, by: f64) {
+        let ph = self.times(&[1.0, 0.0, 0.0, 0.0]);
+        let variance = ph[0];
+        self.update(&ph, variance, by, variance);
+    }
+
     /// Moves along `along` by `by`, known to a variance of `variance` more than before.
     pub(super) fn open(&mut self, along: &Vector, by: f64, variance: f64) {
         for i in 0..4 {

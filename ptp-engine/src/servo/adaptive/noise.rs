@@ -3,14 +3,12 @@
 //! exponential time, because a transmit stamp was late; learnt by expectation-maximisation. And
 //! the moments of a Gaussian belief after one such packet, in closed form.
 
-use super::mills;
+use super::tail::{Edge, Of, Tail, mirrored, truncated};
 use crate::math;
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
 use core::f64::consts::{FRAC_1_SQRT_2, LN_2};
 
-/// Square root of 2 pi.
-const SQRT_2_PI: f64 = 2.506_628_274_631_000_5;
 /// Means are no smaller, nanoseconds: stamps are whole nanoseconds.
 const MIN_MEAN_NS: f64 = 1.0;
 const MAX_MEAN_NS: f64 = 1e9;
@@ -33,6 +31,10 @@ const MOST_OF_TWO: f64 = 0.97;
 const GAP_RATIO: f64 = 4.0;
 /// Packets of the fast mode at the least.
 const FAST_MODE: usize = 4;
+/// Of means of two exponential delays: the median, and how late the fastest of n is, times the root of n, in scales
+/// of one.
+const MEDIAN_OF_TWO: f64 = 1.678;
+const FASTEST_OF_TWO: f64 = 1.2533;
 /// Slow packets are slower than the others by at least this factor in the mean.
 const SLOW_RATIO: f64 = 4.0;
 /// Share of early packets that is believed before any is seen, and the least and the largest.
@@ -49,13 +51,13 @@ const LN_WILD: f64 = -30.0;
 /// Difference of two [`Truncated::exponent`]s from which on nothing is left of the lesser kind beside the
 /// other, whatever their factors: those are between 1e-14 and 1.
 const LN_NOTHING: f64 = -75.0;
-/// Standard deviations on the wrong side of an edge at which nothing speaks for a packet of this kind.
-const IMPOSSIBLE_SIGMAS: f64 = -12.0;
 
 /// The noise of one direction.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Noise {
-    /// Mean of most packets, nanoseconds.
+    /// How many delays most observations are the mean of.
+    of: Of,
+    /// Scale of most packets, nanoseconds: their mean, or what each of two delays adds to theirs.
     pub(super) fast_ns: f64,
     /// Mean of slow packets beyond [`Self::slow_from_ns`], nanoseconds.
     slow_ns: f64,
@@ -112,6 +114,7 @@ impl Noise {
         let slow_share = ((n + 0.1) / count as f64).clamp(0.01, 0.4);
         let slow_ns = slow_ns.clamp(SLOW_RATIO * fast_ns, MAX_MEAN_NS * SLOW_RATIO);
         Self {
+            of: Of::One,
             fast_ns,
             slow_ns,
             slow_from_ns: 0.0,
@@ -140,6 +143,7 @@ impl Noise {
         let slow_from_ns = (first - slow_ns).max(0.0);
         let slow_ns = slow_ns + first - slow_from_ns;
         Self {
+            of: Of::One,
             fast_ns,
             slow_ns,
             slow_from_ns,
@@ -153,6 +157,32 @@ impl Noise {
             slow_sum: (slow_from_ns + slow_ns) * slow_share,
             early_sum: EARLY_RATIO * fast_ns * EARLY_SHARE,
         }
+    }
+
+    /// The same delays, where each of them is the mean of two: `excess` beyond the fastest of them, ascending. And how
+    /// far before that one the edge is.
+    pub(super) fn sharp_of_two(excess: &mut [f64]) -> (Self, f64) {
+        let sharp = Self::sharp(excess);
+        let count = excess.len().max(1);
+        let median = excess.get(count / 2).copied().unwrap_or(0.0);
+        let before = FASTEST_OF_TWO / (count as f64).sqrt();
+        let fast_ns = (median / (MEDIAN_OF_TWO - before).max(1.0)).clamp(MIN_MEAN_NS, MAX_MEAN_NS);
+        let two = Self {
+            of: Of::Two,
+            fast_ns,
+            slow_from_ns: 0.0,
+            slow_ns: sharp.slow_ns.max(SLOW_RATIO * fast_ns),
+            fast_sum: Of::Two.scales() * fast_ns * (1.0 - sharp.slow_share),
+            variance_ns2: (0.003 * fast_ns).max(MIN_SIGMA_NS).powi(2),
+            ..sharp
+        };
+        (two, before * fast_ns)
+    }
+
+    /// Of noise with a soft edge: as that of means of two.
+    pub(super) fn soft_of_two(self) -> Self {
+        let fast_ns = (self.fast_ns / Of::Two.scales()).max(MIN_MEAN_NS);
+        Self { of: Of::Two, fast_ns, ..self }
     }
 
     /// Whether there are two modes of delay.
@@ -196,17 +226,23 @@ impl Noise {
 
     /// Variance of an edge that was found among `count` packets.
     pub(super) fn edge_variance_ns2(&self, count: f64) -> f64 {
-        (3.0 * self.fast_ns / count).powi(2) + 2.0 * self.variance_ns2 / count + 1.0
+        let sharp = match self.of {
+            Of::One => (3.0 * self.fast_ns / count).powi(2),
+            // The fastest of them spreads as it is late.
+            Of::Two => 2.0 * self.fast_ns * self.fast_ns / count,
+        };
+        sharp + 2.0 * self.variance_ns2 / count + 1.0
     }
 
     /// What is needed to judge packets by this noise.
     pub(super) fn prior(&self) -> Prior {
         let usual = (1.0 - self.slow_share - self.early_share).max(1.0 - MOST_OF_TWO);
-        let tail = |scale_ns: f64, share: f64| Tail { scale_ns, density: share / scale_ns };
+        let tail =
+            |scale_ns: f64, share: f64| Tail { of: Of::One, scale_ns, density: share / scale_ns };
         let slow_from_ns = self.slow_from_ns;
         Prior {
             variance_ns2: self.variance_ns2,
-            fast: tail(self.fast_ns, usual),
+            fast: Tail { of: self.of, ..tail(self.fast_ns, usual) },
             slow: tail(self.slow_ns, self.slow_share),
             early: tail(self.early_ns, self.early_share),
             slow_from_ns,
@@ -237,7 +273,12 @@ impl Noise {
 
     /// Log probability that a packet is later than `excess`.
     pub(super) fn ln_later(&self, excess: f64) -> f64 {
-        let fast = (1.0 - self.slow_share) * math::exp(-excess / self.fast_ns);
+        let scales = excess / self.fast_ns;
+        let later = match self.of {
+            Of::One => math::exp(-scales),
+            Of::Two => (1.0 + scales) * math::exp(-scales),
+        };
+        let fast = (1.0 - self.slow_share) * later;
         let beyond = (excess - self.slow_from_ns).max(0.0);
         math::ln((fast + self.slow_share * math::exp(-beyond / self.slow_ns)).max(1e-300)).min(0.0)
     }
@@ -260,7 +301,7 @@ impl Noise {
         self.early_sum += gain * (seen.early * (seen.early_mean - value) - self.early_sum);
         self.early_ns = self.early_ns();
         let usual = (1.0 - self.slow_share - self.early_share).max(1.0 - MOST_OF_TWO);
-        self.fast_ns = (self.fast_sum / usual).clamp(MIN_MEAN_NS, MAX_MEAN_NS);
+        self.fast_ns = (self.fast_sum / usual / self.of.scales()).clamp(MIN_MEAN_NS, MAX_MEAN_NS);
         let slow_ns = self.slow_sum / self.slow_share;
         self.slow_ns = if self.has_two_modes() {
             (slow_ns - self.slow_from_ns).clamp(MIN_MEAN_NS, MAX_MEAN_NS)
@@ -295,14 +336,6 @@ fn second_mode(excess: &[f64]) -> Option<usize> {
     let spread_after = after[after.len() / 2] - after[0];
     let is_wide = gap(at) > GAP_RATIO * excess[at - 1].max(spread_after).max(MIN_MEAN_NS);
     is_wide.then_some(at)
-}
-
-/// One of the exponential distributions.
-#[derive(Clone, Copy, Debug)]
-struct Tail {
-    scale_ns: f64,
-    /// Density right at the edge, of all packets.
-    density: f64,
 }
 
 /// The noise of one direction as it was before a packet.
@@ -357,115 +390,7 @@ impl Prior {
     }
 }
 
-/// A Gaussian belief about where an edge is.
-#[derive(Clone, Copy, Debug)]
-struct Edge {
-    mean: f64,
-    variance: f64,
-    /// Its square root.
-    sd: f64,
-}
-
-struct Truncated {
-    /// Density of the packet: `factor * exp(exponent)`. Apart, because the one spans more than floating
-    /// point can hold, and the logarithm of the other would cost as much as all the rest.
-    exponent: f64,
-    factor: f64,
-    mean: f64,
-    variance: f64,
-}
-
-/// A Gaussian belief about the edge of an exponential distribution after one value of it: the
-/// Gaussian, tilted towards the value and cut off there.
-fn truncated(value: f64, edge: &Edge, tail: &Tail) -> Truncated {
-    let Edge { mean, variance, sd } = *edge;
-    let Tail { scale_ns: scale, density } = *tail;
-    let z = (value - mean) / sd;
-    let tilt = sd / scale;
-    let alpha = z - tilt;
-    if z < IMPOSSIBLE_SIGMAS {
-        // The density is below exp(-z²/2), which beside that of a packet of no model is nothing.
-        return Truncated { exponent: f64::NEG_INFINITY, factor: 0.0, mean: value, variance };
-    }
-    if alpha < -7.0 {
-        // Mills' ratio by its asymptotic series; the density without cancelling exponentials.
-        let i = 1.0 / (alpha * alpha);
-        let ratio = -(1.0 - i * (1.0 - i * (3.0 - i * (15.0 - i * 105.0)))) / alpha;
-        return Truncated {
-            exponent: -0.5 * z * z,
-            factor: density * ratio / SQRT_2_PI,
-            mean: value + sd / alpha * (1.0 - i * (2.0 - i * 10.0)),
-            variance: variance * i * (1.0 - i * (6.0 - i * 50.0)),
-        };
-    }
-    let exponent = tilt * (0.5 * tilt - z);
-    if alpha > 6.0 {
-        // Nothing is cut off: what is left out is below 1e-8. Most packets are such late ones.
-        return Truncated { exponent, factor: density, mean: mean + sd * tilt, variance };
-    }
-    let (below, hazard) = mills::below(alpha);
-    Truncated {
-        exponent,
-        factor: density * below,
-        mean: mean + sd * (tilt - hazard),
-        variance: variance * (1.0 - hazard * (alpha + hazard)).max(1e-6),
-    }
-}
-
-/// The same for one that comes before the edge by an exponential time.
-fn mirrored(value: f64, edge: &Edge, tail: &Tail) -> Truncated {
-    let seen = truncated(-value, &Edge { mean: -edge.mean, ..*edge }, tail);
-    Truncated { mean: -seen.mean, ..seen }
-}
-
 /// Log probability that a standard normal value is below `z`.
 pub(super) fn ln_normal_below(z: f64) -> f64 {
     math::ln((0.5 * libm::erfc(-z * FRAC_1_SQRT_2)).max(1e-300))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use core::f64::consts::PI;
-
-    /// Moments by brute force.
-    fn integrated(value: f64, mean: f64, variance: f64, scale: f64) -> (f64, f64, f64) {
-        let sd = variance.sqrt();
-        let step = sd.min(scale) * 1e-3;
-        let (mut z, mut first, mut second) = (0.0, 0.0, 0.0);
-        let mut g = value;
-        while g > (mean - 12.0 * sd).min(value - 40.0 * scale.min(sd)) {
-            g -= step;
-            let density = (-0.5 * (g - mean).powi(2) / variance).exp()
-                / (2.0 * PI * variance).sqrt()
-                * (-(value - g) / scale).exp()
-                / scale
-                * step;
-            z += density;
-            first += density * g;
-            second += density * g * g;
-        }
-        (z.ln(), first / z, second / z - (first / z).powi(2))
-    }
-
-    #[test]
-    fn moments_agree_with_integration() {
-        for (value, mean, variance, scale) in [
-            (0.0, 0.0, 1.0, 1.0),
-            (3.0, 0.0, 1.0, 2.0),
-            (-3.0, 0.0, 1.0, 2.0),
-            (-6.0, 0.0, 1.0, 0.5),
-            (1.0, 0.0, 100.0, 0.5),
-            (50.0, 0.0, 1.0, 20.0),
-        ] {
-            let tail = Tail { scale_ns: scale, density: 1.0 / scale };
-            let edge = Edge { mean, variance, sd: variance.sqrt() };
-            let got = truncated(value, &edge, &tail);
-            let (ln, first, second) = integrated(value, mean, variance, scale);
-            let ln_evidence = got.exponent + math::ln(got.factor);
-            assert!((ln_evidence - ln).abs() < 5e-3, "{value}: {ln_evidence} {ln}");
-            assert!((got.mean - first).abs() < 5e-3 * (1.0 + first.abs()), "{} {first}", got.mean);
-            assert!((got.variance / second - 1.0).abs() < 0.03, "{} {second}", got.variance);
-        }
-    }
 }
