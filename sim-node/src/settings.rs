@@ -19,6 +19,7 @@ use ptp_engine::{
     DelayMechanism,
     address::Address,
     config::{LockedIntervals, Rules},
+    contention::BeforeLock,
     unicast::client::ClientConfig,
 };
 use toml::{Table, Value};
@@ -157,7 +158,9 @@ impl Settings {
     /// # Errors
     /// A configuration that ptp4l would not take.
     pub(crate) fn new(text: &str, named: &[String]) -> Result<Self> {
-        let Translation { table, notes, .. } = translate(text);
+        // An interface that is named beside the file is a port as one of the file is.
+        let ports: String = named.iter().map(|name| format!("\n[{name}]")).collect();
+        let Translation { table, notes, .. } = translate(&format!("{text}{ports}\n"));
         let others = values(text);
         if let Some(note) = notes.iter().find(|note| note.problem.is_error()) {
             bail!("line {}: {} {}: {}", note.line, note.option, note.value, note.text);
@@ -316,6 +319,14 @@ impl Settings {
                 Partner::Named(_) => None,
             })
             .collect()
+    }
+
+    /// Whether a boundary clock passes on what it does not follow well yet, as ptp4l does.
+    pub(crate) fn before_lock(&self) -> BeforeLock {
+        match self.of(RUN, "silent-until-locked").and_then(Value::as_bool) {
+            Some(false) => BeforeLock::Uncertain,
+            _ => BeforeLock::Silent,
+        }
     }
 
     /// What those are asked for.

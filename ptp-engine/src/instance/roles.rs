@@ -280,6 +280,8 @@ impl Instance {
             if recommended != Recommended::S1 {
                 self.carry_out(cx, index, recommended, reason);
             }
+            let port = &mut self.ports[index];
+            port.has_waited &= matches!(port.role, Role::Listening);
         }
         self.expect_silence();
     }
@@ -324,7 +326,20 @@ impl Instance {
             }
             Recommended::M3 => match self.ports[index].role {
                 Role::Transmitter(_) if self.may_serve() => {}
-                Role::PreTransmitter => {}
+                Role::PreTransmitter => {
+                    let key = (index as u16, PortTimer::Qualification);
+                    if self.timers.at(key).is_none() && self.may_serve() {
+                        self.begin_to_serve(cx, index, StateReason::Qualified);
+                    }
+                }
+                // Who has heard nobody for as long as announceReceiptTimeout has not to be qualified (9.2.6.12).
+                _ if self.ports[index].has_waited => {
+                    if self.may_serve() {
+                        self.begin_to_serve(cx, index, StateReason::AnnounceTimeout);
+                    } else {
+                        self.enter(cx, index, Role::PreTransmitter, StateReason::AnnounceTimeout);
+                    }
+                }
                 _ => {
                     self.enter(cx, index, Role::PreTransmitter, StateReason::PassesOn);
                     let interval = Duration::from_log_interval(self.served.log_announce_interval);
@@ -365,12 +380,8 @@ impl Instance {
         if core::mem::replace(&mut standing.has_locked, true) {
             return;
         }
-        for (index, port) in (0..).zip(&self.ports) {
-            let key = (index, PortTimer::Qualification);
-            if matches!(port.role, Role::PreTransmitter) && self.timers.at(key).is_none() {
-                self.timers.set(key, self.last_now);
-            }
-        }
+        // Those that wait to be qualified wait on.
+        self.decide_soon();
     }
 
     /// Whether an Announce may be considered by a clock that passes on what it follows.
