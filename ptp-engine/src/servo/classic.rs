@@ -1,6 +1,8 @@
 //! What the textbook servos have in common: offsets from the delay filter, a first measurement of the
 //! frequency, steps by policy. The method itself is a [`Controller`].
 
+mod line;
+
 use super::{
     DelayInput, Interval, Options, PeerDelayInput, Servo, ServoOutput, ServoState, SyncInput,
     Trust,
@@ -10,6 +12,7 @@ use super::{
 };
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
+use line::{Gait, Line};
 use ptp_common::time::{Duration, Free, Time};
 
 /// How long the frequency is measured before the first adjustment, unless the method wants more.
@@ -17,6 +20,9 @@ const ACQUISITION: Duration = Duration::from_secs(4);
 
 /// How wrong a rate may be that nobody has measured yet, parts per billion (7.3.4.3: 100 ppm).
 const UNKNOWN_RATE_PPB: f64 = 1e5;
+
+/// What is known of a rate to so many standard deviations: of noise with a long tail, by few points.
+const RATE_SIGMAS: f64 = 6.0;
 
 /// What is asked for at the most where the clock says no limit, parts per billion.
 const MAX_FREQUENCY_PPB: f64 = 1e8;
@@ -66,62 +72,6 @@ pub(super) trait Controller: Send {
     fn stepped(&mut self);
 }
 
-/// Sums for a least-squares line through (time, offset), relative to the first point.
-#[derive(Clone, Copy, Debug)]
-struct Line {
-    first: Time<Free>,
-    last: Time<Free>,
-    base: Duration,
-    n: f64,
-    x: f64,
-    y: f64,
-    xx: f64,
-    xy: f64,
-}
-
-impl Line {
-    fn new(mono: Time<Free>, offset: Duration) -> Self {
-        let mut line = Self {
-            first: mono,
-            last: mono,
-            base: offset,
-            n: 0.0,
-            x: 0.0,
-            y: 0.0,
-            xx: 0.0,
-            xy: 0.0,
-        };
-        line.push(mono, offset);
-        line
-    }
-
-    /// Seconds and nanoseconds.
-    fn push(&mut self, mono: Time<Free>, offset: Duration) {
-        self.last = mono;
-        let x = (mono - self.first).as_secs_f64();
-        let y = (offset - self.base).as_nanos_f64();
-        self.n += 1.0;
-        self.x += x;
-        self.y += y;
-        self.xx += x * x;
-        self.xy += x * y;
-    }
-
-    /// ns/s, which is parts per billion.
-    fn slope(&self) -> Option<f64> {
-        let denominator = self.n * self.xx - self.x * self.x;
-        (self.n >= 2.0 && denominator > 0.0)
-            .then(|| (self.n * self.xy - self.x * self.y) / denominator)
-    }
-
-    /// The line's offset at the last point.
-    fn end(&self, slope: f64) -> Duration {
-        let x = (self.last - self.first).as_secs_f64();
-        let mean = self.y / self.n;
-        self.base + Duration::from_nanos_f64(mean + slope * (x - self.x / self.n))
-    }
-}
-
 /// A servo around a method.
 pub(super) struct Classic<C> {
     controller: C,
@@ -138,6 +88,9 @@ pub(super) struct Classic<C> {
     last_offset: Duration,
     variance_ns2: f64,
     causal: Causal,
+    gait: Gait,
+    /// The grandmaster is another one, and what the controller has learnt is of the one before.
+    is_of_another: bool,
 }
 
 impl<C: Controller> Classic<C> {
@@ -164,21 +117,32 @@ impl<C: Controller> Classic<C> {
             last_offset: Duration::ZERO,
             variance_ns2: 0.0,
             causal: Causal::new(&options),
+            gait: Gait::default(),
+            is_of_another: false,
         }
     }
 
-    /// The frequency in effect, apart from what removes an offset, is what is known of the rate.
+    /// What Sync say of the rate. Not what the controller has made of it, which has its frequency by and by only, moves it to
+    /// remove an offset, and has learnt it of the grandmaster before.
     fn pace(&self) -> Pace {
-        let rate_ppb = match self.state {
-            ServoState::Unlocked => -self.frequency_ppb,
-            _ => self.controller.drift_ppb(),
+        let least_error_ppb = self.options.rate_error_ppb;
+        let (rate_ppb, error_ppb) = match self.gait.rate() {
+            Some(rate) => (rate.ppb, least_error_ppb + RATE_SIGMAS * rate.sigma_ppb),
+            None => (-self.frequency_ppb, UNKNOWN_RATE_PPB + self.frequency_ppb.abs()),
         };
-        // A controller has its frequency only by and by.
-        let error_ppb = match self.state {
-            ServoState::Unlocked => UNKNOWN_RATE_PPB,
-            _ => self.options.rate_error_ppb + (self.frequency_ppb + rate_ppb).abs(),
-        };
-        Pace { rate_ppb, error_ppb, least_error_ppb: self.options.rate_error_ppb }
+        Pace { rate_ppb, error_ppb, least_error_ppb }
+    }
+
+    /// Of another grandmaster the rate is measured anew, too: the small integral gain would take minutes.
+    fn relearn(&mut self) {
+        if !self.is_of_another || self.gait.span() < self.controller.acquisition() {
+            return;
+        }
+        let Some(rate) = self.gait.rate() else { return };
+        self.is_of_another = false;
+        if (rate.ppb - self.controller.drift_ppb()).abs() > RATE_SIGMAS * rate.sigma_ppb {
+            self.controller.start(rate.ppb);
+        }
     }
 
     fn clamp(&self, ppb: f64) -> f64 {
@@ -237,6 +201,11 @@ impl<C: Controller> Servo for Classic<C> {
     fn sync(&mut self, input: SyncInput) -> Option<ServoOutput> {
         self.interval.learn(&input);
         self.causal.sync(&input, self.pace());
+        if self.causal.is_contradicted() {
+            // Somebody's stamp lies, or the time has stepped: neither is on a line with the others.
+            self.gait = Gait::default();
+        }
+        self.gait.push(input.t2.mono, input.t2.mono.since_epoch() - input.t1.since_epoch());
         let measured = self.processor.sync(input);
         let acquired = if self.state == ServoState::Unlocked { self.acquire(&input) } else { None };
         let measured = measured?;
@@ -247,6 +216,8 @@ impl<C: Controller> Servo for Classic<C> {
                 Some(fitted) => offset = fitted,
                 None => return Some(output),
             }
+        } else {
+            self.relearn();
         }
         if self.step_limit().is_some_and(|limit| offset.abs() > limit) {
             output.state = ServoState::Jump;
@@ -303,7 +274,9 @@ impl<C: Controller> Servo for Classic<C> {
         self.origin = None;
         self.controller.stepped();
         self.changed = !self.first_update;
+        self.is_of_another = self.state != ServoState::Unlocked;
         self.causal = Causal::new(&self.options);
+        self.gait = Gait::default();
     }
 
     fn holdover(&mut self, _now: Time<Free>) -> Option<f64> {
@@ -335,11 +308,15 @@ impl<C: Controller> Servo for Classic<C> {
         if self.state == ServoState::Unlocked {
             return None;
         }
-        let offset = self.causal.interval(now, self.pace(), None)?;
+        let pace = self.causal.possible(self.pace(), self.options.rate_error_ppb);
+        let offset = self.causal.interval(now, pace, None)?;
         let interval = Interval { lo: offset.lo + shown, hi: offset.hi + shown };
         let noise = Duration::from_nanos_f64(4.0 * self.variance_ns2.sqrt());
         let error = self.last_offset;
         let trust = trust(interval, error, noise + error.abs(), false, &self.options);
-        Some(Trust { growth: self.pace().growth(self.frequency_ppb), ..trust })
+        Some(Trust { growth: pace.growth(self.frequency_ppb), ..trust })
     }
 }
+
+#[cfg(test)]
+mod tests;
