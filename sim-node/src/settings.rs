@@ -321,10 +321,11 @@ impl Settings {
             .collect()
     }
 
-    /// Whether a boundary clock passes on what it does not follow well yet, as ptp4l does.
+    /// What a boundary clock passes on of what it does not follow well yet.
     pub(crate) fn before_lock(&self) -> BeforeLock {
-        match self.of(RUN, "silent-until-locked").and_then(Value::as_bool) {
-            Some(false) => BeforeLock::Uncertain,
+        match self.of(RUN, "silent-until-locked") {
+            Some(Value::Boolean(false)) => BeforeLock::Uncertain,
+            Some(Value::String(_)) => BeforeLock::Announced,
             _ => BeforeLock::Silent,
         }
     }

@@ -196,10 +196,6 @@ impl File {
             // It passes its time on: there has to be one.
             run.insert("clock".into(), "virtual".into());
         }
-        if run.get("profile").and_then(Toml::as_str) != Some("automotive") {
-            // ptp4l passes on what it follows from the first Sync on. Here it says that it is uncertain meanwhile.
-            run.insert("silent-until-locked".into(), false.into());
-        }
         for key in OF_SERVING {
             if let Some(value) = serve.get(key) {
                 run.insert(key.into(), value.clone());
@@ -267,7 +263,6 @@ mod tests {
             ("role", "auto"),
             ("clock", "virtual"),
             ("priority1", "120"),
-            ("silent-until-locked", "false"),
             ("port", "[\"eth1=transmitter\"]"),
         ] {
             assert_eq!(run(&translation, key).as_deref(), Some(value), "{key}");

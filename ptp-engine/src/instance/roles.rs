@@ -96,11 +96,10 @@ impl Instance {
         if !limits::is_correction(header.correction.into()) {
             return Err(Drop::Correction);
         }
-        let port = &self.ports[index];
-        let is_p2p = port.config.delay_mechanism == DelayMechanism::P2p;
+        let is_p2p = self.ports[index].config.delay_mechanism == DelayMechanism::P2p;
         match message.body {
             // A port with the one mechanism does not answer the other (11.1).
-            Body::DelayReq { .. } if port.role.is_serving() && !is_p2p => {
+            Body::DelayReq { .. } if self.is_telling(index) && !is_p2p => {
                 self.take_delay_req(cx, received, &header)
             }
             Body::DelayReq { .. } => Err(Drop::NotForRole),
@@ -364,8 +363,19 @@ impl Instance {
         self.begin_multicast(cx.now, index);
     }
 
-    /// Whether the time is worth passing on: its own, or that of a parent that has been followed well once.
+    /// Whether ports may announce what it follows, or itself.
     pub(super) fn may_serve(&self) -> bool {
+        let before_lock = self.standing.as_ref().map(|it| it.contention.before_lock);
+        before_lock == Some(BeforeLock::Announced) || self.tells_time()
+    }
+
+    /// Whether a port is a time transmitter that tells the time.
+    pub(super) fn is_telling(&self, index: usize) -> bool {
+        self.ports.get(index).is_some_and(|port| port.role.is_serving()) && self.tells_time()
+    }
+
+    /// Whether the time is worth passing on: its own, or that of a parent that has been followed well once.
+    pub(super) fn tells_time(&self) -> bool {
         let Some(standing) = &self.standing else { return true };
         self.parent.is_none()
             || self.passes_on_unlocked()

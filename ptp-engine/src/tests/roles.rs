@@ -294,7 +294,7 @@ fn a_boundary_clock_passes_on_grandmaster_steps_path_and_time() {
 
 #[test]
 fn until_it_has_locked_once_a_boundary_clock_is_silent_or_says_that_it_is_uncertain() {
-    for before_lock in [BeforeLock::Silent, BeforeLock::Uncertain] {
+    for before_lock in [BeforeLock::Silent, BeforeLock::Announced, BeforeLock::Uncertain] {
         let mut world = World::new();
         world.add(clock(1, 1), &[0]);
         let mut second = clock(2, 2);
@@ -326,7 +326,7 @@ fn until_it_has_locked_once_a_boundary_clock_is_silent_or_says_that_it_is_uncert
 
 #[test]
 fn a_port_that_has_heard_nobody_for_long_enough_passes_on_without_being_qualified() {
-    for before_lock in [BeforeLock::Silent, BeforeLock::Uncertain] {
+    for before_lock in [BeforeLock::Silent, BeforeLock::Announced, BeforeLock::Uncertain] {
         let mut world = World::new();
         world.add(clock(1, 1), &[0]);
         world.run(10);
@@ -337,11 +337,14 @@ fn a_port_that_has_heard_nobody_for_long_enough_passes_on_without_being_qualifie
         let mut states = Vec::new();
         world.run_with(Duration::from_secs(20), |world| {
             states.push(world.state(boundary, 1));
+            let sent = world.clocks[boundary].instance.counters(PortIndex(1)).sync_exchanges;
+            let is_locked = world.state(boundary, 0) == TimeReceiver;
+            assert!(sent == 0 || is_locked || before_lock == BeforeLock::Uncertain);
         });
         states.dedup();
         let expected: &[_] = match before_lock {
             BeforeLock::Silent => &[Listening, PreTimeTransmitter, TimeTransmitter],
-            BeforeLock::Uncertain => &[Listening, TimeTransmitter],
+            _ => &[Listening, TimeTransmitter],
         };
         assert_eq!(states, expected);
         assert_eq!(world.states(boundary), [TimeReceiver, TimeTransmitter]);
