@@ -21,7 +21,7 @@ use ptp_agent::{
         Change, Command, Commands, Context, Monotonic, PortIndex, PortState, ReadClock,
         address::Address,
         config::{PortConfig, PortPart, ReceiverConfig, TransmitterConfig},
-        contention::{BeforeLock, Contention, PathTrace},
+        contention::{Contention, PathTrace},
         discipline::{Discipline, Event, Sample},
         prefix::Prefix,
         receiver::Observation,
@@ -162,7 +162,7 @@ fn contention(settings: &Settings, identity: ClockIdentity) -> Option<Contention
     Some(Contention {
         max_steps_removed: settings.missing("maxStepsRemoved", 255),
         path_trace: if is_traced { PathTrace::On } else { PathTrace::Off },
-        before_lock: BeforeLock::Silent,
+        before_lock: settings.before_lock(),
         local_priority: settings.local_priority(),
         ..Contention::new(transmitter)
     })

@@ -19,6 +19,7 @@ use ptp_engine::{
     DelayMechanism,
     address::Address,
     config::{LockedIntervals, Rules},
+    contention::BeforeLock,
     unicast::client::ClientConfig,
 };
 use toml::{Table, Value};
@@ -157,7 +158,9 @@ impl Settings {
     /// # Errors
     /// A configuration that ptp4l would not take.
     pub(crate) fn new(text: &str, named: &[String]) -> Result<Self> {
-        let Translation { table, notes, .. } = translate(text);
+        // An interface that is named beside the file is a port as one of the file is.
+        let ports: String = named.iter().map(|name| format!("\n[{name}]")).collect();
+        let Translation { table, notes, .. } = translate(&format!("{text}{ports}\n"));
         let others = values(text);
         if let Some(note) = notes.iter().find(|note| note.problem.is_error()) {
             bail!("line {}: {} {}: {}", note.line, note.option, note.value, note.text);
@@ -316,6 +319,15 @@ impl Settings {
                 Partner::Named(_) => None,
             })
             .collect()
+    }
+
+    /// What a boundary clock passes on of what it does not follow well yet.
+    pub(crate) fn before_lock(&self) -> BeforeLock {
+        match self.of(RUN, "silent-until-locked") {
+            Some(Value::Boolean(false)) => BeforeLock::Uncertain,
+            Some(Value::String(_)) => BeforeLock::Announced,
+            _ => BeforeLock::Silent,
+        }
     }
 
     /// What those are asked for.

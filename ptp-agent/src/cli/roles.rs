@@ -35,6 +35,32 @@ pub(super) enum RunRole {
     Auto,
 }
 
+/// `silent-until-locked`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected true, false or \"sync\"")]
+pub(super) enum UntilLocked {
+    Is(bool),
+    Of(Held),
+}
+
+/// What alone is not sent until then.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Held {
+    /// Sync, and answers.
+    Sync,
+}
+
+impl From<UntilLocked> for BeforeLock {
+    fn from(silent: UntilLocked) -> Self {
+        match silent {
+            UntilLocked::Is(true) => Self::Silent,
+            UntilLocked::Of(Held::Sync) => Self::Announced,
+            UntilLocked::Is(false) => Self::Uncertain,
+        }
+    }
+}
+
 /// The options. Their places in the configuration are in `[run]`.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct RoleArgs {
@@ -249,10 +275,7 @@ impl RoleArgs {
                 Some(false) => PathTrace::Off,
                 _ => PathTrace::On,
             },
-            before_lock: match section.silent_until_locked {
-                Some(false) => BeforeLock::Uncertain,
-                _ => BeforeLock::Silent,
-            },
+            before_lock: section.silent_until_locked.map(Into::into).unwrap_or_default(),
             holdover: profile.holdover,
             relay: section.relay.unwrap_or(RelayTime::Clock),
             local_priority,

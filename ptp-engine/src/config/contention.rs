@@ -66,10 +66,13 @@ pub enum PathTrace {
 }
 
 /// What a port does that is to pass on the time of a parent that has never been followed well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BeforeLock {
     /// It stays PRE_MASTER and sends nothing.
+    #[default]
     Silent,
+    /// It is MASTER and announces, with `synchronizationUncertain`, but tells no time: neither Sync nor answers.
+    Announced,
     /// It sends, with `synchronizationUncertain`.
     Uncertain,
 }

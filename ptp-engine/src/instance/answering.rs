@@ -126,10 +126,10 @@ impl Instance {
         let (header, kind) = (view.header(), view.message_type());
         let own = (self.domain_number, self.sdo_id);
         let protocol = self.served.answers.exchange_of(kind, &header, own);
-        let port = self.ports.get_mut(received.index)?;
-        if !is_asking && (protocol.is_none() || !port.role.is_serving()) {
+        if !is_asking && (protocol.is_none() || !self.is_telling(received.index)) {
             return None;
         }
+        let port = self.ports.get_mut(received.index)?;
         self.last_now = cx.now;
         port.counters.count_received(kind);
         if matches!(port.role, Role::Disabled) {
@@ -240,7 +240,9 @@ impl Instance {
     /// See [`AnswerForms`]; `None` while the port is no time transmitter.
     pub fn answer_forms(&self, now: Time<Mono>, port: PortIndex) -> Option<AnswerForms> {
         let index = usize::from(port.0);
-        self.ports.get(index).filter(|port| port.role.is_serving())?;
+        if !self.is_telling(index) {
+            return None;
+        }
         let served = self.served.answers;
         let (zero, correction) = (Timestamp::ZERO, TimeInterval(0));
         let response = CsptpResponse { ingress: zero, correction };

@@ -298,7 +298,13 @@ impl Instance {
                 .filter(|foreign| self.expiry(index, foreign) <= cx.now)
                 .map(|foreign| foreign.source)
                 .collect();
-            self.ports[index].foreign.retain(|foreign| !gone.contains(&foreign.source));
+            let is_forsaken = self.parent_on(index).is_some_and(|parent| gone.contains(&parent));
+            let port = &mut self.ports[index];
+            port.foreign.retain(|foreign| !gone.contains(&foreign.source));
+            if is_forsaken {
+                port.counters.timeouts.announce += 1;
+                port.has_waited = port.foreign.iter().next().is_none();
+            }
         }
         self.decide(cx, StateReason::AnnounceTimeout);
     }

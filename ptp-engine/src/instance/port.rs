@@ -121,7 +121,7 @@ pub(crate) struct Port {
     pub(crate) power: Option<PowerProfile>,
     /// How much longer than `announceReceiptTimeout` the port waits, in 2^-16 of an announce interval.
     pub(crate) more_patience: u16,
-    /// LISTENING, and has waited long enough.
+    /// Nobody has been heard for as long as `announceReceiptTimeout`: until the next decision, or while LISTENING.
     pub(crate) has_waited: bool,
     /// Until when another port of this clock is known to send into the same network.
     pub(crate) shadowed_until: Option<Time<Mono>>,

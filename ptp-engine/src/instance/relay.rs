@@ -180,7 +180,7 @@ impl Instance {
 
     /// Whether there is a time to send at `now`.
     pub(super) fn has_time(&self, now: Time<Mono>) -> bool {
-        self.source(now) != Source::Nobody
+        self.tells_time() && self.source(now) != Source::Nobody
     }
 
     /// What the Follow_Up of a Sync tells that left at `sent`; `None` where that is not known.

@@ -96,11 +96,10 @@ impl Instance {
         if !limits::is_correction(header.correction.into()) {
             return Err(Drop::Correction);
         }
-        let port = &self.ports[index];
-        let is_p2p = port.config.delay_mechanism == DelayMechanism::P2p;
+        let is_p2p = self.ports[index].config.delay_mechanism == DelayMechanism::P2p;
         match message.body {
             // A port with the one mechanism does not answer the other (11.1).
-            Body::DelayReq { .. } if port.role.is_serving() && !is_p2p => {
+            Body::DelayReq { .. } if self.is_telling(index) && !is_p2p => {
                 self.take_delay_req(cx, received, &header)
             }
             Body::DelayReq { .. } => Err(Drop::NotForRole),
@@ -280,6 +279,8 @@ impl Instance {
             if recommended != Recommended::S1 {
                 self.carry_out(cx, index, recommended, reason);
             }
+            let port = &mut self.ports[index];
+            port.has_waited &= matches!(port.role, Role::Listening);
         }
         self.expect_silence();
     }
@@ -324,7 +325,20 @@ impl Instance {
             }
             Recommended::M3 => match self.ports[index].role {
                 Role::Transmitter(_) if self.may_serve() => {}
-                Role::PreTransmitter => {}
+                Role::PreTransmitter => {
+                    let key = (index as u16, PortTimer::Qualification);
+                    if self.timers.at(key).is_none() && self.may_serve() {
+                        self.begin_to_serve(cx, index, StateReason::Qualified);
+                    }
+                }
+                // Who has heard nobody for as long as announceReceiptTimeout has not to be qualified (9.2.6.12).
+                _ if self.ports[index].has_waited => {
+                    if self.may_serve() {
+                        self.begin_to_serve(cx, index, StateReason::AnnounceTimeout);
+                    } else {
+                        self.enter(cx, index, Role::PreTransmitter, StateReason::AnnounceTimeout);
+                    }
+                }
                 _ => {
                     self.enter(cx, index, Role::PreTransmitter, StateReason::PassesOn);
                     let interval = Duration::from_log_interval(self.served.log_announce_interval);
@@ -349,8 +363,19 @@ impl Instance {
         self.begin_multicast(cx.now, index);
     }
 
-    /// Whether the time is worth passing on: its own, or that of a parent that has been followed well once.
+    /// Whether ports may announce what it follows, or itself.
     pub(super) fn may_serve(&self) -> bool {
+        let before_lock = self.standing.as_ref().map(|it| it.contention.before_lock);
+        before_lock == Some(BeforeLock::Announced) || self.tells_time()
+    }
+
+    /// Whether a port is a time transmitter that tells the time.
+    pub(super) fn is_telling(&self, index: usize) -> bool {
+        self.ports.get(index).is_some_and(|port| port.role.is_serving()) && self.tells_time()
+    }
+
+    /// Whether the time is worth passing on: its own, or that of a parent that has been followed well once.
+    pub(super) fn tells_time(&self) -> bool {
         let Some(standing) = &self.standing else { return true };
         self.parent.is_none()
             || self.passes_on_unlocked()
@@ -365,12 +390,8 @@ impl Instance {
         if core::mem::replace(&mut standing.has_locked, true) {
             return;
         }
-        for (index, port) in (0..).zip(&self.ports) {
-            let key = (index, PortTimer::Qualification);
-            if matches!(port.role, Role::PreTransmitter) && self.timers.at(key).is_none() {
-                self.timers.set(key, self.last_now);
-            }
-        }
+        // Those that wait to be qualified wait on.
+        self.decide_soon();
     }
 
     /// Whether an Announce may be considered by a clock that passes on what it follows.

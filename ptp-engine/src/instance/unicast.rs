@@ -337,6 +337,9 @@ impl Instance {
             self.send(cx, index, MessageType::Announce, destination, message, None);
             return;
         }
+        if !self.tells_time() {
+            return;
+        }
         header.flags |= Flags::UNICAST | Flags::TWO_STEP;
         let what = Sent::SyncTo { to, sequence_id };
         let token = self.in_flight.put(PortIndex(port), what);

@@ -294,7 +294,7 @@ fn a_boundary_clock_passes_on_grandmaster_steps_path_and_time() {
 
 #[test]
 fn until_it_has_locked_once_a_boundary_clock_is_silent_or_says_that_it_is_uncertain() {
-    for before_lock in [BeforeLock::Silent, BeforeLock::Uncertain] {
+    for before_lock in [BeforeLock::Silent, BeforeLock::Announced, BeforeLock::Uncertain] {
         let mut world = World::new();
         world.add(clock(1, 1), &[0]);
         let mut second = clock(2, 2);
@@ -325,6 +325,35 @@ fn until_it_has_locked_once_a_boundary_clock_is_silent_or_says_that_it_is_uncert
 }
 
 #[test]
+fn a_port_that_has_heard_nobody_for_long_enough_passes_on_without_being_qualified() {
+    for before_lock in [BeforeLock::Silent, BeforeLock::Announced, BeforeLock::Uncertain] {
+        let mut world = World::new();
+        world.add(clock(1, 1), &[0]);
+        world.run(10);
+        let mut second = clock(2, 2);
+        second.1.before_lock = before_lock;
+        let boundary = world.add(second, &[0, 1]);
+        // The draw is from three to four intervals; the servo locks later.
+        let mut states = Vec::new();
+        world.run_with(Duration::from_secs(20), |world| {
+            states.push(world.state(boundary, 1));
+            let sent = world.clocks[boundary].instance.counters(PortIndex(1)).sync_exchanges;
+            let is_locked = world.state(boundary, 0) == TimeReceiver;
+            assert!(sent == 0 || is_locked || before_lock == BeforeLock::Uncertain);
+        });
+        states.dedup();
+        let expected: &[_] = match before_lock {
+            BeforeLock::Silent => &[Listening, PreTimeTransmitter, TimeTransmitter],
+            _ => &[Listening, TimeTransmitter],
+        };
+        assert_eq!(states, expected);
+        assert_eq!(world.states(boundary), [TimeReceiver, TimeTransmitter]);
+        let timeouts = world.clocks[boundary].instance.counters(PortIndex(1)).timeouts;
+        assert_eq!((timeouts.announce, timeouts.qualification), (1, 0));
+    }
+}
+
+#[test]
 fn in_a_ring_one_port_is_passive_and_serves_when_the_ring_breaks() {
     let mut world = World::new();
     let grandmaster = world.add(clock(1, 2), &[0, 1]);
@@ -337,7 +366,12 @@ fn in_a_ring_one_port_is_passive_and_serves_when_the_ring_breaks() {
     assert_eq!(between, [TimeTransmitter, Passive]);
     // The network between the grandmaster and the left one breaks.
     world.clocks[left].networks[0] = 99;
+    let before = world.clocks[left].instance.counters(PORT).timeouts;
     world.run(60);
+    // Who loses the parent is MASTER at once where another port follows.
+    let after = world.clocks[left].instance.counters(PORT).timeouts;
+    assert_eq!(after.announce, before.announce + 1);
+    assert_eq!(after.qualification, before.qualification);
     assert_eq!(world.grandmaster(left), identity(1));
     assert_eq!(world.states(left), [TimeTransmitter, TimeReceiver]);
     assert_eq!(world.clocks[left].instance.steps_removed(), 2);

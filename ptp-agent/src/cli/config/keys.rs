@@ -234,8 +234,8 @@ const SECTIONS: [Section; 5] = [
             alone(
                 "silent-until-locked",
                 Default("true"),
-                "With role auto: nothing is passed on before the clock has been locked once; false passes it on \
-                 at once, marked as uncertain.",
+                "With role auto: what ports do that pass on while the clock has never been locked: nothing (true); \
+                 announce, marked as uncertain, but tell no time (\"sync\"); tell it as well (false).",
             ),
             alone(
                 "max-steps-removed",

@@ -21,7 +21,7 @@ use super::{
     ntp::{Follow, Host, NtpMode, PollOption},
     profile::ProfileName,
     pulse::{EdgeOption, SourceOption},
-    roles::{PortOption, RunRole},
+    roles::{PortOption, RunRole, UntilLocked},
     unicast::ServeUnicast,
 };
 use crate::{
@@ -143,7 +143,7 @@ pub(super) struct RunSection {
     pub(super) time_zone: Option<Vec<ZoneName>>,
     pub(super) stamp_brackets: Option<bool>,
     pub(super) path_trace: Option<bool>,
-    pub(super) silent_until_locked: Option<bool>,
+    pub(super) silent_until_locked: Option<UntilLocked>,
     pub(super) max_steps_removed: Option<u16>,
     pub(super) sync_receipt_timeout: Option<u8>,
     pub(super) neighbor_prop_delay_threshold: Option<u32>,

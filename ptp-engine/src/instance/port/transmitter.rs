@@ -222,7 +222,9 @@ impl Instance {
     /// is meant, which is why the bracket ends a little later. `None` while the port is no time transmitter.
     pub fn delay_resp_form(&self, port: PortIndex) -> Option<Datagram> {
         let index = usize::from(port.0);
-        self.ports.get(index).filter(|port| port.role.is_serving())?;
+        if !self.is_telling(index) {
+            return None;
+        }
         let header = self.header_of(index, 0, self.served.log_min_delay_req_interval);
         let body = Body::DelayResp {
             receive_timestamp: Timestamp::ZERO,
