@@ -3,6 +3,8 @@
 //! them. What they say is put to [`sources::select`](crate::sources::select); here is what is made of the answer:
 //! a contradiction that lasts is told, and by the [`Policy`] the clock runs on by itself or follows the majority.
 
+pub use standing::Standing;
+
 use super::{
     Discipline, Event, Way,
     witness::{Witness, free_running},
@@ -16,7 +18,7 @@ use crate::{
     outcome::{Measurement, Observation, Parent},
     pulse::Hint,
     seam::{Command, Commands, Context, Engine, Input, NoEvent, Witnessed},
-    servers::NtpPart,
+    servers::{NtpConfig, NtpPart},
     servo::{DelayInput, Interval, PeerDelayInput, SyncInput},
     sources::{MAX_SOURCES, Opinion, Policy, Selection, SourceId, select},
 };
@@ -34,39 +36,10 @@ const CONFIRM: Duration = Duration::from_secs(3);
 const CLEAR: Duration = Duration::from_secs(10);
 /// A source that others have refuted and that has been silent since may be followed again after this.
 const FORGIVEN: Duration = Duration::from_secs(600);
+/// A clock that has never locked waits so long for a second opinion, where others are asked to have one.
+const AWAITED: Duration = Duration::from_secs(10);
 /// Instances of other domains, at the most.
 pub const MAX_WITNESS_DOMAINS: usize = 4;
-
-/// How sources stand to each other, as it has been for a while.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
-    /// Nothing to compare, or all agree.
-    #[default]
-    Agreed,
-    /// Some contradict others; most agree with the one that is followed.
-    Confirmed,
-    /// Most agree with each other, and not with the one that is followed.
-    Refuted,
-    /// Sources contradict each other, and there is no majority.
-    Open,
-}
-
-impl Standing {
-    /// The name in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Agreed => "agreed",
-            Self::Confirmed => "confirmed",
-            Self::Refuted => "refuted",
-            Self::Open => "open",
-        }
-    }
-
-    /// Whether somebody contradicts somebody.
-    pub const fn is_contradicted(self) -> bool {
-        !matches!(self, Self::Agreed)
-    }
-}
 
 /// One source, for the status.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -113,6 +86,8 @@ pub(super) struct Council {
     /// Others are there to ask, and the one that is followed contradicts itself or them: until it is clear what
     /// that means, nothing is learnt of it unless the policy is to follow it all the same.
     is_doubted: bool,
+    /// Nothing is learnt before two have been compared, or until then.
+    awaited_until: Option<Time<Mono>>,
     selection: Option<Selection>,
     /// The domain that is configured to be followed.
     home: u8,
@@ -138,6 +113,10 @@ impl Council {
             let mut node = Node::client_only(config, &mut inner);
             node.in_flight.of_instance(number);
             council.others.push(Other { node, said });
+        }
+        let is_witness = |ntp: &NtpConfig| ntp.part == NtpPart::Witness;
+        if !council.others.is_empty() || config.ntp.as_ref().is_some_and(is_witness) {
+            council.awaited_until = Some(cx.now + AWAITED);
         }
         council
     }
@@ -415,7 +394,8 @@ impl<C: Clock> Discipline<C> {
             followed.is_some_and(Witness::is_contradicted)
         };
         let is_waiting = self.council.looked.is_some_and(|at| now - at < LOOK);
-        if is_waiting && !self.council.is_doubted && !contradicts_itself() {
+        let is_needed = self.council.is_doubted || self.council.awaited_until.is_some();
+        if is_waiting && !is_needed && !contradicts_itself() {
             return;
         }
         let contradicts_itself = contradicts_itself();
@@ -438,6 +418,9 @@ impl<C: Clock> Discipline<C> {
         let is_refutable = matches!(seen, Standing::Refuted | Standing::Open);
         self.council.is_doubted = opinions.len() > 1 && (contradicts_itself || is_refutable);
         self.council.selection = Some(selection);
+        if opinions.len() > 1 || self.council.awaited_until.is_some_and(|until| until <= now) {
+            self.council.awaited_until = None;
+        }
         if is_refutable {
             self.former.contradicted(now);
         }
@@ -474,7 +457,8 @@ impl<C: Clock> Discipline<C> {
 
     /// Whether nothing may be learnt at present.
     pub(super) fn is_unheard(&self) -> bool {
-        self.is_suspended() || (self.council.policy != Policy::Alarm && self.council.is_doubted)
+        let is_doubted = self.council.is_doubted || self.council.awaited_until.is_some();
+        self.is_suspended() || (self.council.policy != Policy::Alarm && is_doubted)
     }
 
     fn act(&mut self, way: &mut Way<'_, '_>) {
@@ -594,5 +578,6 @@ impl<C: Clock> Discipline<C> {
     }
 }
 
+mod standing;
 #[cfg(test)]
 mod tests;

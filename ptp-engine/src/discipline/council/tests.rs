@@ -313,3 +313,21 @@ fn invented_time_transmitters_leave_the_memory_as_it_is() {
     assert!(bench.client.council.witnesses.len() <= MAX_SOURCES);
     assert!(bench.client.council.others.iter().all(|it| it.said.len() < 8));
 }
+
+/// A grandmaster that lies from the first message on is not stepped to while the other's first word is under way.
+#[test]
+fn a_clock_that_has_never_locked_waits_for_a_second_opinion() {
+    let first = |domains: &[u8], gms: &[Gm]| {
+        let mut bench = Bench::new(Policy::Holdover, domains, gms);
+        (1..40).find(|second| {
+            bench.run_to(*second);
+            bench.client.servo().state() == ServoState::Locked
+        })
+    };
+    let liar = gm(1, 0, 1, |_| 86_400_000_000_000);
+    // Nobody is in the other domain: it is waited for, and not for ever.
+    let alone = first(&[], &[liar]).expect("nobody is asked");
+    let silent = first(&[1], &[liar]).expect("nobody answers");
+    assert!(alone < 10 && (alone + 1..20).contains(&silent), "{alone} {silent}");
+    assert_eq!(first(&[1], &[liar, gm(2, 1, 1, honest)]), None);
+}
