@@ -242,6 +242,11 @@ impl Association {
             && delay < NEARBY
     }
 
+    /// Whether none of the last eight requests was answered: it is asked less and less.
+    const fn is_gone(&self) -> bool {
+        self.reach == 0 && self.requests >= 8
+    }
+
     /// The time to the next request, in a random phase so that clients do not fall into step.
     fn interval(&self, rng: &mut ChaCha8Rng) -> Duration {
         // Whether one that does not answer is there is found out sooner; once it is known, there is no hurry any more.
@@ -338,6 +343,14 @@ impl NtpClient {
         }
     }
 
+    /// One that was gone answers again: it is asked as at the start.
+    fn welcome(&mut self, with: PortIndex, now: Time<Mono>) {
+        let Some(this) = self.associations.get_mut(usize::from(with.0)) else { return };
+        this.set_poll(this.floor);
+        this.burst = BURST;
+        self.timers.set(with.0, now + this.interval(&mut self.rng));
+    }
+
     fn ask(&mut self, cx: &mut Context<'_, NtpEvent>, index: u16) {
         let this = &mut self.associations[usize::from(index)];
         if this.is_denied {
@@ -348,10 +361,10 @@ impl NtpClient {
             this.unrepeated = this.unrepeated.saturating_add(1);
         }
         let with = PortIndex(index);
-        let was_reached = this.reach != 0 || this.requests < 8;
+        let was_gone = this.is_gone();
         this.reach <<= 1;
-        if this.reach == 0 && this.requests >= 8 {
-            if was_reached || this.requests.is_multiple_of(8) {
+        if this.is_gone() {
+            if !was_gone || this.requests.is_multiple_of(8) {
                 cx.out.push(Command::Event(NtpEvent::Unreachable(with)));
             }
             this.previous = None;
@@ -547,7 +560,17 @@ impl Engine for NtpClient {
 
     fn handle(&mut self, cx: &mut Context<'_, NtpEvent>, input: Input<'_>) {
         let event = match input {
-            Input::Message { on, from, bytes, stamp } => self.answered(on, from, bytes, stamp),
+            Input::Message { on, from, bytes, stamp } => {
+                let is_gone = |this: &Self| {
+                    this.associations.get(usize::from(on.0)).is_some_and(Association::is_gone)
+                };
+                let was_gone = is_gone(self);
+                let event = self.answered(on, from, bytes, stamp);
+                if was_gone && !is_gone(self) {
+                    self.welcome(on, cx.now);
+                }
+                event
+            }
             Input::Sent { token, stamp } => self.sent(token, stamp),
             Input::Link { .. } | Input::Passed(_) | Input::Pulse(_) | Input::Nmea { .. } => None,
         };

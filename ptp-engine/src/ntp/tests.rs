@@ -17,6 +17,7 @@ use crate::{
 };
 use std::vec::Vec;
 
+mod gone;
 mod pairs;
 
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 123);
