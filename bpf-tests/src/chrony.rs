@@ -15,6 +15,9 @@ use ptp_agent::lab::netns::Namespace;
 
 use crate::{children::Running, newer, program};
 
+/// How long it may take to be there.
+const READY: Duration = Duration::from_secs(40);
+
 /// A running chronyd, with a directory of its own.
 pub struct Chronyd {
     running: Running,
@@ -94,8 +97,15 @@ impl Chronyd {
         let mut command = namespace.command(setpriv);
         command.args(["--bounding-set", "-sys_time", "--inh-caps", "-sys_time", "--"]);
         command.args(chronyd).args(["-x", "-d", "-f"]).arg(file);
-        let running = Running::start("chronyd", &mut command);
-        Ok(Self { running, directory })
+        let this = Self { running: Running::start("chronyd", &mut command), directory };
+        program("chronyc")?;
+        // Who is asked before it listens looks like one that is gone.
+        let start = Instant::now();
+        while this.error_ns().is_none() {
+            assert!(start.elapsed() < READY, "chronyd does not answer chronyc");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(this)
     }
 
     /// What it has measured so far.
