@@ -124,7 +124,21 @@ impl FrameListener {
                 mem::size_of_val(&on) as libc::socklen_t,
             )
         })?;
-        Ok(Self { socket: fd.into() })
+        let socket = socket2::Socket::from(fd);
+        // A few hundred small frames that nobody has read yet are more than fit by default, on machines with long
+        // cache lines most of all.
+        let room: libc::c_int = 4 << 20;
+        // SAFETY: pointer and length describe an integer that lives through the call.
+        check(unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVBUFFORCE,
+                (&raw const room).cast(),
+                mem::size_of_val(&room) as libc::socklen_t,
+            )
+        })?;
+        Ok(Self { socket })
     }
 
     /// A frame that is there already.

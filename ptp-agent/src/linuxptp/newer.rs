@@ -196,6 +196,10 @@ impl File {
             // It passes its time on: there has to be one.
             run.insert("clock".into(), "virtual".into());
         }
+        if run.get("profile").and_then(Toml::as_str) != Some("automotive") {
+            // ptp4l's ports serve from the first Sync on. Here they say that they are uncertain, and tell no time meanwhile.
+            run.insert("silent-until-locked".into(), "sync".into());
+        }
         for key in OF_SERVING {
             if let Some(value) = serve.get(key) {
                 run.insert(key.into(), value.clone());
@@ -263,6 +267,7 @@ mod tests {
             ("role", "auto"),
             ("clock", "virtual"),
             ("priority1", "120"),
+            ("silent-until-locked", "sync"),
             ("port", "[\"eth1=transmitter\"]"),
         ] {
             assert_eq!(run(&translation, key).as_deref(), Some(value), "{key}");
