@@ -16,6 +16,7 @@ mod mills;
 mod noise;
 mod routes;
 mod tail;
+mod wander;
 
 use super::{
     DelayInput, Interval, Observed, Options, PeerDelayInput, Purpose, Servo, ServoOutput,
@@ -466,6 +467,10 @@ impl Servo for AdaptiveServo {
     }
 
     fn relearn(&mut self, history: &[Observed]) -> bool {
+        // Of a frequency that wanders by that much a few packets of before tell nothing.
+        if self.known().is_some_and(Estimator::wanders) {
+            return false;
+        }
         let mut anew = Self::new(self.options);
         anew.frequency_ppb = self.frequency_ppb;
         for observed in history {

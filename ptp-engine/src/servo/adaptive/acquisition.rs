@@ -6,6 +6,7 @@ use super::{
     estimator::Estimator,
     filter::{Filter, Way},
     noise::Noise,
+    wander::Wander,
 };
 #[cfg(target_os = "none")]
 use crate::math::Float as _;
@@ -95,6 +96,9 @@ impl Acquisition {
             return None;
         }
         let rate = common_slope(&sound_forward, &sound_backward, centre);
+        if let Some(wander) = Wander::seen(&sound_forward, &sound_backward, rate) {
+            return Some(estimator_of(&wander, first, origin, last_s, before));
+        }
         let forward = Edge::new(&sound_forward, rate, last_s);
         let backward = if is_peer {
             let points: Vec<(f64, f64)> = self.peer.iter().map(|delay| (0.0, *delay)).collect();
@@ -108,8 +112,34 @@ impl Acquisition {
             let noise = [&forward, &backward, &backward].map(|edge| edge.noise[kind]);
             (filter, noise)
         });
-        Some(Estimator::new(origin, at, beliefs, before))
+        Some(Estimator::new(origin, at, beliefs, None, before))
     }
+}
+
+/// The estimator of a clock whose frequency wanders: by its latest packets.
+fn estimator_of(
+    wander: &Wander,
+    first: Time<Free>,
+    origin: Duration,
+    last_s: f64,
+    before: Option<&Estimator>,
+) -> Estimator {
+    let [forward, backward] = &wander.latest;
+    let (rough, _) = median_slope(forward, backward);
+    let rate = common_slope(forward, backward, rough);
+    let edges = [(forward, rate), (backward, -rate)]
+        .map(|(points, rate)| Edge::of_noise(points, rate, last_s, wander.excess.clone()));
+    let [forward, backward] = &edges;
+    let begin = |points: &[(f64, f64)]| points.first().map_or(last_s, |point| point.0);
+    let span_s = last_s - begin(&wander.latest[0]).min(begin(&wander.latest[1]));
+    let beliefs = [0, 1].map(|kind| {
+        let mut filter = filter(forward, backward, kind, false, rate, span_s);
+        filter.open(&[0.5 * span_s, 1.0, 0.0, 0.0], 0.0, wander.q * span_s);
+        let noise = [forward, backward, backward].map(|edge| edge.noise[kind]);
+        (filter, noise)
+    });
+    let at = first + Duration::from_nanos_f64(last_s * 1e9);
+    Estimator::new(origin, at, beliefs, Some(wander.q), before)
 }
 
 /// Median of the slopes between points half of the time apart, ns/s: rough, but no single stamp can
@@ -214,7 +244,14 @@ impl Edge {
     fn new(points: &[(f64, f64)], rate: f64, end_s: f64) -> Self {
         let flat = points.iter().map(|(at, value)| value - rate * at);
         let least = flat.clone().fold(f64::INFINITY, f64::min);
-        let mut excess: Vec<f64> = flat.map(|value| value - least).collect();
+        let excess = flat.map(|value| value - least).collect();
+        Self::of_noise(points, rate, end_s, excess)
+    }
+
+    /// Of delays that are beyond the fastest by `excess`, of whichever packets.
+    fn of_noise(points: &[(f64, f64)], rate: f64, end_s: f64, mut excess: Vec<f64>) -> Self {
+        let flat = points.iter().map(|(at, value)| value - rate * at);
+        let least = flat.fold(f64::INFINITY, f64::min);
         let sharp = Noise::sharp(&mut excess);
         let (soft, above) = Noise::soft(&excess, &sharp);
         let count = points.len() as f64;

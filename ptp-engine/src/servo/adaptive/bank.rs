@@ -15,9 +15,13 @@ use ptp_common::time::{Duration, Free, Time};
 
 /// Levels of wander of the frequency: [`LEAST_WANDER`] ppb per root second, and each three times the
 /// last.
-const LEVELS: usize = 16;
-/// So far up the filters go by themselves: beyond is no oscillator, but something that has been judged.
+const LEVELS: usize = 20;
+/// So far up the filters go by themselves: beyond is no oscillator, but something that has been judged,
 const OWN_LEVELS: usize = 13;
+/// which goes so far; or what the first packets have shown ([`super::wander`]).
+const JUDGED_LEVELS: usize = 16;
+/// By so much farther than that a frequency may wander that has been seen to.
+const FARTHER: usize = 3;
 const LEAST_WANDER: f64 = 1.0 / 729.0;
 const LEVEL_RATIO: f64 = 3.0;
 /// 1 ppb per root second, an ordinary crystal.
@@ -60,6 +64,8 @@ pub(super) struct Bank {
     at: Time<Free>,
     /// Wander level of the middle filter.
     level: usize,
+    /// Levels up to which it goes by itself.
+    own_levels: usize,
     filters: [Filter; 4],
     /// How much each of the three is believed, by their scores.
     weights: [f64; 3],
@@ -102,13 +108,24 @@ impl Bank {
         origin: Duration,
         at: Time<Free>,
         beliefs: [(Filter, [Noise; WAYS]); 2],
+        wander: Option<f64>,
         before: Option<&Self>,
     ) -> Self {
         let [(filter, noise), (challenger, other_noise)] = beliefs;
+        let (level, own_levels) = match (wander, before) {
+            (Some(q), _) => {
+                let level = WANDER.iter().take_while(|wander| **wander < q).count();
+                let level = level.clamp(1, LEVELS - 2);
+                (level, OWN_LEVELS.max(level + FARTHER).min(LEVELS))
+            }
+            (None, Some(before)) => (before.level, before.own_levels),
+            (None, None) => (FIRST_LEVEL, OWN_LEVELS),
+        };
         Self {
             origin,
             at,
-            level: before.map_or(FIRST_LEVEL, |before| before.level),
+            level,
+            own_levels,
             filters: [filter, filter, filter, challenger],
             weights: [1.0 / 3.0; 3],
             noise: [noise, other_noise],
@@ -129,6 +146,11 @@ impl Bank {
         (self.origin - other.origin).as_nanos_f64() + self.offset_ns() - other.offset_ns()
     }
 
+    /// Whether the frequency wanders by more than that of any oscillator.
+    pub(super) const fn wanders(&self) -> bool {
+        self.level >= OWN_LEVELS
+    }
+
     /// When it was last told of anything.
     pub(super) const fn at(&self) -> Time<Free> {
         self.at
@@ -141,7 +163,7 @@ impl Bank {
 
     /// Wander of the frequency in the middle filter, ppb² per second, and `levels` higher.
     pub(super) fn wander(&self, levels: usize) -> f64 {
-        WANDER[(self.level + levels).min(LEVELS - 1)]
+        WANDER[(self.level + levels).min(self.own_levels.max(JUDGED_LEVELS) - 1)]
     }
 
     /// What is believed of the noise of each kind of observation.
@@ -157,7 +179,11 @@ impl Bank {
                 filter.open(along, 0.0, sd * sd);
             }
         }
-        self.level = (self.level + opening.levels).min(LEVELS - 2);
+        let most = self.own_levels.max(JUDGED_LEVELS);
+        self.level = (self.level + opening.levels).min(most - 2);
+        if self.wanders() {
+            self.own_levels = self.own_levels.max((self.level + FARTHER).min(LEVELS));
+        }
         for (way, noise) in opening.noise.iter().enumerate() {
             if let Some(noise) = noise {
                 self.noise[0][way] = *noise;
@@ -283,14 +309,14 @@ impl Bank {
         }
         let [a, b, c, challenger] = &self.filters;
         let is_hopeless = challenger.score <= 0.9 * -BEHIND && !self.is_in_question;
-        if is_hopeless && self.seen.iter().all(|seen| *seen >= AFRESH) {
+        if is_hopeless && !self.wanders() && self.seen.iter().all(|seen| *seen >= AFRESH) {
             self.challenge();
         } else if challenger.score - a.score.max(b.score).max(c.score) > SWAP_AT {
             self.filters = [*challenger, *challenger, *challenger, *b];
             self.filters[0].score -= MOVE_AT;
             self.filters[2].score -= MOVE_AT;
             self.noise.swap(0, 1);
-        } else if c.score - b.score > MOVE_AT && self.level + 2 < OWN_LEVELS {
+        } else if c.score - b.score > MOVE_AT && self.level + 2 < self.own_levels {
             self.level += 1;
             self.filters = [*b, *c, *c, *challenger];
             self.filters[2].score -= MOVE_AT;
@@ -303,7 +329,8 @@ impl Bank {
 
     /// Puts another belief in the place of a challenger that has no prospects: expectation-maximisation
     /// only climbs the hill on which it stands, and the first packets may have put it on a wrong one.
-    /// What the noise and the edges of the last packets look like by themselves is the new belief.
+    /// What the noise and the edges of the last packets look like by themselves is the new belief. Not where the
+    /// frequency wanders: what that does to packets would look like noise.
     fn challenge(&mut self) {
         let (is_sharp, afresh) = CHALLENGES[self.challenge];
         self.challenge = (self.challenge + 1) % CHALLENGES.len();

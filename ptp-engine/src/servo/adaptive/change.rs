@@ -174,6 +174,11 @@ impl Kind {
         matches!(self, Self::Time | Self::TimeAndRate | Self::Rate | Self::Wander)
     }
 
+    /// Whether nothing has happened to the ways.
+    const fn is_of_clock(self) -> bool {
+        matches!(self, Self::Nothing) || self.is_of_time_or_rate()
+    }
+
     /// Whether the edge of a way (forward is 0) is elsewhere than it was.
     const fn moves(self, way: usize) -> bool {
         match self {
@@ -257,8 +262,11 @@ pub(super) fn hypotheses(history: &History, since: u64, known: Known) -> Vec<Hyp
     let all: Vec<&Observation> = history.since(*from).collect();
     let mut trial = Trial::new(bank);
     let mut hypotheses = Vec::new();
+    // Where the frequency is no oscillator's, packets say little about a way: what it does would soon be taken for that.
+    let is_possible = |kind: Kind| kind.is_of_clock() || !bank.wanders();
+    let shapes = || SHAPES.into_iter().filter(|shape| is_possible(shape.kind));
     if let Some(scene) = Scene::new(*from, trial.clone(), &all) {
-        for shape in SHAPES.into_iter().filter(|shape| shape.kind.is_of_old()) {
+        for shape in shapes().filter(|shape| shape.kind.is_of_old()) {
             scene.try_all(shape, bank, known, &mut hypotheses);
         }
     }
@@ -274,7 +282,7 @@ pub(super) fn hypotheses(history: &History, since: u64, known: Known) -> Vec<Hyp
         }
         let after = all.get((at - from) as usize..).unwrap_or_default();
         let Some(scene) = Scene::new(at, trial.clone(), after) else { continue };
-        for shape in SHAPES.into_iter().filter(|shape| !shape.kind.is_of_old()) {
+        for shape in shapes().filter(|shape| !shape.kind.is_of_old()) {
             if part == 0 || shape.kind.has_instant() {
                 scene.try_all(shape, bank, known, &mut hypotheses);
             }

@@ -145,13 +145,14 @@ impl Estimator {
         origin: Duration,
         at: Time<Free>,
         beliefs: [(Filter, [Noise; WAYS]); 2],
+        wander: Option<f64>,
         before: Option<&Self>,
     ) -> Self {
         // Where stamps lie behind the wire, delays may seem to be negative from the start.
         let filter = &beliefs[0].0;
         let floor = filter.x[2].min(filter.x[3]) - 4.0 * filter.p[2][2].max(filter.p[3][3]).sqrt();
         Self {
-            bank: Bank::new(origin, at, beliefs, before.map(|before| &before.bank)),
+            bank: Bank::new(origin, at, beliefs, wander, before.map(|before| &before.bank)),
             history: History::default(),
             detector: Detector::default(),
             suspicion: None,
@@ -171,6 +172,11 @@ impl Estimator {
             questioned: None,
             latest: [[None; 2]; 2],
         }
+    }
+
+    /// Whether the frequency wanders by more than that of any oscillator.
+    pub(super) const fn wanders(&self) -> bool {
+        self.bank.wanders()
     }
 
     /// Of the free-running scale, from the origin, nanoseconds.
