@@ -9,7 +9,7 @@ use crate::{math::median, prelude::*};
 /// Round trips that are needed to tell.
 const NEEDED: usize = 6;
 /// So many times as far as round trips spread, halved, must time be from a line,
-const RATIO: f64 = 4.0;
+const RATIO: f64 = 6.0;
 /// and so far, nanoseconds: what less does, the filters find by themselves.
 const LEAST_NS: f64 = 1_000.0;
 /// Packets of each direction that tell where the clock is now.
