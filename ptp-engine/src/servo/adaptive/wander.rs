@@ -30,11 +30,7 @@ pub(super) struct Wander {
 
 impl Wander {
     /// What packets of both directions, in seconds and nanoseconds, say about a line that gains `rate` ns/s.
-    pub(super) fn seen(
-        forward: &[(f64, f64)],
-        backward: &[(f64, f64)],
-        rate: f64,
-    ) -> Option<Self> {
+    pub(super) fn seen(forward: &[(f64, f64)], backward: &[(f64, f64)], rate: f64) -> Option<Self> {
         // When, where the clock was, and how long a packet took, if both took as long.
         let pairs: Vec<[f64; 3]> = backward
             .iter()
