@@ -285,7 +285,10 @@ impl Noise {
 
     /// Learns from a packet; `mean` and `variance` as for [`Self::posterior`].
     pub(super) fn learn(&mut self, value: f64, mean: f64, variance: f64, seen: &Posterior) {
-        if seen.wild > 0.5 {
+        let Posterior { mean: after, variance: left, fast_mean, slow_mean, early_mean, .. } = *seen;
+        let all = [value, mean, variance, after, left, fast_mean, slow_mean, early_mean, seen.wild];
+        // What is no number teaches nothing; whoever believes it begins anew.
+        if seen.wild > 0.5 || all.iter().any(|number| !number.is_finite()) {
             return;
         }
         self.count = (self.count + 1.0).min(MEMORY);

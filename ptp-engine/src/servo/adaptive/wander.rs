@@ -14,6 +14,8 @@ const RATIO: f64 = 6.0;
 const LEAST_NS: f64 = 1_000.0;
 /// Packets of each direction that tell where the clock is now.
 const LATEST: usize = 3;
+/// A frequency that wanders by more, ppb² per second, is none: stamps that have nothing to do with each other.
+const MOST: f64 = 1e13;
 /// Median of the square of a standard normal value.
 const MEDIAN_OF_SQUARES: f64 = 0.4549;
 
@@ -57,7 +59,8 @@ impl Wander {
             .map(|all| all.iter().copied().filter(|(at, _)| *at >= from).collect());
         let least = pairs.iter().map(|[_, _, delay]| *delay).fold(f64::INFINITY, f64::min);
         let excess = pairs.iter().map(|[_, _, delay]| delay - least).collect();
-        Some(Self { q: wander(&pairs)?, latest, excess })
+        let q = wander(&pairs).filter(|q| *q < MOST)?;
+        Some(Self { q, latest, excess })
     }
 }
 
@@ -65,7 +68,7 @@ impl Wander {
 fn between(points: &[(f64, f64)], at: f64) -> Option<f64> {
     let behind = points.partition_point(|point| point.0 < at);
     let ((from, low), (to, high)) = (*points.get(behind.checked_sub(1)?)?, *points.get(behind)?);
-    Some(low + (high - low) * (at - from) / (to - from))
+    (to > from).then(|| low + (high - low) * (at - from) / (to - from))
 }
 
 /// Of the mean frequencies between pairs, by how much each differs from the one before: an integrated random walk's by two
@@ -73,6 +76,9 @@ fn between(points: &[(f64, f64)], at: f64) -> Option<f64> {
 fn wander(pairs: &[[f64; 3]]) -> Option<f64> {
     let [first, .., last] = pairs else { return None };
     let apart = (last[0] - first[0]) / (2 * NEEDED) as f64;
+    if apart <= 0.0 {
+        return None;
+    }
     let mut sparse: Vec<[f64; 2]> = Vec::new();
     for [at, offset, _] in pairs {
         if sparse.last().is_none_or(|before| at - before[0] >= apart) {
