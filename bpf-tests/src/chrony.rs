@@ -81,6 +81,7 @@ impl Chronyd {
 
     fn start_by(namespace: &Namespace, chronyd: &[OsString], lines: &str) -> Result<Self, String> {
         let setpriv = program("setpriv")?;
+        program("chronyc")?;
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         // It makes its command socket nowhere else.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o700))
@@ -98,7 +99,6 @@ impl Chronyd {
         command.args(["--bounding-set", "-sys_time", "--inh-caps", "-sys_time", "--"]);
         command.args(chronyd).args(["-x", "-d", "-f"]).arg(file);
         let this = Self { running: Running::start("chronyd", &mut command), directory };
-        program("chronyc")?;
         // Who is asked before it listens looks like one that is gone.
         let start = Instant::now();
         while this.error_ns().is_none() {

@@ -5,6 +5,8 @@ use std::{
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 /// Length of a `virtio_net_hdr` (linux/virtio_net.h).
 const VNET_HEADER: usize = 10;
 
@@ -127,17 +129,7 @@ impl FrameListener {
         let socket = socket2::Socket::from(fd);
         // A few hundred small frames that nobody has read yet are more than fit by default, on machines with long
         // cache lines most of all.
-        let room: libc::c_int = 4 << 20;
-        // SAFETY: pointer and length describe an integer that lives through the call.
-        check(unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_RCVBUFFORCE,
-                (&raw const room).cast(),
-                mem::size_of_val(&room) as libc::socklen_t,
-            )
-        })?;
+        setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20))?;
         Ok(Self { socket })
     }
 

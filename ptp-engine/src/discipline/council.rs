@@ -121,6 +121,11 @@ impl Council {
         council
     }
 
+    /// Whether it is about to be found out whom to believe.
+    const fn is_undecided(&self) -> bool {
+        self.is_doubted || self.awaited_until.is_some()
+    }
+
     /// Which of the other domains an input is for; `None` for the one that is followed.
     fn of_input(&self, input: &Input<'_>) -> Option<usize> {
         match *input {
@@ -394,8 +399,7 @@ impl<C: Clock> Discipline<C> {
             followed.is_some_and(Witness::is_contradicted)
         };
         let is_waiting = self.council.looked.is_some_and(|at| now - at < LOOK);
-        let is_needed = self.council.is_doubted || self.council.awaited_until.is_some();
-        if is_waiting && !is_needed && !contradicts_itself() {
+        if is_waiting && !self.council.is_undecided() && !contradicts_itself() {
             return;
         }
         let contradicts_itself = contradicts_itself();
@@ -457,8 +461,8 @@ impl<C: Clock> Discipline<C> {
 
     /// Whether nothing may be learnt at present.
     pub(super) fn is_unheard(&self) -> bool {
-        let is_doubted = self.council.is_doubted || self.council.awaited_until.is_some();
-        self.is_suspended() || (self.council.policy != Policy::Alarm && is_doubted)
+        let council = &self.council;
+        self.is_suspended() || (council.policy != Policy::Alarm && council.is_undecided())
     }
 
     fn act(&mut self, way: &mut Way<'_, '_>) {

@@ -32,8 +32,9 @@ const CONTRADICTIONS: usize = 8;
 /// a free oscillator is within 100 ppm).
 const CORRECTION_ERROR: f64 = 100e-6;
 /// And by so much, nanoseconds: what the power profile permits a transparent clock (IEEE C37.238-2017). A residence
-/// is one stamp minus another, and a card that counts at 125 MHz stamps to 8 ns. Transparent clocks that correct a little too much made each way look shorter than it can be: both bounds
-/// contradicted each other, and the estimate was held to the one that had been there first.
+/// is one stamp minus another, and a card that counts at 125 MHz stamps to 8 ns. Transparent clocks that correct a
+/// little too much made each way look shorter than it can be: both bounds contradicted each other, and the estimate
+/// was held to the one that had been there first.
 const CORRECTION_GRAIN_NS: f64 = 50.0;
 /// Sync of which one at least has not been held up: before, the fastest of them may have taken longer than a packet both ways,
 const FEW: u64 = 4;

@@ -96,50 +96,45 @@ impl Acquisition {
             return None;
         }
         let rate = common_slope(&sound_forward, &sound_backward, centre);
-        if let Some(wander) = Wander::seen(&sound_forward, &sound_backward, rate) {
-            return Some(estimator_of(&wander, first, origin, last_s, before));
-        }
-        let forward = Edge::new(&sound_forward, rate, last_s);
-        let backward = if is_peer {
-            let points: Vec<(f64, f64)> = self.peer.iter().map(|delay| (0.0, *delay)).collect();
-            Edge::of_two(&points)
-        } else {
-            Edge::new(&sound_backward, -rate, last_s)
+        let wander = Wander::seen(&sound_forward, &sound_backward, rate);
+        let (edges, rate, span_s) = match &wander {
+            Some(wander) => of_latest(wander, last_s),
+            None => {
+                let backward = if is_peer {
+                    let points: Vec<_> = self.peer.iter().map(|delay| (0.0, *delay)).collect();
+                    Edge::of_two(&points)
+                } else {
+                    Edge::new(&sound_backward, -rate, last_s)
+                };
+                ([Edge::new(&sound_forward, rate, last_s), backward], rate, last_s)
+            }
         };
-        let at = first + Duration::from_nanos_f64(last_s * 1e9);
+        let [forward, backward] = &edges;
         let beliefs = [0, 1].map(|kind| {
-            let filter = filter(&forward, &backward, kind, is_peer, rate, last_s);
-            let noise = [&forward, &backward, &backward].map(|edge| edge.noise[kind]);
+            let mut filter = filter(forward, backward, kind, is_peer, rate, span_s);
+            if let Some(wander) = &wander {
+                filter.open(&[0.5 * span_s, 1.0, 0.0, 0.0], 0.0, wander.q * span_s);
+            }
+            let noise = [forward, backward, backward].map(|edge| edge.noise[kind]);
             (filter, noise)
         });
-        Some(Estimator::new(origin, at, beliefs, None, before))
+        let at = first + Duration::from_nanos_f64(last_s * 1e9);
+        Some(Estimator::new(origin, at, beliefs, wander.map(|wander| wander.q), before))
     }
 }
 
-/// The estimator of a clock whose frequency wanders: by its latest packets.
-fn estimator_of(
-    wander: &Wander,
-    first: Time<Free>,
-    origin: Duration,
-    last_s: f64,
-    before: Option<&Estimator>,
-) -> Estimator {
+/// The edges of a clock whose frequency wanders, by its latest packets, their rate, and how long it took them to come.
+fn of_latest(wander: &Wander, end_s: f64) -> ([Edge; 2], f64, f64) {
     let [forward, backward] = &wander.latest;
     let (rough, _) = median_slope(forward, backward);
     let rate = common_slope(forward, backward, rough);
-    let edges = [(forward, rate), (backward, -rate)]
-        .map(|(points, rate)| Edge::of_noise(points, rate, last_s, wander.excess.clone()));
-    let [forward, backward] = &edges;
-    let begin = |points: &[(f64, f64)]| points.first().map_or(last_s, |point| point.0);
-    let span_s = last_s - begin(&wander.latest[0]).min(begin(&wander.latest[1]));
-    let beliefs = [0, 1].map(|kind| {
-        let mut filter = filter(forward, backward, kind, false, rate, span_s);
-        filter.open(&[0.5 * span_s, 1.0, 0.0, 0.0], 0.0, wander.q * span_s);
-        let noise = [forward, backward, backward].map(|edge| edge.noise[kind]);
-        (filter, noise)
-    });
-    let at = first + Duration::from_nanos_f64(last_s * 1e9);
-    Estimator::new(origin, at, beliefs, Some(wander.q), before)
+    let edge = |points: &[(f64, f64)], rate: f64| {
+        let end = least(points, rate) + rate * end_s;
+        Edge::of_noise(end, points.len(), wander.excess.clone())
+    };
+    let begin = |points: &[(f64, f64)]| points.first().map_or(end_s, |point| point.0);
+    let span_s = end_s - begin(forward).min(begin(backward));
+    ([edge(forward, rate), edge(backward, -rate)], rate, span_s)
 }
 
 /// Median of the slopes between points half of the time apart, ns/s: rough, but no single stamp can
@@ -232,6 +227,11 @@ fn filter(
     Filter::new([offset, rate, floor, floor], p)
 }
 
+/// The fastest of the points, at time 0 of a line that gains `rate` ns/s.
+fn least(points: &[(f64, f64)], rate: f64) -> f64 {
+    points.iter().map(|(at, value)| value - rate * at).fold(f64::INFINITY, f64::min)
+}
+
 /// The lower edge of one direction, believed to be sharp and to be soft.
 struct Edge {
     /// At the end of the time.
@@ -242,20 +242,16 @@ struct Edge {
 
 impl Edge {
     fn new(points: &[(f64, f64)], rate: f64, end_s: f64) -> Self {
-        let flat = points.iter().map(|(at, value)| value - rate * at);
-        let least = flat.clone().fold(f64::INFINITY, f64::min);
-        let excess = flat.map(|value| value - least).collect();
-        Self::of_noise(points, rate, end_s, excess)
+        let least = least(points, rate);
+        let excess = points.iter().map(|(at, value)| value - rate * at - least).collect();
+        Self::of_noise(least + rate * end_s, points.len(), excess)
     }
 
-    /// Of delays that are beyond the fastest by `excess`, of whichever packets.
-    fn of_noise(points: &[(f64, f64)], rate: f64, end_s: f64, mut excess: Vec<f64>) -> Self {
-        let flat = points.iter().map(|(at, value)| value - rate * at);
-        let least = flat.fold(f64::INFINITY, f64::min);
+    /// Of delays that are beyond the fastest by `excess`, where the fastest of `count` packets is at `end`.
+    fn of_noise(end: f64, count: usize, mut excess: Vec<f64>) -> Self {
         let sharp = Noise::sharp(&mut excess);
         let (soft, above) = Noise::soft(&excess, &sharp);
-        let count = points.len() as f64;
-        let end = least + rate * end_s;
+        let count = count as f64;
         // The fastest of n packets is late by an n-th of the mean.
         Self { at: [end - sharp.fast_ns / count, end + above], noise: [sharp, soft], count }
     }
@@ -263,7 +259,7 @@ impl Edge {
     /// Of link delays, each the mean of two.
     fn of_two(points: &[(f64, f64)]) -> Self {
         let edge = Self::new(points, 0.0, 0.0);
-        let least = points.iter().map(|(_, value)| *value).fold(f64::INFINITY, f64::min);
+        let least = least(points, 0.0);
         let mut excess: Vec<f64> = points.iter().map(|(_, value)| value - least).collect();
         let (sharp, before) = Noise::sharp_of_two(&mut excess);
         let noise = [sharp, edge.noise[1].soft_of_two()];

@@ -103,6 +103,11 @@ const WANDER: [f64; LEVELS] = {
     wander
 };
 
+/// Levels up to which a frequency may go by itself that has been seen to wander by `level`.
+fn beyond(level: usize) -> usize {
+    (level + FARTHER).min(LEVELS)
+}
+
 impl Bank {
     pub(super) fn new(
         origin: Duration,
@@ -116,7 +121,7 @@ impl Bank {
             (Some(q), _) => {
                 let level = WANDER.iter().take_while(|wander| **wander < q).count();
                 let level = level.clamp(1, LEVELS - 2);
-                (level, OWN_LEVELS.max(level + FARTHER).min(LEVELS))
+                (level, OWN_LEVELS.max(beyond(level)))
             }
             (None, Some(before)) => (before.level, before.own_levels),
             (None, None) => (FIRST_LEVEL, OWN_LEVELS),
@@ -163,7 +168,12 @@ impl Bank {
 
     /// Wander of the frequency in the middle filter, ppb² per second, and `levels` higher.
     pub(super) fn wander(&self, levels: usize) -> f64 {
-        WANDER[(self.level + levels).min(self.own_levels.max(JUDGED_LEVELS) - 1)]
+        WANDER[(self.level + levels).min(self.levels() - 1)]
+    }
+
+    /// Levels that there are, for what is judged too.
+    fn levels(&self) -> usize {
+        self.own_levels.max(JUDGED_LEVELS)
     }
 
     /// What is believed of the noise of each kind of observation.
@@ -179,10 +189,9 @@ impl Bank {
                 filter.open(along, 0.0, sd * sd);
             }
         }
-        let most = self.own_levels.max(JUDGED_LEVELS);
-        self.level = (self.level + opening.levels).min(most - 2);
+        self.level = (self.level + opening.levels).min(self.levels() - 2);
         if self.wanders() {
-            self.own_levels = self.own_levels.max((self.level + FARTHER).min(LEVELS));
+            self.own_levels = self.own_levels.max(beyond(self.level));
         }
         for (way, noise) in opening.noise.iter().enumerate() {
             if let Some(noise) = noise {
