@@ -1,7 +1,7 @@
 //! When nobody need be woken. What a time receiver waits for comes with the next Sync and its Follow_Up, whose time is
 //! known. Until then the thread sleeps by the clock rather than by its sockets, and what has come meanwhile (the
-//! answer to a request, others' traffic) is read with them: one wake-up for all of it instead of one for each.
-//! Where the Follow_Up comes later than thought, the sockets wake as they always do, and the next lull is longer.
+//! answer to a request, others' traffic, what servers of NTP say) is read with them: one wake-up for all of it instead
+//! of one for each. Where the Follow_Up comes later than thought, the sockets wake as they always do, and the next lull is longer.
 
 use super::*;
 use crate::sys::schedule;
@@ -72,6 +72,9 @@ impl Io {
             self.lull.reads = self.lull.reads.saturating_add(1);
             return false;
         };
+        if self.ntp.as_ref().is_some_and(|ntp| ntp.is_hurried(now)) {
+            return false;
+        }
         schedule::sleep_until(end.min(wake));
         let now = monotonic();
         if now >= end {
@@ -83,6 +86,10 @@ impl Io {
                 biased;
                 () = self.watch.changed() => self.check_links(now),
                 () = std::future::ready(()) => {}
+            }
+            // Its sockets are the runtime's as well.
+            if let Some(ntp) = &mut self.ntp {
+                ntp.catch_up();
             }
         } else if now >= wake
             && self.ready.is_empty()

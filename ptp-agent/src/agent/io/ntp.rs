@@ -350,7 +350,10 @@ impl NtpIo {
             let port = PortIndex(self.config.base.saturating_add(at as u16));
             while let Some(socket) = &self.peers[at].socket {
                 match socket::receive(socket, &mut self.buffer) {
-                    Ok(got) => self.received(now, &relation, (port, self.peers[at].place), got),
+                    Ok(got) => {
+                        self.peers[at].asked = None;
+                        self.received(now, &relation, (port, self.peers[at].place), got);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => {
                         self.counts.receive_errors += 1;

@@ -7,6 +7,8 @@ use super::*;
 const TRACKED: usize = 16;
 /// Between two looks while keys are asked for.
 const KEYS: Duration = Duration::from_millis(10);
+/// A server that answers later is so far away that nothing is lost where its answer is read later still.
+const NEARBY: Duration = Duration::from_millis(5);
 
 impl Outside for NtpIo {
     type Delivery = Delivery;
@@ -72,6 +74,22 @@ impl Outside for NtpIo {
 }
 
 impl NtpIo {
+    /// Whether something is on its way that should be taken as soon as it is there: the answer of a server nearby, which
+    /// may be asked again while it is warm, or a stamp.
+    pub(in super::super) fn is_hurried(&self, now: Time<Mono>) -> bool {
+        let mut asked = self.peers.iter().filter_map(|peer| peer.asked);
+        !self.waiting_rx.is_empty()
+            || !self.waiting_tx.is_empty()
+            || self.is_exchanging()
+            || asked.any(|at| now - at < NEARBY)
+    }
+
+    /// Takes what has come while nobody waited.
+    pub(in super::super) fn catch_up(&mut self) {
+        self.read();
+        self.look(monotonic());
+    }
+
     /// Sends it now, if it may leave.
     pub(super) fn dispatch(&mut self, transmit: &Transmit) {
         let Transmit { on, to, mut message, token } = *transmit;

@@ -65,6 +65,8 @@ pub(super) struct Peer {
     pub(super) carrier: NtpCarrier,
     pub(super) protection: Option<Protection>,
     pub(super) socket: Option<AsyncFd<Socket>>,
+    /// When the request was sent that no packet has come to yet.
+    pub(super) asked: Option<Time<Mono>>,
     /// Which interface its packets pass, if it is one with programs.
     pub(super) place: Option<usize>,
     last_problem: Option<String>,
@@ -82,6 +84,7 @@ impl Peer {
             carrier: peer.carrier,
             protection,
             socket: None,
+            asked: None,
             place: None,
             last_problem: None,
         };

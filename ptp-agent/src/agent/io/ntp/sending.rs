@@ -59,7 +59,7 @@ impl NtpIo {
     pub(super) fn request(&mut self, at: usize, message: &[u8]) -> io::Result<Sending> {
         self.move_peers();
         let peer = &mut self.peers[at];
-        peer.socket = None;
+        (peer.socket, peer.asked) = (None, None);
         let (opened, local) = peer.connect()?;
         peer.place = peer.place_in(&self.places, local);
         if peer.place.is_none() {
@@ -71,7 +71,7 @@ impl NtpIo {
         let primed = peer.place.is_some_and(|place| self.places[place].primer.before_event());
         let handed = Some(monotonic());
         opened.get_ref().send(message)?;
-        peer.socket = Some(opened);
+        (peer.socket, peer.asked) = (Some(opened), handed);
         Ok(Sending { handed, ..Sending::primed(primed) })
     }
 
