@@ -127,6 +127,40 @@ fn a_link_is_measured_in_the_name_of_the_common_service_by_both_ends() {
     assert_eq!(summary["lost"]["wrong_sdo_id"].as_u64(), None, "{summary}");
 }
 
+/// The configuration of an end station whose link the program measures that has this socket.
+fn told_by(directory: &std::path::Path, socket: &str) -> String {
+    let path = directory.join("told.toml");
+    let profile = "profile = \"gptp\"\nclock = \"virtual\"";
+    std::fs::write(&path, format!("[run]\n{profile}\nlink-delay-server = {socket:?}\n")).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_link_that_another_agent_measures_is_known_from_it_and_lost_with_it() {
+    let _machine = alone();
+    let nodes = need!(line(2));
+    let _grandmaster = need!(Ptp4l::start(&nodes[0], &["down1"], &[GPTP, "priority1 200"]));
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("ours").display().to_string();
+    let words = format!("run -i up1 --profile gptp --clock virtual --management-socket {socket}");
+    let mut service = Agent::start(&nodes[1], &words.split_whitespace().collect::<Vec<_>>());
+    service.wait_for_text(0, PATIENCE, "link is asCapable");
+    let config = told_by(directory.path(), &socket);
+    let mut station = Agent::start(&nodes[1], &["run", "-i", "up1", "--config", &config]);
+    station.wait_for_state(0, PATIENCE, "time_receiver");
+    let samples = station.wait_for_samples(station.mark(), PATIENCE, 16);
+    let offset = median(field(&samples, "offset_ns").iter().map(|it| it.abs()).collect());
+    println!("behind ptp4l by a link delay that was told: median |offset| {offset} ns");
+    assert!(offset < TRUE, "{offset} ns");
+    // What another's stamps may lack of the way to ours is in the bound.
+    let bounds = field(&samples, "error_bound_ns");
+    assert!(bounds.iter().all(|bound| *bound > 90_000), "{bounds:?}");
+    service.finish();
+    let mark = station.mark();
+    station.wait_for_text(mark, PATIENCE, "link is not asCapable any more");
+    station.finish();
+}
+
 /// linuxptp 4's service for the links of a host: it asks in the name of majorSdoId 2 and answers whoever asks.
 const SERVICE: &str = "clientOnly 1\nclockIdentity C37D50.0000.000000\nignore_transport_specific 1\n\
     transportSpecific 0x2\nnetwork_transport L2\ndelay_mechanism P2P\nptp_dst_mac 01:80:C2:00:00:0E\n\
@@ -170,6 +204,11 @@ fn linuxptp_4s_common_service_and_ours_measure_each_other_and_its_instances_ask_
         &["up1"],
         &[GPTP, "priority1 250", &asks_ours]
     ));
+    // Ours asks theirs as well.
+    let config = told_by(directory.path(), &path("service"));
+    let mut told = Agent::start(&nodes[0], &["run", "-i", "down1", "--config", &config]);
+    told.wait_for_text(0, PATIENCE, "link is asCapable");
+    told.finish();
     // It is asCapable by what ours says of the link, or it would measure nothing.
     let offset = measured(&station);
     println!("an instance of linuxptp by our link delay: median |offset| {offset} ns");

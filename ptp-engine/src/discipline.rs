@@ -484,13 +484,14 @@ impl<C: Clock> Discipline<C> {
                     way.tell(Event::Strategy(change));
                 }
             }
-            Observation::PeerDelay(peer) => {
-                self.tx_source = Some(peer.t1.source);
-                self.servo.peer_delay(PeerDelayInput {
-                    mono: self.clock.free_running(peer.t4.time),
-                    mean_link_delay: peer.mean_link_delay,
-                    neighbor_rate_ratio: peer.neighbor_rate_ratio,
-                });
+            observation @ (Observation::PeerDelay(_) | Observation::LinkTold(_)) => {
+                if let Observation::PeerDelay(peer) = observation {
+                    self.tx_source = Some(peer.t1.source);
+                }
+                let free = |time| self.clock.free_running(time);
+                if let Some(input) = PeerDelayInput::of(&observation, free) {
+                    self.servo.peer_delay(input);
+                }
             }
         }
     }

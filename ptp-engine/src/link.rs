@@ -10,7 +10,7 @@ use crate::{
     Datagram, DelayMechanism, LinkState, SentToken,
     config::{AsCapable, PortConfig},
     limits,
-    outcome::PeerDelay,
+    outcome::{LinkTold, PeerDelay},
     round_trip::RoundTrip,
 };
 use pdelay::{Initiator, Responder};
@@ -23,6 +23,8 @@ use ptp_common::{
 #[derive(Debug)]
 pub struct Link {
     delay_mechanism: DelayMechanism,
+    /// Another program measures.
+    is_told: bool,
     log_min_pdelay_req_interval: i8,
     log_initial_interval: i8,
     state: LinkState,
@@ -104,6 +106,7 @@ impl Link {
     pub(crate) fn new(config: &PortConfig, sequence_id: u16) -> Self {
         Self {
             delay_mechanism: config.delay_mechanism,
+            is_told: config.link_delay.is_told(),
             log_min_pdelay_req_interval: config.log_min_pdelay_req_interval,
             log_initial_interval: config.log_min_pdelay_req_interval,
             state: LinkState::up_if(config.link_up),
@@ -122,7 +125,7 @@ impl Link {
 
     /// Measures from `now` on, where the link is up and its delay is measured.
     pub(crate) fn start(&mut self, now: Time<Mono>) {
-        if self.state.is_up() && self.delay_mechanism == DelayMechanism::P2p {
+        if self.state.is_up() && self.delay_mechanism == DelayMechanism::P2p && !self.is_told {
             self.request_at = Some(now);
         }
     }
@@ -194,6 +197,18 @@ impl Link {
         self.neighbor_rate_ratio = done.neighbor_rate_ratio.or(self.neighbor_rate_ratio);
         self.capability.measured(done.mean_link_delay, done.neighbor_rate_ratio);
         true
+    }
+
+    /// Another program has measured; whether that is wanted, and can be true.
+    pub(crate) fn told(&mut self, told: &LinkTold) -> bool {
+        let round_trip = told.mean_link_delay * 2;
+        if !self.is_told || !limits::is_round_trip(round_trip) {
+            return false;
+        }
+        if self.capability.asked.is_some() {
+            self.capability.set(told.is_capable);
+        }
+        told.is_capable && self.round_trip.measured(told.at, round_trip)
     }
 
     /// The neighbour measures, so this side does from now on.

@@ -3,7 +3,7 @@
 use crate::{PortIndex, stamp::Stamp};
 use ptp_common::{
     data_set::{ParentDataSet, TimeProperties},
-    time::{Duration, Ptp, Time},
+    time::{Duration, Mono, Ptp, Time},
     wire::PortIdentity,
 };
 use serde::Serialize;
@@ -96,6 +96,8 @@ pub enum Observation {
     Delay(DelayObservation),
     /// The link to the neighbour.
     PeerDelay(PeerDelay),
+    /// The same, measured by another program.
+    LinkTold(LinkTold),
 }
 
 /// One Sync.
@@ -143,6 +145,17 @@ pub struct Parent {
     pub epoch: u64,
     /// `timePropertiesDS`.
     pub time_properties: TimeProperties,
+}
+
+/// What another program says of a link. Its `neighborRateRatio` is that of a clock of its own, and of no use here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkTold {
+    /// When it was said.
+    pub at: Time<Mono>,
+    /// `meanLinkDelay`.
+    pub mean_link_delay: Duration,
+    /// Whether the neighbour answers as it should.
+    pub is_capable: bool,
 }
 
 /// One finished measurement of the link.

@@ -90,6 +90,11 @@ pub(crate) enum Door {
 }
 
 impl Asker {
+    /// Who is at a local socket, as seen from the own one of number `own`.
+    pub(crate) const fn at(subnet: u32, node: u32, number: u32, own: u32) -> Self {
+        Self { door: Door::Unix(own), subnet, node, src_port: number, dst_port: own }
+    }
+
     const fn of(packet: &Packet, door: Door, node: u32) -> Self {
         let Packet { subnet, src_port, dst_port, .. } = *packet;
         Self { door, subnet, node, src_port, dst_port }

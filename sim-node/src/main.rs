@@ -6,6 +6,7 @@
 mod clock;
 mod drive;
 mod keys;
+mod links;
 mod node;
 mod relay;
 mod settings;

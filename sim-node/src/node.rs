@@ -2,7 +2,7 @@
 //! it, over the simulated system clock; and what is around that.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     net::{IpAddr, SocketAddr},
 };
@@ -20,7 +20,7 @@ use ptp_agent::{
     engine::{
         Change, Command, Commands, Context, Monotonic, PortIndex, PortState, ReadClock,
         address::Address,
-        config::{PortConfig, PortPart, ReceiverConfig, TransmitterConfig},
+        config::{LinkDelayService, PortConfig, PortPart, ReceiverConfig, TransmitterConfig},
         contention::{Contention, PathTrace},
         discipline::{Discipline, Event, Sample},
         prefix::Prefix,
@@ -45,6 +45,7 @@ use crate::{
     clock::{NodeClock, Shared, World},
     drive::{Asker, Door, Drive, Host, Network},
     keys::Keys,
+    links::Links,
     relay::Relay,
     settings::{Part, Settings, Stamping},
     simulator::Simulator,
@@ -70,6 +71,9 @@ const NETWORK: [[u8; 4]; 2] = [[192, 168, 0, 0], [255, 255, 0, 0]];
 const READ_WRITE: u32 = 1;
 /// Of the clock that a node is to set, as the simulator tells it to whoever asks: 0 is the reference.
 const PHC_INDEX: i32 = 1;
+/// A simulated local socket holds one message for a node that sleeps, as phc2sys does for a second, and the simulator
+/// drops the next; a real one keeps both.
+const BETWEEN_STATES: Duration = Duration::from_millis(1_050);
 /// Where Management is counted.
 const MANAGEMENT: usize = MessageType::Management as usize;
 /// Where a Management message says which port is to answer (table 41), and that all are.
@@ -129,6 +133,10 @@ fn ports(settings: &Settings) -> Vec<PortConfig> {
         local_priority: settings.local_priority_of(interface),
         unicast: settings.asking(),
         hybrid: settings.is_hybrid(),
+        link_delay: match settings.link_server() {
+            Some(_) => LinkDelayService::Told,
+            None => LinkDelayService::Instance,
+        },
         rules: settings.rules(),
         when_locked: settings.when_locked(),
         ..PortConfig::default()
@@ -229,6 +237,8 @@ fn follow(
         responders: BTreeMap::new(),
         notices: Vec::new(),
         answers: BTreeMap::new(),
+        states: States::default(),
+        links: Links::new(settings, identity, place.unix_subnet),
     };
     Drive { network, engine, commands }.run(&mut follower)
 }
@@ -269,6 +279,13 @@ fn about(settings: &Settings, whereabouts: Whereabouts) -> About {
     }
 }
 
+/// Ports whose state is another one than was told, and when it was told.
+#[derive(Debug, Default)]
+struct States {
+    changed: BTreeSet<PortIndex>,
+    told: Option<Time<Mono>>,
+}
+
 /// What is around a time receiver.
 struct Follower {
     shared: Shared,
@@ -283,6 +300,9 @@ struct Follower {
     notices: Vec<(Asker, Vec<u8>)>,
     /// Management messages that ports have sent: the engine, which counts all others, sends none.
     answers: BTreeMap<PortIndex, u64>,
+    states: States,
+    /// Those that another node measures.
+    links: Option<Links>,
 }
 
 impl Host<Discipline<NodeClock>> for Follower {
@@ -335,7 +355,8 @@ impl Host<Discipline<NodeClock>> for Follower {
             }
             Command::Changed(Change::PortState { port, old, new, .. }) => {
                 port_state(now, *port, *old, *new);
-                self.happen(now, engine, ManagementEvent::PortState, Some(*port));
+                self.states.changed.insert(*port);
+                self.tell_states(now, engine);
                 if *new == PortState::TimeTransmitter && engine.receiver().parent().is_none() {
                     say(now, words::selected(self.identity, None));
                 }
@@ -345,6 +366,8 @@ impl Host<Discipline<NodeClock>> for Follower {
     }
 
     fn housekeep(&mut self, engine: &mut Discipline<NodeClock>, now: Time<Mono>) -> io::Result<()> {
+        self.notices.extend(self.links.iter_mut().flat_map(Links::ask));
+        self.tell_states(now, engine);
         let state = engine.servo().state();
         let trust = engine.trust(now);
         // A card's clock is on the PTP time scale, or on that of whom it follows: nothing orders leap seconds for it.
@@ -372,6 +395,12 @@ impl Host<Discipline<NodeClock>> for Follower {
         request: &[u8],
         from: Asker,
     ) -> Vec<Vec<u8>> {
+        let told = self.links.as_mut().and_then(|links| links.told(now, request));
+        if let Some((port, command)) = told {
+            let mut cx = Context { now, clock: &self.clock, out };
+            engine.manage_port(&mut cx, port, command);
+            return Vec::new();
+        }
         let mut sets = self.data_sets(engine);
         if let Door::Port(port) = from.door
             && let Some(of_port) = sets.ports.get_mut(usize::from(port.0))
@@ -422,6 +451,17 @@ impl Follower {
             Door::Unix(_) => Responder::new(Access::Public, 0),
             Door::Port(port) => Responder::new(Access::Public, port.number()),
         })
+    }
+
+    /// Whoever has subscribed is told which ports have other states than they had.
+    fn tell_states(&mut self, now: Time<Mono>, engine: &Discipline<NodeClock>) {
+        if self.states.told.is_some_and(|at| now - at < BETWEEN_STATES) {
+            return;
+        }
+        for port in std::mem::take(&mut self.states.changed) {
+            self.states.told = Some(now);
+            self.happen(now, engine, ManagementEvent::PortState, Some(port));
+        }
     }
 
     /// Something happens: whoever has subscribed is told of it.

@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use ptp_agent::{
-    agent::partners::Partner,
+    agent::{link_server::LinkServer, partners::Partner},
     clock::{frequency::LIMIT_PPB, policy::Limits},
     linuxptp::{Translation, translate},
     servo::{self, Options},
@@ -302,6 +302,11 @@ impl Settings {
     pub(crate) fn local_priority_of(&self, interface: &str) -> Option<u8> {
         let at = self.interfaces.iter().position(|each| each == interface)?;
         self.local_priorities.as_ref()?.1.get(at).copied()
+    }
+
+    /// Who is asked what links are like.
+    pub(crate) fn link_server(&self) -> Option<LinkServer> {
+        self.of(RUN, "link-delay-server")?.as_str()?.parse().ok()
     }
 
     /// `sa_file` and what is about it.

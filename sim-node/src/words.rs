@@ -53,6 +53,7 @@ impl Exchange {
                 Some((t2.ahead_of(t1) + delay.t4.ahead_of(delay.t3.time)).half())
             }
             Observation::PeerDelay(peer) => Some(peer.mean_link_delay),
+            Observation::LinkTold(told) => Some(told.mean_link_delay),
         }
     }
 }

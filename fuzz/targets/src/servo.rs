@@ -55,6 +55,7 @@ pub fn run(input: &[u8]) {
                 mono: now,
                 mean_link_delay: by,
                 neighbor_rate_ratio: None,
+                doubt: Duration::from_nanos(by.as_nanos() & 0xffff),
             }),
             6 => servo.parent_changed(),
             _ => assert!(servo.holdover(now).is_none_or(|ppb| ppb.abs() <= LIMIT_PPB)),

@@ -411,7 +411,7 @@ impl Io {
             Observation::Sync(sync) => ("receive", &mut port.rx, sync.t2, sync.t1),
             Observation::Delay(delay) => ("transmit", &mut port.tx, delay.t3, delay.t4),
             // No answer says when a Pdelay_Req arrived by a clock that could be compared with.
-            Observation::PeerDelay(_) => return,
+            Observation::PeerDelay(_) | Observation::LinkTold(_) => return,
         };
         let switch = stamp.packet.and_then(|packet| side.selector.learn(packet, remote));
         if let Some(Switch { from, to, noise_ns }) = switch {

@@ -9,6 +9,7 @@ pub mod drive;
 mod export;
 pub(crate) mod health;
 pub mod io;
+pub mod link_server;
 mod local_times;
 pub mod managing;
 pub mod ntp;

@@ -20,6 +20,7 @@ use super::{
     drive::{Drive, Host, Occasion},
     health::Health,
     io::{Io, PulseIo, pulse::Opened},
+    link_server::AskedLinks,
     local_times::LocalTimes,
     managing::{Managing, Monitoring, phc_index},
     partners::{Partner, Partners},
@@ -366,6 +367,9 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     let slave_events = monitoring.slave_events.clone().map(SlaveEvents::open).transpose();
     let slave_events =
         slave_events.map_err(|source| AgentError::Os { attempt: "open a socket", source })?;
+    let asked_links = links
+        .asked(client.receiver())
+        .map_err(|source| AgentError::Os { attempt: "open a socket", source })?;
     let index = match &steering_device {
         Some(device) => phc_index(device),
         None => None,
@@ -409,7 +413,7 @@ pub async fn run(config: RunConfig, reload: Option<Reload<RunConfig>>) -> Result
     let mut runner = Drive::new(io, client, commands);
     runner.recorder = recorder;
     let clock = Monotonic::default();
-    let mut around = Around { teller, steering, reload, clock, partners };
+    let mut around = Around { teller, steering, reload, clock, partners, asked_links };
     if let (Followed::Virtual(clock), Some(output)) = (runner.engine.clock(), &around.teller.output)
     {
         output.emit(&json::Event::Clock(clock_line(clock, start)))?;
@@ -467,6 +471,8 @@ struct Around {
     clock: Monotonic,
     /// Where those are who are asked for time.
     partners: Partners,
+    /// Links that another program measures.
+    asked_links: Option<AskedLinks>,
 }
 
 impl Host<Discipline<Followed>> for Around {
@@ -538,6 +544,7 @@ impl Host<Discipline<Followed>> for Around {
 
     fn housekeep(&mut self, runner: &mut Runner, now: Time<Mono>) -> Result<(), AgentError> {
         self.manage(runner, now);
+        self.ask_links(runner, now);
         let accuracy = self.teller.grandmaster_accuracy;
         if let Some(servers) = &mut self.teller.servers {
             runner.hand(|engine, out| servers.look(engine, now, out));

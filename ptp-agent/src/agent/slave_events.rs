@@ -70,7 +70,7 @@ impl SlaveEvents {
                     response: stamp(delay.t4 + delay.correction - asymmetry),
                 }),
             ),
-            Observation::PeerDelay(_) => return,
+            Observation::PeerDelay(_) | Observation::LinkTold(_) => return,
         };
         let sequence_id = self.sequence_ids[which];
         self.sequence_ids[which] = sequence_id.wrapping_add(1);

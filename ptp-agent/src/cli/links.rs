@@ -5,7 +5,10 @@ use super::{config::RunSection, merge::UsageError, profile::Profile};
 use crate::{
     agent::run::{LinkSettings, PortSettings},
     engine::{
-        DelayMechanism, config::LockedIntervals, limits::is_asked_interval, receiver::PortPart,
+        DelayMechanism,
+        config::{LinkDelayService, LockedIntervals},
+        limits::is_asked_interval,
+        receiver::PortPart,
     },
 };
 
@@ -21,10 +24,15 @@ pub(super) fn settings(
     ports: &[NamedPort<'_>],
 ) -> Result<LinkSettings, UsageError> {
     let against = |what: &str| Err(UsageError::AgainstProfile(profile.name, what.to_owned()));
-    let service = section.link_delay.unwrap_or_default();
+    let service = match (&section.link_delay_server, section.link_delay) {
+        (Some(_), None | Some(LinkDelayService::Told)) => LinkDelayService::Told,
+        (Some(_), Some(_)) => return Err(UsageError::LinksMeasuredTwice),
+        (None, Some(LinkDelayService::Told)) => return Err(UsageError::LinksToldByNobody),
+        (None, said) => said.unwrap_or_default(),
+    };
     for (name, port) in ports {
-        let is_common = port.link_delay.unwrap_or(service).is_common();
-        if is_common && port.delay_mechanism.unwrap_or(delay) != DelayMechanism::P2p {
+        let is_service = port.link_delay.unwrap_or(service) != LinkDelayService::Instance;
+        if is_service && port.delay_mechanism.unwrap_or(delay) != DelayMechanism::P2p {
             return Err(UsageError::CommonServiceEndToEnd((*name).to_owned()));
         }
     }
@@ -68,6 +76,7 @@ pub(super) fn settings(
     }
     Ok(LinkSettings {
         service,
+        server: section.link_delay_server.clone(),
         when_locked: when_locked.map(|(log_sync_interval, log_pdelay_req_interval)| {
             LockedIntervals { log_sync_interval, log_pdelay_req_interval }
         }),
@@ -78,7 +87,7 @@ pub(super) fn settings(
 #[cfg(test)]
 mod tests {
     use super::{super::profile::ProfileName, *};
-    use crate::engine::{config::LinkDelayService, contention::RelayTime};
+    use crate::{agent::link_server::LinkServer, engine::contention::RelayTime};
 
     fn refusal(
         section: &RunSection,
@@ -98,6 +107,17 @@ mod tests {
             RunSection { link_delay: Some(LinkDelayService::Common), ..RunSection::default() };
         let told = refusal(&common, ProfileName::Default, false, &[plain]);
         assert!(told.contains("eth0") && told.contains("p2p"), "{told}");
+        let server: LinkServer = "/run/cmlds".parse().unwrap();
+        let asked = RunSection { link_delay_server: Some(server), ..RunSection::default() };
+        let told = refusal(&asked, ProfileName::Default, false, &[plain]);
+        assert!(told.contains("eth0") && told.contains("p2p"), "{told}");
+        let twice = RunSection { link_delay: Some(LinkDelayService::Common), ..asked };
+        let told = refusal(&twice, ProfileName::Gptp, false, &[plain]);
+        assert!(told.contains("link-delay-server"), "{told}");
+        let nobody =
+            RunSection { link_delay: Some(LinkDelayService::Told), ..RunSection::default() };
+        let told = refusal(&nobody, ProfileName::Gptp, false, &[plain]);
+        assert!(told.contains("link-delay-server"), "{told}");
         let relay = RunSection { relay: Some(RelayTime::Residence), ..RunSection::default() };
         let told = refusal(&relay, ProfileName::Gptp, true, &[plain]);
         assert!(told.contains("several interfaces"), "{told}");

@@ -76,6 +76,12 @@ pub(super) enum UsageError {
     AgainstProfile(&'static str, String),
     #[error("{0} is measured end to end: the common service measures links, with delay p2p")]
     CommonServiceEndToEnd(String),
+    #[error(
+        "link-delay says who measures links here, and link-delay-server that another program does"
+    )]
+    LinksMeasuredTwice,
+    #[error("link-delay = \"told\" is what link-delay-server makes of it: say who is asked")]
+    LinksToldByNobody,
     #[error("--port names {0}, which is none of the interfaces")]
     NoSuchPort(String),
     #[error("{0} cannot be asked by {1}")]

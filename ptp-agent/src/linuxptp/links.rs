@@ -50,6 +50,24 @@ impl File {
         }
     }
 
+    /// Who measures links of `COMMON_P2P`: whoever is named, else this host's own service.
+    pub(super) fn link_server(&mut self, run: &mut Table) {
+        let number = self.integer("cmlds.port").map_or(0, |(_, number)| number);
+        match self.text("cmlds.server_address") {
+            Some((_, path)) if number > 0 => {
+                run.insert("link-delay-server".into(), format!("{path}#{number}").into());
+            }
+            Some((_, path)) => drop(run.insert("link-delay-server".into(), path.into())),
+            None => drop(run.insert("link-delay".into(), "common".into())),
+        }
+        for (option, usual) in [("cmlds.domainNumber", 0), ("cmlds.majorSdoId", 2)] {
+            if let Some((line, value)) = self.integer(option).filter(|(_, it)| *it != usual) {
+                let why = "a service is asked in domain 0 and with majorSdoId 2 (16.6.3.2)";
+                self.without(line, option, value, why);
+            }
+        }
+    }
+
     /// What is asked for while the clock is locked.
     pub(super) fn when_locked(&mut self, run: &mut Table) {
         let asks = self.integer("msg_interval_request").is_some_and(|(_, value)| value == 1);
@@ -124,6 +142,15 @@ mod tests {
         ] {
             assert_eq!(run(&translation, key).as_deref(), Some(value), "{key}");
         }
+        let said = "cmlds.server_address /run/cmlds\n";
+        for (more, server) in [("", "\"/run/cmlds\""), ("cmlds.port 3\n", "\"/run/cmlds#3\"")] {
+            let asked = translate(&text.replace("[eth0]", &format!("{said}{more}[eth0]")));
+            assert_eq!(asked.notes, []);
+            assert_eq!(run(&asked, "link-delay-server").as_deref(), Some(server));
+            assert_eq!(run(&asked, "link-delay"), None);
+        }
+        let other = translate(&text.replace("[eth0]", "cmlds.majorSdoId 1\n[eth0]"));
+        assert_eq!(told(&other), ["cmlds.majorSdoId"]);
         let fast = translate(&text.replace("-2", "-9"));
         assert_eq!(told(&fast), ["logMinPdelayReqInterval"]);
     }

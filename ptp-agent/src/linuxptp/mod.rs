@@ -316,7 +316,7 @@ impl File {
             }
             Some((_, mechanism)) if mechanism == "COMMON_P2P" => {
                 run.insert("delay".into(), "p2p".into());
-                run.insert("link-delay".into(), "common".into());
+                self.link_server(&mut run);
             }
             Some((line, mechanism)) => {
                 let why = "the delay mechanism is e2e, p2p or auto";

@@ -434,10 +434,27 @@ const KNOWN: &[Known] = &[
     port("p2p_dst_ipv6", Text, "FF02:0:0:0:0:0:0:6B", Missing("the standard's addresses are used")),
     port("profileIdentity", Text, "00:00:00:00:00:00", Missing(DESCRIPTION)),
     port("cmlds.client_address", Text, "/var/run/cmlds_client", Needless(CMLDS)),
-    port("cmlds.server_address", Text, "/var/run/cmlds_server", Needless(CMLDS)),
-    port("cmlds.domainNumber", Integer(0, 255), "0", Needless(CMLDS)),
-    port("cmlds.majorSdoId", Integer(0, 15), "2", Needless(CMLDS)),
-    port("cmlds.port", Integer(0, 65_535), "0", Needless(CMLDS)),
+    port(
+        "cmlds.server_address",
+        Text,
+        "/var/run/cmlds_server",
+        Translated(
+            "`[run] link-delay-server`, where it is said; else `link-delay = \"common\"`, the own service",
+        ),
+    ),
+    port("cmlds.domainNumber", BYTE, "0", Missing("a service is asked in domain 0 (16.6.3.2)")),
+    port(
+        "cmlds.majorSdoId",
+        Integer(0, 15),
+        "2",
+        Missing("a service is asked with majorSdoId 2 (16.6.3.2)"),
+    ),
+    port(
+        "cmlds.port",
+        Integer(0, 65_535),
+        "0",
+        Translated("`[run] link-delay-server = \"PATH#N\"`"),
+    ),
     global("clock_class_threshold", Integer(6, 255), "248", Translated("`[run] max-clock-class`")),
     global("user", Text, "", Missing("the service manager starts it as another user")),
 ];

@@ -41,6 +41,10 @@ pub enum LinkDelayService {
     /// In that of the Common Mean Link Delay Service (16.6): with `sdoId` 0x200, in domain 0. Who asks by the `sdoId` of an
     /// instance is answered as well.
     Common,
+    /// By another program of this host, which says what it has measured ([`PortCommand::Told`](crate::node::PortCommand::Told)):
+    /// here nothing is asked, and nobody is answered, because two who answer one request are a fault of the link to who
+    /// asks (11.4.2).
+    Told,
 }
 
 impl LinkDelayService {
@@ -48,10 +52,19 @@ impl LinkDelayService {
     pub const SDO_ID: u16 = 0x200;
     /// `domainNumber` of its messages.
     pub const DOMAIN_NUMBER: u8 = 0;
+    /// By so much a Sync may have been longer on its way to a stamp of software than twice the delay that another program
+    /// has measured: its stamps may be a card's, and what lies between the card and a stamp of ours is not in it. An
+    /// assumption; where the machine holds interrupts back for longer, the bound is wrong.
+    pub const TOLD_DOUBT: Duration = Duration::from_micros(100);
 
     /// Whether it is the common one.
     pub const fn is_common(self) -> bool {
         matches!(self, Self::Common)
+    }
+
+    /// Whether another program measures.
+    pub const fn is_told(self) -> bool {
+        matches!(self, Self::Told)
     }
 }
 

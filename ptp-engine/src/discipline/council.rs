@@ -359,11 +359,10 @@ impl<C: Clock> Discipline<C> {
                 let said = parent.time_properties;
                 self.council.witness(now, id, grandmaster, said).delay(&input);
             }
-            Observation::PeerDelay(peer) => {
-                let input = PeerDelayInput {
-                    mono: self.clock.free_running(peer.t4.time),
-                    mean_link_delay: peer.mean_link_delay,
-                    neighbor_rate_ratio: peer.neighbor_rate_ratio,
+            Observation::PeerDelay(_) | Observation::LinkTold(_) => {
+                let free = |time| self.clock.free_running(time);
+                let Some(input) = PeerDelayInput::of(&measurement.observation, free) else {
+                    return;
                 };
                 let said = parent.time_properties;
                 self.council.witness(now, id, grandmaster, said).peer_delay(&input);

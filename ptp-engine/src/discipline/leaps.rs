@@ -102,9 +102,10 @@ impl Leaps {
         }
     }
 
-    /// What lies between the domain and UTC beyond what is announced.
-    pub(super) fn lacking(&self) -> Duration {
-        Duration::from_secs(self.lacking)
+    /// What lies between the domain and UTC beyond what is announced: nothing where that has come since the last update.
+    pub(super) fn lacking(&self, announced: &TimeProperties) -> Duration {
+        let is_old = self.said == Some(Said::of(announced));
+        Duration::from_secs(if is_old { self.lacking } else { 0 })
     }
 
     /// By how much the time of the domain is to be counted on.
@@ -124,7 +125,7 @@ impl<C: Clock> Discipline<C> {
     pub(super) fn domain_offset(&self) -> Duration {
         match (self.followed_properties(), self.clock.scale()) {
             (Some(properties), ClockScale::Utc) => {
-                properties.utc_offset().best() + self.leaps.lacking()
+                properties.utc_offset().best() + self.leaps.lacking(&properties)
             }
             _ => Duration::ZERO,
         }
@@ -195,13 +196,16 @@ mod tests {
     #[test]
     fn an_offset_that_is_announced_too_late_lacks_the_second_until_then() {
         let mut leaps = Leaps::default();
-        leaps.update(Some(&said(true, true, 37)), utc(0));
-        assert_eq!(leaps.lacking(), Duration::ZERO);
-        leaps.update(Some(&said(true, true, 37)), utc(1));
-        leaps.update(Some(&said(true, true, 37)), utc(1));
-        assert_eq!(leaps.lacking(), Duration::from_secs(1));
-        leaps.update(Some(&said(true, false, 38)), utc(1));
-        assert_eq!((leaps.lacking(), leaps.made()), (Duration::ZERO, Duration::ZERO));
+        let [before, after] = [said(true, true, 37), said(true, false, 38)];
+        leaps.update(Some(&before), utc(0));
+        assert_eq!(leaps.lacking(&before), Duration::ZERO);
+        leaps.update(Some(&before), utc(1));
+        leaps.update(Some(&before), utc(1));
+        assert_eq!(leaps.lacking(&before), Duration::from_secs(1));
+        // Also to who knows of it before this does.
+        assert_eq!(leaps.lacking(&after), Duration::ZERO);
+        leaps.update(Some(&after), utc(1));
+        assert_eq!((leaps.lacking(&after), leaps.made()), (Duration::ZERO, Duration::ZERO));
     }
 
     #[test]
@@ -210,7 +214,7 @@ mod tests {
         leaps.update(Some(&said(true, true, 37)), utc(0));
         leaps.update(Some(&said(true, false, 38)), utc(0));
         leaps.update(Some(&said(true, false, 38)), utc(1));
-        assert_eq!(leaps.lacking(), Duration::ZERO);
+        assert_eq!(leaps.lacking(&said(true, false, 38)), Duration::ZERO);
     }
 
     #[test]
@@ -218,8 +222,9 @@ mod tests {
         let mut leaps = Leaps::default();
         leaps.update(Some(&said(false, true, 37)), utc(0));
         leaps.update(Some(&said(false, true, 37)), utc(1));
-        leaps.update(Some(&said(false, false, 38)), utc(1));
-        assert_eq!((leaps.made(), leaps.lacking()), (Duration::from_secs(1), Duration::ZERO));
+        let after = said(false, false, 38);
+        leaps.update(Some(&after), utc(1));
+        assert_eq!((leaps.made(), leaps.lacking(&after)), (Duration::from_secs(1), Duration::ZERO));
         leaps.begin_anew();
         assert_eq!(leaps.made(), Duration::ZERO);
         // A second that nobody has announced is none of its.

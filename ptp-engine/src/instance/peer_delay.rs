@@ -19,7 +19,7 @@ use crate::{
     counters::Drop,
     limits,
     link::{Link, LinkFigures},
-    outcome::{Observation, PeerDelay},
+    outcome::Observation,
 };
 
 impl Instance {
@@ -74,13 +74,19 @@ impl Instance {
         }
     }
 
-    /// The delay of a port's link was measured.
-    pub(crate) fn link_measured(&mut self, cx: &mut Cx<'_>, index: usize, done: PeerDelay) {
+    /// The delay of a port's link was measured, and when.
+    pub(crate) fn link_measured(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        (at, delay): (Time<Mono>, Duration),
+        observation: Observation,
+    ) {
         let Some(port) = self.ports.get_mut(index) else { return };
-        port.round_trip.measured(done.t4.time, done.mean_link_delay * 2);
+        port.round_trip.measured(at, delay * 2);
         port.counters.peer_delay_exchanges += 1;
         if self.parent_on(index).is_some() {
-            self.measured(cx, index, Observation::PeerDelay(done));
+            self.measured(cx, index, observation);
         }
     }
 

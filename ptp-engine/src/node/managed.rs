@@ -1,7 +1,12 @@
 //! Ports and links that are switched by management: ENABLE_PORT, DISABLE_PORT and the threshold of a link.
 
 use super::Node;
-use crate::{PortIndex, instance::Cx, outcome::StateReason, seam::LinkState};
+use crate::{
+    PortIndex,
+    instance::Cx,
+    outcome::{LinkTold, StateReason},
+    seam::LinkState,
+};
 use ptp_common::time::Duration;
 
 /// What management has for a port or its link.
@@ -15,6 +20,8 @@ pub enum PortCommand {
     PdelayInterval(i8),
     /// `delayAsymmetry`.
     Asymmetry(Duration),
+    /// What another program says of the link, of a port of [`LinkDelayService::Told`](crate::config::LinkDelayService::Told).
+    Told(LinkTold),
 }
 
 impl Node {
@@ -27,6 +34,7 @@ impl Node {
             PortCommand::Asymmetry(asymmetry) => {
                 self.instance_mut().set_port_delay_asymmetry(on, asymmetry);
             }
+            PortCommand::Told(told) => self.link_told(cx, on, told),
         }
     }
 

@@ -2,7 +2,7 @@
 //! learns what was measured.
 
 use ptp_common::{
-    time::{Mono, Ptp, Time},
+    time::{Duration, Mono, Ptp, Time},
     wire::{
         Body, Header, Message, MessageType, PortIdentity,
         gptp::{AskedInterval, IntervalRequest},
@@ -17,7 +17,7 @@ use crate::{
     instance::{Cx, Instance, Received},
     limits,
     link::Link,
-    outcome::PeerDelay,
+    outcome::{LinkTold, Observation, PeerDelay},
     sent::Sent,
     stamp::Stamp,
 };
@@ -143,6 +143,9 @@ impl Node {
         self.instances[which].admit_peer_delay(cx.now, received, message)?;
         let Received { index, stamp, .. } = *received;
         let header = &message.header;
+        if self.instances[which].ports[index].config.link_delay.is_told() {
+            return Err(Drop::NotForRole);
+        }
         let parent = self.parent_on(index);
         let link = self.links.get_mut(index).ok_or(Drop::PortDisabled)?;
         let (done, is_of_many) = match message.body {
@@ -204,11 +207,35 @@ impl Node {
             self.instances[0].count_drop(index, Drop::ImplausibleDelay);
             return;
         }
+        let received = done.t4.time;
+        self.spread(cx, index, received, done.mean_link_delay, Observation::PeerDelay(done));
+    }
+
+    /// Another program has measured a link.
+    pub(super) fn link_told(&mut self, cx: &mut Cx<'_>, on: PortIndex, told: LinkTold) {
+        let index = usize::from(on.0);
+        let Some(link) = self.links.get_mut(index) else { return };
+        if link.told(&told) {
+            let delay = told.mean_link_delay;
+            self.spread(cx, index, told.at, delay, Observation::LinkTold(told));
+        } else {
+            self.tell_capability(index);
+        }
+    }
+
+    fn spread(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        at: Time<Mono>,
+        delay: Duration,
+        observation: Observation,
+    ) {
         self.tell_capability(index);
         let figures = self.links[index].figures();
         for instance in &mut self.instances {
             instance.set_link_figures(index, figures);
-            instance.link_measured(cx, index, done);
+            instance.link_measured(cx, index, (at, delay), observation);
         }
     }
 }

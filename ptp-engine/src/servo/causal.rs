@@ -332,7 +332,7 @@ impl Causal {
 
     /// A link delay: a Sync cannot have taken longer than the fastest packet both ways.
     pub(crate) fn peer_delay(&mut self, input: &PeerDelayInput) {
-        let ns = input.mean_link_delay.as_nanos_f64();
+        let ns = input.mean_link_delay.as_nanos_f64() + input.doubt.as_nanos_f64() / 2.0;
         if self.peer_delays.len() < PEER_DELAYS {
             self.peer_delays.push(ns);
         } else {

@@ -111,7 +111,8 @@ proptest! {
                         let mean_link_delay = Duration::from_nanos(nanos);
                         let neighbor_rate_ratio = None;
                         let mono = now;
-                        servo.peer_delay(PeerDelayInput { mono, mean_link_delay, neighbor_rate_ratio });
+                        let doubt = Duration::ZERO;
+                        servo.peer_delay(PeerDelayInput { mono, mean_link_delay, neighbor_rate_ratio, doubt });
                         None
                     }
                     Told::ParentChanged => {
@@ -258,6 +259,7 @@ fn error_peer_to_peer(seed: u64, syncs: i64, noise: impl Fn(&mut ChaCha8Rng) -> 
                 mono: now,
                 mean_link_delay,
                 neighbor_rate_ratio: None,
+                doubt: Duration::ZERO,
             });
         }
         let late = 2_000.0 + noise(&mut rng);

@@ -21,7 +21,7 @@ fn what_lies_before_a_transmit_stamp_and_behind_a_receive_stamp_is_doubt() {
         .map(|observation| match observation {
             Observation::Sync(sync) => sync.t2.doubt,
             Observation::Delay(delay) => delay.t3.doubt,
-            Observation::PeerDelay(_) => panic!(),
+            Observation::PeerDelay(_) | Observation::LinkTold(_) => panic!(),
         })
         .collect();
     assert_eq!(doubts, [300, 20].map(Duration::from_nanos));

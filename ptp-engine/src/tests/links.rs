@@ -5,7 +5,8 @@ use crate::{
     Context, Engine, Input, Monotonic,
     config::{AsCapable, LinkDelayService, Rules},
     instance::Instance,
-    node::Node,
+    node::{Node, PortCommand},
+    outcome::LinkTold,
     prelude::*,
     seam::Commands,
 };
@@ -244,6 +245,41 @@ fn the_common_service_asks_by_its_own_sdo_id_and_takes_whichever_the_answer_has(
     assert_eq!(link.mean_link_delay(), Some(Duration::from_micros(20)));
     assert!(is_capable(&bench));
     assert_eq!(bench.counters().peer_delay_exchanges, 3);
+}
+
+/// What a link says after so many milliseconds.
+fn tell(bench: &mut Bench, millis: i64, mean_link_delay: Duration, is_capable: bool) {
+    let told = PortCommand::Told(LinkTold { at: at(millis), mean_link_delay, is_capable });
+    bench.receiver.with(|node, out| {
+        let clock = &Monotonic::default();
+        node.manage_port(&mut Context { now: at(millis), clock, out }, PORT, told);
+    });
+}
+
+#[test]
+fn a_link_that_another_program_measures_is_left_to_it() {
+    let mut config = gptp();
+    config.ports[0].link_delay = LinkDelayService::Told;
+    let mut bench = Bench::new(config);
+    bench.poll(1_000);
+    let request = Body::PdelayReq { origin_timestamp: Timestamp::ZERO };
+    bench.put(1_500, &of_service(wire(Header::new(GM, 1), request), SDO_ID));
+    let is_sent = bench.actions.iter().any(|action| matches!(action, Command::Send(_)));
+    assert!(!is_sent, "{:?}", bench.actions);
+    assert_eq!(bench.dropped(Drop::NotForRole), 1);
+    let delay = Duration::from_micros(3);
+    for (millis, told, is_capable) in
+        [(2_000, delay, true), (3_000, Duration::from_secs(9), true), (4_000, delay, false)]
+    {
+        tell(&mut bench, millis, told, is_capable);
+        let link = bench.receiver.link(PORT).unwrap();
+        assert_eq!(link.mean_link_delay(), Some(delay), "{millis}");
+        assert_eq!(link.is_capable(), Some(is_capable), "{millis}");
+    }
+    // Who measures himself takes nobody's word for it.
+    let mut bench = Bench::new(gptp());
+    tell(&mut bench, 2_000, delay, true);
+    assert_eq!(bench.receiver.link(PORT).unwrap().mean_link_delay(), None);
 }
 
 #[test]

@@ -176,7 +176,7 @@ impl World {
                             self.syncs += 1;
                         }
                         Observation::Delay(_) => self.delays += 1,
-                        Observation::PeerDelay(_) => {}
+                        Observation::PeerDelay(_) | Observation::LinkTold(_) => {}
                     },
                     Command::Changed(change) => self.changes.push(change),
                     _ => {}

@@ -1,8 +1,9 @@
 //! How the links of a run are measured and what is said of them: the configuration, and for the snapshot what is known of links
 //! and, with IEEE 802.1AS, of the grandmaster's time.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
+use super::super::link_server::{AskedLinks, LinkServer};
 use crate::{
     engine::{
         PortIndex,
@@ -19,10 +20,12 @@ use crate::{
 use ptp_common::time::Duration;
 
 /// Of all links, unless a port says otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkSettings {
     /// In whose name they are measured.
     pub service: LinkDelayService,
+    /// Who is asked, where another program measures them.
+    pub server: Option<LinkServer>,
     /// What is asked for while the clock is locked.
     pub when_locked: Option<LockedIntervals>,
     /// Interval of Pdelay_Req, log2 s.
@@ -41,15 +44,31 @@ impl LinkSettings {
     }
 }
 
+impl LinkSettings {
+    /// Asks who measures links of `instance`, where somebody does.
+    pub(super) fn asked(&self, instance: &Instance) -> io::Result<Option<AskedLinks>> {
+        let is_told = |port: &PortIndex| {
+            instance.port_config(*port).is_some_and(|port| port.link_delay.is_told())
+        };
+        let ports = instance.ports().filter(is_told);
+        let ports = ports.map(|port| (port, instance.header_of_port(port).source_port_identity));
+        self.server.clone().map(|server| AskedLinks::open(server, ports)).transpose()
+    }
+}
+
 /// What is known of a link.
 pub(super) fn status(instance: &Instance, port: PortIndex, link: Option<&Link>) -> LinkStatus {
-    let is_common = instance.port_config(port).is_some_and(|port| port.link_delay.is_common());
+    let service = instance.port_config(port).map(|port| port.link_delay).unwrap_or_default();
     LinkStatus {
         neighbor_rate_ppb: link.and_then(Link::neighbor_rate_ratio).map(ppb),
         as_capable_changes: link
             .filter(|it| it.is_capable().is_some())
             .map(Link::capability_changes),
-        link_delay_service: is_common.then(|| "common".to_owned()),
+        link_delay_service: match service {
+            LinkDelayService::Instance => None,
+            LinkDelayService::Common => Some("common".to_owned()),
+            LinkDelayService::Told => Some("told".to_owned()),
+        },
     }
 }
 

@@ -228,7 +228,7 @@ impl Teller {
     pub(super) fn measured(&mut self, measurement: &Measurement, runner: &Runner) {
         let engine = &runner.engine;
         let port = measurement.port;
-        if let Observation::PeerDelay(_) = measurement.observation {
+        if let Observation::PeerDelay(_) | Observation::LinkTold(_) = measurement.observation {
             self.managing.link_measured(port, engine.link(port));
         }
         if let Some(events) = &mut self.slave_events {

@@ -265,6 +265,13 @@ const SECTIONS: [Section; 5] = [
                  instance is answered all the same.",
             ),
             alone(
+                "link-delay-server",
+                Example("\"/var/run/cmlds_server\""),
+                "With delay p2p: another program of this host measures the links, and is asked for their delay over this \
+                 socket (CMLDS_INFO_NP); no Pdelay_Req is sent and none answered. \"PATH#N\" where the first link is that \
+                 program's port N.",
+            ),
+            alone(
                 "log-min-pdelay-req-interval",
                 Default("0"),
                 "With delay p2p: interval of Pdelay_Req, log2 s.",

@@ -25,7 +25,10 @@ use super::{
     unicast::ServeUnicast,
 };
 use crate::{
-    agent::{answer_for::AnswerFor, io::Sender, partners::Partner, prime::PrimeMode},
+    agent::{
+        answer_for::AnswerFor, io::Sender, link_server::LinkServer, partners::Partner,
+        prime::PrimeMode,
+    },
     answers,
     capture::{self, Latencies},
     engine::{
@@ -148,6 +151,7 @@ pub(super) struct RunSection {
     pub(super) sync_receipt_timeout: Option<u8>,
     pub(super) neighbor_prop_delay_threshold: Option<u32>,
     pub(super) link_delay: Option<LinkDelayService>,
+    pub(super) link_delay_server: Option<LinkServer>,
     pub(super) relay: Option<RelayTime>,
     pub(super) log_min_pdelay_req_interval: Option<i8>,
     pub(super) oper_log_sync_interval: Option<i8>,

@@ -8,7 +8,10 @@ mod file;
 
 use std::{
     io::{self, Read},
-    os::unix::net::{UnixDatagram, UnixListener, UnixStream},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -220,7 +223,7 @@ async fn answer_management(
                 pace.next().await;
                 socket.recv_from(&mut request).await
             } => match received {
-                Ok((length, from)) => managing.answer(&request[..length], from.as_pathname()),
+                Ok((length, from)) => managing.answer(&request[..length], Place::of(&from)),
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             },
             () = desk.woken(), if has_subscribers => managing.tell(),
@@ -232,10 +235,25 @@ async fn answer_management(
     }
 }
 
+/// Where somebody is who can be answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Path(PathBuf),
+    /// In the abstract namespace.
+    Name(Vec<u8>),
+}
+
+impl Place {
+    fn of(address: &tokio::net::unix::SocketAddr) -> Option<Self> {
+        let path = address.as_pathname().map(|path| Self::Path(path.to_owned()));
+        path.or_else(|| address.as_abstract_name().map(|name| Self::Name(name.to_owned())))
+    }
+}
+
 /// Who asks, and whether that was signed.
 #[derive(Clone, Debug)]
 struct Asker {
-    path: PathBuf,
+    place: Place,
     is_verified: bool,
 }
 
@@ -248,15 +266,15 @@ struct Managing {
 }
 
 impl Managing {
-    fn answer(&mut self, request: &[u8], from: Option<&Path>) {
-        let Some(path) = from else { return self.desk.count(Outcome::Malformed) };
+    fn answer(&mut self, request: &[u8], from: Option<Place>) {
+        let Some(place) = from else { return self.desk.count(Outcome::Malformed) };
         let Some(sets) = self.desk.data_sets() else { return };
         let trust = self.keys.as_ref().map(|keys| keys.open_local(request));
         if matches!(trust, Some(Err(_))) {
             return self.desk.count(Outcome::Unauthenticated);
         }
         let is_verified = trust == Some(Ok(Trust::Verified));
-        let asker = Asker { path: path.to_owned(), is_verified };
+        let asker = Asker { place, is_verified };
         let now = monotonic();
         let Answer { messages, setting, outcome } =
             self.responder.answer(now, request, &asker, &sets);
@@ -288,7 +306,7 @@ impl Managing {
                     )
                 };
                 if sent.as_ref().is_err_and(is_gone) {
-                    self.responder.forget(|each| each.path == asker.path);
+                    self.responder.forget(|each| each.place == asker.place);
                 }
             }
         }
@@ -301,7 +319,12 @@ impl Managing {
             Some(keys) => keys.seal(message, &mut sealed).unwrap_or_default(),
             None => message,
         };
-        self.sender.send_to(message, &to.path)
+        match &to.place {
+            Place::Path(path) => self.sender.send_to(message, path),
+            Place::Name(name) => {
+                self.sender.send_to_addr(message, &SocketAddr::from_abstract_name(name)?)
+            }
+        }
     }
 }
 

@@ -12,7 +12,8 @@ pub struct LinkStatus {
     /// How often `asCapable` has changed, where anybody asks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub as_capable_changes: Option<u64>,
-    /// `common` where it is measured in the name of the Common Mean Link Delay Service.
+    /// `common` where it is measured in the name of the Common Mean Link Delay Service, `told` where another program
+    /// measures it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link_delay_service: Option<String>,
 }
@@ -38,7 +39,10 @@ pub struct Gptp {
 impl LinkStatus {
     /// In words; empty where nothing is known.
     pub fn text(&self, as_capable: Option<bool>) -> Option<String> {
-        let service = self.link_delay_service.as_ref().map(|_| "common service".to_owned());
+        let service = self.link_delay_service.as_deref().map(|service| match service {
+            "told" => "measured by another program".to_owned(),
+            _ => "common service".to_owned(),
+        });
         let capable = as_capable.map(|is| {
             let changes = self.as_capable_changes.unwrap_or(0);
             let not = if is { "" } else { "not " };

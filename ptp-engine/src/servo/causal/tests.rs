@@ -150,21 +150,34 @@ fn a_link_delay_stands_for_the_way_back() {
     for _ in 0..4 {
         bench.sync(12_000);
     }
-    bench.causal.peer_delay(&PeerDelayInput {
-        mono: Time::from_nanos(bench.now),
-        mean_link_delay: Duration::from_nanos(11_000),
-        neighbor_rate_ratio: None,
-    });
+    link(&mut bench, 11_000);
     assert!(bench.holds());
     assert!((11_000..11_500).contains(&bench.interval().half_width().as_nanos()));
 }
 
-fn link(bench: &mut Bench, delay: i64) {
-    bench.causal.peer_delay(&PeerDelayInput {
+#[test]
+fn a_delay_that_others_have_measured_leaves_a_sync_as_much_longer_as_that_is_doubted() {
+    let mut bench = Bench::new();
+    for _ in 0..4 {
+        bench.sync(12_000);
+    }
+    let doubt = Duration::from_nanos(20_000);
+    bench.causal.peer_delay(&PeerDelayInput { doubt, ..measured(&bench, 1_000) });
+    assert!(bench.holds());
+    assert!((11_000..11_500).contains(&bench.interval().half_width().as_nanos()));
+}
+
+fn measured(bench: &Bench, delay: i64) -> PeerDelayInput {
+    PeerDelayInput {
         mono: Time::from_nanos(bench.now),
         mean_link_delay: Duration::from_nanos(delay),
         neighbor_rate_ratio: None,
-    });
+        doubt: Duration::ZERO,
+    }
+}
+
+fn link(bench: &mut Bench, delay: i64) {
+    bench.causal.peer_delay(&measured(bench, delay));
 }
 
 #[test]
