@@ -65,6 +65,12 @@ pub(crate) trait Host<E: Engine> {
         from: Asker,
     ) -> Vec<Vec<u8>>;
 
+    /// When [`Self::tell`] has something to do.
+    fn due(&self) -> Option<Time<Mono>>;
+
+    /// Makes notices of what has changed.
+    fn tell(&mut self, engine: &E, now: Time<Mono>);
+
     /// What those are to be told who have subscribed to it.
     fn notices(&mut self) -> Vec<(Asker, Vec<u8>)>;
 }
@@ -225,7 +231,12 @@ impl<E: Engine> Drive<E> {
                 host.refresh(&mut self.engine, now);
                 host.housekeep(&mut self.engine, now)?;
             }
-            let until = self.engine.next_timeout().map_or(housekeeping, |at| at.min(housekeeping));
+            if host.due().is_some_and(|at| at <= now) {
+                host.tell(&self.engine, now);
+                continue;
+            }
+            let due = [self.engine.next_timeout(), host.due()].into_iter().flatten();
+            let until = due.fold(housekeeping, Time::min);
             let timeout = (until - now).max(Duration::ZERO) + LATER;
             let wake = self.network.shared.world().simulator.select(timeout.as_secs_f64())?;
             match wake {

@@ -71,8 +71,10 @@ const NETWORK: [[u8; 4]; 2] = [[192, 168, 0, 0], [255, 255, 0, 0]];
 const READ_WRITE: u32 = 1;
 /// Of the clock that a node is to set, as the simulator tells it to whoever asks: 0 is the reference.
 const PHC_INDEX: i32 = 1;
-/// A simulated local socket holds one message for a node that sleeps, as phc2sys does for a second, and the simulator
-/// drops the next; a real one keeps both.
+/// A simulated local socket holds one message for a node that sleeps, as phc2sys does for a second, and the simulator drops
+/// the next, where a real one keeps all: changes of state that follow each other at once are told as one, and the
+/// others so far apart.
+const AT_ONCE: Duration = Duration::from_millis(10);
 const BETWEEN_STATES: Duration = Duration::from_millis(1_050);
 /// Where Management is counted.
 const MANAGEMENT: usize = MessageType::Management as usize;
@@ -237,7 +239,9 @@ fn follow(
         responders: BTreeMap::new(),
         notices: Vec::new(),
         answers: BTreeMap::new(),
-        states: States::default(),
+        changed: BTreeSet::new(),
+        tell_at: None,
+        told: None,
         links: Links::new(settings, identity, place.unix_subnet),
     };
     Drive { network, engine, commands }.run(&mut follower)
@@ -279,13 +283,6 @@ fn about(settings: &Settings, whereabouts: Whereabouts) -> About {
     }
 }
 
-/// Ports whose state is another one than was told, and when it was told.
-#[derive(Debug, Default)]
-struct States {
-    changed: BTreeSet<PortIndex>,
-    told: Option<Time<Mono>>,
-}
-
 /// What is around a time receiver.
 struct Follower {
     shared: Shared,
@@ -300,7 +297,11 @@ struct Follower {
     notices: Vec<(Asker, Vec<u8>)>,
     /// Management messages that ports have sent: the engine, which counts all others, sends none.
     answers: BTreeMap<PortIndex, u64>,
-    states: States,
+    /// Ports whose state may be another one than was told.
+    changed: BTreeSet<PortIndex>,
+    /// When that is to be told, and when it was told last.
+    tell_at: Option<Time<Mono>>,
+    told: Option<Time<Mono>>,
     /// Those that another node measures.
     links: Option<Links>,
 }
@@ -355,8 +356,9 @@ impl Host<Discipline<NodeClock>> for Follower {
             }
             Command::Changed(Change::PortState { port, old, new, .. }) => {
                 port_state(now, *port, *old, *new);
-                self.states.changed.insert(*port);
-                self.tell_states(now, engine);
+                self.changed.insert(*port);
+                let earliest = self.told.map_or(now, |at| at + BETWEEN_STATES);
+                self.tell_at = Some(earliest.max(now + AT_ONCE));
                 if *new == PortState::TimeTransmitter && engine.receiver().parent().is_none() {
                     say(now, words::selected(self.identity, None));
                 }
@@ -367,7 +369,6 @@ impl Host<Discipline<NodeClock>> for Follower {
 
     fn housekeep(&mut self, engine: &mut Discipline<NodeClock>, now: Time<Mono>) -> io::Result<()> {
         self.notices.extend(self.links.iter_mut().flat_map(Links::ask));
-        self.tell_states(now, engine);
         let state = engine.servo().state();
         let trust = engine.trust(now);
         // A card's clock is on the PTP time scale, or on that of whom it follows: nothing orders leap seconds for it.
@@ -426,6 +427,18 @@ impl Host<Discipline<NodeClock>> for Follower {
         answer.messages
     }
 
+    fn due(&self) -> Option<Time<Mono>> {
+        self.tell_at
+    }
+
+    /// Whoever has subscribed is told which ports may have other states than they had.
+    fn tell(&mut self, engine: &Discipline<NodeClock>, now: Time<Mono>) {
+        (self.tell_at, self.told) = (None, Some(now));
+        for port in std::mem::take(&mut self.changed) {
+            self.happen(now, engine, ManagementEvent::PortState, Some(port));
+        }
+    }
+
     fn notices(&mut self) -> Vec<(Asker, Vec<u8>)> {
         std::mem::take(&mut self.notices)
     }
@@ -451,17 +464,6 @@ impl Follower {
             Door::Unix(_) => Responder::new(Access::Public, 0),
             Door::Port(port) => Responder::new(Access::Public, port.number()),
         })
-    }
-
-    /// Whoever has subscribed is told which ports have other states than they had.
-    fn tell_states(&mut self, now: Time<Mono>, engine: &Discipline<NodeClock>) {
-        if self.states.told.is_some_and(|at| now - at < BETWEEN_STATES) {
-            return;
-        }
-        for port in std::mem::take(&mut self.states.changed) {
-            self.states.told = Some(now);
-            self.happen(now, engine, ManagementEvent::PortState, Some(port));
-        }
     }
 
     /// Something happens: whoever has subscribed is told of it.
