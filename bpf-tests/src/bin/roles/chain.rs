@@ -81,9 +81,10 @@ pub(crate) fn measure(options: &Options) -> Measured {
         let _grandmaster = grandmaster(&root, &["gm0", "gm1"])?;
         let (our_last, our_clocks) = our_nodes.split_last().ok_or("no chain")?;
         let (their_last, their_clocks) = their_nodes.split_last().ok_or("no chain")?;
+        let more: Vec<&str> = options.with.iter().map(String::as_str).collect();
         let start = |(n, node)| {
             let [up, down] = &interfaces(n);
-            boundary(node, &[up, down], &[])
+            boundary(node, &[up, down], &more)
         };
         let ours: Vec<Agent> = our_clocks.iter().enumerate().map(start).collect();
         let _theirs = theirs(their_clocks, &library)?;

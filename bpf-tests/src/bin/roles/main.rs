@@ -1,6 +1,6 @@
 //! What clocks are worth that pass the time on. `roles [chain|ring|ports|second]... [--seconds S] [--rounds N] [--changes N]
-//! [--clocks N]`, all four if none is named, one line of JSON for each figure. `chain`: ptp4l's client behind so many (4) boundary
-//! clocks of ours, and at the same time behind as many `ptp4l -S`, each of which steers a clock of its own
+//! [--clocks N] [--with OPTION]`, all four if none is named, one line of JSON for each figure. `chain`: ptp4l's client behind so many (4) boundary
+//! clocks of ours (`--with` gives them an option more), and at the same time behind as many `ptp4l -S`, each of which steers a clock of its own
 //! (`examples/own_clock.rs`). `ring`: three contenders in a ring, two of ours and one ptp4l, whose grandmaster is
 //! killed again and again. `ports`: processor time of a boundary clock with 2, 8 and 32 ports. `second`: statime as boundary clock
 //! and as the other end of a peer delay. All clocks of the machine are one clock, which nobody touches: it is the truth.
@@ -37,6 +37,8 @@ struct Options {
     rounds: usize,
     changes: usize,
     clocks: u8,
+    /// More options of our boundary clocks in the chain.
+    with: Vec<String>,
 }
 
 type Measured = Result<(), String>;
@@ -52,10 +54,19 @@ fn main() -> ExitCode {
 }
 
 fn measure(mut arguments: impl Iterator<Item = String>) -> Measured {
-    let mut options =
-        Options { seconds: Duration::from_secs(60), rounds: 3, changes: 100, clocks: 4 };
+    let mut options = Options {
+        seconds: Duration::from_secs(60),
+        rounds: 3,
+        changes: 100,
+        clocks: 4,
+        with: Vec::new(),
+    };
     let mut wanted = Vec::new();
     while let Some(argument) = arguments.next() {
+        if argument == "--with" {
+            options.with.extend(arguments.next());
+            continue;
+        }
         let mut number = || -> Result<u8, String> {
             let value = arguments.next().unwrap_or_default();
             value.parse().map_err(|_| format!("{argument} needs a number up to 255"))
