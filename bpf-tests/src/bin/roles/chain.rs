@@ -70,6 +70,14 @@ fn theirs(nodes: &[Namespace], library: &Path) -> Result<Vec<Ptp4l>, String> {
     nodes.iter().enumerate().map(start).collect()
 }
 
+/// By how much a clock of ours was ahead of the host's in the mean, ns; `None` where it has not said.
+fn mean_error(clock: &Agent, mark: usize) -> Option<i64> {
+    let offsets = clock.events(mark, "host");
+    let offsets: Vec<i64> = offsets.iter().filter_map(|it| it["offset_ns"].as_i64()).collect();
+    let count = i64::try_from(offsets.len()).ok().filter(|count| *count > 0)?;
+    Some(-offsets.iter().sum::<i64>() / count)
+}
+
 pub(crate) fn measure(options: &Options) -> Measured {
     let library = own_clock()?;
     let before = real_minus_monotonic_ns();
@@ -108,6 +116,8 @@ pub(crate) fn measure(options: &Options) -> Measured {
         let faults = [0, 1].map(|at| told(&clients[at], lines[at], " to FAULTY"));
         let changes: usize =
             ours.iter().zip(&clocks).map(|(clock, mark)| told(clock, *mark, "port state")).sum();
+        let errors = ours.iter().zip(&clocks).map(|(clock, mark)| mean_error(clock, *mark));
+        let errors: Vec<_> = errors.collect();
         let [ours, theirs] = [0, 1].map(|at| figures(offsets(&clients[at], marks[at])));
         let mut ratio = [f64::NAN; 2];
         for (at, name) in ["rms", "trimmed_rms"].iter().enumerate() {
@@ -120,7 +130,7 @@ pub(crate) fn measure(options: &Options) -> Measured {
         tell(&json!({ "event": "round", "name": "chain", "round": round, "clocks": options.clocks,
                       "ours_ns": ours, "ptp4l_ns": theirs, "ratio": ratio[0],
                       "trimmed_ratio": ratio[1], "client_faults": faults,
-                      "our_port_changes": changes }));
+                      "our_port_changes": changes, "our_clocks_error_ns": errors }));
     }
     let moved = real_minus_monotonic_ns() - before;
     if moved.abs() > UNTOUCHED_NS {
