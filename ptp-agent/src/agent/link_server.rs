@@ -168,15 +168,17 @@ impl AskedLinks {
         }
         if now >= self.next {
             self.next = now + INTERVAL;
+            // Names like this socket's have no owner: what is connected takes messages of that server alone, which may be another
+            // one each time. Who is not there is missed below.
+            let _ = self.socket.connect(&self.server.path);
+            while self.socket.recv(&mut buffer).is_ok() {}
             for (port, question) in &mut self.questions {
                 if question.is_lost() {
                     let gone =
                         LinkTold { at: now, mean_link_delay: Duration::ZERO, is_capable: false };
                     told.push((*port, gone));
                 }
-                let question = question.ask();
-                // Who is not there is missed below.
-                let _ = self.socket.send_to(&question, &self.server.path);
+                let _ = self.socket.send(&question.ask());
             }
         }
         let is_silent = self.questions.iter().any(|(_, question)| question.is_lost());
