@@ -6,6 +6,7 @@ mod council;
 mod driven;
 mod former;
 mod leaps;
+mod links;
 mod managed;
 mod ntp;
 mod pulse;
@@ -34,8 +35,7 @@ use crate::{
         Change, Command, Commands, Context, Driven, Engine, Input, Monotonic, NoEvent, ReadClock,
     },
     servo::{
-        DelayInput, Interval, LocalTime, Options, PeerDelayInput, Servo, ServoOutput, ServoState,
-        SyncInput, Trust,
+        DelayInput, Interval, LocalTime, Options, Servo, ServoOutput, ServoState, SyncInput, Trust,
     },
     stamp::{Stamp, StampSource},
     strategy::{self, Strategist, Use},
@@ -489,7 +489,7 @@ impl<C: Clock> Discipline<C> {
                     self.tx_source = Some(peer.t1.source);
                 }
                 let free = |time| self.clock.free_running(time);
-                if let Some(input) = PeerDelayInput::of(&observation, free) {
+                if let Some(input) = links::link_delay(&observation, free) {
                     self.servo.peer_delay(input);
                 }
             }

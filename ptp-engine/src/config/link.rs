@@ -41,7 +41,7 @@ pub enum LinkDelayService {
     /// In that of the Common Mean Link Delay Service (16.6): with `sdoId` 0x200, in domain 0. Who asks by the `sdoId` of an
     /// instance is answered as well.
     Common,
-    /// By another program of this host, which says what it has measured ([`PortCommand::Told`](crate::node::PortCommand::Told)):
+    /// By another program of this host, which says what it has measured (a command to its port):
     /// here nothing is asked, and nobody is answered, because two who answer one request are a fault of the link to who
     /// asks (11.4.2).
     Told,

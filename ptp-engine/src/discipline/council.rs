@@ -7,6 +7,7 @@ pub use standing::Standing;
 
 use super::{
     Discipline, Event, Way,
+    links::link_delay,
     witness::{Witness, free_running},
 };
 use crate::prelude::*;
@@ -19,7 +20,7 @@ use crate::{
     pulse::Hint,
     seam::{Command, Commands, Context, Engine, Input, NoEvent, Witnessed},
     servers::{NtpConfig, NtpPart},
-    servo::{DelayInput, Interval, PeerDelayInput, SyncInput},
+    servo::{DelayInput, Interval, SyncInput},
     sources::{MAX_SOURCES, Opinion, Policy, Selection, SourceId, select},
 };
 use core::mem;
@@ -361,7 +362,7 @@ impl<C: Clock> Discipline<C> {
             }
             Observation::PeerDelay(_) | Observation::LinkTold(_) => {
                 let free = |time| self.clock.free_running(time);
-                let Some(input) = PeerDelayInput::of(&measurement.observation, free) else {
+                let Some(input) = link_delay(&measurement.observation, free) else {
                     return;
                 };
                 let said = parent.time_properties;

@@ -24,9 +24,9 @@ pub use trust::{Basis, Interval, Trust};
 #[cfg(test)]
 mod tests;
 
-use crate::{config::LinkDelayService, outcome::Observation, stamp::StampSource};
+use crate::stamp::StampSource;
 use ptp_common::{
-    time::{Duration, Free, Mono, Ptp, Time},
+    time::{Duration, Free, Ptp, Time},
     wire::Deviation,
 };
 use serde::{Deserialize, Serialize};
@@ -86,30 +86,6 @@ pub struct PeerDelayInput {
     pub neighbor_rate_ratio: Option<f64>,
     /// By so much a Sync may have been longer on its way than there and back in this exchange.
     pub doubt: Duration,
-}
-
-impl PeerDelayInput {
-    /// Of what was measured, on the free-running scale; `None` where that is no link.
-    pub(crate) fn of(
-        observation: &Observation,
-        free: impl Fn(Time<Mono>) -> Time<Free>,
-    ) -> Option<Self> {
-        Some(match observation {
-            Observation::PeerDelay(peer) => Self {
-                mono: free(peer.t4.time),
-                mean_link_delay: peer.mean_link_delay,
-                neighbor_rate_ratio: peer.neighbor_rate_ratio,
-                doubt: Duration::ZERO,
-            },
-            Observation::LinkTold(told) => Self {
-                mono: free(told.at),
-                mean_link_delay: told.mean_link_delay,
-                neighbor_rate_ratio: None,
-                doubt: LinkDelayService::TOLD_DOUBT,
-            },
-            Observation::Sync(_) | Observation::Delay(_) => return None,
-        })
-    }
 }
 
 /// What a servo is told of a path, one way.
